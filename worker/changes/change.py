@@ -1,0 +1,118 @@
+"""A wanted change to the metadata of one stored completion, and the limits it keeps."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Mode = Literal["merge", "replace"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+# OpenAI's published specification, schema `Metadata`: sixteen pairs, keys of up to 64 characters, values of up to 512.
+# Whether it counts code points or bytes is not documented: we count code points, the more permissive reading.
+MAX_PAIRS = 16
+MAX_KEY_LENGTH = 64
+MAX_VALUE_LENGTH = 512
+MAX_CHANGE_ID_LENGTH = 256
+
+# Nothing that such an id can hold changes the path of the URL that it is put into.
+_COMPLETION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
+# PostgreSQL stores no NUL, and a lone surrogate has no UTF-8 form: neither could be sent as it stands.
+_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class InvalidChange(ValueError):
+    """The change breaks a rule; the message says which, and holds no metadata value."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataChange:
+    """What somebody wants the metadata of one completion to become.
+
+    Args:
+        completion_id: the stored completion, such as ``chatcmpl-9x``: a letter or digit, then up to 255 of
+            letters, digits, ``.``, ``_`` and ``-``.
+        metadata: the pairs to set. In ``merge``, None removes the key (JSON Merge Patch, RFC 7396).
+        mode: ``merge`` keeps the keys that are not named; ``replace`` sets exactly this map.
+        change_id: the producer's idempotency key: as long as a change with it is pending, another one with the
+            same key is not stored.
+
+    Raises:
+        InvalidChange: a rule is broken, by type or by size.
+    """
+
+    completion_id: str
+    metadata: Mapping[str, str | None]
+    mode: Mode = "merge"
+    change_id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_completion_id(self.completion_id)
+        if self.mode not in MODES:
+            raise InvalidChange(f"mode must be one of {', '.join(MODES)}, not {_shown(self.mode)}")
+        _check_metadata(self.metadata, self.mode)
+        if self.change_id is not None:
+            _check_change_id(self.change_id)
+
+
+def _check_completion_id(completion_id: object) -> None:
+    if not isinstance(completion_id, str):
+        raise InvalidChange(f"completion_id must be a string, not {_type(completion_id)}")
+    if not _COMPLETION_ID.fullmatch(completion_id):
+        raise InvalidChange(
+            f"completion_id {_shown(completion_id)} is not one: a letter or digit, "
+            "then up to 255 of letters, digits, '.', '_' and '-'"
+        )
+
+
+def _check_metadata(metadata: object, mode: Mode) -> None:
+    if not isinstance(metadata, Mapping):
+        raise InvalidChange(f"metadata must be an object of strings, not {_type(metadata)}")
+    pairs = 0
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            raise InvalidChange(f"metadata keys must be strings, not {_type(key)}")
+        if len(key) > MAX_KEY_LENGTH:
+            raise InvalidChange(f"metadata key {_shown(key)} has {len(key)} characters, more than {MAX_KEY_LENGTH}")
+        if _UNSENDABLE.search(key):
+            raise InvalidChange(f"metadata key {_shown(key)} holds a NUL or half a surrogate pair")
+        if value is None:
+            if mode == "replace":
+                raise InvalidChange(f"metadata key {_shown(key)} is null, which has no meaning in mode replace")
+            continue
+        pairs += 1
+        if not isinstance(value, str):
+            raise InvalidChange(f"the value of metadata key {_shown(key)} must be a string, not {_type(value)}")
+        if len(value) > MAX_VALUE_LENGTH:
+            raise InvalidChange(
+                f"the value of metadata key {_shown(key)} has {len(value)} characters, more than {MAX_VALUE_LENGTH}"
+            )
+        if _UNSENDABLE.search(value):
+            raise InvalidChange(f"the value of metadata key {_shown(key)} holds a NUL or half a surrogate pair")
+    if pairs > MAX_PAIRS:
+        raise InvalidChange(f"metadata sets {pairs} keys, more than {MAX_PAIRS}")
+
+
+def _check_change_id(change_id: object) -> None:
+    if not isinstance(change_id, str):
+        raise InvalidChange(f"change_id must be a string, not {_type(change_id)}")
+    if not 0 < len(change_id) <= MAX_CHANGE_ID_LENGTH:
+        raise InvalidChange(f"change_id must have 1 to {MAX_CHANGE_ID_LENGTH} characters, not {len(change_id)}")
+    if _UNSENDABLE.search(change_id):
+        raise InvalidChange("change_id holds a NUL or half a surrogate pair")
+
+
+_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
+
+
+def _type(value: object) -> str:
+    """The value's type as a person who writes JSON would call it."""
+    if value is None:
+        return "null"
+    return _JSON_TYPES.get(type(value), type(value).__name__)
+
+
+def _shown(text: object) -> str:
+    """The text in quotes, safe on any terminal and short."""
+    shown = ascii(text)
+    return shown if len(shown) <= 72 else f"{shown[:68]}…{shown[-1]}"  # noqa: PLR2004 -- a line's worth
