@@ -1,0 +1,33 @@
+"""Durations as people write them: seconds, or a number with a unit."""
+
+import math
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+
+
+def duration_seconds(text: str | float) -> float:
+    """Seconds meant by `text`: ``90``, ``250ms``, ``30s``, ``15m``, ``2h`` or ``1d``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(text, str):
+        match = _DURATION.fullmatch(text.strip())
+        if match is None:
+            raise ValueError("must be a duration: seconds, or such as 250ms, 30s, 15m, 2h, 1d")
+        return float(match[1]) * _UNITS[match[2] or "s"]
+    if isinstance(text, bool) or not math.isfinite(text) or text < 0:
+        raise ValueError("must be a duration: seconds, or such as 250ms, 30s, 15m, 2h, 1d")
+    return float(text)
+
+
+def duration_text(seconds: float) -> str:
+    """The duration in the largest unit that keeps it a whole number."""
+    milliseconds = round(seconds * 1_000)
+    for unit in ("d", "h", "m", "s"):
+        size = round(_UNITS[unit] * 1_000)
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
