@@ -1,0 +1,32 @@
+# The worker as an image: locked dependencies, no compiler, no cache, an unprivileged user.
+FROM python:3.13.9-slim-bookworm AS build
+WORKDIR /build
+RUN python -m venv /opt/metasync
+COPY requirements/build.txt requirements/run.txt requirements/
+RUN /opt/metasync/bin/pip install --no-cache-dir --require-hashes --requirement requirements/run.txt \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt
+COPY pyproject.toml README.md ./
+COPY config config
+COPY worker worker
+COPY examples examples
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/metasync/bin/pip install --no-cache-dir --no-deps dist/*.whl \
+    && /opt/metasync/bin/pip uninstall --yes pip
+
+FROM python:3.13.9-slim-bookworm
+LABEL org.opencontainers.image.title="metasync" \
+      org.opencontainers.image.description="Keeps the metadata of stored chat completions in line with a queue of changes"
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin metasync \
+    && install --directory --owner=10001 --group=10001 /data
+COPY --from=build /opt/metasync /opt/metasync
+ENV PATH=/opt/metasync/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    METASYNC_QUEUE_URL=sqlite:////data/metasync.db
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["metasync"]
+CMD ["run"]
