@@ -1,0 +1,152 @@
+"""Answers as values, and the service's error envelope with the words that it uses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+encode = msgspec.json.Encoder().encode
+
+JSON = "application/json"
+HTML = "text/html"
+
+NO_ANSWER = 0
+"""Stands for the status where the client gets no whole answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What becomes of a request.
+
+    Args:
+        status: `NO_ANSWER` where the client gets none.
+        delivery: ``cut_off`` leaves half of the body out and closes the connection, ``dropped`` only closes it.
+    """
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delivery: Literal["whole", "cut_off", "dropped"] = "whole"
+
+
+class RequestError(Exception):
+    """The request is refused; the arguments are those of the service's error envelope."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+
+    def answer(self) -> Answer:
+        """The envelope."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return Answer(self.status, encode({"error": error}))
+
+
+def ok(value: object) -> Answer:
+    """A 200 with this value."""
+    return Answer(200, encode(value))
+
+
+def not_found() -> RequestError:
+    """The same for a completion that is deleted, not yet visible or never was."""
+    return RequestError(404, "Completion ID not found", param="completion_id", code="not_found")
+
+
+def unknown_url(method: str, path: str) -> Answer:
+    """A URL that is none of the service's: its own envelope under ``/v1``, a proxy's page elsewhere."""
+    if path.startswith("/v1/"):
+        return RequestError(404, f"Invalid URL ({method} {path})").answer()
+    return NGINX_NOT_FOUND
+
+
+def method_not_allowed(method: str, path: str) -> Answer:
+    """A URL of the service's, asked for in a way that it does not know."""
+    return RequestError(405, f"Not allowed to {method} on {path}.", code="method_not_supported").answer()
+
+
+def no_key() -> RequestError:
+    return RequestError(
+        401,
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
+        "auth (i.e. Authorization: Bearer YOUR_KEY).",
+    )
+
+
+def bad_key(key: str) -> RequestError:
+    """The message shows both ends of the key, as the service's does."""
+    return RequestError(401, f"Incorrect API key provided: {key[:8]}***{key[-4:]}.", code="invalid_api_key")
+
+
+def missing_scope() -> RequestError:
+    return RequestError(401, "You have insufficient permissions for this operation. Missing scopes: model.request.")
+
+
+def forbidden() -> RequestError:
+    return RequestError(
+        403,
+        "Country, region, or territory not supported",
+        kind="request_forbidden",
+        code="unsupported_country_region_territory",
+    )
+
+
+def quota_exhausted(code: str) -> RequestError:
+    return RequestError(
+        429,
+        "You exceeded your current quota, please check your plan and billing details.",
+        kind="insufficient_quota",
+        code=code,
+    )
+
+
+def throttled(code: str, requests_per_minute: float) -> RequestError:
+    if code == "slow_down":
+        message = "Too many requests in a short time. Slow down, hold the rate for a while, then raise it gradually."
+    else:
+        message = f"Rate limit reached for requests. Limit: {requests_per_minute:g} / min."
+    return RequestError(429, message, kind="requests", code=code)
+
+
+def internal_error() -> RequestError:
+    return RequestError(
+        500, "The server had an error while processing your request. Sorry about that!", kind="server_error"
+    )
+
+
+def overloaded() -> RequestError:
+    return RequestError(
+        503,
+        "The server is currently overloaded with other requests. Sorry about that!",
+        kind="service_unavailable_error",
+        code="server_is_overloaded",
+    )
+
+
+NGINX_NOT_FOUND = Answer(
+    404,
+    b"<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n"
+    b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
+    HTML,
+)
+BAD_GATEWAY = Answer(
+    502,
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
+    b"<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n",
+    HTML,
+)
+DROPPED = Answer(NO_ANSWER, delivery="dropped")
+BARE_STRING = Answer(500, b'{"error":"Internal server error"}')

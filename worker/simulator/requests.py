@@ -1,0 +1,277 @@
+"""What clients send, checked as the service checks it: URL, JSON body, metadata, query of a list."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from worker.simulator.answers import RequestError
+
+Operation = Literal["update", "get", "list", "delete", "messages", "create"]
+
+# OpenAI's published specification, schema `Metadata`; lengths are counted in code points.
+MAX_PAIRS = 16
+MAX_KEY_LENGTH = 64
+MAX_VALUE_LENGTH = 512
+
+MAX_PAGE = 100
+DEFAULT_PAGE = 20
+
+# OpenAI's path, then the two of Azure: today's, and the one that carries a dated api-version in the query.
+_PATH = re.compile(r"/(?:v1|openai/v1|openai)/chat/completions(?:/([^/]*)(/messages)?)?")
+# By method, whether there is an id, and whether the messages are meant; an empty id leaves the collection's own URL.
+_OPERATIONS: dict[tuple[str, bool, bool], Operation] = {
+    ("POST", True, False): "update",
+    ("GET", True, False): "get",
+    ("GET", True, True): "messages",
+    ("DELETE", True, False): "delete",
+    ("GET", False, False): "list",
+    ("POST", False, False): "create",
+}
+_METADATA_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+_decode = msgspec.json.Decoder().decode
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the service: what is wanted, and of which completion.
+
+    Args:
+        query: the raw query string.
+    """
+
+    operation: Operation
+    completion_id: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which part of a list is wanted; `after` is the id of the last item of the page before."""
+
+    after: str | None
+    limit: int
+    descending: bool
+    model: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def parse_call(method: str, target: str) -> Call | Literal["unknown_url", "method_not_allowed"]:
+    """Read the request line.
+
+    Args:
+        target: path and query as they came: percent-encoded, nothing normalised.
+    """
+    path, _, query = target.partition("?")
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return "unknown_url"
+    quoted_id, messages = match.groups()
+    # A server that normalises paths would see another URL.
+    if quoted_id and unquote(quoted_id) in (".", ".."):
+        return "unknown_url"
+    operation = _OPERATIONS.get((method, bool(quoted_id), bool(messages)))
+    if operation is None:
+        return "method_not_allowed"
+    return Call(operation, unquote(quoted_id) if quoted_id else "", query)
+
+
+def parse_object(body: bytes, content_type: str) -> JsonObject:
+    """The JSON object of a request's body.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise RequestError(
+            400,
+            f"Unsupported content type: '{content_type}'. This API method only accepts 'application/json' requests.",
+            code="unsupported_content_type",
+        )
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RequestError(400, "We could not parse the JSON body of your request.") from None
+    if not isinstance(value, dict):
+        raise RequestError(
+            400, f"Invalid type for body: expected an object, but got {json_type(value)} instead.", code="invalid_type"
+        )
+    return value
+
+
+def parse_update(body: JsonObject, rejected_text: str | None) -> dict[str, str] | None:
+    """The metadata that an update asks for; None for null.
+
+    Args:
+        rejected_text: metadata with this text in it is rejected.
+
+    Raises:
+        RequestError: the service would not have it.
+    """
+    for name in body:
+        if name != "metadata":
+            raise RequestError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    if "metadata" not in body:
+        raise missing_parameter("metadata")
+    return check_metadata(body["metadata"], rejected_text)
+
+
+def check_metadata(metadata: object, rejected_text: str | None) -> dict[str, str] | None:
+    """The value as a map of metadata; None for null.
+
+    Raises:
+        RequestError: it breaks one of the service's rules; the message quotes what was sent.
+    """
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict):
+        raise RequestError(
+            400,
+            "Invalid type for 'metadata': expected an object with string keys and values, "
+            f"but got {json_type(metadata)} instead.",
+            param="metadata",
+            code="invalid_type",
+        )
+    check_pairs(metadata)
+    for key, value in metadata.items():
+        _check_pair(key, value, rejected_text)
+    return metadata
+
+
+def check_pairs(metadata: Mapping[str, object]) -> None:
+    """Raise RequestError where there are too many pairs."""
+    if len(metadata) > MAX_PAIRS:
+        raise RequestError(
+            400,
+            f"Invalid 'metadata': too many properties. Expected an object with at most {MAX_PAIRS} properties, "
+            f"but got an object with {len(metadata)} properties instead.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
+
+
+def _check_pair(key: str, value: object, rejected_text: str | None) -> None:
+    if len(key) > MAX_KEY_LENGTH:
+        raise RequestError(
+            400,
+            f"Invalid property name in 'metadata': '{key}' is too long. Expected a property name with maximum "
+            f"length {MAX_KEY_LENGTH}, but got one with length {len(key)} instead.",
+            param="metadata",
+            code="property_name_above_max_length",
+        )
+    param = f"metadata.{key}"
+    if not isinstance(value, str):
+        raise RequestError(
+            400,
+            f"Invalid type for '{param}': expected a string, but got {json_type(value)} instead.",
+            param=param,
+            code="invalid_type",
+        )
+    if len(value) > MAX_VALUE_LENGTH:
+        raise RequestError(
+            400,
+            f"Invalid '{param}': string too long. Expected a string with maximum length {MAX_VALUE_LENGTH}, "
+            f"but got a string with length {len(value)} instead: '{value}'.",
+            param=param,
+            code="string_above_max_length",
+        )
+    if rejected_text is not None and (rejected_text in key or rejected_text in value):
+        raise RequestError(400, f"Invalid value: '{value}'.", param=param, code="invalid_value")
+
+
+def parse_list(query: str) -> PageQuery:
+    """The query of a list of completions; they come in descending order unless the query says otherwise.
+
+    Raises:
+        RequestError: a parameter makes no sense.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True)
+    filters = []
+    for name, value in pairs:
+        match = _METADATA_FILTER.fullmatch(name)
+        if match:
+            filters.append((match[1], value))
+    parameters = dict(pairs)
+    return PageQuery(
+        after=parameters.get("after"),
+        limit=_page_size(parameters.get("limit")),
+        descending=_order(parameters.get("order", "desc")) == "desc",
+        model=parameters.get("model"),
+        metadata=tuple(filters),
+    )
+
+
+def parse_messages(query: str) -> PageQuery:
+    """The query of a list of messages; they come in ascending order unless the query says otherwise.
+
+    Raises:
+        RequestError: a parameter makes no sense.
+    """
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    return PageQuery(
+        after=parameters.get("after"),
+        limit=_page_size(parameters.get("limit")),
+        descending=_order(parameters.get("order", "asc")) == "desc",
+    )
+
+
+def _page_size(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_PAGE
+    try:
+        limit = int(text)
+    except ValueError:
+        raise RequestError(
+            400,
+            f"Invalid type for 'limit': expected an integer, but got '{text}' instead.",
+            param="limit",
+            code="invalid_type",
+        ) from None
+    if not 1 <= limit <= MAX_PAGE:
+        below = limit < 1
+        raise RequestError(
+            400,
+            f"Invalid 'limit': integer {'below minimum' if below else 'above maximum'} value. "
+            f"Expected a value {'>= 1' if below else f'<= {MAX_PAGE}'}, but got {limit} instead.",
+            param="limit",
+            code="integer_below_min_value" if below else "integer_above_max_value",
+        )
+    return limit
+
+
+def _order(text: str) -> str:
+    if text not in ("asc", "desc"):
+        raise RequestError(
+            400,
+            f"Invalid value: '{text}'. Supported values are: 'asc' and 'desc'.",
+            param="order",
+            code="invalid_value",
+        )
+    return text
+
+
+def missing_parameter(name: str) -> RequestError:
+    """A parameter that has to be there is not."""
+    return RequestError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+
+
+_JSON_TYPES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def json_type(value: object) -> str:
+    """The value's type, in the service's words."""
+    return _JSON_TYPES[type(value)]

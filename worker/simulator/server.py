@@ -1,0 +1,243 @@
+"""The simulator on a socket: starts and stops it, hands requests over, puts answers on the wire."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+
+from worker.simulator.answers import Answer, method_not_allowed, unknown_url
+from worker.simulator.control import Control
+from worker.simulator.options import FaultKind, Options
+from worker.simulator.requests import Call, parse_call
+from worker.simulator.service import Service, Switches
+from worker.simulator.watch import Counters
+
+_CONTROL = "/_simulator"
+_MAX_CONTROL_BODY_BYTES = 64 * 1_048_576
+# Requests that are still under way when the simulator stops are cancelled; this is how long they have to notice.
+_STOP_SECONDS = 0.1
+
+
+class Simulator:
+    """The service on this machine: an asynchronous context manager that listens while it is open.
+
+    Args:
+        options: what it is like.
+        clock: Unix time in seconds that never goes back; limits and lag go by it.
+        sleep: waits so many seconds; latency goes by it.
+
+    Raises:
+        OSError: on entry, the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._service = Service(options or Options(), clock=clock or _unix_clock(), sleep=sleep)
+        self._control = Control(self)
+        self._port = self.options.port
+        self._runner: web.ServerRunner | None = None
+        self.seed_completions(f"chatcmpl-{number:06d}" for number in range(1, self.options.completions + 1))
+
+    def __repr__(self) -> str:
+        state = self.base_url if self._runner else "stopped"
+        return f"<Simulator [{state}, {len(self._service.store)} completions]>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; after a stop, on the same port and with everything as it was."""
+        self._service.stopping.clear()
+        server = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
+        await runner.setup()
+        site = web.TCPSite(runner, self.options.host, self._port)
+        try:
+            await site.start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._port = site.port
+
+    async def stop(self) -> None:
+        """Refuse connections and drop those there are; clients see an outage."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        self._service.stopping.set()
+        if runner.server is not None:
+            for connection in runner.server.connections:
+                connection.force_close()
+        await runner.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its base URL."""
+        return f"{self._origin}/v1"
+
+    @property
+    def control_url(self) -> str:
+        """Where the control endpoints are."""
+        return f"{self._origin}{_CONTROL}"
+
+    @property
+    def _origin(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.options.host, self.options.host)  # noqa: S104 -- compared
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    @property
+    def options(self) -> Options:
+        """What it is like; may be replaced. A changed limit starts afresh, host and port stay as they were bound."""
+        return self._service.options
+
+    @options.setter
+    def options(self, options: Options) -> None:
+        self._service.options = options
+
+    @property
+    def switches(self) -> Switches:
+        """States to turn on and off."""
+        return self._service.switches
+
+    @property
+    def counters(self) -> Counters:
+        """What has been counted since the start or the last reset."""
+        return self._service.counters
+
+    @property
+    def violations(self) -> list[str]:
+        """A sentence for each pair of updates of one completion that were in flight together."""
+        return self._service.writer.violations
+
+    @property
+    def read_violations(self) -> list[str]:
+        """Likewise, for an update and a get."""
+        return self._service.writer.read_violations
+
+    def reset(self) -> None:
+        """Start counters, violations and histories anew."""
+        self.counters.reset()
+        self.violations.clear()
+        self.read_violations.clear()
+        self._service.store.forget_history()
+
+    def fail_next(self, *faults: FaultKind) -> None:
+        """Let the next requests that reach the service fail in these ways, one each."""
+        self._service.next_faults.extend(faults)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds; it is looked at whenever a request comes, fails or ends."""
+        await self._service.until(condition)
+
+    def seed(
+        self, completion_id: str, metadata: Mapping[str, str] | None = None, lag_seconds: float | None = None
+    ) -> None:
+        """Store a completion; one of the same id is forgotten.
+
+        Args:
+            lag_seconds: how long it is not found; it is visible at once by default.
+        """
+        self.seed_completions([completion_id], metadata, lag_seconds)
+
+    def seed_completions(
+        self,
+        ids: Iterable[str],
+        metadata: Mapping[str, str] | None = None,
+        lag_seconds: float | None = None,
+    ) -> None:
+        """Store many completions with the same metadata; those of the same ids are forgotten."""
+        service = self._service
+        shared, now, model = dict(metadata or {}), service.clock(), self.options.model
+        for completion_id in ids:
+            service.store.add(completion_id, shared, model=model, now=now, lag_seconds=lag_seconds or 0.0)
+
+    def metadata(self, completion_id: str) -> dict[str, str]:
+        """The completion's metadata now, visible or not. Raises KeyError where there is no such completion."""
+        return dict(self._service.store.get(completion_id).metadata)
+
+    def all_metadata(self) -> dict[str, dict[str, str]]:
+        """The metadata of every completion, by id."""
+        return {completion.id: dict(completion.metadata) for completion in self._service.store.snapshot()}
+
+    def history(self, completion_id: str) -> list[dict[str, str]]:
+        """The maps that took effect on the completion, oldest first, as many as the options say."""
+        return self._service.store.history(completion_id)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_CONTROL_BODY_BYTES)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        target = request.raw_path
+        if target.startswith(_CONTROL):
+            return await self._control.handle(request, target.removeprefix(_CONTROL).partition("?")[0])
+        call = parse_call(request.method, target)
+        if isinstance(call, Call):
+            answer = await self._service.answer(call, _Incoming(request))
+        else:
+            path = target.partition("?")[0]
+            explain = unknown_url if call == "unknown_url" else method_not_allowed
+            answer = replace(explain(request.method, path), headers={"X-Request-Id": self._service.request_id()})
+            self.counters.ended("unknown", answer.status)
+        return _deliver(request, answer)
+
+
+class _Incoming:
+    """A request as the service sees it."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+
+    def header(self, name: str) -> str:
+        return self._request.headers.get(name, "")
+
+    async def body(self) -> bytes:
+        return await self._request.read() if self._request.body_exists else b""
+
+
+def _deliver(request: web.BaseRequest, answer: Answer) -> web.Response:
+    """Put the answer on the wire, or that part of it which is to get there."""
+    headers = {"Content-Type": answer.content_type, **answer.headers}
+    transport = request.transport
+    if answer.delivery != "whole" and transport is not None:
+        if answer.delivery == "cut_off":
+            head = {"Content-Length": str(len(answer.body)), **headers}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+            transport.write(f"HTTP/1.1 {answer.status} OK\r\n{lines}\r\n".encode())
+            transport.write(answer.body[: len(answer.body) // 2])
+        # What aiohttp then tries to write finds the connection closed.
+        transport.close()
+    return web.Response(status=answer.status or 200, body=answer.body, headers=headers)
+
+
+def _unix_clock() -> Callable[[], float]:
+    """The machine's time, which never goes back though the machine's clock be set."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
