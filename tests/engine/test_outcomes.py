@@ -1,0 +1,168 @@
+"""What becomes of changes, one claim at a time."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.engine.conftest import Bench
+from worker.engine import Ending
+from worker.queue.base import DeadSelection
+from worker.simulator import Faults
+
+ID = "chatcmpl-1"
+
+
+async def test_merge_keeps_what_it_does_not_name_and_removes_what_is_null(bench: Bench) -> None:
+    bench.simulator.seed(ID, {"draft": "true", "source": "web"})
+    await bench.put(ID, {"grade": "A", "draft": None})
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID) == {"source": "web", "grade": "A"}
+    assert (summary.ending, summary.totals.applied, summary.requests) == (Ending.DRAINED, 1, 2)
+
+
+async def test_replace_is_one_request_and_leaves_exactly_its_map(bench: Bench) -> None:
+    bench.simulator.seed(ID, {"draft": "true"})
+    await bench.put(ID, {"grade": "A"}, mode="replace")
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID) == {"grade": "A"}
+    assert (summary.totals.applied, summary.requests) == (1, 1)
+
+
+async def test_all_pending_changes_of_a_completion_become_one_update(bench: Bench) -> None:
+    bench.simulator.seed(ID)
+    await bench.put(ID, {"a": "1"}, {"b": "2"}, {"a": "3"}, {"b": None}, {"c": "4"})
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID) == {"a": "3", "c": "4"}
+    assert bench.simulator.counters.count("update") == 1
+    assert summary.totals.applied == 5
+    [event] = bench.events("change.applied")
+    assert event["changes"] == 5
+    assert set(event["keys"]) == {"a", "b", "c"}
+
+
+async def test_what_is_in_place_already_is_not_sent(bench: Bench) -> None:
+    bench.simulator.seed(ID, {"grade": "A"})
+    await bench.put(ID, {"grade": "A", "draft": None})
+    summary = await bench.drain()
+    assert (summary.totals.unchanged, bench.simulator.counters.count("update")) == (1, 0)
+    assert len(bench.events("change.unchanged")) == 1
+
+
+async def test_more_than_a_thousand_changes_of_one_completion_are_applied_in_order(bench: Bench) -> None:
+    bench.simulator.seed(ID)
+    await bench.put(ID, *({"n": str(number)} for number in range(2_300)))
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID) == {"n": "2299"}
+    assert summary.totals.applied == 2_300
+    assert bench.simulator.counters.count("update") == 3
+
+
+async def test_a_change_that_would_not_fit_dies_alone(bench: Bench) -> None:
+    bench.simulator.seed(ID, {f"k{number}": "v" for number in range(15)})
+    await bench.put(ID, {"fits": "1"}, {"too": "2", "many": "3"}, {"k0": "changed"})
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID)["k0"] == "changed"
+    assert "too" not in bench.simulator.metadata(ID)
+    [letter] = await bench.dead()
+    assert (letter.reason, letter.metadata) == ("too_many_keys", '{"too":"2","many":"3"}')
+    assert (summary.totals.applied, summary.totals.dead) == (2, 1)
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+async def test_a_change_that_is_rejected_takes_no_other_with_it(bench: Bench, mode: str) -> None:
+    bench.simulator.options = replace(bench.simulator.options, rejected_text="poison")
+    bench.simulator.seed(ID, {"kept": "1"})
+    await bench.put(ID, {"a": "1"}, {"b": "poison"}, mode=mode)
+    await bench.put(ID, {"c": "3"})
+    summary = await bench.drain()
+    assert bench.simulator.metadata(ID) == {"a": "1", "c": "3"} | ({"kept": "1"} if mode == "merge" else {})
+    [letter] = await bench.dead()
+    assert (letter.reason, letter.status, letter.attempts) == ("rejected", 400, 0)
+    assert letter.request_id
+    assert letter.error
+    assert "poison" not in letter.error
+    assert (summary.totals.applied, summary.totals.dead) == (2, 1)
+
+
+async def test_a_rejected_change_by_itself_dies_at_once(bench: Bench) -> None:
+    bench.simulator.options = replace(bench.simulator.options, rejected_text="poison")
+    bench.simulator.seed(ID)
+    await bench.put(ID, {"b": "poison"}, mode="replace")
+    summary = await bench.drain()
+    assert (summary.totals.reasons["rejected"], summary.requests) == (1, 1)
+
+
+async def test_a_completion_that_is_not_visible_yet_is_waited_for(bench: Bench) -> None:
+    bench.simulator.seed(ID, lag_seconds=0.5)
+    await bench.put(ID, {"grade": "A"})
+    summary = await bench.drain(not_found_grace_seconds=30)
+    assert bench.simulator.metadata(ID) == {"grade": "A"}
+    assert (summary.totals.applied, summary.totals.dead) == (1, 0)
+    assert bench.events("change.applied")[0]["attempt"] == 1  # waiting for it is no failed attempt
+
+
+async def test_a_completion_that_is_missing_for_too_long_is_given_up(bench: Bench) -> None:
+    await bench.put(ID, {"grade": "A"}, {"grade": "B"})
+    summary = await bench.drain(not_found_grace_seconds=0.2)
+    assert summary.totals.reasons == {"not_found": 2}
+    assert {(letter.reason, letter.status) for letter in await bench.dead()} == {("not_found", 404)}
+    assert not (await bench.queue.status()).pending
+
+
+async def test_a_service_that_merges_is_noticed(bench: Bench) -> None:
+    bench.simulator.options = replace(bench.simulator.options, semantics="merge")
+    bench.simulator.seed(ID, {"old": "1"})
+    await bench.put(ID, {"new": "2"}, mode="replace")
+    summary = await bench.drain()
+    assert summary.totals.applied == 1
+    assert bench.events("change.applied")[0]["leftover_keys"] == ("old",)
+
+
+async def test_an_answer_without_metadata_counts_as_applied_but_unverified(bench: Bench) -> None:
+    bench.simulator.options = replace(bench.simulator.options, show_metadata=False)
+    bench.simulator.seed(ID)
+    await bench.put(ID, {"new": "2"})
+    assert (await bench.drain()).totals.applied == 1
+    assert bench.simulator.metadata(ID) == {"new": "2"}
+    assert bench.events("change.applied")[0]["verified"] is False
+
+
+async def test_failures_are_retried_until_the_attempts_are_used_up(bench: Bench) -> None:
+    bench.simulator.options = replace(bench.simulator.options, faults=Faults(internal_error=1.0))
+    bench.simulator.seed(ID)
+    await bench.put(ID, {"grade": "A"}, mode="replace")
+    summary = await bench.drain(max_attempts=3)
+    [letter] = await bench.dead()
+    assert (letter.reason, letter.status, letter.attempts) == ("attempts_exhausted", 500, 3)
+    assert bench.simulator.counters.count("update") == 3
+    assert summary.totals.reasons == {"attempts_exhausted": 1}
+
+
+async def test_every_kind_of_passing_fault_is_survived(bench: Bench) -> None:
+    faults = ("internal_error", "bad_gateway", "overloaded", "dropped", "cut_off", "malformed", "empty", "bare_string")
+    for fault in faults:
+        bench.simulator.fail_next(fault, fault)  # not five in a row: that would be an outage
+        bench.simulator.seed(ID)
+        await bench.put(ID, {"fault": fault}, mode="replace")
+        summary = await bench.drain()
+        assert (summary.totals.applied, summary.totals.dead) == (1, 0), fault
+        assert bench.simulator.metadata(ID) == {"fault": fault}
+        assert summary.totals.retries == 2
+
+
+async def test_a_hanging_request_times_out_and_is_tried_again(bench: Bench) -> None:
+    bench.simulator.seed(ID)
+    bench.simulator.fail_next("hang")
+    await bench.put(ID, {"grade": "A"}, mode="replace")
+    summary = await bench.drain(request_timeout_seconds=0.3)
+    assert (summary.totals.applied, summary.totals.retries) == (1, 1)
+
+
+async def test_a_dead_letter_that_is_replayed_is_applied(bench: Bench) -> None:
+    await bench.put(ID, {"grade": "A"})
+    await bench.drain(not_found_grace_seconds=0)
+    bench.simulator.seed(ID)
+    assert (await bench.queue.retry_dead(DeadSelection())).retried == 1
+    assert (await bench.drain()).totals.applied == 1
+    assert bench.simulator.metadata(ID) == {"grade": "A"}
+    assert await bench.dead() == []

@@ -1,0 +1,5 @@
+"""The engine: claims go from the queue to the service and their outcomes back, one way."""
+
+from worker.engine.worker import Ending, Options, Summary, Worker
+
+__all__ = ["Ending", "Options", "Summary", "Worker"]

@@ -1,0 +1,135 @@
+"""The ledger of one claim: which of its changes are decided, and how; what is left makes up the outcome."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from worker.api import Answer
+from worker.changes import InvalidChange, MetadataChange
+from worker.changes.change import MODES
+from worker.engine.outcome import Left, Outcome
+from worker.engine.work import Work
+from worker.queue.base import Death, QueuedChange, Reason
+
+_metadata_decoder = msgspec.json.Decoder(dict[str, str | None])
+
+
+class Ledger:
+    """Decides each claimed change at most once.
+
+    Args:
+        work: the claim, and the failures that its requests met.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._open = {change.number: change for change in work.claim.changes}
+        self._applied: list[QueuedChange] = []
+        self._unchanged: list[QueuedChange] = []
+        self._dead: list[tuple[QueuedChange, Death]] = []
+        self._keys: dict[str, None] = {}
+        self._answer: Answer | None = None
+        self.error: str | None = None
+        self.metadata: dict[str, str] | None = None
+        self.leftover_keys: tuple[str, ...] = ()
+        self.verified = True
+
+    @property
+    def attempts(self) -> int:
+        """Failed attempts so far, those of earlier claims among them."""
+        return self._work.claim.attempts + self._work.failures
+
+    @property
+    def undecided(self) -> list[int]:
+        """Numbers of the changes that nothing was decided about."""
+        return list(self._open)
+
+    def decode(self) -> dict[int, MetadataChange]:
+        """The claimed changes by number, oldest first; what breaks a rule dies here as `invalid`.
+
+        Whatever was enqueued was validated then. But the store is a file or a server that others can write to.
+        """
+        changes = {}
+        for queued in self._work.claim.changes:
+            try:
+                changes[queued.number] = change = _decoded(queued)
+            except InvalidChange as error:
+                self.die([queued.number], "invalid", error=str(error))
+            else:
+                self._keys.update(dict.fromkeys(change.metadata))
+        return changes
+
+    def answered(self, answer: Answer) -> None:
+        """The service's last word, to be kept with whatever it decides."""
+        self._answer = answer
+        self.error = answer.verdict.error
+
+    def age_seconds(self, number: int, now: float) -> float:
+        """How long ago the change was enqueued, `now` being loop time."""
+        claim = self._work.claim
+        younger_by = self._open[number].enqueued_at - claim.changes[0].enqueued_at
+        return claim.age_seconds - younger_by + now - self._work.claimed_at
+
+    def applied(self, numbers: Iterable[int]) -> None:
+        """The service has them."""
+        self._applied += [self._open.pop(number) for number in numbers]
+
+    def unchanged(self, numbers: Iterable[int]) -> None:
+        """The service had them already."""
+        self._unchanged += [self._open.pop(number) for number in numbers]
+
+    def die(self, numbers: Iterable[int], reason: Reason, *, error: str | None = None) -> None:
+        """They never will be applied; the last answer, where there was one, is kept with them."""
+        verdict = self._answer.verdict if self._answer else None
+        for number in numbers:
+            death = Death(
+                number,
+                reason,
+                self.attempts,
+                status=verdict.status if verdict else None,
+                error=error or self.error,
+                request_id=verdict.request_id if verdict else None,
+            )
+            self._dead.append((self._open.pop(number), death))
+
+    def outcome(self, now: float, *, kind: Left = Left.RELEASED, delay_seconds: float = 0.0) -> Outcome:
+        """The claim's outcome as things stand.
+
+        Args:
+            now: loop time.
+            kind, delay_seconds: for the changes that are not decided, if there are any.
+        """
+        claim = self._work.claim
+        verdict = self._answer.verdict if self._answer else None
+        left = tuple(self._open.values())
+        lag_seconds = claim.age_seconds + now - self._work.claimed_at
+        return Outcome(
+            claim,
+            applied=tuple(self._applied),
+            unchanged=tuple(self._unchanged),
+            dead=tuple(self._dead),
+            left=left,
+            kind=kind if left else None,
+            delay_seconds=delay_seconds if left else 0.0,
+            attempts=self.attempts,
+            status=verdict.status if verdict else None,
+            request_id=verdict.request_id if verdict else None,
+            error=self.error,
+            duration_ms=round(self._answer.duration_ms, 1) if self._answer else None,
+            keys=tuple(self._keys),
+            metadata=self.metadata,
+            leftover_keys=self.leftover_keys,
+            verified=self.verified,
+            lag_ms=round(lag_seconds * 1_000, 1),
+        )
+
+
+def _decoded(queued: QueuedChange) -> MetadataChange:
+    try:
+        metadata = _metadata_decoder.decode(queued.metadata)
+    except msgspec.DecodeError:
+        raise InvalidChange("what is stored as metadata is not a JSON object of strings") from None
+    for mode in MODES:
+        if queued.mode == mode:
+            return MetadataChange(queued.completion_id, metadata, mode, queued.change_id)
+    raise InvalidChange(f"what is stored as mode is none: {queued.mode!a}")

@@ -1,0 +1,63 @@
+"""What became of a claim: the record that the recorder stores, counts and logs."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from worker.queue.base import Claim, Death, QueuedChange, Settlement
+
+
+class Left(StrEnum):
+    """Why claimed changes stay pending."""
+
+    RETRY = "retry"  # the service failed them: they are due again later
+    SNOOZED = "snoozed"  # not their fault: the service asked to wait
+    RELEASED = "released"  # not their fault: the worker stops, or everything is halted
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one claim. Every claimed change is in exactly one of the four groups.
+
+    Args:
+        applied, unchanged, dead, left: the claimed changes by what became of them.
+        kind: why the ones in `left` stay pending.
+        delay_seconds: until those are due again.
+        attempts: failed attempts that they have behind them.
+        status, request_id, error: of the last answer; no body, key or metadata value is in them.
+        duration_ms: of the last request.
+        keys: names of the metadata keys that the changes are about.
+        metadata: the map that was sent or found in place; None when it did not come to that.
+        leftover_keys: keys that the service kept although they were not wanted.
+        verified: whether the answer showed the metadata.
+        lag_ms: from the oldest change's enqueue to this outcome.
+    """
+
+    claim: Claim
+    applied: tuple[QueuedChange, ...] = ()
+    unchanged: tuple[QueuedChange, ...] = ()
+    dead: tuple[tuple[QueuedChange, Death], ...] = ()
+    left: tuple[QueuedChange, ...] = ()
+    kind: Left | None = None
+    delay_seconds: float = 0.0
+    attempts: int = 0
+    status: int | None = None
+    request_id: str | None = None
+    error: str | None = None
+    duration_ms: float | None = None
+    keys: tuple[str, ...] = ()
+    metadata: dict[str, str] | None = None
+    leftover_keys: tuple[str, ...] = ()
+    verified: bool = True
+    lag_ms: float = 0.0
+
+    def settlement(self) -> Settlement:
+        """What the queue has to be told."""
+        return Settlement(
+            self.claim,
+            applied=[change.number for change in self.applied],
+            unchanged=[change.number for change in self.unchanged],
+            dead=[death for _, death in self.dead],
+            delay_seconds=self.delay_seconds,
+            attempts=self.attempts if self.left else 0,
+            error=self.error if self.left else None,
+        )

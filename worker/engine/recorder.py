@@ -1,0 +1,88 @@
+"""The recorder: outcomes become durable in batches, then one log line each."""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from worker.engine.events import log_outcome
+from worker.engine.leases import Leases
+from worker.engine.outcome import Outcome
+from worker.engine.totals import Totals
+from worker.queue import Queue, QueueUnavailable
+
+_FLUSH_SECONDS = 0.05
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Recorder:
+    """Takes outcomes from the appliers and tells the queue.
+
+    Args:
+        batch_size: most outcomes stored in one transaction.
+        log_values: whether the log shows metadata values.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        leases: Leases,
+        totals: Totals,
+        logger: structlog.typing.FilteringBoundLogger,
+        *,
+        batch_size: int,
+        log_values: bool,
+    ) -> None:
+        self._queue = queue
+        self._leases = leases
+        self._totals = totals
+        self._logger = logger
+        self._batch_size = batch_size
+        self._log_values = log_values
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=4 * batch_size)
+
+    async def put(self, outcome: Outcome) -> None:
+        """Hand over an outcome; waits while too many are unrecorded."""
+        await self._outcomes.put(outcome)
+
+    async def run(self) -> None:
+        """Record for ever; cancel it once `flushed` has returned."""
+        while True:
+            batch = [await self._outcomes.get()]
+            if self._outcomes.qsize() + 1 < self._batch_size:
+                await asyncio.sleep(_FLUSH_SECONDS)
+            while len(batch) < self._batch_size and not self._outcomes.empty():
+                batch.append(self._outcomes.get_nowait())
+            await self._record(batch)
+            for _ in batch:
+                self._outcomes.task_done()
+
+    async def flushed(self) -> None:
+        """Wait until everything that was put is recorded."""
+        await self._outcomes.join()
+
+    async def _record(self, batch: list[Outcome]) -> None:
+        settlements = {(outcome.claim.completion_id, outcome.claim.lease): outcome for outcome in batch}
+        stale = await self._settle(batch)
+        for settlement in stale:
+            del settlements[settlement]
+        self._leases.drop(outcome.claim for outcome in batch)
+        self._totals.stale += len(stale)
+        for outcome in settlements.values():
+            self._totals.add(outcome)
+            log_outcome(self._logger, outcome, log_values=self._log_values)
+
+    async def _settle(self, batch: Iterable[Outcome]) -> list[tuple[str, int]]:
+        """Tell the queue until it has understood; a store that is away may come back."""
+        settlements = [outcome.settlement() for outcome in batch]
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                stale = await self._queue.settle(settlements)
+            except QueueUnavailable as error:
+                self._logger.warning("store.unavailable", operation="settle", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            else:
+                return [(settlement.claim.completion_id, settlement.claim.lease) for settlement in stale]
