@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Speed is compared within one run, on one machine, as ratios."""

@@ -1,0 +1,80 @@
+"""A server that is not the bottleneck: answers every update with a canned completion, over a bare protocol."""
+
+import asyncio
+import json
+import sys
+
+_BODY = json.dumps(
+    {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1_757_000_000,
+        "model": "gpt-4o-mini",
+        "request_id": "req_0123456789abcdef",
+        "tool_choice": None,
+        "seed": -4_612_345_678_901_234_567,
+        "top_p": 1.0,
+        "temperature": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "system_fingerprint": "fp_0123456789",
+        "input_user": None,
+        "service_tier": "default",
+        "tools": None,
+        "response_format": None,
+        "usage": {"total_tokens": 310, "completion_tokens": 290, "prompt_tokens": 20},
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "word " * 200, "tool_calls": None, "function_call": None},
+                "finish_reason": "stop",
+                "logprobs": None,
+            }
+        ],
+        "metadata": {"grade": "A", "reviewer": "ana"},
+    }
+).encode()
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
+
+
+class CannedAnswers(asyncio.Protocol):
+    """Counts Content-Length bytes and answers; no router, no parser, no state but the buffer."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport to answer on."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- for the type checker: TCP gives no other
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is complete."""
+        self._buffer += data
+        while (head_end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:head_end].lower()
+            at = head.find(b"content-length:")
+            length = 0 if at < 0 else int(head[at + 15 :].split(b"\r\n", 1)[0])
+            end = head_end + 4 + length
+            if len(self._buffer) < end:
+                return
+            self._buffer = self._buffer[end:]
+            if self._transport is not None:
+                self._transport.write(ANSWER)
+
+
+async def _serve() -> None:
+    server = await asyncio.get_running_loop().create_server(CannedAnswers, "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started it lets go
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_serve())

@@ -1,0 +1,243 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.processes import KEY, METASYNC, Command, RunningSimulator, running_simulator, write_changes
+
+VERBS = ("demo", "apply", "enqueue", "run", "status", "dead", "simulator", "migrate", "settings")
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Any:
+    with running_simulator(tmp_path, "--completions", "20") as running:
+        yield running
+
+
+@pytest.fixture
+def working(command: Command, simulator: RunningSimulator) -> Command:
+    """The command with a service to talk to, its log as JSON."""
+    settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
+    return replace(command, settings=settings)
+
+
+def _changes(path: Path, *ids: str, **metadata: str) -> str:
+    return write_changes(
+        path / "changes.jsonl", [{"completion_id": i, "metadata": metadata or {"g": "A"}} for i in ids]
+    )
+
+
+def test_help_names_every_verb(command: Command) -> None:
+    shown = command.run("--help").stdout
+    assert all(f"\n    {verb}" in shown for verb in VERBS)
+    for verb in VERBS:
+        assert command.run(verb, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("frobnicate",),
+        ("enqueue",),
+        ("run", "--frobnicate"),
+        ("run", "--max-duration", "soon"),
+        ("dead",),
+        ("dead", "retry"),
+        ("dead", "purge", "--all", "--reason", "invalid"),
+        ("dead", "list", "--reason", "boredom"),
+        ("simulator", "--limit", "none"),
+        ("run",),  # without a key
+        ("status", "--queue-url", "mysql://host/db"),
+        ("status", "--queue-url", "sqlite:////nowhere/at/all/queue.db"),
+        ("status", "--queue-url", "sqlite:///folder"),
+        ("status", "--queue-url", "sqlite:///text.db"),
+        ("status", "--queue-url", "sqlite:///others.db"),
+        ("status", "--queue-url", "sqlite:///newer.db"),
+        ("run", "--openai-base-url", "x"),
+    ],
+)
+def test_wrong_usage_and_bad_configuration_end_with_2_and_one_clear_sentence(
+    command: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.db").write_text("dear diary, " * 100)
+    for name, statement in (("others.db", "CREATE TABLE diary (entry)"), ("newer.db", "PRAGMA user_version = 999")):
+        if name == "newer.db":
+            assert command.run("migrate", "--queue-url", "sqlite:///newer.db").returncode == 0
+        connection = sqlite3.connect(tmp_path / name)
+        connection.execute(statement)
+        connection.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.db")}
+    done = command.run(*words)
+    assert done.returncode == 2
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.db")} == before
+
+
+def test_unknown_settings_end_with_2_and_are_named(command: Command) -> None:
+    done = replace(command, settings={"METASYNC_LEESE": "5m"}).run("status")
+    assert (done.returncode, "METASYNC_LEESE" in done.stderr) == (2, True)
+
+
+def test_settings_are_shown_with_their_sources_and_without_secrets(command: Command) -> None:
+    command = replace(command, settings={"OPENAI_API_KEY": KEY, "METASYNC_LEASE": "10m"})
+    shown = json.loads(command.run("settings", "--json", "--max-concurrency", "9").stdout)
+    assert shown["METASYNC_LEASE"] == {"value": "600.0", "source": "environment"}
+    assert shown["METASYNC_MAX_CONCURRENCY"] == {"value": "9", "source": "flag"}
+    assert shown["METASYNC_MODE"]["source"] == "default"
+    assert shown["OPENAI_API_KEY"]["value"] == "***"
+    assert KEY not in command.run("settings").stdout
+
+
+def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
+    shown = json.loads(command.run("status", "--json").stdout)
+    assert shown == {
+        "pending": 0,
+        "in_flight": 0,
+        "waiting": 0,
+        "dead": 0,
+        "oldest_pending_seconds": None,
+        "recent_per_second": 0.0,
+    }
+    assert "pending" in command.run("status").stdout
+
+
+def test_migrate_prints_what_it_would_run(command: Command, tmp_path: Path) -> None:
+    sql = command.run("migrate", "--sql").stdout
+    assert not (tmp_path / "metasync.db").exists()
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(sql)
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    connection.close()
+    assert {"target", "change", "dead_letter"} <= tables
+    assert command.run("migrate").returncode == 0
+
+
+def test_apply_does_it_all_and_says_so_as_json(working: Command, simulator: RunningSimulator, tmp_path: Path) -> None:
+    file = _changes(tmp_path, "chatcmpl-000001", "chatcmpl-000001", "chatcmpl-000002")
+    done = working.run("apply", "--json", file)
+    assert done.returncode == 0
+    shown = json.loads(done.stdout)
+    assert (shown["applied"], shown["unchanged"], shown["dead"], shown["changes"]) == (3, 0, 0, 3)
+    assert (shown["requests"], shown["retries"], shown["throttled"], shown["exit_code"]) == (4, 0, 0, 0)
+    assert shown["seconds"] > 0
+    assert simulator.ask("/metadata/chatcmpl-000001") == {"g": "A"}
+    names = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert names == ["worker.started", "change.applied", "change.applied", "worker.stopping", "run.summary"]
+
+
+def test_apply_shows_a_table_of_outcomes(working: Command, tmp_path: Path) -> None:
+    done = working.run("apply", _changes(tmp_path, "chatcmpl-000001", "chatcmpl-none"), "--not-found-grace", "0")
+    assert done.returncode == 3
+    assert "1 not_found" in done.stdout
+    assert "applied" in done.stdout
+
+
+def test_refused_lines_make_apply_end_with_3(working: Command, tmp_path: Path) -> None:
+    (tmp_path / "changes.jsonl").write_text("nonsense\n")
+    assert working.run("apply", "changes.jsonl").returncode == 3
+
+
+def test_a_bad_key_ends_with_77_and_keeps_the_queue(
+    working: Command, simulator: RunningSimulator, tmp_path: Path
+) -> None:
+    simulator.ask("/switches", {"bad_key": True})
+    done = working.run("apply", _changes(tmp_path, "chatcmpl-000001"), "--halt-timeout", "0")
+    assert done.returncode == 77
+    assert "unauthorized" in done.stdout
+    simulator.ask("/switches", {"bad_key": False})
+    assert working.run("run", "--drain").returncode == 0
+    assert simulator.ask("/metadata/chatcmpl-000001") == {"g": "A"}
+
+
+def test_a_service_that_is_not_there_ends_with_75(working: Command, tmp_path: Path) -> None:
+    files = _changes(tmp_path, *(f"chatcmpl-{number:06d}" for number in range(1, 11)))
+    done = working.run("apply", files, "--base-url", "http://127.0.0.1:9/v1", "--halt-timeout", "0")
+    assert done.returncode == 75
+    assert working.run("run", "--drain").returncode == 0
+
+
+def test_time_that_is_up_ends_with_75(working: Command, simulator: RunningSimulator, tmp_path: Path) -> None:
+    simulator.ask("/options", {"lag_seconds": 60})
+    file = _changes(tmp_path, "chatcmpl-none")
+    assert working.run("apply", file, "--max-duration", "500ms").returncode == 75
+
+
+def test_dead_letters_are_listed_shown_retried_and_purged(
+    working: Command, simulator: RunningSimulator, tmp_path: Path
+) -> None:
+    changes = [
+        {"completion_id": f"chatcmpl-late{number}", "metadata": {"g": "A"}, "change_id": f"c{number}"}
+        for number in range(4)
+    ]
+    file = write_changes(tmp_path / "changes.jsonl", changes)
+    assert working.run("apply", file, "--not-found-grace", "0").returncode == 3
+
+    listed = json.loads(working.run("dead", "list", "--json").stdout)
+    assert [letter["completion_id"] for letter in listed] == [change["completion_id"] for change in changes]
+    first = listed[0]
+    assert (first["change_id"], first["metadata"], first["mode"]) == ("c0", {"g": "A"}, "merge")
+    assert (first["reason"], first["status"], first["attempts"]) == ("not_found", 404, 0)
+    assert first["error"]
+    assert first["died_at"].endswith("Z")
+    assert "not_found" in working.run("dead", "list").stdout
+
+    shown = working.run("dead", "show", str(first["id"]))
+    assert (shown.returncode, '{"g": "A"}' in shown.stdout) == (0, True)
+    assert working.run("dead", "show", "999").returncode == 2
+
+    simulator.ask("/seed", {"ids": [change["completion_id"] for change in changes]})
+    assert working.run("dead", "retry", str(first["id"]), str(listed[1]["id"])).stdout == "2 retried, 0 kept\n"
+    assert working.run("dead", "retry", "--completion", "chatcmpl-late2", "--json").stdout.split() == [
+        "{",
+        '"retried":',
+        "1,",
+        '"kept":',
+        "0",
+        "}",
+    ]
+    assert working.run("run", "--drain").returncode == 0
+    assert simulator.ask("/metadata/chatcmpl-late2") == {"g": "A"}
+    assert simulator.ask("/metadata/chatcmpl-late3") == {}
+
+    assert working.run("dead", "purge", "--reason", "not_found").stdout == "1 purged\n"
+    assert working.run("dead", "list", "--json").stdout == "[]\n"
+
+
+def test_output_that_nobody_reads_to_the_end_is_no_error(working: Command, tmp_path: Path) -> None:
+    file = _changes(tmp_path, *(f"chatcmpl-none{number}" for number in range(3_000)))
+    assert working.run("apply", file, "--not-found-grace", "0").returncode == 3
+    script = f"{METASYNC} dead list --json | head -c 100; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["/bin/bash", "-c", script], cwd=tmp_path, env=working.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("verb", "foreign"),
+    [
+        ("--help", {"aiohttp", "pydantic", "apsw", "structlog", "tenacity", "tqdm", "asyncio"}),
+        ("status", {"aiohttp", "tenacity", "structlog", "worker.simulator", "worker.engine"}),
+    ],
+)
+def test_heavy_imports_wait_until_a_verb_needs_them(command: Command, verb: str, foreign: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", METASYNC, verb],
+        cwd=command.folder,
+        env=command.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "worker.cli.main" in imported
+    assert not imported & foreign

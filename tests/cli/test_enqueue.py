@@ -1,0 +1,159 @@
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import METASYNC, Command, write_changes
+
+GOOD = {"completion_id": "chatcmpl-1", "metadata": {"grade": "A"}, "change_id": "c-1"}
+
+
+def _pending(command: Command) -> int:
+    return int(json.loads(command.run("status", "--json").stdout)["pending"])
+
+
+def test_good_lines_go_in_and_bad_ones_are_named(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text(f'{json.dumps(GOOD)}\nnonsense\n{{"completion_id": "../x", "metadata": {{}}}}\n')
+    done = command.run("enqueue", "labels.jsonl")
+    assert done.returncode == 3
+    assert done.stdout == "1 added, 0 pending already, 2 refused\n"
+    assert "labels.jsonl:2: not JSON" in done.stderr
+    assert "labels.jsonl:3: completion_id '../x' is not one" in done.stderr
+    assert _pending(command) == 1
+
+
+def test_the_counts_as_json(command: Command, tmp_path: Path) -> None:
+    write_changes(tmp_path / "labels.jsonl", [GOOD, GOOD])
+    done = command.run("enqueue", "--json", "labels.jsonl")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"added": 1, "duplicates": 1, "refused": 0})
+
+
+def test_a_second_run_of_the_same_file_adds_nothing_while_it_is_pending(command: Command, tmp_path: Path) -> None:
+    write_changes(tmp_path / "labels.jsonl", [GOOD | {"change_id": f"c-{number}"} for number in range(5_000)])
+    assert command.run("enqueue", "labels.jsonl").stdout.startswith("5,000 added")
+    assert command.run("enqueue", "labels.jsonl").stdout == "0 added, 5,000 pending already, 0 refused\n"
+    assert _pending(command) == 5_000
+
+
+@pytest.mark.parametrize("strict_input", ["file", "stdin"])
+def test_strict_keeps_everything_out(command: Command, tmp_path: Path, strict_input: str) -> None:
+    text = f"{json.dumps(GOOD)}\nnonsense\n"
+    (tmp_path / "labels.jsonl").write_text(text)
+    if strict_input == "file":
+        done = command.run("enqueue", "--strict", "labels.jsonl")
+    else:
+        done = command.run("enqueue", "--strict", "-", stdin=text.encode())
+    assert done.returncode == 2
+    assert "nothing was stored" in done.stderr
+    assert _pending(command) == 0
+
+
+@pytest.mark.parametrize("strict_input", ["file", "stdin"])
+def test_strict_lets_good_files_in(command: Command, tmp_path: Path, strict_input: str) -> None:
+    write_changes(tmp_path / "labels.jsonl", [GOOD])
+    if strict_input == "file":
+        done = command.run("enqueue", "--strict", "labels.jsonl")
+    else:
+        done = command.run("enqueue", "--strict", "-", stdin=json.dumps(GOOD).encode())
+    assert (done.returncode, _pending(command)) == (0, 1)
+
+
+def test_rejects_can_be_repaired_and_enqueued(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text('{"completion_id": "chatcmpl-1", "metadata": {"grade": 1}}\n')
+    assert command.run("enqueue", "--rejects", "rejects.jsonl", "labels.jsonl").returncode == 3
+    rejects = tmp_path / "rejects.jsonl"
+    [entry] = map(json.loads, rejects.read_text().splitlines())
+    assert (entry["file"], entry["line"]) == ("labels.jsonl", 1)
+    rejects.write_text(rejects.read_text().replace('\\"grade\\": 1', '\\"grade\\": \\"1\\"'))
+    assert command.run("enqueue", "rejects.jsonl").stdout == "1 added, 0 pending already, 0 refused\n"
+
+
+def test_files_of_every_form_go_in_one_after_the_other(command: Command, tmp_path: Path) -> None:
+    write_changes(tmp_path / "a.ndjson", [GOOD])
+    (tmp_path / "b.csv").write_text("completion_id,grade,metadata.mode\nchatcmpl-2,B,fast\n")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD | {"change_id": "c-2"}).encode()))
+    done = command.run(
+        "enqueue", "a.ndjson", "b.csv", "c.jsonl.gz", "-", stdin=json.dumps(GOOD | {"change_id": None}).encode()
+    )
+    assert (done.returncode, done.stdout) == (0, "4 added, 0 pending already, 0 refused\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("missing.jsonl", None, "there is no such file"),
+        ("empty.jsonl", b"", "the file is empty"),
+        ("empty.csv", b"", "the file is empty"),
+        ("no-id.csv", b"id,grade\n1,A\n", "completion_id"),
+        ("labels.xlsx", b"x", "unknown suffix"),
+        ("labels.jsonl.gz", b"{}", "not gzip"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_nothing_is_stored(
+    command: Command, tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    write_changes(tmp_path / "good.jsonl", [GOOD])
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = command.run("enqueue", "good.jsonl", name)
+    assert done.returncode == 2
+    assert done.stderr.startswith(name)
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _pending(command) == 0
+
+
+def test_memory_stays_flat_over_a_long_file(command: Command, tmp_path: Path) -> None:
+    with (tmp_path / "long.jsonl").open("w") as file:
+        for number in range(150_000):
+            file.write(f'{{"completion_id":"chatcmpl-{number % 20_000}","metadata":{{"grade":"A","n":"{number}"}}}}\n')
+    script = (
+        "import resource, subprocess, sys\n"
+        "code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode\n"
+        "print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, METASYNC, "enqueue", "long.jsonl"],
+        cwd=tmp_path,
+        env=command.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, peak_kib = map(int, done.stdout.split())
+    assert code == 0
+    assert peak_kib < 100 * 1024
+    assert _pending(command) == 150_000
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_half_stored(command: Command, tmp_path: Path) -> None:
+    assert command.run("migrate").returncode == 0
+    write_changes(
+        tmp_path / "labels.jsonl", [GOOD | {"change_id": f"c-{n}", "metadata": {"n": "x" * 500}} for n in range(4_000)]
+    )
+    # A limit on the size of files that this process may write stands in for the disk.
+    script = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, METASYNC, "enqueue", "labels.jsonl"],
+        cwd=tmp_path,
+        env=command.environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    pending = _pending(command)
+    assert pending % 2_000 == 0
+    assert command.run("enqueue", "labels.jsonl").returncode == 0
+    assert _pending(command) == 4_000
+    assert (tmp_path / "metasync.db").stat().st_size > 1_000_000

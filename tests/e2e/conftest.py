@@ -1,0 +1,18 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
+    with running_simulator(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def command(tmp_path: Path, simulator: RunningSimulator) -> Command:
+    settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
+    return Command(tmp_path, settings)

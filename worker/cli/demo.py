@@ -1,0 +1,176 @@
+"""`metasync demo`: the main job against a simulated service, every result checked."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import worker
+from config.settings import load
+from worker.changes import MetadataChange
+from worker.changes.files import ChangeFile
+from worker.cli.apply import summary_text
+from worker.cli.enqueue import Enqueued, Intake, enqueue_files
+from worker.cli.exits import Exit
+from worker.cli.output import say
+from worker.cli.progress import Terminal, show_progress
+from worker.cli.session import Job, configure_logs, run_async, work
+from worker.engine import Summary
+from worker.queue import Queue, open_queue
+from worker.queue.base import DeadSelection
+from worker.simulator import Delay, Faults, Options, RateLimit, Simulator
+
+_FILES = ("labels.jsonl", "grades.csv", "redactions.jsonl")
+_LINES = 2_000  # in those files, headers aside; these are the ones among them that are broken on purpose:
+_BROKEN_LINES = 12
+_MAX_PAIRS = 16
+
+_FAULTS = Faults(
+    internal_error=0.01, bad_gateway=0.01, overloaded=0.01, dropped=0.01, cut_off=0.01, malformed=0.01, empty=0.005
+)
+_LIMIT = RateLimit(requests_per_minute=6_000, hint="ms")
+_SERVICE = Options(
+    seed=7,
+    latency=Delay(0.05, spread=0.3),
+    update_latency=Delay(0.1, spread=0.3),
+    limit=_LIMIT,
+    faults=_FAULTS,
+)
+_LAG_SECONDS = 1.5
+_NOT_FOUND_GRACE = "6s"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold in the end."""
+
+    name: str
+    holds: bool
+    detail: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("--verbose", action="store_true", help="log every outcome")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Start the simulator, enqueue the samples, apply them, check every completion."""
+    return run_async(_demo(verbose=arguments.verbose))
+
+
+async def _demo(*, verbose: bool) -> int:
+    with tempfile.TemporaryDirectory(prefix="metasync-demo-") as folder:
+        queue_url = f"sqlite:///{folder}/queue.db"
+        async with Simulator(_SERVICE) as simulator, open_queue(queue_url) as queue:
+            held = _seed(simulator)
+            say(
+                f"simulator  {simulator.base_url}: {len(held)} completions, some visible after {_LAG_SECONDS} s, "
+                f"{_FAULTS.total:.1%} faults, {_LIMIT.requests_per_minute:,.0f} requests a minute"
+            )
+            intake = Intake([str(_samples() / name) for name in _FILES], "merge", None, strict=False, rejects_path=None)
+            started_at = time.monotonic()
+            enqueued = await enqueue_files(queue, intake)
+            enqueue_seconds = time.monotonic() - started_at
+            summary = await _drain(queue, simulator.base_url, verbose=verbose)
+            checks = [check async for check in _checks(queue, simulator, held, enqueued, summary)]
+    say(summary_text(summary, enqueued, enqueue_seconds))
+    for check in checks:
+        say(f"{'ok  ' if check.holds else 'FAIL'}  {check.name}: {check.detail}")
+    return Exit.DONE if all(check.holds for check in checks) else Exit.INTERNAL_ERROR
+
+
+def _samples() -> Path:
+    """The sample files: beside the code in a checkout, within the package where that is installed."""
+    package = Path(worker.__file__).parent
+    installed = package / "examples"
+    return installed if installed.is_dir() else package.parent / "examples"
+
+
+def _seed(simulator: Simulator) -> dict[str, dict[str, str]]:
+    """Store the completions that the samples are about; every fourth is not visible yet."""
+    held = {}
+    for number, line in enumerate((_samples() / "completions.jsonl").read_text().splitlines()):
+        completion = json.loads(line)
+        held[completion["id"]] = completion["metadata"]
+        lag_seconds = _LAG_SECONDS if number % 4 == 0 else 0.0
+        simulator.seed(completion["id"], completion["metadata"], lag_seconds=lag_seconds)
+    return held
+
+
+async def _drain(queue: Queue, base_url: str, *, verbose: bool) -> Summary:
+    terminal = Terminal() if sys.stderr.isatty() else None
+    flags = {
+        "openai_api_key": "sk-demo",
+        "openai_base_url": base_url,
+        "not_found_grace": _NOT_FOUND_GRACE,
+        "log_level": "info" if verbose else "error",
+    }
+    settings = load(flags).settings
+    configure_logs(settings, terminal=terminal)
+    pending = (await queue.status()).pending
+    job = Job(settings, lambda: load(flags), drain=True)
+    return await work(queue, job, show_progress(pending) if terminal else None)
+
+
+async def _checks(
+    queue: Queue,
+    simulator: Simulator,
+    held: Mapping[str, Mapping[str, str]],
+    enqueued: Enqueued,
+    summary: Summary,
+) -> AsyncIterator[Check]:
+    wanted, expected_dead = _one_by_one(held)
+    found = simulator.all_metadata()
+    right = sum(found[completion_id] == metadata for completion_id, metadata in wanted.items())
+    yield Check("completions", found == wanted, f"{right} of {len(wanted)} have exactly the metadata that was wanted")
+    dead = Counter([(letter.completion_id, letter.reason) async for letter in queue.dead_letters(DeadSelection())])
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.totals.reasons.items()))
+    yield Check("dead letters", dead == expected_dead, f"{reasons}, each as it had to be")
+    taken = enqueued.added + enqueued.duplicates + enqueued.refused
+    yield Check(
+        "lines",
+        (taken, enqueued.refused, enqueued.duplicates) == (_LINES, _BROKEN_LINES, 0),
+        f"{enqueued.added:,} of {taken:,} were stored, the {enqueued.refused} broken ones refused by name",
+    )
+    done = summary.totals.changes
+    yield Check("changes", summary.empty and done == enqueued.added, f"{done:,} of {enqueued.added:,} accounted for")
+    overlaps = len(simulator.violations)
+    yield Check("one writer", not overlaps, f"{overlaps} times two updates of one completion were in flight together")
+    early = simulator.counters.started_while_closed
+    yield Check("retry-after", not early, f"{early} requests while the service had asked to wait")
+
+
+def _one_by_one(
+    held: Mapping[str, Mapping[str, str]],
+) -> tuple[dict[str, dict[str, str]], Counter[tuple[str, str]]]:
+    """What must come out, worked out the slow and obvious way: every completion's metadata, every dead letter."""
+    state = {completion_id: dict(metadata) for completion_id, metadata in held.items()}
+    dead: Counter[tuple[str, str]] = Counter()
+    for change in _good_changes():
+        before = state.get(change.completion_id)
+        if before is None:
+            dead[change.completion_id, "not_found"] += 1
+            continue
+        after = dict(before) if change.mode == "merge" else {}
+        for key, value in change.metadata.items():
+            if value is not None:
+                after[key] = value
+            elif key in after:
+                del after[key]
+        if len(after) > _MAX_PAIRS:
+            dead[change.completion_id, "too_many_keys"] += 1
+        else:
+            state[change.completion_id] = after
+    return state, dead
+
+
+def _good_changes() -> Iterator[MetadataChange]:
+    for name in _FILES:
+        with ChangeFile.open(str(_samples() / name)) as file:
+            yield from (item for item in file if isinstance(item, MetadataChange))

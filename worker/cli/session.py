@@ -1,0 +1,198 @@
+"""A worker's run as the commands need it: built from settings, stopped by signals, ended with an exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import structlog
+
+from config import logs
+from config.settings import ConfigurationError, Loaded, Settings
+from worker.api import Client
+from worker.cli.exits import Exit
+from worker.cli.output import tell
+from worker.engine import Ending, Options, Summary, Worker
+from worker.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one run of the worker is to do.
+
+    Args:
+        reload: reads the settings again, for a key that was rotated meanwhile.
+        drain: end when nothing is left.
+        max_duration_seconds: end after so long, whatever is left.
+    """
+
+    settings: Settings
+    reload: Callable[[], Loaded]
+    drain: bool
+    max_duration_seconds: float | None = None
+
+
+def run_async(main: Coroutine[Any, Any, int]) -> int:
+    """Run a command's coroutine, on the fast event loop where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 -- there is none for Windows
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def key_of(settings: Settings) -> str:
+    """The API key.
+
+    Raises:
+        ConfigurationError: none is set.
+    """
+    if settings.openai_api_key is None:
+        raise ConfigurationError(
+            "OPENAI_API_KEY is not set: put it in the environment, .env, metasync.toml, "
+            "or a file of that name in METASYNC_SECRETS_DIR"
+        )
+    return settings.openai_api_key.get_secret_value()
+
+
+def configure_logs(settings: Settings, *, level: str | None = None, terminal: TextIO | None = None) -> None:
+    """Set up logging, with the key blotted out of every line.
+
+    Args:
+        level: instead of the setting's.
+        terminal: what to write console lines to, instead of standard error.
+    """
+    if settings.openai_api_key is not None:
+        logs.conceal(settings.openai_api_key.get_secret_value())
+    logs.configure(settings.log_format, level or settings.log_level, terminal=terminal)
+
+
+async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None = None) -> Summary:
+    """Run a worker over the queue until it ends, or a signal ends it.
+
+    Args:
+        observe: runs beside the worker, to show how it goes; cancelled in the end.
+    """
+    async with _client(job.settings) as client:
+        worker = Worker(queue, client, _options(job), before_probe=_key_reader(client, job.reload))
+        with _stopped_by_signals(worker):
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(observe(worker)) if observe else None
+                summary = await worker.run()
+                if watching is not None:
+                    watching.cancel()
+    structlog.get_logger().info("run.summary", **summary_fields(summary), exit_code=exit_code(summary, job))
+    return summary
+
+
+def exit_code(summary: Summary, job: Job) -> Exit:
+    """What the run's end means to whoever started it."""
+    match summary.ending:
+        case Ending.HALTED:
+            return Exit.HALTED
+        case Ending.OUTAGE:
+            return Exit.RUN_AGAIN
+        case Ending.STOPPED if not job.drain:
+            return Exit.DONE
+        case Ending.STOPPED | Ending.MAX_DURATION if not summary.empty:
+            return Exit.RUN_AGAIN
+        case _:
+            return Exit.NOT_ALL if summary.totals.dead else Exit.DONE
+
+
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """The figures of a run, for the log and for `--json`."""
+    totals = summary.totals
+    return {
+        "applied": totals.applied,
+        "unchanged": totals.unchanged,
+        "dead": totals.dead,
+        "reasons": dict(totals.reasons),
+        "requests": summary.requests,
+        "changes": totals.changes,
+        "retries": totals.retries,
+        "throttled": summary.throttled,
+        "seconds": round(summary.seconds, 3),
+        "ending": summary.ending,
+        "halted": summary.reason,
+    }
+
+
+def _client(settings: Settings) -> Client:
+    try:
+        return Client(
+            base_url=settings.openai_base_url,
+            api_key=key_of(settings),
+            organization=settings.openai_org_id,
+            project=settings.openai_project_id,
+            auth=settings.auth,
+            max_connections=settings.max_concurrency,
+            trust_env=settings.trust_env,
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _options(job: Job) -> Options:
+    settings = job.settings
+    return Options(
+        max_concurrency=settings.max_concurrency,
+        requests_per_minute=settings.requests_per_minute,
+        request_timeout_seconds=settings.request_timeout,
+        lease_seconds=settings.lease,
+        batch_size=settings.batch_size,
+        max_attempts=settings.max_attempts,
+        not_found_grace_seconds=settings.not_found_grace,
+        halt_timeout_seconds=settings.halt_timeout,
+        shutdown_grace_seconds=settings.shutdown_grace,
+        log_values=settings.log_values,
+        drain=job.drain,
+        max_duration_seconds=job.max_duration_seconds,
+    )
+
+
+def _key_reader(client: Client, reload: Callable[[], Loaded]) -> Callable[[], Awaitable[None]]:
+    async def read_key() -> None:
+        try:
+            key = key_of((await asyncio.to_thread(reload)).settings)
+        except ConfigurationError as error:
+            structlog.get_logger().warning("settings.unreadable", error=str(error))
+        else:
+            logs.conceal(key)
+            client.use_key(key)
+
+    return read_key
+
+
+@contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """SIGTERM and the first Ctrl-C stop the worker in order, a second Ctrl-C at once."""
+    loop = asyncio.get_running_loop()
+    interrupted = False
+
+    def on_interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            # Nothing is lost: what was in hand comes back when its leases run out.
+            sys.stderr.flush()
+            os._exit(Exit.INTERRUPTED)
+        interrupted = True
+        tell("stopping: requests in flight may finish; Ctrl-C again ends at once")
+        worker.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
