@@ -1,6 +1,6 @@
 """The engine as it runs: a real queue file, a real simulator on a socket, the real client."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
 from worker.api import Client, RetryPolicy
-from worker.changes import MetadataChange
+from worker.changes import MetadataChange, Mode
 from worker.engine import Options, Summary, Worker
 from worker.queue import Queue, open_queue
 from worker.queue.base import DeadLetter, DeadSelection
@@ -35,8 +35,8 @@ class Bench:
     async def drain(self, **options: Any) -> Summary:
         return await self.worker(**options).run()
 
-    async def put(self, completion_id: str, *metadata: dict[str, str | None], mode: str = "merge") -> None:
-        await self.queue.put([MetadataChange(completion_id, pairs, mode) for pairs in metadata])  # type: ignore[arg-type]  # tests name modes freely
+    async def put(self, completion_id: str, *metadata: Mapping[str, str | None], mode: Mode = "merge") -> None:
+        await self.queue.put([MetadataChange(completion_id, pairs, mode) for pairs in metadata])
 
     async def dead(self) -> list[DeadLetter]:
         return [letter async for letter in self.queue.dead_letters(DeadSelection())]
@@ -48,7 +48,7 @@ class Bench:
 
 def _bound(logger: CapturingLogger) -> FilteringBoundLogger:
     """CapturingLogger takes any method; a bound logger is all that the engine knows."""
-    return logger  # type: ignore[return-value]  # it answers to every method of the protocol
+    return logger
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.engine.conftest import Bench
+from worker.changes import Mode
 from worker.engine import Ending
 from worker.queue.base import DeadSelection
 from worker.simulator import Faults
+from worker.simulator.options import FaultKind
 
 ID = "chatcmpl-1"
 
@@ -69,7 +71,7 @@ async def test_a_change_that_would_not_fit_dies_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", ["merge", "replace"])
-async def test_a_change_that_is_rejected_takes_no_other_with_it(bench: Bench, mode: str) -> None:
+async def test_a_change_that_is_rejected_takes_no_other_with_it(bench: Bench, mode: Mode) -> None:
     bench.simulator.options = replace(bench.simulator.options, rejected_text="poison")
     bench.simulator.seed(ID, {"kept": "1"})
     await bench.put(ID, {"a": "1"}, {"b": "poison"}, mode=mode)
@@ -139,7 +141,16 @@ async def test_failures_are_retried_until_the_attempts_are_used_up(bench: Bench)
 
 
 async def test_every_kind_of_passing_fault_is_survived(bench: Bench) -> None:
-    faults = ("internal_error", "bad_gateway", "overloaded", "dropped", "cut_off", "malformed", "empty", "bare_string")
+    faults: tuple[FaultKind, ...] = (
+        "internal_error",
+        "bad_gateway",
+        "overloaded",
+        "dropped",
+        "cut_off",
+        "malformed",
+        "empty",
+        "bare_string",
+    )
     for fault in faults:
         bench.simulator.fail_next(fault, fault)  # not five in a row: that would be an outage
         bench.simulator.seed(ID)

@@ -164,11 +164,10 @@ def _key_reader(client: Client, reload: Callable[[], Loaded]) -> Callable[[], Aw
     async def read_key() -> None:
         try:
             key = key_of((await asyncio.to_thread(reload)).settings)
-        except ConfigurationError as error:
-            structlog.get_logger().warning("settings.unreadable", error=str(error))
-        else:
             logs.conceal(key)
             client.use_key(key)
+        except (ConfigurationError, ValueError) as error:  # ValueError: no header can carry the key
+            structlog.get_logger().warning("settings.unreadable", error=str(error))
 
     return read_key
 

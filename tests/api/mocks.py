@@ -1,0 +1,39 @@
+"""Answers without a socket, by way of aioresponses."""
+
+from collections.abc import Mapping
+from typing import Any
+from unittest.mock import Mock
+
+from aiohttp import ClientResponse
+from aioresponses import aioresponses
+
+BASE_URL = "https://api.openai.com/v1"
+
+
+class MockedResponse(ClientResponse):
+    """A response as aioresponses 0.7.9 builds it: without the argument that aiohttp asks for since 3.14."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"stream_writer": Mock(output_size=0)} | kwargs)
+
+
+def answer_with(
+    mocked: aioresponses,
+    method: str,
+    url: str,
+    *,
+    status: int = 200,
+    body: str | bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    exception: Exception | None = None,
+) -> None:
+    """Let the next request to this URL be answered so."""
+    mocked.add(
+        url,
+        method,
+        status=status,
+        body=body,
+        headers=dict(headers or {}),
+        exception=exception,
+        response_class=MockedResponse,
+    )

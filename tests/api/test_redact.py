@@ -1,0 +1,130 @@
+"""Errors are kept without the key and without the metadata values that were sent, however the service quotes them."""
+
+import json
+from collections.abc import Callable
+from html import escape
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.api.properties import unhurried
+from worker.api import verdict
+from worker.api.redact import one_line, redact
+
+KEY = "recognisable-key-0123456789"
+VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (f"Incorrect API key provided: {KEY}.", "Incorrect API key provided: ***."),
+        ("Incorrect API key provided: recognis**********6789.", "Incorrect API key provided: ***"),
+        ("Incorrect API key provided: sk-proj-abc_DEF-123. You can", "Incorrect API key provided: *** You can"),
+        ("Incorrect API key provided: 'sk-abcd'", "Incorrect API key provided: '***'"),
+        ("header 'Authorization: Bearer abcdef.ghi' is bad", "header 'Authorization: Bearer ***' is bad"),
+        ("the key starts with recognisable-k", "the key starts with ***"),
+        ("task-based risk-taking", "task-based risk-taking"),
+    ],
+)
+def test_keys_are_masked(text: str, kept: str) -> None:
+    assert redact(text, api_key=KEY) == kept
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        VALUE,
+        json.dumps(VALUE),
+        json.dumps(VALUE, ensure_ascii=False),
+        repr(VALUE),
+        escape(VALUE),
+        quote(VALUE),
+        json.dumps({"metadata": {"name": VALUE}}),
+        VALUE[:20] + "...",
+        "..." + VALUE[-20:],
+        VALUE[:10] + " ... " + VALUE[-10:],
+    ],
+)
+def test_a_value_is_masked_however_it_is_quoted(quoted: str) -> None:
+    kept = redact(f"Invalid value: {quoted} for it", values=["other", VALUE])
+    assert kept.startswith("Invalid value: ")
+    assert kept.endswith(" for it")
+    assert "***" in kept
+    assert not any(part in kept for part in ("Jane", "Doe", "example", "jane", "Zo", "5"))
+
+
+@pytest.mark.parametrize(
+    "write", [str, json.dumps, lambda v: json.dumps(v, ensure_ascii=False), escape, quote, quote_plus]
+)
+def test_a_short_value_is_masked_in_any_form(write: Callable[[str], str]) -> None:
+    value = 'ë"& /'
+    assert redact(f"bad: {write(value).strip(chr(34))}!", values=[value]) == "bad: ***!"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("bad value gold here", "bad value *** here"),
+        ("bad value 'goldrush'", "bad value '***rush'"),
+        ("bad value platin...", "bad value ***..."),
+        ("bad value plat…", "bad value ***…"),
+        ("'a' is not a value", "'***' is not a value"),
+        ('"a" `a` \\"a\\" \u2018a\u2019 &quot;a&quot;', '"***" `***` \\"***\\" \u2018***\u2019 &quot;***&quot;'),
+        ("nothing at all", "nothing at all"),
+    ],
+)
+def test_short_values_are_masked_whole_and_the_shortest_in_quotes(text: str, kept: str) -> None:
+    assert redact(text, values=["gold", "platinum", "a", ""]) == kept
+
+
+def test_overlapping_values_leave_nothing_of_either() -> None:
+    assert redact("x abcdefghijkl y", values=["abcdefgh", "efghijkl"]) == "x *** y"
+
+
+def test_a_value_with_line_breaks_is_masked_in_a_text_on_one_line() -> None:
+    value = "first line\n\n\tsecond\x07line"
+    assert redact(one_line(f"bad: {value}!"), values=[value]) == "bad: ***!"
+
+
+@unhurried
+@given(
+    value=st.text(st.characters(codec="utf-8"), min_size=8, max_size=600),
+    before=st.text("0123", max_size=600),
+    form=st.sampled_from([str, json.dumps, repr, escape]),
+)
+def test_no_piece_of_a_value_survives(value: str, before: str, form: type[str]) -> None:
+    text = one_line(f"{before} {form(value)}")
+    kept = redact(text, values=[value])
+    shown = one_line(value)
+    pieces = {shown[start : start + 8] for start in range(len(shown) - 7)} - {""}
+    assert not any(piece in kept for piece in pieces if "*" not in piece)
+
+
+def test_a_verdict_holds_neither_key_nor_value() -> None:
+    value = "a private remark about somebody"
+    message = f"Invalid value: '{value}' (key {KEY}). {'x' * 400} {value}"
+    for body in (
+        json.dumps({"error": {"message": message, "code": value, "param": value}}).encode(),
+        json.dumps({"error": message}).encode(),
+        message.encode(),
+        f"<html><body><pre>{escape(message)}</pre></body></html>".encode(),
+    ):
+        for status in (200, 400, 401, 404, 429, 500):
+            error = verdict(status, {}, body, api_key=KEY, sent=[value]).error
+            assert error is not None
+            assert "private" not in error
+            assert "somebody" not in error
+            assert "recognisable" not in error
+
+
+@pytest.mark.parametrize("filling", range(1_940, 2_010, 7))
+def test_a_value_that_is_cut_by_our_own_limit_leaves_nothing(filling: int) -> None:
+    value = "abcdefghijklmnopqrstuvwxyz"
+    masked = "m" * 60  # so that what follows is not cut away with the rest
+    message = " ".join([masked] * (filling // 61)) + "-" * (filling % 61) + value + "!" * 100
+    error = verdict(400, {}, json.dumps({"error": message}).encode(), sent=[value, masked]).error
+    assert error is not None
+    assert not any(value[start : start + 4] in error for start in range(len(value) - 3))

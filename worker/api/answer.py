@@ -1,0 +1,43 @@
+"""The end of one call: its verdict, and what the service answered."""
+
+from dataclasses import dataclass, field
+
+from worker.api.models import ChatCompletion, CompletionPage, Deletion, MessagePage
+from worker.api.parsing import parse
+from worker.api.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one call. Its repr shows nothing of the body, which holds a conversation.
+
+    Args:
+        metadata: the completion's, as the answer shows it; None, as against ``{}``, when it shows none.
+        body: of a success; empty otherwise.
+        duration_ms: from the call to the last byte, the wait for a free connection included.
+    """
+
+    verdict: Verdict
+    metadata: dict[str, str] | None = field(default=None, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    duration_ms: float = 0.0
+
+    @property
+    def completion(self) -> ChatCompletion | None:
+        """The body of an answer to update or get, parsed at each look; None when there is none."""
+        return parse(self.body, ChatCompletion)
+
+    @property
+    def page(self) -> CompletionPage | None:
+        """Likewise, of an answer to list."""
+        return parse(self.body, CompletionPage)
+
+    @property
+    def messages(self) -> MessagePage | None:
+        """Likewise, of an answer to messages."""
+        return parse(self.body, MessagePage)
+
+    @property
+    def deletion(self) -> Deletion | None:
+        """Likewise, of an answer to delete."""
+        return parse(self.body, Deletion)

@@ -1,0 +1,77 @@
+"""What a body says that is not the wanted answer: for programs an error, for people a text."""
+
+import re
+from collections.abc import Iterable
+from html import unescape
+from typing import Final
+
+from worker.api.models import ErrorEnvelope, ServiceError
+from worker.api.parsing import load_json, parse
+from worker.api.redact import one_line, redact
+
+LONGEST_ERROR: Final = 500
+# Secrets are sought in so much of a text; the rest is not kept anyway.
+_LONGEST_READ: Final = 2_000
+_LONGEST_RAW: Final = 65_536
+
+_INVISIBLE_HTML = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
+
+
+def read_error(body: bytes) -> ServiceError:
+    """Return what a failure's body says in the service's own form, or in one that a gateway before it uses."""
+    envelope = parse(body, ErrorEnvelope) or ErrorEnvelope()
+    match envelope.error:
+        case ServiceError() as error:
+            return error
+        case str() as message:
+            return ServiceError(message=message)
+        case None:
+            return ServiceError(message=envelope.message or envelope.detail or envelope.title)
+
+
+def explain_failure(error: ServiceError, body: bytes) -> str:
+    """Tell people what a failure's body says; empty when it says nothing.
+
+    Of JSON only the known fields are told, and nothing of JSON that is malformed: it may hold a conversation.
+    """
+    name = error.code or error.type
+    where = f" ({error.param})" if error.param else ""
+    told = ": ".join(str(part) for part in (name, error.message) if part)
+    if told:
+        return f"{told}{where}"
+    start = _start(body)
+    if start.startswith(("{", "[", '"')):
+        return ""
+    return unescape(_TAG.sub(" ", _INVISIBLE_HTML.sub(" ", start))) if start.startswith("<") else start
+
+
+def explain_nonsense(body: bytes) -> str:
+    """Tell people why a body is not the JSON object that it should be, without showing any of it."""
+    start = _start(body)
+    if not start:
+        return "is empty"
+    if start.startswith("<"):
+        return "is HTML, not JSON"
+    try:
+        found = load_json(body)
+    except ValueError:
+        return "is not valid JSON"
+    return "is an array, not an object" if isinstance(found, list) else "is not a JSON object"
+
+
+def readable(text: str, *, api_key: str = "", sent: Iterable[str] = ()) -> str:
+    """Make a text safe to keep: on one line, at most 500 characters, without control characters and secrets.
+
+    Args:
+        sent: metadata values that must not stand in it.
+    """
+    whole = one_line(text[:_LONGEST_RAW])
+    kept = redact(whole[:_LONGEST_READ], api_key=api_key, values=sent)
+    if len(whole) > _LONGEST_READ:  # a value may have been cut where too little of it is left to be found
+        kept = kept[:-8]
+    return kept if len(kept) <= LONGEST_ERROR else f"{kept[: LONGEST_ERROR - 1]}…"
+
+
+def _start(body: bytes) -> str:
+    return body[:_LONGEST_RAW].decode("utf-8-sig", "replace").lstrip()

@@ -1,0 +1,96 @@
+"""Reading JSON tolerantly: what fits is kept, what does not is dropped, nothing is raised."""
+
+import json
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from worker.api.models import Model
+
+M = TypeVar("M", bound=Model)
+
+# msgspec reports bad UTF-8 and deep nesting in their own ways.
+STRICT_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def parse(body: bytes, model: type[M]) -> M | None:
+    """Parse an answer as the model, by its types; where that fails, once more without what does not fit.
+
+    Returns:
+        None when the body is no JSON object.
+    """
+    try:
+        strictly: M = _decoder(model).decode(body)
+    except STRICT_ERRORS:
+        pass
+    else:
+        return strictly
+    try:
+        found = load_json(body)
+    except ValueError:
+        return None
+    return _fit_model(found, model) if isinstance(found, dict) else None
+
+
+def load_json(body: bytes) -> Any:  # noqa: ANN401 -- JSON is anything
+    """Read JSON as generously as Python does: with a byte order mark, NaN, or half a surrogate pair in it.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(body.decode("utf-8-sig", "replace"))
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def fit_metadata(found: object) -> dict[str, str] | None:
+    """Return the pairs that are metadata: strings that can be sent back; None when the value is no object."""
+    if not isinstance(found, dict):
+        return None
+    return {key: value for key, value in found.items() if isinstance(value, str) and _is_utf8(key) and _is_utf8(value)}
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@cache
+def _decoder(model: type[Model]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(model)
+
+
+@cache
+def _fields(model: type[Model]) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(model))
+
+
+def _fit_model(found: dict[str, Any], model: type[M]) -> M:
+    return model(**{name: _fit(found[name], wanted) for name, wanted in _fields(model) if name in found})
+
+
+def _fit(found: Any, wanted: Any) -> Any:  # noqa: ANN401 -- any JSON, any field's type
+    """Return what of the value fits the type; None when nothing does."""
+    try:
+        return msgspec.convert(found, wanted)
+    except (msgspec.ValidationError, RecursionError):
+        pass
+    arms, origin = get_args(wanted), get_origin(wanted)
+    if origin is UnionType:
+        fitted = (_fit(found, arm) for arm in arms if arm is not NoneType)
+        return next((value for value in fitted if value is not None), None)
+    if origin is list and isinstance(found, list):
+        return [value for value in (_fit(item, arms[0]) for item in found) if value is not None]
+    if origin is dict and isinstance(found, dict):
+        pairs = ((key, _fit(item, arms[1])) for key, item in found.items())
+        return {key: value for key, value in pairs if value is not None}
+    if isinstance(wanted, type) and issubclass(wanted, Model) and isinstance(found, dict):
+        return _fit_model(found, wanted)
+    return None

@@ -1,0 +1,99 @@
+"""Taking secrets out of a text that is kept: the API key, and the metadata values that were sent."""
+
+import json
+import re
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+MASK: Final = "***"
+
+# Services quote a key whole, or with asterisks in its middle.
+_KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|[^\s\"'`]*\*{3,}[^\s\"'`]*|(?<=Bearer )[^\s\"'`]{4,}")
+
+# A shorter value is masked only in quotes, since it would be found in half of all words.
+_SHORTEST_ANYWHERE = 4
+# So many characters in a row are taken for part of a value, however it was cut.
+_PIECE = 8
+_ELLIPSES = ("...", "…")
+_QUOTES = ("'{}'", '"{}"', "`{}`", '\\"{}\\"', "\\'{}\\'", "“{}”", "\u2018{}\u2019", "&#39;{}&#39;", "&quot;{}&quot;")
+
+
+def one_line(text: str) -> str:
+    """Return the text on one line, without control characters, its white space collapsed."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())
+
+
+def redact(text: str, *, api_key: str = "", values: Iterable[str] = ()) -> str:
+    """Replace the key, whatever looks like one, and the values by ``***``; the text should be `one_line` already.
+
+    A value is found as it stands, JSON-escaped, HTML-escaped, URL-quoted or with its white space collapsed; cut
+    anywhere, as long as eight characters of it are left, or four before an ellipsis; under four characters, where
+    it stands in quotes.
+    """
+    covered = bytearray(len(text))
+    for match in _KEY_LIKE.finditer(text):
+        _cover(covered, match.start(), match.end())
+    forms = {form for value in values for form in _forms(value)}
+    if len(api_key) >= _SHORTEST_ANYWHERE:
+        forms.add(api_key)
+    for form in forms:
+        _cover_form(covered, text, form)
+    _cover_pieces(covered, text, forms)
+    return _masked(text, covered) if any(covered) else text
+
+
+def _forms(value: str) -> set[str]:
+    """The ways in which a service may write the value."""
+    escaped = json.dumps(value)[1:-1]
+    utf8 = json.dumps(value, ensure_ascii=False)[1:-1]
+    sendable = value.encode("utf-8", "replace")
+    forms = (value, escaped, utf8, escape(value), quote(sendable), quote(sendable, ""), quote_plus(sendable))
+    return {one_line(form) for form in forms} - {""}
+
+
+def _cover_form(covered: bytearray, text: str, form: str) -> None:
+    """Cover the whole form; where it is short, in quotes only."""
+    if len(form) < _SHORTEST_ANYWHERE:
+        for quotes in _QUOTES:
+            _cover_all(covered, text, quotes.format(form), quotes.index("{"), len(form))
+        return
+    _cover_all(covered, text, form, 0, len(form))
+    for length in range(_SHORTEST_ANYWHERE, min(_PIECE, len(form))):
+        for ellipsis_ in _ELLIPSES:
+            _cover_all(covered, text, form[:length] + ellipsis_, 0, length)
+
+
+def _cover_all(covered: bytearray, text: str, sought: str, offset: int, length: int) -> None:
+    start = text.find(sought)
+    while start >= 0:
+        _cover(covered, start + offset, start + offset + length)
+        start = text.find(sought, start + 1)
+
+
+def _cover_pieces(covered: bytearray, text: str, forms: Iterable[str]) -> None:
+    """Cover whatever shares so many characters in a row with one of the forms."""
+    pieces = {form[start : start + _PIECE] for form in forms for start in range(len(form) - _PIECE + 1)}
+    if not pieces:
+        return
+    for start in range(len(text) - _PIECE + 1):
+        if text[start : start + _PIECE] in pieces:
+            _cover(covered, start, start + _PIECE)
+
+
+def _cover(covered: bytearray, start: int, end: int) -> None:
+    covered[start:end] = b"\1" * (end - start)
+
+
+def _masked(text: str, covered: bytearray) -> str:
+    """The text with one mask for each covered stretch."""
+    kept, masked = [], False
+    for character, is_covered in zip(text, covered, strict=True):
+        if not is_covered:
+            kept.append(character)
+        elif not masked:
+            kept.append(MASK)
+        masked = bool(is_covered)
+    return "".join(kept)
