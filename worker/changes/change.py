@@ -48,8 +48,7 @@ class MetadataChange:
 
     def __post_init__(self) -> None:
         _check_completion_id(self.completion_id)
-        if self.mode not in MODES:
-            raise InvalidChange(f"mode must be one of {', '.join(MODES)}, not {_shown(self.mode)}")
+        _check_mode(self.mode)
         _check_metadata(self.metadata, self.mode)
         if self.change_id is not None:
             _check_change_id(self.change_id)
@@ -57,62 +56,78 @@ class MetadataChange:
 
 def _check_completion_id(completion_id: object) -> None:
     if not isinstance(completion_id, str):
-        raise InvalidChange(f"completion_id must be a string, not {_type(completion_id)}")
+        raise InvalidChange(f"completion_id must be a string, not {json_type(completion_id)}")
     if not _COMPLETION_ID.fullmatch(completion_id):
         raise InvalidChange(
-            f"completion_id {_shown(completion_id)} is not one: a letter or digit, "
+            f"completion_id {shown(completion_id)} is not one: a letter or digit, "
             "then up to 255 of letters, digits, '.', '_' and '-'"
         )
 
 
+def _check_mode(mode: object) -> None:
+    if not isinstance(mode, str):
+        raise InvalidChange(f"mode must be a string, not {json_type(mode)}")
+    if mode not in MODES:
+        raise InvalidChange(f"mode must be one of {', '.join(MODES)}, not {shown(mode)}")
+
+
+def check_key(key: object) -> None:
+    """Raise `InvalidChange` unless this can be the key of a metadata pair."""
+    if not isinstance(key, str):
+        raise InvalidChange(f"metadata keys must be strings, not {json_type(key)}")
+    if len(key) > MAX_KEY_LENGTH:
+        raise InvalidChange(f"metadata key {shown(key)} has {len(key)} characters, more than {MAX_KEY_LENGTH}")
+    if _is_unsendable(key):
+        raise InvalidChange(f"metadata key {shown(key)} holds a NUL or half a surrogate pair")
+
+
 def _check_metadata(metadata: object, mode: Mode) -> None:
     if not isinstance(metadata, Mapping):
-        raise InvalidChange(f"metadata must be an object of strings, not {_type(metadata)}")
+        raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
     pairs = 0
     for key, value in metadata.items():
-        if not isinstance(key, str):
-            raise InvalidChange(f"metadata keys must be strings, not {_type(key)}")
-        if len(key) > MAX_KEY_LENGTH:
-            raise InvalidChange(f"metadata key {_shown(key)} has {len(key)} characters, more than {MAX_KEY_LENGTH}")
-        if _UNSENDABLE.search(key):
-            raise InvalidChange(f"metadata key {_shown(key)} holds a NUL or half a surrogate pair")
+        check_key(key)
         if value is None:
             if mode == "replace":
-                raise InvalidChange(f"metadata key {_shown(key)} is null, which has no meaning in mode replace")
+                raise InvalidChange(f"metadata key {shown(key)} is null, which has no meaning in mode replace")
             continue
         pairs += 1
         if not isinstance(value, str):
-            raise InvalidChange(f"the value of metadata key {_shown(key)} must be a string, not {_type(value)}")
+            raise InvalidChange(f"the value of metadata key {shown(key)} must be a string, not {json_type(value)}")
         if len(value) > MAX_VALUE_LENGTH:
             raise InvalidChange(
-                f"the value of metadata key {_shown(key)} has {len(value)} characters, more than {MAX_VALUE_LENGTH}"
+                f"the value of metadata key {shown(key)} has {len(value)} characters, more than {MAX_VALUE_LENGTH}"
             )
-        if _UNSENDABLE.search(value):
-            raise InvalidChange(f"the value of metadata key {_shown(key)} holds a NUL or half a surrogate pair")
+        if _is_unsendable(value):
+            raise InvalidChange(f"the value of metadata key {shown(key)} holds a NUL or half a surrogate pair")
     if pairs > MAX_PAIRS:
         raise InvalidChange(f"metadata sets {pairs} keys, more than {MAX_PAIRS}")
 
 
 def _check_change_id(change_id: object) -> None:
     if not isinstance(change_id, str):
-        raise InvalidChange(f"change_id must be a string, not {_type(change_id)}")
+        raise InvalidChange(f"change_id must be a string, not {json_type(change_id)}")
     if not 0 < len(change_id) <= MAX_CHANGE_ID_LENGTH:
         raise InvalidChange(f"change_id must have 1 to {MAX_CHANGE_ID_LENGTH} characters, not {len(change_id)}")
-    if _UNSENDABLE.search(change_id):
+    if _is_unsendable(change_id):
         raise InvalidChange("change_id holds a NUL or half a surrogate pair")
+
+
+def _is_unsendable(text: str) -> bool:
+    return not text.isprintable() and _UNSENDABLE.search(text) is not None  # isprintable is much the faster
 
 
 _JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
 
 
-def _type(value: object) -> str:
-    """The value's type as a person who writes JSON would call it."""
+def json_type(value: object) -> str:
+    """Name the value's type as a person who writes JSON would call it."""
     if value is None:
         return "null"
     return _JSON_TYPES.get(type(value), type(value).__name__)
 
 
-def _shown(text: object) -> str:
-    """The text in quotes, safe on any terminal and short."""
-    shown = ascii(text)
-    return shown if len(shown) <= 72 else f"{shown[:68]}…{shown[-1]}"  # noqa: PLR2004 -- a line's worth
+def shown(text: object) -> str:
+    """Put the text in quotes, safe on any terminal and short."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= 72 else f"{quoted[:68]}…{quoted[-1]}"  # noqa: PLR2004 -- a line's worth

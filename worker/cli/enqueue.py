@@ -22,6 +22,7 @@ from worker.cli.output import say, say_json, tell
 from worker.queue import Queue, open_queue
 
 _BATCH = 2_000
+_BATCH_REFUSED_BYTES = 8_000_000
 _SHOWN_REFUSALS = 20
 
 
@@ -188,7 +189,16 @@ async def _store(queue: Queue, files: Sequence[ChangeFile], rejects: RejectsFile
 
 
 def _take(items: Iterator[MetadataChange | Refusal]) -> list[MetadataChange | Refusal]:
-    return list(islice(items, _BATCH))
+    """The next batch: bounded in lines, and in bytes of what is refused, which may be long."""
+    batch: list[MetadataChange | Refusal] = []
+    refused_bytes = 0
+    for item in islice(items, _BATCH):
+        batch.append(item)
+        if isinstance(item, Refusal):
+            refused_bytes += len(item.raw)
+            if refused_bytes > _BATCH_REFUSED_BYTES:
+                break
+    return batch
 
 
 async def _store_batch(

@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 5.0
 Send = Callable[[float], Awaitable[Answer]]
 
 
-class GiveBack(Exception):  # noqa: N818 -- no error: the claim goes back to the queue, for no fault of its changes
+class GiveBack(Exception):
     """No request may start now.
 
     Args:

@@ -1,0 +1,46 @@
+"""What the tests of change files share."""
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+from worker.changes import MetadataChange, Mode
+from worker.changes.files import ChangeFile, Format, Refusal
+
+SECRET = "s3cret-value"
+
+# A busy machine is no reason to fail.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+Items = list[MetadataChange | Refusal]
+
+
+def read_file(path: Path, mode: Mode = "merge") -> Items:
+    with ChangeFile.open(str(path), mode=mode) as file:
+        return list(file)
+
+
+def read_bytes(content: bytes, form: Format = "jsonl", mode: Mode = "merge") -> Items:
+    with ChangeFile.open("-", format=form, mode=mode, stdin=io.BytesIO(content)) as file:
+        return list(file)
+
+
+def gz(content: bytes) -> bytes:
+    """Compress without the time of day, which would get into the names of tests."""
+    return gzip.compress(content, mtime=0)
+
+
+def refusals(items: Items) -> list[tuple[int, str]]:
+    return [(item.line, item.reason) for item in items if isinstance(item, Refusal)]
+
+
+def ids(items: Items) -> list[str]:
+    return [item.completion_id for item in items if isinstance(item, MetadataChange)]
+
+
+def csv_of(*rows: Sequence[str]) -> bytes:
+    """Join cells that need no quotes."""
+    return "".join(",".join(row) + "\n" for row in rows).encode()

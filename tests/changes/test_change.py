@@ -1,0 +1,101 @@
+"""What a change may be, and what is said when it is not."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from worker.changes import InvalidChange, MetadataChange
+from worker.changes.change import MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH
+
+SECRET = "s3cret-value"
+ID = "chatcmpl-9x"
+
+
+def pairs(count: int) -> dict[str, str | None]:
+    return {f"key{number}": "value" for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"completion_id": "a" * 256},
+        {"completion_id": "A0._-"},
+        {"metadata": {}},
+        {"metadata": {"": ""}},
+        {"metadata": {"k" * MAX_KEY_LENGTH: "v" * MAX_VALUE_LENGTH}},
+        {"metadata": {"\U0001f600" * MAX_KEY_LENGTH: "é" * MAX_VALUE_LENGTH}},
+        {"metadata": {"tab\tkey": "two\nlines \x7f"}},
+        {"metadata": pairs(MAX_PAIRS)},
+        {"metadata": pairs(MAX_PAIRS) | {"gone": None, "gone as well": None}},
+        {"metadata": pairs(MAX_PAIRS), "mode": "replace"},
+        {"change_id": "c" * 256},
+        {"change_id": None},
+    ],
+)
+def test_what_keeps_the_limits_is_a_change(fields: dict[str, Any]) -> None:
+    change = MetadataChange(**{"completion_id": ID, "metadata": {"grade": "good"}, **fields})
+
+    assert {name: getattr(change, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"completion_id": None}, "completion_id must be a string, not null"),
+        ({"completion_id": 7}, "completion_id must be a string, not a number"),
+        ({"completion_id": ""}, "completion_id '' is not one: a letter or digit"),
+        ({"completion_id": ".."}, "completion_id '..' is not one"),
+        ({"completion_id": "a/../b"}, "completion_id 'a/../b' is not one"),
+        ({"completion_id": "a\n"}, r"completion_id 'a\n' is not one"),
+        ({"completion_id": "ä"}, r"completion_id '\xe4' is not one"),
+        ({"completion_id": "a" * 257}, "then up to 255 of letters, digits, '.', '_' and '-'"),
+        ({"mode": "append"}, "mode must be one of merge, replace, not 'append'"),
+        ({"mode": ""}, "mode must be one of merge, replace, not ''"),
+        ({"mode": None}, "mode must be a string, not null"),
+        ({"mode": {"grade": SECRET}}, "mode must be a string, not an object"),
+        ({"metadata": None}, "metadata must be an object of strings, not null"),
+        ({"metadata": [SECRET]}, "metadata must be an object of strings, not an array"),
+        ({"metadata": SECRET}, "metadata must be an object of strings, not str"),
+        ({"metadata": {1: SECRET}}, "metadata keys must be strings, not a number"),
+        ({"metadata": {"k" * 65: SECRET}}, "has 65 characters, more than 64"),
+        ({"metadata": {"a\0b": SECRET}}, r"metadata key 'a\x00b' holds a NUL or half a surrogate pair"),
+        ({"metadata": {"\ud800": SECRET}}, r"metadata key '\ud800' holds a NUL or half a surrogate pair"),
+        ({"metadata": {"grade": SECRET * 50}}, "the value of metadata key 'grade' has 600 characters, more than 512"),
+        ({"metadata": {"grade": SECRET + "\0"}}, "the value of metadata key 'grade' holds a NUL"),
+        ({"metadata": {"grade": SECRET + "\udfff"}}, "half a surrogate pair"),
+        ({"metadata": {"grade": True}}, "the value of metadata key 'grade' must be a string, not a boolean"),
+        ({"metadata": {"grade": 1.5}}, "the value of metadata key 'grade' must be a string, not a number"),
+        ({"metadata": {"grade": [SECRET]}}, "the value of metadata key 'grade' must be a string, not an array"),
+        ({"metadata": {"grade": {"a": SECRET}}}, "the value of metadata key 'grade' must be a string, not an object"),
+        ({"metadata": {"grade": None}, "mode": "replace"}, "'grade' is null, which has no meaning in mode replace"),
+        ({"metadata": pairs(17)}, "metadata sets 17 keys, more than 16"),
+        ({"change_id": 7}, "change_id must be a string, not a number"),
+        ({"change_id": ""}, "change_id must have 1 to 256 characters, not 0"),
+        ({"change_id": "c" * 257}, "change_id must have 1 to 256 characters, not 257"),
+        ({"change_id": "c\0"}, "change_id holds a NUL or half a surrogate pair"),
+    ],
+)
+def test_a_broken_rule_is_named_without_any_metadata_value(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidChange) as caught:
+        MetadataChange(**{"completion_id": ID, "metadata": {"grade": SECRET}, **fields})
+
+    message = str(caught.value)
+    assert reason in message
+    assert SECRET not in message
+    assert message.isascii() or "…" in message
+
+
+def test_a_long_name_is_shortened_in_the_message() -> None:
+    with pytest.raises(InvalidChange) as caught:
+        MetadataChange(ID, {"k" * 100_000: "v"})
+
+    assert len(str(caught.value)) < 200
+    assert "has 100000 characters" in str(caught.value)
+
+
+def test_a_change_is_frozen() -> None:
+    change = MetadataChange(ID, {})
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        change.completion_id = "other"  # type: ignore[misc]  # this is what must fail

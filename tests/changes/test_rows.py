@@ -1,0 +1,239 @@
+"""Rows of CSV: what is a change, where a bad row ends, and what is said about it."""
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.changes.reading import SECRET, csv_of, ids, read_bytes, refusals, unhurried
+from worker.changes import MetadataChange, Mode
+from worker.changes.files import Refusal, UnreadableFile
+from worker.changes.lines import MAX_LINE_BYTES
+
+
+def test_every_other_column_is_a_metadata_key() -> None:
+    content = csv_of(["grade", "completion_id", "reviewer"], ["good", "c1", "ann"], ["bad", "c2", "bob"])
+
+    assert read_bytes(content, "csv") == [
+        MetadataChange("c1", {"grade": "good", "reviewer": "ann"}),
+        MetadataChange("c2", {"grade": "bad", "reviewer": "bob"}),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_an_empty_cell_says_nothing(mode: Mode) -> None:
+    content = csv_of(
+        ["completion_id", "mode", "change_id", "metadata", "grade"],
+        ["c1", "", "", "", ""],
+        ["c2", "replace", "id2", "", '""'],
+        ["c3", "merge", "id3", '"{""a"": ""b""}"', "good"],
+    )
+
+    assert read_bytes(content, "csv", mode) == [
+        MetadataChange("c1", {}, mode),
+        MetadataChange("c2", {}, "replace", "id2"),
+        MetadataChange("c3", {"a": "b", "grade": "good"}, "merge", "id3"),
+    ]
+
+
+def test_a_prefix_lets_a_key_have_the_name_of_a_column() -> None:
+    content = csv_of(
+        ["completion_id", "metadata.mode", "metadata.completion_id", "metadata.metadata", "metadata.metadata.x"],
+        ["c1", "a", "b", "c", "d"],
+    )
+
+    assert read_bytes(content, "csv") == [
+        MetadataChange("c1", {"mode": "a", "completion_id": "b", "metadata": "c", "metadata.x": "d"})
+    ]
+
+
+def test_quoted_cells_hold_commas_quotes_and_ends_of_lines() -> None:
+    content = b'\xef\xbb\xbf"completion_id","a ""b""",c\r\nc1,"x,\r\ny ""z""",\r\nc2,"",last'
+
+    assert read_bytes(content, "csv") == [
+        MetadataChange("c1", {'a "b"': 'x,\r\ny "z"'}),
+        MetadataChange("c2", {"c": "last"}),
+    ]
+
+
+def test_null_in_the_column_metadata_removes_a_key() -> None:
+    content = b'completion_id,metadata\nc1,"{""a"":null}"\n'
+
+    assert read_bytes(content, "csv") == [MetadataChange("c1", {"a": None})]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("grade,reviewer", "the header has no column completion_id"),
+        (f"chatcmpl-1,{SECRET},{SECRET}", "the header has no column completion_id"),
+        ("Completion_ID,grade", "the header has no column completion_id"),
+        ("completion_id;grade", "the header has no column completion_id"),
+        ("metadata.completion_id,grade", "the header has no column completion_id"),
+        ("completion_id,grade,", "column 3 of the header has no name"),
+        ("completion_id,metadata.,grade", "column 2 of the header has no name"),
+        ("completion_id,completion_id", "the header names 'completion_id' twice"),
+        ("completion_id,mode,mode", "the header names 'mode' twice"),
+        ("completion_id,grade,metadata.grade", "the header names 'grade' twice"),
+        ("completion_id," + "k" * 65, "has 65 characters, more than 64"),
+        ("completion_id,a\0b", r"metadata key 'a\x00b' holds a NUL"),
+        ('completion_id,"grade', "the quote that opens cell 2 has no end"),
+        ("x" * (MAX_LINE_BYTES + 1), "the line is longer than 1 MiB"),
+    ],
+    ids=lambda text: ascii(text[:40]),
+)
+def test_a_bad_header_refuses_the_file(header: str, reason: str) -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        read_bytes(f"\n{header}\nchatcmpl-1,good\n".encode(), "csv")
+
+    assert caught.value.refusal.line == 2
+    assert reason in caught.value.refusal.reason
+    assert str(caught.value) == f"<stdin>:2: {caught.value.refusal.reason}"
+    assert SECRET not in str(caught.value)
+
+
+def test_a_header_that_is_not_utf8_refuses_the_file() -> None:
+    with pytest.raises(UnreadableFile, match="<stdin>:1: column name 2 is not UTF-8: byte 3 is invalid"):
+        read_bytes(b"completion_id,gr\xfc\xdfe\n", "csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"c1,merge,i1,", "the row has 4 cells where the header has 5"),
+        (b"c1", "the row has 1 cells where the header has 5"),
+        (b"c1,merge,i1,,good,s3cret-value", "the row has 6 cells where the header has 5"),
+        (b",merge,i1,,s3cret-value", "completion_id '' is not one"),
+        (b"../x,merge,i1,,s3cret-value", "completion_id '../x' is not one"),
+        (b" c1,,,,", "completion_id ' c1' is not one"),
+        (b"c1,append,i1,,s3cret-value", "mode must be one of merge, replace, not 'append'"),
+        (b"c1,," + b"i" * 257 + b",,", "change_id must have 1 to 256 characters, not 257"),
+        (b"c1,,,," + b"s3cret-value" * 50, "the value of metadata key 'grade' has 600 characters, more than 512"),
+        (b"c1,,,,s3cret-value\xff", "the cell of column 'grade' is not UTF-8: byte 13 is invalid"),
+        (b'c1,,,,"s3cret-value\n\xff"', "the cell of column 'grade' is not UTF-8: byte 14 is invalid"),
+        (b"c1,,,,s3cret-value\0", "the value of metadata key 'grade' holds a NUL"),
+        (b"c1\0,,,,", r"completion_id 'c1\x00' is not one"),
+        (
+            b'c1,,,"{""grade"":""a""}",s3cret-value',
+            "duplicate key 'grade': in the column metadata and in one of its own",
+        ),
+        (b'c1,,,"{""a"":""s3cret-value"",""a"":""b""}",', "column metadata: duplicate key 'a'"),
+        (b"c1,,,s3cret-value,", "column metadata: not JSON: expecting value at column 1"),
+        (b"c1,,,[],", "column metadata must hold a JSON object, not an array"),
+        (b"c1,,," + b"[" * 100_000 + b",", "column metadata: nested too deeply"),
+        (b'c1,replace,,"{""a"":null}",', "metadata key 'a' is null, which has no meaning in mode replace"),
+        (b'c1,,,"{""a"":1}",', "the value of metadata key 'a' must be a string, not a number"),
+        (b'c1,,,,5" pipe', "cell 5 holds a quote or a carriage return, but is not enclosed in quotes"),
+        (b'c1,,,,the "s3cret-value" one', "cell 5 holds a quote or a carriage return"),
+        (b"c1,,,,a\rc2,,,,b", "cell 5 holds a quote or a carriage return, but is not enclosed in quotes"),
+        (b'c1,,,,"s3cret-value" x', "the quote that opens cell 5 has no end, or not at the cell's end"),
+        (b'c1,,,,"s3cret-value', "the quote that opens cell 5 has no end, or not at the cell's end"),
+        (b"c1,,,," + b"x" * MAX_LINE_BYTES, "the line is longer than 1 MiB"),
+        (b'c1,,,,"' + (b"x" * 99_999 + b"\n") * 10 + b"x" * 99_999 + b'"', "the row is longer than 1 MiB"),
+    ],
+    ids=lambda value: ascii(value[:40]),
+)
+def test_a_bad_row_is_named_with_its_first_line_and_reason_and_the_others_go_in(row: bytes, reason: str) -> None:
+    content = b'completion_id,mode,change_id,metadata,grade\nc0,,,,"two\nlines"\n' + row + b"\r\nc9,,,,fine\n"
+
+    items = read_bytes(content, "csv")
+
+    assert ids(items) == ["c0", "c9"]
+    refusal = items[1]
+    assert isinstance(refusal, Refusal)
+    assert refusal.line == 4
+    assert reason in refusal.reason
+    assert SECRET not in f"{refusal} {refusal!r}"
+    assert refusal.raw == (row[:4096] if refusal.cut else row)
+    assert refusal.header == b"completion_id,mode,change_id,metadata,grade"
+
+
+@pytest.mark.parametrize("following", [3, 60_000], ids=["to the end of the file", "for more than 1 MiB"])
+def test_a_quote_that_is_never_closed_costs_only_its_own_row(following: int) -> None:
+    rows = "".join(f"c{number},good and fine\n" for number in range(following))
+    content = f'completion_id,grade\nfirst,good\nbad,"oops\n{rows}'.encode()
+
+    items = read_bytes(content, "csv")
+
+    assert [line for line, _ in refusals(items)] == [3]
+    assert ids(items) == ["first", *(f"c{number}" for number in range(following))]
+
+
+def test_a_stray_quote_does_not_swallow_the_rows_up_to_the_next_quote() -> None:
+    content = b'completion_id,grade\nbad,"oops\nc1,good\nc2,"fine, too"\nc3,"x ""y"" z"\n'
+
+    items = read_bytes(content, "csv")
+
+    assert [line for line, _ in refusals(items)] == [2]
+    assert ids(items) == ["c1", "c2", "c3"]
+
+
+def test_a_stray_quote_in_a_later_line_of_a_row_is_named_with_that_line() -> None:
+    content = b'completion_id,a,b\nc1,"two\nlines","oops\nc2,x,y\n'
+
+    items = read_bytes(content, "csv")
+
+    assert len(refusals(items)) == 1
+    assert refusals(items)[0][0] == 2
+    assert refusals(items)[0][1].endswith("(line 3)")
+    assert ids(items) == ["c2"]
+    assert isinstance(items[0], Refusal)
+    assert items[0].raw == b'c1,"two\nlines","oops'
+
+
+def test_a_line_that_is_too_long_ends_a_row_with_an_open_quote() -> None:
+    content = b'completion_id,a\nc1,"oops\n' + b"x" * (MAX_LINE_BYTES + 1) + b"\nc2,y\n"
+
+    items = read_bytes(content, "csv")
+
+    assert [line for line, _ in refusals(items)] == [2, 3]
+    assert ids(items) == ["c2"]
+
+
+def test_blank_lines_between_rows_are_skipped_and_counted() -> None:
+    items = read_bytes(b"\n\r\ncompletion_id,a\n\nc1,x\n  \nbad\n", "csv")
+
+    assert ids(items) == ["c1"]
+    assert [line for line, _ in refusals(items)] == [7]
+
+
+CELLS = st.text(st.sampled_from(['"', ",", "\n", "\r", "a", "ü", " "]), max_size=6)
+
+
+@unhurried
+@given(values=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8))
+def test_what_the_standard_library_writes_is_read_back(values: list[tuple[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["completion_id", "a", "metadata"])
+    for number, (plain, nested) in enumerate(values):
+        writer.writerow([f"c{number}", plain, json.dumps({"b": nested})])
+
+    assert read_bytes(text.getvalue().encode(), "csv") == [
+        MetadataChange(f"c{number}", {"b": nested} | ({"a": plain} if plain else {}))
+        for number, (plain, nested) in enumerate(values)
+    ]
+
+
+PIECES = st.one_of(st.binary(max_size=6), st.sampled_from([b'"', b'""', b",", b"\n", b"\r\n", b"c1,x\n", b'c1,"x"\n']))
+
+
+@unhurried
+@given(content=st.lists(PIECES, max_size=30).map(b"".join))
+def test_random_rows_never_crash_and_leave_no_line_out(content: bytes) -> None:
+    items = read_bytes(b"completion_id,grade\n" + content, "csv")
+
+    if not content.strip(b" \t\n\r\v\f"):
+        assert refusals(items) == [(0, "the file holds no change")]
+        return
+    refused = [line for line, _ in refusals(items)]
+    assert refused == sorted(set(refused))
+    covered = b"".join(item.raw for item in items if isinstance(item, Refusal)) + b"".join(
+        f"{item.completion_id}{''.join(value or '' for value in item.metadata.values())}".encode()
+        for item in items
+        if isinstance(item, MetadataChange)
+    )
+    assert sorted(covered.translate(None, b'", \t\n\r\v\f')) == sorted(content.translate(None, b'", \t\n\r\v\f'))

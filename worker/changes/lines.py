@@ -1,0 +1,66 @@
+"""Physical lines out of pieces of bytes, each bounded, so that memory stays flat whatever comes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from worker.changes.source import DamagedData
+
+# The largest set of pairs, every character of it escaped, takes less than a tenth of this.
+MAX_LINE_BYTES = 1024 * 1024
+CUT_LINE_BYTES = 4096
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class CutLine:
+    """A line that is too long, or whose end cannot be read.
+
+    Args:
+        start: how it begins, at most `CUT_LINE_BYTES`.
+        reason: why there is no more of it.
+    """
+
+    start: bytes
+    reason: str
+
+
+def lines(read: Callable[[], bytes]) -> Iterator[bytes | CutLine]:
+    r"""Split what is read at every ``\n``; the ends of lines, and a byte order mark at the start, are left out.
+
+    Where the data is damaged, the last item is a `CutLine`: the line that was reached.
+
+    Args:
+        read: returns the next piece, shorter than `MAX_LINE_BYTES`, or nothing at the end; may raise `DamagedData`.
+    """
+    split = _split(read)
+    for first in split:
+        yield first if isinstance(first, CutLine) else first.removeprefix(_BYTE_ORDER_MARK)
+        break
+    yield from split
+
+
+def _split(read: Callable[[], bytes]) -> Iterator[bytes | CutLine]:
+    pending = bytearray()  # the start of a line whose end has not come yet
+    too_long = False
+    try:
+        while piece := read():
+            first, *others = piece.split(b"\n")
+            if not too_long:
+                pending += first
+                too_long = len(pending) > MAX_LINE_BYTES
+            if others:
+                yield _line(pending, too_long=too_long)
+                yield from others[:-1]
+                pending, too_long = bytearray(others[-1]), False
+    except DamagedData as damage:
+        yield CutLine(bytes(pending[:CUT_LINE_BYTES]), str(damage))
+    else:
+        if pending:
+            yield _line(pending, too_long=too_long)
+
+
+def _line(text: bytearray, *, too_long: bool) -> bytes | CutLine:
+    if too_long:
+        return CutLine(bytes(text[:CUT_LINE_BYTES]), "the line is longer than 1 MiB")
+    return bytes(text)
