@@ -68,12 +68,12 @@ def _parser(chosen: str | None, verb: Verb | None) -> argparse.ArgumentParser:
 def _guarded(verb: Verb, arguments: argparse.Namespace) -> int:
     """Turn what a person can mend into one sentence and an exit code; everything else keeps its traceback."""
     from config.settings import ConfigurationError  # noqa: PLC0415 -- pydantic is slow to import: not for --help
-    from worker.queue import QueueUnavailable, QueueUnusable  # noqa: PLC0415 -- likewise
+    from worker.queue import QueueUnavailable, QueueUnusable, QueueUnwritable  # noqa: PLC0415 -- likewise
 
     try:
         code = verb.execute(arguments)
         sys.stdout.flush()
-    except (ConfigurationError, QueueUnusable) as error:
+    except (ConfigurationError, QueueUnusable, QueueUnwritable) as error:
         tell(f"metasync: {error}")
         return Exit.USAGE
     except QueueUnavailable as error:

@@ -16,6 +16,7 @@ Reason = Literal["invalid", "rejected", "not_found", "too_many_keys", "not_persi
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 MAX_CHANGES_PER_CLAIM = 1_000
+RECENT_MINUTES = 5
 
 
 class QueueError(Exception):
@@ -24,6 +25,10 @@ class QueueError(Exception):
 
 class QueueUnavailable(QueueError):
     """The store is away, busy, full or too slow. Nothing was changed; the same call may succeed later."""
+
+
+class QueueUnwritable(QueueUnavailable):
+    """The store takes nothing in: its disk is full, or writing to it fails. Somebody has to see to it."""
 
 
 class QueueUnusable(QueueError):
@@ -101,6 +106,20 @@ class Settlement:
     attempts: int = 0
     error: str | None = None
 
+    def done(self) -> set[int]:
+        """Give the numbers of the changes that are pending no longer.
+
+        Raises:
+            ValueError: a number is not one of the claim's, or is named twice.
+        """
+        named = [*self.applied, *self.unchanged, *(death.number for death in self.dead)]
+        done = set(named)
+        if len(done) < len(named):
+            raise ValueError("a settlement names a change twice")
+        if not done <= {change.number for change in self.claim.changes}:
+            raise ValueError("a settlement names a change that its claim does not hold")
+        return done
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -170,6 +189,13 @@ class Revived:
     kept: int
 
 
+def storable(text: str | None) -> str | None:
+    """Give text from outside, such as an error's, in a form that every store takes: no NUL, no half surrogate pair."""
+    if text is None:
+        return None
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 class Queue(Protocol):
     """A durable queue of metadata changes. Safe to use from many processes at once.
 
@@ -190,7 +216,13 @@ class Queue(Protocol):
         """Let the leases run `lease_seconds` from now; returns the claims whose lease is lost."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """End the leases, all in one transaction; returns those that were stale and changed nothing."""
+        """End the leases, all in one transaction; returns those that were stale and changed nothing.
+
+        Of several settlements of one claim, the first counts and the others are stale.
+
+        Raises:
+            ValueError: a settlement names a change twice, or one that its claim does not hold; nothing was changed.
+        """
 
     async def next_due_seconds(self) -> float | None:
         """Seconds until the next target is due, leases included; 0 or less when one is; None when none is left."""

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from worker.queue.base import Queue, QueueUnusable
 
@@ -22,7 +21,7 @@ async def open_queue(url: str, *, timeout_seconds: float = 10.0) -> AsyncIterato
         QueueUnusable: the URL is not one of ours, or what it names cannot serve as a queue.
         QueueUnavailable: the store does not answer.
     """
-    match urlsplit(url).scheme:
+    match _scheme(url):
         case "sqlite":
             from worker.queue.sqlite import SqliteQueue  # noqa: PLC0415 -- apsw is loaded only where it is used
 
@@ -43,8 +42,12 @@ def migration_sql(url: str) -> str:
     Raises:
         QueueUnusable: the URL is not one of ours, or its store has no schema.
     """
-    if urlsplit(url).scheme == "sqlite":
+    if _scheme(url) == "sqlite":
         from worker.queue.sqlite import migration_sql  # noqa: PLC0415 -- apsw is loaded only where it is used
 
         return migration_sql()
     raise QueueUnusable(_UNKNOWN_SCHEME)
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0]

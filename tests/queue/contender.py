@@ -1,0 +1,69 @@
+"""A process of its own that puts, claims and settles; it prints a JSON line for each thing the store has confirmed."""
+
+import asyncio
+import sys
+
+import msgspec
+
+from tests.queue.helpers import change, finished, labels
+from worker.queue import Queue, open_queue
+from worker.queue.base import Claim, Settlement
+
+
+def say(**fact: object) -> None:
+    print(msgspec.json.encode(fact).decode(), flush=True)  # noqa: T201 -- the test reads it
+
+
+async def put(queue: Queue, name: str, batches: int, size: int) -> None:
+    """Put batches, each with one change for every of `size` completions."""
+    for batch in range(batches):
+        await queue.put([change(f"c-{i}", f"{name}:{batch}") for i in range(size)])
+        say(put=batch)
+
+
+async def work(queue: Queue, name: str, putting: asyncio.Task[None]) -> None:
+    """Claim and settle until nothing is left; some claims are finished by halves, some given back."""
+    rounds = 0
+    while not putting.done() or await queue.next_due_seconds() is not None:
+        claims = await queue.claim(3, lease_seconds=60, owner=name)
+        settlements = []
+        for claimed in claims:
+            rounds += 1
+            settlement = _ending(claimed, rounds)
+            done = settlement.done()
+            order = [label for each, label in zip(claimed.changes, labels(claimed), strict=True) if each.number in done]
+            settlements.append(settlement)
+            say(completion_id=claimed.completion_id, lease=claimed.lease, done=order)
+        stale = await queue.settle(settlements)
+        say(stale=len(stale))
+        if not claims:
+            await queue.wait_for_work(0.01)
+
+
+def _ending(claimed: Claim, which: int) -> Settlement:
+    match which % 5:
+        case 0:
+            return Settlement(claimed)
+        case 1:
+            return Settlement(claimed, applied=[claimed.changes[0].number])
+        case _:
+            return finished(claimed)
+
+
+async def main(url: str, name: str, batches: int, size: int) -> None:
+    async with open_queue(url) as queue, asyncio.TaskGroup() as group:
+        putting = group.create_task(put(queue, name, batches, size))
+        group.create_task(work(queue, name, putting))
+
+
+async def endless(url: str, size: int) -> None:
+    async with open_queue(url) as queue:
+        await put(queue, "endless", sys.maxsize, size)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["contend", url, name, batches, size]:
+            asyncio.run(main(url, name, int(batches), int(size)))
+        case ["endless", url, size]:
+            asyncio.run(endless(url, int(size)))

@@ -1,0 +1,74 @@
+"""Short words for what the queue's tests say often."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import msgspec
+import pytest
+
+from worker.changes import MetadataChange
+from worker.queue import Queue
+from worker.queue.base import Claim, DeadLetter, DeadSelection, Death, Reason, Settlement
+
+# How a claim ends; what an event does to a queue.
+Ending = Callable[[Claim], Settlement]
+Event = Callable[[Queue], Awaitable[None]]
+
+# Seconds, give or take what a store whose clock goes by itself may add while a test runs.
+about = partial(pytest.approx, abs=0.9)
+
+LEASE_SECONDS = 60.0
+EVERY_LETTER = DeadSelection()
+
+
+def change(completion_id: str, label: str = "x", *, change_id: str | None = None) -> MetadataChange:
+    """Make a change that can be recognised by its label."""
+    return MetadataChange(completion_id, {"label": label}, change_id=change_id)
+
+
+def changes(completion_id: str, labels: Iterable[object]) -> list[MetadataChange]:
+    return [change(completion_id, str(label)) for label in labels]
+
+
+async def claim(queue: Queue, limit: int = 100) -> list[Claim]:
+    return await queue.claim(limit, lease_seconds=LEASE_SECONDS, owner="worker")
+
+
+async def claim_one(queue: Queue) -> Claim:
+    [claimed] = await claim(queue)
+    return claimed
+
+
+def labels(claimed: Claim) -> list[str]:
+    """Read the labels of the claim's changes, in order."""
+    return [msgspec.json.decode(each.metadata)["label"] for each in claimed.changes]
+
+
+def numbers(claimed: Claim) -> list[int]:
+    return [each.number for each in claimed.changes]
+
+
+def finished(claimed: Claim) -> Settlement:
+    """Say that all of it is applied."""
+    return Settlement(claimed, applied=numbers(claimed))
+
+
+def died(claimed: Claim, reason: Reason = "rejected") -> Settlement:
+    """Say that none of it will ever be applied."""
+    return Settlement(claimed, dead=[Death(number, reason, attempts=1) for number in numbers(claimed)])
+
+
+async def bury(queue: Queue, *dead: MetadataChange, reason: Reason = "rejected") -> None:
+    """Make dead letters of these changes, and of all else that is due."""
+    await queue.put(dead)
+    for claimed in await claim(queue):
+        assert await queue.settle([died(claimed, reason)]) == []
+
+
+async def letters(queue: Queue, selection: DeadSelection = EVERY_LETTER) -> list[DeadLetter]:
+    return [letter async for letter in queue.dead_letters(selection)]
+
+
+async def pending_labels(queue: Queue) -> dict[str, list[str]]:
+    """Claim all that is due, and give the labels by completion."""
+    return {claimed.completion_id: labels(claimed) for claimed in await claim(queue)}

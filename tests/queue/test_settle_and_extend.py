@@ -1,0 +1,320 @@
+"""What every backend promises about the end of a lease, and about workers who come too late."""
+
+import asyncio
+
+import pytest
+
+from tests.queue.backends import Advance
+from tests.queue.helpers import (
+    EVERY_LETTER,
+    LEASE_SECONDS,
+    Ending,
+    Event,
+    about,
+    bury,
+    change,
+    changes,
+    claim,
+    claim_one,
+    died,
+    finished,
+    labels,
+    letters,
+    numbers,
+)
+from worker.queue import Queue
+from worker.queue.base import MAX_CHANGES_PER_CLAIM, Death, Settlement
+
+ENDINGS: list[Ending] = [finished, died, lambda claimed: Settlement(claimed, unchanged=numbers(claimed)), Settlement]
+
+
+async def test_nothing_to_settle_or_extend_is_nothing_stale_or_lost(queue: Queue) -> None:
+    assert await queue.settle([]) == []
+    assert await queue.extend([], lease_seconds=LEASE_SECONDS) == []
+
+
+async def test_a_finished_target_goes(queue: Queue, advance: Advance) -> None:
+    await queue.put(changes("c-1", "ab"))
+    claimed = await claim_one(queue)
+    first, second = numbers(claimed)
+
+    assert await queue.settle([Settlement(claimed, applied=[first], unchanged=[second])]) == []
+    assert await queue.next_due_seconds() is None
+    await advance(LEASE_SECONDS)
+    assert await claim(queue) == []
+
+
+async def test_what_is_neither_done_nor_dead_stays_in_order(queue: Queue) -> None:
+    await queue.put(changes("c-1", "abcd"))
+    claimed = await claim_one(queue)
+    _, second, third, _ = numbers(claimed)
+
+    await queue.settle([Settlement(claimed, applied=[third], dead=[Death(second, "rejected", 1)])])
+
+    assert labels(await claim_one(queue)) == ["a", "d"]
+
+
+async def test_a_released_claim_is_due_at_once(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+    await queue.settle([Settlement(await claim_one(queue))])
+
+    assert await queue.next_due_seconds() == about(0)
+    assert labels(await claim_one(queue)) == ["x"]
+
+
+async def test_what_is_left_is_due_after_the_delay_with_its_attempts(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1")])
+    await queue.settle([Settlement(await claim_one(queue), delay_seconds=30, attempts=3, error="503")])
+
+    await advance(29)
+    assert await claim(queue) == []
+    await advance(1)
+    assert (await claim_one(queue)).attempts == 3
+
+
+async def test_a_new_change_does_not_cut_a_delay_short(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1", "a")])
+    await queue.settle([Settlement(await claim_one(queue), delay_seconds=30, attempts=1)])
+    await queue.put([change("c-1", "b")])
+
+    assert await claim(queue) == []
+    await advance(30)
+    assert labels(await claim_one(queue)) == ["a", "b"]
+
+
+async def test_attempts_are_what_the_last_settlement_said(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+    seen = []
+    for attempts in (2, 1, 0):
+        await queue.settle([Settlement(await claim_one(queue), attempts=attempts)])
+        claimed = await claim_one(queue)
+        seen.append(claimed.attempts)
+        await queue.settle([Settlement(claimed, attempts=claimed.attempts)])
+
+    assert seen == [2, 1, 0]
+
+
+async def test_a_change_that_comes_during_a_claim_is_due_once_the_claim_is_finished(queue: Queue) -> None:
+    await queue.put([change("c-1", "old")])
+    claimed = await claim_one(queue)
+    await queue.put([change("c-1", "new")])
+    assert await claim(queue) == []  # one writer per completion
+
+    assert await queue.settle([finished(claimed)]) == []
+    following = await claim_one(queue)
+
+    assert labels(following) == ["new"]
+    assert following.attempts == 0
+
+
+async def test_what_a_claim_could_not_carry_is_due_once_it_is_finished(queue: Queue) -> None:
+    await queue.put(changes("c-1", range(MAX_CHANGES_PER_CLAIM + 1)))
+    await queue.settle([died(await claim_one(queue))])
+
+    assert labels(await claim_one(queue)) == [str(MAX_CHANGES_PER_CLAIM)]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_worker_whose_lease_went_to_another_changes_nothing(
+    queue: Queue, advance: Advance, ending: Ending
+) -> None:
+    await queue.put([change("c-1")])
+    slow = await claim_one(queue)
+    await advance(LEASE_SECONDS)
+    current = await claim_one(queue)
+    late = ending(slow)
+
+    assert await queue.settle([late]) == [late]
+    assert await queue.extend([current], lease_seconds=LEASE_SECONDS) == []
+    assert (await queue.status()).pending == 1
+    assert await letters(queue) == []
+    assert await queue.settle([finished(current)]) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_settled_claim_is_over(queue: Queue, ending: Ending) -> None:
+    await queue.put([change("c-1")])
+    claimed = await claim_one(queue)
+    await queue.settle([Settlement(claimed, delay_seconds=5, attempts=2)])
+    again = ending(claimed)
+
+    assert await queue.settle([again]) == [again]
+    assert await queue.next_due_seconds() == about(5)
+
+
+async def test_a_claim_of_a_target_that_went_and_came_back_is_stale(queue: Queue) -> None:
+    await queue.put([change("c-1", "a")])
+    gone = await claim_one(queue)
+    await queue.settle([finished(gone)])
+    await queue.put([change("c-1", "b")])
+
+    assert await queue.settle([finished(gone)]) == [finished(gone)]
+    assert await queue.extend([gone], lease_seconds=LEASE_SECONDS) == [gone]
+    assert labels(await claim_one(queue)) == ["b"]
+
+
+async def test_of_several_settlements_of_one_claim_the_first_counts(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+    claimed = await claim_one(queue)
+    first, second = Settlement(claimed, attempts=1), finished(claimed)
+
+    assert await queue.settle([first, second]) == [second]
+    assert (await claim_one(queue)).attempts == 1
+
+
+async def test_stale_and_valid_settlements_may_come_together(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    old = await claim(queue)
+    await advance(LEASE_SECONDS)
+    [new] = await claim(queue, 1)
+    other = next(claimed for claimed in old if claimed.completion_id != new.completion_id)
+    stale = next(claimed for claimed in old if claimed.completion_id == new.completion_id)
+
+    # The other one's lease ran out too, but nobody has claimed it since.
+    assert await queue.settle([finished(stale), finished(other), finished(new)]) == [finished(stale)]
+    assert (await queue.status()).pending == 0
+
+
+async def test_many_settlements_of_every_kind_in_one_call(queue: Queue) -> None:
+    await queue.put([change(f"c-{i:02}") for i in range(40)])
+    claims = await claim(queue)
+    settlements = [ENDINGS[i % len(ENDINGS)](claimed) for i, claimed in enumerate(claims)]
+
+    assert await queue.settle(settlements) == []
+
+    status = await queue.status()
+    assert (status.pending, status.dead) == (10, 10)
+    assert {each.completion_id for each in await claim(queue)} == {each.completion_id for each in claims[3::4]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda claimed: Settlement(claimed, applied=[*numbers(claimed), 10**9]),
+        lambda claimed: Settlement(claimed, applied=numbers(claimed), unchanged=numbers(claimed)),
+        lambda claimed: Settlement(claimed, dead=[Death(10**9, "rejected", 1)]),
+    ],
+)
+async def test_a_settlement_of_changes_that_were_not_claimed_is_refused_whole(queue: Queue, wrong: Ending) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    first, second = await claim(queue)
+
+    with pytest.raises(ValueError, match="names a change"):
+        await queue.settle([finished(first), wrong(second)])
+
+    assert (await queue.status()).pending == 2
+    assert await queue.settle([finished(first), finished(second)]) == []
+
+
+async def test_dead_changes_become_letters_in_their_order(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1", "a", change_id="line-1"), change("c-1", "b")])
+    await advance(10)
+    claimed = await claim_one(queue)
+    first, second = numbers(claimed)
+    deaths = [Death(first, "not_found", 4, 404, "Completion ID not found", "req_1"), Death(second, "invalid", 0)]
+    await queue.settle([Settlement(claimed, dead=deaths)])
+
+    one, two = await letters(queue)
+
+    assert one.number < two.number
+    assert (one.completion_id, one.change_id, one.mode, one.metadata) == ("c-1", "line-1", "merge", '{"label":"a"}')
+    assert (one.reason, one.attempts, one.status, one.error, one.request_id) == (
+        "not_found",
+        4,
+        404,
+        "Completion ID not found",
+        "req_1",
+    )
+    assert one.died_at - one.enqueued_at == about(10)
+    assert (two.change_id, two.metadata, two.reason) == (None, '{"label":"b"}', "invalid")
+    assert (two.attempts, two.status, two.error, two.request_id) == (0, None, None, None)
+
+
+async def test_an_error_that_is_no_proper_text_is_stored_all_the_same(queue: Queue) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    first, second = await claim(queue)
+    [number] = numbers(first)
+    death = Death(number, "rejected", 1, 400, error="half \ud800, nul \0", request_id="\udc80")
+
+    stale = await queue.settle([Settlement(first, dead=[death]), Settlement(second, error="\ud800\0")])
+
+    assert stale == []
+    [letter] = await letters(queue)
+    assert (letter.error, letter.request_id) == ("half ?, nul \N{REPLACEMENT CHARACTER}", "?")
+
+
+async def test_extending_keeps_the_target_from_others(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    claims = await claim(queue)
+    await advance(LEASE_SECONDS - 1)
+
+    assert await queue.extend(claims, lease_seconds=LEASE_SECONDS) == []
+    await advance(LEASE_SECONDS - 1)
+    assert await claim(queue) == []
+    await advance(1)
+    assert len(await claim(queue)) == 2
+
+
+async def test_a_lease_that_ran_out_holds_while_nobody_else_has_claimed(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1")])
+    claimed = await claim_one(queue)
+    await advance(LEASE_SECONDS + 10)
+
+    assert await queue.extend([claimed], lease_seconds=LEASE_SECONDS) == []
+    assert await claim(queue) == []
+    assert await queue.settle([finished(claimed)]) == []
+
+
+async def test_a_lease_that_went_to_another_is_lost(queue: Queue, advance: Advance) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    old = await claim(queue)
+    await advance(LEASE_SECONDS)
+    [new] = await claim(queue, 1)
+
+    lost = await queue.extend(old, lease_seconds=1_000)
+
+    assert [each.completion_id for each in lost] == [new.completion_id]
+    await advance(LEASE_SECONDS)
+    assert [each.completion_id for each in await claim(queue)] == [new.completion_id]
+
+
+async def test_a_settled_lease_is_lost_even_if_changes_are_left(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+    claimed = await claim_one(queue)
+    await queue.settle([Settlement(claimed)])
+
+    assert await queue.extend([claimed], lease_seconds=LEASE_SECONDS) == [claimed]
+    assert len(await claim(queue)) == 1
+
+
+async def _put(queue: Queue) -> None:
+    await queue.put([change("c-2")])
+
+
+async def _settle(queue: Queue) -> None:
+    await queue.settle([Settlement(await claim_one(queue))])
+
+
+async def _retry(queue: Queue) -> None:
+    await queue.retry_dead(EVERY_LETTER)
+
+
+@pytest.mark.parametrize("event", [_put, _settle, _retry])
+async def test_new_work_wakes_whoever_waits(queue: Queue, event: Event) -> None:
+    await bury(queue, change("c-1"))
+    await queue.put([change("c-1")])
+    await queue.wait_for_work(0)  # what the lines above have said is heard
+    waiting = asyncio.create_task(queue.wait_for_work(3_600))
+
+    await asyncio.gather(event(queue), waiting)
+
+
+async def test_work_that_came_just_before_the_wait_is_not_missed(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+
+    await queue.wait_for_work(3_600)
+
+
+async def test_a_wait_ends_with_its_time_out(queue: Queue) -> None:
+    for seconds in (0, 0.001):
+        await queue.wait_for_work(seconds)

@@ -1,0 +1,340 @@
+"""Opening a SQLite queue: what is made, what is refused and left as it is, and what the refusal says."""
+
+import asyncio
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.queue.helpers import change, claim, pending_labels
+from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
+from worker.queue.sqlite import SqliteQueue
+from worker.queue.sqlite.file import APPLICATION_ID
+from worker.queue.sqlite.statements import migrations
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+async def refusal(url: str) -> str:
+    """Try to open it, and give the sentence that says why it cannot be."""
+    with pytest.raises(QueueUnusable) as caught:
+        async with open_queue(url, timeout_seconds=5):
+            pass
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def pragma(path: Path, name: str) -> object:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return connection.pragma(name)
+    finally:
+        connection.close()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """Give an empty folder, and for a while the rights of somebody who is not root, whom nothing would stop."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    uid = os.geteuid()
+    nobody = 65534
+    try:
+        if uid == 0:
+            os.chown(folder, nobody, -1)
+            os.seteuid(nobody)
+        yield folder
+    finally:
+        if uid == 0:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+async def test_a_missing_file_is_made_with_our_mark_and_schema(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    async with await SqliteQueue.open(url_of(path)) as queue:
+        assert repr(queue) == f"<SqliteQueue {path} [open]>"
+
+    assert repr(queue) == f"<SqliteQueue {path} [closed]>"
+    assert names(tmp_path) == ["queue.db"]
+    assert pragma(path, "application_id") == APPLICATION_ID
+    assert pragma(path, "user_version") == migrations()[-1][0]
+    assert pragma(path, "journal_mode") == "wal"
+
+
+async def test_an_empty_file_becomes_a_queue(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").touch()
+    async with open_queue(url_of(tmp_path / "queue.db")) as queue:
+        await queue.put([change("c-1")])
+        assert len(await claim(queue)) == 1
+
+
+async def test_what_was_put_is_there_after_opening_again(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "queue.db")
+    async with open_queue(url) as queue:
+        await queue.put([change("c-1", "a")])
+    async with open_queue(url) as queue:
+        assert await pending_labels(queue) == {"c-1": ["a"]}
+
+
+async def test_leases_of_a_worker_that_went_are_never_given_out_again(tmp_path: Path) -> None:
+    leases = []
+    for _ in range(3):
+        async with open_queue(url_of(tmp_path / "queue.db")) as queue:
+            await queue.put([change("c-1")])
+            leases += [claimed.lease for claimed in await queue.claim(1, lease_seconds=0, owner="worker")]
+
+    assert leases == sorted(set(leases))
+
+
+async def test_three_slashes_are_a_relative_path_that_is_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_queue("sqlite:///relative.db") as queue:
+        monkeypatch.chdir("/")
+        await queue.put([change("c-1")])
+
+    assert (tmp_path / "relative.db").is_file()
+
+
+async def test_a_name_may_hold_any_character(tmp_path: Path) -> None:
+    async with open_queue(url_of(tmp_path / "a%20b%3F%25#é'\".db")):
+        pass
+
+    assert (tmp_path / "a b?%#é'\".db").is_file()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://queue.db", "sqlite:///:memory:", "sqlite:///a%00b"]
+)
+async def test_a_url_of_another_form_is_refused(url: str) -> None:
+    assert await refusal(url) == "the queue URL must be sqlite:///relative.db or sqlite:////absolute.db"
+
+
+async def test_options_in_the_url_are_refused(tmp_path: Path) -> None:
+    assert "takes no options" in await refusal(url_of(tmp_path / "queue.db?timeout=5"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["", "queue.db", "mysql://user:secret@host/db", "sqlite://[", "http://["])
+async def test_a_url_of_no_known_store_is_refused_without_showing_it(url: str) -> None:
+    message = await refusal(url)
+
+    assert "sqlite:///" in message
+    assert "secret" not in message
+
+
+async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    message = await refusal(url_of(tmp_path / "missing" / "queue.db"))
+
+    assert f"there is no directory {tmp_path / 'missing'}" in message
+    assert names(tmp_path) == []
+
+
+async def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert "it is a directory" in await refusal(url_of(tmp_path))
+
+
+async def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    assert "name too long" in await refusal(url_of(tmp_path / ("x" * 300)))
+
+
+@pytest.mark.parametrize("content", [b"x", b"completion_id,label\n" * 500, b"SQLite format 3\0" + b"\xff" * 4096])
+async def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "queue.db"
+    path.write_bytes(content)
+
+    assert await refusal(url_of(path)) == f"{path} cannot be the queue: it is not a SQLite database"
+    assert contents(tmp_path) == {"queue.db": content}
+
+
+@pytest.mark.parametrize(
+    "made_with",
+    [
+        "CREATE TABLE theirs (x)",
+        "CREATE VIEW theirs AS SELECT 1",
+        "PRAGMA application_id = 7",
+        "PRAGMA user_version = 1",
+    ],
+)
+async def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path, made_with: str) -> None:
+    path = tmp_path / "theirs.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(made_with)
+    connection.close()
+    before = contents(tmp_path)
+
+    assert "database of another program" in await refusal(url_of(path))
+    assert contents(tmp_path) == before
+
+
+async def test_a_log_that_another_program_left_is_kept(tmp_path: Path) -> None:
+    """Its writer is killed, so that what it wrote last is in the log alone."""
+    path = tmp_path / "theirs.db"
+    script = (
+        "import apsw, os, sys\n"
+        "connection = apsw.Connection(sys.argv[1])\n"
+        "connection.pragma('journal_mode', 'wal')\n"
+        "connection.execute('CREATE TABLE theirs (x)')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False)  # noqa: ASYNC221 -- our own words
+    before = contents(tmp_path)
+    assert len(before["theirs.db-wal"]) > 0
+
+    assert "database of another program" in await refusal(url_of(path))
+    after = contents(tmp_path)
+    assert (after["theirs.db"], after["theirs.db-wal"]) == (before["theirs.db"], before["theirs.db-wal"])
+
+
+async def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)):
+        pass
+    newer = migrations()[-1][0] + 1
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", newer)
+    connection.close()
+    before = contents(tmp_path)
+
+    assert re.search(rf"newer metasync wrote it \(schema {newer}, .*upgrade", await refusal(url_of(path)))
+    assert contents(tmp_path) == before
+
+
+async def test_a_file_that_lost_a_table_is_refused_when_that_is_met(tmp_path: Path) -> None:
+    async with open_queue(url_of(tmp_path / "queue.db")) as queue:
+        connection = apsw.Connection(str(tmp_path / "queue.db"))
+        connection.execute("DROP TABLE target")
+        connection.close()
+
+        with pytest.raises(QueueUnusable, match=r"schema is not what it should be .*no such table"):
+            await queue.put([change("c-1")])
+
+
+async def test_a_directory_that_cannot_be_written_is_refused() -> None:
+    with unprivileged() as folder:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+
+        assert "its directory cannot be written" in await refusal(url_of(folder / "queue.db"))
+        assert names(folder) == []
+
+
+async def test_a_file_that_cannot_be_written_is_refused() -> None:
+    with unprivileged() as folder:
+        path = folder / "queue.db"
+        async with open_queue(url_of(path)):
+            pass
+        path.chmod(stat.S_IRUSR)
+        before = contents(folder)
+
+        assert "cannot be opened for writing" in await refusal(url_of(path))
+        assert contents(folder) == before
+
+
+async def test_a_file_that_is_moved_away_while_it_is_open_takes_no_more_changes(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)) as queue:
+        await queue.put([change("c-1")])
+        path.rename(tmp_path / "moved.db")
+
+        with pytest.raises(QueueUnusable, match="moved, deleted or replaced"):
+            await queue.put([change("c-2")])
+
+
+async def test_any_number_of_processes_may_make_the_file_together(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    script = (
+        "import asyncio, sys\n"
+        "from tests.queue.helpers import change\n"
+        "from worker.queue import open_queue\n"
+        "async def main():\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    async with open_queue(sys.argv[1]) as queue:\n"
+        "        await queue.put([change('c-1')])\n"
+        "asyncio.run(main())\n"
+    )
+    pipe = asyncio.subprocess.PIPE
+    root = Path(__file__).parents[2]
+    children = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, url_of(path), stdin=pipe, stdout=pipe, stderr=pipe, cwd=root
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert await child.stdout.readline() == b"ready\n"
+    ends = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
+
+    assert [child.returncode for child in children] == [0, 0, 0], ends
+    async with open_queue(url_of(path)) as queue:
+        assert (await queue.status()).pending == 3
+
+
+async def test_queues_of_one_process_may_make_the_file_together(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "queue.db")
+    queues = await asyncio.gather(*(SqliteQueue.open(url) for _ in range(8)))
+    await asyncio.gather(*(queue.put([change("c-1")]) for queue in queues))
+
+    assert [(await queue.status()).pending for queue in queues] == [8] * 8
+    await asyncio.gather(*(queue.close() for queue in queues))
+
+
+async def test_opening_gives_up_on_a_file_that_another_process_keeps_locked(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("BEGIN EXCLUSIVE")
+
+    with pytest.raises(QueueUnavailable, match=r"another process holds the write lock|did not answer"):
+        await SqliteQueue.open(url_of(path), timeout_seconds=0.2)
+    connection.execute("ROLLBACK")
+    connection.close()
+
+
+def test_the_printed_migration_makes_a_queue(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(migration_sql(url_of(path)))
+    connection.close()
+
+    async def use() -> None:
+        async with open_queue(url_of(path)) as queue:
+            await queue.put([change("c-1")])
+            assert len(await claim(queue)) == 1
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("url", ["memory:", "redis://host", "http://["])
+def test_a_store_without_a_schema_has_no_migration(url: str) -> None:
+    with pytest.raises(QueueUnusable):
+        migration_sql(url)
+
+
+async def test_the_memory_queue_is_opened_by_its_url() -> None:
+    async with open_queue("memory:") as queue:
+        await queue.put([change("c-1")])
+        assert repr(queue) == "<MemoryQueue [1 completions, 0 dead letters]>"

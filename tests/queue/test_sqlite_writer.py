@@ -1,0 +1,428 @@
+"""The writer's thread: commits that many share, callers who go, stores that are busy, full or too slow."""
+
+import asyncio
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels, letters, pending_labels
+from worker.changes import MetadataChange
+from worker.queue import QueueUnavailable, QueueUnusable
+from worker.queue.base import Death, Settlement
+from worker.queue.sqlite import SqliteQueue
+from worker.queue.sqlite.writer import Writer, _Call, _nothing
+
+BULKY = [MetadataChange(f"c-{i}", {"label": "x" * 500}) for i in range(2_000)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+async def queue(path: Path) -> AsyncIterator[SqliteQueue]:
+    async with await SqliteQueue.open(f"sqlite:///{path}") as queue:
+        yield queue
+
+
+@pytest.fixture
+def writer(queue: SqliteQueue) -> Writer:
+    return queue._writer
+
+
+class Gate:
+    """Something for the thread to wait at."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, _: apsw.Connection) -> None:
+        self.reached.set()
+        assert self.opened.wait(60)
+
+
+@asynccontextmanager
+async def busy(writer: Writer) -> AsyncIterator[None]:
+    """Keep the thread from its work as long as this lasts."""
+    gate = Gate()
+    occupied = asyncio.create_task(writer.read(gate))
+    await asyncio.to_thread(gate.reached.wait, 60)
+    try:
+        yield
+    finally:
+        gate.opened.set()
+        await occupied
+
+
+async def started(*tasks: asyncio.Task[object]) -> None:
+    """Let the tasks come as far as they get without an answer."""
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the write lock, as another process would."""
+    connection = apsw.Connection(str(path))
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+async def test_calls_that_wait_together_are_committed_together(queue: SqliteQueue, writer: Writer) -> None:
+    before = writer.commits
+    async with busy(writer):
+        puts = [asyncio.create_task(queue.put([change("c-1", str(i))])) for i in range(50)]
+        await started(*puts)
+    await asyncio.gather(*puts)
+
+    assert writer.commits == before + 1
+    assert await pending_labels(queue) == {"c-1": [str(i) for i in range(50)]}
+
+
+async def test_calls_of_every_kind_share_a_commit(queue: SqliteQueue, writer: Writer) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    first, second = await claim(queue)
+    before = writer.commits
+    async with busy(writer):
+        calls = asyncio.gather(
+            queue.settle([finished(first)]),
+            queue.extend([second], lease_seconds=LEASE_SECONDS),
+            queue.put([change("c-3")]),
+            claim(queue),
+        )
+        await asyncio.sleep(0)
+    stale, lost, stored, [claimed] = await calls
+
+    assert writer.commits == before + 1
+    assert (stale, lost, stored.added, claimed.completion_id) == ([], [], 1, "c-3")
+
+
+async def test_a_call_that_fails_spoils_no_other(queue: SqliteQueue, writer: Writer) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM change; DELETE FROM target")
+        raise LookupError("of the caller's making")
+
+    async with busy(writer):
+        before = asyncio.create_task(queue.put([change("c-1")]))
+        failing = asyncio.create_task(writer.write(fail))
+        after = asyncio.create_task(queue.put([change("c-2")]))
+        await started(before, failing, after)
+    with pytest.raises(LookupError, match="of the caller's making"):
+        await failing
+
+    assert (await before).added == (await after).added == 1
+    assert await pending_labels(queue) == {"c-1": ["x"], "c-2": ["x"]}
+
+
+async def test_a_caller_who_goes_before_its_call_began_has_stored_nothing(queue: SqliteQueue, writer: Writer) -> None:
+    async with busy(writer):
+        goes = asyncio.create_task(queue.put([change("c-1")]))
+        stays = asyncio.create_task(queue.put([change("c-2")]))
+        await started(goes, stays)
+        goes.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await goes
+    await stays
+
+    assert await pending_labels(queue) == {"c-2": ["x"]}
+
+
+async def test_a_caller_who_goes_while_its_call_runs_has_stored_nothing(queue: SqliteQueue, writer: Writer) -> None:
+    gate = Gate()
+
+    def insert(connection: apsw.Connection) -> None:
+        connection.execute("UPDATE counter SET value = 1000")
+        gate(connection)
+
+    goes = asyncio.create_task(writer.write(insert))
+    await asyncio.to_thread(gate.reached.wait, 60)
+    stays = asyncio.create_task(queue.put([change("c-1")]))
+    goes.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await goes
+    gate.opened.set()
+    await stays
+
+    assert (await claim_one(queue)).lease == 1
+
+
+async def test_a_caller_who_goes_spoils_no_call_of_the_same_commit(queue: SqliteQueue, writer: Writer) -> None:
+    gate = Gate()
+    async with busy(writer):
+        stays = asyncio.create_task(queue.put([change("c-1")]))
+        goes = asyncio.create_task(writer.write(gate))
+        await started(stays, goes)
+    await asyncio.to_thread(gate.reached.wait, 60)
+    goes.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await goes
+    gate.opened.set()
+
+    assert (await stays).added == 1
+    assert await pending_labels(queue) == {"c-1": ["x"]}
+
+
+async def _commits(writer: Writer) -> threading.Event:
+    """Give an event that is set within the next commit, when it can no longer be undone."""
+    committed = threading.Event()
+
+    def hook(*_: object) -> int:
+        committed.set()
+        return apsw.SQLITE_OK
+
+    await writer.read(lambda connection: connection.set_wal_hook(hook))
+    return committed
+
+
+def _wait_until_delivered(writer: Writer, committed: threading.Event) -> None:
+    """Hold up the event loop until the thread has sent it the answer of the call that commits."""
+    assert committed.wait(60)
+    delivered = threading.Event()
+    writer._inbox.put(_Call(lambda _: delivered.set(), asyncio.get_running_loop().create_future(), writes=False))
+    assert delivered.wait(60)
+
+
+async def test_a_claim_whose_caller_went_during_the_commit_is_given_back(queue: SqliteQueue, writer: Writer) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    committed = await _commits(writer)
+    goes = asyncio.create_task(claim(queue))
+    await started(goes)
+    assert committed.wait(60)  # this holds up the event loop: the answer is not delivered yet
+    goes.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await goes
+    await writer.read(_nothing)  # by now the answer has met nobody
+
+    assert len(await claim(queue)) == 2
+
+
+async def test_a_claim_whose_caller_went_with_the_answer_on_its_way_is_given_back(
+    queue: SqliteQueue, writer: Writer
+) -> None:
+    await queue.put([change("c-1")])
+    committed = await _commits(writer)
+    goes = asyncio.create_task(claim(queue))
+    await started(goes)
+    _wait_until_delivered(writer, committed)
+    # Three steps of the loop, in this order: the answer is set, the task is cancelled, the task goes on.
+    asyncio.get_running_loop().call_soon(goes.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await goes
+
+    assert len(await claim(queue)) == 1
+
+
+async def test_closing_gives_back_what_was_claimed_for_nobody(queue: SqliteQueue, path: Path) -> None:
+    await queue.put([change("c-1")])
+    committed = await _commits(queue._writer)
+    goes = asyncio.create_task(claim(queue))
+    await started(goes)
+    assert committed.wait(60)
+    goes.cancel()
+    await queue.close()
+
+    async with await SqliteQueue.open(f"sqlite:///{path}") as again:
+        assert len(await claim(again)) == 1
+
+
+async def test_a_write_lock_that_is_held_too_long_makes_the_queue_unavailable(
+    queue: SqliteQueue, writer: Writer, path: Path
+) -> None:
+    await queue.put([change("c-1")])
+    claimed = await claim_one(queue)
+    await writer.read(lambda connection: connection.set_busy_timeout(20))
+    with locked(path):
+        for call in (
+            queue.put([change("c-2")]),
+            claim(queue),
+            queue.extend([claimed], lease_seconds=1),
+            queue.settle([finished(claimed)]),
+        ):
+            with pytest.raises(QueueUnavailable, match=f"{path} cannot be used now: another process holds"):
+                await call
+        assert (await queue.status()).pending == 1  # readers are not held up
+
+    assert await queue.settle([finished(claimed)]) == []
+
+
+async def test_a_write_lock_that_is_let_go_in_time_is_waited_for(queue: SqliteQueue, path: Path) -> None:
+    with locked(path):
+        put = asyncio.create_task(queue.put([change("c-1")]))
+        await started(put)
+
+    assert (await put).added == 1
+
+
+async def test_a_call_that_takes_too_long_makes_the_queue_unavailable_and_is_undone(
+    queue: SqliteQueue, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    def update(connection: apsw.Connection) -> None:
+        connection.execute("UPDATE counter SET value = 1000")
+        gate(connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_timeout_seconds", 0.05)
+        with pytest.raises(QueueUnavailable, match=r"queue\.db did not answer within 0\.05 seconds"):
+            await writer.write(update)
+        with pytest.raises(QueueUnavailable, match="did not answer"):
+            await queue.put([change("c-1", "waited in vain")])
+    gate.opened.set()
+    await queue.put([change("c-1", "later")])
+    claimed = await claim_one(queue)
+
+    assert (labels(claimed), claimed.lease) == (["later"], 1)
+
+
+async def test_an_answer_that_comes_with_the_time_out_counts(
+    queue: SqliteQueue, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = await _commits(writer)
+    monkeypatch.setattr(writer, "_timeout_seconds", 0.05)
+    put = asyncio.create_task(queue.put([change("c-1")]))
+    await started(put)
+    deadline = time.monotonic() + 0.05
+    _wait_until_delivered(writer, committed)
+    while time.monotonic() < deadline:  # the loop sees the answer and the end of the time at once
+        pass
+
+    assert (await put).added == 1
+
+
+async def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(queue: SqliteQueue, writer: Writer) -> None:
+    await queue.put([change("c-1")])
+    pages = await writer.read(lambda connection: connection.pragma("page_count"))
+    await writer.read(lambda connection: connection.pragma("max_page_count", pages + 10))
+
+    with pytest.raises(QueueUnavailable, match="the disk is full"):
+        await queue.put(BULKY)
+    assert (await queue.status()).pending == 1
+    claimed = await claim_one(queue)
+    assert await queue.settle([finished(claimed)]) == []
+
+    await writer.read(lambda connection: connection.pragma("max_page_count", 1_000_000))
+    assert (await queue.put(BULKY)).added == len(BULKY)
+
+
+async def test_a_full_disk_spoils_no_small_call_of_the_same_commit(queue: SqliteQueue, writer: Writer) -> None:
+    pages = await writer.read(lambda connection: connection.pragma("page_count"))
+    await writer.read(lambda connection: connection.pragma("max_page_count", pages + 10))
+    async with busy(writer):
+        large = asyncio.create_task(queue.put(BULKY))
+        small = asyncio.create_task(queue.put([change("c-1")]))
+        await started(large, small)
+    with pytest.raises(QueueUnavailable, match="the disk is full"):
+        await large
+
+    assert (await small).added == 1
+    assert await pending_labels(queue) == {"c-1": ["x"]}
+
+
+async def test_a_write_that_fails_stores_nothing_by_halves_and_is_got_over(queue: SqliteQueue, path: Path) -> None:
+    await queue.put([change("c-1")])
+    log = path.with_name("queue.db-wal")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 100_000, limits[1]))
+    try:
+        with pytest.raises(QueueUnavailable, match=r"reading or writing failed \(SQLITE_IOERR"):
+            await queue.put(BULKY)
+        assert (await queue.status()).pending == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (await queue.put(BULKY)).added == len(BULKY)
+
+
+async def test_a_long_put_is_one_transaction(queue: SqliteQueue, writer: Writer) -> None:
+    before = writer.commits
+    await queue.put([change(f"c-{i}") for i in range(12_000)])
+
+    assert writer.commits == before + 1
+
+
+async def test_errors_hold_no_metadata_values(queue: SqliteQueue, writer: Writer) -> None:
+    await writer.read(lambda connection: connection.execute("DROP TABLE target").fetchall())
+    with pytest.raises(QueueUnusable) as caught:
+        await queue.put([change("c-1", "recognisable")])
+
+    shown = "".join(traceback.format_exception_only(caught.value))
+    assert "no such table" in shown
+    assert "recognisable" not in shown + repr(caught.value.__context__)
+
+
+async def test_a_closed_queue_says_so(queue: SqliteQueue, writer: Writer) -> None:
+    await queue.close()
+    await queue.close()
+
+    with pytest.raises(RuntimeError, match="the queue is closed"):
+        await queue.put([change("c-1")])
+    assert not writer._thread.is_alive()
+
+
+async def test_closing_finishes_what_waits(queue: SqliteQueue, writer: Writer, path: Path) -> None:
+    async with busy(writer):
+        put = asyncio.create_task(queue.put([change("c-1")]))
+        closing = asyncio.create_task(queue.close())
+        await started(put, closing)
+    await closing
+
+    assert (await put).added == 1
+    async with await SqliteQueue.open(f"sqlite:///{path}") as again:
+        assert await pending_labels(again) == {"c-1": ["x"]}
+
+
+async def test_a_queue_that_nobody_closed_does_not_keep_the_process_alive(path: Path) -> None:
+    script = (
+        "import asyncio, sys\nfrom worker.queue.sqlite import SqliteQueue\nasyncio.run(SqliteQueue.open(sys.argv[1]))\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, f"sqlite:///{path}", cwd=Path(__file__).parents[2]
+    )
+
+    assert await child.wait() == 0
+
+
+async def test_the_last_error_is_kept_with_what_is_left(queue: SqliteQueue, path: Path) -> None:
+    await queue.put([change("c-1"), change("c-1")])
+    claimed = await claim_one(queue)
+    first, _ = (each.number for each in claimed.changes)
+    await queue.settle([Settlement(claimed, dead=[Death(first, "invalid", 1)], attempts=2, error="503 from a proxy")])
+
+    connection = apsw.Connection(str(path))
+    row = connection.execute("SELECT attempts, pending, last_error, lease, owner FROM target").fetchone()
+    connection.close()
+    assert row == (2, 1, "503 from a proxy", None, None)
+    assert len(await letters(queue)) == 1
+
+
+async def test_history_is_kept_for_a_week(path: Path) -> None:
+    now = 1_700_000_000.0
+    async with await SqliteQueue.open(f"sqlite:///{path}", clock=lambda: now) as queue:
+        for days in (0, 6.9, 0.2):
+            now += days * 24 * 3_600
+            await queue.put([change("c-1"), change("c-2"), change("c-3")])
+            first, second, third = await claim(queue)
+            unchanged = Settlement(second, unchanged=[each.number for each in second.changes])
+            dead = Settlement(third, dead=[Death(each.number, "rejected", 1) for each in third.changes])
+            await queue.settle([finished(first), unchanged])
+            await queue.settle([dead])
+
+    connection = apsw.Connection(str(path))
+    rows = connection.execute("SELECT applied, unchanged, dead FROM history").fetchall()
+    connection.close()
+    assert rows == [(1, 1, 1), (1, 1, 1)]

@@ -1,0 +1,49 @@
+-- name: due
+SELECT json_group_array(json_array(completion_id, attempts, pending))
+FROM (
+    SELECT completion_id, attempts, pending
+    FROM target
+    WHERE visible_at <= :now
+    ORDER BY visible_at
+    LIMIT :limit
+);
+
+-- name: next_lease
+UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value;
+
+-- name: lease
+UPDATE target
+SET visible_at = :visible_at, lease = :lease, owner = :owner
+WHERE completion_id IN (SELECT value FROM json_each(:completion_ids));
+
+-- name: changes
+SELECT json_group_array(json_object(
+    'number', change.id,
+    'completion_id', change.completion_id,
+    'change_id', change.change_id,
+    'mode', change.mode,
+    'metadata', change.metadata,
+    'enqueued_at', change.enqueued_at
+))
+FROM json_each(:completion_ids) AS claimed
+CROSS JOIN change ON change.id IN (
+    SELECT id FROM change AS mine WHERE mine.completion_id = claimed.value ORDER BY id LIMIT :changes_per_claim
+);
+
+-- name: held
+-- claims: JSON array of [completion_id, lease]; gives [position, pending] of those whose lease still holds
+SELECT json_group_array(json_array(claim.key, target.pending))
+FROM json_each(:claims) AS claim
+CROSS JOIN target ON target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
+
+-- name: extend
+UPDATE target
+SET visible_at = :visible_at
+FROM json_each(:claims) AS claim
+WHERE target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
+
+-- name: release
+UPDATE target
+SET visible_at = :now, lease = NULL, owner = NULL
+FROM json_each(:claims) AS claim
+WHERE target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;

@@ -1,0 +1,84 @@
+-- Four ways to one page of the numbers that are selected, each along the index that fits.
+
+-- name: by_number
+SELECT json_group_array(number)
+FROM (
+    SELECT number
+    FROM dead_letter
+    WHERE number IN (SELECT value FROM json_each(:numbers))
+        AND number > :after AND number <= :until
+        AND (:completion_id IS NULL OR completion_id = :completion_id)
+        AND (:reason IS NULL OR reason = :reason)
+    ORDER BY number
+    LIMIT :limit
+);
+
+-- name: by_completion
+SELECT json_group_array(number)
+FROM (
+    SELECT number
+    FROM dead_letter
+    WHERE completion_id = :completion_id
+        AND number > :after AND number <= :until
+        AND (:reason IS NULL OR reason = :reason)
+    ORDER BY number
+    LIMIT :limit
+);
+
+-- name: by_reason
+SELECT json_group_array(number)
+FROM (
+    SELECT number
+    FROM dead_letter
+    WHERE reason = :reason AND number > :after AND number <= :until
+    ORDER BY number
+    LIMIT :limit
+);
+
+-- name: all
+SELECT json_group_array(number)
+FROM (
+    SELECT number FROM dead_letter WHERE number > :after AND number <= :until ORDER BY number LIMIT :limit
+);
+
+-- name: newest
+SELECT coalesce(max(number), 0) FROM dead_letter;
+
+-- name: letters
+SELECT json_group_array(json_object(
+    'number', number,
+    'completion_id', completion_id,
+    'change_id', change_id,
+    'mode', mode,
+    'metadata', metadata,
+    'enqueued_at', enqueued_at,
+    'reason', reason,
+    'status', status,
+    'error', error,
+    'request_id', request_id,
+    'attempts', attempts,
+    'died_at', died_at
+))
+FROM json_each(:numbers) AS selected
+CROSS JOIN dead_letter ON dead_letter.number = selected.value;
+
+-- name: revivable
+-- Of letters with one change_id, the first; none whose change_id is pending.
+SELECT json_group_array(number)
+FROM (
+    SELECT min(number) AS number
+    FROM json_each(:numbers) AS selected
+    CROSS JOIN dead_letter ON dead_letter.number = selected.value
+    WHERE change_id IS NULL OR NOT EXISTS (SELECT 1 FROM change WHERE change.change_id = dead_letter.change_id)
+    GROUP BY coalesce(change_id, number) -- a text and a number are never equal here
+    ORDER BY 1
+);
+
+-- name: revive
+INSERT INTO change (completion_id, change_id, mode, metadata, enqueued_at)
+SELECT completion_id, change_id, mode, metadata, :now
+FROM json_each(:numbers) AS selected
+CROSS JOIN dead_letter ON dead_letter.number = selected.value;
+
+-- name: delete
+DELETE FROM dead_letter WHERE number IN (SELECT value FROM json_each(:numbers));

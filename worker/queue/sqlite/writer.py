@@ -1,0 +1,241 @@
+"""The writer: one thread that owns the one connection, runs whole transactions and commits waiting calls together."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+import apsw
+
+from worker.queue.base import QueueUnavailable
+from worker.queue.sqlite.file import QueueFile
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+# Waiting for other processes ends before the caller's patience does, so that it hears the true reason.
+_BUSY_SHARE = 0.9
+
+
+class Writer:
+    """Runs functions of the connection in its thread, for callers in an event loop.
+
+    All that wait while a commit is under way go into the next transaction: under load, one wait for the disk serves
+    many. A function may run again after a rollback; it must have no effect but on the database.
+
+    Args:
+        file: what to open.
+        timeout_seconds: of every call, the waiting included.
+    """
+
+    def __init__(self, file: QueueFile, timeout_seconds: float) -> None:
+        self._file = file
+        self._timeout_seconds = timeout_seconds
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._ended = asyncio.Event()
+        # A daemon, so that a queue nobody closed does not keep the process alive: what was promised is on disk.
+        self._thread = threading.Thread(target=self._run, name=f"metasync {file.path.name}", daemon=True)
+        self.closed = False
+        self.commits = 0
+
+    @classmethod
+    async def open(cls, file: QueueFile, timeout_seconds: float) -> Self:
+        """Start the thread and wait until it has opened the file.
+
+        Raises:
+            QueueUnusable, QueueUnavailable: as `QueueFile.connect` does.
+        """
+        writer = cls(file, timeout_seconds)
+        writer._thread.start()
+        try:
+            await writer.read(_nothing)
+        except BaseException:
+            await writer.close()
+            raise
+        return writer
+
+    async def write(
+        self, work: Callable[[apsw.Connection], T], *, undo: Callable[[T, apsw.Connection], None] | None = None
+    ) -> T:
+        """Run the function in a write transaction; once this returns, what it did is durable.
+
+        Args:
+            work: called with the connection, in the thread.
+            undo: takes back a result that was committed although the caller had gone.
+
+        Raises:
+            QueueUnavailable: nothing was changed; or it took too long, and may have been.
+            QueueUnusable: the file is damaged or has gone.
+        """
+        return await self._answer(_Call(work, self._loop.create_future(), writes=True, undo=undo))
+
+    async def read(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run the function outside of a transaction; other processes that write do not hold it up.
+
+        Raises:
+            QueueUnavailable, QueueUnusable: as for `write`.
+        """
+        return await self._answer(_Call(work, self._loop.create_future(), writes=False))
+
+    async def close(self) -> None:
+        """Finish all that waits, let go of the file and end the thread; waits no longer than two calls may take."""
+        if self.closed:
+            return
+        try:
+            # Calls are answered in turn: after this one, all that a caller left behind has been taken back.
+            with suppress(Exception):
+                await self.read(_nothing)
+        finally:
+            self.closed = True
+            self._inbox.put(None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._ended.wait()
+            self._thread.join()  # all that is left to it is to return
+
+    async def _answer(self, call: "_Call[T]") -> T:
+        if self.closed:
+            raise RuntimeError("the queue is closed")
+        self._inbox.put(call)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await call.answer
+        except TimeoutError:
+            if call.has_succeeded:
+                return call.answer.result()
+            raise QueueUnavailable(
+                f"the queue {self._file.path} did not answer within {self._timeout_seconds:g} seconds"
+            ) from None
+        except asyncio.CancelledError:
+            if call.has_succeeded:
+                self._take_back(call)
+            raise
+
+    def _deliver(self, calls: "Sequence[_Call[Any]]", error: Exception | None) -> None:
+        """Tell the callers; runs in the event loop."""
+        for call in calls:
+            if not call.is_abandoned:
+                if error is None:
+                    call.answer.set_result(call.result)
+                else:
+                    call.answer.set_exception(error)
+            elif error is None:
+                self._take_back(call)
+
+    def _take_back(self, call: "_Call[Any]") -> None:
+        if call.undo is not None:
+            self._inbox.put(_Call(partial(call.undo, call.result), self._loop.create_future(), writes=True))
+
+    # From here on: the thread. Nothing that a call raises ends it.
+
+    def _run(self) -> None:
+        try:
+            connection = self._file.connect(self._timeout_seconds * _BUSY_SHARE)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets it
+            while call := self._inbox.get():
+                self._tell([call], error)
+        else:
+            self._serve(connection)
+            # No PRAGMA optimize: the statements need no statistics, and those of an empty queue would mislead later.
+            with suppress(apsw.Error):
+                connection.close()
+        with suppress(RuntimeError):  # the loop may have gone
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _serve(self, connection: apsw.Connection) -> None:
+        """Work until the inbox gives None, which comes last."""
+        waiting: list[_Call[Any] | None] = []
+        while not waiting or waiting[-1] is not None:
+            waiting = [self._inbox.get()]
+            with suppress(queue.Empty):
+                while True:
+                    waiting.append(self._inbox.get_nowait())
+            writes = []
+            for call in waiting:
+                if call is not None and call.writes:
+                    writes.append(call)
+                elif call is not None and not call.is_abandoned:
+                    self._read(connection, call)
+            self._write(connection, writes)
+
+    def _read(self, connection: apsw.Connection, call: "_Call[Any]") -> None:
+        self._tell([call], self._attempt(call.perform, connection))
+
+    def _write(self, connection: apsw.Connection, calls: "Sequence[_Call[Any]]") -> None:
+        """Commit the calls together; where that fails, each alone, so that none spoils another."""
+        calls = [call for call in calls if not call.is_abandoned]
+        if not calls:
+            return
+        if error := self._attempt(self._begin, connection):
+            self._tell(calls, error)
+        elif error := self._attempt(self._commit, connection, calls):
+            if connection.in_transaction:  # some failures have rolled back by themselves
+                self._attempt(connection.execute, "ROLLBACK")
+            if len(calls) == 1:
+                self._tell(calls, error)
+            else:
+                for call in calls:
+                    self._write(connection, [call])
+        else:
+            self.commits += 1
+            self._tell(calls, None)
+
+    def _begin(self, connection: apsw.Connection) -> None:
+        self._file.check_in_place()
+        connection.execute("BEGIN IMMEDIATE")
+
+    def _commit(self, connection: apsw.Connection, calls: "Sequence[_Call[Any]]") -> None:
+        for call in calls:
+            call.perform(connection)
+        if any(call.is_abandoned for call in calls):
+            raise QueueUnavailable("a caller has gone: what it wanted done is undone")
+        connection.execute("COMMIT")
+
+    def _attempt(self, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
+        try:
+            with self._file.explained():
+                step(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers get it
+            return error
+        return None
+
+    def _tell(self, calls: "Sequence[_Call[Any]]", error: Exception | None) -> None:
+        with suppress(RuntimeError):  # the loop may have gone, and the callers with it
+            self._loop.call_soon_threadsafe(self._deliver, calls, error)
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Generic[T]):
+    """A function to run in the thread, and where its answer goes."""
+
+    work: Callable[[apsw.Connection], T]
+    answer: asyncio.Future[T]
+    writes: bool
+    undo: Callable[[T, apsw.Connection], None] | None = None
+    result: T | None = None
+
+    def __post_init__(self) -> None:
+        # Nobody may be left to look at a failure.
+        self.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its caller has gone."""
+        return self.answer.cancelled()
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether its answer is there and no failure."""
+        return self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
+
+    def perform(self, connection: apsw.Connection) -> None:
+        self.result = self.work(connection)
+
+
+def _nothing(_: apsw.Connection) -> None:
+    pass
