@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, TextIO
 
 import msgspec
@@ -25,34 +26,42 @@ def configure(
         terminal: what to write console lines to instead, such as a stream that keeps a progress bar intact.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-    ]
-    if console:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
-        )
-        structlog.configure(
-            processors=[*shared, lambda logger, name, event: _blotted(str(renderer(logger, name, event)))],
-            wrapper_class=structlog.make_filtering_bound_logger(level),
-            logger_factory=structlog.PrintLoggerFactory(terminal or sys.stderr),
-            cache_logger_on_first_use=True,
-        )
-    else:
-        structlog.configure(
-            processors=[
-                *shared,
-                structlog.processors.ExceptionRenderer(
-                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-                ),
-                lambda _logger, _name, event: _blotted(_json(event)).encode(),
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(level),
-            logger_factory=structlog.BytesLoggerFactory(_standard_error()),
-            cache_logger_on_first_use=True,
-        )
+    structlog.configure(
+        processors=[_text_renderer()] if console else [_render_json],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(terminal or sys.stderr)
+        if console
+        else structlog.BytesLoggerFactory(_standard_error()),
+        cache_logger_on_first_use=True,
+    )
     logging.basicConfig(handlers=[_Forwarder()], level=logging.WARNING, force=True)
+
+
+def _text_renderer() -> structlog.typing.Processor:
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+    render = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+    )
+
+    def render_text(logger: Any, method: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401 -- whatever structlog hands over
+        event["level"] = method
+        return _blotted(str(render(logger, method, stamp(logger, method, event))))
+
+    return render_text
+
+
+_render_exception = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
+
+def _render_json(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- whatever structlog hands over
+    """One step in place of a chain of them: this is what each outcome pays for its log line."""
+    line = {"time": datetime.now(UTC).isoformat(), "level": method, "event": event.pop("event")}
+    if "exc_info" in event:
+        event = _render_exception(logger, method, event)
+    line.update(event)
+    return _blotted(_json(line)).encode()
 
 
 def _standard_error() -> BinaryIO:
@@ -70,11 +79,12 @@ def _json(event: Any) -> str:  # noqa: ANN401 -- an event holds whatever its fie
 
 
 _concealed: list[str] = []
+_SHORTEST_SECRET = 8  # a shorter key is no key, but a placeholder that common words may hold
 
 
 def conceal(secret: str) -> None:
     """Blot this text out of every line from here on: the last line of defence, should anything let it through."""
-    if secret not in _concealed:
+    if len(secret) >= _SHORTEST_SECRET and secret not in _concealed:
         _concealed.append(secret)
 
 

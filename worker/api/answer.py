@@ -1,14 +1,13 @@
 """The end of one call: its verdict, and what the service answered."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from worker.api.models import ChatCompletion, CompletionPage, Deletion, MessagePage
 from worker.api.parsing import parse
 from worker.api.verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came of one call. Its repr shows nothing of the body, which holds a conversation.
 
     Args:
@@ -18,9 +17,12 @@ class Answer:
     """
 
     verdict: Verdict
-    metadata: dict[str, str] | None = field(default=None, repr=False)
-    body: bytes = field(default=b"", repr=False)
+    metadata: dict[str, str] | None = None
+    body: bytes = b""
     duration_ms: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.verdict!r} [{len(self.body)} bytes, {self.duration_ms:.0f} ms]>"
 
     @property
     def completion(self) -> ChatCompletion | None:

@@ -1,7 +1,6 @@
 """What an answer of the service means for the change that was sent."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -34,8 +33,7 @@ class Halt(StrEnum):
     WRONG_URL = "wrong_url"  # a redirect, or a 404 that is not about the completion
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The meaning of one request's end.
 
     Args:

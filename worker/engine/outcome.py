@@ -1,7 +1,8 @@
 """What became of a claim: the record that the recorder stores, counts and logs."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from worker.queue.base import Claim, Death, QueuedChange, Settlement
 
@@ -14,8 +15,7 @@ class Left(StrEnum):
     RELEASED = "released"  # not their fault: the worker stops, or everything is halted
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):  # a Struct is made in a tenth of a frozen dataclass's time
     """The end of one claim. Every claimed change is in exactly one of the four groups.
 
     Args:

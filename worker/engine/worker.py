@@ -200,7 +200,7 @@ class Worker:
             before_probe=self._before_probe,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             batch_size=options.batch_size,
-            ahead=options.max_concurrency,
+            ahead=options.max_concurrency + options.batch_size,
             lease_seconds=options.lease_seconds,
         )
         await reader.run(drain=options.drain)

@@ -1,0 +1,60 @@
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from config import logs
+
+
+def _log_everything() -> None:
+    logger = structlog.get_logger()
+    logger.debug("too.fine")
+    logger.info("change.applied", completion_id="chatcmpl-1", keys=("grade",), note="sk-conceal-me")
+    logger.info("odd.text", text="half \ud800 pair", kind=ValueError("x"))
+    logging.getLogger("aiohttp").warning("connection %s", "lost")
+    try:
+        secret_local = "sk-conceal-me"  # noqa: F841 -- must not be shown with the traceback
+        raise ZeroDivisionError("sk-conceal-me")
+    except ZeroDivisionError:
+        logger.exception("change.crashed")
+
+
+@pytest.fixture(autouse=True)
+def defaults_afterwards() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def test_events_are_one_json_object_a_line_and_hold_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.conceal("sk-conceal-me")
+    logs.configure("json", "info")
+    _log_everything()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "sk-conceal-me" not in err
+    applied, odd, library, crashed = map(json.loads, err.splitlines())
+    assert list(applied)[:3] == ["time", "level", "event"]
+    assert (applied["event"], applied["level"], applied["keys"]) == ("change.applied", "info", ["grade"])
+    assert odd["text"] == "half \ud800 pair"
+    assert (library["logger"], library["message"]) == ("aiohttp", "connection lost")
+    assert crashed["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def test_events_are_text_on_a_console(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.conceal("sk-conceal-me")
+    logs.configure("console", "info")
+    _log_everything()
+    err = capfd.readouterr().err
+    assert "change.applied" in err
+    assert "completion_id=chatcmpl-1" in err
+    assert "ZeroDivisionError" in err
+    assert "too.fine" not in err
+    assert "sk-conceal-me" not in err
+
+
+def test_auto_is_json_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("auto", "info")
+    structlog.get_logger().info("worker.started")
+    assert json.loads(capfd.readouterr().err)["event"] == "worker.started"
