@@ -1,0 +1,261 @@
+"""Scenarios: clients with a real `Flow` each work against one simulated service, in virtual time."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tests.flow.service import (
+    BucketLimiter,
+    Headers,
+    Hint,
+    Limiter,
+    SlidingLimiter,
+    Trouble,
+    WindowLimiter,
+    hint_seconds,
+)
+from tests.flow.virtual import run
+from worker.flow import Closed, Flow, GateEvent, Halted, Permit
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something about the service changes at a time."""
+
+    at: float
+    per_minute: float | None = None
+    trouble: Trouble | None = None
+    until: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is simulated; times in seconds of the virtual clock."""
+
+    name: str
+    expect: dict[str, tuple[float, float]]
+    kind: Literal["bucket", "window", "sliding"] = "bucket"
+    per_minute: float = 500.0
+    burst_seconds: float = 1.0
+    rejects_count: bool = True
+    hint: Hint = "integer"
+    headers: dict[str, Any] | None = None
+    latency_seconds: float = 0.1
+    refusal_seconds: float = 0.1
+    clients: int = 1
+    max_concurrency: int = 64
+    seconds: float = 1200.0
+    idle: tuple[float, float] = (0.0, 0.0)
+    changes: tuple[Change, ...] = ()
+    requests_per_minute: float | None = None
+    start_rate_per_second: float | None = None
+    timeout_seconds: float = 60.0
+
+
+@dataclass
+class Outcome:
+    """What happened, by whole second of the request's arrival at the service."""
+
+    accepted: list[int]
+    refused: list[int]
+    troubled: list[int]
+    allowed: float = 0.0
+    early: int = 0  # requests that started while a Retry-After ran
+    events: list[tuple[float, GateEvent]] = field(default_factory=list)
+    flows: list[Flow] = field(default_factory=list)
+    limit_at: list[float] = field(default_factory=list)
+
+    def measures(self, scenario: Scenario) -> dict[str, float]:
+        """What scenarios assert ranges of.
+
+        ``goodput`` is a share of what the limit allows over the time; it can exceed one by what a bucket had saved up
+        at the start. ``wasted`` is the share of all requests that were refused.
+        """
+        sent = sum(self.accepted) + sum(self.refused) + sum(self.troubled)
+        measured = {
+            "goodput": sum(self.accepted) / sum(self.limit_at),
+            "wasted": sum(self.refused) / max(1, sent),
+            "early": self.early,
+            "troubled": sum(self.troubled),
+            "halts": sum(event.kind == "halted" for _, event in self.events),
+            "resumes": sum(event.kind == "resumed" for _, event in self.events),
+        }
+        if scenario.changes:
+            at = int(scenario.changes[-1].until or scenario.changes[-1].at)
+            measured["wasted_5s_after_change"] = self._wasted(at + 5, at + 15)
+            measured["seconds_to_90_percent"] = self._seconds_to_90_percent(at)
+        if scenario.idle[1]:
+            at = int(scenario.idle[1])
+            measured["wasted_10s_after_idle"] = self._wasted(at, at + 10)
+            measured["goodput_10s_after_idle"] = sum(self.accepted[at : at + 10]) / sum(self.limit_at[at : at + 10])
+        return measured
+
+    def _wasted(self, start: int, end: int) -> float:
+        refused = sum(self.refused[start:end])
+        return refused / max(1, refused + sum(self.accepted[start:end]))
+
+    def _seconds_to_90_percent(self, at: int) -> float:
+        """Until the mean over five seconds first reaches 90 % of the limit then in force."""
+        for second in range(at, len(self.accepted) - 4):
+            span = slice(second, second + 5)
+            if sum(self.accepted[span]) >= 0.9 * sum(self.limit_at[span]):
+                return second - at
+        return float("inf")
+
+
+def load(path: Path) -> list[Scenario]:
+    """The scenarios of a file, each on top of the file's ``defaults``."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [_scenario({**document.get("defaults", {}), **entry}) for entry in document["scenarios"]]
+
+
+def _scenario(entry: dict[str, Any]) -> Scenario:
+    entry = dict(entry)
+    entry["expect"] = {measure: (low, high) for measure, (low, high) in entry["expect"].items()}
+    entry["changes"] = tuple(Change(**change) for change in entry.get("changes", ()))
+    entry["idle"] = tuple(entry.get("idle", (0.0, 0.0)))
+    return Scenario(**entry)
+
+
+def play(scenario: Scenario, seed: int = 1) -> Outcome:
+    """Run the scenario; the same seed gives the same outcome."""
+    return run(_Play(scenario, seed).run())
+
+
+class _Play:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.scenario = scenario
+        self.random = random.Random(seed)
+        self.limiter = _limiter(scenario)
+        self.headers = Headers(**scenario.headers) if scenario.headers else None
+        self.trouble: Trouble | None = None
+        self.per_minute = scenario.per_minute
+        seconds = int(scenario.seconds)
+        self.outcome = Outcome([0] * (seconds + 1), [0] * (seconds + 1), [0] * (seconds + 1))
+
+    async def run(self) -> Outcome:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.scenario.seconds), asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._change())
+                tasks.create_task(self._record())
+                for client in range(self.scenario.clients):
+                    flow = Flow(
+                        max_concurrency=self.scenario.max_concurrency,
+                        requests_per_minute=self.scenario.requests_per_minute,
+                        start_rate_per_second=self.scenario.start_rate_per_second,
+                        clock=loop.time,
+                        random=random.Random(self.random.random()),
+                        on_transition=lambda event: self.outcome.events.append((loop.time(), event)),
+                    )
+                    self.outcome.flows.append(flow)
+                    _Client(self, flow, client).start(tasks)
+        except TimeoutError:
+            pass
+        return self.outcome
+
+    async def _record(self) -> None:
+        while True:
+            self.outcome.limit_at.append(self.per_minute / 60.0)
+            await asyncio.sleep(1.0)
+
+    async def _change(self) -> None:
+        loop = asyncio.get_running_loop()
+        for change in self.scenario.changes:
+            await asyncio.sleep(change.at - loop.time())
+            if change.per_minute:
+                self.per_minute = change.per_minute
+                self.limiter.set_limit(loop.time(), change.per_minute)
+                if self.headers:
+                    self.headers.limit *= change.per_minute / self.scenario.per_minute
+            if change.trouble:
+                self.trouble = change.trouble
+                await asyncio.sleep(change.until - change.at)
+                self.trouble = None
+        await asyncio.Event().wait()
+
+
+def _limiter(scenario: Scenario) -> Limiter:
+    match scenario.kind:
+        case "bucket":
+            return BucketLimiter(scenario.per_minute, scenario.burst_seconds, scenario.rejects_count)
+        case "window":
+            return WindowLimiter(scenario.per_minute)
+        case "sliding":
+            return SlidingLimiter(scenario.per_minute, scenario.rejects_count)
+
+
+class _Client:
+    """One process: appliers that never run out of work, and one flow."""
+
+    def __init__(self, play: _Play, flow: Flow, number: int) -> None:
+        self.play = play
+        self.flow = flow
+        self.number = number
+        self.told_to_wait_until = 0.0
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        for applier in range(self.play.scenario.max_concurrency):
+            tasks.create_task(self._apply(applier))
+
+    async def _apply(self, applier: int) -> None:
+        loop = asyncio.get_running_loop()
+        idle_from, idle_until = self.play.scenario.idle
+        count = 0
+        while True:
+            if idle_from <= loop.time() < idle_until:
+                await asyncio.sleep(idle_until - loop.time())
+            count += 1
+            try:
+                permit = await self.flow.admit(f"chatcmpl-{self.number}-{applier}-{count}")
+            except (Halted, Closed):
+                await self.flow.ready()
+                continue
+            if loop.time() < self.told_to_wait_until:
+                self.play.outcome.early += 1
+            await self._call(permit)
+
+    async def _call(self, permit: Permit) -> None:
+        play, scenario = self.play, self.play.scenario
+        loop = asyncio.get_running_loop()
+        there_seconds = scenario.refusal_seconds / 2
+        await asyncio.sleep(there_seconds)
+        now = loop.time()
+        if play.trouble:
+            play.outcome.troubled[int(now)] += 1
+            await self._meet_trouble(permit, play.trouble)
+            return
+        if play.headers:
+            play.headers.count(now)
+        if play.limiter.passes(now):
+            play.outcome.accepted[int(now)] += 1
+            headers = play.headers.values() if play.headers else (None, None, None)
+            latency_seconds = scenario.latency_seconds * play.random.uniform(0.8, 1.2)
+            await asyncio.sleep(max(0.0, latency_seconds - there_seconds))
+            limit, remaining, reset_seconds = headers
+            permit.accepted(limit=limit, remaining=remaining, reset_seconds=reset_seconds)
+        else:
+            play.outcome.refused[int(now)] += 1
+            wait_seconds = play.limiter.wait_seconds(now)
+            await asyncio.sleep(there_seconds)
+            delay_seconds = hint_seconds(scenario.hint, wait_seconds, loop.time())
+            if delay_seconds:
+                self.told_to_wait_until = max(self.told_to_wait_until, loop.time() + delay_seconds)
+            permit.throttled(delay_seconds=delay_seconds, slow_down=False)
+
+    async def _meet_trouble(self, permit: Permit, trouble: Trouble) -> None:
+        scenario = self.play.scenario
+        match trouble:
+            case "unauthorized":
+                await asyncio.sleep(scenario.refusal_seconds / 2)
+                permit.halted("unauthorized")
+            case "unavailable":
+                await asyncio.sleep(scenario.refusal_seconds / 2)
+                permit.failed()
+            case "hang":
+                await asyncio.sleep(scenario.timeout_seconds)
+                permit.failed()

@@ -1,0 +1,86 @@
+"""Rate-limit headers: how far they are believed."""
+
+import math
+
+import pytest
+
+from worker.flow.announced import Announced
+
+MINUTE = 500.0
+
+
+def test_nothing_heard_allows_everything() -> None:
+    assert math.isinf(Announced().ceiling_per_second(0.0))
+
+
+def test_a_limit_of_the_minute_is_a_cap() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 490.0, 1.2)
+    assert announced.ceiling_per_second(0.0) == pytest.approx(MINUTE / 60, rel=0.01)
+    assert announced.ceiling_per_second(0.0) < MINUTE / 60
+
+
+def test_a_limit_of_the_second_is_no_cap() -> None:
+    announced = Announced()
+    announced.hear(0.0, 9.0, 8.0, 0.111)
+    announced.hear(0.5, 9.0, 2.0, 0.777)
+    assert math.isinf(announced.ceiling_per_second(0.5))
+
+
+def test_a_limit_of_the_day_does_no_harm() -> None:
+    announced = Announced()
+    announced.hear(0.0, 720_000.0, 719_000.0, 120.0)
+    assert announced.ceiling_per_second(0.0) > 10_000
+
+
+def test_a_remainder_that_was_never_plenty_is_not_believed() -> None:
+    announced = Announced()
+    for second in range(100):
+        announced.hear(float(second), MINUTE, float(second % 9), 1.0)
+    assert math.isinf(announced.ceiling_per_second(100.0))
+
+
+def test_little_remaining_slows_down_to_what_lasts_until_the_reset() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(50.0, MINUTE, 20.0, 10.0)
+    assert announced.ceiling_per_second(50.0) == pytest.approx(2.0)
+    assert announced.ceiling_per_second(60.5) == pytest.approx(MINUTE / 60, rel=0.01)
+
+
+def test_nothing_remaining_slows_down_but_does_not_stop() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(50.0, MINUTE, 0.0, 10.0)
+    assert announced.ceiling_per_second(50.0) == pytest.approx(MINUTE / 60 / 10)
+
+
+@pytest.mark.parametrize("reset_seconds", [None, 0.0, -1.0, math.nan, math.inf])
+def test_without_a_reset_there_is_a_brake_but_no_cap(reset_seconds: float | None) -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, reset_seconds)
+    assert math.isinf(announced.ceiling_per_second(0.0))
+    announced.hear(1.0, MINUTE, 25.0, reset_seconds)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(MINUTE / 60 / 2)
+    assert math.isinf(announced.ceiling_per_second(20.0))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan, math.inf])
+def test_a_limit_that_makes_no_sense_is_passed_over(limit: float) -> None:
+    announced = Announced()
+    assert announced.hear(0.0, limit, 1.0, 1.0) == 1.0
+    assert math.isinf(announced.ceiling_per_second(0.0))
+
+
+@pytest.mark.parametrize("remaining", [-1.0, 501.0, math.nan, None])
+def test_a_remainder_that_makes_no_sense_is_passed_over(remaining: float | None) -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, remaining, 1.0)
+    assert math.isinf(announced.ceiling_per_second(0.0))
+
+
+def test_a_change_of_the_limit_is_reported_as_a_factor() -> None:
+    announced = Announced()
+    assert announced.hear(0.0, 500.0, 400.0, 12.0) == 1.0
+    assert announced.hear(1.0, 500.0, 400.0, 12.0) == 1.0
+    assert announced.hear(2.0, 1000.0, 900.0, 6.0) == 2.0

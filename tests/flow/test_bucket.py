@@ -1,0 +1,66 @@
+"""The token bucket: evenly spread, hardly any burst."""
+
+import pytest
+
+from worker.flow.bucket import Bucket
+
+
+def test_a_bucket_gives_one_token_at_first_and_then_one_an_interval() -> None:
+    bucket = Bucket(0.0)
+    bucket.take()
+    bucket.fill(0.1, 2.0)
+    assert not bucket.has_token()
+    assert bucket.wait_seconds(2.0) == pytest.approx(0.4)
+    bucket.fill(0.5, 2.0)
+    assert bucket.has_token()
+
+
+def test_an_idle_spell_saves_up_one_token_at_a_low_rate() -> None:
+    bucket = Bucket(0.0)
+    bucket.fill(100.0, 2.0)
+    bucket.take()
+    assert not bucket.has_token()
+
+
+def test_an_idle_spell_saves_up_a_tenth_of_a_second_at_a_high_rate() -> None:
+    bucket = Bucket(0.0)
+    bucket.fill(100.0, 200.0)
+    for _ in range(20):
+        assert bucket.has_token()
+        bucket.take()
+    assert not bucket.has_token()
+
+
+def test_a_timer_that_fires_late_loses_nothing() -> None:
+    bucket = Bucket(0.0)
+    bucket.take()
+    taken, now = 0, 0.0
+    while now < 100.0:
+        bucket.fill(now, 8.0)
+        wait_seconds = bucket.wait_seconds(8.0)
+        if wait_seconds == 0.0:
+            bucket.take()
+            taken += 1
+        else:
+            now += wait_seconds + 0.01
+    assert taken >= 799
+
+
+def test_a_fill_tells_for_how_long_there_was_room() -> None:
+    bucket = Bucket(0.0)
+    bucket.take()
+    assert bucket.fill(3.0, 1.0) == pytest.approx(1.0)
+    assert bucket.fill(4.0, 1.0) == 0.0
+    assert bucket.fill(3.5, 1.0) == 0.0
+
+
+def test_more_than_the_burst_is_kept_when_it_was_given_on_purpose() -> None:
+    bucket = Bucket(0.0)
+    bucket.reset(10.0, 7.0)
+    bucket.fill(20.0, 1.0)
+    for _ in range(7):
+        assert bucket.has_token()
+        bucket.take()
+    assert not bucket.has_token()
+    bucket.give_back()
+    assert bucket.has_token()

@@ -1,0 +1,103 @@
+"""How many at once: the cap that follows rate and latency, and the slow start."""
+
+import math
+
+import pytest
+
+from worker.flow.concurrency import Concurrency, LatencySample
+
+
+def _opened(configured: int, *, per_second: float, latency_seconds: float) -> Concurrency:
+    """Past its slow start."""
+    concurrency = Concurrency(configured, 0.0)
+    for second in range(1, 200):
+        concurrency.answered(float(second), latency_seconds, per_second=per_second, in_flight=configured)
+    return concurrency
+
+
+def test_the_sample_knows_its_95th_percentile() -> None:
+    sample = LatencySample()
+    assert sample.held_seconds is None
+    for tenth in range(1, 101):
+        sample.add(tenth / 10)
+    for _ in range(28):
+        sample.add(1.0)
+    assert sample.held_seconds == pytest.approx(9.4, abs=0.5)
+
+
+def test_the_sample_is_bounded_and_forgets() -> None:
+    sample = LatencySample()
+    for _ in range(1000):
+        sample.add(9.0)
+    for _ in range(128 + 15):
+        sample.add(1.0)
+    assert sample.held_seconds == 1.0
+
+
+def test_a_few_that_hang_are_accounted_for() -> None:
+    sample = LatencySample()
+    for number in range(128):
+        sample.add(60.0 if number % 64 == 0 else 0.1)
+    assert sample.held_seconds == pytest.approx((2 * 60 + 126 * 0.1) / 128)
+
+
+def test_slots_follow_rate_and_latency() -> None:
+    concurrency = _opened(500, per_second=8.33, latency_seconds=5.8)
+    assert concurrency.slots == math.ceil(8.33 * 5.8 * 2)
+
+
+def test_slots_never_exceed_what_is_configured() -> None:
+    assert _opened(20, per_second=100.0, latency_seconds=5.0).slots == 20
+    assert _opened(20, per_second=math.inf, latency_seconds=5.0).slots == 20
+
+
+def test_a_low_rate_keeps_slots_for_requests_that_hang() -> None:
+    assert _opened(64, per_second=1.0, latency_seconds=0.01).slots == 16
+
+
+def test_a_slow_start_doubles_every_round_trip_once_a_limit_is_known() -> None:
+    concurrency = Concurrency(1000, 0.0)
+    sizes = []
+    for _ in range(6):
+        sizes.append(concurrency.slots)
+        for _ in range(sizes[-1]):
+            concurrency.answered(0.0, 0.01, per_second=1e6, in_flight=sizes[-1])
+    assert sizes == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_search_grows_slowly_by_answers() -> None:
+    concurrency = Concurrency(1000, 0.0)
+    for _ in range(320):
+        concurrency.answered(0.0, 0.01, per_second=math.inf, in_flight=1000)
+    assert concurrency.slots == 11
+
+
+def test_a_slow_start_doubles_every_second_where_answers_take_longer() -> None:
+    concurrency = Concurrency(64, 0.0)
+    now, sizes = 0.0, []
+    for in_flight in range(1, 64):
+        wait_seconds = concurrency.seconds_until_growth(now, in_flight)
+        while wait_seconds:
+            now += wait_seconds
+            wait_seconds = concurrency.seconds_until_growth(now, in_flight)
+        sizes.append((in_flight + 1, now))
+    for size, at in sizes:
+        assert at == pytest.approx(math.log2(size), abs=0.01)
+
+
+def test_a_full_house_waits_for_answers_alone() -> None:
+    concurrency = _opened(20, per_second=100.0, latency_seconds=5.0)
+    assert concurrency.seconds_until_growth(300.0, 19) == 0.0
+    assert math.isinf(concurrency.seconds_until_growth(300.0, 20))
+
+
+def test_a_window_that_is_not_made_use_of_does_not_grow() -> None:
+    concurrency = Concurrency(64, 0.0)
+    for second in range(100):
+        concurrency.answered(float(second), 0.1, per_second=math.inf, in_flight=1)
+    assert concurrency.slots <= 4
+
+
+def test_less_than_one_at_once_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        Concurrency(0, 0.0)

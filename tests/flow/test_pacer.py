@@ -1,0 +1,219 @@
+"""The pacer: closing, decreases, growth, credit, caps."""
+
+import math
+
+import pytest
+
+from worker.flow.pacer import Pacer
+
+
+def _refuse(pacer: Pacer, now: float, *, sent_at: float | None = None, delay_seconds: float | None = 1.0) -> bool:
+    return pacer.refused(
+        now, sent_at=now if sent_at is None else sent_at, delay_seconds=delay_seconds, jitter_seconds=0.1
+    )
+
+
+def _takes(pacer: Pacer, start: float, end: float) -> list[float]:
+    """When requests start if somebody always waits."""
+    times, now = [], start
+    while now < end:
+        if pacer.take(now):
+            times.append(now)
+            if len(times) > 100_000:
+                raise AssertionError("nothing holds it back")
+        else:
+            now += max(pacer.wait_seconds(now), 1e-6)
+    return times
+
+
+def _paced(per_second: float) -> Pacer:
+    return Pacer(0.0, start_per_second=per_second)
+
+
+def test_without_a_limit_nothing_is_held_back() -> None:
+    pacer = Pacer(0.0)
+    assert all(pacer.take(0.0) for _ in range(1000))
+    assert pacer.wait_seconds(0.0) == 0.0
+    assert pacer.limit_found_per_second is None
+    assert math.isinf(pacer.aim_per_second)
+    assert pacer.rate_per_second(0.05) == pytest.approx(500.0)
+
+
+def test_a_limit_of_an_earlier_run_is_begun_at_nine_tenths() -> None:
+    pacer = _paced(50.0)
+    assert pacer.rate_per_second(0.0) == pytest.approx(45.0)
+    assert pacer.limit_found_per_second == 50.0
+    assert len(_takes(pacer, 0.0, 1.0)) == pytest.approx(46, abs=2)
+
+
+def test_no_request_starts_while_a_retry_after_runs() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 5.0)
+    _refuse(pacer, 5.0, delay_seconds=7.0)
+    assert pacer.closed_for_seconds(5.0) == pytest.approx(7.1)
+    assert pacer.wait_seconds(5.0) == pytest.approx(7.1)
+    assert _takes(pacer, 5.0, 20.0)[0] >= 12.1
+
+
+def test_a_later_refusal_may_lengthen_the_delay_but_not_shorten_it() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 5.0)
+    _refuse(pacer, 5.0, delay_seconds=7.0)
+    _refuse(pacer, 5.1, sent_at=4.9, delay_seconds=1.0)
+    assert pacer.closed_for_seconds(5.1) == pytest.approx(7.0)
+    _refuse(pacer, 5.2, sent_at=4.9, delay_seconds=9.0)
+    assert pacer.closed_for_seconds(5.2) == pytest.approx(9.1)
+    assert pacer.seconds_closed(6.2) == pytest.approx(1.2)
+    assert pacer.seconds_closed(60.0) == pytest.approx(9.3)
+
+
+def test_one_epoch_has_one_decrease() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 10.0)
+    _refuse(pacer, 10.0)
+    rate = pacer.rate_per_second(10.0)
+    for _ in range(20):
+        _refuse(pacer, 10.05, sent_at=9.95)
+    assert pacer.rate_per_second(10.1) == rate
+    _takes(pacer, 10.1, 20.0)
+    _refuse(pacer, 20.0)
+    assert pacer.rate_per_second(20.0) < rate
+
+
+def test_a_decrease_goes_to_nine_tenths_of_the_goodput() -> None:
+    pacer = _paced(50.0)
+    sent = len(_takes(pacer, 0.0, 20.0))
+    _refuse(pacer, 20.0)
+    assert pacer.limit_found_per_second == pytest.approx(sent / 20.0, rel=0.02)
+    assert pacer.rate_per_second(20.0) == pytest.approx(0.9 * sent / 20.0, rel=0.02)
+
+
+def test_the_rate_grows_back_to_the_limit_in_20_s_and_then_beyond() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 20.0)
+    assert pacer.rate_per_second(20.0) == pytest.approx(50.0, rel=0.01)
+    _takes(pacer, 20.0, 40.0)
+    assert pacer.rate_per_second(40.0) == pytest.approx(55.0, rel=0.01)
+
+
+def test_the_rate_does_not_grow_while_nobody_uses_it() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 20.0)
+    for tenth in range(200, 2000):
+        pacer.take(tenth / 10)
+    assert pacer.rate_per_second(200.0) <= 51.0
+
+
+def test_the_rate_stays_below_twice_what_was_sent() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 75.0)
+    assert pacer.rate_per_second(75.0) > 90.0
+    pacer.wait_seconds(80.0)
+    assert pacer.rate_per_second(80.0) <= 50.0
+
+
+def test_after_closing_there_is_credit_for_most_of_the_time() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 20.0)
+    _refuse(pacer, 20.0, delay_seconds=0.9)
+    rate = pacer.rate_per_second(20.0)
+    assert len(_takes(pacer, 20.9, 21.0001)) == pytest.approx(0.7 * rate, abs=1.5)
+
+
+def test_the_credit_is_at_most_a_second_s_worth() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 20.0)
+    _refuse(pacer, 20.0, delay_seconds=60.0)
+    rate = pacer.rate_per_second(20.0)
+    assert len(_takes(pacer, 80.0, 80.1001)) == pytest.approx(rate, abs=1.5)
+
+
+def test_without_a_hint_delays_double_until_something_is_accepted() -> None:
+    pacer = _paced(50.0)
+    delays, now = [], 1.0
+    for _ in range(8):
+        assert pacer.take(now)
+        _refuse(pacer, now, delay_seconds=None)
+        delays.append(pacer.closed_for_seconds(now) - 0.1)
+        now += delays[-1] + 1000.0
+    assert delays == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+    pacer.accepted()
+    pacer.take(now)
+    _refuse(pacer, now, delay_seconds=None)
+    assert pacer.closed_for_seconds(now) == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
+def test_a_hint_that_makes_no_sense_is_none(delay_seconds: float) -> None:
+    pacer = _paced(50.0)
+    pacer.take(1.0)
+    _refuse(pacer, 1.0, delay_seconds=delay_seconds)
+    assert pacer.closed_for_seconds(1.0) == pytest.approx(1.1)
+
+
+def test_a_hint_that_proves_too_short_is_lengthened() -> None:
+    pacer = _paced(50.0)
+    delays, now = [], 1.0
+    for _ in range(5):
+        pacer.take(now)
+        _refuse(pacer, now, delay_seconds=0.0)
+        delays.append(pacer.closed_for_seconds(now) - 0.1)
+        now += 1000.0
+    assert delays == pytest.approx([0, 0, 1, 2, 4])
+
+
+def test_slow_down_stops_growth_for_a_minute_and_then_allows_a_doubling_a_minute() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 20.0)
+    pacer.refused(20.0, sent_at=20.0, delay_seconds=1.0, jitter_seconds=0.1, slow_down=True)
+    slow = pacer.rate_per_second(20.0)
+    _takes(pacer, 21.0, 79.9)
+    assert pacer.rate_per_second(79.9) == pytest.approx(slow)
+    _takes(pacer, 79.9, 140.0)
+    assert slow < pacer.rate_per_second(140.0) <= 2.0 * slow
+
+
+def test_a_cap_is_kept_over_every_span_of_time() -> None:
+    pacer = Pacer(0.0, requests_per_minute=120.0)
+    times = _takes(pacer, 0.0, 60.0)
+    _refuse(pacer, 60.0, delay_seconds=5.0)
+    times += _takes(pacer, 60.0, 120.0)
+    for first in range(0, len(times), 7):
+        for last in range(first, min(first + 60, len(times))):
+            assert last - first + 1 <= 2.0 * (times[last] - times[first]) + 1.001
+    assert len(times) >= 210
+    assert pacer.aim_per_second <= 2.0
+
+
+def test_the_first_refusal_ends_the_search_and_asks_for_a_slow_start() -> None:
+    pacer = Pacer(0.0)
+    for _ in range(17):
+        pacer.take(0.9)
+    assert _refuse(pacer, 1.0, sent_at=0.9)
+    assert pacer.limit_found_per_second is not None
+    assert pacer.limit_found_per_second < 17
+
+
+def test_headers_cap_the_rate_before_any_refusal() -> None:
+    pacer = Pacer(0.0)
+    pacer.take(0.0)
+    pacer.announce(0.1, 600.0, 590.0, 1.0)
+    assert pacer.rate_per_second(0.1) == pytest.approx(10.0, rel=0.01)
+    assert len(_takes(pacer, 0.1, 10.1)) == pytest.approx(100, abs=2)
+
+
+def test_a_doubled_limit_in_the_headers_doubles_what_was_found() -> None:
+    pacer = _paced(8.0)
+    pacer.announce(0.1, 600.0, 590.0, 1.0)
+    _takes(pacer, 0.1, 10.0)
+    pacer.announce(10.0, 1200.0, 1190.0, 0.5)
+    assert pacer.limit_found_per_second == pytest.approx(16.0)
+    assert pacer.rate_per_second(10.0) == pytest.approx(16.0)
+
+
+def test_a_start_that_was_taken_by_nobody_is_given_back() -> None:
+    pacer = _paced(2.0)
+    assert pacer.take(0.0)
+    assert not pacer.take(0.0)
+    pacer.give_back(0.0)
+    assert pacer.take(0.0)

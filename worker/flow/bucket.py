@@ -1,0 +1,60 @@
+"""A token bucket with hardly any burst: what spreads requests evenly over time."""
+
+BURST_SECONDS = 0.1
+# A timer fires late, never early: what came in while somebody waited for the token is not lost, up to this long.
+_LATENESS_SECONDS = 0.1
+_ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
+
+
+class Bucket:
+    """Holds one token, or a tenth of a second's worth where that is more; one token is one request.
+
+    It reads no clock: every call is handed the time, in seconds.
+    """
+
+    __slots__ = ("_awaited", "_tokens", "filled_at")
+
+    def __init__(self, now: float) -> None:
+        self._tokens = 1.0
+        self.filled_at = now
+        self._awaited = False
+
+    def fill(self, now: float, per_second: float) -> float:
+        """Let the tokens in that came since the last call; returns the seconds in which there was room for them."""
+        elapsed = now - self.filled_at
+        if elapsed <= 0.0:
+            return 0.0
+        self.filled_at = now
+        burst = max(1.0, BURST_SECONDS * per_second)
+        if self._awaited:
+            burst += _LATENESS_SECONDS * per_second
+        tokens = self._tokens + elapsed * per_second
+        if tokens <= burst:
+            self._tokens = tokens
+            return elapsed
+        room = max(0.0, burst - self._tokens)
+        self._tokens = max(self._tokens, burst)
+        return room / per_second
+
+    def reset(self, now: float, tokens: float) -> None:
+        """Hold exactly this many, even beyond the burst."""
+        self._tokens = tokens
+        self.filled_at = now
+        self._awaited = False
+
+    def wait_seconds(self, per_second: float) -> float:
+        """Seconds from the last fill until there is a token for whoever waits for it."""
+        if self._tokens >= _ENOUGH:
+            return 0.0
+        self._awaited = True
+        return (1.0 - self._tokens) / per_second
+
+    def has_token(self) -> bool:
+        return self._tokens >= _ENOUGH
+
+    def take(self) -> None:
+        self._tokens -= 1.0
+        self._awaited = False
+
+    def give_back(self) -> None:
+        self._tokens += 1.0

@@ -1,0 +1,129 @@
+"""How many requests at once: a safety cap that follows rate and latency, and a slow start."""
+
+import math
+
+_SAMPLE_SIZE = 128
+_RANK_EVERY = 16  # latencies, once there are that many: the sort is what a sample costs
+_RANK = 0.95
+_HEADROOM = 2.0  # times what rate and latency need
+_MIN_SLOTS = 16  # so that some requests that hang do not stop the others
+_START_WINDOW = 1.0
+_SEARCH_STEP = 1.0 / 32.0
+
+
+class LatencySample:
+    """The latest 128 latencies, and how long a request is to be expected to hold a slot."""
+
+    __slots__ = ("_held_seconds", "_latencies", "_seen")
+
+    def __init__(self) -> None:
+        self._latencies: list[float] = []
+        self._seen = 0
+        self._held_seconds: float | None = None
+
+    @property
+    def held_seconds(self) -> float | None:
+        """The 95th percentile, or the mean where a few that hang make it the greater one.
+
+        None before the first latency; later, up to 15 latencies behind.
+        """
+        return self._held_seconds
+
+    def add(self, seconds: float) -> None:
+        """Put a latency in the place of the oldest."""
+        if self._seen < _SAMPLE_SIZE:
+            self._latencies.append(seconds)
+        else:
+            self._latencies[self._seen % _SAMPLE_SIZE] = seconds
+        self._seen += 1
+        if self._seen <= _RANK_EVERY or self._seen % _RANK_EVERY == 0:
+            ranked = sorted(self._latencies)
+            rank = math.ceil(_RANK * len(ranked)) - 1
+            self._held_seconds = max(ranked[rank], math.fsum(ranked) / len(ranked))
+
+
+class Concurrency:
+    """The number of requests that may run at once: `slots`.
+
+    It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
+    law); and, in a slow start, a window that doubles every second and, by the answers, every round trip where a limit
+    is known, and grows by a thirty-second where it is searched for: what is under way when the limit is hit is wasted. The
+    window stops at what is configured, and only a window that is made use of grows.
+
+    Args:
+        configured: the upper bound.
+        now: the time, in seconds.
+
+    Raises:
+        ValueError: the bound is less than one.
+    """
+
+    __slots__ = ("_configured", "_grown_at", "_needed", "_sample", "_window", "slots")
+
+    def __init__(self, configured: int, now: float) -> None:
+        if configured < 1:
+            raise ValueError(f"max_concurrency must be at least 1, not {configured}")
+        self._configured = configured
+        self._needed = configured
+        self._sample = LatencySample()
+        self.slow_start(now)
+
+    @property
+    def configured(self) -> int:
+        return self._configured
+
+    def slow_start(self, now: float) -> None:
+        """Begin again with one at a time."""
+        self._window = _START_WINDOW
+        self._grown_at = now
+        self._update()
+
+    def answered(self, now: float, latency_seconds: float, *, per_second: float, in_flight: int) -> None:
+        """Learn from an answer that was no refusal.
+
+        Args:
+            now: the time.
+            latency_seconds: of this answer.
+            per_second: the rate that is aimed at; infinite while no limit is known.
+            in_flight: requests under way when it came, this one included.
+        """
+        self._sample.add(latency_seconds)
+        if in_flight * 2 >= self._window:
+            self._window += _SEARCH_STEP if math.isinf(per_second) else 1.0
+            self._grow(now)
+        self._grown_at = now
+        self._needed = self._slots_needed(per_second)
+        self._update()
+
+    def failed(self, latency_seconds: float) -> None:
+        """Count how long a failed request held its slot."""
+        self._sample.add(latency_seconds)
+
+    def seconds_until_growth(self, now: float, in_flight: int) -> float:
+        """When time alone will let one more than `in_flight` run.
+
+        Returns:
+            0 when there is room now; infinity when only an answer will make room.
+        """
+        if in_flight < self.slots:
+            return 0.0
+        if self.slots >= min(self._configured, self._needed):
+            return math.inf
+        self._grow(now)
+        self._update()
+        if in_flight < self.slots:
+            return 0.0
+        return math.log2((in_flight + 1) / self._window) + 1e-6
+
+    def _grow(self, now: float) -> None:
+        self._window = min(self._configured, self._window * 2.0 ** min(now - self._grown_at, 1.0))
+        self._grown_at = now
+
+    def _slots_needed(self, per_second: float) -> int:
+        held_seconds = self._sample.held_seconds
+        if held_seconds is None or math.isinf(per_second):
+            return self._configured
+        return max(_MIN_SLOTS, math.ceil(per_second * held_seconds * _HEADROOM))
+
+    def _update(self) -> None:
+        self.slots = min(self._configured, self._needed, int(self._window))

@@ -1,0 +1,104 @@
+"""The waiting line: first come, first served, woken by signals and one timer, never by polling."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+
+from worker.flow.controls import Controls
+
+
+class Line:
+    """Lets requests start in the order in which they came, as soon as the controls allow it.
+
+    Only the first in line is considered, and nothing is reserved for anybody: when rate, gate or slots change, the
+    next start is computed anew.
+    """
+
+    def __init__(self, controls: Controls, clock: Callable[[], float]) -> None:
+        self._controls = controls
+        self._clock = clock
+        self._waiting: deque[asyncio.Future[float | None]] = deque()
+        self._watching: set[asyncio.Future[None]] = set()
+        self._changes_seen = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Line [{len(self._waiting)} waiting, {len(self._watching)} watching]>"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def turn(self) -> float | None:
+        """Wait for the turn to start a request.
+
+        Returns:
+            when it started, by the clock, with the start counted; or None when gate or pacer closed, to look again.
+        """
+        turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self.move()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(turn)
+            else:
+                started_at = turn.result()
+                if started_at is not None:
+                    self._controls.give_back(started_at)
+            self.move()
+            raise
+
+    async def change(self, timeout_seconds: float) -> None:
+        """Wait until gate or pacer change, or until the time is over."""
+        loop = asyncio.get_running_loop()
+        changed: asyncio.Future[None] = loop.create_future()
+        timer = None if math.isinf(timeout_seconds) else loop.call_later(timeout_seconds, _resolve, changed)
+        self._watching.add(changed)
+        try:
+            await changed
+        finally:
+            self._watching.discard(changed)
+            if timer:
+                timer.cancel()
+
+    def move(self) -> None:
+        """Let everybody start who may, and set the timer for the next; called whenever anything has happened."""
+        if self._changes_seen != self._controls.changes:
+            self._changes_seen = self._controls.changes
+            self._look_again()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            now = self._clock()
+            if self._waiting[0].done():
+                self._waiting.popleft()
+            elif self._controls.start(now):
+                self._waiting.popleft().set_result(now)
+            else:
+                wait_seconds = self._controls.wait_seconds(now)
+                if not math.isinf(wait_seconds):
+                    self._timer = asyncio.get_running_loop().call_later(wait_seconds, self.move)
+                return
+
+    def _look_again(self) -> None:
+        for changed in self._watching:
+            _resolve(changed)
+        if not self._controls.passable(self._clock()):
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+
+    def _leave(self, turn: asyncio.Future[float | None]) -> None:
+        try:
+            self._waiting.remove(turn)
+        except ValueError:
+            return  # it had left already
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
