@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint bench lock docs clean
+.PHONY: demo test venv lint bench bench-flow lock docs clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -22,6 +22,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+bench-flow: $(STAMP)
+	$(BIN)/python -m benchmarks.flow
 
 # The locks hold hashes for every platform and Python from 3.11 on, and no index's name.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

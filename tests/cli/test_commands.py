@@ -1,4 +1,5 @@
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -8,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import KEY, METASYNC, Command, RunningSimulator, running_simulator, write_changes
+from tests.e2e.processes import (
+    KEY,
+    METASYNC,
+    Command,
+    RunningSimulator,
+    running_simulator,
+    stopped,
+    wait_for_event,
+    write_changes,
+)
 
 VERBS = ("demo", "apply", "enqueue", "run", "status", "dead", "simulator", "migrate", "settings")
 
@@ -106,8 +116,26 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
         "dead": 0,
         "oldest_pending_seconds": None,
         "recent_per_second": 0.0,
+        "workers": {},
     }
     assert "pending" in command.run("status").stdout
+
+
+def test_status_says_what_a_running_worker_is_doing(working: Command, simulator: RunningSimulator) -> None:
+    simulator.ask("/switches", {"bad_key": True})
+    change = {"completion_id": "chatcmpl-000001", "metadata": {"g": "A"}}
+    working.run("enqueue", write_changes(working.folder / "changes.jsonl", [change]))
+    with stopped(working.start("run")) as process:
+        wait_for_event(process, "worker.halted")
+        shown: dict[str, Any] = {}
+        while not shown or next(iter(shown.values()))["gate"] != "halted":
+            shown = json.loads(working.run("status", "--json").stdout)["workers"]
+        assert [flow["halt_reason"] for flow in shown.values()] == ["unauthorized"]
+        assert "HALTED: unauthorized" in working.run("status").stdout
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert json.loads(working.run("status", "--json").stdout)["workers"] == {}
 
 
 def test_migrate_prints_what_it_would_run(command: Command, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def _log_everything() -> None:
     logging.getLogger("aiohttp").warning("connection %s", "lost")
     try:
         secret_local = "sk-conceal-me"  # noqa: F841 -- must not be shown with the traceback
-        raise ZeroDivisionError("sk-conceal-me")
+        raise ZeroDivisionError("sk-conceal-me")  # noqa: TRY301 -- raised to be logged
     except ZeroDivisionError:
         logger.exception("change.crashed")
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from worker.changes import MetadataChange
 from worker.queue import Queue, QueueUnavailable
-from worker.queue.base import Claim, DeadLetter, DeadSelection, QueueStatus, Revived, Settlement, Stored
+from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
 
 
 class WrappedQueue:
@@ -56,6 +56,12 @@ class WrappedQueue:
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         return await self.queue.purge_dead(selection)
+
+    async def write_note(self, name: str, text: str | None) -> None:
+        await self.queue.write_note(name, text)
+
+    async def read_notes(self) -> dict[str, Note]:
+        return await self.queue.read_notes()
 
     async def close(self) -> None:
         """The wrapped queue belongs to whoever opened it."""

@@ -127,7 +127,16 @@ async def test_a_name_may_hold_any_character(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite://queue.db", "sqlite:///:memory:", "sqlite:///a%00b"]
+    "url",
+    [
+        "sqlite:",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://queue.db",
+        "sqlite:///:memory:",
+        "sqlite:///a%00b",
+        "sqlite:///a\udc80",
+    ],
 )
 async def test_a_url_of_another_form_is_refused(url: str) -> None:
     assert await refusal(url) == "the queue URL must be sqlite:///relative.db or sqlite:////absolute.db"
@@ -294,8 +303,9 @@ async def test_any_number_of_processes_may_make_the_file_together(tmp_path: Path
         assert (await queue.status()).pending == 3
 
 
-async def test_queues_of_one_process_may_make_the_file_together(tmp_path: Path) -> None:
-    url = url_of(tmp_path / "queue.db")
+@pytest.mark.parametrize("attempt", range(4))  # what can go wrong here goes wrong now and then
+async def test_queues_of_one_process_may_make_the_file_together(tmp_path: Path, attempt: int) -> None:
+    url = url_of(tmp_path / f"{attempt}.db")
     queues = await asyncio.gather(*(SqliteQueue.open(url) for _ in range(8)))
     await asyncio.gather(*(queue.put([change("c-1")]) for queue in queues))
 

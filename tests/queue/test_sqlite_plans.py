@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, finished
+from tests.queue.helpers import LEASE_SECONDS, Ending, change, changes, claim, died, finished
 from worker.queue.base import Claim, DeadSelection, Settlement
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.statements import statements
@@ -50,17 +50,36 @@ _EVERY_STATEMENT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "title"), _EVERY_STATEMENT)
-async def test_no_statement_looks_at_the_whole_backlog(empty: SqliteQueue, name: str, title: str) -> None:
-    def plan(connection: apsw.Connection) -> list[str]:
+async def plan(queue: SqliteQueue, name: str, title: str) -> list[str]:
+    """Ask SQLite how it would go about the statement."""
+
+    def explain(connection: apsw.Connection) -> list[str]:
         sql = statements(name)[title]
         nothing = dict.fromkeys(re.findall(r":(\w+)", sql))
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)]
 
-    steps = await empty._writer.read(plan)
+    return await queue._writer.read(explain)
+
+
+@pytest.mark.parametrize(("name", "title"), _EVERY_STATEMENT)
+async def test_no_statement_looks_at_the_whole_backlog(empty: SqliteQueue, name: str, title: str) -> None:
+    steps = await plan(empty, name, title)
 
     exceptions = _EXCEPTIONS.get((name, title), set())
     assert [step for step in steps if not _BOUNDED.fullmatch(step) and step not in exceptions] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "index"),
+    [
+        ("claim", "due", "target_visible_at (visible_at<?)"),
+        ("claim", "changes", "change_completion_id (completion_id=?)"),
+        ("dead", "by_completion", "dead_letter_completion_id (completion_id=?"),
+        ("dead", "by_reason", "dead_letter_reason (reason=?"),
+    ],
+)
+async def test_what_is_asked_for_is_found_by_its_index(empty: SqliteQueue, name: str, title: str, index: str) -> None:
+    assert f"INDEX {index}" in " ".join(await plan(empty, name, title))
 
 
 async def steps_of(queue: SqliteQueue, call: Callable[[], Any]) -> int:
@@ -105,6 +124,12 @@ async def costs(url: str) -> dict[str, int]:
             "next_due": await steps_of(queue, queue.next_due_seconds),
             "dead letters": await steps_of(queue, bury_and_purge),
         }
+
+
+async def test_a_claim_ends_where_it_would_carry_too_much(empty: SqliteQueue) -> None:
+    await empty.put([each for i in range(12) for each in changes(f"c-{i}", range(1_000))])
+
+    assert [len(await claim(empty)) for _ in range(3)] == [10, 2, 0]
 
 
 async def test_no_call_costs_more_with_a_long_backlog(tmp_path: Path) -> None:

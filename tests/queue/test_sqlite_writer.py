@@ -13,10 +13,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels, letters, pending_labels
+from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels, pending_labels
 from worker.changes import MetadataChange
 from worker.queue import QueueUnavailable, QueueUnusable
-from worker.queue.base import Death, Settlement
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.writer import Writer, _Call, _nothing
 
@@ -229,12 +228,18 @@ async def test_a_claim_whose_caller_went_with_the_answer_on_its_way_is_given_bac
 async def test_closing_gives_back_what_was_claimed_for_nobody(queue: SqliteQueue, path: Path) -> None:
     await queue.put([change("c-1")])
     committed = await _commits(queue._writer)
+    gate = Gate()
+    occupied = asyncio.create_task(queue._writer.read(gate))
+    await asyncio.to_thread(gate.reached.wait, 60)
     goes = asyncio.create_task(claim(queue))
-    await started(goes)
-    assert committed.wait(60)
+    closing = asyncio.create_task(queue.close())
+    await started(goes, closing)
+    gate.opened.set()
+    assert committed.wait(60)  # this holds up the event loop
     goes.cancel()
-    await queue.close()
+    await asyncio.gather(occupied, closing)
 
+    assert goes.cancelled()
     async with await SqliteQueue.open(f"sqlite:///{path}") as again:
         assert len(await claim(again)) == 1
 
@@ -348,13 +353,6 @@ async def test_a_write_that_fails_stores_nothing_by_halves_and_is_got_over(queue
     assert (await queue.put(BULKY)).added == len(BULKY)
 
 
-async def test_a_long_put_is_one_transaction(queue: SqliteQueue, writer: Writer) -> None:
-    before = writer.commits
-    await queue.put([change(f"c-{i}") for i in range(12_000)])
-
-    assert writer.commits == before + 1
-
-
 async def test_errors_hold_no_metadata_values(queue: SqliteQueue, writer: Writer) -> None:
     await writer.read(lambda connection: connection.execute("DROP TABLE target").fetchall())
     with pytest.raises(QueueUnusable) as caught:
@@ -395,34 +393,3 @@ async def test_a_queue_that_nobody_closed_does_not_keep_the_process_alive(path: 
     )
 
     assert await child.wait() == 0
-
-
-async def test_the_last_error_is_kept_with_what_is_left(queue: SqliteQueue, path: Path) -> None:
-    await queue.put([change("c-1"), change("c-1")])
-    claimed = await claim_one(queue)
-    first, _ = (each.number for each in claimed.changes)
-    await queue.settle([Settlement(claimed, dead=[Death(first, "invalid", 1)], attempts=2, error="503 from a proxy")])
-
-    connection = apsw.Connection(str(path))
-    row = connection.execute("SELECT attempts, pending, last_error, lease, owner FROM target").fetchone()
-    connection.close()
-    assert row == (2, 1, "503 from a proxy", None, None)
-    assert len(await letters(queue)) == 1
-
-
-async def test_history_is_kept_for_a_week(path: Path) -> None:
-    now = 1_700_000_000.0
-    async with await SqliteQueue.open(f"sqlite:///{path}", clock=lambda: now) as queue:
-        for days in (0, 6.9, 0.2):
-            now += days * 24 * 3_600
-            await queue.put([change("c-1"), change("c-2"), change("c-3")])
-            first, second, third = await claim(queue)
-            unchanged = Settlement(second, unchanged=[each.number for each in second.changes])
-            dead = Settlement(third, dead=[Death(each.number, "rejected", 1) for each in third.changes])
-            await queue.settle([finished(first), unchanged])
-            await queue.settle([dead])
-
-    connection = apsw.Connection(str(path))
-    rows = connection.execute("SELECT applied, unchanged, dead FROM history").fetchall()
-    connection.close()
-    assert rows == [(1, 1, 1), (1, 1, 1)]

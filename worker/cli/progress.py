@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from worker.cli.words import flow_words
 from worker.engine import Worker
 
 _REFRESH_SECONDS = 0.2
@@ -44,21 +45,6 @@ def show_progress(pending: int | None) -> Callable[[Worker], Coroutine[Any, Any,
 
 def _refresh(bar: "tqdm[NoReturn]", worker: Worker) -> None:
     bar.n = worker.totals.changes
-    bar.set_postfix_str(_state(worker), refresh=True)
-
-
-def _state(worker: Worker) -> str:
-    """The worker's state in a few words."""
-    flow = worker.flow_state()
-    words = [f"{flow.in_flight} in flight"]
-    if worker.totals.dead:
-        words.append(f"{worker.totals.dead} dead")
-    if flow.throttled:
-        words.append(f"{flow.throttled} throttled")
-    if flow.limit_found_per_second is not None:
-        words.append(f"limit {flow.limit_found_per_second * 60:,.0f}/min")
-    if flow.gate != "open":
-        words.append(f"{flow.gate}: {flow.halt_reason}, next probe in {flow.next_probe_in_seconds or 0:.0f} s")
-    elif flow.closed_for_seconds:
-        words.append(f"waiting {flow.closed_for_seconds:.0f} s as told")
-    return ", ".join(words)
+    words = [f"{worker.totals.dead} dead"] if worker.totals.dead else []
+    state = worker.flow_state()
+    bar.set_postfix_str(", ".join(words + (flow_words(state) if state else [])), refresh=True)

@@ -1,15 +1,21 @@
-"""`metasync status`: how much is pending, in flight, waiting and dead."""
+"""`metasync status`: how much is pending, in flight, waiting and dead, and what the workers are doing."""
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+
+import msgspec
 
 from worker.cli.exits import Exit
 from worker.cli.flags import add_settings, load_settings
 from worker.cli.output import age_text, say, say_json, table
+from worker.cli.words import flow_words
+from worker.flow import FlowState
 from worker.queue import open_queue
-from worker.queue.base import QueueStatus
+from worker.queue.base import Note, QueueStatus
+from worker.queue.notes import FRESH_SECONDS, WORKER
 
 _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
@@ -17,7 +23,7 @@ _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    parser.add_argument("--json", action="store_true", help="one JSON object (with --watch one a line)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     add_settings(parser, "queue_url", "store_timeout")
 
@@ -32,20 +38,29 @@ def execute(arguments: argparse.Namespace) -> int:
 async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) -> None:
     async with open_queue(url, timeout_seconds=timeout_seconds) as queue:
         while True:
-            status = await queue.status()
+            status, workers = await queue.status(), _workers(await queue.read_notes())
             if watch and sys.stdout.isatty() and not json:
                 sys.stdout.write(_HOME_AND_CLEAR)
             if json:
-                say_json(asdict(status))
+                say_json(asdict(status) | {"workers": {name: asdict(flow) for name, flow in workers.items()}})
             else:
-                say(_text(status))
+                say(_text(status, workers))
             sys.stdout.flush()
             if not watch:
                 return
             await asyncio.sleep(_WATCH_SECONDS)
 
 
-def _text(status: QueueStatus) -> str:
+def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState]:
+    """The workers that are at work on the queue now, by name."""
+    return {
+        name.removeprefix(WORKER): msgspec.json.decode(note.text, type=FlowState)
+        for name, note in sorted(notes.items())
+        if name.startswith(WORKER) and note.age_seconds < FRESH_SECONDS
+    }
+
+
+def _text(status: QueueStatus, workers: Mapping[str, FlowState]) -> str:
     oldest = "-" if status.oldest_pending_seconds is None else age_text(status.oldest_pending_seconds)
     rows = [
         ("pending", f"{status.pending:,}", "changes that are not done"),
@@ -55,4 +70,5 @@ def _text(status: QueueStatus) -> str:
         ("oldest", oldest, "age of the oldest pending change"),
         ("rate", f"{status.recent_per_second:,.1f}/s", "done a second, over the last five minutes"),
     ]
-    return table(rows, right=(1,))
+    lines = [f"worker {name}: {', '.join(flow_words(flow))}" for name, flow in workers.items()]
+    return "\n".join((table(rows, right=(1,)), *(lines or ["no worker is running"])))

@@ -16,6 +16,7 @@ from worker.engine.appliers import ApplierPool
 from worker.engine.calls import Calls
 from worker.engine.leases import Leases
 from worker.engine.ledger import Ledger
+from worker.engine.notes import Notes, last_limit
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
 from worker.engine.totals import Totals
@@ -109,11 +110,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._halt_timer: asyncio.TimerHandle | None = None
         self.totals = Totals()
-        self._flow = Flow(
-            max_concurrency=options.max_concurrency,
-            requests_per_minute=options.requests_per_minute,
-            on_transition=self._gate_changed,
-        )
+        self._flow: Flow | None = None
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._leases = Leases(queue, options.lease_seconds, self._logger)
         self._recorder = Recorder(
             queue,
@@ -133,9 +131,9 @@ class Worker:
             self._ending = ending
             self._stop.set()
 
-    def flow_state(self) -> FlowState:
-        """How fast things go, and what holds them."""
-        return self._flow.snapshot()
+    def flow_state(self) -> FlowState | None:
+        """How fast things go, and what holds them; None before the run."""
+        return self._flow.snapshot() if self._flow else None
 
     async def run(self) -> Summary:
         """Work until the end, and say how it came.
@@ -146,35 +144,46 @@ class Worker:
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         self._logger.info("worker.started", drain=self._options.drain, max_concurrency=self._options.max_concurrency)
+        self._flow = flow = await self._build_flow()
         try:
             async with asyncio.TaskGroup() as group:
-                await self._run_in(group)
+                await self._run_in(group, flow)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             self._cancel_halt_timer()
-        flow = self._flow.snapshot()
+        flow_state = flow.snapshot()
         assert self._ending is not None  # noqa: S101 -- _run_in waits for it
         return Summary(
             ending=self._ending,
             reason=self._reason,
             empty=await self._queue.next_due_seconds() is None,
             totals=self.totals,
-            requests=flow.requests,
-            throttled=flow.throttled,
+            requests=flow_state.requests,
+            throttled=flow_state.throttled,
             seconds=loop.time() - started_at,
         )
 
-    async def _run_in(self, group: asyncio.TaskGroup) -> None:
+    async def _build_flow(self) -> Flow:
+        return Flow(
+            max_concurrency=self._options.max_concurrency,
+            requests_per_minute=self._options.requests_per_minute,
+            start_rate_per_second=await last_limit(self._queue),
+            on_transition=self._gate_changed,
+        )
+
+    async def _run_in(self, group: asyncio.TaskGroup, flow: Flow) -> None:
         pool = ApplierPool(group, self._options.max_concurrency, self._handle)
-        calls = self._calls(pool)
+        calls = self._calls(flow, pool)
+        notes = Notes(self._queue, self._owner, flow.snapshot)
         self._applier = self._build_applier(calls)
         background = [
             group.create_task(self._recorder.run()),
             group.create_task(self._leases.keep()),
             group.create_task(self._leases.expire()),
+            group.create_task(notes.keep()),
         ]
-        reading = group.create_task(self._read(pool))
+        reading = group.create_task(self._read(flow, pool))
         out_of_time = None
         if self._options.max_duration_seconds is not None:
             loop = asyncio.get_running_loop()
@@ -188,17 +197,18 @@ class Worker:
         pool.close()
         for task in background:
             task.cancel()
+        await notes.remove()
 
-    async def _read(self, pool: ApplierPool) -> None:
+    async def _read(self, flow: Flow, pool: ApplierPool) -> None:
         options = self._options
         reader = Reader(
             self._queue,
-            self._flow,
+            flow,
             self._leases,
             self._logger,
             pool.submit,
             before_probe=self._before_probe,
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            owner=self._owner,
             batch_size=options.batch_size,
             ahead=options.max_concurrency + options.batch_size,
             lease_seconds=options.lease_seconds,
@@ -206,9 +216,9 @@ class Worker:
         await reader.run(drain=options.drain)
         self.stop(Ending.DRAINED)
 
-    def _calls(self, pool: ApplierPool) -> Calls:
+    def _calls(self, flow: Flow, pool: ApplierPool) -> Calls:
         return Calls(
-            self._flow,
+            flow,
             self._options.retry_policy,
             self.totals,
             request_timeout_seconds=self._options.request_timeout_seconds,
@@ -266,7 +276,8 @@ class Worker:
             self._halt_timer = loop.call_later(self._options.halt_timeout_seconds, self._halted_too_long)
 
     def _halted_too_long(self) -> None:
-        self._reason = self._flow.snapshot().halt_reason
+        state = self.flow_state()
+        self._reason = state.halt_reason if state else None
         self.stop(Ending.OUTAGE if self._reason == OUTAGE else Ending.HALTED)
 
     def _cancel_halt_timer(self) -> None:

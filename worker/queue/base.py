@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
 
+import msgspec
+
 from worker.changes import MetadataChange
 
 Reason = Literal["invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "attempts_exhausted"]
@@ -189,11 +191,35 @@ class Revived:
     kept: int
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A short text that a worker left in the store, for other processes and later runs.
+
+    Args:
+        age_seconds: how long ago it was written, by the store's clock.
+    """
+
+    text: str
+    age_seconds: float
+
+
 def storable(text: str | None) -> str | None:
     """Give text from outside, such as an error's, in a form that every store takes: no NUL, no half surrogate pair."""
     if text is None:
         return None
     return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def json_text(value: object) -> str:
+    """Encode for the store."""
+    return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: object) -> str:
+    """Take a string of a subclass, which msgspec does not know, for the string that it is."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
 
 
 class Queue(Protocol):
@@ -241,6 +267,12 @@ class Queue(Protocol):
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         """Delete the letters for good; returns how many there were."""
+
+    async def write_note(self, name: str, text: str | None) -> None:
+        """Keep a short text under this name, in place of the one before; None removes it."""
+
+    async def read_notes(self) -> dict[str, Note]:
+        """All notes by name."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the store."""

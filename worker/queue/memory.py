@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from worker.changes import MetadataChange
 from worker.queue.base import (
     MAX_CHANGES_PER_CLAIM,
@@ -18,11 +16,13 @@ from worker.queue.base import (
     Claim,
     DeadLetter,
     DeadSelection,
+    Note,
     QueuedChange,
     QueueStatus,
     Revived,
     Settlement,
     Stored,
+    json_text,
     storable,
 )
 
@@ -51,6 +51,7 @@ class MemoryQueue:
         self._change_ids: set[str] = set()  # of the pending changes
         self._done_by_minute: Counter[int] = Counter()
         self._last_change = self._last_letter = self._last_lease = 0
+        self._notes: dict[str, tuple[str, float]] = {}
         self._work = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -61,7 +62,7 @@ class MemoryQueue:
         added = 0
         for change in changes:
             if change.change_id not in self._change_ids:
-                metadata = msgspec.json.encode(dict(change.metadata)).decode()
+                metadata = json_text(dict(change.metadata))
                 self._append(change.completion_id, change.change_id, change.mode, metadata)
                 added += 1
         self._work.set()
@@ -159,6 +160,17 @@ class MemoryQueue:
         for letter in letters:
             del self._dead[letter.number]
         return len(letters)
+
+    async def write_note(self, name: str, text: str | None) -> None:
+        """Keep or remove a note; see `Queue.write_note`."""
+        self._notes.pop(name, None)
+        if text is not None:
+            self._notes[name] = (text, self._clock())
+
+    async def read_notes(self) -> dict[str, Note]:
+        """Give all notes; see `Queue.read_notes`."""
+        now = self._clock()
+        return {name: Note(text, max(0.0, now - written_at)) for name, (text, written_at) in self._notes.items()}
 
     async def close(self) -> None:
         """Nothing is under way between two calls."""

@@ -64,5 +64,12 @@ CREATE TRIGGER history_forget AFTER INSERT ON history BEGIN
     DELETE FROM history WHERE minute < NEW.minute - 7 * 24 * 60;
 END;
 
+-- Short texts that workers leave for other processes and later runs.
+CREATE TABLE note (
+    name TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    written_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
 PRAGMA application_id = 0x6d737163;
 PRAGMA user_version = 1;

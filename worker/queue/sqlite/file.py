@@ -1,5 +1,6 @@
 """The queue's file: where it lies, whether it is one of ours, and how a connection to it is set up."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from worker.queue.sqlite.statements import migrations
 APPLICATION_ID = 0x6D737163
 
 _PREFIX = "sqlite:///"
+_NO_PATH = re.compile("[\0\ud800-\udfff]")  # SQLite takes UTF-8 that ends with NUL
 _BUSY_POLL_SECONDS = 0.01
 _SMALLEST_DATABASE = 512  # bytes: one page of the smallest size, https://sqlite.org/fileformat2.html
 _SETTINGS = """
@@ -22,7 +24,7 @@ PRAGMA synchronous = FULL; -- a commit survives the loss of power
 PRAGMA fullfsync = ON; -- on macOS, where an ordinary fsync does not reach the disk
 PRAGMA cache_size = -16000; -- KiB
 PRAGMA wal_autocheckpoint = 16000; -- pages of 4 KiB: keys in random order touch many, and often the same ones
-PRAGMA journal_size_limit = 67108864; -- bytes that a log keeps after a rare large transaction
+PRAGMA journal_size_limit = 67108864; -- bytes: what the log may keep of the disk after a large transaction
 """
 
 _LOCKED = "another process holds the write lock"
@@ -140,7 +142,10 @@ class QueueFile:
         log = self.path.with_name(f"{self.path.name}-wal")
         has_log = log.exists() and log.stat().st_size > 0
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
+        # All of it as it was at one moment: another process may be making the schema.
+        connection.execute("BEGIN")
         self._schema_version(connection)
+        connection.execute("COMMIT")
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)
 
     def _schema_version(self, connection: apsw.Connection) -> int:
@@ -171,7 +176,7 @@ class QueueFile:
 
     def _migrate(self, connection: apsw.Connection) -> None:
         latest, _ = migrations()[-1]
-        if self._schema_version(connection) == latest:
+        if connection.pragma("user_version") == latest:
             return
         connection.execute("BEGIN IMMEDIATE")
         version = self._schema_version(connection)  # another process may have been faster
@@ -193,7 +198,7 @@ class QueueFile:
 
 def _path(url: str) -> Path:
     path = unquote(url.removeprefix(_PREFIX))
-    if not url.startswith(_PREFIX) or path in ("", ":memory:") or "\0" in path:
+    if not url.startswith(_PREFIX) or path in ("", ":memory:") or _NO_PATH.search(path):
         raise QueueUnusable("the queue URL must be sqlite:///relative.db or sqlite:////absolute.db")
     if "?" in url:
         raise QueueUnusable("a SQLite queue's URL takes no options: leave out what begins with '?'")

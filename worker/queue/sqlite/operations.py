@@ -19,10 +19,12 @@ from worker.queue.base import (
     Claim,
     DeadLetter,
     DeadSelection,
+    Note,
     QueuedChange,
     QueueStatus,
     Settlement,
     Stored,
+    json_text,
     storable,
 )
 from worker.queue.sqlite.statements import statements
@@ -40,12 +42,13 @@ _CLAIM = statements("claim")
 _SETTLE = statements("settle")
 _STATUS = statements("status")
 _DEAD = statements("dead")
+_NOTE = statements("note")
 
-_json = msgspec.json.Encoder(enc_hook=str).encode  # enc_hook: a str of a subclass is a str
 _due = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _pairs = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
+_notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
 _letters = msgspec.json.Decoder(list[DeadLetter]).decode
 
 
@@ -58,7 +61,7 @@ def put(connection: apsw.Connection, changes: Sequence[MetadataChange], *, now: 
         (change.completion_id, change.change_id, change.mode, dict(change.metadata))
         for change in islice(remaining, _PUT_CHUNK)
     ]:
-        connection.execute(_PUT["append"], {"changes": _text(chunk), "now": now})
+        connection.execute(_PUT["append"], {"changes": json_text(chunk), "now": now})
         added += connection.changes()
     connection.execute(_PUT["announce"], {"newest": newest, "now": now})
     return Stored(added, len(changes) - added)
@@ -69,7 +72,7 @@ def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds:
     due = _fitting(_due(connection.execute(_CLAIM["due"], {"now": now, "limit": limit}).get))
     if not due:
         return []
-    completion_ids = _text([completion_id for completion_id, _, _ in due])
+    completion_ids = json_text([completion_id for completion_id, _, _ in due])
     lease = connection.execute(_CLAIM["next_lease"]).get
     connection.execute(
         _CLAIM["lease"],
@@ -148,8 +151,8 @@ def _remove_done(connection: apsw.Connection, valid: Iterable[_Valid], *, now: f
         for death in each.settlement.dead
     ]
     if deaths:
-        connection.execute(_SETTLE["bury"], {"deaths": _text(deaths), "now": now})
-    connection.execute(_SETTLE["remove"], {"numbers": _text(done)})
+        connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "now": now})
+    connection.execute(_SETTLE["remove"], {"numbers": json_text(done)})
     applied = sum(len(each.settlement.applied) for each in valid)
     unchanged = len(done) - applied - len(deaths)
     connection.execute(
@@ -161,7 +164,7 @@ def _remove_done(connection: apsw.Connection, valid: Iterable[_Valid], *, now: f
 def _end_leases(connection: apsw.Connection, valid: Iterable[_Valid], *, now: float) -> None:
     finished = [each.settlement.claim.completion_id for each in valid if not each.left]
     if finished:
-        connection.execute(_SETTLE["finish"], {"completion_ids": _text(finished)})
+        connection.execute(_SETTLE["finish"], {"completion_ids": json_text(finished)})
     kept = [
         (
             each.settlement.claim.completion_id,
@@ -174,7 +177,7 @@ def _end_leases(connection: apsw.Connection, valid: Iterable[_Valid], *, now: fl
         if each.left
     ]
     if kept:
-        connection.execute(_SETTLE["keep"], {"targets": _text(kept)})
+        connection.execute(_SETTLE["keep"], {"targets": json_text(kept)})
 
 
 def next_due(connection: apsw.Connection) -> float | None:
@@ -211,6 +214,20 @@ def status(connection: apsw.Connection, *, now: float) -> QueueStatus:
     )
 
 
+def write_note(connection: apsw.Connection, name: str, text: str | None, *, now: float) -> None:
+    """Keep the note, or remove it."""
+    if text is None:
+        connection.execute(_NOTE["remove"], {"name": name})
+    else:
+        connection.execute(_NOTE["write"], {"name": name, "text": text, "now": now})
+
+
+def read_notes(connection: apsw.Connection, *, now: float) -> dict[str, Note]:
+    """Give all notes by name."""
+    found = _notes(connection.execute(_NOTE["all"]).get)
+    return {name: Note(text, max(0.0, now - written_at)) for name, text, written_at in found}
+
+
 def newest_dead_letter(connection: apsw.Connection) -> int:
     """Give the last letter's number, 0 when there is none."""
     number: int = connection.execute(_DEAD["newest"]).get
@@ -222,7 +239,7 @@ def dead_letters(
 ) -> tuple[list[DeadLetter], int | None]:
     """Give one page of the letters that match, beginning behind the number `after`, and where the page ends."""
     numbers = _selected(connection, selection, after=after, until=_LAST, limit=PAGE)
-    letters = _letters(connection.execute(_DEAD["letters"], {"numbers": _text(numbers)}).get)
+    letters = _letters(connection.execute(_DEAD["letters"], {"numbers": json_text(numbers)}).get)
     return letters, numbers[-1] if numbers else None
 
 
@@ -247,7 +264,7 @@ def retry_dead(connection: apsw.Connection, selection: DeadSelection, *, after: 
     if not numbers:
         return Bulk(None, 0, 0)
     newest = connection.execute(_PUT["newest"]).get
-    revivable = connection.execute(_DEAD["revivable"], {"numbers": _text(numbers)}).get
+    revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(numbers)}).get
     connection.execute(_DEAD["revive"], {"numbers": revivable, "now": now})
     connection.execute(_PUT["announce"], {"newest": newest, "now": now})
     connection.execute(_DEAD["delete"], {"numbers": revivable})
@@ -260,7 +277,7 @@ def purge_dead(connection: apsw.Connection, selection: DeadSelection, *, after: 
     numbers = _selected(connection, selection, after=after, until=until, limit=BULK)
     if not numbers:
         return Bulk(None, 0, 0)
-    connection.execute(_DEAD["delete"], {"numbers": _text(numbers)})
+    connection.execute(_DEAD["delete"], {"numbers": json_text(numbers)})
     return Bulk(numbers[-1], connection.changes(), 0)
 
 
@@ -279,7 +296,7 @@ def _selected(
     else:
         way = "all"
     conditions = {
-        "numbers": None if selection.numbers is None else _text(selection.numbers),
+        "numbers": None if selection.numbers is None else json_text(list(selection.numbers)),
         "completion_id": selection.completion_id,
         "reason": selection.reason,
         "after": after,
@@ -290,8 +307,4 @@ def _selected(
 
 
 def _keys(claims: Iterable[Claim]) -> str:
-    return _text([(claim.completion_id, claim.lease) for claim in claims])
-
-
-def _text(value: object) -> str:
-    return _json(value).decode()
+    return json_text([(claim.completion_id, claim.lease) for claim in claims])

@@ -10,11 +10,14 @@ from typing import Self
 import apsw
 
 from worker.changes import MetadataChange
-from worker.queue.base import Claim, DeadLetter, DeadSelection, QueueStatus, Revived, Settlement, Stored
+from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
 from worker.queue.sqlite import operations
 from worker.queue.sqlite.file import QueueFile
 from worker.queue.sqlite.operations import Bulk
 from worker.queue.sqlite.writer import Writer
+
+# Called with the connection, the number of the letter before, and that of the last.
+BulkWork = Callable[[apsw.Connection, int, int], Bulk]
 
 
 class SqliteQueue:
@@ -132,6 +135,14 @@ class SqliteQueue:
             purged += bulk.done
         return purged
 
+    async def write_note(self, name: str, text: str | None) -> None:
+        """Keep or remove a note; see `Queue.write_note`."""
+        await self._writer.write(lambda connection: operations.write_note(connection, name, text, now=self._clock()))
+
+    async def read_notes(self) -> dict[str, Note]:
+        """Give all notes; see `Queue.read_notes`."""
+        return await self._writer.read(lambda connection: operations.read_notes(connection, now=self._clock()))
+
     async def close(self) -> None:
         """Finish what is under way and let go of the file."""
         await self._writer.close()
@@ -151,7 +162,7 @@ class SqliteQueue:
     async def _dead_page(self, selection: DeadSelection, after: int) -> tuple[list[DeadLetter], int | None]:
         return await self._writer.read(lambda connection: operations.dead_letters(connection, selection, after=after))
 
-    async def _in_bulk(self, work: Callable[[apsw.Connection, int, int], Bulk]) -> AsyncIterator[Bulk]:
+    async def _in_bulk(self, work: BulkWork) -> AsyncIterator[Bulk]:
         """Go through the letters that there are now, one transaction after another.
 
         Each is short, so that workers get their turn and no call takes too long; and letters that come back
@@ -164,5 +175,5 @@ class SqliteQueue:
             yield bulk
             after = bulk.last
 
-    async def _bulk(self, work: Callable[[apsw.Connection, int, int], Bulk], after: int, until: int) -> Bulk:
+    async def _bulk(self, work: BulkWork, after: int, until: int) -> Bulk:
         return await self._writer.write(lambda connection: work(connection, after, until))

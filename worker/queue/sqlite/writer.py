@@ -75,7 +75,7 @@ class Writer:
         return await self._answer(_Call(work, self._loop.create_future(), writes=True, undo=undo))
 
     async def read(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Run the function outside of a transaction; other processes that write do not hold it up.
+        """Run the function outside of a transaction, after the writes that wait; other processes do not hold it up.
 
         Raises:
             QueueUnavailable, QueueUnusable: as for `write`.
@@ -87,7 +87,7 @@ class Writer:
         if self.closed:
             return
         try:
-            # Calls are answered in turn: after this one, all that a caller left behind has been taken back.
+            # Whatever was to be written is answered before this is: what callers left behind is in the inbox by then.
             with suppress(Exception):
                 await self.read(_nothing)
         finally:
@@ -155,13 +155,11 @@ class Writer:
             with suppress(queue.Empty):
                 while True:
                     waiting.append(self._inbox.get_nowait())
-            writes = []
-            for call in waiting:
-                if call is not None and call.writes:
-                    writes.append(call)
-                elif call is not None and not call.is_abandoned:
+            calls = [call for call in waiting if call is not None]
+            self._write(connection, [call for call in calls if call.writes])
+            for call in calls:
+                if not call.writes and not call.is_abandoned:
                     self._read(connection, call)
-            self._write(connection, writes)
 
     def _read(self, connection: apsw.Connection, call: "_Call[Any]") -> None:
         self._tell([call], self._attempt(call.perform, connection))

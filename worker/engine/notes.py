@@ -1,0 +1,57 @@
+"""What a worker leaves in the store for others: how it is doing now, and the limit that it found."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+
+import msgspec
+
+from worker.flow import FlowState
+from worker.queue import Queue, QueueUnavailable
+from worker.queue.notes import LIMIT, WORKER
+
+_EVERY_SECONDS = 2.0
+
+
+class Notes:
+    """Writes one worker's notes.
+
+    Args:
+        owner: names the worker.
+        state: what flow control is doing.
+    """
+
+    def __init__(self, queue: Queue, owner: str, state: Callable[[], FlowState]) -> None:
+        self._queue = queue
+        self._name = WORKER + owner
+        self._state = state
+
+    async def keep(self) -> None:
+        """Write them every few seconds, until cancelled; a store that is away is told again later."""
+        while True:
+            with suppress(QueueUnavailable):  # claims and records say so loudly enough
+                await self.write()
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def write(self) -> None:
+        """Write them now."""
+        state = self._state()
+        await self._queue.write_note(self._name, msgspec.json.encode(asdict(state)).decode())
+        if state.limit_found_per_second is not None:
+            await self._queue.write_note(LIMIT, repr(state.limit_found_per_second))
+
+    async def remove(self) -> None:
+        """The worker ends; the limit that it found stays."""
+        with suppress(QueueUnavailable):  # then it will look old soon enough
+            await self.write()
+            await self._queue.write_note(self._name, None)
+
+
+async def last_limit(queue: Queue) -> float | None:
+    """The limit that a worker found last, in requests a second; None when none is known."""
+    try:
+        note = (await queue.read_notes()).get(LIMIT)
+        return None if note is None else float(note.text)
+    except (QueueUnavailable, ValueError):
+        return None

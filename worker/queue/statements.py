@@ -1,0 +1,28 @@
+"""SQL that lies in files beside a backend's code: named statements, and the numbered migrations."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+
+
+@cache
+def read_statements(package: str, name: str) -> Mapping[str, str]:
+    """Give the statements of a package's ``NAME.sql``, each by the name that a line ``-- name: NAME`` above it says."""
+    _, *parts = _NAME.split(_text(package, f"{name}.sql"))
+    return MappingProxyType({title: sql.strip() for title, sql in zip(parts[::2], parts[1::2], strict=True)})
+
+
+@cache
+def read_migrations(package: str) -> tuple[tuple[int, str], ...]:
+    """Give a package's every migration as (schema version that it leads to, SQL), oldest first."""
+    names = sorted(entry.name for entry in files(package).iterdir())
+    return tuple((int(match[1]), _text(package, name)) for name in names if (match := _MIGRATION.fullmatch(name)))
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
