@@ -46,9 +46,9 @@ class Concurrency:
     """The number of requests that may run at once: `slots`.
 
     It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window that doubles every second and, by the answers, every round trip where a limit
-    is known, and grows by a thirty-second where it is searched for: what is under way when the limit is hit is wasted. The
-    window stops at what is configured, and only a window that is made use of grows.
+    law); and, in a slow start, a window. The window doubles every second, and on top of that every round trip where a
+    limit is known; where the limit is searched for, it grows by a thirty-second, since what is under way when the
+    limit is hit is wasted. It stops at what is configured, and only a window that is made use of grows.
 
     Args:
         configured: the upper bound.
@@ -67,10 +67,6 @@ class Concurrency:
         self._needed = configured
         self._sample = LatencySample()
         self.slow_start(now)
-
-    @property
-    def configured(self) -> int:
-        return self._configured
 
     def slow_start(self, now: float) -> None:
         """Begin again with one at a time."""

@@ -38,7 +38,7 @@ class Controls:
         self.changes = 0  # goes up whenever those who wait should think again
         self._jitter_seconds = jitter_seconds
         self._on_transition = on_transition
-        self._started_at = -math.inf
+        self._ended_at = -math.inf
 
     def passable(self, now: float) -> bool:
         """Whether neither the gate nor a ``Retry-After`` stops everybody."""
@@ -48,11 +48,10 @@ class Controls:
         """Count a request that starts now, if one may."""
         if not self.gate.is_open:
             return False
-        if self.in_flight == 0 and now - self._started_at > _IDLE_SECONDS and self.pacer.limit_found_per_second is None:
+        if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self.pacer.limit_found_per_second is None:
             self.concurrency.slow_start(now)
         if self.in_flight >= self.concurrency.slots or not self.pacer.take(now):
             return False
-        self._started_at = now
         self.in_flight += 1
         self.requests += 1
         return True
@@ -68,8 +67,8 @@ class Controls:
 
     def give_back(self, started_at: float) -> None:
         """Undo `start`: the request was never sent."""
-        self.in_flight -= 1
         self.requests -= 1
+        self.in_flight -= 1
         self.pacer.give_back(started_at)
 
     def start_probe(self, now: float) -> bool:
@@ -83,9 +82,10 @@ class Controls:
         return True
 
     def probe_in_seconds(self, now: float) -> float:
-        """Seconds until a halted gate lets a probe through; infinity when first a request has to end."""
-        if self.in_flight >= self.concurrency.configured:
-            return math.inf
+        """Seconds until a halted gate lets a probe through; infinity while one is under way.
+
+        There is always a slot for it: that of the request whose end halted the gate.
+        """
         return max(self.gate.next_probe_in_seconds(now), self.pacer.closed_for_seconds(now))
 
     def accepted(
@@ -104,7 +104,7 @@ class Controls:
         if limit is not None:
             self.pacer.announce(now, limit, remaining, reset_seconds)
         self.concurrency.answered(now, now - sent_at, per_second=self.pacer.aim_per_second, in_flight=self.in_flight)
-        self.in_flight -= 1
+        self._end(now)
         event = self.gate.succeeded(now, probe=probe)
         if event:
             self.concurrency.slow_start(now)
@@ -112,7 +112,7 @@ class Controls:
 
     def refused(self, now: float, *, sent_at: float, probe: bool, delay_seconds: float | None, slow_down: bool) -> None:
         """A 429 that is about the rate."""
-        self.in_flight -= 1
+        self._end(now)
         self.throttled += 1
         self._close(now, sent_at=sent_at, delay_seconds=delay_seconds, slow_down=slow_down)
         self.gate.throttled(now, self.pacer.closed_for_seconds(now), probe=probe)
@@ -122,21 +122,25 @@ class Controls:
     ) -> None:
         """No complete answer, or a 5xx; with a delay it is a refusal as well."""
         self.concurrency.failed(now - sent_at)
-        self.in_flight -= 1
+        self._end(now)
         if delay_seconds is not None:
             self._close(now, sent_at=sent_at, delay_seconds=delay_seconds, slow_down=False)
         self._changed(self.gate.failed(now, completion_id, sent_at=sent_at, probe=probe), probe=probe)
 
     def halted(self, now: float, reason: str, *, sent_at: float, probe: bool) -> None:
         """The service refuses everybody."""
-        self.in_flight -= 1
+        self._end(now)
         self._changed(self.gate.halt(now, reason, sent_at=sent_at, probe=probe), probe=probe)
 
-    def dropped(self, *, probe: bool) -> None:
+    def dropped(self, now: float, *, probe: bool) -> None:
         """The request was cancelled; nothing is learnt."""
-        self.in_flight -= 1
+        self._end(now)
         self.gate.dropped(probe=probe)
         self._changed(None, probe=probe)
+
+    def _end(self, now: float) -> None:
+        self.in_flight -= 1
+        self._ended_at = now
 
     def _close(self, now: float, *, sent_at: float, delay_seconds: float | None, slow_down: bool) -> None:
         far_off = self.pacer.refused(

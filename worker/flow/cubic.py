@@ -1,9 +1,9 @@
 """The curve that the rate follows between two refusals: back to the limit that was found, a rest, then beyond.
 
 CUBIC (RFC 9438), on a rate instead of a window: ``limit * (1 + 0.1 * ((t - K) / K) ** 3)``, K = 20 s. Two things
-are different. Where 20 s are few requests, a refusal weighs more: then the way back is longer and shallower (measured
-at 60 a minute: 0.7 % of the requests refused instead of 2.4 %). And after a refusal that came soon after the last one,
-when the limit is hardly known, it is shorter.
+are different. Where 20 s are few requests, a refusal weighs more, and the way back is longer and shallower (simulated
+at 60 a minute: goodput 0.98 instead of 0.83, 0.7 % of the requests refused instead of 2.6 %). And while the limit is
+hardly known, after a refusal that came soon after the last one, it is shorter.
 """
 
 _GROWTH = 0.1

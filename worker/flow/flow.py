@@ -164,7 +164,7 @@ class Permit:
     def dropped(self) -> None:
         """The request was cancelled: no word about the service."""
         self._spend()
-        self._controls.dropped(probe=self._probe)
+        self._controls.dropped(self._clock(), probe=self._probe)
         self._line.move()
 
     def _spend(self) -> None:

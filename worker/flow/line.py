@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from worker.flow.controls import Controls
 
+# uvloop's timers have this resolution: a shorter one would fire at once, and again, and again.
+_SHORTEST_TIMER_SECONDS = 0.001
+
 
 class Line:
     """Lets requests start in the order in which they came, as soon as the controls allow it.
@@ -67,7 +70,10 @@ class Line:
         """Let everybody start who may, and set the timer for the next; called whenever anything has happened."""
         if self._changes_seen != self._controls.changes:
             self._changes_seen = self._controls.changes
-            self._look_again()
+            for changed in self._watching:
+                _resolve(changed)
+            if not self._controls.passable(self._clock()):
+                self._send_back()
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -80,17 +86,15 @@ class Line:
             else:
                 wait_seconds = self._controls.wait_seconds(now)
                 if not math.isinf(wait_seconds):
-                    self._timer = asyncio.get_running_loop().call_later(wait_seconds, self.move)
+                    delay_seconds = max(wait_seconds, _SHORTEST_TIMER_SECONDS)
+                    self._timer = asyncio.get_running_loop().call_later(delay_seconds, self.move)
                 return
 
-    def _look_again(self) -> None:
-        for changed in self._watching:
-            _resolve(changed)
-        if not self._controls.passable(self._clock()):
-            while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
+    def _send_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
 
     def _leave(self, turn: asyncio.Future[float | None]) -> None:
         try:

@@ -13,14 +13,10 @@ from worker.flow.goodput import LONG_DELAY_SECONDS, Goodput
 
 _LOWEST_PER_SECOND = 0.01
 _TICK_SECONDS = 0.05  # how often the rate is computed anew
+_IDLE_SECONDS = 2.0
 
-_SHORT_SECONDS = 4.0  # open for less than this, a cycle measures little: so far may the rate fall after it
-_SHORT_DECREASE = 0.7
-_SHORT_UNSETTLED_DECREASE = 0.3
-_FEW_REQUESTS = 5
-_FEW_DECREASE = 0.8
-_FAR_OFF = 0.7
-
+# Over how long the goodput is measured: the shorter, the more of what the service had saved up is taken for its limit;
+# the longer, the more of what it could not save up is left out.
 _SPAN_SECONDS = 20.0
 _UNSETTLED_SPAN_SECONDS = 10.0
 _LONGEST_SPAN_SECONDS = 120.0
@@ -29,13 +25,20 @@ _LOW_PER_SECOND = _SPAN_REQUESTS / _SPAN_SECONDS
 _RISING = 1.2  # times the limit that was known: the rate was no steady one
 _WHOLE_CYCLE_DECREASE = 0.9
 
-_IDLE_SECONDS = 2.0
+# Where little can be measured, the limit falls by so much at most.
+_SHORT_SECONDS = 4.0
+_SHORT_DECREASE = 0.7
+_SHORT_UNSETTLED_DECREASE = 0.3
+_FEW_REQUESTS = 5
+_FEW_DECREASE = 0.8
+_FAR_OFF = 0.7
 
-_CREDIT = 0.7
+_CREDIT = 0.7  # of what could have been sent while closed
+_CREDIT_SECONDS = 1.0
 _CREDIT_LOWEST = 0.02
 _CREDIT_REGAINED = 0.01
 _OVERDRAWN_SECONDS = 1.0
-_CREDIT_SECONDS = 1.0
+
 _DEFAULT_DELAY_SECONDS = 1.0
 _LONGEST_DEFAULT_SECONDS = 60.0
 _WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
@@ -187,13 +190,12 @@ class Pacer:
         return far_off
 
     def _delay_seconds(self, asked_seconds: float | None) -> float:
-        """The service's word; a backoff where there is none, or where it has proved to be too short."""
-        said = asked_seconds is not None and 0.0 <= asked_seconds < math.inf
-        doublings = self._refused_in_a_row - (_WRONG_DELAYS if said else 1)
-        backoff_seconds = 0.0
-        if doublings >= 0 or not said:
-            backoff_seconds = min(_LONGEST_DEFAULT_SECONDS, _DEFAULT_DELAY_SECONDS * 2.0 ** min(max(doublings, 0), 10))
-        return max(asked_seconds, backoff_seconds) if said and asked_seconds is not None else backoff_seconds
+        """The service's word; a backoff where there is none, and where it has proved to be too short."""
+        if asked_seconds is None or not 0.0 <= asked_seconds < math.inf:
+            return _backoff_seconds(self._refused_in_a_row - 1)
+        if self._refused_in_a_row < _WRONG_DELAYS:
+            return asked_seconds
+        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> bool:
         cubic, open_seconds = self._cubic, sent_at - self._opened_at
@@ -286,6 +288,8 @@ class Pacer:
         self._tick_at = now + _TICK_SECONDS
         held_to = min(self._announced.ceiling_per_second(now), self._cap_per_second)
         if self._cubic is None:
+            if math.isinf(self._rate):
+                self._bucket.reset(now, 1.0)
             self._rate = self._announced.ceiling_per_second(now)
             return
         aim = self._cubic.per_second()
@@ -298,3 +302,7 @@ class Pacer:
         self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))
         self._growing = aim < min(highest, held_to)
         self._rate = min(self._unheld, held_to)
+
+
+def _backoff_seconds(doublings: int) -> float:
+    return min(_LONGEST_DEFAULT_SECONDS, _DEFAULT_DELAY_SECONDS * 2.0 ** min(max(doublings, 0), 10))

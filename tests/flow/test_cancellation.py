@@ -1,0 +1,192 @@
+"""Waiting can be cancelled at any point, and everything stays consistent."""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.flow.virtual import in_virtual_time
+from worker.flow import Closed, Flow, GateState, Halted, Permit
+
+
+def _flow(*, max_concurrency: int = 1, requests_per_minute: float | None = None) -> Flow:
+    return Flow(
+        max_concurrency=max_concurrency,
+        requests_per_minute=requests_per_minute,
+        start_rate_per_second=1000.0,
+        clock=asyncio.get_running_loop().time,
+        random=random.Random(1),
+    )
+
+
+async def _settle() -> None:
+    """Let every task run that can, without time passing."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def _admit(flow: Flow) -> asyncio.Task[Permit]:
+    return asyncio.create_task(flow.admit("c"))
+
+
+async def _cancel(task: asyncio.Task[Permit]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@in_virtual_time
+async def test_whoever_leaves_the_line_holds_nobody_up(place: int) -> None:
+    flow = _flow()
+    permit = await flow.admit("c")
+    waiting = [_admit(flow) for _ in range(3)]
+    await _settle()
+    await _cancel(waiting.pop(place))
+    assert repr(flow) == "<Flow [open, 1 in flight, 2 waiting]>"
+    permit.accepted()
+    for task in waiting:
+        (await task).accepted()
+    assert repr(flow) == "<Flow [open, 0 in flight, 0 waiting]>"
+
+
+@in_virtual_time
+async def test_the_next_one_takes_the_place_of_a_head_that_waited_for_the_pacer() -> None:
+    loop = asyncio.get_running_loop()
+    flow = _flow(max_concurrency=8, requests_per_minute=60.0)
+    (await flow.admit("c")).accepted()
+    head, following = _admit(flow), _admit(flow)
+    await asyncio.sleep(0.5)
+    await _cancel(head)
+    (await following).accepted()
+    assert loop.time() == pytest.approx(1.0, abs=0.001)
+
+
+@in_virtual_time
+async def test_a_turn_that_came_together_with_the_cancellation_goes_to_the_next() -> None:
+    loop = asyncio.get_running_loop()
+    flow = _flow()
+    permit = await flow.admit("c")
+    lucky, following = _admit(flow), _admit(flow)
+    await _settle()
+    permit.accepted()  # the turn is given, but the task has not run yet
+    await _cancel(lucky)
+    (await following).accepted()
+    assert loop.time() < 0.01
+    state = flow.snapshot()
+    assert (state.in_flight, state.requests) == (0, 2)
+
+
+@in_virtual_time
+async def test_a_token_of_a_start_that_did_not_happen_is_not_lost() -> None:
+    loop = asyncio.get_running_loop()
+    flow = _flow(requests_per_minute=60.0)
+    permit = await flow.admit("c")
+    lucky, following = _admit(flow), _admit(flow)
+    await asyncio.sleep(1.5)
+    permit.accepted()
+    await _cancel(lucky)
+    (await following).accepted()
+    assert loop.time() == 1.5
+
+
+@in_virtual_time
+async def test_cancelled_while_being_sent_back() -> None:
+    flow = _flow()
+    permit = await flow.admit("c")
+    waiting = _admit(flow)
+    await _settle()
+    permit.halted("quota")
+    await _cancel(waiting)
+    assert repr(flow) == "<Flow [halted, 0 in flight, 0 waiting]>"
+
+
+@in_virtual_time
+async def test_a_cancelled_probe_leaves_another_one_due() -> None:
+    loop = asyncio.get_running_loop()
+    flow = _flow()
+    (await flow.admit("c")).halted("quota")
+    assert await flow.ready() == 1
+    (await flow.admit("c")).dropped()
+    assert flow.snapshot().gate is GateState.HALTED
+    assert await flow.ready() == 1
+    assert loop.time() == 5.0
+    (await flow.admit("c")).accepted()
+    assert flow.snapshot().gate is GateState.OPEN
+
+
+@in_virtual_time
+async def test_waiting_for_readiness_can_be_cancelled() -> None:
+    flow = _flow()
+    (await flow.admit("c")).halted("quota")
+    claiming = asyncio.create_task(flow.ready())
+    await _settle()
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    assert await flow.ready() == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+@in_virtual_time
+async def test_a_storm_of_cancellations_leaves_nothing_behind(seed: int) -> None:
+    dice = random.Random(seed)
+    flow = _flow(max_concurrency=5, requests_per_minute=dice.choice([None, 1200.0]))
+    ended = 0
+
+    async def apply() -> None:
+        nonlocal ended
+        while True:
+            try:
+                permit = await flow.admit(f"c{dice.random()}")
+            except (Halted, Closed):
+                await flow.ready()
+                continue
+            try:
+                await asyncio.sleep(dice.choice([0.0, 0.01, 0.3]))
+            except asyncio.CancelledError:
+                permit.dropped()
+                raise
+            finally:
+                ended += 1
+            _end(permit, dice)
+
+    tasks = [asyncio.create_task(apply()) for _ in range(20)]
+    for _ in range(600):
+        await asyncio.sleep(dice.choice([0.0, 0.0, 0.01, 0.2]))
+        number = dice.randrange(len(tasks))
+        tasks[number].cancel()
+        tasks[number] = asyncio.create_task(apply())
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    state = flow.snapshot()
+    assert state.in_flight == 0
+    assert state.requests == ended > 50
+    assert repr(flow).endswith("0 in flight, 0 waiting]>")
+    await _works_again(flow)
+
+
+def _end(permit: Permit, dice: random.Random) -> None:
+    match dice.choices(["accepted", "throttled", "failed", "halted"], [90, 5, 4, 1])[0]:
+        case "accepted":
+            permit.accepted()
+        case "throttled":
+            permit.throttled(delay_seconds=dice.choice([None, 0.1, 8.0]), slow_down=False)
+        case "failed":
+            permit.failed()
+        case "halted":
+            permit.halted("quota")
+
+
+async def _works_again(flow: Flow) -> None:
+    while True:
+        await flow.ready()
+        try:
+            permit = await flow.admit("last")
+        except (Halted, Closed):
+            continue
+        permit.accepted()
+        if flow.snapshot().gate is GateState.OPEN:
+            return
