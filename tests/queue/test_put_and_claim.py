@@ -131,6 +131,16 @@ async def test_the_largest_metadata_comes_back_as_it_was(queue: Queue) -> None:
     assert [msgspec.json.decode(each.metadata) for each in claimed.changes] == [largest] * 20
 
 
+async def test_strings_of_any_kind_are_stored_as_strings(queue: Queue) -> None:
+    class Label(str):
+        __slots__ = ()
+
+    await queue.put([MetadataChange(Label("c-1"), {Label("k"): Label("v")}, change_id=Label("line-1"))])
+
+    [stored] = (await claim_one(queue)).changes
+    assert (stored.completion_id, stored.metadata, stored.change_id) == ("c-1", '{"k":"v"}', "line-1")
+
+
 async def test_the_longest_ids_come_back_as_they_were(queue: Queue) -> None:
     completion_id, change_id = "c" + "._-" * 85, "\N{GRINNING FACE}'\"" * 85
     await queue.put([change(completion_id, change_id=change_id)])

@@ -315,6 +315,17 @@ async def test_work_that_came_just_before_the_wait_is_not_missed(queue: Queue) -
     await queue.wait_for_work(3_600)
 
 
+async def test_work_that_was_heard_of_wakes_nobody_again(queue: Queue) -> None:
+    await queue.put([change("c-1")])
+    await queue.wait_for_work(3_600)
+    waiting = asyncio.create_task(queue.wait_for_work(3_600))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_a_wait_ends_with_its_time_out(queue: Queue) -> None:
     for seconds in (0, 0.001):
         await queue.wait_for_work(seconds)

@@ -338,7 +338,7 @@ def test_the_printed_migration_makes_a_queue(tmp_path: Path) -> None:
     asyncio.run(use())
 
 
-@pytest.mark.parametrize("url", ["memory:", "redis://host", "http://["])
+@pytest.mark.parametrize("url", ["memory:", "mysql://host", "http://["])
 def test_a_store_without_a_schema_has_no_migration(url: str) -> None:
     with pytest.raises(QueueUnusable):
         migration_sql(url)

@@ -1,6 +1,7 @@
 """Several processes on one file, and processes that are killed."""
 
 import asyncio
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -75,6 +76,7 @@ async def test_what_was_confirmed_survives_a_kill_and_no_batch_is_there_by_halve
             assert len(stored) == len(sizes) == 1  # each batch is there for every completion, or for none
             assert confirmed <= sizes.pop() <= confirmed + 1
             await queue.settle([finished(claimed) for claimed in claims])
+        assert [entry.name for entry in os.scandir(tmp_path)] == ["queue.db"]  # the log that was left is worked in
     connection = apsw.Connection(str(path))
     assert connection.pragma("integrity_check") == "ok"
     connection.close()

@@ -21,7 +21,7 @@ from worker.cli.flags import add_settings, load_settings
 from worker.cli.output import say, say_json, tell
 from worker.queue import Queue, open_queue
 
-_BATCH = 2_000
+_BATCH = 5_000
 _BATCH_REFUSED_BYTES = 8_000_000
 _SHOWN_REFUSALS = 20
 

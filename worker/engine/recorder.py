@@ -40,27 +40,24 @@ class Recorder:
         self._logger = logger
         self._batch_size = batch_size
         self._log_values = log_values
-        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=4 * batch_size)
+        self._outcomes: list[Outcome] = []  # as many as claims are in hand, at most: the reader bounds those
+        self._arrived = asyncio.Event()
 
-    async def put(self, outcome: Outcome) -> None:
-        """Hand over an outcome; waits while too many are unrecorded."""
-        await self._outcomes.put(outcome)
+    def put(self, outcome: Outcome) -> None:
+        """Hand over an outcome, to be recorded soon."""
+        self._outcomes.append(outcome)
+        self._arrived.set()
 
     async def run(self) -> None:
-        """Record for ever; cancel it once `flushed` has returned."""
+        """Record for ever. Whatever is not recorded when this is cancelled stays leased, and is done again."""
         while True:
-            batch = [await self._outcomes.get()]
-            if self._outcomes.qsize() + 1 < self._batch_size:
+            await self._arrived.wait()
+            if len(self._outcomes) < self._batch_size:
                 await asyncio.sleep(_FLUSH_SECONDS)
-            while len(batch) < self._batch_size and not self._outcomes.empty():
-                batch.append(self._outcomes.get_nowait())
+            batch, self._outcomes = self._outcomes[: self._batch_size], self._outcomes[self._batch_size :]
+            if not self._outcomes:
+                self._arrived.clear()
             await self._record(batch)
-            for _ in batch:
-                self._outcomes.task_done()
-
-    async def flushed(self) -> None:
-        """Wait until everything that was put is recorded."""
-        await self._outcomes.join()
 
     async def _record(self, batch: list[Outcome]) -> None:
         settlements = {(outcome.claim.completion_id, outcome.claim.lease): outcome for outcome in batch}

@@ -240,7 +240,7 @@ class Worker:
         if work.interruption is Interruption.LEASE_LOST:
             self._leases.drop([work.claim])
         else:
-            await self._recorder.put(outcome)
+            self._recorder.put(outcome)
 
     async def _wind_down(self, pool: ApplierPool, calls: Calls) -> None:
         """Give back what has not started, wait for the rest as long as the grace lasts, then cut it off."""
@@ -250,7 +250,7 @@ class Worker:
             if not work.in_flight:
                 work.interrupt(Interruption.RELEASED)
         for work in pool.take_back():
-            await self._recorder.put(Ledger(work).outcome(now))
+            self._recorder.put(Ledger(work).outcome(now))
         try:
             async with asyncio.timeout(self._options.shutdown_grace_seconds):
                 await self._leases.fewer_than(1)
