@@ -1,0 +1,217 @@
+"""The flow benchmark: its arithmetic, its chart, and a short run with real processes."""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.chart import Chart, Panel, render, ticks
+from benchmarks.flow import LABELS, chart, table
+from benchmarks.flow_peers import CookbookLoop, Job, Tally, completion_ids
+from benchmarks.flow_trial import Sample, Setup, Trial, TrialFailed, run_trial
+from tests.e2e.processes import stopped
+from worker.simulator import Options, RateLimit, Simulator
+
+ROOT = Path(__file__).parents[2]
+BENCH = (sys.executable, "-m", "benchmarks.flow", "--per-minute", "6000", "--update-latency", "20ms")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _parsed(svg: str) -> ET.Element:
+    return ET.fromstring(svg)  # noqa: S314 -- our own drawing
+
+
+def _lines(svg: str) -> dict[str, list[str]]:
+    """Name of each line in the drawing, with its path in each panel."""
+    found: dict[str, list[str]] = {}
+    for path in _parsed(svg).iter(f"{SVG}path"):
+        if path.get("class") == "line":
+            found.setdefault(path.findtext(f"{SVG}title", ""), []).append(path.get("d", ""))
+    return found
+
+
+def _texts(svg: str) -> list[str]:
+    return [text.text or "" for text in _parsed(svg).iter(f"{SVG}text")]
+
+
+def _chart(lines: dict[str, list[tuple[float, float | None]]]) -> Chart:
+    return Chart("Rates & limits", "Two <lines>", "seconds", right=10.0, panels=[Panel("share, %", lines, top=100.0)])
+
+
+def test_a_chart_shows_every_series_in_its_legend_and_as_a_line() -> None:
+    svg = render(_chart({"one": [(0, 0), (5, 100), (10, 50)], "a <b> & c": [(0, 100), (10, 100)]}))
+    assert set(_lines(svg)) == {"one", "a <b> & c"}
+    assert {"one", "a <b> & c", "share, %", "seconds", "Rates & limits"} <= set(_texts(svg))
+
+
+def test_a_chart_says_what_it_is_to_those_who_cannot_see_it() -> None:
+    root = _parsed(render(_chart({"one": []})))
+    labels = [
+        element.text
+        for name in root.get("aria-labelledby", "").split()
+        for element in root.iterfind(f"*[@id='{name}']")
+    ]
+    assert root.get("role") == "img"
+    assert labels == ["Rates & limits", "Two <lines>"]
+
+
+def test_points_lie_between_the_ends_of_the_axes() -> None:
+    (path,) = _lines(render(_chart({"one": [(0, 0), (10, 100)]})))["one"]
+    (left, bottom), (right, top) = re.findall(r"([\d.]+) ([\d.]+)", path)
+    ticks_x = re.findall(r'<path d="M([\d.]+) [\d.]+v5"', render(_chart({})))
+    assert (left, right) == (ticks_x[0], ticks_x[-1])
+    assert float(top) < float(bottom)
+
+
+def test_a_line_has_a_gap_where_there_is_no_value() -> None:
+    (path,) = _lines(render(_chart({"one": [(0, 1), (1, 2), (2, None), (3, 4), (4, 5)]})))["one"]
+    assert re.findall("[A-Z]", path) == ["M", "L", "M", "L"]
+
+
+def test_an_axis_reaches_beyond_its_least_end_for_greater_values() -> None:
+    svg = render(_chart({"one": [(0, 240), (10, 20)]}))
+    (path,) = _lines(svg)["one"]
+    (full_height,) = _lines(render(_chart({"one": [(0, 100), (10, 0)]})))["one"]
+    panel_top = min(float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", full_height))
+    assert "200" in _texts(svg)
+    assert min(float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", path)) == panel_top
+
+
+def test_lines_can_be_told_apart_without_their_colours() -> None:
+    svg = render(_chart({str(number): [(0, number)] for number in range(6)}))
+    dashes = [p.get("stroke-dasharray") for p in _parsed(svg).iter(f"{SVG}path") if p.get("class") == "line"]
+    assert len(set(dashes)) == 6
+
+
+def test_more_lines_than_can_be_told_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 lines"):
+        render(_chart({str(number): [] for number in range(7)}))
+
+
+@pytest.mark.parametrize(("right", "top"), [(0.0, 1.0), (1.0, 0.0), (float("nan"), 1.0)])
+def test_an_axis_without_length_is_refused(right: float, top: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        render(Chart("", "", "", right, [Panel("", {}, top)]))
+
+
+@pytest.mark.parametrize("end", [0.3, 1, 3, 10, 99, 100, 119, 180, 1e6])
+def test_ticks_are_few_and_even_and_reach_close_to_the_end(end: float) -> None:
+    figures = ticks(end)
+    steps = {round(after - before, 9) for before, after in itertools.pairwise(figures)}
+    assert figures[0] == 0
+    assert 4 <= len(figures) <= 8
+    assert len(steps) == 1
+    assert end - max(steps) < figures[-1] <= end * (1 + 1e-9)
+
+
+SETUP = Setup(per_minute=60, seconds=120, update_latency="1s", rows=1_000)
+TRIAL = Trial(
+    "metasync",
+    [Sample(0, 0, 0), Sample(60, 30, 30), Sample(120, 90, 40)],
+    started_while_closed=2,
+    given_up=1,
+    lost=0,
+)
+
+
+def test_goodput_is_a_share_of_the_limit_and_waste_one_of_the_requests() -> None:
+    assert (TRIAL.goodput(SETUP), TRIAL.goodput(SETUP, 60)) == (0.75, 1.0)
+    assert TRIAL.wasted() == pytest.approx(40 / 130)
+    assert TRIAL.wasted(60) == pytest.approx(10 / 70)
+
+
+def test_there_are_no_shares_of_a_time_that_did_not_come() -> None:
+    assert TRIAL.goodput(SETUP, 121) is None
+    assert TRIAL.wasted(121) is None
+
+
+def test_the_table_has_every_figure_of_a_contender() -> None:
+    assert table([TRIAL], SETUP).splitlines()[-1] == "| metasync run | 0.750 | 1.000 | 0.308 | 0.143 | 2 | 1 | 0 |"
+
+
+def test_the_chart_leaves_out_waste_where_nothing_was_sent() -> None:
+    silent = Trial("openai", [Sample(0, 0, 0), Sample(1, 1, 1), Sample(2, 1, 1)], 0, 0, None)
+    goodput, waste = chart([silent], SETUP).panels
+    assert goodput.lines[LABELS["openai"]] == [(1, 100.0), (2, 0.0)]
+    assert waste.lines[LABELS["openai"]] == [(1, 50.0), (2, None)]
+
+
+async def test_the_cookbook_loop_tries_a_row_five_times_and_gives_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CookbookLoop, "_PAUSE_SECONDS", 0.0)
+    options = Options(completions=2, limit=RateLimit(1e-3, burst=1))
+    async with Simulator(options) as simulator:
+        job = Job(simulator.base_url, completion_ids(2), 1e5, Tally())
+        async with asyncio.timeout(30):
+            await CookbookLoop(job, 1e5).run()
+        assert (job.tally.updated, job.tally.given_up) == (1, 1)
+        assert simulator.counters.throttled == 5
+
+
+async def test_a_contender_that_runs_out_of_rows_is_a_failed_trial() -> None:
+    with pytest.raises(TrialFailed, match="cookbook-half ended before its time, with 0: no rows left"):
+        await run_trial("cookbook-half", Setup(per_minute=60_000, seconds=60, update_latency="0", rows=3))
+
+
+async def test_a_simulator_that_does_not_start_is_a_failed_trial() -> None:
+    with pytest.raises(TrialFailed, match=r"the simulator did not start: .*'soon' is no duration"):
+        await run_trial("openai", Setup(per_minute=60, seconds=1, update_latency="soon", rows=3))
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"),
+    [(["metasync", "openai"], ["--side-by-side"]), (["cookbook-half"], [])],
+    ids=["side by side", "one after the other"],
+)
+def test_a_short_run_reports_and_draws_every_contender(tmp_path: Path, names: list[str], flags: list[str]) -> None:
+    results, drawing = tmp_path / "new" / "flow.json", tmp_path / "flow.svg"
+    command = [*BENCH, "--minutes", "0.03", "--results", str(results), "--chart", str(drawing), *flags]
+    command += ["--contenders", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    contenders = json.loads(results.read_text())["contenders"]
+    assert list(contenders) == names
+    for name, figures in contenders.items():
+        assert figures["goodput"] > 0
+        assert figures["samples"][-1]["accepted"] > 0
+        assert figures["samples"][-1]["at_seconds"] >= 1.8
+        assert figures["lost"] == (0 if name == "metasync" else None)
+        assert f"| {LABELS[name]} |" in done.stdout
+    assert {name: len(paths) for name, paths in _lines(drawing.read_text()).items()} == {
+        LABELS[name]: 2 for name in names
+    }
+
+
+def test_a_bench_that_is_terminated_leaves_no_process(tmp_path: Path) -> None:
+    command = [
+        *BENCH,
+        "--minutes",
+        "0.5",
+        "--contenders",
+        "metasync",
+        "--chart",
+        str(tmp_path / "x.svg"),
+        "--results",
+        str(tmp_path / "x"),
+    ]
+    with stopped(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"metasync: at work for 30 s\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("flags", [["--minutes", "0"], ["--per-minute", "-1"], ["--contenders", "nobody"]])
+def test_flags_that_make_no_sense_are_refused(flags: list[str]) -> None:
+    done = subprocess.run([*BENCH, *flags], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert flags[0] in done.stderr
