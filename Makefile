@@ -30,9 +30,9 @@ bench-flow: $(STAMP)
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 lock: $(STAMP)
-	$(LOCK) $(UPGRADE) pyproject.toml --output-file requirements/run.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --output-file requirements/run.txt
 	$(LOCK) $(UPGRADE) --group build --output-file requirements/build.txt
-	$(LOCK) $(UPGRADE) pyproject.toml --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
 
 # Every archive is checked against its hash; then the project itself, editable, from this folder alone.
 $(STAMP): pyproject.toml requirements/dev.txt

@@ -17,6 +17,10 @@ class WrappedQueue:
         self.unavailable: set[str] = set()
         self.refused = 0
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.queue.warnings
+
     def _check(self, operation: str) -> None:
         if operation in self.unavailable:
             self.refused += 1

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.queue.postgres_server import StoppedClock, new_database
+from tests.queue.redis_server import RedisClock, a_place
 from worker.queue import Queue
 from worker.queue.memory import MemoryQueue
+from worker.queue.postgres import PostgresQueue
+from worker.queue.redis import RedisQueue
 from worker.queue.sqlite import SqliteQueue
 
 START = 1_700_000_000.0
@@ -54,5 +58,29 @@ async def _sqlite(folder: Path) -> AsyncIterator[Backend]:
         yield Backend(queue, clock.advance)
 
 
+@asynccontextmanager
+async def _redis(_: Path) -> AsyncIterator[Backend]:
+    async with a_place() as place:
+        clock = RedisClock(place, START)
+        await clock.advance(0)
+        async with await RedisQueue.open(place.url, functions=clock.FUNCTIONS) as queue:
+            yield Backend(queue, clock.advance)
+
+
+@asynccontextmanager
+async def _postgres(_: Path) -> AsyncIterator[Backend]:
+    async with (
+        new_database() as url,
+        StoppedClock.stop(url, at=START) as (clock, url_with_clock),
+        await PostgresQueue.open(url_with_clock) as queue,
+    ):
+        yield Backend(queue, clock.advance)
+
+
 # Each is given an empty folder.
-BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Backend]]] = {"memory": _memory, "sqlite": _sqlite}
+BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Backend]]] = {
+    "memory": _memory,
+    "postgres": _postgres,
+    "redis": _redis,
+    "sqlite": _sqlite,
+}

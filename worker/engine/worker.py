@@ -144,6 +144,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         self._logger.info("worker.started", drain=self._options.drain, max_concurrency=self._options.max_concurrency)
+        for warning in self._queue.warnings:
+            self._logger.warning("store.warning", warning=warning)
         self._flow = flow = await self._build_flow()
         try:
             async with asyncio.TaskGroup() as group:

@@ -227,7 +227,12 @@ class Queue(Protocol):
 
     Every method may raise `QueueUnavailable`; then nothing was changed, or, where the store's answer was lost,
     what was changed is safe to do again.
+
+    `warnings` says what the person who runs it should know about the store, a sentence each.
     """
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
 
     async def put(self, changes: Sequence[MetadataChange]) -> Stored:
         """Store the changes in this order, all or none; once it returns they are durable.

@@ -44,6 +44,8 @@ class MemoryQueue:
         clock: Unix time, seconds.
     """
 
+    warnings: tuple[str, ...] = ("this queue is in memory: what it holds ends with its process",)
+
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._targets: dict[str, _Target] = {}

@@ -28,6 +28,8 @@ class SqliteQueue:
         clock: Unix time, seconds; called in the writer's thread.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, file: QueueFile, writer: Writer, clock: Callable[[], float]) -> None:
         self._file = file
         self._writer = writer

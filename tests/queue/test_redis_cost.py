@@ -1,0 +1,140 @@
+"""What calls cost the server, counted in the commands that its functions run: time says little on a busy machine."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.queue.helpers import bury, change, changes, claim, finished, letters
+from tests.queue.redis_server import running
+from worker.changes import MetadataChange
+from worker.queue.base import DeadSelection
+from worker.queue.redis import RedisQueue
+from worker.queue.redis.shard import PAGE
+
+BATCH = 256
+SMALL, LARGE = 1_000, 50_000
+
+
+class Meter:
+    """Counts the commands that a server runs."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def commands(self, call: Awaitable[object]) -> int:
+        before = await self._total()
+        await call
+        return await self._total() - before
+
+    async def calls(self, call: Awaitable[object]) -> int:
+        """Count the calls of functions alone."""
+        before = (await self._counts())["cmdstat_fcall"]
+        await call
+        return (await self._counts())["cmdstat_fcall"] - before
+
+    async def _total(self) -> int:
+        return (await self._counts()).total()
+
+    async def _counts(self) -> Counter[str]:
+        counts = Counter({name: stats["calls"] for name, stats in (await self._client.info("commandstats")).items()})
+        del counts["cmdstat_info"]
+        return counts
+
+
+@pytest.fixture
+async def metered(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[RedisQueue, Meter]]:
+    with running(tmp_path_factory.mktemp("server")) as server:
+        async with await RedisQueue.open(server.url()) as queue, server.client() as client:
+            await queue.status()
+            yield queue, Meter(client)
+
+
+async def _fill(queue: RedisQueue, first: int, last: int) -> None:
+    for start in range(first, last, 5_000):
+        await queue.put([change(f"c-{i}") for i in range(start, min(start + 5_000, last))])
+
+
+async def test_a_batch_costs_the_same_whatever_is_waiting(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    costs = []
+    filled = 0
+    for size in (SMALL, LARGE):
+        await _fill(queue, filled, size)
+        filled = size
+        claims = await claim(queue, BATCH)
+        costs.append(
+            [
+                await meter.commands(claim(queue, BATCH)),
+                await meter.commands(queue.extend(claims, lease_seconds=60)),
+                await meter.commands(queue.settle([finished(claimed) for claimed in claims])),
+                await meter.commands(queue.put([change(f"new-{size}-{i}") for i in range(BATCH)])),
+                await meter.commands(queue.next_due_seconds()),
+            ]
+        )
+
+    assert costs[0] == pytest.approx(costs[1], abs=3)  # now and then, minutes that are long past are cleared away
+    claiming, extending, settling, putting, asking = costs[1]
+    assert max(claiming, putting) < 1.1 * BATCH  # about one command for each completion
+    assert settling < 2.1 * BATCH
+    assert max(extending, asking) < 10
+
+
+async def test_a_status_looks_at_what_is_leased_or_waits_alone(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    await _fill(queue, 0, SMALL)
+    before = await meter.commands(queue.status())
+    await _fill(queue, SMALL, LARGE)
+
+    assert await meter.commands(queue.status()) == before
+
+
+async def test_a_status_of_many_that_are_leased_takes_several_calls(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, _ = metered
+    await _fill(queue, 0, 2_500)
+    claims = await claim(queue, 2_400)
+
+    status = await queue.status()
+    assert (status.in_flight, status.pending) == (len(claims), 2_500)
+
+
+async def test_letters_are_found_without_a_look_at_the_others(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    costs = []
+    for size in (10, 4 * PAGE):
+        await bury(queue, *changes("c-other", range(size)), reason="invalid")
+        await bury(queue, change("c-1"))
+        costs.append(
+            [
+                await meter.commands(queue.purge_dead(DeadSelection(completion_id="c-9"))),
+                await meter.commands(letters(queue, DeadSelection(completion_id="c-1", reason="rejected"))),
+                await meter.commands(letters(queue, DeadSelection(reason="rejected"))),
+                await meter.commands(queue.purge_dead(DeadSelection(completion_id="c-1"))),
+            ]
+        )
+
+    assert costs[0] == costs[1]
+
+
+async def test_many_letters_are_purged_in_several_calls(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    await bury(queue, *changes("c-1", range(3 * PAGE)))
+
+    calls = await meter.calls(queue.purge_dead(DeadSelection()))
+
+    assert calls == 1 + 3 + 1  # how far to go, three pages, and nothing after them
+
+
+async def test_a_claim_of_large_changes_is_bounded_by_their_size(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, _ = metered
+    largest = {f"{i:064}": "\N{GRINNING FACE}" * 512 for i in range(16)}
+    for i in range(5):
+        await queue.put([MetadataChange(f"c-{i}", largest)] * 100)
+
+    sizes = []
+    while claims := await claim(queue):
+        sizes.append(sum(len(claimed.changes) for claimed in claims))
+
+    assert sum(sizes) == 500
+    assert max(sizes) == 200  # of 33 KB each: a third hundred would be more than eight megabytes

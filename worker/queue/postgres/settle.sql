@@ -1,0 +1,61 @@
+-- name: hold
+-- $1 completion ids, $2 leases; gives the positions of those whose lease holds, and keeps them from being claimed
+SELECT claim.position
+FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
+JOIN metasync.target ON target.completion_id = claim.completion_id AND target.lease = claim.lease
+ORDER BY target.completion_id
+FOR NO KEY UPDATE OF target;
+
+-- name: bury
+-- arrays with one element a death: $1 numbers of changes, $2 reasons, $3 attempts, $4 statuses, $5 errors, $6 request ids
+INSERT INTO metasync.dead_letter (
+    completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at
+)
+SELECT
+    change.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
+    death.reason, death.attempts, death.status, death.error, death.request_id, statement_timestamp()
+FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[])
+    WITH ORDINALITY AS death (number, reason, attempts, status, error, request_id, position)
+JOIN metasync.change ON change.id = death.number
+ORDER BY death.position;
+
+-- name: remove
+-- $1 numbers of changes
+DELETE FROM metasync.change WHERE id = ANY ($1::bigint[]);
+
+-- name: shut
+-- $1 completion ids; from here on no producer can append, but for those whose transaction is open: theirs are not given
+SELECT completion_id
+FROM metasync.target
+WHERE completion_id = ANY ($1::text[])
+ORDER BY completion_id
+FOR UPDATE SKIP LOCKED;
+
+-- name: finish
+-- $1 completion ids that are shut. A statement of its own: it sees what was committed before they were.
+DELETE FROM metasync.target
+WHERE completion_id = ANY ($1::text[])
+    AND NOT EXISTS (SELECT FROM metasync.change WHERE change.completion_id = target.completion_id)
+RETURNING completion_id;
+
+-- name: keep
+-- arrays with one element a target: $1 completion ids, $2 seconds until it is due, $3 attempts, $4 last errors
+UPDATE metasync.target
+SET
+    visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
+    lease = NULL,
+    owner = NULL,
+    attempts = kept.attempts,
+    last_error = kept.last_error
+FROM unnest($1::text[], $2::float8[], $3::integer[], $4::text[])
+    AS kept (completion_id, delay_seconds, attempts, last_error)
+WHERE target.completion_id = kept.completion_id;
+
+-- name: count
+-- $1 applied, $2 unchanged, $3 dead
+INSERT INTO metasync.history AS history (minute, part, applied, unchanged, dead)
+VALUES (floor(extract(epoch FROM statement_timestamp()) / 60), pg_backend_pid() % 16, $1::bigint, $2::bigint, $3::bigint)
+ON CONFLICT (minute, part) DO UPDATE SET
+    applied = history.applied + excluded.applied,
+    unchanged = history.unchanged + excluded.unchanged,
+    dead = history.dead + excluded.dead;

@@ -1,0 +1,6 @@
+"""The Redis and Valkey backend: many machines, one server or a cluster."""
+
+from worker.queue.redis.library import migration_sql
+from worker.queue.redis.queue import RedisQueue
+
+__all__ = ["RedisQueue", "migration_sql"]

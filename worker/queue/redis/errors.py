@@ -1,0 +1,95 @@
+"""What a server's refusals and a lost connection mean: something to wait for, or something to put right."""
+
+import ssl
+
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+
+from worker.queue.base import QueueError, QueueUnavailable, QueueUnusable
+
+# The first words of error replies, as the servers' sources and documentation have them.
+_UNAVAILABLE = {
+    "LOADING": "it is still loading its data",
+    "BUSY": "a script has kept it busy for too long",
+    "READONLY": "it is a replica, which cannot be written to; perhaps a failover is under way",
+    "MASTERDOWN": "it is a replica that has lost its primary",
+    "NOREPLICAS": "fewer replicas are in touch with it than min-replicas-to-write demands",
+    "OOM": "its memory is used up (maxmemory)",
+    "MISCONF": "it cannot write to its disk",
+    "CLUSTERDOWN": "the cluster does not serve all of its slots",
+    "TRYAGAIN": "the cluster is moving the shard to another node",
+    "MOVED": "the cluster has moved the shard to another node",
+    "ASK": "the cluster is moving the shard to another node",
+}
+_WRONG_PASSWORD = "the user's name or the password is wrong, or one is needed"  # noqa: S105 -- a sentence
+_UNUSABLE = {
+    "WRONGPASS": _WRONG_PASSWORD,
+    "NOAUTH": _WRONG_PASSWORD,
+    "NOPERM": "its user may not do what the queue needs; the documentation on Redis lists the permissions",
+    "DENIED": "it is in protected mode, and takes connections from its own machine alone",
+    "WRONGTYPE": "another program has keys of these names; choose others with ?prefix=NAME",
+}
+# How the messages of replies begin that have no such word; what comes after it may hold arguments.
+_UNUSABLE_MESSAGES = {
+    "unknown command": "it does not know functions; Redis 7 or newer, or Valkey, is needed",
+    "DB index is out of range": "it has no database of this number",
+    "SELECT is not allowed": "a cluster has database 0 alone",
+}
+# A connection to the wrong server stays wrong: the name has to be looked up again.
+_DEMOTED = ("READONLY", "MASTERDOWN")
+_LONGEST_MESSAGE = 200
+
+# What redis-py raises; RedisClusterException is no RedisError.
+DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
+
+
+def explained(error: Exception, where: object) -> QueueError:
+    """Say what an error of the driver means for whoever called the queue.
+
+    Args:
+        where: the server's address, without a password.
+    """
+    code, message, cause = _code(error), _message(error), error.__context__
+    if isinstance(error, AuthenticationError) or code in _UNUSABLE:
+        return unusable(where, _UNUSABLE.get(code, _WRONG_PASSWORD))
+    if code in _UNAVAILABLE:
+        return unavailable(where, _UNAVAILABLE[code])
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return unusable(where, f"its certificate is not trusted: {cause.verify_message}")
+    for beginning, what in _UNUSABLE_MESSAGES.items():
+        if message.startswith(beginning):
+            return unusable(where, what)
+    reached = "it answered with an error" if isinstance(error, ResponseError) else "it cannot be reached"
+    return unavailable(where, f"{reached}: {message}")
+
+
+def is_demoted(error: Exception) -> bool:
+    """Whether the server is one that takes no changes, where there used to be one that does."""
+    return _code(error) in _DEMOTED
+
+
+def is_function_missing(error: Exception) -> bool:
+    """Whether the server does not have the function library: it was restarted empty, or another took its place."""
+    return isinstance(error, ResponseError) and _message(error).startswith("Function not found")
+
+
+def unavailable(where: object, what: str) -> QueueUnavailable:
+    """Say why waiting may help."""
+    return QueueUnavailable(f"the queue at {where} cannot be used now: {what}")
+
+
+def unusable(where: object, what: str) -> QueueUnusable:
+    """Say why waiting will not help."""
+    return QueueUnusable(f"{where} cannot be the queue: {what}")
+
+
+def _code(error: Exception) -> str:
+    """The first word of an error reply; redis-py keeps it apart where it knows it."""
+    if not isinstance(error, RedisError):
+        return ""
+    if _message(error).startswith("ACL failure"):  # of a command within a function
+        return "NOPERM"
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
+
+
+def _message(error: Exception) -> str:
+    return str(error).removeprefix("ERR ")[:_LONGEST_MESSAGE] or type(error).__name__

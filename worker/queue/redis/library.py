@@ -1,0 +1,41 @@
+"""The function library, which lies in files beside this one, under a name that says which edition it is."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+# In this order: each may use what those before it define.
+_PARTS = ("shard", "put", "claim", "settle", "status", "dead", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Functions that a server runs.
+
+    Args:
+        name: what each function's name begins with. It follows from the code, so that workers of two releases, each
+            with its own library, can share a server.
+        source: what ``FUNCTION LOAD`` takes.
+    """
+
+    name: str
+    source: str
+
+
+def named(code: str) -> Library:
+    """Make a library of this code."""
+    name = f"metasync_{hashlib.sha256(code.encode()).hexdigest()[:12]}"
+    return Library(name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n\n{code}")
+
+
+@cache
+def library() -> Library:
+    """Give the queue's library."""
+    folder = files(__package__)
+    return named("\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in _PARTS))
+
+
+def migration_sql() -> str:
+    """Give the library's source, for servers whose users may call functions but not load them."""
+    return library().source
