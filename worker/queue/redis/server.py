@@ -106,6 +106,10 @@ class Server:
         with suppress(*DRIVER_ERRORS, TimeoutError):
             async with asyncio.timeout(self._timeout_seconds):
                 await self._client.aclose()
+                if isinstance(self._client, RedisCluster):
+                    # Its own aclose closes nothing when an error has made it forget where the slots are.
+                    await self._client.nodes_manager.aclose()
+                    await self._client.nodes_manager.aclose("startup_nodes")
 
     async def _load(self, base: str) -> None:
         """Give the library to the node that holds the shard."""
