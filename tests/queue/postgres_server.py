@@ -158,8 +158,7 @@ async def new_database(*, empty: bool = False) -> AsyncIterator[str]:
     """Give the URL of a fresh database on the shared server, with a queue's schema unless it is to be empty."""
     server_url = shared_url()
     name = f"metasync_test_{os.getpid()}_{next(_numbers)}"
-    template = "template0" if empty else await _template(server_url)
-    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {_EMPTY if empty else await _template(server_url)}")
     try:
         yield _with_database(server_url, name)
     finally:
@@ -197,13 +196,16 @@ class StoppedClock:
         await self._connection.execute("UPDATE stopped.clock SET now = now + make_interval(secs => $1)", seconds)
 
 
+_EMPTY = "template0 ENCODING 'UTF8'"
 _templates: dict[str, str] = {}
 
 
 async def _template(server_url: str) -> str:
+    """Make a database with a queue's schema, once, to copy others from."""
     if server_url not in _templates:
         name = f"metasync_test_{os.getpid()}_template"
-        await administer(server_url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {_EMPTY}")
+        atexit.register(lambda: asyncio.run(administer(server_url, f"DROP DATABASE {name}")))
         await administer(_with_database(server_url, name), migration_sql() + StoppedClock.SQL)
         _templates[server_url] = name
     return _templates[server_url]

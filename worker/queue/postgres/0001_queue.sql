@@ -101,7 +101,7 @@ CREATE TABLE metasync.note (
 --   * their targets stay. The lock is one that workers do not meet: they lease and settle as ever, and only a target
 --     that they would delete has to wait.
 CREATE FUNCTION metasync.begin_append(completion_ids text[]) RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off -- the tables may have been empty when they were last counted
+SET enable_seqscan = off SET enable_bitmapscan = off -- the tables may have been empty when they were last counted
 AS $$
 DECLARE
     -- Everybody takes turns in one order: nobody waits for somebody who waits for him.
@@ -181,7 +181,7 @@ $$;
 CREATE FUNCTION metasync.metasync_enqueue(
     completion_id text, patch jsonb, mode text DEFAULT 'merge', change_id text DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 BEGIN

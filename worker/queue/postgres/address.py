@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from worker.queue.base import QueueUnusable
 
@@ -54,6 +54,7 @@ class Address:
         listens = _SWITCH.get(options.pop("listen", "on"))
         if listens is None:
             raise QueueUnusable("the option listen of the queue URL must be on or off")
+        options.setdefault("application_name", "metasync")
         hosts = match["hosts"] or options.get("host", "")
-        dsn = url.partition("?")[0] + (f"?{urlencode(options)}" if options else "")
-        return cls(dsn, f"postgresql://{hosts}/{unquote(match['database'] or '')}", listens)
+        dsn = f"{url.partition('?')[0]}?{urlencode(options)}"
+        return cls(dsn, f"postgresql://{hosts}/{match['database'] or ''}", listens)

@@ -22,14 +22,18 @@ _MAX_ATTEMPTS = 5
 _LOCK_SHARE, _STATEMENT_SHARE = 0.8, 0.9
 
 # What a role or a database may be set to otherwise. It goes with every transaction: a proxy that pools transactions
-# takes no settings of a session. Without enable_seqscan, a table that was empty when it was last counted would be read
-# from end to end, however full it is by now.
+# takes no settings of a session. A queue's tables are empty now and full in a minute, so the server is wrong about what
+# is in them; of its ways to go about a statement, it is left those that do not grow with a table.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_ms};
 SET LOCAL lock_timeout = {lock_ms};
 SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
 SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL jit = off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
 
@@ -93,12 +97,8 @@ class Connections:
 
     async def connect(self) -> Connection:
         """Open a connection; the caller bounds the time and explains what goes wrong."""
-        return await asyncpg.connect(
-            self.address.dsn,
-            # A proxy gives every transaction another connection: what was prepared on one is unknown on the next.
-            statement_cache_size=100 if self.address.listens else 0,
-            server_settings={"application_name": "metasync"},
-        )
+        # A proxy gives every transaction another connection: what was prepared on one is unknown on the next.
+        return await asyncpg.connect(self.address.dsn, statement_cache_size=100 if self.address.listens else 0)
 
     async def close(self) -> None:
         """Let the calls that are under way end, and close; waits no longer than a call may take."""

@@ -21,14 +21,17 @@ _UNAVAILABLE = {
     "58": "reading or writing failed ({message})",
     "XX": "the server is in trouble ({message})",
 }
+_POOLED = "a proxy that pools transactions stands before it: add listen=off to the options of the URL ({message})"
 _BROKEN_SCHEMA = "its schema is not what it should be ({message})"
 _UNUSABLE = {
     "0A": "the server cannot do that ({message})",
+    "26000": _POOLED,
     "28": "the server does not let us in ({message})",
     "3D000": "there is no such database ({message})",
     "3F000": _BROKEN_SCHEMA,
     "42": _BROKEN_SCHEMA,
     "42501": "the role lacks a right ({message}); somebody who has it can run `metasync migrate`, and grant the others",
+    "42P05": _POOLED,
     "42704": "the server refuses an option of the URL, or its schema is not what it should be ({message})",
     "22023": "the server refuses an option of the URL ({message})",
     "22P02": "the server refuses an option of the URL ({message})",

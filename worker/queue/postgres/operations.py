@@ -228,6 +228,7 @@ async def next_due_seconds(connection: Connection) -> float | None:
 
 async def status(connection: Connection) -> QueueStatus:
     """Count what there is."""
+    await connection.execute(_STATUS["plan_freely"])
     counts = dict((await connection.fetch(_STATUS["counts"], RECENT_MINUTES))[0])
     oldest: float | None = counts.pop("oldest_pending_seconds")
     return QueueStatus(**counts, oldest_pending_seconds=None if oldest is None else max(0.0, oldest))

@@ -1,3 +1,10 @@
+-- name: plan_freely
+-- Whoever counts does read whole tables.
+SET LOCAL enable_seqscan TO DEFAULT;
+SET LOCAL enable_bitmapscan TO DEFAULT;
+SET LOCAL enable_hashjoin TO DEFAULT;
+SET LOCAL enable_mergejoin TO DEFAULT;
+
 -- name: counts
 -- $1 minutes that are recent
 SELECT

@@ -1,0 +1,70 @@
+"""What docs/postgresql.md shows, run as it stands there."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.queue.helpers import claim
+from tests.queue.postgres_server import administer, connected, new_database, new_role
+from worker.queue.postgres import PostgresQueue
+
+PAGE = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+OUTBOX, TRIGGER, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+[PYTHON] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with new_database() as url:
+        await administer(
+            url,
+            "CREATE TABLE review (completion_id text PRIMARY KEY, grade text);"
+            "INSERT INTO review VALUES ('chatcmpl-9x', NULL)",
+        )
+        yield url
+
+
+async def changes_of(url: str) -> list[str]:
+    async with await PostgresQueue.open(url) as queue:
+        return [each.metadata for claimed in await claim(queue) for each in claimed.changes]
+
+
+async def test_the_outbox_in_sql(url: str) -> None:
+    await administer(url, OUTBOX)
+
+    assert await changes_of(url) == ['{"draft": null, "grade": "A"}']
+
+
+async def test_the_outbox_in_python(url: str) -> None:
+    names: dict[str, Any] = {}
+    exec(f"import asyncpg, json\n{PYTHON}", names)  # noqa: S102 -- our own words
+    async with connected(url) as connection:
+        await names["grade"](connection, "chatcmpl-9x", "B")
+
+    assert await changes_of(url) == ['{"draft": null, "grade": "B"}']
+
+
+async def test_the_trigger(url: str) -> None:
+    await administer(url, TRIGGER)
+    await administer(url, "UPDATE review SET grade = 'C'")
+
+    assert await changes_of(url) == ['{"grade": "C"}']
+
+
+async def test_the_rights_of_workers(url: str) -> None:
+    async with new_role(url) as (role, role_url):
+        await administer(url, WORKER_RIGHTS.replace("worker", role))
+        await administer(url, OUTBOX)
+
+        assert len(await changes_of(role_url)) == 1
+
+
+async def test_the_rights_of_producers(url: str) -> None:
+    async with new_role(url) as (role, role_url):
+        await administer(url, PRODUCER_RIGHTS.replace("producer", role) + f"GRANT SELECT, UPDATE ON review TO {role}")
+        await administer(role_url, OUTBOX)
+
+    assert len(await changes_of(url)) == 1

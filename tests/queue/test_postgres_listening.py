@@ -1,0 +1,172 @@
+"""Hearing of new work: notifications, a listener that is lost and found, and proxies that let none through."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.queue.helpers import bury, change, changes, claim, finished, labels, letters, pending_labels
+from tests.queue.postgres_proxies import Network, Pooler
+from tests.queue.postgres_server import PostgresServer, connected, new_database, sessions
+from worker.queue import QueueUnusable
+from worker.queue.base import DeadSelection, Settlement, Stored
+from worker.queue.postgres import PostgresQueue
+from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.listener import Listener
+
+FOR_EVER = 3_600.0
+LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%', 'SELECT 1'])"
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with new_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[PostgresQueue]:
+    async with await PostgresQueue.open(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def other(url: str) -> AsyncIterator[PostgresQueue]:
+    async with await PostgresQueue.open(url) as other:
+        yield other
+
+
+@pytest.fixture
+async def admin(url: str) -> AsyncIterator[Connection]:
+    async with connected(url) as connection:
+        yield connection
+
+
+async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[None]:
+    """Wait for work, with nothing left to hear of what has been before."""
+    queue._listener.start()
+    await queue._listener.listens.wait()
+    await queue.wait_for_work(0)
+    waiting = asyncio.create_task(queue.wait_for_work(FOR_EVER))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    return waiting
+
+
+async def test_what_another_process_puts_wakes_whoever_waits(queue: PostgresQueue, other: PostgresQueue) -> None:
+    waiting = await wait_in_vain_so_far(queue)
+    await other.put([change("c-1")])
+    await waiting
+
+
+async def test_what_a_producer_enqueues_wakes_whoever_waits_once_it_is_committed(
+    queue: PostgresQueue, admin: Connection
+) -> None:
+    waiting = await wait_in_vain_so_far(queue)
+    async with admin.transaction():
+        await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
+        assert not waiting.done()
+    await waiting
+
+
+async def test_letters_that_another_process_retries_wake_whoever_waits(
+    queue: PostgresQueue, other: PostgresQueue
+) -> None:
+    await bury(other, change("c-1"))
+    waiting = await wait_in_vain_so_far(queue)
+    await other.retry_dead(DeadSelection())
+    await waiting
+
+
+async def test_a_large_put_is_one_notification(queue: PostgresQueue, admin: Connection) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await admin.add_listener("metasync", lambda *said: heard.put_nowait(str(said[-1])))
+    await queue.put([change(f"c-{i}") for i in range(6_000)])
+    await admin.execute("NOTIFY metasync, 'the last'")
+
+    assert [await heard.get(), await heard.get()] == ["", "the last"]
+
+
+async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_missed(
+    queue: PostgresQueue, other: PostgresQueue, admin: Connection
+) -> None:
+    waiting = await wait_in_vain_so_far(queue)
+    await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")  # noqa: S608 -- our own words
+    await waiting  # what was put while nobody listened is looked for
+    waiting = await wait_in_vain_so_far(queue)
+    await other.put([change("c-1")])
+    await waiting
+
+
+async def test_a_listener_that_was_cut_off_without_a_word_notices_by_itself(url: str, other: PostgresQueue) -> None:
+    async with (
+        Network.before(url) as (network, url_behind),
+        await PostgresQueue.open(url_behind, timeout_seconds=0.3) as queue,
+    ):
+        queue._listener = Listener(queue._connections, queue._work, probe_seconds=0.05)
+        waiting = await wait_in_vain_so_far(queue)
+        network.silence()
+        while queue._listener.listens.is_set():
+            await asyncio.sleep(0.01)
+        await other.put([change("c-1")])
+        assert not waiting.done()
+        network.heal()
+        await waiting
+
+
+async def test_nobody_listens_who_does_not_wait_for_work(queue: PostgresQueue, admin: Connection) -> None:
+    await queue.put([change("c-1")])
+    await claim(queue)
+
+    assert await sessions(admin, LISTENING) == 0
+
+
+async def test_with_listening_off_nobody_listens_and_waiting_ends_with_its_time_out_or_our_own_work(
+    url: str, admin: Connection
+) -> None:
+    async with await PostgresQueue.open(f"{url}&listen=off") as queue:
+        await queue.wait_for_work(0.01)
+        assert await sessions(admin, LISTENING) == 0
+        await asyncio.gather(queue.wait_for_work(FOR_EVER), queue.put([change("c-1")]))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+async def test_all_works_through_a_proxy_that_pools_transactions(server: PostgresServer) -> None:
+    async with Pooler.before(server.url()) as (pooler, url):
+        async with await PostgresQueue.open(f"{url}&listen=off") as queue:
+            for i in range(10):  # each transaction meets another connection
+                await queue.put([change("c-1", f"a-{i}"), change(f"c-{i}", f"b-{i}", change_id=f"line-{i}")])
+            assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1)
+            claims = await claim(queue)
+            assert len(claims) == 10
+            assert await queue.extend(claims, lease_seconds=60) == []
+            first, *rest = claims
+            assert await queue.settle([Settlement(first), *(finished(claimed) for claimed in rest)]) == []
+            await bury(queue, *changes("c-dead", range(3)))
+            assert [letter.metadata for letter in await letters(queue)][-3:] == [f'{{"label":"{i}"}}' for i in range(3)]
+            await queue.retry_dead(DeadSelection(completion_id="c-dead"))
+            assert await pending_labels(queue) == {"c-dead": ["0", "1", "2"]}
+            await queue.write_note("name", "text")
+            assert (await queue.read_notes())["name"].text == "text"
+            assert (await queue.status()).in_flight == 3
+            assert len(labels(first)) > 1
+        assert pooler.transactions > 20
+
+
+async def test_a_proxy_that_pools_transactions_is_recognised_where_the_url_does_not_say_so(
+    server: PostgresServer,
+) -> None:
+    async with Pooler.before(server.url()) as (_, url):
+        with pytest.raises(QueueUnusable, match=r"proxy that pools transactions .* add listen=off"):  # noqa: PT012 -- whichever call meets it first
+            async with await PostgresQueue.open(url) as queue:
+                for _ in range(4):
+                    await queue.status()

@@ -1,0 +1,366 @@
+"""A PostgreSQL server that goes away, hangs, refuses or is full, and callers who do not wait for the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from tests.queue.helpers import change, claim, finished, pending_labels
+from tests.queue.postgres_proxies import Network
+from tests.queue.postgres_server import (
+    PostgresServer,
+    administer,
+    connected,
+    is_waiting,
+    new_database,
+    new_role,
+    sessions,
+)
+from worker.queue import QueueUnavailable, QueueUnusable
+from worker.queue.base import Settlement, Stored
+from worker.queue.postgres import PostgresQueue
+from worker.queue.postgres.connections import MAX_CONNECTIONS, Connection
+
+OURS = "application_name = 'metasync'"
+KILL = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'metasync'
+"""
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with new_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[PostgresQueue]:
+    async with await PostgresQueue.open(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def admin(url: str) -> AsyncIterator[Connection]:
+    async with connected(url) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """Give a server that a test may stop; it has to start it again."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+async def locked(connection: Connection) -> None:
+    """Keep every put waiting until the connection's transaction ends."""
+    await connection.execute("BEGIN; LOCK metasync.turn IN EXCLUSIVE MODE")
+
+
+async def test_connections_that_were_lost_while_they_were_idle_are_replaced_without_a_word(
+    queue: PostgresQueue, admin: Connection
+) -> None:
+    await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
+    await admin.execute(KILL)
+
+    await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
+    assert (await queue.status()).pending == 2 * MAX_CONNECTIONS
+
+
+async def test_a_call_whose_connection_is_lost_fails_and_the_next_one_works(
+    queue: PostgresQueue, admin: Connection
+) -> None:
+    await locked(admin)
+    putting = asyncio.create_task(queue.put([change("c-1", "lost")]))
+    await is_waiting(admin, 1)
+    await admin.execute(KILL)
+    with pytest.raises(QueueUnavailable, match=r"the connection was lost .*administrator command"):
+        await putting
+    await admin.execute("ROLLBACK")
+
+    await queue.put([change("c-1", "stored")])
+    assert await pending_labels(queue) == {"c-1": ["stored"]}
+
+
+@pytest.mark.parametrize("signal", ["INT", "QUIT"])
+async def test_a_server_that_was_stopped_or_has_crashed_is_found_again_with_all_that_it_held(
+    server: PostgresServer, signal: str
+) -> None:
+    async with await PostgresQueue.open(server.url(), timeout_seconds=5) as queue:
+        await queue.put([change("c-1", signal), change("c-2")])
+        claims = await claim(queue)
+        server.stop(signal)
+        for call in (
+            queue.put([change("c-1")]),
+            claim(queue),
+            queue.extend(claims, lease_seconds=1),
+            queue.settle([finished(claimed) for claimed in claims]),
+            queue.next_due_seconds(),
+            queue.status(),
+        ):
+            with pytest.raises(QueueUnavailable, match="cannot be reached"):
+                await call
+        server.start()
+
+        assert await queue.settle([finished(claimed) for claimed in claims]) == []
+        assert (await queue.status()).pending == 0
+
+
+async def test_a_wrong_password_is_refused_and_not_shown(server: PostgresServer) -> None:
+    await administer(server.url(), "CREATE ROLE guarded LOGIN SUPERUSER PASSWORD 'right secret'")
+    with pytest.raises(QueueUnusable, match=r"does not let us in .*password authentication failed") as caught:
+        await PostgresQueue.open(server.url(user="guarded:wrong%20secret"))
+    assert "secret" not in str(caught.value)
+
+    async with await PostgresQueue.open(server.url(user="guarded:right%20secret")) as queue:
+        assert "secret" not in repr(queue)
+        await administer(server.url(), "ALTER ROLE guarded PASSWORD 'another'")
+        await administer(server.url(), KILL)
+        with pytest.raises(QueueUnusable, match="does not let us in"):
+            await queue.status()
+
+
+async def test_a_server_that_falls_silent_is_given_up_in_time_and_found_again(url: str) -> None:
+    async with (
+        Network.before(url) as (network, url_behind),
+        await PostgresQueue.open(url_behind, timeout_seconds=0.5) as queue,
+    ):
+        await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
+        network.silence()
+        with pytest.raises(QueueUnavailable, match=r"did not answer within 0\.5 seconds"):
+            await claim(queue)
+        network.heal()
+
+        assert len(await claim(queue)) == MAX_CONNECTIONS
+
+
+async def test_a_put_whose_confirmation_is_lost_fails_and_a_second_one_does_no_harm(url: str) -> None:
+    async with Network.before(url) as (network, url_behind), await PostgresQueue.open(url_behind) as queue:
+        committing = network.silence_after(b"COMMIT\0")
+        putting = asyncio.create_task(queue.put([change("c-1", change_id="line-1")]))
+        await committing
+        async with connected(url) as admin:
+            while not await admin.fetchval("SELECT count(*) FROM metasync.change"):
+                await asyncio.sleep(0.005)
+        network.cut()
+        network.heal()
+        with pytest.raises(QueueUnavailable, match="the connection was lost"):
+            await putting
+
+        assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1)
+
+
+async def test_a_server_that_takes_no_writes_says_so_and_may_take_them_later(url: str, admin: Connection) -> None:
+    await admin.execute(
+        "ALTER DATABASE " + url.rpartition("@/")[2].partition("?")[0] + " SET default_transaction_read_only = on"
+    )
+    async with await PostgresQueue.open(url) as queue:
+        for call in (queue.put([change("c-1")]), claim(queue)):
+            with pytest.raises(QueueUnavailable, match="takes no writes"):
+                await call
+        assert (await queue.status()).pending == 0
+        await admin.execute(
+            "ALTER DATABASE " + url.rpartition("@/")[2].partition("?")[0] + " RESET default_transaction_read_only"
+        )
+        await admin.execute(KILL)
+
+        await queue.put([change("c-1")])
+
+
+async def test_a_server_without_a_connection_left_says_so_and_may_have_one_later(url: str) -> None:
+    async with new_role(url, "SUPERUSER CONNECTION LIMIT 1") as (role, role_url):
+        await administer(url, f"ALTER ROLE {role} NOSUPERUSER; GRANT pg_read_all_data, pg_write_all_data TO {role}")
+        async with connected(role_url):
+            with pytest.raises(QueueUnavailable, match=r"no connection left .*too many connections"):
+                await PostgresQueue.open(role_url)
+
+        async with await PostgresQueue.open(role_url) as queue:
+            assert (await queue.status()).pending == 0
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind", "words"),
+    [
+        ("53100", QueueUnavailable, "the disk is full (made up)"),
+        ("53200", QueueUnavailable, "run out of something (made up)"),
+        ("58030", QueueUnavailable, "reading or writing failed (made up)"),
+        ("57P03", QueueUnavailable, "the server is not there for us (made up)"),
+        ("40001", QueueUnavailable, "other transactions were in the way (made up)"),
+        ("XX000", QueueUnavailable, "the server is in trouble (made up)"),
+        ("42501", QueueUnusable, "the role lacks a right (made up)"),
+        ("42703", QueueUnusable, "its schema is not what it should be (made up)"),
+    ],
+)
+async def test_what_the_server_raises_is_explained(
+    queue: PostgresQueue, sqlstate: str, kind: type[Exception], words: str
+) -> None:
+    raising = f"DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '{sqlstate}', DETAIL = 'private'; END $$"
+    with pytest.raises(kind) as caught:
+        await queue._connections.transact(lambda connection: connection.execute(raising))
+
+    assert words in str(caught.value)
+    assert "private" not in str(caught.value)
+
+
+async def test_a_programming_error_is_none_of_the_servers(queue: PostgresQueue) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await queue._connections.transact(lambda connection: connection.execute("SELECT 1 / 0"))
+
+    assert (await queue.put([change("c-1")])).added == 1
+
+
+async def test_a_deadlock_is_got_over_without_a_word(queue: PostgresQueue, admin: Connection) -> None:
+    """Each holds what the other wants; the server ends the transaction that notices first, which is ours."""
+    attempts = 0
+    await admin.execute("SET deadlock_timeout = '60s'; BEGIN; LOCK metasync.history")
+    async with asyncio.TaskGroup() as group:
+
+        async def work(connection: Connection) -> int:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1:
+                await connection.execute("LOCK metasync.note")
+                crossing = group.create_task(admin.execute("LOCK metasync.note"))
+                while await sessions(connection, "cardinality(pg_blocking_pids(pid)) > 0") == 0:
+                    await asyncio.sleep(0.005)
+                crossing.add_done_callback(lambda _: group.create_task(admin.execute("ROLLBACK")))
+                await connection.execute("SET LOCAL deadlock_timeout = '1ms'")
+            await connection.execute("LOCK metasync.history")
+            return attempts
+
+        assert await queue._connections.transact(work) == 2
+
+
+async def test_a_statement_that_takes_too_long_is_broken_off_by_the_server(url: str) -> None:
+    async with await PostgresQueue.open(url, timeout_seconds=0.5) as queue:
+        with pytest.raises(QueueUnavailable, match=r"the server took too long .*statement timeout"):
+            await queue._connections.transact(lambda connection: connection.execute("SELECT pg_sleep(60)"))
+
+        assert (await queue.put([change("c-1")])).added == 1
+
+
+async def test_a_transaction_whose_process_hangs_does_not_hold_its_locks_for_ever(url: str, admin: Connection) -> None:
+    async with await PostgresQueue.open(url, timeout_seconds=0.5) as queue:
+
+        async def hang(connection: Connection) -> None:
+            await connection.execute("LOCK metasync.change")
+            async with asyncio.timeout(None):
+                pids = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
+                while await admin.fetchval(pids, connection.get_server_pid()):
+                    await asyncio.sleep(0.02)
+
+        with pytest.raises(QueueUnavailable):
+            await queue._connections.transact(hang)
+        await admin.execute("SET lock_timeout = '5s'; LOCK metasync.change")
+
+
+async def test_all_connections_taken_is_a_matter_of_waiting(url: str, admin: Connection) -> None:
+    async with await PostgresQueue.open(url) as queue:
+        await locked(admin)
+        putting = [asyncio.create_task(queue.put([change(f"c-{i}")])) for i in range(MAX_CONNECTIONS + 3)]
+        await is_waiting(admin, MAX_CONNECTIONS)
+        assert await sessions(admin, OURS) == MAX_CONNECTIONS
+        await admin.execute("ROLLBACK")
+
+        assert await asyncio.gather(*putting) == [Stored(1, 0)] * (MAX_CONNECTIONS + 3)
+
+
+async def test_a_caller_who_goes_leaves_nothing_behind(queue: PostgresQueue, admin: Connection) -> None:
+    await locked(admin)
+    putting = [asyncio.create_task(queue.put([change(f"c-{i}")])) for i in range(MAX_CONNECTIONS)]
+    await is_waiting(admin, MAX_CONNECTIONS)
+    for task in putting:
+        task.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*putting, return_exceptions=True)
+    )
+    assert await sessions(admin, f"{OURS} AND state = 'idle'") == MAX_CONNECTIONS
+    await admin.execute("ROLLBACK")
+
+    assert (await queue.status()).pending == 0
+    await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
+
+
+async def test_a_caller_may_go_at_any_moment_of_a_claim_and_it_is_given_back(queue: PostgresQueue) -> None:
+    await queue.put([change("c-1")])
+    went = 0
+    for steps in range(1_000):  # of the event loop, between the call and its caller's end
+        claiming = asyncio.create_task(claim(queue))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        if not claiming.cancelled():
+            await queue.settle([Settlement(claimed) for claimed in claiming.result()])
+            break
+        went += 1
+        await asyncio.gather(*queue._background)
+        [claimed] = await claim(queue)
+        assert await queue.settle([Settlement(claimed)]) == []
+    assert 1 < went < 1_000
+
+
+async def test_a_claim_that_was_made_for_a_caller_who_went_is_given_back_by_closing(
+    url: str, admin: Connection
+) -> None:
+    async with Network.before(url) as (network, url_behind):
+        queue = await PostgresQueue.open(url_behind)
+        await queue.put([change("c-1", "x")])
+        committing = network.silence_after(b"COMMIT\0")
+        claiming = asyncio.create_task(claim(queue))
+        await committing
+        while not await admin.fetchval("SELECT count(lease) FROM metasync.target"):
+            await asyncio.sleep(0.005)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        closing = asyncio.create_task(queue.close())
+        network.heal()
+        await closing
+
+    async with await PostgresQueue.open(url) as again:
+        assert await pending_labels(again) == {"c-1": ["x"]}
+
+
+async def test_closing_finishes_what_is_under_way(url: str, admin: Connection) -> None:
+    queue = await PostgresQueue.open(url)
+    await locked(admin)
+    putting = asyncio.create_task(queue.put([change("c-1")]))
+    await is_waiting(admin, 1)
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0)
+    await admin.execute("ROLLBACK")
+    await closing
+
+    assert (await putting).added == 1
+    async with await PostgresQueue.open(url) as again:
+        assert await pending_labels(again) == {"c-1": ["x"]}
+
+
+async def test_a_closed_queue_says_so_and_holds_no_connection(queue: PostgresQueue, admin: Connection) -> None:
+    await asyncio.gather(*(queue.status() for _ in range(MAX_CONNECTIONS)))
+    await queue.wait_for_work(0)
+    await queue.close()
+    await queue.close()
+
+    with pytest.raises(RuntimeError, match="the queue is closed"):
+        await queue.put([change("c-1")])
+    while await sessions(admin, OURS):
+        await asyncio.sleep(0.005)  # the server takes its time over a goodbye
+
+
+async def test_what_was_confirmed_is_durable_where_the_database_is_set_not_to_care(
+    queue: PostgresQueue, admin: Connection
+) -> None:
+    await admin.execute(
+        f"ALTER DATABASE {await admin.fetchval('SELECT current_database()')} SET synchronous_commit = off"
+    )
+    await admin.execute(KILL)
+    setting = await queue._connections.transact(lambda connection: connection.fetchval("SHOW synchronous_commit"))
+
+    assert setting == "on"
