@@ -245,19 +245,23 @@ async def test_a_statement_that_takes_too_long_is_broken_off_by_the_server(url: 
         assert (await queue.put([change("c-1")])).added == 1
 
 
-async def test_a_transaction_whose_process_hangs_does_not_hold_its_locks_for_ever(url: str, admin: Connection) -> None:
-    async with await PostgresQueue.open(url, timeout_seconds=0.5) as queue:
+async def test_a_transaction_whose_process_hangs_is_ended_by_the_server(
+    url: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await PostgresQueue.open(url, timeout_seconds=0.2) as queue:
+        monkeypatch.setattr(queue._connections, "_timeout_seconds", 60)  # a process that hangs keeps no time
+        locked = False
 
         async def hang(connection: Connection) -> None:
+            nonlocal locked
             await connection.execute("LOCK metasync.change")
-            async with asyncio.timeout(None):
-                pids = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
-                while await admin.fetchval(pids, connection.get_server_pid()):
-                    await asyncio.sleep(0.02)
+            await admin.execute("SET lock_timeout = '10s'; LOCK metasync.change")
+            locked = True
+            await connection.execute("SELECT 1")
 
-        with pytest.raises(QueueUnavailable):
+        with pytest.raises(QueueUnavailable, match="the connection was lost"):
             await queue._connections.transact(hang)
-        await admin.execute("SET lock_timeout = '5s'; LOCK metasync.change")
+        assert locked
 
 
 async def test_all_connections_taken_is_a_matter_of_waiting(url: str, admin: Connection) -> None:

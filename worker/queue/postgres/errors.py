@@ -59,8 +59,10 @@ def _explanation(error: Exception) -> tuple[str | None, bool]:
             what, waiting_helps = _of_server(error)
         case asyncpg.ClientConfigurationError():
             what, waiting_helps = f"the URL makes no sense to the driver ({_line(error)})", False
-        case asyncpg.InternalClientError():
-            what = f"the conversation with the server broke off ({_line(error)})"
+        case asyncpg.TargetServerAttributeNotMatched():
+            what = f"no server is what the URL asks for ({_line(error)})"
+        case asyncpg.InternalClientError():  # such as a goodbye of the server's where the driver awaits an answer
+            what = "the connection was lost (the driver met what it did not expect)"
         case asyncpg.InterfaceError() if not isinstance(error, ValueError):
             what = f"the connection was lost ({_line(error)})"
         case ssl.SSLCertVerificationError():
