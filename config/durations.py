@@ -21,13 +21,3 @@ def duration_seconds(text: str | float) -> float:
     if isinstance(text, bool) or not math.isfinite(text) or text < 0:
         raise ValueError("must be a duration: seconds, or such as 250ms, 30s, 15m, 2h, 1d")
     return float(text)
-
-
-def duration_text(seconds: float) -> str:
-    """The duration in the largest unit that keeps it a whole number."""
-    milliseconds = round(seconds * 1_000)
-    for unit in ("d", "h", "m", "s"):
-        size = round(_UNITS[unit] * 1_000)
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0s"

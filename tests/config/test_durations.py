@@ -1,6 +1,6 @@
 import pytest
 
-from config.durations import duration_seconds, duration_text
+from config.durations import duration_seconds
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,3 @@ def test_durations_are_seconds_or_a_number_with_a_unit(text: str | float, second
 def test_anything_else_is_refused(text: str | float) -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         duration_seconds(text)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "250ms"), (30, "30s"), (90, "90s"), (900, "15m"), (7200, "2h"), (86400, "1d"), (0, "0s")],
-)
-def test_a_duration_is_shown_as_it_would_be_written(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
-    assert duration_seconds(text) == seconds
