@@ -52,8 +52,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _printable_key(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value().strip()
+def _printable_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().strip()
     if not text or not text.isascii() or not text.isprintable():
         raise ValueError("must be printable ASCII characters")
     return SecretStr(text)
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    openai_api_key: Annotated[SecretStr, AfterValidator(_printable_key)] | None = Field(
+    openai_api_key: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
         None, validation_alias="OPENAI_API_KEY", description="the key that requests are made with"
     )
     openai_base_url: Annotated[str, AfterValidator(_https_or_loopback)] = Field(
@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_values: bool = Field(default=False, description="log metadata values too, not only their keys")
+    http_host: str = Field("127.0.0.1", min_length=1, description="where a daemon serves its health and metrics")
+    http_port: int | None = Field(None, ge=0, le=65_535, description="on which port; none: they are not served")
+    http_token: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
+        None, description="what the metrics ask for, as a bearer token; needed where http_host is not loopback"
+    )
     secrets_dir: Path | None = Field(
         None, description="a folder of files named like the variables, such as a mounted Kubernetes secret"
     )

@@ -8,6 +8,12 @@ from pathlib import Path
 from config.settings import Settings, variable
 from worker.cli.exits import Exit
 from worker.cli.main import VERBS
+from worker.engine.tallies import Tallies
+from worker.engine.totals import Totals
+from worker.flow import FlowState
+from worker.flow.gate import GateState
+from worker.queue.base import QueueStatus
+from worker.web.metrics import Reading, families
 
 TARGET = Path(__file__).parent / "reference.md"
 
@@ -20,6 +26,30 @@ EXITS = {
     Exit.HALTED: "halted until somebody acts: key, permission, quota, wrong URL; the queue is kept",
     Exit.INTERRUPTED: "second Ctrl-C",
 }
+
+
+EVERYTHING = Reading(
+    tallies=Tallies(),
+    totals=Totals(),
+    leases_lost=0,
+    flow=FlowState(
+        rate_per_second=1.0,
+        limit_found_per_second=1.0,
+        in_flight=0,
+        slots=1,
+        throttled=0,
+        requests=0,
+        seconds_closed=0.0,
+        gate=GateState.OPEN,
+        halt_reason=None,
+        halted_since=None,
+        next_probe_in_seconds=None,
+        closed_for_seconds=0.0,
+    ),
+    status=QueueStatus(pending=0, in_flight=0, waiting=0, dead=0, oldest_pending_seconds=None, recent_per_second=0.0),
+    lag_seconds=0.0,
+    worst_lag_seconds=0.0,
+)
 
 
 def render() -> str:
@@ -49,6 +79,14 @@ def _lines() -> Iterator[str]:
     yield from ("", "## Exit codes", "", "| code | meaning |", "|---|---|")
     for code, meaning in EXITS.items():
         yield f"| {code.value} | {meaning} |"
+    yield from ("", "## Metrics", "")
+    yield "At `/metrics` of a daemon with `METASYNC_HTTP_PORT` set, besides those of the process (`process_`) and of"
+    yield "Python's garbage collector (`python_gc_`)."
+    yield from ("", "| metric | type | labels | meaning |", "|---|---|---|---|")
+    for family in families(EVERYTHING):
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = ", ".join(f"`{name}`" for name in family._labelnames)  # noqa: SLF001 -- as written in our code
+        yield f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |"
 
 
 def _default(value: object) -> str:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("--drain", action="store_true", help="end when nothing is left that is due or will be")
     parser.add_argument("--max-duration", type=duration, metavar="TIME", help="end after so long, such as 15m")
-    add_settings(parser, "queue_url", "store_timeout", *WORKING, *LOGGING)
+    add_settings(parser, "queue_url", "store_timeout", "http_host", "http_port", *WORKING, *LOGGING)
 
 
 def execute(arguments: argparse.Namespace) -> int:

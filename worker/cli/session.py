@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -65,14 +65,15 @@ def key_of(settings: Settings) -> str:
 
 
 def configure_logs(settings: Settings, *, level: str | None = None, terminal: TextIO | None = None) -> None:
-    """Set up logging, with the key blotted out of every line.
+    """Set up logging, with the secrets blotted out of every line.
 
     Args:
         level: instead of the setting's.
         terminal: what to write console lines to, instead of standard error.
     """
-    if settings.openai_api_key is not None:
-        logs.conceal(settings.openai_api_key.get_secret_value())
+    for secret in (settings.openai_api_key, settings.http_token):
+        if secret is not None:
+            logs.conceal(secret.get_secret_value())
     logs.configure(settings.log_format, level or settings.log_level, terminal=terminal)
 
 
@@ -85,13 +86,30 @@ async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any
     async with _client(job.settings) as client:
         worker = Worker(queue, client, _options(job), before_probe=_key_reader(client, job.reload))
         with _stopped_by_signals(worker):
-            async with asyncio.TaskGroup() as group:
+            async with _served(worker, queue, job), asyncio.TaskGroup() as group:
                 watching = group.create_task(observe(worker)) if observe else None
                 summary = await worker.run()
                 if watching is not None:
                     watching.cancel()
     structlog.get_logger().info("run.summary", **summary_fields(summary), exit_code=exit_code(summary, job))
     return summary
+
+
+@asynccontextmanager
+async def _served(worker: Worker, queue: Queue, job: Job) -> AsyncIterator[None]:
+    """Serve health and metrics, where a port is set; a drain ends by itself, and may run beside a daemon."""
+    settings = job.settings
+    if settings.http_port is None or job.drain:
+        yield
+        return
+    from worker.web import Unservable, serving  # noqa: PLC0415 -- slow to import, and most commands serve nothing
+
+    token = settings.http_token.get_secret_value() if settings.http_token else None
+    try:
+        async with serving(worker, queue, host=settings.http_host, port=settings.http_port, token=token):
+            yield
+    except Unservable as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def exit_code(summary: Summary, job: Job) -> Exit:

@@ -14,6 +14,7 @@ from worker.changes.fold import fold, needs_current
 from worker.engine.calls import Calls, GiveBack, Send
 from worker.engine.ledger import Ledger
 from worker.engine.outcome import Left, Outcome
+from worker.engine.tallies import Operation, Tallies
 from worker.engine.work import Interruption, Work
 from worker.queue.base import Reason
 
@@ -45,6 +46,7 @@ class Applier:
     Args:
         policy: the backoff between attempts.
         rng: the source of jitter.
+        tallies: count how many changes each request carries.
         logger: hears of faults of our own.
     """
 
@@ -55,6 +57,7 @@ class Applier:
         endurance: Endurance,
         policy: RetryPolicy,
         rng: random.Random,
+        tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self.client = client
@@ -62,6 +65,7 @@ class Applier:
         self.endurance = endurance
         self.policy = policy
         self.rng = rng
+        self.tallies = tallies
         self.logger = logger
 
     async def apply(self, work: Work) -> Outcome:
@@ -115,7 +119,7 @@ class _Application:
             self._refuse(refused)
             self._ledger.unchanged(accepted)
             return 0.0
-        answer = await self._send(folded.metadata)
+        answer = await self._send(folded.metadata, changes=len(accepted))
         if answer.verdict.kind is Kind.REJECTED and len(changes) > 1:
             return await self._apply_one_by_one(changes, current)
         self._refuse(refused)
@@ -139,7 +143,7 @@ class _Application:
             if folded.too_many_keys:
                 self._refuse([number])
                 continue
-            answer = await self._send(folded.metadata)
+            answer = await self._send(folded.metadata, changes=1)
             delay_seconds = self._judge([number], answer, folded.metadata)
             if answer.verdict.kind is Kind.OK:
                 current = folded.metadata
@@ -148,17 +152,21 @@ class _Application:
         return 0.0
 
     async def _read(self) -> Answer:
-        return await self._call(lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds))
-
-    async def _send(self, metadata: dict[str, str]) -> Answer:
-        self._ledger.metadata = metadata
         return await self._call(
-            lambda seconds: self._applier.client.update(self._completion_id, metadata, timeout_seconds=seconds)
+            "get", lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds)
         )
 
-    async def _call(self, send: Send) -> Answer:
+    async def _send(self, metadata: dict[str, str], *, changes: int) -> Answer:
+        self._ledger.metadata = metadata
+        self._applier.tallies.changes_per_request.observe(changes)
+        return await self._call(
+            "update",
+            lambda seconds: self._applier.client.update(self._completion_id, metadata, timeout_seconds=seconds),
+        )
+
+    async def _call(self, operation: Operation, send: Send) -> Answer:
         attempts_left = self._applier.endurance.max_attempts - self._ledger.attempts
-        answer = await self._applier.calls.call(self._work, send, attempts_left=attempts_left)
+        answer = await self._applier.calls.call(self._work, operation, send, attempts_left=attempts_left)
         self._ledger.answered(answer)
         return answer
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 from worker.api import Answer, Kind, RetryPolicy, Verdict, retry
 from worker.engine.outcome import Left
+from worker.engine.tallies import Operation, Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Work
 from worker.flow import Closed, Flow, Halted, Permit
@@ -34,6 +35,7 @@ class Calls:
 
     Args:
         request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
+        tallies: count every request.
         parked: a context in which the current task makes room for another claim, since it only waits.
     """
 
@@ -42,6 +44,7 @@ class Calls:
         flow: Flow,
         policy: RetryPolicy,
         totals: Totals,
+        tallies: Tallies,
         *,
         request_timeout_seconds: float,
         parked: Callable[[], AbstractContextManager[None]],
@@ -49,11 +52,12 @@ class Calls:
         self._flow = flow
         self._policy = policy
         self._totals = totals
+        self._tallies = tallies
         self._request_timeout_seconds = request_timeout_seconds
         self._parked = parked
         self.stopping = False
 
-    async def call(self, work: Work, send: Send, *, attempts_left: int) -> Answer:
+    async def call(self, work: Work, operation: Operation, send: Send, *, attempts_left: int) -> Answer:
         """Send until the service has given its word, or a short wait is not enough.
 
         Args:
@@ -63,12 +67,12 @@ class Calls:
         Raises:
             GiveBack: flow control lets nothing start for now, or the worker stops.
         """
-        answer = await self._once(work, send)
+        answer = await self._once(work, operation, send)
         if answer.verdict.kind is not Kind.RETRY or attempts_left <= 1 or self.stopping:
             return answer
         return await retry(
             answer,
-            lambda: self._again(work, send),
+            lambda: self._again(work, operation, send),
             policy=self._policy,
             max_tries=attempts_left - 1,
             may_retry=self._flow.may_retry,
@@ -76,15 +80,15 @@ class Calls:
             sleep=self._sleep,
         )
 
-    async def _again(self, work: Work, send: Send) -> Answer:
+    async def _again(self, work: Work, operation: Operation, send: Send) -> Answer:
         self._totals.retries += 1
-        return await self._once(work, send)
+        return await self._once(work, operation, send)
 
     async def _sleep(self, seconds: float) -> None:
         with self._parked():
             await asyncio.sleep(seconds)
 
-    async def _once(self, work: Work, send: Send) -> Answer:
+    async def _once(self, work: Work, operation: Operation, send: Send) -> Answer:
         """One request that the service was willing to look at: throttled ones do not count."""
         while True:
             permit = await self._admit(work)
@@ -96,6 +100,7 @@ class Calls:
                 raise
             finally:
                 work.in_flight = False
+            self._tallies.request(operation, answer)
             _report(permit, answer.verdict)
             match answer.verdict.kind:
                 case Kind.HALTED:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.base import Claim
@@ -21,8 +22,11 @@ class Leases:
         logger: gets one event per lost lease.
     """
 
-    def __init__(self, queue: Queue, lease_seconds: float, logger: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(
+        self, queue: Queue, lease_seconds: float, tallies: Tallies, logger: structlog.typing.FilteringBoundLogger
+    ) -> None:
         self._queue = queue
+        self._tallies = tallies
         self._lease_seconds = lease_seconds
         self._logger = logger
         self._held: dict[tuple[str, int], Work] = {}
@@ -81,7 +85,8 @@ class Leases:
             asked_at = loop.time()
             works = self.works
             try:
-                lost = await self._queue.extend([work.claim for work in works], lease_seconds=self._lease_seconds)
+                with self._tallies.store_call("extend"):
+                    lost = await self._queue.extend([work.claim for work in works], lease_seconds=self._lease_seconds)
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="extend", error=str(error))
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from worker.engine.leases import Leases
+from worker.engine.tallies import Tallies
 from worker.engine.work import Work
 from worker.flow import Flow
 from worker.queue import Queue, QueueUnavailable
@@ -37,6 +38,7 @@ class Reader:
         logger: structlog.typing.FilteringBoundLogger,
         submit: Callable[[Work], None],
         *,
+        tallies: Tallies,
         before_probe: Callable[[], Awaitable[None]] | None,
         owner: str,
         batch_size: int,
@@ -46,6 +48,7 @@ class Reader:
         self._queue = queue
         self._flow = flow
         self._leases = leases
+        self._tallies = tallies
         self._logger = logger
         self._submit = submit
         self._before_probe = before_probe
@@ -86,4 +89,5 @@ class Reader:
 
     async def _claim(self, at_most: int | None) -> list[Claim]:
         limit = self._batch_size if at_most is None else min(at_most, self._batch_size)
-        return await self._queue.claim(limit, lease_seconds=self._lease_seconds, owner=self._owner)
+        with self._tallies.store_call("claim"):
+            return await self._queue.claim(limit, lease_seconds=self._lease_seconds, owner=self._owner)

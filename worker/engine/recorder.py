@@ -8,6 +8,7 @@ import structlog
 from worker.engine.events import log_outcome
 from worker.engine.leases import Leases
 from worker.engine.outcome import Outcome
+from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.queue import Queue, QueueUnavailable
 
@@ -29,6 +30,7 @@ class Recorder:
         queue: Queue,
         leases: Leases,
         totals: Totals,
+        tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
         *,
         batch_size: int,
@@ -37,6 +39,7 @@ class Recorder:
         self._queue = queue
         self._leases = leases
         self._totals = totals
+        self._tallies = tallies
         self._logger = logger
         self._batch_size = batch_size
         self._log_values = log_values
@@ -68,6 +71,7 @@ class Recorder:
         self._totals.stale += len(stale)
         for outcome in settlements.values():
             self._totals.add(outcome)
+            self._tallies.outcome(outcome)
             log_outcome(self._logger, outcome, log_values=self._log_values)
 
     async def _settle(self, batch: Iterable[Outcome]) -> list[tuple[str, int]]:
@@ -76,7 +80,8 @@ class Recorder:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                stale = await self._queue.settle(settlements)
+                with self._tallies.store_call("settle"):
+                    stale = await self._queue.settle(settlements)
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="settle", error=str(error))
                 await asyncio.sleep(pause)

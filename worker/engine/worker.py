@@ -19,6 +19,7 @@ from worker.engine.ledger import Ledger
 from worker.engine.notes import Notes, last_limit
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
+from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
 from worker.flow import OUTAGE, Flow, FlowState, GateEvent
@@ -110,13 +111,15 @@ class Worker:
         self._stop = asyncio.Event()
         self._halt_timer: asyncio.TimerHandle | None = None
         self.totals = Totals()
+        self.tallies = Tallies()
         self._flow: Flow | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._leases = Leases(queue, options.lease_seconds, self._logger)
+        self._leases = Leases(queue, options.lease_seconds, self.tallies, self._logger)
         self._recorder = Recorder(
             queue,
             self._leases,
             self.totals,
+            self.tallies,
             self._logger,
             batch_size=options.batch_size,
             log_values=options.log_values,
@@ -130,6 +133,16 @@ class Worker:
         if self._ending is None:
             self._ending = ending
             self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._ending is not None
+
+    @property
+    def leases_lost(self) -> int:
+        """Claims that ended in another worker's hands, or in nobody's."""
+        return self._leases.lost
 
     def flow_state(self) -> FlowState | None:
         """How fast things go, and what holds them; None before the run."""
@@ -209,6 +222,7 @@ class Worker:
             self._leases,
             self._logger,
             pool.submit,
+            tallies=self.tallies,
             before_probe=self._before_probe,
             owner=self._owner,
             batch_size=options.batch_size,
@@ -223,13 +237,16 @@ class Worker:
             flow,
             self._options.retry_policy,
             self.totals,
+            self.tallies,
             request_timeout_seconds=self._options.request_timeout_seconds,
             parked=pool.parked,
         )
 
     def _build_applier(self, calls: Calls) -> Applier:
         endurance = Endurance(self._options.max_attempts, self._options.not_found_grace_seconds)
-        return Applier(self._client, calls, endurance, self._options.retry_policy, random.Random(), self._logger)  # noqa: S311 -- jitter
+        jitter = random.Random()  # noqa: S311 -- no secret
+        policy = self._options.retry_policy
+        return Applier(self._client, calls, endurance, policy, jitter, self.tallies, self._logger)
 
     async def _handle(self, work: Work) -> None:
         """What an applier task does with one work."""

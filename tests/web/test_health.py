@@ -1,0 +1,101 @@
+"""Whether a worker is well, as whoever restarts it asks."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from typing import cast
+
+from tests.e2e.processes import Command, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
+from tests.web.asking import serving, surface_of
+from worker.queue import Queue, QueueUnavailable
+from worker.web.depth import Depth
+
+CHANGE = {"completion_id": "chatcmpl-000001", "metadata": {"grade": "A"}, "mode": "replace"}
+
+
+def test_a_daemon_that_works_is_alive_and_ready(command: Command) -> None:
+    with stopped(serving(command).start("run")) as process:
+        surface = surface_of(process)
+        for path in ("/livez", "/healthz"):
+            status, body = surface.ask_json(path)
+            assert status == 200
+            assert body["tick_age_seconds"] >= 0
+        assert surface.ask_json("/readyz") == (200, {"ready": True, "failing": {}})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_halted_worker_is_alive_but_not_ready_and_says_why(command: Command, simulator: RunningSimulator) -> None:
+    simulator.ask("/seed", {"count": 1})
+    simulator.ask("/switches", {"bad_key": True})
+    command.run("enqueue", write_changes(command.folder / "changes.jsonl", [CHANGE]))
+    with stopped(serving(command).start("run")) as process:
+        surface = surface_of(process)
+        wait_for_event(process, "worker.halted")
+        assert surface.ask_json("/readyz") == (503, {"ready": False, "failing": {"halted": "unauthorized"}})
+        assert surface.ask("/livez")[0] == 200
+        _, metrics = surface.ask("/metrics")
+        assert 'metasync_halted{reason="unauthorized"} 1.0' in metrics
+        assert 'metasync_gate_state{state="halted"} 1.0' in metrics
+
+
+def test_a_worker_that_stops_is_not_ready_while_its_last_request_may_finish(tmp_path: Path) -> None:
+    with running_simulator(tmp_path, "--completions", "1", "--fault", "hang=1") as simulator:
+        settings = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": simulator.base_url}
+        command = serving(Command(tmp_path, settings | {"METASYNC_LOG_FORMAT": "json"}))
+        command.run("enqueue", write_changes(tmp_path / "changes.jsonl", [CHANGE]))
+        with stopped(command.start("run")) as process:
+            surface = surface_of(process)
+            while "metasync_requests_in_flight 1.0" not in surface.ask("/metrics")[1]:
+                pass
+            process.send_signal(signal.SIGTERM)
+            wait_for_event(process, "worker.stopping")
+            assert surface.ask_json("/readyz") == (503, {"ready": False, "failing": {"draining": "the worker stops"}})
+            assert surface.ask("/livez")[0] == 200
+
+
+class _Store:
+    """A store whose answers a test decides."""
+
+    def __init__(self, *answers: BaseException | None) -> None:
+        self.answers = list(answers)
+
+    async def status(self) -> str:
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_a_store_that_is_away_is_named() -> None:
+    depth = Depth(cast("Queue", _Store(QueueUnavailable("the server is not there"))), timeout_seconds=10)
+    assert await depth.look() is None
+    assert depth.error == "the server is not there"
+
+
+async def test_a_store_that_never_answers_is_given_up() -> None:
+    depth = Depth(cast("Queue", _Store(None)), timeout_seconds=0.01)
+    assert await depth.look() is None
+    assert depth.error == "the store did not answer in time"
+
+
+async def test_many_who_look_at_once_ask_the_store_once() -> None:
+    depth = Depth(cast("Queue", _Store(QueueUnavailable("away"))), timeout_seconds=10)
+    assert await asyncio.gather(*(depth.look() for _ in range(50))) == [None] * 50
+
+
+def test_a_port_that_is_taken_is_an_error_of_configuration(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = serving(command, METASYNC_HTTP_PORT=str(port)).run("run")
+    assert ended.returncode == 2
+    assert f"nothing can listen on METASYNC_HTTP_HOST 127.0.0.1, port {port}" in ended.stderr
+
+
+def test_a_drain_serves_nothing_and_so_runs_beside_a_daemon(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = serving(command, METASYNC_HTTP_PORT=str(taken.getsockname()[1])).run("run", "--drain")
+    assert ended.returncode == 0
+    assert "web.started" not in ended.stderr

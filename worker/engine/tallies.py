@@ -1,0 +1,101 @@
+"""What a worker counts while it works, in plain numbers: whoever shows them reads them when asked."""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from worker.api import Answer, Kind
+from worker.engine.outcome import Outcome
+from worker.queue.base import QueueError
+
+# Seconds. Recorded updates took 0.2 to 6 s; the longest wait for an answer is a minute unless it is set higher.
+REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
+CHANGES_BUCKETS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
+STORE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+Operation = Literal["get", "update"]
+
+
+class Distribution:
+    """How often a figure fell into each bucket.
+
+    Args:
+        bounds: upper bounds, inclusive, rising; one more bucket holds what lies above.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class Tallies:
+    """Counts since the worker started.
+
+    Args:
+        outcomes: changes by (outcome, reason): applied, unchanged, dead with its reason, or retry, snoozed, released.
+        requests: by (operation, status class, error type); the operation is update or get, the class ``2xx`` to
+            ``5xx``, or ``none`` without an answer; the error type is empty where there was none, ``transport``, or
+            the verdict's kind.
+        request_seconds: by operation.
+        changes_per_request: changes folded into each update that was sent.
+        store_seconds: by the queue's operation.
+        store_errors: failed calls by the queue's operation.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    requests: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    request_seconds: dict[Operation, Distribution] = field(
+        default_factory=lambda: {"get": Distribution(REQUEST_BUCKETS), "update": Distribution(REQUEST_BUCKETS)}
+    )
+    changes_per_request: Distribution = field(default_factory=lambda: Distribution(CHANGES_BUCKETS))
+    store_seconds: dict[str, Distribution] = field(default_factory=dict)
+    store_errors: Counter[str] = field(default_factory=Counter)
+
+    def request(self, operation: Operation, answer: Answer) -> None:
+        """Count a request that has ended."""
+        verdict = answer.verdict
+        status_class = "none" if verdict.status is None else f"{verdict.status // 100}xx"
+        error = "" if verdict.kind is Kind.OK else "transport" if verdict.transport else verdict.kind.value
+        self.requests[operation, status_class, error] += 1
+        self.request_seconds[operation].observe(answer.duration_ms / 1_000)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Count a recorded outcome."""
+        outcomes = self.outcomes
+        if outcome.applied:
+            outcomes["applied", ""] += len(outcome.applied)
+        if outcome.unchanged:
+            outcomes["unchanged", ""] += len(outcome.unchanged)
+        for _, death in outcome.dead:
+            outcomes["dead", death.reason] += 1
+        if outcome.left and outcome.kind is not None:
+            outcomes[outcome.kind.value, ""] += len(outcome.left)
+
+    @contextmanager
+    def store_call(self, operation: str) -> Iterator[None]:
+        """Time what is done in here, a call to the queue's store, and count it as failed when it raises that."""
+        distribution = self.store_seconds.get(operation)
+        if distribution is None:
+            distribution = self.store_seconds[operation] = Distribution(STORE_BUCKETS)
+        started = time.perf_counter()
+        try:
+            yield
+        except QueueError:
+            self.store_errors[operation] += 1
+            raise
+        finally:
+            distribution.observe(time.perf_counter() - started)

@@ -1,0 +1,180 @@
+"""The figures in Prometheus' form, gathered when they are asked for: counting them costs the worker next to nothing.
+
+No label ever holds an id, a key or a value.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from worker.engine.outcome import Left
+from worker.engine.tallies import Distribution, Tallies
+from worker.engine.totals import Totals
+from worker.flow import FlowState
+from worker.flow.gate import GateState
+from worker.queue.base import REASONS, QueueStatus
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+# Shown from the start, so that the first one is a step up from 0.
+_OUTCOMES = (
+    ("applied", ""),
+    ("unchanged", ""),
+    *(("dead", reason) for reason in REASONS),
+    *((left.value, "") for left in Left),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that is read for one scrape.
+
+    Args:
+        flow: None before the worker has begun.
+        status: the queue's; None while its store does not answer.
+        lag_seconds, worst_lag_seconds: the event loop's, at the last tick and ever.
+    """
+
+    tallies: Tallies
+    totals: Totals
+    leases_lost: int
+    flow: FlowState | None
+    status: QueueStatus | None
+    lag_seconds: float
+    worst_lag_seconds: float
+
+
+class Metrics:
+    """Renders readings, together with figures of the process."""
+
+    def __init__(self) -> None:
+        self._figures = _Figures()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self._figures)
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def render(self, reading: Reading) -> bytes:
+        """The page that a scrape gets."""
+        self._figures.reading = reading
+        return generate_latest(self._registry)
+
+
+class _Figures(Collector):
+    def __init__(self) -> None:
+        self.reading: Reading | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(()) if self.reading is None else families(self.reading)
+
+
+def families(reading: Reading) -> Iterator[Metric]:
+    """Every metric of our own."""
+    yield InfoMetricFamily(
+        "metasync_build", "What runs.", {"version": version("metasync"), "python": platform.python_version()}
+    )
+    yield from _tallied(reading.tallies)
+    yield _counter("metasync_retries", "Requests and claims tried again after a failure.", reading.totals.retries)
+    yield _counter("metasync_leases_lost", "Claims lost while they were worked on.", reading.leases_lost)
+    yield _counter("metasync_stale_outcomes", "Outcomes refused since the lease was lost.", reading.totals.stale)
+    if reading.flow is not None:
+        yield from _flow(reading.flow)
+    yield from _queue(reading.status)
+    yield _gauge("metasync_event_loop_lag_seconds", "How late the event loop's last tick was.", reading.lag_seconds)
+    yield _gauge("metasync_event_loop_worst_lag_seconds", "How late any tick was.", reading.worst_lag_seconds)
+
+
+def _tallied(tallies: Tallies) -> Iterator[Metric]:
+    changes = CounterMetricFamily("metasync_changes", "Changes by what became of them.", labels=["outcome", "reason"])
+    for outcome, reason in _OUTCOMES:
+        changes.add_metric([outcome, reason], tallies.outcomes[outcome, reason])
+    yield changes
+    requests = CounterMetricFamily(
+        "metasync_requests", "Requests to the service by how they ended.", labels=["operation", "status", "error"]
+    )
+    for (operation, status, error), count in tallies.requests.items():
+        requests.add_metric([operation, status, error], count)
+    yield requests
+    yield _histograms(
+        "metasync_request_duration_seconds",
+        "From a request to its answer's last byte.",
+        tallies.request_seconds.items(),
+    )
+    folded = HistogramMetricFamily("metasync_request_changes", "Changes that one update carried.")
+    folded.add_metric([], *_buckets(tallies.changes_per_request))
+    yield folded
+    yield _histograms("metasync_store_duration_seconds", "Calls to the queue's store.", tallies.store_seconds.items())
+    errors = CounterMetricFamily("metasync_store_errors", "Calls to the store that failed.", labels=["operation"])
+    for operation in tallies.store_seconds:
+        errors.add_metric([operation], tallies.store_errors[operation])
+    yield errors
+
+
+def _flow(state: FlowState) -> Iterator[Metric]:
+    yield _gauge("metasync_requests_in_flight", "Requests under way.", state.in_flight)
+    yield _gauge("metasync_request_slots", "How many may be under way at once.", state.slots)
+    yield _gauge("metasync_request_rate_per_second", "The rate that is aimed at.", state.rate_per_second)
+    if state.limit_found_per_second is not None:
+        yield _gauge("metasync_rate_limit_per_second", "The service's limit, as found.", state.limit_found_per_second)
+    yield _counter("metasync_throttles", "Answers 429 that were about the rate.", state.throttled)
+    yield _counter("metasync_closed_seconds", "How long the service made everybody wait.", state.seconds_closed)
+    gate = GaugeMetricFamily("metasync_gate_state", "1 for the state that the gate is in.", labels=["state"])
+    for each in GateState:
+        gate.add_metric([each.value], float(state.gate is each))
+    yield gate
+    halted = GaugeMetricFamily("metasync_halted", "1 while everything is halted, and why.", labels=["reason"])
+    if state.halt_reason is not None:
+        halted.add_metric([state.halt_reason], 1.0)
+    yield halted
+
+
+def _queue(status: QueueStatus | None) -> Iterator[Metric]:
+    yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(status is not None))
+    if status is None:
+        return
+    depth = GaugeMetricFamily("metasync_queue_changes", "Changes in the queue.", labels=["state"])
+    depth.add_metric(["due"], status.pending - status.in_flight - status.waiting)
+    depth.add_metric(["in_flight"], status.in_flight)
+    depth.add_metric(["waiting"], status.waiting)
+    depth.add_metric(["dead"], status.dead)
+    yield depth
+    yield _gauge(
+        "metasync_queue_oldest_age_seconds", "Age of the oldest pending change.", status.oldest_pending_seconds or 0.0
+    )
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _counter(name: str, documentation: str, value: float) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
+
+
+def _histograms(name: str, documentation: str, distributions: Iterable[tuple[str, Distribution]]) -> Metric:
+    family = HistogramMetricFamily(name, documentation, labels=["operation"])
+    for operation, distribution in distributions:
+        family.add_metric([operation], *_buckets(distribution))
+    return family
+
+
+def _buckets(distribution: Distribution) -> tuple[list[tuple[str, float]], float]:
+    """Prometheus' buckets count all that is at most their bound."""
+    below = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip((*distribution.bounds, float("inf")), distribution.counts, strict=True):
+        below += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(below)))
+    return buckets, distribution.total
