@@ -1,6 +1,7 @@
 """One writer per completion: leases are kept while work goes on, and a lost one ends it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -57,6 +58,27 @@ async def test_no_request_outlasts_a_lease_that_cannot_be_extended(bench: Bench)
     assert summary.totals.applied == 1
     assert bench.simulator.violations == []
     assert bench.events("store.unavailable")
+
+
+class FreezesOnce(WrappedQueue):
+    """Holds up the whole process, as SIGSTOP does, while the store's answer to the first claim is on its way."""
+
+    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
+        claims = await super().claim(limit, lease_seconds=lease_seconds, owner=owner)
+        if claims and not self.refused:
+            self.refused = 1
+            time.sleep(lease_seconds + 0.1)  # noqa: ASYNC251 -- nothing of this process shall run
+        return claims
+
+
+async def test_no_request_starts_on_a_lease_that_has_run_out(bench: Bench) -> None:
+    bench.simulator.seed(ID)
+    bench.simulator.options = replace(bench.simulator.options, latency=0.2)
+    await bench.client.get(ID, timeout_seconds=5)  # so that a connection is open, and a request would be on its way
+    await bench.put(ID, {"grade": "A"}, mode="replace")
+    summary = await bench.worker(queue=FreezesOnce(bench.queue), lease_seconds=0.5).run()
+    assert summary.totals.applied == 1
+    assert bench.simulator.counters.count("update") == 1
 
 
 class StoresNonsense(WrappedQueue):

@@ -92,6 +92,9 @@ class Calls:
         """One request that the service was willing to look at: throttled ones do not count."""
         while True:
             permit = await self._admit(work)
+            if asyncio.get_running_loop().time() >= work.deadline:  # this process was frozen, or its store is away
+                permit.dropped()
+                raise GiveBack(Left.RELEASED)
             work.in_flight = True
             try:
                 answer = await send(self._request_timeout_seconds)
