@@ -28,5 +28,8 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 STOPSIGNAL SIGTERM
+# Without a port there is nothing to ask: a process that runs is then taken to be well.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
+    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('METASYNC_HTTP_PORT'); p and u.urlopen(f'http://127.0.0.1:{p}/livez', timeout=4)"]
 ENTRYPOINT ["metasync"]
 CMD ["run"]
