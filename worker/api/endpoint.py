@@ -51,7 +51,7 @@ class Endpoint:
         if url.raw_fragment:
             raise ValueError("the base URL must have no fragment (#...)")
         is_plain = url.scheme == "http"
-        if is_plain and not _is_loopback(host):
+        if is_plain and not is_loopback(host):
             raise ValueError(f"the base URL must start with https://: a key is not sent to {host} over plain http")
         prefix = f"{origin}{url.raw_path.rstrip('/')}/chat/completions"
         return cls(prefix, url.raw_query_string, host, is_plain)
@@ -106,7 +106,8 @@ def _quoted(parameters: Mapping[str, str]) -> str:
     return "&".join(f"{quote(name, '')}={quote(value, '')}" for name, value in parameters.items())
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nothing that is sent there leaves this machine, and nothing comes from elsewhere."""
     if host == "localhost":
         return True
     try:

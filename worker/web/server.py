@@ -4,12 +4,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from worker.api.endpoint import is_loopback
 from worker.engine import Worker
 from worker.queue import Queue
 from worker.web.depth import Depth
@@ -105,7 +105,7 @@ async def serving(worker: Worker, queue: Queue, *, host: str, port: int, token: 
     Raises:
         Unservable: nobody can listen there, or strangers could read it and no token is set.
     """
-    if token is None and not _is_loopback(host):
+    if token is None and not is_loopback(host):
         raise Unservable(
             f"METASYNC_HTTP_HOST is {host}, which others can reach: set METASYNC_HTTP_TOKEN, or serve on 127.0.0.1"
         )
@@ -129,12 +129,3 @@ async def serving(worker: Worker, queue: Queue, *, host: str, port: int, token: 
 
 def _port_of(listening: socket.socket) -> int:
     return int(listening.getsockname()[1])
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
