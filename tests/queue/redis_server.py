@@ -210,12 +210,15 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 @asynccontextmanager
 async def cluster(folder: Path, nodes: int) -> AsyncIterator[list[RedisServer]]:
-    """Run a cluster whose slots are dealt out evenly; those of a node that is down are missing alone."""
+    """Run a cluster whose slots are dealt out evenly; those of a node that is down are missing alone.
+
+    A node is missed late: one of two would take itself for a minority then, and serve nothing.
+    """
     servers: list[RedisServer] = []
     try:
         for i in range(nodes):
             (folder / str(i)).mkdir()
-            options = {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-node-timeout": "500"}
+            options = {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-node-timeout": "60000"}
             servers.append(RedisServer(folder / str(i), options))
             servers[-1].start()
         share = SLOTS // nodes
