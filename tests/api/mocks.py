@@ -1,11 +1,14 @@
 """Answers without a socket, by way of aioresponses."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import Mock
 
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, ClientSession
 from aioresponses import aioresponses
+
+from worker.api import Client
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -15,6 +18,13 @@ class MockedResponse(ClientResponse):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"stream_writer": Mock(output_size=0)} | kwargs)
+
+
+@asynccontextmanager
+async def mockable_client(*, api_key: str = "sk-test") -> AsyncIterator[Client]:
+    """A client of `BASE_URL` that goes through a session, which is what aioresponses stands in for."""
+    async with ClientSession() as session, Client(base_url=BASE_URL, api_key=api_key, session=session) as client:
+        yield client
 
 
 def answer_with(

@@ -10,10 +10,10 @@ from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import aioresponses
 from yarl import URL
 
-from tests.api.mocks import BASE_URL, answer_with
+from tests.api.mocks import BASE_URL, answer_with, mockable_client
 from worker.api import Answer, Client, Halt, Kind, failure
-from worker.api.client import _timeout
 from worker.api.models import Deletion
+from worker.api.session import timeout
 
 COMPLETION = f"{BASE_URL}/chat/completions/chatcmpl-1"
 STORED = b'{"id":"chatcmpl-1","metadata":{"k":"v"},"choices":[{"message":{"content":"SECRET"}}]}'
@@ -23,7 +23,7 @@ async def call(method: str, *, answer: dict[str, Any], url: str = COMPLETION, **
     """Make one call of the client's, with the answer to order."""
     with aioresponses() as mocked:
         answer_with(mocked, {"update": "POST", "delete": "DELETE"}.get(method, "GET"), url, **answer)
-        async with Client(base_url=BASE_URL, api_key="sk-test") as client:
+        async with mockable_client() as client:
             found: Answer = await getattr(client, method)(**arguments, timeout_seconds=5.0)
             return found
 
@@ -64,7 +64,7 @@ async def test_the_body_of_a_failure_is_not_kept() -> None:
 async def test_an_error_that_quotes_key_and_value_is_kept_without_them() -> None:
     with aioresponses() as mocked:
         answer_with(mocked, "POST", COMPLETION, status=400, body=b"no 'private note' with org-key-0001")
-        async with Client(base_url=BASE_URL, api_key="org-key-0001") as client:
+        async with mockable_client(api_key="org-key-0001") as client:
             answer = await client.update("chatcmpl-1", {"k": "private note"}, timeout_seconds=5.0)
     assert answer.verdict.error == "HTTP 400 Bad Request: no '***' with ***"
 
@@ -94,7 +94,7 @@ async def test_list_passes_its_filters_and_its_cursor() -> None:
     )
     with aioresponses() as mocked:
         answer_with(mocked, "GET", str(url), body=b'{"data":[{"id":"chatcmpl-1"}]}')
-        async with Client(base_url=BASE_URL, api_key="sk-test") as client:
+        async with mockable_client() as client:
             answer = await client.list(
                 model="gpt-4o",
                 metadata={"topic": "a&b"},
@@ -119,7 +119,7 @@ async def test_messages_are_read_page_by_page() -> None:
 async def test_an_odd_id_is_refused_before_anything_is_sent(method: str) -> None:
     arguments: dict[str, Any] = {"metadata": {}} if method == "update" else {}
     with aioresponses() as mocked, pytest.raises(ValueError, match="not the id"):
-        async with Client(base_url=BASE_URL, api_key="sk-test") as client:
+        async with mockable_client() as client:
             await getattr(client, method)("a/../b", **arguments, timeout_seconds=5.0)
     assert not mocked.requests
 
@@ -127,7 +127,7 @@ async def test_an_odd_id_is_refused_before_anything_is_sent(method: str) -> None
 @pytest.mark.parametrize("timeout_seconds", [0.0, -1.0, float("nan")])
 async def test_without_time_nothing_is_sent(timeout_seconds: float) -> None:
     with aioresponses() as mocked:
-        async with Client(base_url=BASE_URL, api_key="sk-test") as client:
+        async with mockable_client() as client:
             answer = await client.get("chatcmpl-1", timeout_seconds=timeout_seconds)
     assert answer.verdict.kind is Kind.RETRY
     assert answer.verdict.error == "no time was left for the request"
@@ -135,14 +135,10 @@ async def test_without_time_nothing_is_sent(timeout_seconds: float) -> None:
 
 
 def test_a_time_out_is_kept_to_the_millisecond() -> None:
-    timeout = _timeout(59.125)
-    assert timeout.total == 59.125
-    assert timeout.sock_connect == 10.0
-    assert timeout.ceil_threshold > 59.125  # above it, aiohttp would round up to a whole second
-
-
-def test_a_time_out_without_end_is_a_day() -> None:
-    assert _timeout(float("inf")).total == 86_400.0
+    found = timeout(59.125)
+    assert found.total == 59.125
+    assert found.sock_connect == 10.0
+    assert found.ceil_threshold > 59.125  # above it, aiohttp would round up to a whole second
 
 
 async def test_outside_its_context_a_client_cannot_be_used() -> None:
@@ -159,13 +155,6 @@ async def test_a_session_that_was_handed_over_stays_open() -> None:
                 answer_with(mocked, "GET", COMPLETION, body=STORED)
                 assert (await client.get("chatcmpl-1", timeout_seconds=5.0)).verdict.kind is Kind.OK
         assert not session.closed
-
-
-async def test_an_own_session_is_closed() -> None:
-    async with Client(base_url=BASE_URL, api_key="sk-test") as client:
-        session = client._session
-        assert session is not None
-    assert session.closed
 
 
 PLACE = ConnectionKey("api.openai.com", 443, True, True, None, None, None)

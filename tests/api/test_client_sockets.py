@@ -11,11 +11,26 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from yarl import URL
 
 from tests.api.servers import Connection, Handler, always, once, response, serving
 from worker.api import Answer, Client, Halt, Kind
+from worker.api.session import SessionTransport
 
 LONG = 30.0  # seconds: nothing here comes near it
+
+
+@pytest.fixture(params=["direct", "session"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for both ways to the service."""
+    if request.param == "session":
+        monkeypatch.setattr("worker.api.client.DirectTransport", through_a_session)
+    return str(request.param)
+
+
+def through_a_session(origin: URL, connector: aiohttp.TCPConnector) -> SessionTransport:
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return SessionTransport(origin, session, owned=True)
 
 
 def client_of(url: str, **options: Any) -> Client:
@@ -346,12 +361,11 @@ async def test_a_trusted_certificate_is_taken_for_its_own_host_alone() -> None:
     async with (
         serving(always(response()), tls=tls_server(authority.issue_cert("127.0.0.1"))) as right,
         serving(always(response()), tls=tls_server(authority.issue_cert("elsewhere.example"))) as wrong,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
     ):
         verdicts = []
         for server in (right, wrong):
-            client = client_of(f"https://127.0.0.1:{server.port}/v1", session=session)
-            verdicts.append((await client.get("chatcmpl-1", timeout_seconds=LONG)).verdict)
+            async with client_of(f"https://127.0.0.1:{server.port}/v1", tls=trusting) as client:
+                verdicts.append((await client.get("chatcmpl-1", timeout_seconds=LONG)).verdict)
     assert verdicts[0].kind is Kind.OK
     assert verdicts[1].error is not None
     assert "is not trusted" in verdicts[1].error

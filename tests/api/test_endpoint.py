@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from tests.api.properties import unhurried
 from worker.api import Client
@@ -36,7 +37,8 @@ from worker.changes import InvalidChange, MetadataChange
     ],
 )
 def test_the_url_of_a_completion(base_url: str, url: str) -> None:
-    assert str(Endpoint.parse(base_url).completion_url("chatcmpl-1")) == url
+    endpoint = Endpoint.parse(base_url)
+    assert f"{endpoint.origin}{endpoint.completion_target('chatcmpl-1')}" == url
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,9 @@ ODD_IDS = [
 def test_an_id_that_might_reach_another_url_is_refused(completion_id: str) -> None:
     endpoint = Endpoint.parse("https://api.openai.com/v1")
     with pytest.raises(ValueError, match="not the id of a completion"):
-        endpoint.completion_url(completion_id)
+        endpoint.completion_target(completion_id)
     with pytest.raises(ValueError, match="not the id of a completion"):
-        endpoint.messages_url(completion_id, {})
+        endpoint.messages_target(completion_id, {})
 
 
 @unhurried
@@ -101,16 +103,16 @@ def test_exactly_the_ids_that_a_change_may_have_are_taken(completion_id: str) ->
         MetadataChange(completion_id, {})
     except InvalidChange:
         with pytest.raises(ValueError, match="not the id of a completion"):
-            Endpoint.parse("https://h/v1").completion_url(completion_id)
+            Endpoint.parse("https://h/v1").completion_target(completion_id)
     else:
-        url = Endpoint.parse("https://h/v1").completion_url(completion_id)
-        assert str(url) == f"https://h/v1/chat/completions/{completion_id}"
+        target = Endpoint.parse("https://h/v1").completion_target(completion_id)
+        assert target == URL(target).raw_path == f"/v1/chat/completions/{completion_id}"
 
 
 def test_parameters_are_quoted() -> None:
     endpoint = Endpoint.parse("https://h/v1?api-version=1")
-    url = endpoint.list_url({"metadata[a&b]": "c=d e/é", "order": "asc"})
-    assert str(url) == ("https://h/v1/chat/completions?api-version=1&metadata%5Ba%26b%5D=c%3Dd%20e%2F%C3%A9&order=asc")
+    target = endpoint.list_target({"metadata[a&b]": "c=d e/é", "order": "asc"})
+    assert target == "/v1/chat/completions?api-version=1&metadata%5Ba%26b%5D=c%3Dd%20e%2F%C3%A9&order=asc"
 
 
 @pytest.mark.parametrize(

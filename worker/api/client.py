@@ -1,10 +1,10 @@
 """The client of the stored-completion endpoint: one call, one request, one verdict."""
 
+import ssl
 import time
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Literal, Self
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -12,14 +12,14 @@ import msgspec
 from yarl import URL
 
 from worker.api.answer import Answer
+from worker.api.direct import DirectTransport
 from worker.api.endpoint import Auth, Endpoint, header_value
 from worker.api.failure import FAILURES, failure
+from worker.api.session import SessionTransport
+from worker.api.transport import Headers, Request, Transport
 from worker.api.verdict import Kind, Verdict, judge
 
-# The largest stored completions, with log probabilities and Base64 audio, stay well below.
-LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
-CONNECT_TIMEOUT_SECONDS: Final = 10.0
-_LONGEST_TIMEOUT_SECONDS: Final = 86_400.0
+_LONGEST_TIMEOUT_SECONDS = 86_400.0
 
 Order = Literal["asc", "desc"]
 
@@ -36,7 +36,8 @@ class Client:
         auth: ``auto`` sends the key as ``api-key`` to Azure's hosts and as a bearer token to all others.
         max_connections: open at the same time; further calls wait for one, within their time-out.
         trust_env: use the proxy that the environment names, if any; never for plain http, which stays on loopback.
-        session: to use instead of an own one; it is not closed, and proxies and pool are its own.
+        tls: whose certificates are trusted; the system's, if none is given.
+        session: to make the calls through; it is not closed, and proxy, pool and trust are its own.
 
     Raises:
         ValueError: the base URL, the proxy, or something that goes into a header, cannot be used.
@@ -53,14 +54,16 @@ class Client:
         max_connections: int = 64,
         user_agent: str = "metasync",
         trust_env: bool = False,
+        tls: ssl.SSLContext | None = None,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._endpoint = Endpoint.parse(base_url)
         self._auth = auth
         self._max_connections = max_connections
         self._proxy = _environment_proxy(self._endpoint) if trust_env else None
+        self._tls = tls
         self._session = session
-        self._owns_session = session is None
+        self._transport: Transport | None = None
         self._fixed_headers = {"Accept": "application/json", "User-Agent": user_agent}
         if organization:
             self._fixed_headers["OpenAI-Organization"] = header_value("the organization", organization)
@@ -74,17 +77,14 @@ class Client:
         Raises:
             ValueError: no header can carry it; the former key stays in use.
         """
-        self._headers = self._fixed_headers | self._endpoint.authorization(api_key, self._auth)
-        self._json_headers = self._headers | {"Content-Type": "application/json"}
+        headers = self._fixed_headers | self._endpoint.authorization(api_key, self._auth)
+        self._headers = Headers(headers)
+        self._json_headers = Headers(headers | {"Content-Type": "application/json"})
         self._api_key = api_key
 
     async def __aenter__(self) -> Self:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=self._proxy,
-            )
+        if self._transport is None:
+            self._transport = self._open()
         return self
 
     async def __aexit__(
@@ -93,26 +93,28 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, if the session is the client's own."""
-        if self._session is not None and self._owns_session:
-            await self._session.close()
+        """Close the connections, unless they are those of a session that was handed in."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self._endpoint.prefix}>"
+        return f"<Client {self._endpoint.origin}{self._endpoint.path}>"
 
     async def update(self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float) -> Answer:
         """Set a completion's metadata to exactly this map, as far as the service replaces and does not merge."""
-        url = self._endpoint.completion_url(completion_id)
-        body = _encode({"metadata": dict(metadata)})
-        return await self._call("POST", url, timeout_seconds, body, metadata.values())
+        target = self._endpoint.completion_target(completion_id)
+        request = Request("POST", target, self._json_headers, _encode({"metadata": dict(metadata)}))
+        return await self._call(request, timeout_seconds, metadata.values())
 
     async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """Read a completion."""
-        return await self._call("GET", self._endpoint.completion_url(completion_id), timeout_seconds)
+        return await self._call(self._get(self._endpoint.completion_target(completion_id)), timeout_seconds)
 
     async def delete(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """Delete a completion; `Answer.deletion` tells."""
-        return await self._call("DELETE", self._endpoint.completion_url(completion_id), timeout_seconds)
+        request = Request("DELETE", self._endpoint.completion_target(completion_id), self._headers)
+        return await self._call(request, timeout_seconds)
 
     async def list(
         self,
@@ -135,7 +137,7 @@ class Client:
         filters = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
         parameters = ({"model": model} if model is not None else {}) | filters | _paging(after, limit, order)
         sent = (metadata or {}).values()
-        return await self._call("GET", self._endpoint.list_url(parameters), timeout_seconds, None, sent)
+        return await self._call(self._get(self._endpoint.list_target(parameters)), timeout_seconds, sent)
 
     async def messages(
         self,
@@ -147,54 +149,37 @@ class Client:
         timeout_seconds: float,
     ) -> Answer:
         """Read a page of the messages that a completion answered; `Answer.messages` holds it."""
-        url = self._endpoint.messages_url(completion_id, _paging(after, limit, order))
-        return await self._call("GET", url, timeout_seconds)
+        target = self._endpoint.messages_target(completion_id, _paging(after, limit, order))
+        return await self._call(self._get(target), timeout_seconds)
 
-    async def _call(
-        self, method: str, url: URL, timeout_seconds: float, body: bytes | None = None, sent: Collection[str] = ()
-    ) -> Answer:
-        if self._session is None:
+    def _get(self, target: str) -> Request:
+        return Request("GET", target, self._headers)
+
+    def _open(self) -> Transport:
+        origin = self._endpoint.origin
+        if self._session is not None:
+            return SessionTransport(origin, self._session, owned=False)
+        connector = aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls or True)
+        if self._proxy is None:
+            return DirectTransport(origin, connector)
+        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+        return SessionTransport(origin, session, owned=True)
+
+    async def _call(self, request: Request, timeout_seconds: float, sent: Collection[str] = ()) -> Answer:
+        if self._transport is None:
             raise RuntimeError("the client is used outside of its context")
-        if not timeout_seconds > 0:  # aiohttp takes 0 for no time-out at all
+        if not timeout_seconds > 0:
             return Answer(Verdict(Kind.RETRY, error="no time was left for the request"))
         api_key = self._api_key
         started = time.perf_counter()
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers=self._headers if body is None else self._json_headers,
-                timeout=_timeout(timeout_seconds),
-                allow_redirects=False,
-            ) as response:
-                status, headers = response.status, response.headers
-                content = await _read(response)
+            reply = await self._transport.exchange(request, min(timeout_seconds, _LONGEST_TIMEOUT_SECONDS))
         except FAILURES as error:
             return Answer(failure(error), duration_ms=_elapsed_ms(started))
+        status, headers, content = reply
         verdict, metadata = judge(status, headers, content, api_key=api_key, sent=sent, now=time.time())
         kept = content if content and verdict.kind is Kind.OK else b""
         return Answer(verdict, metadata, kept, _elapsed_ms(started))
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body; None when it is too large: then leaving the response closes the connection on the rest."""
-    stream = response.content
-    chunks, size = [], 0
-    while chunk := await stream.readany():
-        size += len(chunk)
-        if size > LARGEST_ANSWER_BYTES:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-@lru_cache(maxsize=64)
-def _timeout(seconds: float) -> aiohttp.ClientTimeout:
-    """The time-out in its own form; above `ceil_threshold` it would be rounded up, past a lease's end."""
-    total = min(seconds, _LONGEST_TIMEOUT_SECONDS)
-    connect = min(total, CONNECT_TIMEOUT_SECONDS)
-    return aiohttp.ClientTimeout(total=total, sock_connect=connect, ceil_threshold=_LONGEST_TIMEOUT_SECONDS)
 
 
 def _elapsed_ms(started: float) -> float:

@@ -23,11 +23,13 @@ class Endpoint:
     """The stored completions of one service.
 
     Args:
-        prefix: of every URL, ``/chat/completions`` included.
+        origin: such as ``https://api.openai.com``.
+        path: that of the stored completions, ``/chat/completions`` included.
         query: that every URL ends with; often empty.
     """
 
-    prefix: str
+    origin: URL
+    path: str
     query: str
     host: str
     is_plain: bool
@@ -41,7 +43,7 @@ class Endpoint:
         """
         try:
             url = URL(base_url)
-            host, origin = url.host, str(url.origin())
+            host, origin = url.host, url.origin()
         except (ValueError, TypeError):
             raise ValueError("the base URL is not a URL such as https://api.openai.com/v1") from None
         if url.scheme not in {"http", "https"} or not host:
@@ -53,31 +55,30 @@ class Endpoint:
         is_plain = url.scheme == "http"
         if is_plain and not is_loopback(host):
             raise ValueError(f"the base URL must start with https://: a key is not sent to {host} over plain http")
-        prefix = f"{origin}{url.raw_path.rstrip('/')}/chat/completions"
-        return cls(prefix, url.raw_query_string, host, is_plain)
+        return cls(origin, f"{url.raw_path.rstrip('/')}/chat/completions", url.raw_query_string, host, is_plain)
 
-    def completion_url(self, completion_id: str) -> URL:
-        """Return the URL of one completion.
+    def completion_target(self, completion_id: str) -> str:
+        """Return what asks for one completion: path and query.
 
         Raises:
             ValueError: the id is none, and might reach another URL.
         """
         if not _COMPLETION_ID.fullmatch(completion_id):
             raise ValueError(f"{completion_id[:80]!a} is not the id of a completion")
-        return self._url(f"/{completion_id}", "")
+        return f"{self.path}/{completion_id}?{self.query}" if self.query else f"{self.path}/{completion_id}"
 
-    def messages_url(self, completion_id: str, parameters: Mapping[str, str]) -> URL:
-        """Return the URL of one completion's messages; raises as `completion_url` does."""
-        self.completion_url(completion_id)
-        return self._url(f"/{completion_id}/messages", _quoted(parameters))
+    def messages_target(self, completion_id: str, parameters: Mapping[str, str]) -> str:
+        """Return what asks for one completion's messages; raises as `completion_target` does."""
+        self.completion_target(completion_id)
+        return self._target(f"/{completion_id}/messages", parameters)
 
-    def list_url(self, parameters: Mapping[str, str]) -> URL:
-        """Return the URL of all the completions that the parameters ask for."""
-        return self._url("", _quoted(parameters))
+    def list_target(self, parameters: Mapping[str, str]) -> str:
+        """Return what asks for all the completions that the parameters mean."""
+        return self._target("", parameters)
 
-    def _url(self, path: str, parameters: str) -> URL:
-        query = "&".join(filter(None, (self.query, parameters)))
-        return URL(f"{self.prefix}{path}?{query}" if query else self.prefix + path, encoded=True)
+    def _target(self, below: str, parameters: Mapping[str, str]) -> str:
+        query = "&".join(filter(None, (self.query, _quoted(parameters))))
+        return f"{self.path}{below}?{query}" if query else self.path + below
 
     def authorization(self, api_key: str, auth: Auth) -> dict[str, str]:
         """Return the header that carries the key: ``api-key`` for Azure's hosts under ``auto``, else a bearer token.

@@ -5,6 +5,11 @@ import aiohttp
 from worker.api.explain import readable
 from worker.api.verdict import Halt, Kind, Verdict
 
+
+class InvalidAnswerError(aiohttp.ClientError):
+    """What came back is not HTTP."""
+
+
 # What aiohttp raises for all that the network and the service can do to a request.
 FAILURES = (aiohttp.ClientError, OSError)
 
@@ -19,6 +24,7 @@ _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ConnectionTimeoutError, "no connection in time"),
     (TimeoutError, "no answer in time"),
     (aiohttp.ClientPayloadError, "the answer was cut off"),
+    (InvalidAnswerError, "the answer is not valid HTTP"),
     (aiohttp.ClientResponseError, "the answer is not valid HTTP"),
     (aiohttp.ServerDisconnectedError, "the connection was dropped"),
     (aiohttp.ClientOSError, "the connection was dropped"),
