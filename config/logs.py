@@ -1,10 +1,15 @@
 """How log events are rendered: one JSON object a line, or text for a terminal."""
 
+import asyncio
+import atexit
 import json
 import logging
 import sys
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
@@ -29,9 +34,7 @@ def configure(
     structlog.configure(
         processors=[_text_renderer()] if console else [_render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(terminal or sys.stderr)
-        if console
-        else structlog.BytesLoggerFactory(_standard_error()),
+        logger_factory=structlog.PrintLoggerFactory(terminal or sys.stderr) if console else _lines,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Forwarder()], level=logging.WARNING, force=True)
@@ -57,15 +60,66 @@ _render_exception = structlog.processors.ExceptionRenderer(
 
 def _render_json(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- whatever structlog hands over
     """One step in place of a chain of them: this is what each outcome pays for its log line."""
-    line = {"time": datetime.now(UTC).isoformat(), "level": method, "event": event.pop("event")}
+    line = {"time": _timestamp(), "level": method, "event": event.pop("event")}
     if "exc_info" in event:
         event = _render_exception(logger, method, event)
     line.update(event)
     return _blotted(_json(line)).encode()
 
 
-def _standard_error() -> BinaryIO:
-    return sys.stderr.buffer
+_second = 0
+_second_text = ""
+
+
+def _timestamp() -> str:
+    """ISO 8601, in UTC. Only the fraction is written anew within a second."""
+    global _second, _second_text  # noqa: PLW0603 -- a memory of one entry
+    now = time.time()
+    second = int(now)
+    if second != _second:
+        _second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _second = second
+    return f"{_second_text}.{int((now - second) * 1e6):06d}+00:00"
+
+
+class _Lines:
+    """Writes lines to standard error, those of one turn of the event loop together: a call to the system costs.
+
+    A worker whose log cannot be written goes on without it: the disk may be full of it.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, *_: object) -> "_Lines":
+        """There is one for all loggers."""
+        return self
+
+    def msg(self, line: bytes) -> None:
+        with self._lock:
+            self._lines.append(line)
+            if len(self._lines) > 1:
+                return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:  # there is none in this thread, or none yet
+            self.flush()
+
+    log = debug = info = warning = error = critical = exception = msg
+
+    def flush(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+            if lines:
+                with suppress(OSError, ValueError):
+                    sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
+                    sys.stderr.buffer.flush()
+
+
+_lines = _Lines()
+flush = _lines.flush
+atexit.register(flush)
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
+
 from tests.engine.conftest import Bench
 from tests.engine.wrapping import WrappedQueue
 from worker.queue.base import Claim, QueuedChange
@@ -86,12 +88,12 @@ class StoresNonsense(WrappedQueue):
 
     async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
         claims = await super().claim(limit, lease_seconds=lease_seconds, owner=owner)
-        return [replace(claim, changes=tuple(map(self._spoiled, claim.changes))) for claim in claims]
+        return [msgspec.structs.replace(claim, changes=tuple(map(self._spoiled, claim.changes))) for claim in claims]
 
     @staticmethod
     def _spoiled(change: QueuedChange) -> QueuedChange:
         spoiled = {'{"n":"0"}': "[]", '{"n":"1"}': '{"n":7}', '{"n":"2"}': '{"'}
-        return replace(change, metadata=spoiled.get(change.metadata, change.metadata))
+        return msgspec.structs.replace(change, metadata=spoiled.get(change.metadata, change.metadata))
 
 
 async def test_what_is_stored_but_no_change_dies_as_invalid(bench: Bench) -> None:

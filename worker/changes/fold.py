@@ -1,13 +1,13 @@
 """Folding: all pending changes of one completion, in order, become one update."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from worker.changes.change import MAX_PAIRS, MetadataChange
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(msgspec.Struct, frozen=True):
     """What a sequence of changes comes to.
 
     Args:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -38,8 +37,11 @@ class Job:
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on the fast event loop where there is one."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main)
+    finally:
+        logs.flush()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -200,7 +202,7 @@ def _stopped_by_signals(worker: Worker) -> Iterator[None]:
         nonlocal interrupted
         if interrupted:
             # Nothing is lost: what was in hand comes back when its leases run out.
-            sys.stderr.flush()
+            logs.flush()
             os._exit(Exit.INTERRUPTED)
         interrupted = True
         tell("stopping: requests in flight may finish; Ctrl-C again ends at once")

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -46,6 +46,7 @@ class Applier:
     Args:
         policy: the backoff between attempts.
         rng: the source of jitter.
+        clock: the event loop's.
         tallies: count how many changes each request carries.
         logger: hears of faults of our own.
     """
@@ -57,6 +58,7 @@ class Applier:
         endurance: Endurance,
         policy: RetryPolicy,
         rng: random.Random,
+        clock: Callable[[], float],
         tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -65,6 +67,7 @@ class Applier:
         self.endurance = endurance
         self.policy = policy
         self.rng = rng
+        self.clock = clock
         self.tallies = tallies
         self.logger = logger
 
@@ -98,7 +101,7 @@ class _Application:
             self._work.failures += 1
             self._ledger.error = f"internal error: {type(error).__name__}"
             delay_seconds = self._judge_failure(self._ledger.undecided, "attempts_exhausted")
-        return self._ledger.outcome(_now(), kind=left, delay_seconds=delay_seconds)
+        return self._ledger.outcome(self._applier.clock(), kind=left, delay_seconds=delay_seconds)
 
     async def _apply(self, changes: Mapping[int, MetadataChange]) -> float:
         """Send all of them as one update."""
@@ -112,8 +115,11 @@ class _Application:
                 return self._judge(changes, answer)
             current = answer.metadata
         folded = fold(current or {}, in_order)
-        refused = [number for position, number in enumerate(changes) if position in folded.too_many_keys]
-        accepted = [number for number in changes if number not in refused]
+        refused: list[int] = []
+        accepted = list(changes)
+        if folded.too_many_keys:
+            refused = [number for position, number in enumerate(changes) if position in folded.too_many_keys]
+            accepted = [number for number in changes if number not in refused]
         if not accepted or folded.metadata == current:
             self._ledger.metadata = folded.metadata
             self._refuse(refused)
@@ -197,7 +203,7 @@ class _Application:
         """The service did it, it says: compare what it shows with what was wanted."""
         ledger = self._ledger
         ledger.verified = shown is not None
-        if shown is not None:
+        if shown is not None and shown != wanted:
             differing = [key for key, value in wanted.items() if shown.get(key) != value]
             if differing:
                 self._work.failures += 1
@@ -210,7 +216,8 @@ class _Application:
     def _judge_absence(self, numbers: Collection[int]) -> float:
         """Not visible yet, or gone: those that have waited long enough are given up, each by its own age."""
         grace = self._applier.endurance.not_found_grace_seconds
-        ages = {number: self._ledger.age_seconds(number, _now()) for number in numbers}
+        now = self._applier.clock()
+        ages = {number: self._ledger.age_seconds(number, now) for number in numbers}
         self._ledger.die([number for number, age in ages.items() if age >= grace], "not_found")
         young = [age for age in ages.values() if age < grace]
         if not young:
@@ -229,7 +236,3 @@ class _Application:
             self._ledger.die(numbers, reason)
             return 0.0
         return max(backoff_seconds(attempts, self._applier.policy, self._applier.rng), asked_seconds or 0.0)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,6 +1,7 @@
 """A pool of applier tasks: as many as may be at work at once, and more while some of them only wait."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,22 +20,24 @@ class ApplierPool:
         self._group = group
         self._size = size
         self._handle = handle
-        self._buffer: asyncio.Queue[Work] = asyncio.Queue()  # bounded by whoever submits: see Reader
+        self._buffer: deque[Work] = deque()  # bounded by whoever submits: see Reader
         self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: deque[asyncio.Future[None]] = deque()  # of tasks that wait for work
         self._running = 0
-        self._idle = 0
 
     def __repr__(self) -> str:
-        return f"<ApplierPool [{self._running - self._idle} at work, {self._buffer.qsize()} buffered]>"
+        return f"<ApplierPool [{self._running - len(self._idle)} at work, {len(self._buffer)} buffered]>"
 
     def submit(self, work: Work) -> None:
         """Let a task take it as soon as one is free."""
-        self._buffer.put_nowait(work)
+        self._buffer.append(work)
         self._top_up()
 
     def take_back(self) -> list[Work]:
         """What no task has taken yet, and now none will."""
-        return [self._buffer.get_nowait() for _ in range(self._buffer.qsize())]
+        works = list(self._buffer)
+        self._buffer.clear()
+        return works
 
     @contextmanager
     def parked(self) -> Iterator[None]:
@@ -52,18 +55,33 @@ class ApplierPool:
             task.cancel()
 
     def _top_up(self) -> None:
-        if self._running < self._size and self._buffer.qsize() > self._idle:
+        """Wake a task that is idle, or make one, if there is work to take."""
+        if not self._buffer:
+            return
+        while self._idle:
+            woken = self._idle.popleft()
+            if not woken.done():  # else its task was cancelled
+                woken.set_result(None)
+                return
+        if self._running < self._size:
             self._running += 1
             task = self._group.create_task(self._run())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 -- this is one
         while self._running <= self._size:  # more when one that was parked came back: then the first to finish goes
-            self._idle += 1
+            while not self._buffer:
+                woken = loop.create_future()
+                self._idle.append(woken)
+                await woken
+            work = self._buffer.popleft()
+            work.begin(task)
             try:
-                work = await self._buffer.get()
+                await self._handle(work)
             finally:
-                self._idle -= 1
-            await self._handle(work)
+                work.end()
         self._running -= 1

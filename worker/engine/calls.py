@@ -36,6 +36,7 @@ class Calls:
     Args:
         request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
         tallies: count every request.
+        clock: the event loop's, by which leases end.
         parked: a context in which the current task makes room for another claim, since it only waits.
     """
 
@@ -46,6 +47,7 @@ class Calls:
         totals: Totals,
         tallies: Tallies,
         *,
+        clock: Callable[[], float],
         request_timeout_seconds: float,
         parked: Callable[[], AbstractContextManager[None]],
     ) -> None:
@@ -53,6 +55,7 @@ class Calls:
         self._policy = policy
         self._totals = totals
         self._tallies = tallies
+        self._clock = clock
         self._request_timeout_seconds = request_timeout_seconds
         self._parked = parked
         self.stopping = False
@@ -92,7 +95,7 @@ class Calls:
         """One request that the service was willing to look at: throttled ones do not count."""
         while True:
             permit = await self._admit(work)
-            if asyncio.get_running_loop().time() >= work.deadline:  # this process was frozen, or its store is away
+            if self._clock() >= work.deadline:  # this process was frozen, or its store is away
                 permit.dropped()
                 raise GiveBack(Left.RELEASED)
             work.in_flight = True

@@ -1,5 +1,6 @@
 """One log event per outcome, in the shape that people script against."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -25,12 +26,12 @@ def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome,
     if log_values:
         fields["metadata"] = outcome.metadata
     if outcome.applied:
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"attempt": outcome.attempts + 1}
         if outcome.leftover_keys:
             extra["leftover_keys"] = outcome.leftover_keys
         if not outcome.verified:
             extra["verified"] = False
-        logger.info("change.applied", **fields, **_about(outcome.applied), attempt=outcome.attempts + 1, **extra)
+        logger.info("change.applied", **fields, **_about(outcome.applied), **extra)
     if outcome.unchanged:
         logger.info("change.unchanged", **fields, **_about(outcome.unchanged), attempt=outcome.attempts + 1)
     for change, death in outcome.dead:
@@ -56,7 +57,7 @@ def _log_left(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, f
         logger.debug("change.given_back", **fields, why=outcome.kind)
 
 
-def _about(changes: tuple[QueuedChange, ...]) -> dict[str, Any]:
+def _about(changes: Sequence[QueuedChange]) -> dict[str, Any]:
     return {
         "change_ids": [change.change_id for change in changes if change.change_id is not None],
         "changes": len(changes),

@@ -101,13 +101,13 @@ class Ledger:
         """
         claim = self._work.claim
         verdict = self._answer.verdict if self._answer else None
-        left = tuple(self._open.values())
+        left = list(self._open.values()) if self._open else ()
         lag_seconds = claim.age_seconds + now - self._work.claimed_at
         return Outcome(
             claim,
-            applied=tuple(self._applied),
-            unchanged=tuple(self._unchanged),
-            dead=tuple(self._dead),
+            applied=self._applied,
+            unchanged=self._unchanged,
+            dead=self._dead,
             left=left,
             kind=kind if left else None,
             delay_seconds=delay_seconds if left else 0.0,
@@ -116,7 +116,7 @@ class Ledger:
             request_id=verdict.request_id if verdict else None,
             error=self.error,
             duration_ms=round(self._answer.duration_ms, 1) if self._answer else None,
-            keys=tuple(self._keys),
+            keys=list(self._keys),
             metadata=self.metadata,
             leftover_keys=self.leftover_keys,
             verified=self.verified,

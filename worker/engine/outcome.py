@@ -1,5 +1,6 @@
 """What became of a claim: the record that the recorder stores, counts and logs."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -15,7 +16,7 @@ class Left(StrEnum):
     RELEASED = "released"  # not their fault: the worker stops, or everything is halted
 
 
-class Outcome(msgspec.Struct, frozen=True):  # a Struct is made in a tenth of a frozen dataclass's time
+class Outcome(msgspec.Struct, frozen=True):
     """The end of one claim. Every claimed change is in exactly one of the four groups.
 
     Args:
@@ -33,10 +34,10 @@ class Outcome(msgspec.Struct, frozen=True):  # a Struct is made in a tenth of a 
     """
 
     claim: Claim
-    applied: tuple[QueuedChange, ...] = ()
-    unchanged: tuple[QueuedChange, ...] = ()
-    dead: tuple[tuple[QueuedChange, Death], ...] = ()
-    left: tuple[QueuedChange, ...] = ()
+    applied: Sequence[QueuedChange] = ()
+    unchanged: Sequence[QueuedChange] = ()
+    dead: Sequence[tuple[QueuedChange, Death]] = ()
+    left: Sequence[QueuedChange] = ()
     kind: Left | None = None
     delay_seconds: float = 0.0
     attempts: int = 0
@@ -44,7 +45,7 @@ class Outcome(msgspec.Struct, frozen=True):  # a Struct is made in a tenth of a 
     request_id: str | None = None
     error: str | None = None
     duration_ms: float | None = None
-    keys: tuple[str, ...] = ()
+    keys: Sequence[str] = ()
     metadata: dict[str, str] | None = None
     leftover_keys: tuple[str, ...] = ()
     verified: bool = True
@@ -54,10 +55,10 @@ class Outcome(msgspec.Struct, frozen=True):  # a Struct is made in a tenth of a 
         """What the queue has to be told."""
         return Settlement(
             self.claim,
-            applied=[change.number for change in self.applied],
-            unchanged=[change.number for change in self.unchanged],
-            dead=[death for _, death in self.dead],
-            delay_seconds=self.delay_seconds,
-            attempts=self.attempts if self.left else 0,
-            error=self.error if self.left else None,
+            [change.number for change in self.applied] if self.applied else (),
+            [change.number for change in self.unchanged] if self.unchanged else (),
+            [death for _, death in self.dead] if self.dead else (),
+            self.delay_seconds,
+            self.attempts if self.left else 0,
+            self.error if self.left else None,
         )

@@ -63,18 +63,17 @@ class Recorder:
             await self._record(batch)
 
     async def _record(self, batch: list[Outcome]) -> None:
-        settlements = {(outcome.claim.completion_id, outcome.claim.lease): outcome for outcome in batch}
         stale = await self._settle(batch)
-        for settlement in stale:
-            del settlements[settlement]
-        self._leases.drop(outcome.claim for outcome in batch)
+        self._leases.drop([outcome.claim for outcome in batch])
         self._totals.stale += len(stale)
-        for outcome in settlements.values():
+        for outcome in batch:
+            if stale and (outcome.claim.completion_id, outcome.claim.lease) in stale:
+                continue
             self._totals.add(outcome)
             self._tallies.outcome(outcome)
             log_outcome(self._logger, outcome, log_values=self._log_values)
 
-    async def _settle(self, batch: Iterable[Outcome]) -> list[tuple[str, int]]:
+    async def _settle(self, batch: Iterable[Outcome]) -> set[tuple[str, int]]:
         """Tell the queue until it has understood; a store that is away may come back."""
         settlements = [outcome.settlement() for outcome in batch]
         pause = _FIRST_PAUSE_SECONDS
@@ -87,4 +86,4 @@ class Recorder:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             else:
-                return [(settlement.claim.completion_id, settlement.claim.lease) for settlement in stale]
+                return {(settlement.claim.completion_id, settlement.claim.lease) for settlement in stale}

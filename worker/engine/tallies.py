@@ -19,6 +19,7 @@ STORE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
 
 
 Operation = Literal["get", "update"]
+_SUCCEEDED: dict[Operation, tuple[str, str, str]] = {"get": ("get", "2xx", ""), "update": ("update", "2xx", "")}
 
 
 class Distribution:
@@ -68,10 +69,13 @@ class Tallies:
     def request(self, operation: Operation, answer: Answer) -> None:
         """Count a request that has ended."""
         verdict = answer.verdict
-        status_class = "none" if verdict.status is None else f"{verdict.status // 100}xx"
-        error = "" if verdict.kind is Kind.OK else "transport" if verdict.transport else verdict.kind.value
-        self.requests[operation, status_class, error] += 1
         self.request_seconds[operation].observe(answer.duration_ms / 1_000)
+        if verdict.kind is Kind.OK:  # as nearly all are
+            self.requests[_SUCCEEDED[operation]] += 1
+            return
+        status_class = "none" if verdict.status is None else f"{verdict.status // 100}xx"
+        error = "transport" if verdict.transport else verdict.kind.value
+        self.requests[operation, status_class, error] += 1
 
     def outcome(self, outcome: Outcome) -> None:
         """Count a recorded outcome."""

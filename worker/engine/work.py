@@ -39,9 +39,9 @@ class Work:
         state = self.interruption.name.lower() if self.interruption else "in flight" if self.in_flight else "waiting"
         return f"<Work {self.claim.completion_id} [lease {self.claim.lease}, {state}]>"
 
-    def begin(self) -> None:
-        """The current task works on it from here; `interrupt` cancels that task."""
-        self._task = asyncio.current_task()
+    def begin(self, task: asyncio.Task[None]) -> None:
+        """This task works on it from here; `interrupt` cancels it."""
+        self._task = task
 
     def end(self) -> None:
         """Nobody works on it any more; from here an interruption finds nothing to cancel."""
@@ -56,5 +56,4 @@ class Work:
 
     def was_interrupted(self) -> bool:
         """Whether the cancellation that was just caught is an interruption, and not the end of the whole worker."""
-        task = asyncio.current_task()
-        return self.interruption is not None and task is not None and task.uncancel() == 0
+        return self.interruption is not None and self._task is not None and self._task.uncancel() == 0

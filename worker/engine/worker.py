@@ -105,7 +105,7 @@ class Worker:
         self._client = client
         self._options = options
         self._before_probe = before_probe
-        self._logger = logger or structlog.get_logger()
+        self._logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
         self._ending: Ending | None = None
         self._reason: str | None = None
         self._stop = asyncio.Event()
@@ -238,6 +238,7 @@ class Worker:
             self._options.retry_policy,
             self.totals,
             self.tallies,
+            clock=asyncio.get_running_loop().time,
             request_timeout_seconds=self._options.request_timeout_seconds,
             parked=pool.parked,
         )
@@ -246,16 +247,13 @@ class Worker:
         endurance = Endurance(self._options.max_attempts, self._options.not_found_grace_seconds)
         jitter = random.Random()  # noqa: S311 -- no secret
         policy = self._options.retry_policy
-        return Applier(self._client, calls, endurance, policy, jitter, self.tallies, self._logger)
+        clock = asyncio.get_running_loop().time
+        return Applier(self._client, calls, endurance, policy, jitter, clock, self.tallies, self._logger)
 
     async def _handle(self, work: Work) -> None:
         """What an applier task does with one work."""
         if work.interruption is None:
-            work.begin()
-            try:
-                outcome = await self._applier.apply(work)
-            finally:
-                work.end()
+            outcome = await self._applier.apply(work)
         if work.interruption is Interruption.LEASE_LOST:
             self._leases.drop([work.claim])
         else:

@@ -37,8 +37,7 @@ class QueueUnusable(QueueError):
     """Waiting will not help: a bad URL, no metasync queue, a newer schema, a place that cannot be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedChange:
+class QueuedChange(msgspec.Struct, frozen=True):  # a Struct is made in a fifth of a frozen dataclass's time
     """A stored change, as it lies in the store: not validated again yet.
 
     Args:
@@ -55,8 +54,7 @@ class QueuedChange:
     enqueued_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """The right to work on one completion until the lease runs out.
 
     Args:
@@ -73,8 +71,7 @@ class Claim:
     age_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(msgspec.Struct, frozen=True):
     """Why a claimed change goes to the dead letters."""
 
     number: int
@@ -85,8 +82,7 @@ class Death:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """The last word about a claim: it ends the lease.
 
     Claimed changes that are neither done nor dead stay pending, as do those that came meanwhile; if any are left,
@@ -114,11 +110,10 @@ class Settlement:
         Raises:
             ValueError: a number is not one of the claim's, or is named twice.
         """
-        named = [*self.applied, *self.unchanged, *(death.number for death in self.dead)]
-        done = set(named)
-        if len(done) < len(named):
+        done = {*self.applied, *self.unchanged, *[death.number for death in self.dead]}
+        if len(done) < len(self.applied) + len(self.unchanged) + len(self.dead):
             raise ValueError("a settlement names a change twice")
-        if not done <= {change.number for change in self.claim.changes}:
+        if not done.issubset([change.number for change in self.claim.changes]):
             raise ValueError("a settlement names a change that its claim does not hold")
         return done
 

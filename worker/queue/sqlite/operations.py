@@ -132,8 +132,7 @@ def settle(connection: apsw.Connection, settlements: Sequence[Settlement], *, no
     return stale
 
 
-@dataclass(frozen=True, slots=True)
-class _Valid:
+class _Valid(msgspec.Struct, frozen=True):
     """A settlement whose lease holds, the changes that it removes, and how many are left then."""
 
     settlement: Settlement
