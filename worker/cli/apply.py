@@ -12,9 +12,10 @@ from worker.cli.enqueue import Enqueued, InputError, Intake, add_intake, enqueue
 from worker.cli.enqueue import summary as enqueued_text
 from worker.cli.exits import Exit
 from worker.cli.flags import LOGGING, WORKING, add_settings, duration, load_settings
+from worker.cli.job import Job, configure_logs, key_of, run_async
 from worker.cli.output import say, say_json, table, tell
 from worker.cli.progress import Terminal, show_progress
-from worker.cli.session import Job, configure_logs, exit_code, key_of, run_async, summary_fields, work
+from worker.cli.session import exit_code, summary_fields, work
 from worker.engine import Summary
 from worker.queue import open_queue
 

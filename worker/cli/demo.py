@@ -17,9 +17,10 @@ from worker.changes.files import ChangeFile
 from worker.cli.apply import summary_text
 from worker.cli.enqueue import Enqueued, Intake, enqueue_files
 from worker.cli.exits import Exit
+from worker.cli.job import Job, configure_logs, run_async
 from worker.cli.output import say
 from worker.cli.progress import Terminal, show_progress
-from worker.cli.session import Job, configure_logs, run_async, work
+from worker.cli.session import work
 from worker.engine import Summary
 from worker.queue import Queue, open_queue
 from worker.queue.base import DeadSelection
