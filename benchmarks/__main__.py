@@ -21,21 +21,24 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="of each contender, in turns (default: 5)")
     parser.add_argument("--updates", type=int, help="instead of each benchmark's own number")
     parser.add_argument("--quick", action="store_true", help="one run of a hundredth of the updates")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--results", type=Path, help="where the JSON goes (a full run's default: benchmarks/results/)")
     parser.add_argument("--docs", type=Path, help="where the page and charts are (a full run's default: docs/)")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(CASES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    # Only the figures of a full run belong into the documentation.
-    docs = arguments.docs or (None if arguments.quick or arguments.updates else DOCS)
+    # Only the figures of a full run belong into the repository.
+    full = not (arguments.quick or arguments.updates)
+    docs = arguments.docs or (DOCS if full else None)
+    folder = arguments.results or (RESULTS if full else None)
     for name in arguments.names or CASES:
         case = CASES[name]
         updates = arguments.updates or max(case.updates // (QUICK_SHARE if arguments.quick else 1), 1)
         measured = run(case, updates, min(case.runs, 1 if arguments.quick else arguments.runs))
         print(f"\n{case.title}\n\n{table(measured, case.columns)}", flush=True)
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        results = {"machine": machine(), "updates": updates, "contenders": measured}
-        (arguments.results / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            results = {"machine": machine(), "updates": updates, "contenders": measured}
+            (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
         if docs is not None:
             (docs / "performance").mkdir(exist_ok=True)
             (docs / "performance" / f"{name}.svg").write_text(bars(case.title, measured, case.columns))

@@ -80,7 +80,7 @@ async def merging(base_url: str, count: int) -> None:
         await _in_parallel(update, completion_ids(count))
 
 
-async def task_queue(base_url: str, count: int, *, database: str) -> None:
+async def task_queue(base_url: str, _: int, *, database: str) -> None:
     """Run pgqueuer over jobs that `enqueue_jobs` has stored; each does the POST that everybody writes."""
     import asyncpg  # noqa: PLC0415 -- only this contender's
     from pgqueuer import PgQueuer  # noqa: PLC0415 -- likewise

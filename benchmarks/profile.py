@@ -25,12 +25,12 @@ def main() -> None:
         folder = Path(name)
         environment = work.environment(answering.base_url, url)
         write_changes(folder / "changes.jsonl", work)
-        enqueue = [METASYNC, "enqueue", "changes.jsonl"]
+        enqueue = [str(METASYNC), "enqueue", "changes.jsonl"]
         subprocess.run(enqueue, env=environment, cwd=folder, check=True, capture_output=True)
         drawing = folder / "profile.svg"
         with (folder / "log").open("wb") as log:
-            command = [PY_SPY, "record", "--rate", "200", "--format", "flamegraph", "--output", drawing]
-            command += ["--", sys.executable, METASYNC, "run", "--drain"]
+            command = [str(PY_SPY), "record", "--rate", "200", "--format", "flamegraph", "--output", str(drawing)]
+            command += ["--", sys.executable, str(METASYNC), "run", "--drain"]
             process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
             pin(process.pid, last=False)
             if process.wait():

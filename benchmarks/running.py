@@ -166,7 +166,7 @@ def drain(base_url: str, work: Work) -> Figures:
         folder = Path(name)
         environment = work.environment(base_url, url)
         write_changes(folder / "changes.jsonl", work)
-        command = [METASYNC, "enqueue", "changes.jsonl"]
+        command = [str(METASYNC), "enqueue", "changes.jsonl"]
         subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
         return _drained(folder, environment, work)
 
