@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint bench bench-flow lock docs clean
+.PHONY: demo test venv lint bench bench-queue bench-flow profile lock docs clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -22,6 +22,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+bench-queue: $(STAMP)
+	$(BIN)/python -m benchmarks.stores
+
+profile: $(STAMP)
+	$(BIN)/python -m benchmarks.profile
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m benchmarks.flow

@@ -7,12 +7,14 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import aiohttp
 import uvloop
 
 CONCURRENCY = 64
 METADATA = {"grade": "A", "reviewer": "ana"}
+MERGED = {"grade": "B"}
 
 
 def completion_ids(count: int) -> Iterable[str]:
@@ -45,6 +47,83 @@ async def bare(base_url: str, count: int) -> None:
         await _in_parallel(update, completion_ids(count))
 
 
+async def prepared(base_url: str, count: int) -> None:
+    """The same with bodies encoded ahead and answers that are read and not parsed."""
+    headers = {"Authorization": "Bearer sk-bench", "Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+    body = json.dumps({"metadata": METADATA}).encode()
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+
+        async def update(completion_id: str) -> None:
+            async with session.post(f"{base_url}/chat/completions/{completion_id}", data=body) as response:
+                response.raise_for_status()
+                await response.read()
+
+        await _in_parallel(update, completion_ids(count))
+
+
+async def merging(base_url: str, count: int) -> None:
+    """The loop that everybody writes to merge: GET, add to what is there, POST."""
+    headers = {"Authorization": "Bearer sk-bench"}
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+
+        async def update(completion_id: str) -> None:
+            url = f"{base_url}/chat/completions/{completion_id}"
+            async with session.get(url) as response:
+                response.raise_for_status()
+                stored = (await response.json())["metadata"]
+            async with session.post(url, json={"metadata": stored | MERGED}) as response:
+                response.raise_for_status()
+                await response.json()
+
+        await _in_parallel(update, completion_ids(count))
+
+
+async def task_queue(base_url: str, _: int, *, database: str) -> None:
+    """Run pgqueuer over jobs that `enqueue_jobs` has stored; each does the POST that everybody writes."""
+    import asyncpg  # noqa: PLC0415 -- only this contender's
+    from pgqueuer import PgQueuer  # noqa: PLC0415 -- likewise
+    from pgqueuer.db import AsyncpgPoolDriver  # noqa: PLC0415 -- likewise
+    from pgqueuer.models import Job  # noqa: PLC0415 -- likewise
+    from pgqueuer.types import QueueExecutionMode  # noqa: PLC0415 -- likewise
+
+    headers = {"Authorization": "Bearer sk-bench"}
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+    async with (
+        asyncpg.create_pool(database) as pool,
+        aiohttp.ClientSession(headers=headers, connector=connector) as session,
+    ):
+        jobs = PgQueuer(AsyncpgPoolDriver(pool))
+
+        @jobs.entrypoint("update")
+        async def update(job: Job) -> None:
+            completion_id = (job.payload or b"").decode()
+            url = f"{base_url}/chat/completions/{completion_id}"
+            async with session.post(url, json={"metadata": METADATA}) as response:
+                response.raise_for_status()
+                await response.json()
+
+        await jobs.run(batch_size=CONCURRENCY, mode=QueueExecutionMode.drain, max_concurrent_tasks=2 * CONCURRENCY)
+
+
+async def enqueue_jobs(count: int, *, database: str) -> None:
+    """Store pgqueuer's jobs, which is not measured."""
+    import asyncpg  # noqa: PLC0415 -- only this contender's
+    from pgqueuer.db import AsyncpgDriver  # noqa: PLC0415 -- likewise
+    from pgqueuer.queries import Queries  # noqa: PLC0415 -- likewise
+
+    connection = await asyncpg.connect(database)
+    try:
+        queries = Queries(AsyncpgDriver(connection))
+        if not await connection.fetchval("SELECT to_regclass('pgqueuer') IS NOT NULL"):
+            await queries.install()
+        ids = [completion_id.encode() for completion_id in completion_ids(count)]
+        await queries.enqueue(["update"] * count, [*ids], [0] * count)
+    finally:
+        await connection.close()
+
+
 async def official(base_url: str, count: int) -> None:
     """The official client, its default transport, in a gather loop."""
     from openai import AsyncOpenAI  # noqa: PLC0415 -- heavy, and only this contender's
@@ -57,7 +136,19 @@ async def official(base_url: str, count: int) -> None:
         await _in_parallel(update, completion_ids(count))
 
 
-CONTENDERS = {"bare": bare, "official": official}
+CONTENDERS: dict[str, Callable[..., Awaitable[None]]] = {
+    "bare": bare,
+    "prepared": prepared,
+    "merging": merging,
+    "official": official,
+    "task_queue": task_queue,
+}
+
+PREPARATIONS: dict[str, Callable[..., Awaitable[None]]] = {"task_queue": enqueue_jobs}
+
+
+async def _nothing(count: int) -> None:
+    """Prepare nothing."""
 
 
 def main() -> None:
@@ -66,14 +157,18 @@ def main() -> None:
     parser.add_argument("name", choices=CONTENDERS)
     parser.add_argument("base_url")
     parser.add_argument("count", type=int)
+    parser.add_argument("options", type=json.loads, nargs="?", default={}, help="further arguments, as JSON")
     arguments = parser.parse_args()
-    uvloop.run(_measure(CONTENDERS[arguments.name], arguments.base_url, arguments.count))
+    uvloop.run(_measure(partial(CONTENDERS[arguments.name], **arguments.options), arguments))
 
 
-async def _measure(contender: Callable[[str, int], Awaitable[None]], base_url: str, count: int) -> None:
-    await contender(base_url, CONCURRENCY)  # imports, connections and caches are not what is measured
+async def _measure(contender: Callable[[str, int], Awaitable[None]], arguments: argparse.Namespace) -> None:
+    prepare = PREPARATIONS.get(arguments.name, _nothing)
+    await prepare(CONCURRENCY, **arguments.options)
+    await contender(arguments.base_url, CONCURRENCY)  # imports, connections and caches are not what is measured
+    await prepare(arguments.count, **arguments.options)
     started, cpu_started = time.perf_counter(), time.process_time()
-    await contender(base_url, count)
+    await contender(arguments.base_url, arguments.count)
     figures = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,

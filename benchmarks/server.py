@@ -5,46 +5,62 @@ import json
 import sys
 from typing import cast
 
-_BODY = json.dumps(
-    {
-        "id": "chatcmpl-bench",
-        "object": "chat.completion",
-        "created": 1_757_000_000,
-        "model": "gpt-4o-mini",
-        "request_id": "req_0123456789abcdef",
-        "tool_choice": None,
-        "seed": -4_612_345_678_901_234_567,
-        "top_p": 1.0,
-        "temperature": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "system_fingerprint": "fp_0123456789",
-        "input_user": None,
-        "service_tier": "default",
-        "tools": None,
-        "response_format": None,
-        "usage": {"total_tokens": 310, "completion_tokens": 290, "prompt_tokens": 20},
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "word " * 200, "tool_calls": None, "function_call": None},
-                "finish_reason": "stop",
-                "logprobs": None,
-            }
-        ],
-        "metadata": {"grade": "A", "reviewer": "ana"},
-    }
-).encode()
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+_BODY = (
+    json.dumps(
+        {
+            "id": "chatcmpl-bench",
+            "object": "chat.completion",
+            "created": 1_757_000_000,
+            "model": "gpt-4o-mini",
+            "request_id": "req_0123456789abcdef",
+            "tool_choice": None,
+            "seed": -4_612_345_678_901_234_567,
+            "top_p": 1.0,
+            "temperature": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "system_fingerprint": "fp_0123456789",
+            "input_user": None,
+            "service_tier": "default",
+            "tools": None,
+            "response_format": None,
+            "usage": {"total_tokens": 310, "completion_tokens": 290, "prompt_tokens": 20},
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": "word " * 200,
+                        "tool_calls": None,
+                        "function_call": None,
+                    },
+                    "finish_reason": "stop",
+                    "logprobs": None,
+                }
+            ],
+        }
+    ).encode()[:-1]
+    + b","
 )
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\ncontent-length: "
+_STORED = b'"metadata":{"grade":"A","reviewer":"ana"}}'
+
+
+def answer(body: bytes) -> bytes:
+    """Answer an update by what it set, and anything without a body by what is stored at first."""
+    metadata = body[1:] or _STORED
+    return b"%b%d\r\n\r\n%b%b" % (_HEAD, len(_BODY) + len(metadata), _BODY, metadata)
 
 
 class CannedAnswers(asyncio.Protocol):
-    """Counts Content-Length bytes and answers; no router, no parser, no state but the buffer."""
+    """Counts Content-Length bytes and answers; no router, no parser, no state but the buffer.
 
-    def __init__(self) -> None:
+    Args:
+        latency_seconds: from a request to its answer.
+    """
+
+    def __init__(self, latency_seconds: float = 0.0) -> None:
+        self._latency_seconds = latency_seconds
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
@@ -62,13 +78,19 @@ class CannedAnswers(asyncio.Protocol):
             end = head_end + 4 + length
             if len(self._buffer) < end:
                 return
+            reply = answer(self._buffer[head_end + 4 : end])
             self._buffer = self._buffer[end:]
-            if self._transport is not None:
-                self._transport.write(ANSWER)
+            if self._transport is None:
+                continue
+            if self._latency_seconds:
+                asyncio.get_running_loop().call_later(self._latency_seconds, self._transport.write, reply)
+            else:
+                self._transport.write(reply)
 
 
-async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(CannedAnswers, "127.0.0.1", 0)
+async def _serve(latency_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: CannedAnswers(latency_seconds), "127.0.0.1", 0, backlog=4_096)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started it lets go
@@ -77,4 +99,4 @@ async def _serve() -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(_serve())
+    uvloop.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))

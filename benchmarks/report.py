@@ -1,0 +1,123 @@
+"""Figures as tables and bar charts, and docs/performance.md around them."""
+
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.running import Figures
+
+_GREY, _BAR = "#6e7781", "#0f9d75"
+_WIDTH, _ROW, _TOP, _LEFT, _RIGHT = 860, 30, 50, 340, 110
+_LIBRARIES = ("metasync", "aiohttp", "apsw", "asyncpg", "msgspec", "openai", "pgqueuer", "redis", "uvloop")
+
+Measured = Mapping[str, Sequence[Figures]]
+
+
+def machine() -> dict[str, str]:
+    """Give what the figures depend on besides the code."""
+    model = platform.processor() or platform.machine()
+    cpu_information = Path("/proc/cpuinfo")
+    if cpu_information.exists():
+        lines = cpu_information.read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": model,
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def table(measured: Measured, columns: Mapping[str, str]) -> str:
+    """Draw the medians with the least and the most, and the first contender's main figure as a multiple of each."""
+    compared = next(iter(columns))
+    first = next(iter(measured.values()))
+    name = next(iter(measured))
+    lines = [
+        f"| | {' | '.join(columns.values())} | {name} is |",
+        f"|---|{'---:|' * (len(columns) + 1)}",
+    ]
+    for contender, runs in measured.items():
+        shown = [_spread([run[column] for run in runs]) for column in columns]
+        # Of runs of one round: what slows the machine for a while slows both.
+        ratio = statistics.median(ours[compared] / theirs[compared] for ours, theirs in zip(first, runs, strict=True))
+        lines.append(f"| {contender} | {' | '.join(shown)} | {ratio:.2f} times |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    median = _figure(statistics.median(values))
+    return median if len(values) == 1 else f"{median} ({_figure(min(values))} to {_figure(max(values))})"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def bars(title: str, measured: Measured, columns: Mapping[str, str]) -> str:
+    """Draw the medians of the main figure as one SVG document, with a line from the least to the most."""
+    column, unit = next(iter(columns.items()))
+    most = max(run[column] for runs in measured.values() for run in runs) or 1.0
+    height = _TOP + _ROW * len(measured) + 10
+    title = title.replace("`", "")
+    size = f'viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13" fill="{_GREY}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
+            f'<title id="title">{escape(title)}: {escape(unit)}</title>',
+            f'<text x="10" y="24" font-size="16" font-weight="bold">{escape(title)}: {escape(unit)}</text>',
+            *(
+                part
+                for number, (name, runs) in enumerate(measured.items())
+                for part in _bar(name, [run[column] for run in runs], _TOP + _ROW * number, most)
+            ),
+            "</svg>\n",
+        ]
+    )
+
+
+def _bar(name: str, values: Sequence[float], top: float, most: float) -> Iterator[str]:
+    scale = (_WIDTH - _LEFT - _RIGHT) / most
+    median, middle = statistics.median(values), top + 9
+    yield f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
+    yield f'<rect class="bar" x="{_LEFT}" y="{top}" width="{median * scale:.1f}" height="18" fill="{_BAR}"/>'
+    least, greatest = _LEFT + min(values) * scale, _LEFT + max(values) * scale
+    yield f'<path d="M{least:.1f} {middle}H{greatest:.1f}" stroke="{_GREY}" stroke-width="2"/>'
+    yield f'<text x="{greatest + 8:.1f}" y="{top + 14}">{_figure(median)}</text>'
+
+
+def section(name: str, title: str, measured: Measured, columns: Mapping[str, str], updates: int) -> str:
+    """Write one benchmark's part of the page."""
+    about = machine()
+    versions = ", ".join(f"{library} {about[library]}" for library in _LIBRARIES)
+    runs = len(next(iter(measured.values())))
+    repeated = "one run" if runs == 1 else f"median (least to most) of {runs} runs in turns"
+    where = f"{about['cores']} cores, {about['processor']}, {about['kernel']}, Python {about['python']}"
+    return "\n".join(
+        [
+            table(measured, columns),
+            "",
+            f"![{title.replace('`', '')}](performance/{name}.svg)",
+            "",
+            f"{updates:,} updates; {repeated}; {where}, {versions}.",
+        ]
+    )
+
+
+def insert(page: Path, name: str, text: str) -> None:
+    """Put the text between this benchmark's markers, where the page has them.
+
+    Raises:
+        ValueError: it has none.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page.name} has no place for {name}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")

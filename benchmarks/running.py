@@ -1,0 +1,223 @@
+"""What every benchmark measures with: the canned server, stores, and processes whose CPU time and memory are known."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import CONCURRENCY, MERGED, METADATA, completion_ids
+from tests.queue.postgres_server import PostgresServer, administer
+
+METASYNC = Path(sys.executable).parent / "metasync"
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The canned server, which answers at `base_url`."""
+
+    base_url: str
+    process_id: int
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that it has taken until now; 0 where the system does not say."""
+        try:
+            fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def server(latency_seconds: float = 0.0) -> Iterator[Server]:
+    """Start the canned server on the last core; it ends with the context."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.server", str(latency_seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None  # noqa: S101 -- piped above
+    pin(process.pid, last=True)
+    try:
+        yield Server(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", process.pid)
+    finally:
+        process.communicate()
+
+
+def pin(process_id: int, *, last: bool) -> None:
+    """Keep contender and server on cores of their own, where the system lets us."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(process_id, {cores[-1]} if last else set(cores[:-1]) or {cores[0]})
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Start a PostgreSQL server whose commits are synchronous; give the URL of its own database."""
+    store = PostgresServer()
+    try:
+        store.start(fsync="on", full_page_writes="on", shared_buffers="128MB")
+        yield store.url()
+    finally:
+        store.remove()
+
+
+@asynccontextmanager
+async def database(url: str, name: str) -> AsyncIterator[str]:
+    """Give the URL of an empty database on that server, gone afterwards."""
+    await administer(url, f"CREATE DATABASE {name}")
+    try:
+        yield url.replace("/postgres?", f"/{name}?")
+    finally:
+        await administer(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def queue_url(store: str) -> Iterator[str]:
+    """Give the URL of a new queue in `store`: "sqlite", or the URL of a PostgreSQL server."""
+    if store == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{folder}/queue.db"
+        return
+    with asyncio.Runner() as runner:
+        place = database(store, "bench")
+        url = runner.run(place.__aenter__())
+        try:
+            yield url
+        finally:
+            runner.run(place.__aexit__(None, None, None))
+
+
+def contender(name: str, base_url: str, count: int, **options: str) -> Figures:
+    """Run a loop out of `benchmarks.contenders`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.contenders", name, base_url, str(count), json.dumps(options)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pin(process.pid, last=False)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{name} ended with {process.returncode}")
+    figures = json.loads(output)
+    return rates(count, figures["seconds"], figures["cpu_seconds"], figures["peak_rss_mb"])
+
+
+def rates(count: int, seconds: float, cpu_seconds: float, peak_rss_mb: float) -> Figures:
+    """What `count` updates took, as rates."""
+    return {
+        "per_second": count / seconds,
+        "cpu_us": cpu_seconds / count * 1e6,
+        "cpu_percent": cpu_seconds / seconds * 100,
+        "peak_mb": peak_rss_mb,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A queue to drain with the real command, its JSON log in a file.
+
+    Args:
+        completions: how many.
+        changes: per completion.
+        mode: of every change.
+        workers: how many processes share the queue.
+        spread: let them run on any core, the server's too.
+        settings: further environment variables.
+    """
+
+    completions: int
+    changes: int = 1
+    mode: str = "replace"
+    workers: int = 1
+    spread: bool = False
+    concurrency: int = CONCURRENCY
+    store: str = "sqlite"
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def environment(self, base_url: str, url: str) -> dict[str, str]:
+        """The command's environment, free of settings of whoever runs the benchmark."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METASYNC_", "OPENAI_"))}
+        return kept | {
+            "METASYNC_QUEUE_URL": url,
+            "METASYNC_MAX_CONCURRENCY": str(self.concurrency),
+            "METASYNC_LOG_FORMAT": "json",
+            "OPENAI_BASE_URL": base_url,
+            "OPENAI_API_KEY": "sk-bench",
+            **dict(self.settings),
+        }
+
+
+def drain(base_url: str, work: Work) -> Figures:
+    """Enqueue, then drain; only the drain is measured, from the worker's first claim to its summary.
+
+    Of several workers, the time is that of the one that works longest: they start within milliseconds.
+    """
+    with queue_url(work.store) as url, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = work.environment(base_url, url)
+        write_changes(folder / "changes.jsonl", work)
+        command = [str(METASYNC), "enqueue", "changes.jsonl"]
+        subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
+        return _drained(folder, environment, work)
+
+
+def write_changes(path: Path, work: Work) -> None:
+    """Write the changes as `metasync enqueue` reads them."""
+    metadata = MERGED if work.mode == "merge" else METADATA
+    with path.open("w") as file:
+        for _ in range(work.changes):
+            for completion_id in completion_ids(work.completions):
+                line = {"completion_id": completion_id, "metadata": metadata, "mode": work.mode}
+                file.write(json.dumps(line) + "\n")
+
+
+def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figures:
+    processes = []
+    for number in range(work.workers):
+        with (folder / f"{number}.log").open("wb") as log:
+            processes.append(subprocess.Popen([METASYNC, "run", "--drain"], env=environment, cwd=folder, stderr=log))
+        if not work.spread:
+            pin(processes[-1].pid, last=False)
+    usages = [_ended(process) for process in processes]
+    summaries = [_summary(folder / f"{number}.log") for number in range(work.workers)]
+    applied = sum(summary["applied"] for summary in summaries)
+    if applied != work.completions * work.changes:
+        raise SystemExit(f"{applied} of {work.completions * work.changes} changes were applied: {summaries}")
+    seconds = max(summary["seconds"] for summary in summaries)
+    figures = rates(work.completions, seconds, sum(cpu for cpu, _ in usages), max(peak for _, peak in usages))
+    return figures | {"changes_per_second": applied / seconds}
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> tuple[float, float]:
+    """CPU seconds and peak megabytes of a worker that has done everything."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"metasync ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def _summary(log: Path) -> dict[str, Any]:
+    events = (json.loads(line) for line in log.open() if '"run.summary"' in line)
+    return next(event for event in events if event["event"] == "run.summary")
+
+
+def cost(command: Sequence[str | Path], environment: Mapping[str, str], folder: str | Path) -> Figures:
+    """Seconds, CPU seconds and peak memory of a command that succeeds; its start included."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    pin(process.pid, last=False)
+    cpu_seconds, peak_mb = _ended(process)
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb}

@@ -1,0 +1,194 @@
+"""`make bench-queue`: what enqueue, claim and finish cost on each store, by how much is pending."""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import apsw
+
+from benchmarks.report import bars, insert, machine
+from benchmarks.running import database, postgres
+from tests.queue.postgres_server import connected
+from tests.queue.redis_server import DURABLE, running
+from worker.changes import MetadataChange
+from worker.queue import Queue, open_queue
+from worker.queue.base import Settlement
+
+RESULTS = Path(__file__).parent / "results" / "queue.json"
+DOCS = Path(__file__).parents[1] / "docs"
+BATCH = 100
+STEPS = ("enqueue", "claim", "finish")
+_PUT_AT_ONCE = 10_000
+_numbers = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A queue with a backlog, and what each batch on it took, in milliseconds, by step."""
+
+    label: str
+    queue: Queue
+    taken: dict[str, list[float]] = field(default_factory=lambda: {step: [] for step in STEPS})
+
+    async def batch(self) -> None:
+        """Enqueue a batch, and claim and finish as many, so that the backlog stays what it is."""
+        changes = [
+            MetadataChange(completion_id=f"chatcmpl-new-{next(_numbers)}", metadata={"grade": "A"}, mode="replace")
+            for _ in range(BATCH)
+        ]
+        started = time.perf_counter()
+        await self.queue.put(changes)
+        enqueued = time.perf_counter()
+        claims = await self.queue.claim(BATCH, lease_seconds=300, owner="bench")
+        claimed = time.perf_counter()
+        settlements = [Settlement(claim, applied=[change.number for change in claim.changes]) for claim in claims]
+        before_finish = time.perf_counter()
+        stale = await self.queue.settle(settlements)
+        finished = time.perf_counter()
+        if stale or len(claims) != BATCH:
+            raise SystemExit(f"{self.label}: {len(claims)} claimed, {len(stale)} of them stale")
+        seconds = (enqueued - started, claimed - enqueued, finished - before_finish)
+        for step, spent in zip(STEPS, seconds, strict=True):
+            self.taken[step].append(spent * 1_000)
+
+
+@asynccontextmanager
+async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/queue.db"
+        async with open_queue(f"sqlite:///{path}") as queue:
+            connection = apsw.Connection(path)
+            connection.execute(
+                "BEGIN; CREATE TEMP TABLE numbers AS WITH RECURSIVE up(n) AS"  # noqa: S608 -- a number
+                f" (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < {pending}) SELECT n FROM up;"
+                " INSERT INTO main.target (completion_id, visible_at, pending)"
+                " SELECT 'chatcmpl-' || n, unixepoch() - 3600 + n * 1e-6, 1 FROM numbers;"
+                " INSERT INTO main.change (completion_id, mode, metadata, enqueued_at)"
+                " SELECT 'chatcmpl-' || n, 'replace', '{\"grade\":\"A\"}', unixepoch() - 3600 FROM numbers; COMMIT;"
+                " DROP TABLE numbers; PRAGMA wal_checkpoint(TRUNCATE)"
+            )
+            if held:
+                connection.execute("BEGIN; SELECT count(*) FROM (SELECT 1 FROM target LIMIT 1)").fetchall()
+            yield queue
+            connection.close()
+
+
+def _postgres(url: str) -> "Store":
+    @asynccontextmanager
+    async def opened(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+        async with (
+            database(url, f"bench_{next(_numbers)}") as place,
+            open_queue(place, timeout_seconds=60) as queue,
+            connected(place) as connection,
+        ):
+            await connection.execute(
+                "INSERT INTO metasync.target (completion_id, visible_at) SELECT 'chatcmpl-' || n,"  # noqa: S608 -- a number
+                f" now() - interval '1 hour' + n * interval '1 us' FROM generate_series(1, {pending}) n;"
+                " INSERT INTO metasync.change (completion_id, mode, metadata, enqueued_at) SELECT 'chatcmpl-' || n,"
+                f" 'replace', '{{\"grade\":\"A\"}}', now() - interval '1 hour' FROM generate_series(1, {pending}) n"
+            )
+            await connection.execute("VACUUM ANALYZE")
+            if held:
+                await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM metasync.note")
+            yield queue
+
+    return opened
+
+
+@asynccontextmanager
+async def _redis(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+    del held  # there is no such thing
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), DURABLE) as store:
+        async with open_queue(store.url(), timeout_seconds=60) as queue:
+            for first in range(0, pending, _PUT_AT_ONCE):
+                await queue.put(
+                    [
+                        MetadataChange(completion_id=f"chatcmpl-{n}", metadata={"grade": "A"}, mode="replace")
+                        for n in range(first, min(first + _PUT_AT_ONCE, pending))
+                    ]
+                )
+            yield queue
+
+
+Store = Callable[..., AbstractAsyncContextManager[Queue]]
+
+
+async def measure(name: str, store: Store, sizes: Sequence[int], batches: int) -> list[Stage]:
+    """Take batches on queues of all sizes in turns; and on one of the least size with a transaction held open."""
+    async with AsyncExitStack() as queues:
+        stages = []
+        for pending, held in [*((size, False) for size in sizes), *([] if name == "Valkey" else [(sizes[0], True)])]:
+            label = f"{name}, {pending:,}{', a transaction open' if held else ''}"
+            print(f"{label}: loading", file=sys.stderr)
+            stages.append(Stage(label, await queues.enter_async_context(store(pending, held=held))))
+        for _ in range(batches):
+            for stage in stages:
+                await stage.batch()
+        return stages
+
+
+def table(stages: Sequence[Stage]) -> str:
+    """Rates and times by stage; of the claims, the last tenth too, and how they compare with the store's first."""
+    lines = [
+        "| completions pending | enqueue/s | claim/s | finish/s | claim, ms | p99 | last tenth | to the first |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    firsts: dict[str, float] = {}
+    for stage in stages:
+        rates = [f"{BATCH * 1_000 / statistics.median(stage.taken[step]):,.0f}" for step in STEPS]
+        claims = stage.taken["claim"]
+        p99 = statistics.quantiles(claims, n=100, method="inclusive")[98]
+        last = statistics.median(claims[-max(len(claims) // 10, 1) :])
+        first = firsts.setdefault(stage.label.partition(",")[0], statistics.median(claims))
+        shown = [f"{figure:.2f}" for figure in (statistics.median(claims), p99, last)]
+        cells = [stage.label, *rates, *shown, f"{statistics.median(claims) / first:.2f} times"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+async def _measure_all(arguments: argparse.Namespace, sizes: Sequence[int]) -> list[Stage]:
+    with postgres() as url:
+        stores = {"SQLite": _sqlite, "PostgreSQL": _postgres(url), "Valkey": _redis}
+        stages: list[Stage] = []
+        for name, store in stores.items():
+            stages += await measure(name, store, sizes, arguments.batches)
+        return stages
+
+
+def main() -> None:
+    """Measure every store, print the table, keep the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="completions pending")
+    parser.add_argument("--huge", action="store_true", help="10 million too")
+    parser.add_argument("--batches", type=int, default=2_000)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where the page and its charts are")
+    arguments = parser.parse_args()
+    sizes = [*arguments.sizes, *([10_000_000] if arguments.huge else [])]
+    stages = asyncio.run(_measure_all(arguments, sizes))
+    shown = table(stages)
+    print(shown)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    taken = {stage.label: stage.taken for stage in stages}
+    medians = {label: {step: statistics.median(of) for step, of in steps.items()} for label, steps in taken.items()}
+    arguments.results.write_text(json.dumps({"machine": machine(), "milliseconds": medians}, indent=1) + "\n")
+    (arguments.docs / "performance").mkdir(exist_ok=True)
+    drawn = {label: [steps] for label, steps in medians.items()}
+    drawing = bars("Claim of 100 completions", drawn, {"claim": "ms"})
+    (arguments.docs / "performance" / "queue.svg").write_text(drawing)
+    about = ", ".join(f"{name} {value}" for name, value in machine().items())
+    text = f"{shown}\n\n![Claims](performance/queue.svg)\n\n{arguments.batches:,} batches of {BATCH} each; {about}."
+    insert(arguments.docs / "performance.md", "queue", text)
+
+
+if __name__ == "__main__":
+    main()

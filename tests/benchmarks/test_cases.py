@@ -1,0 +1,68 @@
+"""The benchmarks of the drain and of the stores: that each still runs, and says what it should."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cases import CASES
+from benchmarks.profile import without_paths
+from benchmarks.report import insert, table
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(module: str, *words: str, folder: Path) -> str:
+    (folder / "performance.md").write_text((ROOT / "docs" / "performance.md").read_text())
+    command = [sys.executable, "-m", module, *words, "--docs", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, name: str) -> None:
+    words = ["--updates", "120", "--runs", "1", "--results", str(tmp_path)]
+    printed = _run("benchmarks", name, *words, folder=tmp_path)
+    contenders = json.loads((tmp_path / f"{name}.json").read_text())["contenders"]
+    page = (tmp_path / "performance.md").read_text()
+    drawing = (tmp_path / "performance" / f"{name}.svg").read_text()
+    for contender, (figures,) in contenders.items():
+        assert all(figures[column] >= 0 for column in CASES[name].columns)
+        assert figures[next(iter(CASES[name].columns))] > 0
+        assert f"| {contender} |" in printed
+        assert f"| {contender} |" in page
+    assert drawing.count('class="bar"') == len(contenders)
+
+
+def test_the_benchmark_of_the_stores_compares_sizes_and_an_open_transaction(tmp_path: Path) -> None:
+    words = ["--sizes", "200", "400", "--batches", "3", "--results", str(tmp_path / "queue.json")]
+    _run("benchmarks.stores", *words, folder=tmp_path)
+    medians = json.loads((tmp_path / "queue.json").read_text())["milliseconds"]
+    sizes = {f"{store}, {size}" for store in ("SQLite", "PostgreSQL", "Valkey") for size in (200, 400)}
+    assert set(medians) == sizes | {f"{store}, 200, a transaction open" for store in ("SQLite", "PostgreSQL")}
+    assert all(steps[step] > 0 for steps in medians.values() for step in ("enqueue", "claim", "finish"))
+
+
+def test_a_table_compares_runs_of_one_round() -> None:
+    measured = {"ours": [{"rate": 2.0}, {"rate": 20.0}], "theirs": [{"rate": 1.0}, {"rate": 10.0}]}
+    assert table(measured, {"rate": "updates/s"}).splitlines()[2:] == [
+        "| ours | 11 (2 to 20) | 1.00 times |",
+        "| theirs | 5.5 (1 to 10) | 2.00 times |",
+    ]
+
+
+def test_a_table_goes_nowhere_but_between_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- one: begin -->\nold\n<!-- one: end -->\nafter\n")
+    insert(page, "one", "new")
+    assert page.read_text() == "before\n<!-- one: begin -->\nnew\n<!-- one: end -->\nafter\n"
+    with pytest.raises(ValueError, match="no place for two"):
+        insert(page, "two", "new")
+
+
+def test_a_profile_names_no_folder_of_the_machine() -> None:
+    drawing = f"<title>run ({ROOT}/worker/cli/run.py:3)</title><title>x (/opt/lib/python3.11/asyncio/x.py:1)</title>"
+    assert without_paths(drawing) == "<title>run (worker/cli/run.py:3)</title><title>x (asyncio/x.py:1)</title>"
