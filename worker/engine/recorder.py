@@ -44,23 +44,34 @@ class Recorder:
         self._batch_size = batch_size
         self._log_values = log_values
         self._outcomes: list[Outcome] = []  # as many as claims are in hand, at most: the reader bounds those
-        self._arrived = asyncio.Event()
+        self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited for long enough
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, outcome: Outcome) -> None:
         """Hand over an outcome, to be recorded soon."""
         self._outcomes.append(outcome)
-        self._arrived.set()
+        if len(self._outcomes) >= self._batch_size:
+            self._due.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
 
     async def run(self) -> None:
         """Record for ever. Whatever is not recorded when this is cancelled stays leased, and is done again."""
         while True:
-            await self._arrived.wait()
-            if len(self._outcomes) < self._batch_size:
-                await asyncio.sleep(_FLUSH_SECONDS)
+            await self._due.wait()
             batch, self._outcomes = self._outcomes[: self._batch_size], self._outcomes[self._batch_size :]
-            if not self._outcomes:
-                self._arrived.clear()
+            self._rest()
             await self._record(batch)
+
+    def _rest(self) -> None:
+        """Start the time anew for what is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if len(self._outcomes) < self._batch_size:
+            self._due.clear()
+            if self._outcomes:
+                self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
 
     async def _record(self, batch: list[Outcome]) -> None:
         stale = await self._settle(batch)
