@@ -1,4 +1,4 @@
-"""The container's promise, kept without a container: the installed wheel, another user, nothing to write to, no shell."""
+"""The container's promise, kept without one: the wheel, another user, nothing to write to, no shell."""
 
 import json
 import os
@@ -153,7 +153,7 @@ def test_sigterm_under_load_ends_it_within_its_grace_with_everything_accounted_f
 ) -> None:
     _fill(container, simulator)
     with stopped(container.start("run")) as process:
-        assert os.stat(f"/proc/{process.pid}").st_uid == UID
+        assert Path(f"/proc/{process.pid}").stat().st_uid == UID
         assert (os.getsid(process.pid), os.getpgid(process.pid)) == (process.pid, process.pid)
         _ready(process)
         first = wait_for_event(process, "change.applied")

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import asyncpg
 import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
 import msgspec
 import pytest
@@ -12,6 +13,8 @@ from config.durations import duration_seconds
 from config.settings import FIELDS, Settings
 from tests.deploy.custom_kinds import CUSTOM_KINDS
 from tests.deploy.rendering import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, pod_of, rendered
+from tests.queue.postgres_server import new_database
+from worker import MetadataChange, open_queue
 from worker.cli.exits import Exit
 from worker.engine.worker import _FLUSH_SECONDS
 
@@ -126,6 +129,18 @@ def test_the_workers_are_scaled_by_due_work_and_to_two_at_most() -> None:
     assert scaled["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     assert "replicas" not in objects["Deployment"]["spec"]  # two that set it would fight
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 2)
+
+
+async def test_what_is_claimed_asks_for_no_further_worker() -> None:
+    (trigger,) = rendered("daemon-postgres", "keda")["ScaledObject"]["spec"]["triggers"]
+    async with new_database() as url, open_queue(url) as queue:
+        await queue.put([MetadataChange(f"chatcmpl-{number}", {"grade": "A"}) for number in range(5)])
+        await queue.claim(2, lease_seconds=60, owner="test")
+        connection = await asyncpg.connect(url)
+        try:
+            assert await connection.fetchval(trigger["metadata"]["query"]) == 3
+        finally:
+            await connection.close()
 
 
 def test_the_metrics_are_found_and_their_token_is_the_setting() -> None:
