@@ -1,6 +1,7 @@
 """The dashboard asks for metrics and labels that there are, and every panel says what it shows."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ _SHOWN = [
 def _labels() -> dict[str, set[str]]:
     """By the name of each series."""
     return {
-        family.name + suffix: set(family._labelnames) | _OF_THE_SCRAPE
+        family.name + suffix: set(family._labelnames) | _OF_THE_SCRAPE  # type: ignore[attr-defined]  # as our code gives them
         for family in families(EVERYTHING)
         for suffix in _SERIES[family.type]
     }
@@ -82,7 +83,9 @@ def test_a_runbook_that_a_panel_names_is_there() -> None:
     assert all((ROOT / "docs" / "runbooks" / page).exists() for page in named)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(
+    PROMTOOL is None and "CI" not in os.environ, reason="promtool is not installed (Debian: prometheus)"
+)
 def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
     fitted = [
         target["expr"].replace("$__rate_interval", "5m").replace("$job", "metasync")
