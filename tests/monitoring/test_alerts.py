@@ -1,5 +1,6 @@
 """The alerts watch metrics that there are, and each has a page that helps."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -54,7 +55,9 @@ def test_the_pages_name_every_reason_there_is() -> None:
     assert set(re.findall(r"^\| `(\w+)`", dead, re.MULTILINE)) == set(REASONS)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(
+    PROMTOOL is None and "CI" not in os.environ, reason="promtool is not installed (Debian: prometheus)"
+)
 def test_the_rules_fire_when_they_should() -> None:
     for words in (["check", "rules", str(ALERTS)], ["test", "rules", str(RULE_TESTS)]):
         done = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, check=False, timeout=60)

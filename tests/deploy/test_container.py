@@ -1,0 +1,183 @@
+"""The container's promise, kept without one: the wheel, another user, nothing to write to, no shell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.processes import KEY, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
+from tests.web.asking import Surface
+
+ROOT = Path(__file__).parents[2]
+UID = 10001
+TOKEN = "a-token-of-this-test"
+CHANGES = 400
+_GRACE_SECONDS = 25
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Path]:
+    """The command of the wheel, in an environment of the locked dependencies alone, that anybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="metasync-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        wheel = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "dist"), str(ROOT)]
+        _python(Path(sys.executable), *wheel)
+        venv.create(folder / "venv", with_pip=True)
+        python = folder / "venv/bin/python"
+        _python(python, "pip", "install", "--require-hashes", "--requirement", str(ROOT / "requirements/run.txt"))
+        _python(python, "pip", "install", "--no-deps", *map(str, (folder / "dist").glob("*.whl")))
+        yield folder / "venv/bin/metasync"
+
+
+def _python(python: Path, module: str, *words: str) -> None:
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    done = subprocess.run(
+        [python, "-m", module, words[0], *quiet, *words[1:]], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a container gives the command: a user, secrets, a folder for the queue, and another that it starts in."""
+
+    command: Path
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *words: str) -> "subprocess.Popen[bytes]":
+        """Start it as the leader of a session and process group of its own, with no shell between."""
+        return subprocess.Popen(
+            [self.command, *words],
+            cwd=self.folder / "start",
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            user=UID,
+            group=UID,
+            extra_groups=[],
+        )
+
+    def run(self, *words: str) -> tuple[int, str]:
+        with stopped(self.start(*words)) as process:
+            _, log = process.communicate(timeout=90)
+            return process.returncode, log.decode()
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
+    with running_simulator(tmp_path, "--latency", "100ms-300ms") as running:
+        yield running
+
+
+@pytest.fixture
+def container(installed: Path, simulator: RunningSimulator) -> Iterator[Container]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a process as another user")
+    with tempfile.TemporaryDirectory(prefix="metasync-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for part in ("secrets", "start", "data"):
+            (folder / part).mkdir()
+        secrets = {"OPENAI_API_KEY": KEY, "METASYNC_HTTP_TOKEN": TOKEN}
+        for secret, value in secrets.items():
+            path = folder / "secrets" / secret
+            path.write_text(value)
+            path.chmod(0o440)
+            os.chown(path, 0, UID)
+        (folder / "start").chmod(0o555)
+        os.chown(folder / "data", UID, UID)
+        settings = {
+            "METASYNC_SECRETS_DIR": str(folder / "secrets"),
+            "METASYNC_QUEUE_URL": f"sqlite:///{folder}/data/metasync.db",
+            "METASYNC_HTTP_HOST": "0.0.0.0",  # noqa: S104 -- as in a container, so that the token is asked for
+            "METASYNC_HTTP_PORT": "0",
+            "METASYNC_LOG_FORMAT": "json",
+            "METASYNC_SHUTDOWN_GRACE": f"{_GRACE_SECONDS}s",
+            "METASYNC_MAX_CONCURRENCY": "8",
+            "OPENAI_BASE_URL": simulator.base_url,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        yield Container(installed, folder, settings)
+        assert list((folder / "start").iterdir()) == []
+
+
+def _fill(container: Container, simulator: RunningSimulator) -> None:
+    simulator.ask("/seed", {"count": CHANGES})
+    changes = [
+        {"completion_id": f"chatcmpl-{number:06d}", "metadata": {"number": str(number)}}
+        for number in range(1, CHANGES + 1)
+    ]
+    file = write_changes(container.folder / "changes.jsonl", changes)
+    code, log = container.run("enqueue", file)
+    assert code == 0, log
+
+
+def _applied(simulator: RunningSimulator) -> set[str]:
+    return {completion_id for completion_id, metadata in simulator.ask("/metadata").items() if metadata}
+
+
+def _ready(process: "subprocess.Popen[bytes]") -> None:
+    surface = Surface(wait_for_event(process, "web.started")["port"])
+    wait_for_event(process, "worker.started")
+    assert surface.ask("/readyz")[0] == 200
+    assert surface.ask("/metrics")[0] == 401
+    assert surface.ask("/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def _drain(container: Container, simulator: RunningSimulator) -> list[dict[str, Any]]:
+    """Let another run finish what is left, and check that nothing is missing."""
+    simulator.ask("/options", {"latency": 0.0})
+    code, log = container.run("run", "--drain")
+    assert code == 0, log[-2000:]
+    wanted = {f"chatcmpl-{number:06d}": {"number": str(number)} for number in range(1, CHANGES + 1)}
+    assert simulator.ask("/metadata") == wanted
+    assert simulator.ask("/counters")["violations"] == []
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def test_sigterm_under_load_ends_it_within_its_grace_with_everything_accounted_for(
+    container: Container, simulator: RunningSimulator
+) -> None:
+    _fill(container, simulator)
+    with stopped(container.start("run")) as process:
+        assert Path(f"/proc/{process.pid}").stat().st_uid == UID
+        assert (os.getsid(process.pid), os.getpgid(process.pid)) == (process.pid, process.pid)
+        _ready(process)
+        first = wait_for_event(process, "change.applied")
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=_GRACE_SECONDS + 15)
+    assert process.returncode == 0
+    events = [first, *map(json.loads, rest.splitlines())]
+    assert events[-1]["event"] == "run.summary"
+    applied = {event["completion_id"] for event in events if event["event"] == "change.applied"}
+    assert applied <= _applied(simulator)
+    assert 0 < len(applied) < CHANGES
+    # What the worker left is due at once: with a lease kept, the drain would leave it, or wait out five minutes.
+    again = _drain(container, simulator)
+    repeated = {event["completion_id"] for event in again if event["event"] in ("change.applied", "change.unchanged")}
+    assert len(repeated) == CHANGES - events[-1]["applied"]
+
+
+def test_sigkill_under_load_loses_nothing(container: Container, simulator: RunningSimulator) -> None:
+    _fill(container, simulator)
+    container.environment["METASYNC_LEASE"] = "2s"
+    with stopped(container.start("run")) as process:
+        _ready(process)
+        wait_for_event(process, "change.applied")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < len(_applied(simulator)) < CHANGES
+    _drain(container, simulator)
