@@ -4,8 +4,10 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -35,11 +37,17 @@ def a_service(folder: Path, *flags: str) -> Iterator[tuple[Command, RunningSimul
 @contextmanager
 def a_daemon(command: Command, **settings: str) -> Iterator[Surface]:
     """A worker that serves the page; its log goes nowhere, however long it gets."""
-    with stopped(serving(command, METASYNC_LOG_LEVEL="warning", **settings).start("run")) as process:
-        yield surface_of(process)
+    with ThreadPoolExecutor(1) as draining, stopped(serving(command, **settings).start("run")) as process:
+        surface = surface_of(process)
+        assert process.stderr is not None
+        draining.submit(process.stderr.readlines)
+        try:
+            yield surface
+        finally:
+            process.kill()
 
 
-def changes(count: int, *, first: int = 1, value: str = "billing") -> list[dict[str, object]]:
+def changes(count: int, *, first: int = 1, value: str = "billing") -> list[dict[str, Any]]:
     """One change for each of so many completions."""
     return [
         {"completion_id": f"chatcmpl-{number:06}", "metadata": {"topic": value, "draft": None}, "mode": "merge"}
@@ -49,12 +57,12 @@ def changes(count: int, *, first: int = 1, value: str = "billing") -> list[dict[
 
 def with_dead_letters(command: Command) -> None:
     """Let a run make some: two reasons, one of them a status of 400."""
-    too_many = {
+    too_many: dict[str, Any] = {
         "completion_id": "chatcmpl-000002",
         "metadata": {f"key-{number}": "value" for number in range(16)},
         "change_id": "line-2",
     }
-    poisoned = [
+    poisoned: list[dict[str, Any]] = [
         {"completion_id": f"chatcmpl-{number:06}", "metadata": {"topic": REJECTED}, "mode": "replace"}
         for number in (3, 4, 5)
     ]

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from typing import NoReturn
-from weakref import WeakSet
 
 from aiohttp import web
 
@@ -40,12 +39,13 @@ class Connections:
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
-        self._kept: WeakSet[asyncio.Protocol] = WeakSet()
+        self._kept: set[asyncio.Protocol] = set()
 
     def __repr__(self) -> str:
         return f"<Connections [{len(self._server.connections)} open, {len(self._kept)} kept]>"
 
     def __call__(self) -> asyncio.Protocol:
+        self._kept.intersection_update(self._server.connections)  # the others have ended
         passing = [each for each in self._server.connections if each not in self._kept]
         for handler in passing[: max(0, len(passing) + 1 - _MOST_CONNECTIONS)]:
             end(handler)
