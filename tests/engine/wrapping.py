@@ -7,6 +7,7 @@ from typing import Self
 from worker.changes import MetadataChange
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
+from worker.queue.history import HistoryMinute, Sample
 
 
 class WrappedQueue:
@@ -66,6 +67,15 @@ class WrappedQueue:
 
     async def read_notes(self) -> dict[str, Note]:
         return await self.queue.read_notes()
+
+    async def record_sample(self, sample: Sample) -> None:
+        await self.queue.record_sample(sample)
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        return await self.queue.history(minutes)
+
+    async def dead_reasons(self) -> dict[str, int]:
+        return await self.queue.dead_reasons()
 
     async def close(self) -> None:
         """The wrapped queue belongs to whoever opened it."""

@@ -44,9 +44,12 @@ _EXCEPTIONS = {
         "SCAN dead_letter USING COVERING INDEX dead_letter_completion_id",
         "SCAN change",  # LIMIT 1
     },
+    ("status", "dead_reasons"): {  # for people: the index, without the rows
+        "SCAN dead_letter USING COVERING INDEX dead_letter_reason"
+    },
 }
 _EVERY_STATEMENT = [
-    (name, title) for name in ("put", "claim", "settle", "status", "dead") for title in statements(name)
+    (name, title) for name in ("put", "claim", "settle", "status", "dead", "history") for title in statements(name)
 ]
 
 

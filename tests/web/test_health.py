@@ -4,12 +4,11 @@ import asyncio
 import signal
 import socket
 from pathlib import Path
-from typing import cast
 
 from tests.e2e.processes import Command, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
 from tests.web.asking import serving, surface_of
-from worker.queue import Queue, QueueUnavailable
-from worker.web.depth import Depth
+from worker.queue import QueueUnavailable
+from worker.web.depth import Asked
 
 CHANGE = {"completion_id": "chatcmpl-000001", "metadata": {"grade": "A"}, "mode": "replace"}
 
@@ -70,19 +69,19 @@ class _Store:
 
 
 async def test_a_store_that_is_away_is_named() -> None:
-    depth = Depth(cast("Queue", _Store(QueueUnavailable("the server is not there"))), timeout_seconds=10)
+    depth = Asked(_Store(QueueUnavailable("the server is not there")).status, timeout_seconds=10)
     assert await depth.look() is None
     assert depth.error == "the server is not there"
 
 
 async def test_a_store_that_never_answers_is_given_up() -> None:
-    depth = Depth(cast("Queue", _Store(None)), timeout_seconds=0.01)
+    depth = Asked(_Store(None).status, timeout_seconds=0.01)
     assert await depth.look() is None
     assert depth.error == "the store did not answer in time"
 
 
 async def test_many_who_look_at_once_ask_the_store_once() -> None:
-    depth = Depth(cast("Queue", _Store(QueueUnavailable("away"))), timeout_seconds=10)
+    depth = Asked(_Store(QueueUnavailable("away")).status, timeout_seconds=10)
     assert await asyncio.gather(*(depth.look() for _ in range(50))) == [None] * 50
 
 

@@ -39,7 +39,7 @@ async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any
 
 @asynccontextmanager
 async def _served(worker: Worker, queue: Queue, job: Job) -> AsyncIterator[None]:
-    """Serve health and metrics, where a port is set; a drain ends by itself, and may run beside a daemon."""
+    """Serve health, metrics and the page, where a port is set; a drain ends by itself, and may run beside a daemon."""
     settings = job.settings
     if settings.http_port is None or job.drain:
         yield
@@ -48,7 +48,14 @@ async def _served(worker: Worker, queue: Queue, job: Job) -> AsyncIterator[None]
 
     token = settings.http_token.get_secret_value() if settings.http_token else None
     try:
-        async with serving(worker, queue, host=settings.http_host, port=settings.http_port, token=token):
+        async with serving(
+            worker,
+            queue,
+            host=settings.http_host,
+            port=settings.http_port,
+            token=token,
+            show_values=settings.log_values,
+        ):
             yield
     except Unservable as error:
         raise ConfigurationError(str(error)) from None

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +20,9 @@ STORE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
 
 Operation = Literal["get", "update"]
 _SUCCEEDED: dict[Operation, tuple[str, str, str]] = {"get": ("get", "2xx", ""), "update": ("update", "2xx", "")}
+
+LATEST = 50
+Latest = tuple[float, str, int, int, int, int, str | None, int | None, float | None]
 
 
 class Distribution:
@@ -55,6 +58,8 @@ class Tallies:
         changes_per_request: changes folded into each update that was sent.
         store_seconds: by the queue's operation.
         store_errors: failed calls by the queue's operation.
+        latest: the last outcomes, the newest last: Unix time in seconds, completion, how many changes were applied,
+            unchanged, dead and left, what became of the dead or the left, status, duration of the last request in ms.
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -65,6 +70,7 @@ class Tallies:
     changes_per_request: Distribution = field(default_factory=lambda: Distribution(CHANGES_BUCKETS))
     store_seconds: dict[str, Distribution] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
+    latest: deque[Latest] = field(default_factory=lambda: deque(maxlen=LATEST))
 
     def request(self, operation: Operation, answer: Answer) -> None:
         """Count a request that has ended."""
@@ -80,6 +86,20 @@ class Tallies:
     def outcome(self, outcome: Outcome) -> None:
         """Count a recorded outcome."""
         outcomes = self.outcomes
+        dead = outcome.dead
+        self.latest.append(
+            (
+                time.time(),
+                outcome.claim.completion_id,
+                len(outcome.applied),
+                len(outcome.unchanged),
+                len(dead),
+                len(outcome.left),
+                dead[-1][1].reason if dead else outcome.kind,
+                outcome.status,
+                outcome.duration_ms,
+            )
+        )
         if outcome.applied:
             outcomes["applied", ""] += len(outcome.applied)
         if outcome.unchanged:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self, get_args
 import msgspec
 
 from worker.changes import MetadataChange
+from worker.queue.history import HistoryMinute, Sample
 
 Reason = Literal["invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "attempts_exhausted"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -273,6 +274,19 @@ class Queue(Protocol):
 
     async def read_notes(self) -> dict[str, Note]:
         """All notes by name."""
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep how things stand as this minute's last sample, for a day."""
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """The last minutes, the one that runs included, oldest first.
+
+        Raises:
+            ValueError: more than a day of them, or none, was asked for.
+        """
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """How many dead letters there are, by reason."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the store."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from worker.changes import MetadataChange
 from worker.queue.base import (
@@ -25,6 +25,9 @@ from worker.queue.base import (
     json_text,
     storable,
 )
+from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,7 +54,8 @@ class MemoryQueue:
         self._targets: dict[str, _Target] = {}
         self._dead: dict[int, DeadLetter] = {}
         self._change_ids: set[str] = set()  # of the pending changes
-        self._done_by_minute: Counter[int] = Counter()
+        self._done_by_minute: dict[int, list[int]] = {}  # applied, unchanged, dead
+        self._samples: dict[int, Sample] = {}
         self._last_change = self._last_letter = self._last_lease = 0
         self._notes: dict[str, tuple[str, float]] = {}
         self._work = asyncio.Event()
@@ -103,6 +107,7 @@ class MemoryQueue:
             if target := self._held(settlement.claim):
                 self._bury(target, settlement)
                 self._remove(target, numbers)
+                self._count(settlement)
                 self._end_lease(target, settlement)
             else:
                 stale.append(settlement)
@@ -128,7 +133,7 @@ class MemoryQueue:
         later = [target for target in targets if target.visible_at > now]
         oldest = min((change.enqueued_at for target in targets for change in target.changes.values()), default=None)
         since_minute = int(now // 60) - RECENT_MINUTES + 1
-        recently_done = sum(done for minute, done in self._done_by_minute.items() if minute >= since_minute)
+        recently_done = sum(sum(done) for minute, done in self._done_by_minute.items() if minute >= since_minute)
         return QueueStatus(
             pending=_changes_of(targets),
             in_flight=_changes_of(target for target in later if target.lease is not None),
@@ -173,6 +178,20 @@ class MemoryQueue:
         """Give all notes; see `Queue.read_notes`."""
         now = self._clock()
         return {name: Note(text, max(0.0, now - written_at)) for name, (text, written_at) in self._notes.items()}
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep a sample; see `Queue.record_sample`."""
+        self._samples[self._minute()] = sample
+        _forget(self._samples, self._minute())
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """Give the last minutes; see `Queue.history`."""
+        done = [(minute, *counts) for minute, counts in self._done_by_minute.items()]
+        return every_minute(self._minute(), checked(minutes), done, self._samples.items())
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """Count the letters; see `Queue.dead_reasons`."""
+        return dict(Counter(letter.reason for letter in self._dead.values()))
 
     async def close(self) -> None:
         """Nothing is under way between two calls."""
@@ -221,7 +240,15 @@ class MemoryQueue:
         for number in numbers:
             change = target.changes.pop(number)
             self._change_ids.discard(change.change_id or "")
-            self._done_by_minute[int(self._clock() // 60)] += 1
+
+    def _count(self, settlement: Settlement) -> None:
+        done = self._done_by_minute.setdefault(self._minute(), [0, 0, 0])
+        for place, ended in enumerate((settlement.applied, settlement.unchanged, settlement.dead)):
+            done[place] += len(ended)
+        _forget(self._done_by_minute, self._minute())
+
+    def _minute(self) -> int:
+        return int(self._clock() // 60)
 
     def _end_lease(self, target: _Target, settlement: Settlement) -> None:
         if target.changes:
@@ -239,6 +266,12 @@ class MemoryQueue:
             and selection.completion_id in (None, letter.completion_id)
             and selection.reason in (None, letter.reason)
         ]
+
+
+def _forget(by_minute: dict[int, T], minute: int) -> None:
+    """Let go of what is older than a day."""
+    for earlier in [each for each in by_minute if each < minute - KEPT_MINUTES]:
+        del by_minute[earlier]
 
 
 def _changes_of(targets: Iterable[_Target]) -> int:

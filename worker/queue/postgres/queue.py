@@ -19,7 +19,8 @@ from worker.queue.base import (
     Settlement,
     Stored,
 )
-from worker.queue.postgres import letters, operations
+from worker.queue.history import HistoryMinute, Sample, checked
+from worker.queue.postgres import history, letters, operations
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.connections import Connection, Connections
 from worker.queue.postgres.floor import Floor
@@ -154,6 +155,19 @@ class PostgresQueue:
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Queue.read_notes`."""
         return await self._connections.transact(operations.read_notes)
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep a sample; see `Queue.record_sample`."""
+        await self._connections.transact(lambda connection: history.record(connection, sample))
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """Give the last minutes; see `Queue.history`."""
+        checked(minutes)
+        return await self._connections.transact(lambda connection: history.read(connection, minutes))
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """Count the letters; see `Queue.dead_reasons`."""
+        return await self._connections.transact(history.dead_reasons)
 
     async def close(self) -> None:
         """Finish what is under way and let go of the server."""

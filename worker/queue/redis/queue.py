@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -21,6 +21,7 @@ from worker.queue.base import (
     Settlement,
     Stored,
 )
+from worker.queue.history import HistoryMinute, Sample, checked, every_minute
 from worker.queue.redis.address import Address, read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library
@@ -177,6 +178,27 @@ class RedisQueue:
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Queue.read_notes`."""
         return await self._shards[0].read_notes()
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep a sample; see `Queue.record_sample`."""
+        await self._shards[0].record_sample(sample)
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """Give the last minutes; see `Queue.history`."""
+        parts = await _all([shard.history(checked(minutes)) for shard in self._shards])
+        done: dict[int, tuple[int, ...]] = {}
+        for _, part, _ in parts:
+            for minute, *counts in part:
+                done[minute] = tuple(map(sum, zip(counts, done.get(minute, (0, 0, 0)), strict=True)))
+        newest, _, samples = parts[0]
+        return every_minute(newest, minutes, [(minute, *counts) for minute, counts in done.items()], samples)
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """Count the letters; see `Queue.dead_reasons`."""
+        counts: Counter[str] = Counter()
+        for part in await _all([shard.dead_reasons() for shard in self._shards]):
+            counts.update(part)
+        return {reason: count for reason, count in counts.items() if count}
 
     async def close(self) -> None:
         """Give back what was claimed for nobody, and let go of the server."""

@@ -50,16 +50,18 @@ local function count_done(shard, done)
 end
 
 -- ARGV: settlements [[completion_id, lease, number of claimed changes, [number that is done],
--- [[number, reason, fate]] of the dead among them, delay in microseconds, attempts, error]], index of the shard,
--- number of shards. Gives the positions of those that are stale.
+-- [[number, reason, fate]] of the dead among them, delay in microseconds, attempts, error, how many are applied, and how
+-- many unchanged]], index of the shard, number of shards. Gives the positions of those that are stale.
 local function settle(keys, args)
     local shard, settlements = shard_at(keys[1]), cmsgpack.unpack(args[1])
     local next_number, keep = numbering(shard, 'letter', tonumber(args[2]), tonumber(args[3]))
     local leases = held(shard, settlements)
     local stale, finished, kept, change_ids, all_done = {}, {}, {}, {}, 0
+    local all_applied, all_unchanged = 0, 0
     local due, oldest, failures = {}, {}, {}
     for position, settlement in ipairs(settlements) do
-        local completion_id, lease, claimed, done, deaths, delay_us, attempts, last_error = unpack(settlement)
+        local completion_id, lease, claimed, done, deaths, delay_us, attempts, last_error, applied, unchanged =
+            unpack(settlement)
         if leases[completion_id] ~= lease then
             stale[#stale + 1] = position - 1
         else
@@ -73,6 +75,7 @@ local function settle(keys, args)
                     end
                 end
                 all_done = all_done + count
+                all_applied, all_unchanged = all_applied + applied, all_unchanged + unchanged
             end
             local first = redis.call('LINDEX', shard.changes .. completion_id, 0)
             if not first then
@@ -95,6 +98,7 @@ local function settle(keys, args)
     if all_done > 0 then
         keep()
         count_done(shard, all_done)
+        remember_done(shard, all_applied, all_unchanged, math.max(0, all_done - all_applied - all_unchanged))
     end
     return stale
 end

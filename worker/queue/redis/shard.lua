@@ -10,6 +10,8 @@
 --   BASE:change_ids          set: those of the pending changes
 --   BASE:counter             hash: the last change, lease and letter numbers; pending, how many changes there are
 --   BASE:history             hash: changes done by minute of Unix time
+--   BASE:done                hash: by minute of Unix time, changes applied, unchanged and dead
+--   BASE:sample              hash: by minute of Unix time, how things stood (of shard 0 alone)
 --   BASE:letter              hash: dead letter by its number
 --   BASE:dead                sorted set: numbers of the dead letters, by themselves
 --   BASE:dead:reason:REASON, BASE:dead:completion:COMPLETION   likewise, of those alone
@@ -35,6 +37,8 @@ local function shard_at(base)
         change_ids = base .. ':change_ids',
         counter = base .. ':counter',
         history = base .. ':history',
+        done = base .. ':done',
+        sample = base .. ':sample',
         letter = base .. ':letter',
         dead = base .. ':dead',
         dead_reason = base .. ':dead:reason:',

@@ -3,12 +3,14 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from worker.changes import MetadataChange
 from worker.queue.base import (
     MAX_CHANGES_PER_CLAIM,
+    REASONS,
     RECENT_MINUTES,
     Claim,
     DeadLetter,
@@ -22,6 +24,7 @@ from worker.queue.base import (
     json_text,
     storable,
 )
+from worker.queue.history import Sample
 from worker.queue.redis.server import Server
 
 PAGE = 250  # dead letters that are read, retried or purged at once
@@ -41,6 +44,9 @@ _due = msgspec.msgpack.Decoder(tuple[int, int | None]).decode
 _status = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, int, int, list[int]]).decode
 _letters = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, str, _Change, str]]]).decode
 _notes = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, tuple[str, int]]]]).decode
+_history = msgspec.msgpack.Decoder(
+    tuple[int, list[tuple[int, int, int] | Literal[False]], list[Sample | Literal[False]]]
+).decode
 _fate = msgspec.json.Decoder(tuple[str, int, int | None, str | None, str | None]).decode
 _bulk = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 
@@ -152,6 +158,8 @@ class Shard:
                     _us(settlement.delay_seconds),
                     settlement.attempts,
                     storable(settlement.error) or "",
+                    len(settlement.applied),
+                    len(settlement.unchanged),
                 )
                 for settlement in settlements
             ]
@@ -218,6 +226,25 @@ class Shard:
         """Give all notes by name."""
         now, notes = _notes(await self._server.call("read_notes", self._base))
         return {name: Note(text, _age_seconds(now, written_at)) for name, (text, written_at) in notes}
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep the sample as this minute's last."""
+        await self._server.call("record_sample", self._base, _pack(sample))
+
+    async def history(self, minutes: int) -> tuple[int, list[tuple[int, ...]], list[tuple[int, Sample]]]:
+        """Give the minute that runs; of the last ones, what was done; and the samples; both by minute."""
+        newest, done, samples = _history(await self._server.call("history", self._base, minutes))
+        since = newest - minutes + 1
+        return (
+            newest,
+            [(minute, *counts) for minute, counts in enumerate(done, since) if counts],
+            [(minute, sample) for minute, sample in enumerate(samples, since) if sample],
+        )
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """Count the dead letters by reason."""
+        counts: list[int] = await self._server.call("dead_reasons", self._base, *REASONS)
+        return dict(zip(REASONS, counts, strict=True))
 
     def _selection(self, selection: DeadSelection, after: int, until: int) -> bytes:
         numbers = None

@@ -11,7 +11,8 @@ import apsw
 
 from worker.changes import MetadataChange
 from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
-from worker.queue.sqlite import operations
+from worker.queue.history import HistoryMinute, Sample, checked
+from worker.queue.sqlite import history, operations
 from worker.queue.sqlite.file import QueueFile
 from worker.queue.sqlite.operations import Bulk
 from worker.queue.sqlite.writer import Writer
@@ -144,6 +145,19 @@ class SqliteQueue:
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Queue.read_notes`."""
         return await self._writer.read(lambda connection: operations.read_notes(connection, now=self._clock()))
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep a sample; see `Queue.record_sample`."""
+        await self._writer.write(lambda connection: history.record(connection, sample, now=self._clock()))
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """Give the last minutes; see `Queue.history`."""
+        checked(minutes)
+        return await self._writer.read(lambda connection: history.read(connection, minutes, now=self._clock()))
+
+    async def dead_reasons(self) -> dict[str, int]:
+        """Count the letters; see `Queue.dead_reasons`."""
+        return await self._writer.read(history.dead_reasons)
 
     async def close(self) -> None:
         """Finish what is under way and let go of the file."""

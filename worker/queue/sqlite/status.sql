@@ -11,3 +11,7 @@ FROM target;
 
 -- name: next_due
 SELECT min(visible_at) FROM target;
+
+-- name: dead_reasons
+SELECT json_group_object(reason, letters)
+FROM (SELECT reason, count(*) AS letters FROM dead_letter GROUP BY reason);

@@ -1,0 +1,103 @@
+"""A real Chromium, and what it must never have seen once a page has been looked at."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+_FLAGS = (
+    "--no-sandbox",  # tests may run as root, where the sandbox cannot
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+# Set where a missing browser is a fault of the machine, and not of whoever sits at it.
+_REQUIRED = "METASYNC_TEST_BROWSER"
+
+PHONE = {"width": 360, "height": 740}
+DESK = {"width": 1200, "height": 900}
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser that the system has, with a profile of its own."""
+    path = shutil.which("chromium")
+    if path is None and os.environ.get(_REQUIRED) != "required":
+        pytest.skip("no chromium is installed: the page is not tested (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path or "chromium", args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Seen:
+    """What went on in a page.
+
+    Args:
+        complaints: errors and warnings that it wrote, those of its security policy included.
+        origins: whom it asked for something.
+    """
+
+    complaints: list[str] = field(default_factory=list)
+    origins: set[str] = field(default_factory=set)
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        self.origins.add(f"{parts.scheme}://{parts.netloc}")
+
+
+@contextmanager
+def looking(
+    browser: Browser,
+    url: str,
+    *,
+    size: dict[str, int] | None = None,
+    scheme: Literal["light", "dark"] = "light",
+    sharpness: float = 1.0,
+) -> Iterator[Page]:
+    """A page of its own profile at this address; in the end, that it complained of nothing and asked nobody else.
+
+    Args:
+        size: width and height, in pixels.
+        sharpness: device pixels a pixel, for pictures.
+    """
+    width, height = (size or DESK).values()
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        device_scale_factor=sharpness,
+        reduced_motion="reduce",
+        locale="en-GB",
+    )
+    seen = Seen()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        seen.watch(page)
+        page.goto(url)
+        yield page
+    finally:
+        context.close()
+    assert seen.complaints == []
+    assert seen.origins == {url.rstrip("/")}

@@ -1,0 +1,39 @@
+"""What the queue remembers of its last day, as functions of a connection."""
+
+from worker.queue.history import HistoryMinute, Sample, every_minute
+from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.statements import statements
+
+_HISTORY = statements("history")
+_STATUS = statements("status")
+
+
+async def record(connection: Connection, sample: Sample) -> None:
+    """Keep the sample as this minute's last."""
+    await connection.execute(
+        _HISTORY["record"],
+        sample.pending,
+        sample.oldest_seconds,
+        sample.rate_per_second,
+        sample.limit_per_second,
+    )
+
+
+async def read(connection: Connection, minutes: int) -> list[HistoryMinute]:
+    """Give the last minutes, oldest first."""
+    newest: int = await connection.fetchval(_HISTORY["newest"])
+    since = newest - minutes + 1
+    done = await connection.fetch(_HISTORY["done"], since)
+    samples = await connection.fetch(_HISTORY["samples"], since)
+    return every_minute(
+        newest,
+        minutes,
+        [tuple(row) for row in done],
+        [(minute, Sample(*values)) for minute, *values in samples],
+    )
+
+
+async def dead_reasons(connection: Connection) -> dict[str, int]:
+    """Count the dead letters by reason."""
+    await connection.execute(_STATUS["plan_freely"])
+    return {row["reason"]: row["letters"] for row in await connection.fetch(_HISTORY["dead_reasons"])}

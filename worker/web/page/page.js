@@ -1,0 +1,346 @@
+// Keeps the page in line with the worker: one document a second, shown as it comes.
+
+import { bars, clock, duration, lines, number } from "/charts.js";
+
+const REASONS = {
+  invalid: "what was stored is no valid change",
+  rejected: "the service refused it",
+  not_found: "there is no such completion",
+  too_many_keys: "the result would have more than 16 keys",
+  not_persisted: "the service answered, but did not keep it",
+  attempts_exhausted: "its attempts were used up",
+};
+const SILENCE_MS = 4500;
+const LETTERS_SHOWN = 50;
+
+const get = (id) => document.getElementById(id);
+let last = null;
+let heardAt = null;
+let openReason = null;
+
+// Everything from the worker goes in as text.
+function make(name, options = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(options)) {
+    if (key === "class") made.className = value;
+    else if (key === "data") Object.assign(made.dataset, value);
+    else if (key === "on") made.addEventListener(...value);
+    else made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function say(id, text) {
+  const place = get(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function count(value, one, many) {
+  return `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
+}
+
+function moment(at) {
+  const time = new Date(at * 1000);
+  const today = new Date().toDateString() === time.toDateString();
+  const hours = `${clock(at)}:${String(time.getSeconds()).padStart(2, "0")}`;
+  return today ? hours : `${time.getFullYear()}-${String(time.getMonth() + 1).padStart(2, "0")}-${String(time.getDate()).padStart(2, "0")} ${hours}`;
+}
+
+function showState(doc) {
+  const { state } = doc;
+  get("state").dataset.kind = state.kind;
+  say("title", state.since ? `${state.title} since ${clock(state.since)}` : state.title);
+  say("detail", state.detail);
+  document.title = `${state.title} – metasync`;
+}
+
+function showFigures(doc) {
+  const queue = doc.queue;
+  const workers = Object.values(doc.workers);
+  const flying = workers.reduce((sum, worker) => sum + worker.in_flight, 0);
+  const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
+  say("in-flight", number(flying));
+  say("in-flight-note", slots ? `of ${count(slots, "slot", "slots")}` : "");
+  if (!queue) {
+    for (const id of ["pending", "oldest", "dead"]) say(id, "–");
+    for (const id of ["pending-note", "oldest-note", "dead-note"]) say(id, "not known now");
+    return;
+  }
+  say("pending", queue.pending.toLocaleString("en"));
+  say("pending-note", queue.waiting ? `${number(queue.waiting)} to be tried again` : queue.pending ? left(doc) : "nothing waits");
+  say("oldest", duration(queue.oldest_pending_seconds));
+  say("oldest-note", queue.oldest_pending_seconds === null ? "nothing waits" : "since enqueued");
+  say("dead", queue.dead.toLocaleString("en"));
+  say("dead-note", queue.dead ? "to be looked at" : "none");
+}
+
+function left(doc) {
+  if (!(doc.per_second > 0.05) || doc.state.kind !== "busy") return "";
+  return `${duration(Math.max(1, doc.queue.pending / doc.per_second))} at this pace`;
+}
+
+function showCharts(doc) {
+  const rows = doc.history;
+  if (!rows) return;
+  const now = rows.at(-1);
+  const plot = (id) => get(id).querySelector(".plot");
+  say("now-done", number(doc.per_second));
+  const known = rows.filter((row) => row[4] !== null).at(-1);
+  say("now-rate", known && known[6] ? (known[7] ? `${number(known[6])} of ${number(known[7])}` : number(known[6])) : "–");
+  say("now-pending", doc.queue ? doc.queue.pending.toLocaleString("en") : "–");
+  say("now-oldest", doc.queue ? duration(doc.queue.oldest_pending_seconds) : "–");
+  if (doc.queue) [now[4], now[5]] = [doc.queue.pending, doc.queue.oldest_pending_seconds];
+  for (const row of rows) if (row[4] !== null && row[5] === null) row[5] = 0;
+  bars(plot("chart-done"), rows, doc.at);
+  lines(plot("chart-rate"), rows, [
+    { column: 7, kind: "limit", says: "limit found" }, { column: 6, kind: "rate", says: "rate" },
+  ], { name: "Requests a second" });
+  lines(plot("chart-pending"), rows, [{ column: 4, kind: "pending", filled: true, says: "changes" }], { name: "Pending changes" });
+  lines(plot("chart-oldest"), rows, [{ column: 5, kind: "oldest", filled: true, says: "age" }], { name: "Age of the oldest", isTime: true });
+}
+
+function empty(title, text) {
+  return make("div", { class: "empty" }, make("strong", {}, title), text);
+}
+
+const WORDS = {
+  retry: "to be tried again", snoozed: "put off", released: "given back",
+  not_found: "not found", too_many_keys: "too many keys", not_persisted: "not persisted", attempts_exhausted: "attempts used up",
+};
+
+function outcome([at, completion, applied, unchanged, dead, kept, what, status, ms]) {
+  const tags = [
+    applied && make("span", { class: "tag applied" }, applied === 1 ? "applied" : `${applied} applied`),
+    unchanged && make("span", { class: "tag" }, unchanged === 1 ? "unchanged" : `${unchanged} unchanged`),
+    dead && make("span", { class: "tag dead" }, dead === 1 ? WORDS[what] ?? what : `${dead} ${WORDS[what] ?? what}`),
+    kept && make("span", { class: "tag retry" }, dead ? `${kept} left` : WORDS[what] ?? what),
+  ].filter(Boolean);
+  const side = [status, ms === null ? null : `${number(ms)} ms`].filter((part) => part !== null).join(" · ");
+  return make("li", { class: "row" },
+    make("time", {}, moment(at)), make("span", { class: "grow mono", title: completion }, completion), ...tags,
+    make("span", { class: "side" }, side));
+}
+
+function showLatest(doc) {
+  const newest = doc.latest.at(-1)?.[0];
+  const list = get("latest");
+  const mark = String(newest ?? "none");
+  if (list.dataset.mark === mark) return;
+  list.dataset.mark = mark;
+  const scrollable = doc.latest.length > 8;
+  if (scrollable) list.setAttribute("tabindex", "0");
+  else list.removeAttribute("tabindex");
+  list.replaceChildren(...(doc.latest.length
+    ? doc.latest.toReversed().map(outcome)
+    : [make("li", {}, empty("Nothing yet", "What this worker does shows here as it happens."))]));
+}
+
+function worker([name, flow]) {
+  const halted = flow.gate !== "open";
+  const rate = `${number(flow.rate_per_second)} requests a second`;
+  return make("li", { class: "row" },
+    make("span", { class: "grow mono" }, name),
+    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.halt_reason}` : "at work"),
+    make("span", { class: "side" }, `${rate} · ${flow.in_flight} in flight`));
+}
+
+function showWorkers(doc) {
+  const workers = Object.entries(doc.workers);
+  get("workers").replaceChildren(...(workers.length ? workers.map(worker) : [make("li", {}, empty("No worker has been heard of lately", "A worker says every two seconds how it is doing."))]));
+  say("foot", `metasync ${doc.version}${doc.trouble ? ` · ${doc.trouble}` : ""}`);
+}
+
+// Dead letters. The list keeps what is open and where the focus is.
+
+function showReasons(doc) {
+  if (doc.reasons === null) return;
+  const reasons = Object.entries(doc.reasons).sort((one, other) => other[1] - one[1]);
+  const holder = get("reasons");
+  const mark = JSON.stringify(reasons);
+  if (holder.dataset.mark === mark) return;
+  const before = holder.dataset.mark;
+  holder.dataset.mark = mark;
+  get("all-acts").hidden = reasons.length === 0;
+  if (!reasons.length) {
+    holder.replaceChildren(empty("No dead letters", "A change that cannot be applied is kept here, with its reason."));
+    return;
+  }
+  const there = new Map([...holder.querySelectorAll(".reason")].map((each) => [each.dataset.reason, each]));
+  const kept = reasons.map(([reason, letters]) => {
+    const group = there.get(reason) ?? makeReason(reason);
+    group.querySelector(".count").textContent = letters.toLocaleString("en");
+    return group;
+  });
+  const same = kept.length === holder.children.length && kept.every((group, place) => holder.children[place] === group);
+  if (!same) holder.replaceChildren(...kept);
+  if (before !== undefined && openReason) fill(openReason);
+}
+
+function makeReason(reason) {
+  const group = make("details", { class: "reason", data: { reason } },
+    make("summary", {},
+      make("span", { class: "grow" }, make("span", { class: "name" }, reason), make("span", { class: "what" }, REASONS[reason] ?? "")),
+      make("span", { class: "count" })),
+    make("div", { class: "acts" },
+      make("button", { data: { do: "replay", reason } }, "Replay these"),
+      make("button", { class: "danger", data: { do: "purge", reason } }, "Purge these")),
+    make("div", { class: "letters" }));
+  group.addEventListener("toggle", () => {
+    if (group.open) {
+      for (const other of document.querySelectorAll(".reason[open]")) if (other !== group) other.open = false;
+      openReason = reason;
+      fill(reason);
+    } else if (openReason === reason) {
+      openReason = null;
+    }
+  });
+  return group;
+}
+
+async function fill(reason) {
+  const group = [...document.querySelectorAll(".reason")].find((each) => each.dataset.reason === reason);
+  if (!group) return;
+  const place = group.querySelector(".letters");
+  const answer = await ask(`/letters?reason=${encodeURIComponent(reason)}`);
+  if (answer.error) {
+    place.replaceChildren(make("p", { class: "more trouble" }, answer.error));
+    return;
+  }
+  const focused = document.activeElement?.dataset.letter;
+  const rows = answer.letters.map((letter) => make("button", {
+    class: "letter", data: { letter: letter.number }, on: ["click", () => tell(letter)],
+  }, make("span", { class: "grow mono" }, letter.completion_id),
+  make("span", { class: "side quiet" }, [letter.status, duration(Date.now() / 1000 - letter.died_at) + " ago"].filter(Boolean).join(" · "))));
+  const all = last?.reasons?.[reason] ?? 0;
+  if (all > LETTERS_SHOWN) rows.push(make("p", { class: "more quiet" }, `The oldest ${LETTERS_SHOWN} of ${number(all)}.`));
+  place.replaceChildren(...rows);
+  if (focused) place.querySelector(`[data-letter="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function fact(name, value) {
+  return value === null || value === undefined || value === "" ? [] : [make("dt", {}, name), make("dd", {}, value)];
+}
+
+function tell(letter) {
+  say("story-title", `Letter ${letter.number}`);
+  const tries = letter.attempts ? `after ${count(letter.attempts, "failed attempt", "failed attempts")}` : "";
+  const pairs = Object.entries(letter.metadata).map(([key, value]) => make("div", {},
+    make("span", { class: "mono" }, key),
+    value === null ? make("em", { class: "quiet" }, "to be removed") : make("span", { class: "mono" }, value)));
+  get("story-body").replaceChildren(
+    make("dl", { class: "facts" },
+      ...fact("Completion", make("span", { class: "mono" }, letter.completion_id)),
+      ...fact("Reason", `${letter.reason}${REASONS[letter.reason] ? `: ${REASONS[letter.reason]}` : ""}`),
+      ...fact("Status", letter.status === null ? null : String(letter.status)),
+      ...fact("Error", letter.error),
+      ...fact("Request", letter.request_id && make("span", { class: "mono" }, letter.request_id)),
+      ...fact("Change", letter.change_id && make("span", { class: "mono" }, letter.change_id)),
+      ...fact("Attempts", String(letter.attempts)),
+      ...fact("Mode", letter.mode)),
+    make("div", { class: "pairs", "aria-label": "Metadata" }, ...pairs),
+    make("ol", { class: "way" },
+      make("li", {}, make("time", {}, moment(letter.enqueued_at)), "Enqueued"),
+      make("li", { class: "last" }, make("time", {}, moment(letter.died_at)), `Given up ${tries}`)));
+  get("story-acts").replaceChildren(
+    make("button", { class: "danger", data: { do: "purge", number: letter.number } }, "Purge"),
+    make("button", { class: "primary", data: { do: "replay", number: letter.number } }, "Replay"));
+  get("story").showModal();
+}
+
+// What can be done, once it is confirmed.
+
+let order = null;
+
+function confirm(button) {
+  const { do: verb, reason, number: letter, all } = button.dataset;
+  order = { verb, what: letter ? { number: Number(letter) } : reason ? { reason } : { all: Boolean(all) } };
+  const letters = letter ? 1 : reason ? last.reasons[reason] ?? 0 : Object.values(last.reasons).reduce((sum, each) => sum + each, 0);
+  const those = letter ? `letter ${letter}` : `${count(letters, "letter", "letters")}${reason ? ` (${reason})` : ""}`;
+  const purges = verb === "purge";
+  say("sure-title", purges ? `Purge ${those}?` : `Replay ${those}?`);
+  say("sure-text", purges
+    ? "They are deleted for good, and their changes will never be applied."
+    : "They become pending again, as the newest changes of their completions.");
+  say("sure-trouble", "");
+  const go = get("sure-go");
+  go.textContent = purges ? "Purge" : "Replay";
+  go.className = purges ? "primary danger" : "primary";
+  get("sure").showModal();
+}
+
+async function carryOut() {
+  const { verb, what } = order;
+  const go = get("sure-go");
+  go.disabled = true;
+  const answer = await ask(`/${verb}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(what),
+  });
+  go.disabled = false;
+  if (answer.error) {
+    say("sure-trouble", answer.error);
+    return;
+  }
+  get("sure").close();
+  get("story").close();
+  const kept = answer.kept ? `; ${count(answer.kept, "stays", "stay")}, as the same change is pending` : "";
+  say("done", verb === "purge" ? `${count(answer.purged, "letter", "letters")} purged.` : `${count(answer.replayed, "letter", "letters")} replayed${kept}.`);
+  if (openReason) fill(openReason);
+}
+
+async function ask(path, options) {
+  try {
+    const answer = await fetch(path, options);
+    if (answer.status === 401) location.assign("/sign-in");
+    const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
+    return isJson ? await answer.json() : { error: (await answer.text()).trim() };
+  } catch {
+    return { error: "The worker cannot be reached." };
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button?.dataset.do) confirm(button);
+  else if (button?.dataset.close) button.closest("dialog").close();
+});
+get("sure-go").addEventListener("click", carryOut);
+
+// The connection.
+
+function show(doc) {
+  last = doc;
+  get("leave").hidden = !doc.signs_in;
+  showState(doc);
+  showFigures(doc);
+  showCharts(doc);
+  showLatest(doc);
+  showReasons(doc);
+  showWorkers(doc);
+}
+
+function watch() {
+  const silent = heardAt === null ? 0 : Date.now() - heardAt;
+  const live = heardAt === null ? null : silent < SILENCE_MS;
+  get("connection").dataset.live = live === null ? "" : live ? "yes" : "no";
+  document.body.classList.toggle("stale", live === false);
+  say("word", live === null ? "Connecting" : live ? "Live" : `Not connected; last word ${duration(silent / 1000)} ago`);
+}
+
+function listen() {
+  const events = new EventSource("/events");
+  events.addEventListener("message", (event) => {
+    heardAt = Date.now();
+    show(JSON.parse(event.data));
+    watch();
+  });
+  events.addEventListener("error", async () => {
+    if (events.readyState !== EventSource.CLOSED) return; // the browser comes again by itself
+    await ask("/letters?reason="); // goes to sign in where that is what is wanting
+    setTimeout(listen, 2000);
+  });
+}
+
+setInterval(watch, 1000);
+addEventListener("resize", () => last && showCharts(last));
+listen();

@@ -1,0 +1,170 @@
+"""What the page shows, as one document: how things stand over all workers, and what this one did last."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from worker.engine import Worker
+from worker.flow import FlowState
+from worker.queue import Queue
+from worker.queue.base import DeadLetter, Note, QueueStatus
+from worker.queue.history import HistoryMinute, Sample
+from worker.queue.notes import FRESH_SECONDS, LIMIT, WORKER
+from worker.web.depth import Asked
+from worker.web.words import state_of
+
+_MINUTES = 60
+_SPEED_SECONDS = 10.0
+_MASK = "\N{BULLET}\N{BULLET}\N{BULLET}"
+
+
+class View:
+    """Puts the document together.
+
+    Args:
+        status: the queue's, asked seldom.
+        timeout_seconds: longest wait for the store.
+        signs_in: whether whoever looks has shown the token.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        queue: Queue,
+        status: Asked[QueueStatus],
+        *,
+        timeout_seconds: float,
+        signs_in: bool,
+        show_values: bool,
+    ) -> None:
+        self._worker = worker
+        self._queue = queue
+        self._status = status
+        self._signs_in = signs_in
+        self._show_values = show_values
+        self._history = Asked(lambda: queue.history(_MINUTES), timeout_seconds)
+        self._notes = Asked(queue.read_notes, timeout_seconds)
+        self._reasons = Asked(queue.dead_reasons, timeout_seconds)
+        self._speed = Speed()
+
+    def __repr__(self) -> str:
+        return f"<View of {self._worker!r}>"
+
+    def forget_letters(self) -> None:
+        """Somebody has retried or purged dead letters."""
+        self._reasons.forget()
+        self._status.forget()
+
+    async def document(self) -> bytes:
+        """The document, as JSON."""
+        status = await self._status.look()
+        history = await self._history.look()
+        reasons = await self._reasons.look()
+        workers = _workers(await self._notes.look() or {})
+        flow = self._worker.flow_state()
+        per_second = self._speed.look(history or (), time.monotonic())
+        state = state_of(
+            flow,
+            status,
+            per_second=per_second,
+            stopping=self._worker.stopping,
+            store_error=self._status.error,
+        )
+        shown: dict[str, Any] = {
+            "at": time.time(),
+            "version": version("metasync"),
+            "signs_in": self._signs_in,
+            "state": asdict(state),
+            "per_second": per_second,
+            "queue": None if status is None else asdict(status),
+            "workers": {name: asdict(each) for name, each in workers.items()},
+            "history": None if history is None else [_row(minute) for minute in history],
+            "latest": list(self._worker.tallies.latest),
+            "reasons": reasons,
+            "trouble": self._status.error or self._history.error or self._reasons.error,
+        }
+        return msgspec.json.encode(shown)
+
+    def letter(self, letter: DeadLetter) -> dict[str, Any]:
+        """A dead letter as it may be shown."""
+        metadata = msgspec.json.decode(letter.metadata)
+        if not self._show_values:
+            metadata = {key: None if value is None else _MASK for key, value in metadata.items()}
+        return asdict(letter) | {"metadata": metadata}
+
+    async def sample(self) -> None:
+        """Have the queue remember how things stand, for the page of whoever looks later.
+
+        Raises:
+            QueueError: it did not.
+        """
+        status = await self._status.look()
+        if status is None:
+            return
+        notes = await self._notes.look() or {}
+        rate = sum(flow.rate_per_second for flow in _workers(notes).values())
+        await self._queue.record_sample(
+            Sample(status.pending, status.oldest_pending_seconds, rate, limit_in(notes)),
+        )
+
+
+class Speed:
+    """How many changes a second are done with, over all workers, by what the history gains."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, int] = {}
+        self._total = 0
+        self._looks: deque[tuple[float, int]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Speed [{len(self._looks)} looks]>"
+
+    def look(self, history: Sequence[HistoryMinute], now: float) -> float:
+        """Give the speed over the last seconds; at the first look in a while, that of the last minutes.
+
+        Args:
+            now: seconds, never going back.
+        """
+        done = {minute.starts_at: minute.applied + minute.unchanged + minute.dead for minute in history[-2:]}
+        while self._looks and self._looks[0][0] < now - _SPEED_SECONDS:
+            self._looks.popleft()
+        if self._looks:
+            self._total += sum(count - self._before.get(minute, 0) for minute, count in done.items())
+        self._before = done
+        self._looks.append((now, self._total))
+        then, total = self._looks[0]
+        if then == now:
+            return sum(done.values()) / 90.0  # a minute that is over, and on average half of one that runs
+        return max(0.0, (self._total - total) / (now - then))
+
+
+def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
+    """The workers that are at work on the queue now, by name."""
+    workers = {}
+    for name, note in sorted(notes.items()):
+        if name.startswith(WORKER) and note.age_seconds < FRESH_SECONDS:
+            with suppress(msgspec.ValidationError):  # of a release that says other things
+                workers[name.removeprefix(WORKER)] = msgspec.json.decode(note.text, type=FlowState)
+    return workers
+
+
+def limit_in(notes: dict[str, Note]) -> float | None:
+    """The limit that a worker found last, if one did."""
+    try:
+        return float(notes[LIMIT].text)
+    except (KeyError, ValueError):
+        return None
+
+
+def _row(minute: HistoryMinute) -> tuple[float | None, ...]:
+    done = (minute.starts_at, minute.applied, minute.unchanged, minute.dead)
+    sample = minute.sample
+    if sample is None:
+        return (*done, None, None, None, None)
+    return (*done, sample.pending, sample.oldest_seconds, sample.rate_per_second, sample.limit_per_second)
