@@ -5,6 +5,7 @@ CPU time for it (docs/performance.md). All that a call of ours needs is the pool
 """
 
 import asyncio
+from collections import deque
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -14,6 +15,9 @@ from yarl import URL
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
 from worker.api.transport import CONNECT_TIMEOUT_SECONDS, Reply, Request, read_content
+
+# After so long without a request, a connection is the connector's again, and ends.
+_IDLE_SECONDS = 15.0
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS, ceil_threshold=2 * CONNECT_TIMEOUT_SECONDS)
 
@@ -28,6 +32,11 @@ class DirectTransport:
 
     def __init__(self, origin: URL, connector: aiohttp.TCPConnector) -> None:
         self._connector = connector
+        self._time = asyncio.get_running_loop().time
+        # Connections that a call has just left, the latest last: the next call takes it without asking the connector,
+        # whose book-keeping costs more than the call's own. Nobody waits for the connector while any is in here.
+        self._free: deque[tuple[aiohttp.connector.Connection, float]] = deque()
+        self._waiting = 0
         # What the connector wants of a request is where it goes, the same for all of them.
         self._destination = aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
         self._host = f"Host: {origin.host_port_subcomponent}\r\nAccept-Encoding: gzip, deflate\r\n".encode("ascii")
@@ -39,7 +48,7 @@ class DirectTransport:
     async def exchange(self, request: Request, timeout_seconds: float) -> Reply:
         """Send a request and read its answer; see `Transport.exchange`."""
         with self._deadlines.within(timeout_seconds):
-            connection = await self._connect()
+            connection = self._take() or await self._connect()
             try:
                 reply = await _exchange(connection.protocol, self._encode(request))
             except BaseException:
@@ -48,19 +57,44 @@ class DirectTransport:
             if reply.content is None:
                 connection.close()
             else:
-                connection.release()
+                self._leave(connection)
             return reply
 
     async def close(self) -> None:
         """Close the connections."""
         self._deadlines.close()
+        while self._free:
+            self._free.popleft()[0].release()
         await self._connector.close()
 
+    def _take(self) -> aiohttp.connector.Connection | None:
+        """A free connection, if there is one that is still open."""
+        free = self._free
+        if free and self._time() - free[0][1] > _IDLE_SECONDS:
+            free.popleft()[0].close()
+        while free:
+            connection, _ = free.pop()
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()  # it was lost meanwhile, or something came that nobody had asked for
+        return None
+
+    def _leave(self, connection: aiohttp.connector.Connection) -> None:
+        protocol = connection.protocol
+        if self._waiting or protocol is None or protocol.should_close:
+            connection.release()
+        else:
+            self._free.append((connection, self._time()))
+
     async def _connect(self) -> aiohttp.connector.Connection:
+        self._waiting += 1
         try:
             return await self._connector.connect(self._destination, [], _TIMEOUT)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
+        finally:
+            self._waiting -= 1
 
     def _encode(self, request: Request) -> bytes:
         method, target, headers, body = request
