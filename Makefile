@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint bench bench-flow lock docs clean
+.PHONY: demo test venv lint bench bench-flow lock docs screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -44,6 +44,10 @@ $(STAMP): pyproject.toml requirements/dev.txt
 
 docs: $(STAMP)
 	$(BIN)/python docs/reference.py
+
+# Of the page, for the README, by the chromium of this machine.
+screenshots: $(STAMP)
+	$(BIN)/python -m tests.web.screenshots
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
