@@ -115,7 +115,7 @@ def test_a_session_is_for_those_who_know_the_token(command: Command) -> None:
         assert surface.post("/purge", '{"all": true}', **ours)[0] == 401
 
 
-def test_streams_are_few_and_one_that_is_not_read_ends_nothing_else(command: Command) -> None:
+def test_a_stream_too_many_ends_the_oldest(command: Command) -> None:
     with stopped(serving(command).start("run")) as process, ExitStack() as stack:
         surface = surface_of(process)
         streams = []
