@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint tools check-deploy bench bench-queue bench-flow profile lock docs clean
+.PHONY: demo test venv lint tools check-deploy bench bench-queue bench-flow profile lock docs screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -69,6 +69,10 @@ $(STAMP): pyproject.toml requirements/dev.txt
 
 docs: $(STAMP)
 	$(BIN)/python docs/reference.py
+
+# Of the page, for the README, by the chromium of this machine.
+screenshots: $(STAMP)
+	$(BIN)/python -m tests.web.screenshots
 
 clean:
 	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,11 +15,14 @@ class Surface:
 
     port: int
 
-    def ask(self, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str]:
+    def post(self, path: str, body: str, **headers: str) -> tuple[int, str]:
+        return self.ask(path, method="POST", body=body, **headers)
+
+    def ask(self, path: str, *, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, str]:
         """The status and the body."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         finally:

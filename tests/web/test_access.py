@@ -2,7 +2,7 @@
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -39,6 +39,7 @@ def test_only_what_is_there_is_served_and_only_to_be_read(command: Command) -> N
         surface = surface_of(process)
         assert surface.ask("/nothing")[0] == 404
         assert surface.ask("/metrics", method="POST")[0] == 405
+        assert surface.ask("/metrics", method="DELETE")[0] == 405
         assert surface.ask("/metrics", method="HEAD") == (200, "")
         assert surface.ask("/metrics?" + "x" * 100_000)[0] == 400
 
@@ -55,9 +56,11 @@ def test_idle_connections_and_a_flood_keep_neither_work_nor_probes_from_going_on
         process = stack.enter_context(stopped(serving(command).start("run")))
         surface = surface_of(process)
         for _ in range(200):
-            stack.enter_context(socket.create_connection(("127.0.0.1", surface.port)))
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", surface.port)))
+            idle.sendall(b"POST /purge HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n")  # and no body
         flood = stack.enter_context(ThreadPoolExecutor(8))
-        statuses = [flood.submit(_status, surface, "/metrics") for _ in range(150)]
+        paths = ("/metrics", "/letters", "/")
+        statuses = [flood.submit(_status, surface, paths[number % 3]) for number in range(150)]
         command.run("enqueue", write_changes(command.folder / "changes.jsonl", changes))
         for _ in range(300):
             wait_for_event(process, "change.applied")
@@ -67,3 +70,66 @@ def test_idle_connections_and_a_flood_keep_neither_work_nor_probes_from_going_on
 
 def _status(surface: Surface, path: str) -> int:
     return surface.ask(path)[0]
+
+
+def test_another_name_that_points_here_is_refused(command: Command) -> None:
+    with stopped(serving(command).start("run")) as process:
+        surface = surface_of(process)
+        for path in ("/", "/metrics", "/events", "/letters"):
+            assert surface.ask(path, Host="evil.example")[0] == 403
+        assert surface.ask("/livez", Host="evil.example")[0] == 200
+        assert surface.ask("/", Host=f"localhost:{surface.port}")[0] == 200
+
+
+def test_only_the_page_itself_can_ask_for_something_to_be_done(command: Command) -> None:
+    with stopped(serving(command).start("run")) as process:
+        surface = surface_of(process)
+        here = f"127.0.0.1:{surface.port}"
+        json = {"Content-Type": "application/json"}
+        every = '{"all": true}'
+        for headers in (
+            {},
+            {"Origin": "http://evil.example"},
+            {"Origin": "null"},
+            {"Origin": f"http://{here}", "Sec-Fetch-Site": "cross-site"},
+        ):
+            assert surface.post("/purge", every, **json, **headers)[0] == 403
+        ours = {"Origin": f"http://{here}", "Sec-Fetch-Site": "same-origin"}
+        assert surface.post("/purge", every, **json, **ours) == (200, '{"purged":0}')
+        assert surface.post("/replay", every, **json, **ours) == (200, '{"replayed":0,"kept":0}')
+        assert surface.post("/purge", every, **{"Content-Type": "text/plain"}, **ours)[0] == 415
+        assert surface.post("/purge", "{}", **json, **ours)[0] == 400
+        assert surface.post("/purge", '{"all": true, "number": 1}', **json, **ours)[0] == 400
+        assert surface.post("/purge", "x" * 5_000, **json, **ours)[0] == 413
+        assert surface.ask("/purge")[0] == 404
+
+
+def test_a_session_is_for_those_who_know_the_token(command: Command) -> None:
+    with stopped(serving(command, METASYNC_HTTP_TOKEN=TOKEN).start("run")) as process:
+        surface = surface_of(process)
+        for path in ("/page.js", "/events", "/letters"):
+            assert surface.ask(path)[0] == 401
+        for cookie in ("", "1.2", f"9999999999.{TOKEN}", "\u00fc.\u00fc", "9999999999."):
+            assert surface.ask("/letters", Cookie=f"metasync={cookie}".encode().decode("latin-1"))[0] == 401
+        ours = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+        assert surface.post("/purge", '{"all": true}', **ours)[0] == 401
+
+
+def test_a_stream_too_many_ends_the_oldest(command: Command) -> None:
+    with stopped(serving(command).start("run")) as process, ExitStack() as stack:
+        surface = surface_of(process)
+        streams = []
+        for _ in range(12):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", surface.port), timeout=30))
+            stream.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 200"
+            streams.append(stream)
+        for stream in streams[:4]:  # the oldest had to go
+            with suppress(ConnectionError):
+                while stream.recv(65_536):
+                    pass
+        for stream in streams[4:]:
+            received = b""
+            while received.count(b"data: ") < 2:
+                received += stream.recv(65_536)
+        assert surface.ask("/livez")[0] == 200

@@ -47,6 +47,12 @@ class Live:
                 stream.news.set()
             await asyncio.sleep(_EVERY_SECONDS)
 
+    def close(self) -> None:
+        """Let go of every reader: a worker that ends waits for none."""
+        for stream in self._streams:
+            end(stream.handler)
+            stream.news.set()
+
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send documents until the reader goes, or its time is up; a stream too many ends the oldest."""
         while len(self._streams) >= _MOST_STREAMS:

@@ -65,6 +65,11 @@ class Surface:
             group.create_task(self._events.run())
             group.create_task(self._sample())
 
+    async def close(self) -> None:
+        """End all connections; those whose answer is under way get a moment."""
+        self._events.close()
+        await self.server.shutdown(_CLOSING_SECONDS)
+
     async def _sample(self) -> None:
         while True:
             with suppress(QueueError, TimeoutError):  # the page and the metrics say loudly enough that it is away
@@ -160,7 +165,7 @@ async def serving(
     finally:
         running.cancel()
         listener.close()
-        await surface.server.shutdown(_CLOSING_SECONDS)
+        await surface.close()
 
 
 def _port_of(listening: socket.socket) -> int:

@@ -1,0 +1,189 @@
+"""The page, in a real browser: what it shows, what can be done with it, and that it keeps to itself."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.processes import Command, RunningSimulator, write_changes
+from tests.web import scenes
+from tests.web.asking import Surface
+from tests.web.browser import PHONE, chromium, looking
+
+TOKEN = "a-token-of-some-length"
+NO_SIDEWAYS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def _url(surface: Surface) -> str:
+    return f"http://127.0.0.1:{surface.port}"
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[tuple[Command, RunningSimulator]]:
+    """A service, and a queue with one letter that has too many keys and three that were rejected."""
+    with scenes.a_service(tmp_path, "--completions", "9", "--reject", scenes.REJECTED) as (command, simulator):
+        scenes.with_dead_letters(command)
+        yield command, simulator
+
+
+def _open_rejected(page: Page) -> None:
+    page.locator(".reason[data-reason=rejected] summary").click()
+    expect(page.locator(".letter")).to_have_count(3)
+
+
+def test_it_brings_itself_up_to_date(browser: Browser, command: Command, simulator: RunningSimulator) -> None:
+    simulator.ask("/seed", {"count": 5})
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        expect(page.locator("#title")).to_have_text("Nothing to do")
+        expect(page.locator("#word")).to_have_text("Live")
+        expect(page.locator("#letters")).to_contain_text("No dead letters")
+        changes = [*scenes.changes(5), *scenes.changes(1, first=9)]
+        command.run("enqueue", write_changes(command.folder / "changes.jsonl", changes))
+        expect(page.locator("#latest .tag.applied")).to_have_count(5)
+        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
+        expect(page.locator("#chart-done svg")).to_have_attribute("aria-label", re.compile("Changes a second"))
+
+
+def test_a_halt_is_told_in_words(browser: Browser, tmp_path: Path) -> None:
+    with scenes.halted(tmp_path) as surface, looking(browser, _url(surface)) as page:
+        expect(page.locator("#title")).to_have_text(re.compile(r"Halted since \d\d:\d\d"))
+        expect(page.locator("#detail")).to_contain_text("The API key is refused (401).")
+
+
+def test_the_last_hour_is_there_after_a_restart(
+    browser: Browser, command: Command, simulator: RunningSimulator
+) -> None:
+    simulator.ask("/seed", {"count": 3})
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        command.run("enqueue", write_changes(command.folder / "changes.jsonl", scenes.changes(3)))
+        expect(page.locator("#latest .tag.applied")).to_have_count(3)
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
+        expect(page.locator("#latest")).to_contain_text("Nothing yet")
+
+
+def test_a_letter_tells_its_story_and_is_replayed(browser: Browser, dead: tuple[Command, RunningSimulator]) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        expect(page.locator("#dead")).to_have_text("4")
+        page.locator(".reason[data-reason=too_many_keys] summary").click()
+        page.locator(".letter").click()
+        story = page.locator("#story")
+        expect(story).to_contain_text("chatcmpl-000002")
+        expect(story).to_contain_text("line-2")
+        story.get_by_role("button", name="Replay").click()
+        sure = page.locator("#sure")
+        expect(sure).to_contain_text("Replay letter")
+        sure.get_by_role("button", name="Replay").click()
+        expect(page.locator("#done")).to_have_text("1 letter replayed.")
+        expect(page.locator("#latest .tag.dead")).to_have_text("too many keys")  # it has been tried again
+
+
+def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        _open_rejected(page)
+        page.get_by_role("button", name="Purge these").locator("visible=true").click()
+        page.locator("#sure").get_by_role("button", name="Cancel").click()
+        expect(page.locator("#dead")).to_have_text("4")
+        page.get_by_role("button", name="Purge these").locator("visible=true").click()
+        page.locator("#sure").get_by_role("button", name="Purge").click()
+        expect(page.locator("#done")).to_have_text("3 letters purged.")
+        expect(page.locator("#dead")).to_have_text("1")
+        page.get_by_role("button", name="Purge all").click()
+        page.locator("#sure").get_by_role("button", name="Purge").click()
+        expect(page.locator("#letters")).to_contain_text("No dead letters")
+
+
+def test_everything_can_be_done_with_the_keyboard(browser: Browser, dead: tuple[Command, RunningSimulator]) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        expect(page.locator("#dead")).to_have_text("4")
+        _tab_to(page, ".reason[data-reason=rejected] summary")
+        page.keyboard.press("Enter")
+        expect(page.locator(".letter")).to_have_count(3)
+        _tab_to(page, ".letter")
+        page.keyboard.press("Enter")
+        expect(page.locator("#story")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#story")).to_be_hidden()
+        expect(page.locator(".letter").first).to_be_focused()
+
+
+def _tab_to(page: Page, selector: str) -> None:
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"the keyboard does not reach {selector}")
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_values_are_masked_unless_they_are_asked_for(
+    browser: Browser, dead: tuple[Command, RunningSimulator], *, shown: bool
+) -> None:
+    command, _ = dead
+    with (
+        scenes.a_daemon(command, METASYNC_LOG_VALUES=str(shown).lower()) as surface,
+        looking(browser, _url(surface)) as page,
+    ):
+        _open_rejected(page)
+        page.locator(".letter").first.click()
+        expect(page.locator(".pairs")).to_have_text(f"topic{scenes.REJECTED if shown else '•••'}")
+        assert (scenes.REJECTED in page.content()) is shown
+
+
+def test_people_sign_in_and_out(browser: Browser, command: Command) -> None:
+    with (
+        scenes.a_daemon(command, METASYNC_HTTP_TOKEN=TOKEN) as surface,
+        looking(browser, _url(surface)) as page,
+    ):
+        assert page.url.endswith("/sign-in")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#word")).to_have_text("Live")
+        [cookie] = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert TOKEN not in cookie["value"]
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        assert page.context.cookies() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_need_not_scroll_sideways(
+    browser: Browser, dead: tuple[Command, RunningSimulator], scheme: str
+) -> None:
+    command, _ = dead
+    with (
+        scenes.a_daemon(command) as surface,
+        looking(browser, _url(surface), size=PHONE, scheme="dark" if scheme == "dark" else "light") as page,
+    ):
+        _open_rejected(page)
+        assert page.evaluate(NO_SIDEWAYS)
+        page.locator(".letter").first.click()
+        expect(page.locator("#story")).to_be_visible()
+        assert page.evaluate(NO_SIDEWAYS)
+
+
+def test_a_worker_that_has_gone_is_missed(browser: Browser, command: Command) -> None:
+    with closing(browser.new_context()) as context:  # unwatched: the browser complains that nobody is there
+        page = context.new_page()
+        with scenes.a_daemon(command) as surface:
+            page.goto(_url(surface))
+            expect(page.locator("#word")).to_have_text("Live")
+        expect(page.locator("#word")).to_contain_text("Not connected; last word", timeout=30_000)
