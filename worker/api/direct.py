@@ -14,7 +14,7 @@ from yarl import URL
 
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
-from worker.api.transport import CONNECT_TIMEOUT_SECONDS, Reply, Request, read_content
+from worker.api.transport import CONNECT_TIMEOUT_SECONDS, LARGEST_ANSWER_BYTES, Reply, Request, read_content
 
 # After so long without a request, a connection is the connector's again, and ends.
 _IDLE_SECONDS = 15.0
@@ -77,12 +77,11 @@ class DirectTransport:
             protocol = connection.protocol
             if protocol is not None and protocol.is_connected() and not protocol.should_close:
                 return connection
-            connection.close()  # it was lost meanwhile, or something came that nobody had asked for
+            connection.close()  # either side wants that, it was lost, or something came that nobody had asked for
         return None
 
     def _leave(self, connection: aiohttp.connector.Connection) -> None:
-        protocol = connection.protocol
-        if self._waiting or protocol is None or protocol.should_close:
+        if self._waiting:
             connection.release()
         else:
             self._free.append((connection, self._time()))
@@ -116,4 +115,7 @@ async def _exchange(protocol: ResponseHandler | None, request: bytes) -> Reply:
             message, stream = await protocol.read()
     except HttpProcessingError as error:
         raise InvalidAnswerError from error
+    if stream.is_eof():  # as most answers are: they came in one piece with their head
+        content = stream.read_nowait()
+        return Reply(message.code, message.headers, content if len(content) <= LARGEST_ANSWER_BYTES else None)
     return Reply(message.code, message.headers, await read_content(stream))

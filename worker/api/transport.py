@@ -66,10 +66,7 @@ class Transport(Protocol):
 
 async def read_content(stream: aiohttp.StreamReader) -> bytes | None:
     """The whole body; None when it is too large: then the connection is of no use any more."""
-    chunk = await stream.readany()
-    if stream.at_eof() and len(chunk) <= LARGEST_ANSWER_BYTES:  # as most are
-        return chunk
-    chunks, size = [chunk], len(chunk)
+    chunks, size = list[bytes](), 0
     while chunk := await stream.readany():
         size += len(chunk)
         if size > LARGEST_ANSWER_BYTES:

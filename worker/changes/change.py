@@ -82,10 +82,13 @@ def check_key(key: object) -> None:
 
 
 def _check_metadata(metadata: object, mode: Mode) -> None:
-    if not isinstance(metadata, Mapping):
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):  # the second takes ten times as long
         raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
     pairs = 0
     for key, value in metadata.items():
+        if _is_plain(key, MAX_KEY_LENGTH) and _is_plain(value, MAX_VALUE_LENGTH):  # as nearly all are
+            pairs += 1
+            continue
         check_key(key)
         if value is None:
             if mode == "replace":
@@ -102,6 +105,11 @@ def _check_metadata(metadata: object, mode: Mode) -> None:
             raise InvalidChange(f"the value of metadata key {shown(key)} holds a NUL or half a surrogate pair")
     if pairs > MAX_PAIRS:
         raise InvalidChange(f"metadata sets {pairs} keys, more than {MAX_PAIRS}")
+
+
+def _is_plain(text: object, longest: int) -> bool:
+    """Whether no rule can be broken by this: printable text that is not too long."""
+    return type(text) is str and len(text) <= longest and text.isprintable()
 
 
 def _check_change_id(change_id: object) -> None:

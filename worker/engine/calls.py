@@ -94,7 +94,9 @@ class Calls:
     async def _once(self, work: Work, operation: Operation, send: Send) -> Answer:
         """One request that the service was willing to look at: throttled ones do not count."""
         while True:
-            permit = await self._admit(work)
+            permit = None if self.stopping else self._flow.start(work.claim.completion_id)
+            if permit is None:
+                permit = await self._admit(work)
             if self._clock() >= work.deadline:  # this process was frozen, or its store is away
                 permit.dropped()
                 raise GiveBack(Left.RELEASED)

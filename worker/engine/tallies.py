@@ -22,7 +22,6 @@ Operation = Literal["get", "update"]
 _SUCCEEDED: dict[Operation, tuple[str, str, str]] = {"get": ("get", "2xx", ""), "update": ("update", "2xx", "")}
 
 LATEST = 50
-Latest = tuple[float, str, int, int, int, int, str | None, int | None, float | None]
 
 
 class Distribution:
@@ -58,8 +57,7 @@ class Tallies:
         changes_per_request: changes folded into each update that was sent.
         store_seconds: by the queue's operation.
         store_errors: failed calls by the queue's operation.
-        latest: the last outcomes, the newest last: Unix time in seconds, completion, how many changes were applied,
-            unchanged, dead and left, what became of the dead or the left, status, duration of the last request in ms.
+        latest: the last outcomes, each with the Unix time at which it was recorded, the newest last.
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -70,7 +68,7 @@ class Tallies:
     changes_per_request: Distribution = field(default_factory=lambda: Distribution(CHANGES_BUCKETS))
     store_seconds: dict[str, Distribution] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
-    latest: deque[Latest] = field(default_factory=lambda: deque(maxlen=LATEST))
+    latest: deque[tuple[float, Outcome]] = field(default_factory=lambda: deque(maxlen=LATEST))
 
     def request(self, operation: Operation, answer: Answer) -> None:
         """Count a request that has ended."""
@@ -86,20 +84,7 @@ class Tallies:
     def outcome(self, outcome: Outcome) -> None:
         """Count a recorded outcome."""
         outcomes = self.outcomes
-        dead = outcome.dead
-        self.latest.append(
-            (
-                time.time(),
-                outcome.claim.completion_id,
-                len(outcome.applied),
-                len(outcome.unchanged),
-                len(dead),
-                len(outcome.left),
-                dead[-1][1].reason if dead else outcome.kind,
-                outcome.status,
-                outcome.duration_ms,
-            )
-        )
+        self.latest.append((time.time(), outcome))
         if outcome.applied:
             outcomes["applied", ""] += len(outcome.applied)
         if outcome.unchanged:

@@ -84,6 +84,9 @@ class Concurrency:
             in_flight: requests under way when it came, this one included.
         """
         self._sample.add(latency_seconds)
+        if self._window >= self._configured and self._needed == self._configured and math.isinf(per_second):
+            self._grown_at = now
+            return  # all may run that are configured, and nothing that was learnt changes it
         if in_flight * 2 >= self._window:
             self._window += _SEARCH_STEP if math.isinf(per_second) else 1.0
             self._grow(now)

@@ -82,12 +82,11 @@ class Permit:
 
     __slots__ = ("_clock", "_completion_id", "_controls", "_line", "_probe", "_sent_at", "_spent")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- made once a request, by `Flow` alone
         self,
         completion_id: str,
         sent_at: float,
-        *,
-        probe: bool,
+        probe: bool,  # noqa: FBT001 -- likewise
         controls: Controls,
         line: Line,
         clock: Callable[[], float],
@@ -226,6 +225,13 @@ class Flow:
     def __repr__(self) -> str:
         return f"<Flow [{self._controls.gate.state}, {self._controls.in_flight} in flight, {len(self._line)} waiting]>"
 
+    def start(self, completion_id: str) -> Permit | None:
+        """The permit of a request that may start at once; None when it has to wait for `admit`."""
+        now = self._clock()
+        if self._line or not self._controls.start(now):
+            return None
+        return Permit(completion_id, now, False, self._controls, self._line, self._clock)
+
     async def admit(self, completion_id: str, *, patience_seconds: float = 5.0) -> Permit:
         """Wait until a request may start: gate, then slot, then pace.
 
@@ -239,9 +245,10 @@ class Flow:
             Halted: the gate is halted, or halts meanwhile.
             Closed: the service asks, now or meanwhile, to wait for longer than that.
         """
+        permit = self.start(completion_id)
+        if permit is not None:
+            return permit
         now = self._clock()
-        if not self._line and self._controls.start(now):
-            return self._permit(completion_id, now)
         while True:
             if not self._controls.gate.is_open:
                 return self._probe(completion_id, now)
@@ -308,4 +315,4 @@ class Flow:
         raise Halted(gate.reason or "", wait_seconds)
 
     def _permit(self, completion_id: str, now: float, *, probe: bool = False) -> Permit:
-        return Permit(completion_id, now, probe=probe, controls=self._controls, line=self._line, clock=self._clock)
+        return Permit(completion_id, now, probe, self._controls, self._line, self._clock)

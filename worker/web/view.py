@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from worker.engine import Worker
+from worker.engine.outcome import Outcome
 from worker.flow import FlowState
 from worker.queue import Queue
 from worker.queue.base import DeadLetter, Note, QueueStatus
@@ -85,7 +86,7 @@ class View:
             "queue": None if status is None else asdict(status),
             "workers": {name: asdict(each) for name, each in workers.items()},
             "history": None if history is None else [_row(minute) for minute in history],
-            "latest": list(self._worker.tallies.latest),
+            "latest": [_shown(recorded_at, outcome) for recorded_at, outcome in self._worker.tallies.latest],
             "reasons": reasons,
             "trouble": self._status.error or self._history.error or self._reasons.error,
         }
@@ -112,6 +113,21 @@ class View:
         await self._queue.record_sample(
             Sample(status.pending, status.oldest_pending_seconds, rate, limit_in(notes)),
         )
+
+
+def _shown(recorded_at: float, outcome: Outcome) -> tuple[object, ...]:
+    """One of the latest outcomes, in the order in which the page reads it: counts of changes, and no value."""
+    return (
+        recorded_at,
+        outcome.claim.completion_id,
+        len(outcome.applied),
+        len(outcome.unchanged),
+        len(outcome.dead),
+        len(outcome.left),
+        outcome.dead[-1][1].reason if outcome.dead else outcome.kind,
+        outcome.status,
+        outcome.duration_ms,
+    )
 
 
 class Speed:
