@@ -55,17 +55,14 @@ class Gate:
     started before the gate last opened are ignored: they are about the trouble that has passed.
     """
 
-    __slots__ = ("_failed", "_halt", "_opened_at", "_probing")
+    __slots__ = ("_failed", "_halt", "_opened_at", "_probing", "is_open")
 
     def __init__(self, now: float) -> None:
+        self.is_open = True  # an attribute, since it is asked for several times a request
         self._opened_at = now
         self._halt: _Halt | None = None
         self._probing = False
         self._failed: set[str] = set()
-
-    @property
-    def is_open(self) -> bool:
-        return self._halt is None
 
     @property
     def state(self) -> GateState:
@@ -106,6 +103,7 @@ class Gate:
         if not probe or self._halt is None:
             return None
         ended, self._halt, self._probing, self._opened_at = self._halt, None, False, now
+        self.is_open = True
         return GateEvent("resumed", ended.reason, halted_seconds=now - ended.since)
 
     def failed(self, now: float, completion_id: str, *, sent_at: float, probe: bool) -> GateEvent | None:
@@ -153,6 +151,7 @@ class Gate:
     def _close(self, now: float, reason: str, *, since: float | None = None) -> GateEvent:
         first_probe_seconds = _probe_seconds(reason)[0]
         self._halt = _Halt(reason, now if since is None else since, first_probe_seconds, now + first_probe_seconds)
+        self.is_open = False
         self._probing = False
         self._failed.clear()
         return GateEvent("halted", reason, next_probe_in_seconds=first_probe_seconds)
