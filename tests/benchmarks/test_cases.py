@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cases import CASES
-from benchmarks.profile import without_paths
+from benchmarks.profile import without_paths, without_slivers
 from benchmarks.report import insert, table
 
 ROOT = Path(__file__).parents[2]
@@ -66,3 +66,8 @@ def test_a_table_goes_nowhere_but_between_its_markers(tmp_path: Path) -> None:
 def test_a_profile_names_no_folder_of_the_machine() -> None:
     drawing = f"<title>run ({ROOT}/worker/cli/run.py:3)</title><title>x (/opt/lib/python3.11/asyncio/x.py:1)</title>"
     assert without_paths(drawing) == "<title>run (worker/cli/run.py:3)</title><title>x (asyncio/x.py:1)</title>"
+
+
+def test_a_profile_leaves_out_what_took_next_to_nothing() -> None:
+    wide, narrow = (f"<g><title>f (x.py:1) (9 samples, {share}%)</title><rect/></g>" for share in ("0.30", "0.29"))
+    assert without_slivers(f"<svg>{wide}{narrow}{wide}</svg>") == f"<svg>{wide}{wide}</svg>"
