@@ -208,10 +208,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="completions pending")
     parser.add_argument("--huge", action="store_true", help="10 million too")
     parser.add_argument("--batches", type=int, default=BATCHES)
-    parser.add_argument(
-        "--results", type=Path, help="where the JSON goes (the usual sizes' default: benchmarks/results/)"
-    )
-    parser.add_argument("--docs", type=Path, help="where the page and its charts are (the usual sizes' default: docs/)")
+    parser.add_argument("--results", type=Path, help="where the JSON goes (of the usual sizes: benchmarks/results/)")
+    parser.add_argument("--docs", type=Path, help="where the page and its charts are (of the usual sizes: docs/)")
     arguments = parser.parse_args()
     sizes = [*arguments.sizes, *([10_000_000] if arguments.huge else [])]
     check_room(sizes)
