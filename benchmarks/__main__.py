@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.cases import CASES, Case
+from benchmarks.case import Case
+from benchmarks.cases import CASES
 from benchmarks.report import bars, insert, machine, section, table
 from benchmarks.running import Figures
 
@@ -34,7 +35,7 @@ def main() -> None:
         case = CASES[name]
         updates = arguments.updates or max(case.updates // (QUICK_SHARE if arguments.quick else 1), 1)
         measured = run(case, updates, min(case.runs, 1 if arguments.quick else arguments.runs))
-        print(f"\n{case.title}\n\n{table(measured, case.columns)}", flush=True)
+        print(f"\n{case.title}\n\n{table(measured, case.columns, compared=case.compared)}", flush=True)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             results = {"machine": machine(), "updates": updates, "contenders": measured}
@@ -42,7 +43,11 @@ def main() -> None:
         if docs is not None:
             (docs / "performance").mkdir(exist_ok=True)
             (docs / "performance" / f"{name}.svg").write_text(bars(case.title, measured, case.columns))
-            insert(docs / "performance.md", name, section(name, case.title, measured, case.columns, updates))
+            insert(
+                docs / "performance.md",
+                name,
+                section(name, case.title, measured, case.columns, updates, compared=case.compared),
+            )
 
 
 def run(case: Case, updates: int, runs: int) -> dict[str, list[Figures]]:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,6 +10,8 @@ from functools import partial
 
 import aiohttp
 import uvloop
+
+from benchmarks.processes import peak_mb
 
 CONCURRENCY = 64
 METADATA = {"grade": "A", "reviewer": "ana"}
@@ -172,7 +173,7 @@ async def _measure(contender: Callable[[str, int], Awaitable[None]], arguments: 
     figures = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_mb(),
     }
     json.dump(figures, sys.stdout)
 

@@ -7,10 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.running import METASYNC, Work, pin, queue_url, server, write_changes
+from benchmarks.processes import pin
+from benchmarks.running import METASYNC, Work, queue_url, server, write_changes
 
 TARGET = Path(__file__).parents[1] / "docs" / "performance" / "profile.svg"
 PY_SPY = Path(sys.executable).parent / "py-spy"
+_FRAME = re.compile(r"<g><title>[^<]*?([\d.]+)%\)</title>.*?</g>", re.DOTALL)
+_LEAST_PERCENT = 0.3  # what is narrower cannot be seen, and is most of the file
 _FOLDERS = re.compile(r"/[^\s()<>\"]*/(?:site-packages|lib/python[\d.]+|bin)/")
 
 
@@ -36,7 +39,12 @@ def main() -> None:
             if process.wait():
                 raise SystemExit((folder / "log").read_text()[-2_000:])
         arguments.chart.parent.mkdir(exist_ok=True)
-        arguments.chart.write_text(without_paths(drawing.read_text()))
+        arguments.chart.write_text(without_paths(without_slivers(drawing.read_text())))
+
+
+def without_slivers(drawing: str) -> str:
+    """Leave out the frames that took next to nothing; what stood on them took no more."""
+    return _FRAME.sub(lambda frame: frame[0] if float(frame[1]) >= _LEAST_PERCENT else "", drawing)
 
 
 def without_paths(drawing: str) -> str:

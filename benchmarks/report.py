@@ -33,20 +33,26 @@ def machine() -> dict[str, str]:
     }
 
 
-def table(measured: Measured, columns: Mapping[str, str]) -> str:
-    """Draw the medians with the least and the most, and the first contender's main figure as a multiple of each."""
-    compared = next(iter(columns))
-    first = next(iter(measured.values()))
-    name = next(iter(measured))
-    lines = [
-        f"| | {' | '.join(columns.values())} | {name} is |",
-        f"|---|{'---:|' * (len(columns) + 1)}",
-    ]
-    for contender, runs in measured.items():
+def table(measured: Measured, columns: Mapping[str, str], *, compared: int = 100) -> str:
+    """Draw the medians with the least and the most.
+
+    Args:
+        columns: headings by figure.
+        compared: of so many contenders, show the first one's first figure as a multiple of each, too; then of the next.
+    """
+    main = next(iter(columns))
+    names = list(measured)
+    first = names[0] if len(names) <= compared else "the first of its kind"
+    headings = [*columns.values(), *([f"{first} is"] if compared else [])]
+    lines = [f"| | {' | '.join(headings)} |", f"|---|{'---:|' * len(headings)}"]
+    for number, (contender, runs) in enumerate(measured.items()):
         shown = [_spread([run[column] for run in runs]) for column in columns]
-        # Of runs of one round: what slows the machine for a while slows both.
-        ratio = statistics.median(ours[compared] / theirs[compared] for ours, theirs in zip(first, runs, strict=True))
-        lines.append(f"| {contender} | {' | '.join(shown)} | {ratio:.2f} times |")
+        if compared:
+            firsts = measured[names[number // compared * compared]]
+            # Of runs of one round: what slows the machine for a while slows both.
+            ratio = statistics.median(ours[main] / theirs[main] for ours, theirs in zip(firsts, runs, strict=True))
+            shown.append(f"{ratio:.2f} times")
+        lines.append(f"| {contender} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -91,7 +97,9 @@ def _bar(name: str, values: Sequence[float], top: float, most: float) -> Iterato
     yield f'<text x="{greatest + 8:.1f}" y="{top + 14}">{_figure(median)}</text>'
 
 
-def section(name: str, title: str, measured: Measured, columns: Mapping[str, str], updates: int) -> str:
+def section(
+    name: str, title: str, measured: Measured, columns: Mapping[str, str], updates: int, *, compared: int
+) -> str:
     """Write one benchmark's part of the page."""
     about = machine()
     versions = ", ".join(f"{library} {about[library]}" for library in _LIBRARIES)
@@ -100,7 +108,7 @@ def section(name: str, title: str, measured: Measured, columns: Mapping[str, str
     where = f"{about['cores']} cores, {about['processor']}, {about['kernel']}, Python {about['python']}"
     return "\n".join(
         [
-            table(measured, columns),
+            table(measured, columns, compared=compared),
             "",
             f"![{title.replace('`', '')}](performance/{name}.svg)",
             "",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONCURRENCY, MERGED, METADATA, completion_ids
+from benchmarks.processes import Watched, cpu_seconds, pin, pin_to
 from tests.queue.postgres_server import PostgresServer, administer
 
 METASYNC = Path(sys.executable).parent / "metasync"
@@ -21,26 +22,43 @@ Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What the server saw of one, in seconds of the machine's monotonic clock."""
+
+    completion_id: str
+    arrived_at: float
+    answered_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """The canned server, which answers at `base_url`."""
 
     base_url: str
-    process_id: int
+    process: "subprocess.Popen[str]"
 
     def cpu_seconds(self) -> float:
         """The CPU time that it has taken until now; 0 where the system does not say."""
-        try:
-            fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
+
+    def take_record(self) -> list[Request]:
+        """Give what was answered since the last time, in the order of the answers; it has to be recording."""
+        assert self.process.stdin is not None  # noqa: S101 -- piped
+        assert self.process.stdout is not None  # noqa: S101 -- likewise
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return [Request(*seen) for seen in json.loads(self.process.stdout.readline())]
 
 
 @contextmanager
-def server(latency_seconds: float = 0.0) -> Iterator[Server]:
-    """Start the canned server on the last core; it ends with the context."""
+def server(latency_seconds: float = 0.0, *, recording: bool = False) -> Iterator[Server]:
+    """Start the canned server on the last core; it ends with the context.
+
+    Args:
+        recording: it notes when requests come and are answered, which costs it some microseconds each.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", str(latency_seconds)],
+        [sys.executable, "-m", "benchmarks.server", str(latency_seconds), *(["--recording"] if recording else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -48,16 +66,9 @@ def server(latency_seconds: float = 0.0) -> Iterator[Server]:
     assert process.stdout is not None  # noqa: S101 -- piped above
     pin(process.pid, last=True)
     try:
-        yield Server(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", process.pid)
+        yield Server(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", process)
     finally:
         process.communicate()
-
-
-def pin(process_id: int, *, last: bool) -> None:
-    """Keep contender and server on cores of their own, where the system lets us."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(process_id, {cores[-1]} if last else set(cores[:-1]) or {cores[0]})
 
 
 @contextmanager
@@ -131,7 +142,7 @@ class Work:
         changes: per completion.
         mode: of every change.
         workers: how many processes share the queue.
-        spread: let them run on any core, the server's too.
+        spread: give each a core, going round, the server's too.
         settings: further environment variables.
     """
 
@@ -162,13 +173,20 @@ def drain(base_url: str, work: Work) -> Figures:
 
     Of several workers, the time is that of the one that works longest: they start within milliseconds.
     """
+    with enqueued(base_url, work) as (folder, environment):
+        return _drained(folder, environment, work)
+
+
+@contextmanager
+def enqueued(base_url: str, work: Work) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Give a folder to work in and the command's environment, with everything in the queue."""
     with queue_url(work.store) as url, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = work.environment(base_url, url)
         write_changes(folder / "changes.jsonl", work)
         command = [str(METASYNC), "enqueue", "changes.jsonl"]
         subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
-        return _drained(folder, environment, work)
+        yield folder, environment
 
 
 def write_changes(path: Path, work: Work) -> None:
@@ -185,10 +203,13 @@ def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figure
     processes = []
     for number in range(work.workers):
         with (folder / f"{number}.log").open("wb") as log:
-            processes.append(subprocess.Popen([METASYNC, "run", "--drain"], env=environment, cwd=folder, stderr=log))
-        if not work.spread:
-            pin(processes[-1].pid, last=False)
-    usages = [_ended(process) for process in processes]
+            command = [str(METASYNC), "run", "--drain"]
+            processes.append(Watched(command, environment=environment, folder=folder, log=log))
+        if work.spread:
+            pin_to(processes[-1].process.pid, number)
+        else:
+            pin(processes[-1].process.pid, last=False)
+    usages = [process.wait() for process in processes]
     summaries = [_summary(folder / f"{number}.log") for number in range(work.workers)]
     applied = sum(summary["applied"] for summary in summaries)
     if applied != work.completions * work.changes:
@@ -196,15 +217,6 @@ def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figure
     seconds = max(summary["seconds"] for summary in summaries)
     figures = rates(work.completions, seconds, sum(cpu for cpu, _ in usages), max(peak for _, peak in usages))
     return figures | {"changes_per_second": applied / seconds}
-
-
-def _ended(process: "subprocess.Popen[bytes]") -> tuple[float, float]:
-    """CPU seconds and peak megabytes of a worker that has done everything."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"metasync ended with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def _summary(log: Path) -> dict[str, Any]:
@@ -215,9 +227,7 @@ def _summary(log: Path) -> dict[str, Any]:
 def cost(command: Sequence[str | Path], environment: Mapping[str, str], folder: str | Path) -> Figures:
     """Seconds, CPU seconds and peak memory of a command that succeeds; its start included."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    pin(process.pid, last=False)
-    cpu_seconds, peak_mb = _ended(process)
-    return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb}
+    watched = Watched(command, environment=environment, folder=folder)
+    pin(watched.process.pid, last=False)
+    cpu, peak = watched.wait()
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu, "peak_mb": peak}

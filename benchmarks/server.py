@@ -1,9 +1,13 @@
 """A server that is not the bottleneck: answers every update with a canned completion, over a bare protocol."""
 
+import argparse
 import asyncio
 import json
 import sys
+import time
 from typing import cast
+
+Record = list[tuple[str, float, float]]
 
 _BODY = (
     json.dumps(
@@ -57,10 +61,13 @@ class CannedAnswers(asyncio.Protocol):
 
     Args:
         latency_seconds: from a request to its answer.
+        record: where to note each request: completion, when it had come and when it was answered, by the
+            monotonic clock, which is one for all processes of a machine.
     """
 
-    def __init__(self, latency_seconds: float = 0.0) -> None:
+    def __init__(self, latency_seconds: float = 0.0, record: Record | None = None) -> None:
         self._latency_seconds = latency_seconds
+        self._record = record
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
@@ -72,6 +79,8 @@ class CannedAnswers(asyncio.Protocol):
         """Answer every request that is complete."""
         self._buffer += data
         while (head_end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            arrived_at = time.monotonic()
+            request_line = self._buffer[: self._buffer.find(b"\r\n")]
             head = self._buffer[:head_end].lower()
             at = head.find(b"content-length:")
             length = 0 if at < 0 else int(head[at + 15 :].split(b"\r\n", 1)[0])
@@ -80,23 +89,44 @@ class CannedAnswers(asyncio.Protocol):
                 return
             reply = answer(self._buffer[head_end + 4 : end])
             self._buffer = self._buffer[end:]
-            if self._transport is None:
-                continue
             if self._latency_seconds:
-                asyncio.get_running_loop().call_later(self._latency_seconds, self._transport.write, reply)
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._latency_seconds, self._answer, reply, request_line, arrived_at)
             else:
-                self._transport.write(reply)
+                self._answer(reply, request_line, arrived_at)
+
+    def _answer(self, reply: bytes, request_line: bytes, arrived_at: float) -> None:
+        if self._transport is None:
+            return
+        if self._record is not None:  # before the answer can have been read
+            path = request_line.split(b" ", 2)[1]
+            self._record.append((path.rpartition(b"/")[2].decode(), arrived_at, time.monotonic()))
+        self._transport.write(reply)
 
 
-async def _serve(latency_seconds: float) -> None:
+async def _serve(latency_seconds: float, *, recording: bool) -> None:
+    record: Record = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: CannedAnswers(latency_seconds), "127.0.0.1", 0, backlog=4_096)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started it lets go
+    server = await loop.create_server(
+        lambda: CannedAnswers(latency_seconds, record if recording else None), "127.0.0.1", 0, backlog=4_096
+    )
+    print(server.sockets[0].getsockname()[1], flush=True)
+    # A line asks for the record; the end of them means that whoever started it lets go.
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(record), flush=True)
+        record.clear()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    import uvloop  # noqa: PLC0415 -- what else is in here needs nothing installed
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
+    parser.add_argument("latency_seconds", type=float, nargs="?", default=0.0)
+    parser.add_argument("--recording", action="store_true")
+    arguments = parser.parse_args()
+    uvloop.run(_serve(arguments.latency_seconds, recording=arguments.recording))
 
 
 if __name__ == "__main__":
-    import uvloop
-
-    uvloop.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
+    main()

@@ -3,11 +3,12 @@
 import argparse
 import asyncio
 import json
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,6 +27,8 @@ from worker.queue.base import Settlement
 RESULTS = Path(__file__).parent / "results" / "queue.json"
 DOCS = Path(__file__).parents[1] / "docs"
 BATCH = 100
+BATCHES = 2_000
+SIZES = [100_000, 1_000_000]
 STEPS = ("enqueue", "claim", "finish")
 _PUT_AT_ONCE = 10_000
 _numbers = count()
@@ -164,30 +167,74 @@ async def _measure_all(arguments: argparse.Namespace, sizes: Sequence[int]) -> l
         return stages
 
 
+# Of disk or memory, a pending completion with one change: more than was measured, since logs come on top.
+_BYTES_EACH = {"SQLite": 700, "PostgreSQL": 1_600, "Valkey": 1_500}
+_FILES_OF_VALKEY = 700
+
+
+def check_room(sizes: Sequence[int]) -> None:
+    """Refuse before a disk or the memory is full: all sizes of a store are there at once, the least of them twice.
+
+    Raises:
+        SystemExit: with what is needed and what there is.
+    """
+    pending = sum(sizes) + min(sizes)
+    temporary, memory = Path(tempfile.gettempdir()), Path("/dev/shm")  # noqa: S108 -- where there is room, PostgreSQL's
+    needs = {
+        str(temporary): pending * max(_BYTES_EACH["SQLite"], _FILES_OF_VALKEY),
+        "the memory": pending * max(_BYTES_EACH["Valkey"], _BYTES_EACH["PostgreSQL"]),
+        str(memory if memory.is_dir() else temporary): pending * _BYTES_EACH["PostgreSQL"],
+    }
+    for place, needed in needs.items():
+        free = _available_memory() if place == "the memory" else shutil.disk_usage(place).free
+        if free is not None and needed > free:
+            raise SystemExit(
+                f"{pending:,} completions need up to {needed / 1e9:.1f} GB of {place}, which has {free / 1e9:.1f} GB"
+                " free: take smaller --sizes, or another TMPDIR"
+            )
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return next(int(line.split()[1]) * 1_024 for line in lines if line.startswith("MemAvailable"))
+
+
 def main() -> None:
     """Measure every store, print the table, keep the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="completions pending")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="completions pending")
     parser.add_argument("--huge", action="store_true", help="10 million too")
-    parser.add_argument("--batches", type=int, default=2_000)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=DOCS, help="where the page and its charts are")
+    parser.add_argument("--batches", type=int, default=BATCHES)
+    parser.add_argument("--results", type=Path, help="where the JSON goes (of the usual sizes: benchmarks/results/)")
+    parser.add_argument("--docs", type=Path, help="where the page and its charts are (of the usual sizes: docs/)")
     arguments = parser.parse_args()
     sizes = [*arguments.sizes, *([10_000_000] if arguments.huge else [])]
+    check_room(sizes)
+    # Only the figures of a full run belong into the repository.
+    full = sizes[: len(SIZES)] == SIZES and arguments.batches >= BATCHES
+    results = arguments.results or (RESULTS if full else None)
+    docs = arguments.docs or (DOCS if full else None)
     stages = asyncio.run(_measure_all(arguments, sizes))
-    shown = table(stages)
-    print(shown)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    print(table(stages))
     taken = {stage.label: stage.taken for stage in stages}
     medians = {label: {step: statistics.median(of) for step, of in steps.items()} for label, steps in taken.items()}
-    arguments.results.write_text(json.dumps({"machine": machine(), "milliseconds": medians}, indent=1) + "\n")
-    (arguments.docs / "performance").mkdir(exist_ok=True)
-    drawn = {label: [steps] for label, steps in medians.items()}
-    drawing = bars("Claim of 100 completions", drawn, {"claim": "ms"})
-    (arguments.docs / "performance" / "queue.svg").write_text(drawing)
+    if results is not None:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        results.write_text(json.dumps({"machine": machine(), "milliseconds": medians}, indent=1) + "\n")
+    if docs is not None:
+        _publish(docs, stages, medians, arguments.batches)
+
+
+def _publish(docs: Path, stages: Sequence[Stage], medians: Mapping[str, Mapping[str, float]], batches: int) -> None:
+    (docs / "performance").mkdir(exist_ok=True)
+    drawn = {label: [dict(steps)] for label, steps in medians.items()}
+    (docs / "performance" / "queue.svg").write_text(bars("Claim of 100 completions", drawn, {"claim": "ms"}))
     about = ", ".join(f"{name} {value}" for name, value in machine().items())
-    text = f"{shown}\n\n![Claims](performance/queue.svg)\n\n{arguments.batches:,} batches of {BATCH} each; {about}."
-    insert(arguments.docs / "performance.md", "queue", text)
+    text = f"{table(stages)}\n\n![Claims](performance/queue.svg)\n\n{batches:,} batches of {BATCH} each; {about}."
+    insert(docs / "performance.md", "queue", text)
 
 
 if __name__ == "__main__":

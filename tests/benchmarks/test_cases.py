@@ -1,6 +1,7 @@
 """The benchmarks of the drain and of the stores: that each still runs, and says what it should."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,23 +9,27 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cases import CASES
-from benchmarks.profile import without_paths
+from benchmarks.profile import without_paths, without_slivers
 from benchmarks.report import insert, table
+from benchmarks.running import METASYNC
+from benchmarks.stores import check_room
 
 ROOT = Path(__file__).parents[2]
 
 
 def _run(module: str, *words: str, folder: Path) -> str:
+    # An environment of its own would take a package index.
+    environment = os.environ | {"METASYNC_BENCH_COMMAND": str(METASYNC)}
     (folder / "performance.md").write_text((ROOT / "docs" / "performance.md").read_text())
     command = [sys.executable, "-m", module, *words, "--docs", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, name: str) -> None:
-    words = ["--updates", "120", "--runs", "1", "--results", str(tmp_path)]
+    words = ["--updates", "40", "--runs", "1", "--results", str(tmp_path)]
     printed = _run("benchmarks", name, *words, folder=tmp_path)
     contenders = json.loads((tmp_path / f"{name}.json").read_text())["contenders"]
     page = (tmp_path / "performance.md").read_text()
@@ -66,3 +71,21 @@ def test_a_table_goes_nowhere_but_between_its_markers(tmp_path: Path) -> None:
 def test_a_profile_names_no_folder_of_the_machine() -> None:
     drawing = f"<title>run ({ROOT}/worker/cli/run.py:3)</title><title>x (/opt/lib/python3.11/asyncio/x.py:1)</title>"
     assert without_paths(drawing) == "<title>run (worker/cli/run.py:3)</title><title>x (asyncio/x.py:1)</title>"
+
+
+def test_a_profile_leaves_out_what_took_next_to_nothing() -> None:
+    wide, narrow = (f"<g><title>f (x.py:1) (9 samples, {share}%)</title><rect/></g>" for share in ("0.30", "0.29"))
+    assert without_slivers(f"<svg>{wide}{narrow}{wide}</svg>") == f"<svg>{wide}{wide}</svg>"
+
+
+def test_a_table_compares_contenders_of_a_kind_or_none() -> None:
+    measured = {name: [{"rate": rate}] for name, rate in (("a", 1.0), ("a2", 2.0), ("b", 4.0), ("b2", 2.0))}
+    ratios = [line.split("|")[-2].strip() for line in table(measured, {"rate": "updates/s"}, compared=2).splitlines()]
+    assert ratios == ["the first of its kind is", "---:", "1.00 times", "0.50 times", "1.00 times", "2.00 times"]
+    assert "times" not in table(measured, {"rate": "updates/s"}, compared=0)
+
+
+def test_stores_too_large_for_the_machine_are_refused_before_they_fill_it() -> None:
+    check_room([1_000])
+    with pytest.raises(SystemExit, match=r"need up to .* GB of .* free: take smaller --sizes"):
+        check_room([10**12])

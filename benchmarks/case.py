@@ -1,0 +1,57 @@
+"""What a benchmark is: contenders to be measured in turns, and the figures of them that are shown."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.running import Figures, Server, Work, drain
+
+Measure = Callable[[], Figures]
+Contenders = Mapping[str, Measure]
+Columns = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One benchmark.
+
+    Args:
+        updates: how many a full run makes.
+        columns: headings of the figures that are shown; the first is drawn.
+        contenders: gives what can be measured while the context is open, for a number of updates.
+        runs: the most that it is repeated.
+        compared: how many are compared with the first of them, before the next so many are; 0: nobody is.
+    """
+
+    title: str
+    updates: int
+    columns: Columns
+    contenders: Callable[[int], AbstractContextManager[Contenders]]
+    runs: int = 100
+    compared: int = 100
+
+
+THROUGHPUT = {
+    "per_second": "updates/s",
+    "cpu_us": "CPU µs/update",
+    "peak_mb": "peak MB",
+    "server_percent": "server's core, %",
+}
+
+
+def watching(answering: Server, count: int, measure: Measure) -> Measure:
+    """Measure the share of its core that the server takes too: near 100, it would be the bottleneck."""
+
+    def watched() -> Figures:
+        before = answering.cpu_seconds()
+        figures = measure()
+        seconds = count / figures["per_second"]
+        return figures | {"server_percent": (answering.cpu_seconds() - before) / seconds * 100}
+
+    return watched
+
+
+def draining(answering: Server, work: Work) -> Measure:
+    """Measure a drain with the real command."""
+    return watching(answering, work.completions, partial(drain, answering.base_url, work))

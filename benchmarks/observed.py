@@ -1,0 +1,170 @@
+"""What it costs to be watched: a daemon whose metrics are scraped, or whose page is open, while it works."""
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from http.client import HTTPException, HTTPResponse
+from typing import Self
+
+from benchmarks.case import Contenders
+from benchmarks.processes import Watched, pin
+from benchmarks.running import METASYNC, Figures, Request, Server, Work, enqueued, server
+
+COLUMNS = {
+    "per_second": "updates/s",
+    "cpu_us": "CPU µs/update",
+    "watching_percent": "CPU for being watched, % of a core",
+    "scrape_ms": "CPU ms a scrape",
+}
+_LOOK_SECONDS = 0.05
+_START_SECONDS = 30.0
+_IDLE_SECONDS = 10.0  # of measuring what watching costs a worker that does nothing else
+_SETTLING_SECONDS = 0.2
+
+
+def _open(url: str) -> HTTPResponse:
+    response: HTTPResponse = urllib.request.urlopen(url, timeout=10)  # noqa: S310 -- our own, on loopback
+    return response
+
+
+class Watcher:
+    """Asks a daemon for something over and over until it is left.
+
+    Args:
+        every_seconds: between scrapes, the first of them after half of it; 0: keep one stream open.
+    """
+
+    def __init__(self, url: str, every_seconds: float) -> None:
+        self._url = url
+        self._every_seconds = every_seconds
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._stream if every_seconds == 0 else self._scrape, daemon=True)
+        self.answers = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def _scrape(self) -> None:
+        wait_seconds = self._every_seconds / 2
+        while not self._left.wait(wait_seconds):
+            _open(self._url).read()
+            self.answers += 1
+            wait_seconds = self._every_seconds
+
+    def _stream(self) -> None:
+        with _open(self._url) as stream:
+            while not self._left.is_set() and stream.readline():
+                self.answers += 1
+
+
+@contextmanager
+def contenders(updates: int) -> Iterator[Contenders]:
+    """Watched by nobody, by a scrape every 15 s, by one every second, and, where there is a page, by that."""
+    with server(recording=True) as answering:
+        idle_seconds = min(_IDLE_SECONDS, max(updates / 3_000, 0.3))
+        ways: dict[str, tuple[str, float] | None] = {
+            "not watched": None,
+            "a scrape every 15 s": ("/metrics", 15.0),
+            "a scrape every second": ("/metrics", 1.0),
+        }
+        if _has_page(answering):
+            ways["the page open"] = ("/events", 0.0)
+        yield {name: partial(_observed, answering, updates, way, idle_seconds) for name, way in ways.items()}
+
+
+def _has_page(answering: Server) -> bool:
+    with _daemon(answering, Work(1)) as (_, base):
+        try:
+            _open(f"{base}/events").close()
+        except urllib.error.HTTPError:
+            return False
+        return True
+
+
+@contextmanager
+def _daemon(answering: Server, work: Work) -> Iterator[tuple[Watched, str]]:
+    """A daemon that serves its web surface and ends with the context."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with enqueued(answering.base_url, work) as (folder, environment):
+        daemon = Watched([METASYNC, "run"], environment=environment | {"METASYNC_HTTP_PORT": str(port)}, folder=folder)
+        pin(daemon.process.pid, last=False)
+        base = f"http://127.0.0.1:{port}"
+        try:
+            _await_answer(base)
+            yield daemon, base
+        finally:
+            daemon.process.terminate()
+            daemon.wait()
+
+
+def _await_answer(base: str) -> None:
+    give_up_at = time.monotonic() + _START_SECONDS
+    while time.monotonic() < give_up_at:
+        with suppress(OSError, HTTPException), _open(f"{base}/livez"):
+            return
+        time.sleep(_LOOK_SECONDS)
+    raise SystemExit("the daemon does not answer on its port")
+
+
+def _observed(answering: Server, updates: int, way: tuple[str, float] | None, idle_seconds: float) -> Figures:
+    answering.take_record()
+    with _daemon(answering, Work(updates)) as (daemon, base):
+        record: list[Request] = []
+        with _watching(base, way):
+            while len(record) < updates:
+                record += answering.take_record()
+                time.sleep(_LOOK_SECONDS)
+        first, last = min(request.arrived_at for request in record), record[-1].answered_at
+        cpu = daemon.cpu_seconds_at(last) - daemon.cpu_seconds_at(first)
+    figures = {"per_second": updates / (last - first), "cpu_us": cpu / updates * 1e6}
+    return figures | _idle(answering, updates, way, idle_seconds)
+
+
+def _idle(answering: Server, updates: int, way: tuple[str, float] | None, seconds: float) -> Figures:
+    """What watching costs beside the same backlog, on a worker that may send one request a minute.
+
+    A difference of throughput below a hundredth drowns in the noise; this one is counted in nanoseconds.
+    """
+    if way is None:
+        return {"watching_percent": 0.0, "scrape_ms": 0.0}
+    path, every_seconds = way
+    work = Work(updates, settings=(("METASYNC_REQUESTS_PER_MINUTE", "1"),))
+    with _daemon(answering, work) as (daemon, base):
+        time.sleep(_SETTLING_SECONDS)
+        unwatched = _share(daemon, seconds)
+        # A scrape a second is what the store is asked for anew; what one every 15 s costs follows from it.
+        with Watcher(base + path, min(every_seconds, 1.0)) as watcher:
+            time.sleep(_SETTLING_SECONDS)
+            before = watcher.answers
+            watched = _share(daemon, seconds)
+            answers = watcher.answers - before
+    share = max(watched - unwatched, 0.0)
+    if every_seconds == 0:
+        return {"watching_percent": share * 100, "scrape_ms": 0.0}
+    each_seconds = share * seconds / max(answers, 1)
+    return {"watching_percent": each_seconds / every_seconds * 100, "scrape_ms": each_seconds * 1_000}
+
+
+def _share(daemon: Watched, seconds: float) -> float:
+    """The share of a core that it takes for so long."""
+    began = time.monotonic()
+    before = daemon.cpu_seconds_at(began)
+    time.sleep(seconds)
+    ended = time.monotonic()
+    time.sleep(_LOOK_SECONDS)  # so that it has been looked at since
+    return (daemon.cpu_seconds_at(ended) - before) / (ended - began)
+
+
+def _watching(base: str, way: tuple[str, float] | None) -> AbstractContextManager[object]:
+    return nullcontext() if way is None else Watcher(base + way[0], way[1])
