@@ -8,6 +8,7 @@ from worker.changes import MetadataChange
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
 from worker.queue.history import HistoryMinute, Sample
+from worker.queue.permits import Grant
 
 
 class WrappedQueue:
@@ -61,6 +62,10 @@ class WrappedQueue:
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         return await self.queue.purge_dead(selection)
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        self._check("take_permits")
+        return await self.queue.take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
         await self.queue.write_note(name, text)

@@ -14,6 +14,7 @@ import msgspec
 
 from worker.changes import MetadataChange
 from worker.queue.history import HistoryMinute, Sample
+from worker.queue.permits import Grant
 
 Reason = Literal["invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "attempts_exhausted"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -268,6 +269,13 @@ class Queue(Protocol):
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         """Delete the letters for good; returns how many there were."""
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take up to `count` permits of the rate that all workers share, due at most so far ahead of now.
+
+        Raises:
+            ValueError: the rate is not a positive number.
+        """
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep a short text under this name, in place of the one before; None removes it."""

@@ -26,6 +26,7 @@ from worker.queue.base import (
     storable,
 )
 from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
+from worker.queue.permits import Grant, grant
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class MemoryQueue:
         self._done_by_minute: dict[int, list[int]] = {}  # applied, unchanged, dead
         self._samples: dict[int, Sample] = {}
         self._last_change = self._last_letter = self._last_lease = 0
+        self._permit_due_at = 0.0
         self._notes: dict[str, tuple[str, float]] = {}
         self._work = asyncio.Event()
 
@@ -167,6 +169,13 @@ class MemoryQueue:
         for letter in letters:
             del self._dead[letter.number]
         return len(letters)
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take permits of the shared rate; see `Queue.take_permits`."""
+        granted, self._permit_due_at = grant(
+            self._permit_due_at, self._clock(), count, per_minute=per_minute, ahead_seconds=ahead_seconds
+        )
+        return granted
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Queue.write_note`."""

@@ -24,6 +24,7 @@ from worker.queue.base import (
     json_text,
     storable,
 )
+from worker.queue.permits import Grant, grant
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.statements import statements
 
@@ -38,6 +39,7 @@ _PUT = statements("put")
 _CLAIM = statements("claim")
 _SETTLE = statements("settle")
 _STATUS = statements("status")
+_BUDGET = statements("budget")
 _NOTE = statements("note")
 
 
@@ -232,6 +234,15 @@ async def status(connection: Connection) -> QueueStatus:
     counts = dict((await connection.fetch(_STATUS["counts"], RECENT_MINUTES))[0])
     oldest: float | None = counts.pop("oldest_pending_seconds")
     return QueueStatus(**counts, oldest_pending_seconds=None if oldest is None else max(0.0, oldest))
+
+
+async def take_permits(connection: Connection, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+    """Take permits of the rate that all workers share."""
+    found = await connection.fetchrow(_BUDGET["lock"])
+    assert found is not None  # noqa: S101 -- the migration put the row there
+    granted, due_at = grant(found["due_at"], found["now"], count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    await connection.execute(_BUDGET["keep"], due_at)
+    return granted
 
 
 async def write_note(connection: Connection, name: str, text: str | None) -> None:

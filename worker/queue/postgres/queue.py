@@ -20,6 +20,7 @@ from worker.queue.base import (
     Stored,
 )
 from worker.queue.history import HistoryMinute, Sample, checked
+from worker.queue.permits import Grant
 from worker.queue.postgres import history, letters, operations
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.connections import Connection, Connections
@@ -147,6 +148,14 @@ class PostgresQueue:
         ):
             purged += bulk.done
         return purged
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take permits of the shared rate; see `Queue.take_permits`."""
+        return await self._connections.transact(
+            lambda connection: operations.take_permits(
+                connection, count, per_minute=per_minute, ahead_seconds=ahead_seconds
+            )
+        )
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Queue.write_note`."""

@@ -22,6 +22,7 @@ from worker.queue.base import (
     Stored,
 )
 from worker.queue.history import HistoryMinute, Sample, checked, every_minute
+from worker.queue.permits import Grant
 from worker.queue.redis.address import Address, read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library
@@ -170,6 +171,10 @@ class RedisQueue:
             async for bulk in _in_bulk(shard, shard.purge_dead, selection):
                 purged += bulk.done
         return purged
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take permits of the shared rate; see `Queue.take_permits`."""
+        return await self._shards[0].take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Queue.write_note`."""

@@ -16,6 +16,7 @@
 --   BASE:dead                sorted set: numbers of the dead letters, by themselves
 --   BASE:dead:reason:REASON, BASE:dead:completion:COMPLETION   likewise, of those alone
 --   BASE:caller:NAME         what a caller's last claim took, in case that its answer was lost
+--   BASE:budget              when the next permit of the rate that all workers share is due (of shard 0 alone)
 --   BASE:note                hash: text and time of writing by name (of shard 0 alone)
 --   BASE:queue               hash: what the queue is (of shard 0 alone)
 --
@@ -44,6 +45,7 @@ local function shard_at(base)
         dead_reason = base .. ':dead:reason:',
         dead_completion = base .. ':dead:completion:',
         caller = base .. ':caller:',
+        budget = base .. ':budget',
         note = base .. ':note',
         queue = base .. ':queue',
     }

@@ -25,6 +25,7 @@ from worker.queue.base import (
     storable,
 )
 from worker.queue.history import Sample
+from worker.queue.permits import Grant, interval_seconds
 from worker.queue.redis.server import Server
 
 PAGE = 250  # dead letters that are read, retried or purged at once
@@ -216,6 +217,13 @@ class Shard:
         arguments = self._selection(selection, after, until)
         last, purged, kept = _bulk(await self._server.call("purge_dead", self._base, arguments))
         return Bulk(last or None, purged, kept)
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take permits of the shared rate."""
+        interval_us = repr(interval_seconds(per_minute) * _US_PER_SECOND)
+        arguments = (count, interval_us, _us(ahead_seconds))
+        permits, wait_us = await self._server.call("take_permits", self._base, *arguments)
+        return Grant(permits, wait_us / _US_PER_SECOND)
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep the note, or remove it."""

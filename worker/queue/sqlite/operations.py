@@ -27,6 +27,7 @@ from worker.queue.base import (
     json_text,
     storable,
 )
+from worker.queue.permits import Grant, grant
 from worker.queue.sqlite.statements import statements
 
 PAGE = 500  # dead letters that are read at once
@@ -42,6 +43,7 @@ _CLAIM = statements("claim")
 _SETTLE = statements("settle")
 _STATUS = statements("status")
 _DEAD = statements("dead")
+_BUDGET = statements("budget")
 _NOTE = statements("note")
 
 _due = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
@@ -211,6 +213,16 @@ def status(connection: apsw.Connection, *, now: float) -> QueueStatus:
         oldest_pending_seconds=None if oldest is None else max(0.0, now - oldest),
         recent_per_second=counts.recently_done / (now - since_minute * 60),
     )
+
+
+def take_permits(
+    connection: apsw.Connection, count: int, *, now: float, per_minute: float, ahead_seconds: float
+) -> Grant:
+    """Take permits of the rate that all workers share."""
+    due_at = connection.execute(_BUDGET["due_at"]).get
+    granted, due_at = grant(due_at, now, count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    connection.execute(_BUDGET["keep"], {"due_at": due_at})
+    return granted
 
 
 def write_note(connection: apsw.Connection, name: str, text: str | None, *, now: float) -> None:

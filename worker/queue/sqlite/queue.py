@@ -12,6 +12,7 @@ import apsw
 from worker.changes import MetadataChange
 from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
 from worker.queue.history import HistoryMinute, Sample, checked
+from worker.queue.permits import Grant
 from worker.queue.sqlite import history, operations
 from worker.queue.sqlite.file import QueueFile
 from worker.queue.sqlite.operations import Bulk
@@ -137,6 +138,14 @@ class SqliteQueue:
         ):
             purged += bulk.done
         return purged
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take permits of the shared rate; see `Queue.take_permits`."""
+        return await self._writer.write(
+            lambda connection: operations.take_permits(
+                connection, count, now=self._clock(), per_minute=per_minute, ahead_seconds=ahead_seconds
+            )
+        )
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Queue.write_note`."""
