@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import msgspec
 
+from worker.engine.sharing import at_work
 from worker.flow import FlowState
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.notes import LIMIT, WORKER
@@ -20,12 +21,14 @@ class Notes:
     Args:
         owner: names the worker.
         state: what flow control is doing.
+        workers: how many there are: what each finds is its part of the limit.
     """
 
-    def __init__(self, queue: Queue, owner: str, state: Callable[[], FlowState]) -> None:
+    def __init__(self, queue: Queue, owner: str, state: Callable[[], FlowState], workers: Callable[[], int]) -> None:
         self._queue = queue
         self._name = WORKER + owner
         self._state = state
+        self._workers = workers
 
     async def keep(self) -> None:
         """Write them every few seconds, until cancelled; a store that is away is told again later."""
@@ -39,7 +42,7 @@ class Notes:
         state = self._state()
         await self._queue.write_note(self._name, msgspec.json.encode(asdict(state)).decode())
         if state.limit_found_per_second is not None:
-            await self._queue.write_note(LIMIT, repr(state.limit_found_per_second))
+            await self._queue.write_note(LIMIT, repr(state.limit_found_per_second * self._workers()))
 
     async def remove(self) -> None:
         """The worker ends; the limit that it found stays."""
@@ -49,9 +52,10 @@ class Notes:
 
 
 async def last_limit(queue: Queue) -> float | None:
-    """The limit that a worker found last, in requests a second; None when none is known."""
+    """The part of the limit found last that is one more worker's, in requests a second; None when none is known."""
     try:
-        note = (await queue.read_notes()).get(LIMIT)
-        return None if note is None else float(note.text)
+        notes = await queue.read_notes()
+        note = notes.get(LIMIT)
+        return None if note is None else float(note.text) / (len(at_work(notes)) + 1)
     except (QueueUnavailable, ValueError):
         return None

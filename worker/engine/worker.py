@@ -17,8 +17,10 @@ from worker.engine.calls import Calls
 from worker.engine.leases import Leases
 from worker.engine.ledger import Ledger
 from worker.engine.notes import Notes, last_limit
+from worker.engine.permits import Permits
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
+from worker.engine.sharing import Sharing
 from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
@@ -113,7 +115,9 @@ class Worker:
         self.totals = Totals()
         self.tallies = Tallies()
         self._flow: Flow | None = None
+        self._permits: Permits | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._sharing = Sharing(queue, self._owner)
         self._leases = Leases(queue, options.lease_seconds, self.tallies, self._logger)
         self._recorder = Recorder(
             queue,
@@ -159,6 +163,8 @@ class Worker:
         self._logger.info("worker.started", drain=self._options.drain, max_concurrency=self._options.max_concurrency)
         for warning in self._queue.warnings:
             self._logger.warning("store.warning", warning=warning)
+        if self._options.requests_per_minute is not None:
+            self._permits = Permits(self._queue, self._options.requests_per_minute, loop.time)
         self._flow = flow = await self._build_flow()
         try:
             async with asyncio.TaskGroup() as group:
@@ -183,21 +189,26 @@ class Worker:
         return Flow(
             max_concurrency=self._options.max_concurrency,
             requests_per_minute=self._options.requests_per_minute,
+            on_short=self._permits.run_short if self._permits else None,
             start_rate_per_second=await last_limit(self._queue),
             on_transition=self._gate_changed,
+            on_refused=self._sharing.refused,
         )
 
     async def _run_in(self, group: asyncio.TaskGroup, flow: Flow) -> None:
         pool = ApplierPool(group, self._options.max_concurrency, self._handle)
         calls = self._calls(flow, pool)
-        notes = Notes(self._queue, self._owner, flow.snapshot)
+        notes = Notes(self._queue, self._owner, flow.snapshot, lambda: self._sharing.workers)
         self._applier = self._build_applier(calls)
         background = [
             group.create_task(self._recorder.run()),
             group.create_task(self._leases.keep()),
             group.create_task(self._leases.expire()),
             group.create_task(notes.keep()),
+            group.create_task(self._sharing.keep(flow)),
         ]
+        if self._permits is not None:
+            background.append(group.create_task(self._permits.keep(flow)))
         reading = group.create_task(self._read(flow, pool))
         out_of_time = None
         if self._options.max_duration_seconds is not None:
@@ -213,6 +224,7 @@ class Worker:
         for task in background:
             task.cancel()
         await notes.remove()
+        await self._sharing.close()
 
     async def _read(self, flow: Flow, pool: ApplierPool) -> None:
         options = self._options
@@ -283,6 +295,7 @@ class Worker:
 
     def _gate_changed(self, event: GateEvent) -> None:
         """The gate of flow control halted everything, or let it go on."""
+        self._sharing.transition(event)
         if event.kind == "resumed":
             self._logger.info("worker.resumed", reason=event.reason, halted_seconds=event.halted_seconds)
             self._cancel_halt_timer()

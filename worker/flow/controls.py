@@ -17,6 +17,7 @@ class Controls:
     Args:
         jitter_seconds: draws what is added to a delay of the service.
         on_transition: is told when the gate halts or opens.
+        on_refused: is told when the service asks to wait, and for how many seconds.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Controls:
         pacer: Pacer,
         jitter_seconds: Callable[[], float],
         on_transition: Callable[[GateEvent], None],
+        on_refused: Callable[[float], None],
     ) -> None:
         self.gate = gate
         self.concurrency = concurrency
@@ -38,6 +40,7 @@ class Controls:
         self.changes = 0  # goes up whenever those who wait should think again
         self._jitter_seconds = jitter_seconds
         self._on_transition = on_transition
+        self._on_refused = on_refused
         self._ended_at = -math.inf
 
     def passable(self, now: float) -> bool:
@@ -132,6 +135,20 @@ class Controls:
         self._end(now)
         self._changed(self.gate.halt(now, reason, sent_at=sent_at, probe=probe), probe=probe)
 
+    def others_refused(self, now: float, delay_seconds: float) -> None:
+        """Another worker on the same quota was refused."""
+        self.pacer.others_refused(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
+        self.changes += 1
+
+    def others_halted(self, now: float, reason: str, *, halted_at: float) -> None:
+        """Another worker was halted."""
+        self._changed(self.gate.halt(now, reason, sent_at=halted_at, probe=False))
+
+    def others_resumed(self, now: float) -> None:
+        """Another worker goes on after a halt."""
+        self.gate.probe_now(now)
+        self.changes += 1
+
     def dropped(self, now: float, *, probe: bool) -> None:
         """The request was cancelled; nothing is learnt."""
         self._end(now)
@@ -153,6 +170,7 @@ class Controls:
         if far_off:
             self.concurrency.slow_start(now)
         self.changes += 1
+        self._on_refused(self.pacer.closed_for_seconds(now))
 
     def _changed(self, event: GateEvent | None, *, probe: bool = False) -> None:
         if event or probe:

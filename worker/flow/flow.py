@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worker.flow.allowance import Allowance
 from worker.flow.concurrency import Concurrency
 from worker.flow.controls import Controls
 from worker.flow.gate import Gate, GateEvent, GateState
@@ -172,7 +173,7 @@ class Permit:
         self._spent = True
 
 
-def _ignore(_event: GateEvent) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -185,11 +186,13 @@ class Flow:
     Args:
         max_concurrency: requests at once, at most.
         requests_per_minute: a cap to keep, whatever the service allows.
+        on_short: where that cap is one for several workers: is called when permits are needed; see `grant`.
         start_rate_per_second: the limit that an earlier run found (`FlowState.limit_found_per_second`): nine tenths
             of it, or somewhat more of a low one, are the rate to start with. What is no positive number counts as None.
         clock: seconds, never going back.
         random: for the jitter.
         on_transition: called once when the gate halts (or the reason changes) and once when it opens again.
+        on_refused: called for each answer that asks to wait, with the seconds until requests may start again.
 
     Raises:
         ValueError: `max_concurrency` or `requests_per_minute` is not positive.
@@ -200,10 +203,12 @@ class Flow:
         *,
         max_concurrency: int,
         requests_per_minute: float | None = None,
+        on_short: Callable[[], None] | None = None,
         start_rate_per_second: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         random: random_module.Random | None = None,
         on_transition: Callable[[GateEvent], None] = _ignore,
+        on_refused: Callable[[float], None] = _ignore,
     ) -> None:
         if requests_per_minute is not None and not requests_per_minute > 0.0:
             raise ValueError(f"requests_per_minute must be more than 0, not {requests_per_minute}")
@@ -212,12 +217,19 @@ class Flow:
         now = clock()
         dice = random or random_module.Random()  # noqa: S311 -- jitter, no secret
         self._clock = clock
+        self._allowance = None if on_short is None or requests_per_minute is None else Allowance(on_short)
         self._controls = Controls(
             gate=Gate(now),
             concurrency=Concurrency(max_concurrency, now),
-            pacer=Pacer(now, requests_per_minute=requests_per_minute, start_per_second=start_rate_per_second),
+            pacer=Pacer(
+                now,
+                requests_per_minute=requests_per_minute,
+                allowance=self._allowance,
+                start_per_second=start_rate_per_second,
+            ),
             jitter_seconds=lambda: dice.uniform(*_JITTER_SECONDS),
             on_transition=on_transition,
+            on_refused=on_refused,
         )
         self._line = Line(self._controls, clock)
         self._invited_until = now
@@ -285,6 +297,33 @@ class Flow:
     def may_retry(self) -> bool:
         """Spend a token of the retry budget: False when it is empty, and the retry has to go back to the queue."""
         return self._controls.budget.spend()
+
+    def grant(self, permits: int, *, wait_seconds: float, interval_seconds: float) -> None:
+        """Take in permits of the rate that is shared with other workers.
+
+        Args:
+            wait_seconds: until the first may be used.
+            interval_seconds: from one to the next.
+        """
+        if self._allowance is not None:
+            self._allowance.grant(self._clock() + wait_seconds, permits, interval_seconds)
+            self._line.move()
+
+    def others_refused(self, delay_seconds: float) -> None:
+        """Another worker on the same quota met the limit: wait as it does, and aim lower."""
+        self._controls.others_refused(self._clock(), delay_seconds)
+        self._line.move()
+
+    def others_halted(self, reason: str, age_seconds: float) -> None:
+        """Another worker was halted so long ago: what halts one halts all, unless this one has resumed since then."""
+        now = self._clock()
+        self._controls.others_halted(now, reason, halted_at=now - age_seconds)
+        self._line.move()
+
+    def others_resumed(self) -> None:
+        """Another worker's probe got through: where this one is halted, its own is due now."""
+        self._controls.others_resumed(self._clock())
+        self._line.move()
 
     def snapshot(self) -> FlowState:
         """What is going on right now."""

@@ -129,6 +129,11 @@ class Gate:
             return None
         return self._close(now, reason)
 
+    def probe_now(self, now: float) -> None:
+        """Elsewhere work goes on: whether it does here is worth asking at once."""
+        if self._halt is not None and not self._probing:
+            self._halt = _Halt(self._halt.reason, self._halt.since, self._halt.interval_seconds, now)
+
     def throttled(self, now: float, delay_seconds: float, *, probe: bool) -> None:
         """The service is there, but says too fast: of a probe, no answer to the question; it is asked again later."""
         if probe and self._halt is not None:

@@ -6,6 +6,7 @@ goodput that was measured; from there it follows `Cubic`.
 
 import math
 
+from worker.flow.allowance import Allowance
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
 from worker.flow.cubic import Cubic
@@ -43,6 +44,9 @@ _DEFAULT_DELAY_SECONDS = 1.0
 _LONGEST_DEFAULT_SECONDS = 60.0
 _WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
 
+# Two workers that are refused within this time met the same limit at the same moment.
+_ONE_EVENT_SECONDS = 2.0
+
 _SLOW_DOWN_SECONDS = 60.0
 _SLOW_DOUBLING_SECONDS = 60.0
 
@@ -55,15 +59,21 @@ class Pacer:
     Args:
         now: the time.
         requests_per_minute: a cap that is kept strictly, whatever the service says.
+        allowance: the permits by which that cap is kept together with others; without it, this pacer alone keeps it.
         start_per_second: a limit that was found earlier. Without one the pacer holds nothing back until the first
             refusal: a slow start of concurrency searches for the limit.
     """
 
     def __init__(
-        self, now: float, *, requests_per_minute: float | None = None, start_per_second: float | None = None
+        self,
+        now: float,
+        *,
+        requests_per_minute: float | None = None,
+        allowance: Allowance | None = None,
+        start_per_second: float | None = None,
     ) -> None:
         self._bucket = Bucket(now)
-        self._cap = Bucket(now)
+        self._cap = allowance or Bucket(now)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
         self._announced = Announced()
         self._goodput = Goodput(now)
@@ -188,6 +198,20 @@ class Pacer:
             self._slow_until = now + _SLOW_DOWN_SECONDS
             self._slow_per_second = self._rate
         return far_off
+
+    def others_refused(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
+        """Another worker on the same quota was refused.
+
+        What all of them sent was the limit, so that this one's goodput is its part of it.
+
+        Args:
+            delay_seconds: what is left of what the service asked for.
+        """
+        self._fill(now)
+        if now - self._cut_at > _ONE_EVENT_SECONDS and self._goodput.recent_per_second(now) > 0.0:
+            self._cut(now, now, delay_seconds)
+        if delay_seconds > 0.0:
+            self._close(now, now + delay_seconds + jitter_seconds)
 
     def _delay_seconds(self, asked_seconds: float | None) -> float:
         """The service's word; a backoff where there is none, and where it has proved to be too short."""

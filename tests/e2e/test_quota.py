@@ -1,0 +1,82 @@
+"""Four worker processes keep one limit between them, over real sockets and on every store."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import KEY, Command, running_simulator, stopped
+from tests.queue.postgres_server import new_database
+from tests.queue.redis_server import a_place
+from worker import MetadataChange, open_queue
+
+WORKERS = 4
+PER_MINUTE = 600
+
+
+@asynccontextmanager
+async def _sqlite(folder: Path) -> AsyncIterator[str]:
+    yield f"sqlite:///{folder}/queue.db"
+
+
+@asynccontextmanager
+async def _postgres(_: Path) -> AsyncIterator[str]:
+    async with new_database() as url:
+        yield url
+
+
+@asynccontextmanager
+async def _redis(_: Path) -> AsyncIterator[str]:
+    async with a_place() as place:
+        yield place.url
+
+
+STORES: dict[str, tuple[Callable[[Path], AbstractAsyncContextManager[str]], float]] = {
+    "postgres": (_postgres, 120.0),  # for how many seconds; the others for long enough to show a rate that is wrong
+    "redis": (_redis, 40.0),
+    "sqlite": (_sqlite, 40.0),
+}
+
+
+@pytest.mark.parametrize("store", sorted(STORES))
+async def test_four_workers_use_what_one_limit_allows_and_no_more(store: str, tmp_path: Path) -> None:
+    opened, seconds = STORES[store]
+    ids = [f"chatcmpl-{number}" for number in range(int(PER_MINUTE / 60 * (seconds + 60)))]
+    async with opened(tmp_path) as url:
+        async with open_queue(url) as queue:
+            await queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
+        with (
+            running_simulator(tmp_path, "--limit", str(PER_MINUTE), "--latency", "100ms") as simulator,
+            ExitStack() as ends,
+        ):
+            simulator.ask("/seed", {"ids": ids})
+
+            def counts() -> tuple[float, int, int]:
+                counters = simulator.ask("/counters")["counters"]
+                return time.monotonic(), counters["updates_applied"], counters["throttled"]
+
+            command = Command(
+                tmp_path,
+                {
+                    "OPENAI_API_KEY": KEY,
+                    "OPENAI_BASE_URL": simulator.base_url,
+                    "METASYNC_QUEUE_URL": url,
+                    "METASYNC_REQUESTS_PER_MINUTE": str(PER_MINUTE),
+                    "METASYNC_BATCH_SIZE": "16",
+                },
+            )
+            for _ in range(WORKERS):
+                ends.enter_context(stopped(command.start("run", stderr=subprocess.DEVNULL)))
+            while counts()[1] < PER_MINUTE / 60:  # by then all have had the time to start
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(3.0)
+            since, applied_before, refused_before = counts()
+            await asyncio.sleep(seconds)
+            until, applied, refused = counts()
+    used = (applied - applied_before) / (PER_MINUTE / 60 * (until - since))
+    assert 0.97 <= used <= 1.003, (used, applied, refused)
+    assert refused - refused_before < 0.01 * (applied - applied_before)

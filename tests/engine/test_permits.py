@@ -1,0 +1,85 @@
+"""A rate that several workers share, as one of them sees it."""
+
+import asyncio
+
+import pytest
+
+from tests.engine.conftest import Bench
+from tests.engine.wrapping import WrappedQueue
+from worker.engine.permits import Share
+from worker.queue.memory import MemoryQueue
+from worker.queue.permits import Grant
+
+RATE = 1_200.0  # a minute
+
+
+class _Counting(WrappedQueue):
+    """Counts how often permits are asked for."""
+
+    asked = 0
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        self.asked += 1
+        return await super().take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+
+
+async def _put(bench: Bench, count: int) -> None:
+    ids = [f"chatcmpl-{number}" for number in range(count)]
+    bench.simulator.seed_completions(ids)
+    for completion_id in ids:
+        await bench.put(completion_id, {"grade": "A"}, mode="replace")
+
+
+async def test_a_few_calls_serve_many_requests_and_none_are_made_without_work(bench: Bench) -> None:
+    queue = _Counting(bench.queue)
+    worker = bench.worker(queue=queue, drain=False, requests_per_minute=RATE)
+    running = asyncio.create_task(worker.run())
+    try:
+        await asyncio.sleep(0.5)
+        assert queue.asked == 0
+        await _put(bench, 40)
+        async with asyncio.timeout(30):
+            while worker.totals.applied < 40:
+                await asyncio.sleep(0.01)
+        assert 1 <= queue.asked <= 20
+    finally:
+        worker.stop()
+        await running
+
+
+async def test_work_goes_on_at_the_last_share_while_the_store_gives_no_permits(bench: Bench) -> None:
+    bench.queue = MemoryQueue()
+    queue = WrappedQueue(bench.queue)
+    await _put(bench, 60)
+    worker = bench.worker(queue=queue, drain=True, requests_per_minute=RATE)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while worker.totals.applied < 20:
+            await asyncio.sleep(0.01)
+        queue.unavailable.add("take_permits")
+        summary = await running
+    assert summary.totals.applied == 60
+    assert queue.refused
+
+
+async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:
+    queue = _Counting(bench.queue)
+    await _put(bench, 20)
+    await bench.worker(queue=queue).run()
+    assert queue.asked == 0
+
+
+def test_a_share_is_what_was_granted_and_no_more() -> None:
+    share = Share()
+    for number in range(20):  # ten seconds, half of a rate of 20
+        share.granted(number * 0.5, Grant(5, 0.0))
+    taken, now = 0, 10.0
+    while now < 40.0:
+        granted = share.take(now)
+        taken += granted.permits
+        now += granted.wait_seconds if not granted.permits else 0.1
+    assert taken == pytest.approx(10.0 * 30.0, rel=0.1)
+
+
+def test_whoever_was_granted_nothing_has_no_share() -> None:
+    assert Share().take(100.0).permits == 0

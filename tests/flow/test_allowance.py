@@ -1,0 +1,64 @@
+"""Granted permits in the place of a worker's own bucket, on a clock that goes when it is told to."""
+
+import pytest
+
+from worker.flow.allowance import Allowance
+from worker.flow.pacer import Pacer
+
+INTERVAL = 0.1
+
+
+class _Asked:
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+def _pacer(asked: _Asked) -> tuple[Pacer, Allowance]:
+    allowance = Allowance(asked)
+    return Pacer(0.0, requests_per_minute=60.0 / INTERVAL, allowance=allowance), allowance
+
+
+def test_nothing_starts_without_a_permit_and_one_is_asked_for() -> None:
+    asked = _Asked()
+    pacer, _ = _pacer(asked)
+    assert not pacer.take(1.0)
+    assert pacer.wait_seconds(1.0) == float("inf")
+    assert asked.times == 1
+
+
+def test_each_permit_starts_one_request_from_its_time_on() -> None:
+    pacer, allowance = _pacer(_Asked())
+    allowance.grant(1.0, 3, INTERVAL)
+    assert not pacer.take(0.95)
+    assert pacer.wait_seconds(0.95) == pytest.approx(0.05)
+    assert pacer.take(1.0)
+    assert not pacer.take(1.05)
+    assert [pacer.take(1.25) for _ in range(3)] == [True, True, False]  # late, both that are left may start
+
+
+def test_more_are_asked_for_when_half_of_a_block_is_used() -> None:
+    asked = _Asked()
+    pacer, allowance = _pacer(asked)
+    allowance.grant(1.0, 4, INTERVAL)
+    assert pacer.take(1.0)
+    assert asked.times == 0
+    assert pacer.take(1.1)
+    assert asked.times == 1
+
+
+def test_permits_that_nobody_used_in_time_are_gone() -> None:
+    pacer, allowance = _pacer(_Asked())
+    allowance.grant(1.0, 5, INTERVAL)
+    assert not pacer.take(3.0)
+
+
+def test_what_was_given_back_can_be_taken_again() -> None:
+    pacer, allowance = _pacer(_Asked())
+    allowance.grant(1.0, 1, INTERVAL)
+    assert pacer.take(1.0)
+    pacer.give_back(1.0)
+    assert pacer.take(1.01)
+    assert not pacer.take(1.02)

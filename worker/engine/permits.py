@@ -1,0 +1,101 @@
+"""Permits of the rate that all workers on a queue share, fetched in blocks while there is work."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+
+from worker.flow import Flow
+from worker.queue import Queue, QueueUnavailable
+from worker.queue.permits import Grant, interval_seconds
+
+# A block is asked for when half of the one before is used up: two to four calls a second, whatever the rate.
+_BLOCK_SECONDS = 0.5
+_AHEAD_SECONDS = 1.0  # what dies with a worker that is killed
+_PATIENCE_SECONDS = 1.0  # with a store that does not answer, before the last share is used
+_SHARE_SECONDS = 10.0  # over which a worker's share is measured
+_SHORTEST_WAIT_SECONDS = 0.02
+
+
+class Permits:
+    """Keeps flow control in permits.
+
+    Args:
+        per_minute: the rate that all workers keep together.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, queue: Queue, per_minute: float, clock: Callable[[], float]) -> None:
+        self._queue = queue
+        self._per_minute = per_minute
+        self._interval_seconds = interval_seconds(per_minute)
+        self._block = math.ceil(_BLOCK_SECONDS / self._interval_seconds)
+        self._clock = clock
+        self._short = asyncio.Event()
+        self._share = Share()
+
+    def run_short(self) -> None:
+        """Flow control needs permits, now or soon."""
+        self._short.set()
+
+    async def keep(self, flow: Flow) -> None:
+        """Fetch them as they are needed, for ever; a store that is away means the share that there was before."""
+        while True:
+            await self._short.wait()
+            interval = self._interval_seconds
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    granted = await self._queue.take_permits(
+                        self._block, per_minute=self._per_minute, ahead_seconds=_AHEAD_SECONDS
+                    )
+                self._share.granted(self._clock(), granted)
+            except (QueueUnavailable, TimeoutError):
+                granted = self._share.take(self._clock())
+                interval = self._share.interval_seconds
+            if granted.permits:
+                self._short.clear()  # what comes may not be enough: then flow control says so at once
+                flow.grant(granted.permits, wait_seconds=granted.wait_seconds, interval_seconds=interval)
+            else:
+                await asyncio.sleep(max(granted.wait_seconds, _SHORTEST_WAIT_SECONDS))
+
+
+class Share:
+    """What of the common rate this worker was granted of late, to go by while the store is away.
+
+    The shares of all workers together are the rate at most: each was granted by the store.
+    """
+
+    def __init__(self) -> None:
+        self._grants: deque[tuple[float, int]] = deque()
+        self._used_until = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Share [{1.0 / self.interval_seconds:.2f} permits/s]>"
+
+    @property
+    def interval_seconds(self) -> float:
+        """The time between two permits; infinity where nothing was ever granted."""
+        permits = sum(permits for _, permits in self._grants)
+        if not permits:
+            return math.inf
+        return max(_SHARE_SECONDS / 10, self._grants[-1][0] - self._grants[0][0] + _BLOCK_SECONDS) / permits
+
+    def granted(self, now: float, grant: Grant) -> None:
+        """The store handed these out."""
+        if grant.permits:
+            self._grants.append((now, grant.permits))
+            self._used_until = now + grant.wait_seconds + _BLOCK_SECONDS
+        while self._grants and len(self._grants) > 1 and self._grants[0][0] < now - _SHARE_SECONDS:
+            self._grants.popleft()
+
+    def take(self, now: float) -> Grant:
+        """The next permits, without a store."""
+        interval = self.interval_seconds
+        if math.isinf(interval):
+            return Grant(0, _PATIENCE_SECONDS)
+        starts_at = max(self._used_until, now)
+        if starts_at > now + _AHEAD_SECONDS:
+            return Grant(0, starts_at - now - _AHEAD_SECONDS)
+        permits = max(1, int(_BLOCK_SECONDS / interval))
+        self._used_until = starts_at + permits * interval
+        return Grant(permits, starts_at - now)

@@ -1,0 +1,72 @@
+"""A granted share of a common rate: permits to be used from their time on, asked for before they run out."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+# A permit that nobody used goes after so long: it must not become part of a burst.
+_LONGEST_KEPT_SECONDS = 1.0
+
+
+class Allowance:
+    """Permits of `queue.take_permits`, in the place of the bucket by which one worker alone keeps a rate.
+
+    Like `Bucket` it reads no clock; times are in seconds.
+
+    Args:
+        on_short: is called whenever few are left, or none when one is wanted.
+    """
+
+    __slots__ = ("_block", "_due", "_now", "_on_short", "_usable")
+
+    def __init__(self, on_short: Callable[[], None]) -> None:
+        self._on_short = on_short
+        self._due: deque[float] = deque()  # when each permit that is left becomes usable
+        self._usable = 0
+        self._block = 0
+        self._now = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Allowance [{self._usable} usable, {len(self._due) - self._usable} to come]>"
+
+    def grant(self, starts_at: float, permits: int, interval_seconds: float) -> None:
+        """Take in a block: the first is usable at `starts_at`, each further one an interval later."""
+        self._due.extend(starts_at + number * interval_seconds for number in range(permits))
+        self._block = permits
+
+    def fill(self, now: float, _per_second: float = math.inf) -> None:
+        """Let those become usable whose time has come, and forget those whose time is long over."""
+        self._now = now
+        due = self._due
+        while due and due[0] < now - _LONGEST_KEPT_SECONDS:
+            due.popleft()
+            self._usable = max(0, self._usable - 1)
+        while self._usable < len(due) and due[self._usable] <= now:
+            self._usable += 1
+
+    def has_token(self) -> bool:
+        """Whether a request may start."""
+        if not self._usable:
+            self._ask_when_short()
+        return self._usable > 0
+
+    def wait_seconds(self, _per_second: float = math.inf) -> float:
+        """Seconds from the last fill until one is usable; infinity when none is there."""
+        if self._usable:
+            return 0.0
+        return self._due[0] - self._now if self._due else math.inf
+
+    def take(self) -> None:
+        """A request starts."""
+        self._due.popleft()
+        self._usable -= 1
+        self._ask_when_short()
+
+    def give_back(self) -> None:
+        """It was never sent."""
+        self._due.appendleft(self._now)
+        self._usable += 1
+
+    def _ask_when_short(self) -> None:
+        if 2 * len(self._due) <= self._block:
+            self._on_short()
