@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="most requests a minute; none: as many as the service takes",
+        description="most requests a minute, of all workers on the queue together; none: as many as the service takes",
     )
     request_timeout: PositiveSeconds = Field(60.0, description="longest wait for one answer of the service")
     lease: Seconds = Field(300.0, ge=1, description="how long a completion stays claimed by a worker that is gone")

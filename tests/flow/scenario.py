@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,7 @@ class Scenario:
     latency_seconds: float = 0.1
     refusal_seconds: float = 0.1
     clients: int = 1
+    told_after_seconds: float | None = None  # what happens to one client, the others hear so much later
     max_concurrency: int = 64
     seconds: float = 1200.0
     idle: tuple[float, float] = (0.0, 0.0)
@@ -133,30 +135,62 @@ class _Play:
         self.limiter = _limiter(scenario)
         self.headers = Headers(**scenario.headers) if scenario.headers else None
         self.trouble: Trouble | None = None
+        self._heeding = False
         self.per_minute = scenario.per_minute
         seconds = int(scenario.seconds)
         self.outcome = Outcome([0] * (seconds + 1), [0] * (seconds + 1), [0] * (seconds + 1))
 
     async def run(self) -> Outcome:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.scenario.seconds), asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._change())
                 tasks.create_task(self._record())
                 for client in range(self.scenario.clients):
-                    flow = Flow(
-                        max_concurrency=self.scenario.max_concurrency,
-                        requests_per_minute=self.scenario.requests_per_minute,
-                        start_rate_per_second=self.scenario.start_rate_per_second,
-                        clock=loop.time,
-                        random=random.Random(self.random.random()),
-                        on_transition=lambda event: self.outcome.events.append((loop.time(), event)),
-                    )
+                    flow = self._flow(client)
                     self.outcome.flows.append(flow)
                     _Client(self, flow, client).start(tasks)
         except TimeoutError:
             pass
         return self.outcome
+
+    def _flow(self, client: int) -> Flow:
+        loop = asyncio.get_running_loop()
+
+        def on_transition(event: GateEvent) -> None:
+            self.outcome.events.append((loop.time(), event))
+            age = self.scenario.told_after_seconds or 0.0
+            if event.kind == "halted":
+                self._tell(client, lambda other: other.others_halted(event.reason, age))
+            else:
+                self._tell(client, Flow.others_resumed)
+
+        def on_refused(delay_seconds: float) -> None:
+            age = self.scenario.told_after_seconds or 0.0
+            self._tell(client, lambda other: other.others_refused(max(0.0, delay_seconds - age)))
+
+        return Flow(
+            max_concurrency=self.scenario.max_concurrency,
+            requests_per_minute=self.scenario.requests_per_minute,
+            start_rate_per_second=self.scenario.start_rate_per_second,
+            clock=loop.time,
+            random=random.Random(self.random.random()),
+            on_transition=on_transition,
+            on_refused=on_refused,
+        )
+
+    def _tell(self, client: int, what: Callable[[Flow], None]) -> None:
+        """Let the others hear of it, but nobody of what was only heard."""
+        if self.scenario.told_after_seconds is None or self._heeding:
+            return
+
+        def tell() -> None:
+            self._heeding = True
+            for other, flow in enumerate(self.outcome.flows):
+                if other != client:
+                    what(flow)
+            self._heeding = False
+
+        asyncio.get_running_loop().call_later(self.scenario.told_after_seconds, tell)
 
     async def _record(self) -> None:
         while True:
