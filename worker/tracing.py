@@ -16,7 +16,7 @@ from worker.engine.work import Work
 CLAIM_SPAN: Final = "claim"
 URL_TEMPLATE: Final = "/chat/completions/{completion_id}"
 
-# By span; docs/tracing.md says what each one holds. The HTTP ones are those of the semantic conventions, 1.23 and later.
+# By span; docs/tracing.md says what each one holds. The HTTP ones are those of the stable semantic conventions.
 CLAIM_ATTRIBUTES: Final = (
     "metasync.completion_id",
     "metasync.changes",
@@ -127,7 +127,10 @@ def around(tracer: Tracer) -> Callable[[Apply], Apply]:
     def wrap(apply: Apply) -> Apply:
         async def traced(work: Work) -> Outcome:
             claim = work.claim
-            attributes = {"metasync.completion_id": claim.completion_id, "metasync.changes": len(claim.changes)}
+            attributes: dict[str, str | int] = {
+                "metasync.completion_id": claim.completion_id,
+                "metasync.changes": len(claim.changes),
+            }
             span = tracer.start_span(CLAIM_SPAN, Context(), attributes=attributes)
             token = _claim.set(_Claim(set_span_in_context(span, Context())))
             try:
