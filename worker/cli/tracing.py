@@ -138,6 +138,8 @@ async def _flush(provider: "TracerProvider") -> None:
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=shut_down, name="tracing-flush", daemon=True).start()
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(FLUSH_SECONDS):
             await done.wait()
+    except TimeoutError:
+        structlog.get_logger().warning("tracing.unflushed", error="the OTLP endpoint took too long: spans are lost")
