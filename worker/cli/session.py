@@ -16,6 +16,7 @@ from worker.api import Client
 from worker.cli.exits import Exit
 from worker.cli.job import Job, key_of
 from worker.cli.output import tell
+from worker.cli.tracing import Tracing, tracing
 from worker.engine import Ending, Options, Summary, Worker
 from worker.queue import Queue
 
@@ -27,8 +28,9 @@ async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any
         observe: runs beside the worker, to show how it goes; cancelled in the end.
     """
     _collect_less()
-    async with _client(job.settings) as client:
-        worker = Worker(queue, client, _options(job), before_probe=_key_reader(client, job.reload))
+    async with tracing() as traced, _client(job.settings, traced) as client:
+        read_key = _key_reader(client, job.reload)
+        worker = Worker(queue, client, _options(job), before_probe=read_key, around=traced.around)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job), asyncio.TaskGroup() as group:
                 watching = group.create_task(observe(worker)) if observe else None
@@ -106,9 +108,9 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings, traced: Tracing) -> Client:
     try:
-        return Client(
+        return traced.make_client(
             base_url=settings.openai_base_url,
             api_key=key_of(settings),
             organization=settings.openai_org_id,

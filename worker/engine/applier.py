@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -23,6 +23,9 @@ _NOT_FOUND_SHORTEST_SECONDS = 1.0
 _NOT_FOUND_LONGEST_SECONDS = 60.0
 # A request that was cut off may still be at work in the service: recorded updates took 3.6 and 5.8 s.
 _CUT_OFF_DELAY_SECONDS = 5.0
+
+# What turns a claim into its outcome; it may be wrapped.
+Apply = Callable[[Work], Awaitable[Outcome]]
 
 _TOO_MANY_KEYS = "with this change the completion would have more than 16 pairs"
 

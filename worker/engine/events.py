@@ -23,6 +23,7 @@ def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome,
         "duration_ms": outcome.duration_ms,
         "queue_lag_ms": outcome.lag_ms,
     }
+    fields.update(outcome.trace)
     if log_values:
         fields["metadata"] = outcome.metadata
     if outcome.applied:

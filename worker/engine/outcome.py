@@ -1,6 +1,6 @@
 """What became of a claim: the record that the recorder stores, counts and logs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -31,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
         leftover_keys: keys that the service kept although they were not wanted.
         verified: whether the answer showed the metadata.
         lag_ms: from the oldest change's enqueue to this outcome.
+        trace: ids to find its trace by, for the log; empty where there is none.
     """
 
     claim: Claim
@@ -50,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True):
     leftover_keys: tuple[str, ...] = ()
     verified: bool = True
     lag_ms: float = 0.0
+    trace: Mapping[str, str] = {}
 
     def settlement(self) -> Settlement:
         """What the queue has to be told."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 import structlog
 
 from worker.api import Client, RetryPolicy
-from worker.engine.applier import Applier, Endurance
+from worker.engine.applier import Applier, Apply, Endurance
 from worker.engine.appliers import ApplierPool
 from worker.engine.calls import Calls
 from worker.engine.leases import Leases
@@ -92,6 +92,7 @@ class Worker:
         queue: open; it stays open.
         client: open; it stays open.
         before_probe: awaited before each probe of a halted service, to read the key again.
+        around: wraps what turns a claim into its outcome, to watch it.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class Worker:
         options: Options,
         *,
         before_probe: Callable[[], Awaitable[None]] | None = None,
+        around: Callable[[Apply], Apply] | None = None,
         logger: structlog.typing.FilteringBoundLogger | None = None,
     ) -> None:
         self._queue = queue
         self._client = client
         self._options = options
         self._before_probe = before_probe
+        self._around = around
         self._logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
         self._ending: Ending | None = None
         self._reason: str | None = None
@@ -199,7 +202,8 @@ class Worker:
         pool = ApplierPool(group, self._options.max_concurrency, self._handle)
         calls = self._calls(flow, pool)
         notes = Notes(self._queue, self._owner, flow.snapshot, lambda: self._sharing.workers)
-        self._applier = self._build_applier(calls)
+        apply = self._build_applier(calls).apply
+        self._apply = self._around(apply) if self._around else apply
         background = [
             group.create_task(self._recorder.run()),
             group.create_task(self._leases.keep()),
@@ -265,7 +269,7 @@ class Worker:
     async def _handle(self, work: Work) -> None:
         """What an applier task does with one work."""
         if work.interruption is None:
-            outcome = await self._applier.apply(work)
+            outcome = await self._apply(work)
         if work.interruption is Interruption.LEASE_LOST:
             self._leases.drop([work.claim])
         else:

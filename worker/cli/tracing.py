@@ -1,0 +1,145 @@
+"""Tracing as OpenTelemetry's standard variables ask for it: set up at the start, flushed at the end."""
+
+import asyncio
+import logging
+import os
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.api import Client
+from worker.engine import Apply
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+# A collector that hangs must not hold the process: the spans it does not take by then are lost.
+FLUSH_SECONDS = 3.0
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What a worker is put together from.
+
+    Args:
+        make_client: takes the client's arguments.
+        around: wraps what applies a claim; None leaves it as it is.
+    """
+
+    make_client: Callable[..., Client] = Client
+    around: Callable[[Apply], Apply] | None = None
+
+
+def is_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether the standard variables turn tracing on."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporters:
+        return "otlp" in {name.strip() for name in exporters.split(",")}
+    return any(environment.get(name, "").strip() for name in _ENDPOINTS)
+
+
+@asynccontextmanager
+async def tracing() -> AsyncIterator[Tracing]:
+    """Trace, where the environment asks for it."""
+    if not is_wanted(os.environ):
+        yield Tracing()
+        return
+    try:
+        provider = _provider()
+    except ImportError:
+        structlog.get_logger().warning("tracing.unavailable", error="install the extra: metasync[otel]")
+        yield Tracing()
+        return
+    except Exception as error:  # noqa: BLE001 -- a variable that the SDK cannot read is no reason not to work
+        structlog.get_logger().warning("tracing.unavailable", error=f"OTEL_ variables: {type(error).__name__}")
+        yield Tracing()
+        return
+    from worker.tracing import TracedClient, around  # noqa: PLC0415 -- needs the extra
+
+    tracer = provider.get_tracer("metasync", version("metasync"))
+
+    def make_client(**options: object) -> Client:
+        return TracedClient(tracer, **options)
+
+    try:
+        yield Tracing(make_client, around(tracer))
+    finally:
+        await _flush(provider)
+
+
+def _provider() -> "TracerProvider":
+    """The SDK, which reads sampler, limits, batching, endpoint and headers from its variables by itself."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult  # noqa: PLC0415
+
+    class Exporter(OTLPSpanExporter):
+        """Says once that spans are lost, and once that they are not any more."""
+
+        failing = False
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            try:
+                result = super().export(spans)
+            except Exception:  # noqa: BLE001 -- whatever it is, it is about spans alone
+                result = SpanExportResult.FAILURE
+            failed = result is not SpanExportResult.SUCCESS
+            if failed and not self.failing:
+                structlog.get_logger().warning("tracing.export_failed", error="the OTLP endpoint takes no spans")
+            elif self.failing and not failed:
+                structlog.get_logger().info("tracing.export_resumed")
+            self.failing = failed
+            return result
+
+    # Their own lines come with every batch, and may quote an address that holds a password.
+    for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace.export"):
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(Exporter()))
+    return provider
+
+
+def _resource() -> "Resource":
+    """Who traces; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come first."""
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+    found = dict(Resource.create().attributes)
+    if str(found.get("service.name", "")).startswith("unknown_service"):
+        del found["service.name"]
+    ours = {
+        "service.name": "metasync",
+        "service.version": version("metasync"),
+        "service.instance.id": str(uuid.uuid4()),
+    }
+    return Resource(ours | found)
+
+
+async def _flush(provider: "TracerProvider") -> None:
+    """Send what is left, for a while; in a thread that does not keep the process alive."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def shut_down() -> None:
+        with suppress(Exception):
+            provider.shutdown()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=shut_down, name="tracing-flush", daemon=True).start()
+    try:
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await done.wait()
+    except TimeoutError:
+        structlog.get_logger().warning("tracing.unflushed", error="the OTLP endpoint took too long: spans are lost")
