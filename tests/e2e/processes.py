@@ -29,7 +29,9 @@ class Command:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("METASYNC_", "OPENAI_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("METASYNC_", "OPENAI_", "OTEL_"))
+        }
         return kept | dict(self.settings)
 
     def run(self, *words: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:

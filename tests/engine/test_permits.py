@@ -69,17 +69,27 @@ async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:
     assert queue.asked == 0
 
 
-def test_a_share_is_what_was_granted_and_no_more() -> None:
-    share = Share()
-    for number in range(20):  # ten seconds, half of a rate of 20
-        share.granted(number * 0.5, Grant(5, 0.0))
-    taken, now = 0, 10.0
-    while now < 40.0:
+@pytest.mark.parametrize("per_minute", [6.0, 60.0, 600.0, 6_000.0])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int) -> None:
+    common = 60.0 / per_minute
+    share, block = Share(common, lambda: workers), max(1, int(0.5 / common))
+    for number in range(20):  # each worker in its turn
+        share.granted(number * block * common * workers, Grant(block, 0.0))
+    now = outage = 19 * block * common * workers
+    taken = 0
+    while now < outage + 3_600.0:
         granted = share.take(now)
         taken += granted.permits
         now += granted.wait_seconds if not granted.permits else 0.1
-    assert taken == pytest.approx(10.0 * 30.0, rel=0.1)
+    assert taken == pytest.approx(60.0 * per_minute / workers, abs=2 * block + 1)
+
+
+def test_after_a_single_grant_a_share_is_one_part_of_as_many_as_there_are() -> None:
+    share = Share(1.0, lambda: 4)
+    share.granted(0.0, Grant(1, 0.0))
+    assert share.interval_seconds == pytest.approx(4.0)
 
 
 def test_whoever_was_granted_nothing_has_no_share() -> None:
-    assert Share().take(100.0).permits == 0
+    assert Share(1.0, lambda: 1).take(100.0).permits == 0

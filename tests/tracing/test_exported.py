@@ -134,3 +134,20 @@ def test_a_missing_extra_is_named_and_the_work_done(
     assert [line["error"] for line in lines if line["event"] == "tracing.unavailable"] == [
         "install the extra: metasync[otel]"
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_EXPORTER_OTLP_HEADERS", f"broken {PASSWORD}"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+)
+def test_a_variable_that_cannot_be_used_stops_no_work_and_leaks_nothing(
+    command: Command, simulator: RunningSimulator, tmp_path: Path, variable: str, value: str
+) -> None:
+    simulator.ask("/seed", {"count": 1})
+    with running_collector() as collector:
+        code, lines = _apply(_traced(command, collector.url, **{variable: value}), tmp_path, 1)
+    assert code == 0
+    assert PASSWORD not in json.dumps(lines)
+    unavailable = [line["error"] for line in lines if line["event"] == "tracing.unavailable"]
+    assert bool(unavailable) == (value == "grpc")
+    assert bool(collector.bodies) == (value != "grpc")

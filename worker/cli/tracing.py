@@ -49,10 +49,28 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
     return any(environment.get(name, "").strip() for name in _ENDPOINTS)
 
 
+def unknown_protocol(environment: Mapping[str, str]) -> str | None:
+    """The setting, where it asks for another protocol than ours."""
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(name, "").strip().lower()
+        if protocol:
+            return None if protocol == "http/protobuf" else f"{name}={protocol}"
+    return None
+
+
 @asynccontextmanager
 async def tracing() -> AsyncIterator[Tracing]:
     """Trace, where the environment asks for it."""
     if not is_wanted(os.environ):
+        yield Tracing()
+        return
+    # Its own lines come with every batch, and quote headers and addresses that may hold a token or a password.
+    logging.getLogger("opentelemetry").propagate = False
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
+    if protocol := unknown_protocol(os.environ):
+        structlog.get_logger().warning(
+            "tracing.unavailable", error=f"{protocol} is not supported: spans go by OTLP over http/protobuf"
+        )
         yield Tracing()
         return
     try:
@@ -102,10 +120,6 @@ def _provider() -> "TracerProvider":
             self.failing = failed
             return result
 
-    # Their own lines come with every batch, and may quote an address that holds a password.
-    for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace.export"):
-        logging.getLogger(name).propagate = False
-        logging.getLogger(name).addHandler(logging.NullHandler())
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(Exporter()))
     return provider

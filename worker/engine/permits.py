@@ -23,16 +23,17 @@ class Permits:
     Args:
         per_minute: the rate that all workers keep together.
         clock: seconds, never going back.
+        workers: how many they are, as far as is known.
     """
 
-    def __init__(self, queue: Queue, per_minute: float, clock: Callable[[], float]) -> None:
+    def __init__(self, queue: Queue, per_minute: float, clock: Callable[[], float], workers: Callable[[], int]) -> None:
         self._queue = queue
         self._per_minute = per_minute
         self._interval_seconds = interval_seconds(per_minute)
         self._block = math.ceil(_BLOCK_SECONDS / self._interval_seconds)
         self._clock = clock
         self._short = asyncio.Event()
-        self._share = Share()
+        self._share = Share(self._interval_seconds, workers)
 
     def run_short(self) -> None:
         """Flow control needs permits, now or soon."""
@@ -62,12 +63,18 @@ class Permits:
 class Share:
     """What of the common rate this worker was granted of late, to go by while the store is away.
 
-    The shares of all workers together are the rate at most: each was granted by the store.
+    The shares of all workers together are that rate at most: each was granted by the store.
+
+    Args:
+        common_seconds: the time between two permits of the common rate.
+        workers: how many workers there are: what is known while too little was granted to measure.
     """
 
-    def __init__(self) -> None:
-        self._grants: deque[tuple[float, int]] = deque()
-        self._used_until = -math.inf
+    def __init__(self, common_seconds: float, workers: Callable[[], int]) -> None:
+        self._common_seconds = common_seconds
+        self._workers = workers
+        self._grants: deque[tuple[float, int]] = deque()  # when the first permit of each became usable, and how many
+        self._next_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<Share [{1.0 / self.interval_seconds:.2f} permits/s]>"
@@ -75,17 +82,20 @@ class Share:
     @property
     def interval_seconds(self) -> float:
         """The time between two permits; infinity where nothing was ever granted."""
-        permits = sum(permits for _, permits in self._grants)
-        if not permits:
+        if not self._grants:
             return math.inf
-        return max(_SHARE_SECONDS / 10, self._grants[-1][0] - self._grants[0][0] + _BLOCK_SECONDS) / permits
+        if len(self._grants) == 1:
+            return self._common_seconds * self._workers()
+        before_last = sum(permits for _, permits in self._grants) - self._grants[-1][1]
+        return max(self._common_seconds, (self._grants[-1][0] - self._grants[0][0]) / before_last)
 
     def granted(self, now: float, grant: Grant) -> None:
         """The store handed these out."""
-        if grant.permits:
-            self._grants.append((now, grant.permits))
-            self._used_until = now + grant.wait_seconds + _BLOCK_SECONDS
-        while self._grants and len(self._grants) > 1 and self._grants[0][0] < now - _SHARE_SECONDS:
+        if not grant.permits:
+            return
+        self._next_at = None
+        self._grants.append((now + grant.wait_seconds, grant.permits))
+        while len(self._grants) > 2 and self._grants[1][0] < now - _SHARE_SECONDS:  # noqa: PLR2004 -- two make a span
             self._grants.popleft()
 
     def take(self, now: float) -> Grant:
@@ -93,9 +103,12 @@ class Share:
         interval = self.interval_seconds
         if math.isinf(interval):
             return Grant(0, _PATIENCE_SECONDS)
-        starts_at = max(self._used_until, now)
+        if self._next_at is None:
+            usable_at, permits = self._grants[-1]
+            self._next_at = usable_at + permits * interval
+        starts_at = max(self._next_at, now)
         if starts_at > now + _AHEAD_SECONDS:
             return Grant(0, starts_at - now - _AHEAD_SECONDS)
         permits = max(1, int(_BLOCK_SECONDS / interval))
-        self._used_until = starts_at + permits * interval
+        self._next_at = starts_at + permits * interval
         return Grant(permits, starts_at - now)

@@ -167,7 +167,8 @@ class Worker:
         for warning in self._queue.warnings:
             self._logger.warning("store.warning", warning=warning)
         if self._options.requests_per_minute is not None:
-            self._permits = Permits(self._queue, self._options.requests_per_minute, loop.time)
+            per_minute = self._options.requests_per_minute
+            self._permits = Permits(self._queue, per_minute, loop.time, lambda: self._sharing.workers)
         self._flow = flow = await self._build_flow()
         try:
             async with asyncio.TaskGroup() as group:
