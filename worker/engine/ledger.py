@@ -5,12 +5,13 @@ from collections.abc import Iterable
 import msgspec
 
 from worker.api import Answer
-from worker.changes import InvalidChange, MetadataChange
+from worker.changes import InvalidChange, MetadataChange, Mode
 from worker.changes.change import MODES
 from worker.engine.outcome import Left, Outcome
 from worker.engine.work import Work
 from worker.queue.base import Death, QueuedChange, Reason
 
+_MODES: dict[str, Mode] = {mode: mode for mode in MODES}
 _metadata_decoder = msgspec.json.Decoder(dict[str, str | None])
 
 
@@ -129,7 +130,7 @@ def _decoded(queued: QueuedChange) -> MetadataChange:
         metadata = _metadata_decoder.decode(queued.metadata)
     except msgspec.DecodeError:
         raise InvalidChange("what is stored as metadata is not a JSON object of strings") from None
-    for mode in MODES:
-        if queued.mode == mode:
-            return MetadataChange(queued.completion_id, metadata, mode, queued.change_id)
-    raise InvalidChange(f"what is stored as mode is none: {queued.mode!a}")
+    mode = _MODES.get(queued.mode)
+    if mode is None:
+        raise InvalidChange(f"what is stored as mode is none: {queued.mode!a}")
+    return MetadataChange(queued.completion_id, metadata, mode, queued.change_id)

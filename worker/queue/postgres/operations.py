@@ -99,7 +99,7 @@ async def claim(
         _CLAIM["changes"], [row["completion_id"] for row in leased], MAX_CHANGES_PER_CLAIM, _MAX_CHANGES_PER_CALL
     )
     changes_by_completion = {
-        completion_id: tuple(QueuedChange(**row) for row in rows)
+        completion_id: tuple([QueuedChange(*row) for row in rows])
         for completion_id, rows in groupby(found, key=lambda row: row["completion_id"])
     }
     claims = [

@@ -17,13 +17,8 @@ SET visible_at = :visible_at, lease = :lease, owner = :owner
 WHERE completion_id IN (SELECT value FROM json_each(:completion_ids));
 
 -- name: changes
-SELECT json_group_array(json_object(
-    'number', change.id,
-    'completion_id', change.completion_id,
-    'change_id', change.change_id,
-    'mode', change.mode,
-    'metadata', change.metadata,
-    'enqueued_at', change.enqueued_at
+SELECT json_group_array(json_array(
+    change.id, change.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at
 ))
 FROM json_each(:completion_ids) AS claimed
 CROSS JOIN change ON change.id IN (
