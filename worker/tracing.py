@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, format_span_
 from worker.api import Answer, Client, Kind
 from worker.engine import Apply
 from worker.engine.outcome import Outcome
-from worker.engine.work import Work
+from worker.engine.work import Interruption, Work
 
 CLAIM_SPAN: Final = "claim"
 URL_TEMPLATE: Final = "/chat/completions/{completion_id}"
@@ -139,7 +139,7 @@ def around(tracer: Tracer) -> Callable[[Apply], Apply]:
                 _fail(span, type(error).__name__)
                 raise
             else:
-                _conclude(span, outcome)
+                _conclude(span, work, outcome)
                 return msgspec.structs.replace(outcome, trace=_ids(span))
             finally:
                 _claim.reset(token)
@@ -150,9 +150,12 @@ def around(tracer: Tracer) -> Callable[[Apply], Apply]:
     return wrap
 
 
-def _conclude(span: Span, outcome: Outcome) -> None:
+def _conclude(span: Span, work: Work, outcome: Outcome) -> None:
     """Say what became of the claim: of several ends, the worst."""
-    if outcome.dead:
+    if work.interruption is Interruption.LEASE_LOST:
+        end = "lease_lost"
+        _fail(span, end)
+    elif outcome.dead:
         end = "dead"
         _fail(span, outcome.dead[0][1].reason)
     elif outcome.left:

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from worker.cli.tracing import is_wanted
 from worker.engine.outcome import Outcome
-from worker.engine.work import Work
+from worker.engine.work import Interruption, Work
 from worker.queue.base import Claim
 from worker.tracing import around
 
@@ -35,6 +35,19 @@ async def test_a_claim_that_is_cancelled_ends_its_span_as_failed() -> None:
     (span,) = exporter.get_finished_spans()
     assert (span.attributes or {})["error.type"] == "CancelledError"
     assert not span.events
+
+
+async def test_a_claim_whose_lease_was_lost_is_not_said_to_be_done() -> None:
+    provider, exporter = _provider()
+
+    async def overtaken(work: Work) -> Outcome:
+        work.interrupt(Interruption.LEASE_LOST)
+        return Outcome(work.claim)
+
+    await around(provider.get_tracer("test"))(overtaken)(_work())
+    (span,) = exporter.get_finished_spans()
+    shown = span.attributes or {}
+    assert (shown["metasync.outcome"], shown["error.type"]) == ("lease_lost", "lease_lost")
 
 
 @pytest.mark.parametrize(("sampler", "logged"), [(ALWAYS_ON, {"trace_id", "span_id"}), (ALWAYS_OFF, set())])
