@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+import msgspec
 
 Mode = Literal["merge", "replace"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -25,8 +26,7 @@ class InvalidChange(ValueError):
     """The change breaks a rule; the message says which, and holds no metadata value."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataChange:
+class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a frozen dataclass's time
     """What somebody wants the metadata of one completion to become.
 
     Args:
