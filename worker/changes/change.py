@@ -48,7 +48,8 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
 
     def __post_init__(self) -> None:
         _check_completion_id(self.completion_id)
-        _check_mode(self.mode)
+        if self.mode not in MODES:
+            _refuse_mode(self.mode)
         _check_metadata(self.metadata, self.mode)
         if self.change_id is not None:
             _check_change_id(self.change_id)
@@ -64,11 +65,10 @@ def _check_completion_id(completion_id: object) -> None:
         )
 
 
-def _check_mode(mode: object) -> None:
+def _refuse_mode(mode: object) -> None:
     if not isinstance(mode, str):
         raise InvalidChange(f"mode must be a string, not {json_type(mode)}")
-    if mode not in MODES:
-        raise InvalidChange(f"mode must be one of {', '.join(MODES)}, not {shown(mode)}")
+    raise InvalidChange(f"mode must be one of {', '.join(MODES)}, not {shown(mode)}")
 
 
 def check_key(key: object) -> None:

@@ -28,7 +28,7 @@ class Ledger:
         self._applied: list[QueuedChange] = []
         self._unchanged: list[QueuedChange] = []
         self._dead: list[tuple[QueuedChange, Death]] = []
-        self._keys: dict[str, None] = {}
+        self._keys: dict[str, object] = {}  # in the order in which they were first named; the values are nobody's
         self._answer: Answer | None = None
         self.error: str | None = None
         self.metadata: dict[str, str] | None = None
@@ -57,7 +57,7 @@ class Ledger:
             except InvalidChange as error:
                 self.die([queued.number], "invalid", error=str(error))
             else:
-                self._keys.update(dict.fromkeys(change.metadata))
+                self._keys.update(change.metadata)
         return changes
 
     def answered(self, answer: Answer) -> None:
