@@ -6,7 +6,10 @@ import pytest
 
 from tests.engine.conftest import Bench
 from tests.engine.wrapping import WrappedQueue
-from worker.engine.permits import Share
+from tests.flow.virtual import run
+from worker.engine.permits import Permits, Share
+from worker.flow import Flow
+from worker.queue import QueueUnavailable
 from worker.queue.memory import MemoryQueue
 from worker.queue.permits import Grant
 
@@ -60,6 +63,54 @@ async def test_work_goes_on_at_the_last_share_while_the_store_gives_no_permits(b
         summary = await running
     assert summary.totals.applied == 60
     assert queue.refused
+
+
+class _Away(WrappedQueue):
+    """A store that can be away: it says so at once, or nothing until its time-out."""
+
+    answers_after: float | None = None
+
+    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        if self.answers_after is not None:
+            await asyncio.sleep(self.answers_after)
+            raise QueueUnavailable("away")
+        return await super().take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+
+
+async def _used_while_away(workers: int, per_minute: float, answers_after: float) -> float:
+    """What of the rate is used in the ten minutes after a store has gone that was there for three."""
+    loop, started = asyncio.get_running_loop(), list[float]()
+    store = _Away(MemoryQueue(clock=loop.time))
+
+    async def apply(flow: Flow, number: int) -> None:
+        while True:
+            permit = await flow.admit(str(number))
+            started.append(loop.time())
+            await asyncio.sleep(0.1)
+            permit.accepted()
+
+    tasks = []
+    for _ in range(workers):
+        permits = Permits(store, per_minute, loop.time, lambda: workers)
+        flow = Flow(max_concurrency=8, requests_per_minute=per_minute, on_short=permits.run_short, clock=loop.time)
+        tasks.append(asyncio.create_task(permits.keep(flow)))
+        tasks += [asyncio.create_task(apply(flow, number)) for number in range(8)]
+    await asyncio.sleep(180)
+    store.answers_after, gone_at = answers_after, loop.time()
+    await asyncio.sleep(600)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return sum(at > gone_at for at in started) / (per_minute * 10)
+
+
+@pytest.mark.parametrize("answers_after", [0.0, 5.0], ids=["refuses", "is silent"])
+@pytest.mark.parametrize(("workers", "per_minute"), [(1, 600.0), (4, 600.0), (4, 60.0), (4, 10.0)])
+def test_a_store_that_is_away_means_the_same_rate_and_no_flood(
+    workers: int, per_minute: float, answers_after: float
+) -> None:
+    # Four take turns at few permits; one that was granted a single one counts on a quarter, and the others on a third.
+    assert 0.8 < run(_used_while_away(workers, per_minute, answers_after)) < 1.3
 
 
 async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:

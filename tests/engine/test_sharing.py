@@ -64,6 +64,15 @@ async def test_what_halts_one_halts_all_and_is_not_told_on() -> None:
         assert [name for name in await queue.read_notes() if name.startswith(EVENT)] == [f"{EVENT}worker:0"]
 
 
+async def test_a_refusal_right_after_a_halt_does_not_hide_it() -> None:
+    async with replicas(MemoryQueue()) as (one, other):
+        halted, refused = await one.flow.admit("c"), await one.flow.admit("d")
+        halted.halted("unauthorized")
+        refused.throttled(delay_seconds=20.0, slow_down=False)  # was under way
+        await until(lambda: other.flow.snapshot().closed_for_seconds)
+        await until(lambda: other.flow.snapshot().gate is GateState.HALTED)
+
+
 async def test_when_one_goes_on_the_others_may_ask_at_once() -> None:
     async with replicas(MemoryQueue()) as (one, other):
         (await one.flow.admit("c")).halted("unauthorized")

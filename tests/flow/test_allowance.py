@@ -55,6 +55,20 @@ def test_permits_that_nobody_used_in_time_are_gone() -> None:
     assert not pacer.take(3.0)
 
 
+def test_permits_that_go_while_the_rate_is_lower_are_asked_for_when_its_next_request_is_due() -> None:
+    asked = _Asked()
+    allowance = Allowance(asked)
+    pacer = Pacer(0.0, requests_per_minute=60.0 / INTERVAL, allowance=allowance, start_per_second=0.25)
+    allowance.grant(1.0, 5, INTERVAL)
+    assert pacer.take(1.0)
+    assert not pacer.take(3.0)  # the other four are gone by now
+    due_in = pacer.wait_seconds(3.0)
+    assert 0.0 < due_in < 10.0
+    assert asked.times == 0  # they would go to waste
+    assert not pacer.take(3.0 + due_in + 0.01)
+    assert asked.times == 1
+
+
 def test_what_was_given_back_can_be_taken_again() -> None:
     pacer, allowance = _pacer(_Asked())
     allowance.grant(1.0, 1, INTERVAL)

@@ -41,23 +41,38 @@ class Permits:
 
     async def keep(self, flow: Flow) -> None:
         """Fetch them as they are needed, for ever; a store that is away means the share that there was before."""
-        while True:
-            await self._short.wait()
-            interval = self._interval_seconds
-            try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    granted = await self._queue.take_permits(
-                        self._block, per_minute=self._per_minute, ahead_seconds=_AHEAD_SECONDS
-                    )
-                self._share.granted(self._clock(), granted)
-            except (QueueUnavailable, TimeoutError):
-                granted = self._share.take(self._clock())
-                interval = self._share.interval_seconds
-            if granted.permits:
-                self._short.clear()  # what comes may not be enough: then flow control says so at once
-                flow.grant(granted.permits, wait_seconds=granted.wait_seconds, interval_seconds=interval)
-            else:
-                await asyncio.sleep(max(granted.wait_seconds, _SHORTEST_WAIT_SECONDS))
+        async with asyncio.TaskGroup() as group:
+            asking: asyncio.Task[Grant | None] | None = None
+            patience_seconds = _PATIENCE_SECONDS
+            while True:
+                await self._short.wait()
+                asking = asking or group.create_task(self._ask())
+                # Once it was away, work does not stand still to see whether it still is.
+                await asyncio.wait({asking}, timeout=patience_seconds)
+                granted = None
+                if asking.done():
+                    granted, asking = asking.result(), None
+                patience_seconds = _PATIENCE_SECONDS if granted else 0.0
+                if granted:
+                    self._share.granted(self._clock(), granted)
+                await self._hand_on(flow, granted)
+
+    async def _ask(self) -> Grant | None:
+        try:
+            return await self._queue.take_permits(
+                self._block, per_minute=self._per_minute, ahead_seconds=_AHEAD_SECONDS
+            )
+        except QueueUnavailable:
+            return None
+
+    async def _hand_on(self, flow: Flow, granted: Grant | None) -> None:
+        interval = self._interval_seconds if granted else self._share.interval_seconds
+        granted = granted or self._share.take(self._clock())
+        if granted.permits:
+            self._short.clear()  # what comes may not be enough: then flow control says so at once
+            flow.grant(granted.permits, wait_seconds=granted.wait_seconds, interval_seconds=interval)
+        else:
+            await asyncio.sleep(max(granted.wait_seconds, _SHORTEST_WAIT_SECONDS))
 
 
 class Share:

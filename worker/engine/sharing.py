@@ -11,7 +11,7 @@ import msgspec
 from worker.flow import Flow, GateEvent
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.base import Note
-from worker.queue.notes import EVENT, FRESH_SECONDS, WORKER
+from worker.queue.notes import EVENT, FRESH_SECONDS, REFUSAL, WORKER
 
 _EVERY_SECONDS = 1.0
 _FORGOTTEN_SECONDS = 3_600.0  # notes of workers that were killed
@@ -45,7 +45,7 @@ class Sharing:
         self._queue = queue
         self._owner = owner
         self._numbers = count(time.time_ns())
-        self._untold: Event | None = None
+        self._untold: dict[str, Event] = {}  # by the name of its note; no refusal takes the place of a halt
         self._news = asyncio.Event()
         self._seen: dict[str, str] = {}
         self._listening = False
@@ -56,15 +56,15 @@ class Sharing:
 
     def refused(self, delay_seconds: float) -> None:
         """The service asked this worker to wait."""
-        self._tell(Event("refused", next(self._numbers), delay_seconds=delay_seconds))
+        self._tell(REFUSAL, Event("refused", next(self._numbers), delay_seconds=delay_seconds))
 
     def transition(self, event: GateEvent) -> None:
         """This worker was halted, or goes on."""
-        self._tell(Event(event.kind, next(self._numbers), reason=event.reason))
+        self._tell(EVENT, Event(event.kind, next(self._numbers), reason=event.reason))
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, kind: str, event: Event) -> None:
         if not self._listening:
-            self._untold = event
+            self._untold[kind + self._owner] = event
             self._news.set()
 
     async def keep(self, flow: Flow) -> None:
@@ -81,22 +81,22 @@ class Sharing:
     async def close(self) -> None:
         """Nothing more will happen to this worker."""
         with suppress(QueueUnavailable):  # then it will look old soon enough
-            await self._queue.write_note(EVENT + self._owner, None)
+            for kind in (EVENT, REFUSAL):
+                await self._queue.write_note(kind + self._owner, None)
 
     async def _write(self) -> None:
-        event = self._untold
-        if event is not None:
-            await self._queue.write_note(EVENT + self._owner, msgspec.json.encode(event).decode())
-            if self._untold is event:  # nothing newer has happened meanwhile
-                self._untold = None
+        for name, event in list(self._untold.items()):
+            await self._queue.write_note(name, msgspec.json.encode(event).decode())
+            if self._untold[name] is event:  # nothing newer has happened meanwhile
+                del self._untold[name]
 
     async def _listen(self, flow: Flow) -> None:
-        notes = await self._queue.read_notes()
+        notes, own = await self._queue.read_notes(), (EVENT + self._owner, REFUSAL + self._owner)
         self.workers = max(1, len(at_work(notes)))
         for name, note in notes.items():
-            if name.startswith((EVENT, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:
+            if name.startswith((EVENT, REFUSAL, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:
                 await self._queue.write_note(name, None)
-            elif name.startswith(EVENT) and name != EVENT + self._owner and self._seen.get(name) != note.text:
+            elif name.startswith((EVENT, REFUSAL)) and name not in own and self._seen.get(name) != note.text:
                 self._seen[name] = note.text
                 if note.age_seconds <= FRESH_SECONDS:
                     self._heed(flow, note)

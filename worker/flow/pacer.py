@@ -125,7 +125,10 @@ class Pacer:
         wait_seconds = 0.0 if math.isinf(self._rate) else self._bucket.wait_seconds(self._rate)
         if math.isinf(self._cap_per_second):
             return wait_seconds
-        return max(wait_seconds, self._cap.wait_seconds(self._cap_per_second))
+        cap_seconds = self._cap.wait_seconds(self._cap_per_second)
+        if math.isinf(cap_seconds) and wait_seconds > 0.0:
+            return wait_seconds  # no permit is there, and none was asked for as yet: `take` does so then
+        return max(wait_seconds, cap_seconds)
 
     def take(self, now: float) -> bool:
         """Count a request that starts now, if one may."""
