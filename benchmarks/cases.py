@@ -46,10 +46,7 @@ def _merge(updates: int) -> Iterator[Contenders]:
 @contextmanager
 def _coalesce(updates: int) -> Iterator[Contenders]:
     with server() as answering:
-        yield {
-            f"{changes} a completion": draining(answering, Work(updates, changes))
-            for changes in (1, 2, 5, 20)
-        }
+        yield {f"{changes} a completion": draining(answering, Work(updates, changes)) for changes in (1, 2, 5, 20)}
 
 
 @contextmanager
