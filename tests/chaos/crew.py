@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,22 +17,28 @@ from worker import MetadataChange, open_queue
 WORKERS = 3
 LEASE_SECONDS = 2.0
 COMPLETIONS = 48
-# Each change leaves a pair of its own beside `last`, and a completion holds sixteen: there is room for 720 changes.
+# Each merge leaves a pair of its own beside `last`, and a completion holds sixteen: there is room for 720 changes.
 
 _POISON = "poison"
 _POISONED_SHARE = 0.03
+_HISTORY = "1000"  # more than any completion is given
 _SETTLED_SECONDS = 60.0
 _END_SECONDS = 30.0
 
 
 class Workload:
-    """Numbered changes whose traces all show in the end, and what they come to."""
+    """Numbered changes whose traces show in the end, and what they come to.
+
+    Half of the completions are given merges alone: each leaves a pair of its own. The others are given maps that
+    replace what is there: which of them took effect, the service remembers.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._numbers = count(1)
         self._round: list[str] = []
         self.wanted: dict[str, dict[str, str]] = {f"chatcmpl-{number}": {} for number in range(COMPLETIONS)}
+        self.replacements: dict[str, list[dict[str, str]]] = {replaced: [] for replaced in [*self.wanted][::2]}
         self.poisoned: set[str] = set()
 
     def draw(self, how_many: int) -> list[MetadataChange]:
@@ -44,6 +50,10 @@ class Workload:
             self._round = list(self.wanted)
             self._rng.shuffle(self._round)
         completion_id, number = self._round.pop(), f"{next(self._numbers):04d}"
+        if completion_id in self.replacements:
+            self.wanted[completion_id] = {"last": number}
+            self.replacements[completion_id].append(self.wanted[completion_id])
+            return MetadataChange(completion_id, {"last": number}, mode="replace", change_id=number)
         if self._rng.random() < _POISONED_SHARE:
             self.poisoned.add(number)
             return MetadataChange(completion_id, {"last": number, number: _POISON}, change_id=number)
@@ -92,7 +102,7 @@ class Crew:
         cls, folder: Path, rng: random.Random, url: str, direct_url: str | None = None
     ) -> AsyncIterator[Self]:
         """Start a simulator and the workers, and see to it that none of them is left."""
-        flags = ("--seed", "1", "--latency", "30ms-150ms", "--reject", _POISON)
+        flags = ("--seed", "1", "--latency", "30ms-150ms", "--reject", _POISON, "--history", _HISTORY)
         with running_simulator(folder, *flags) as simulator:
             crew = cls(folder, simulator, rng, url, direct_url or url)
             await crew._ask("/seed", {"ids": list(crew._workload.wanted)})
@@ -102,11 +112,13 @@ class Crew:
                 await crew._until_something_is_applied()
                 yield crew
 
-    async def put(self, how_many: int) -> None:
-        """Enqueue further changes."""
+    async def put(self, how_many: int) -> list[MetadataChange]:
+        """Enqueue further changes, and give them."""
+        changes = self._workload.draw(how_many)
         async with open_queue(self._url) as queue:
-            stored = await queue.put(self._workload.draw(how_many))
+            stored = await queue.put(changes)
         assert stored.added == how_many
+        return changes
 
     def kill_one(self) -> None:
         """Kill a worker, whatever it does right now, and start another."""
@@ -136,6 +148,9 @@ class Crew:
         # Every change that is not dead shows by a pair of its own; so what was put is applied or dead, to the last one.
         assert await self._ask("/metadata") == self._workload.wanted
         assert await self._dead() == sorted(self._workload.poisoned)
+        for completion_id, enqueued in self._workload.replacements.items():
+            took_effect = await self._ask(f"/history/{completion_id}")
+            assert _is_in_order(took_effect, enqueued), (completion_id, took_effect, enqueued)
         # The service cannot be fenced: the promise is that a request starts and ends within its lease. Heartbeats leave
         # two thirds of a lease, or more, at any time, and that is eight times what a request takes here. So what a
         # worker had under way when it was frozen is over before another may claim the completion; and what it would
@@ -190,3 +205,12 @@ class Crew:
 def _end(worker: "subprocess.Popen[bytes]") -> None:
     worker.kill()
     worker.communicate()
+
+
+def _is_in_order(took_effect: list[dict[str, str]], enqueued: list[dict[str, str]]) -> bool:
+    """Whether the maps came in the order in which they were enqueued, up to the last of them.
+
+    Those that waited together became one request. One whose recording was cut short may have come twice in a row.
+    """
+    rest = iter(enqueued)
+    return all(metadata in rest for metadata, _ in groupby(took_effect)) and took_effect[-1:] == enqueued[-1:]
