@@ -5,14 +5,15 @@ import json
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Self
 
 from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
 from worker import MetadataChange, open_queue
+from worker.queue import QueueUnavailable
 
 WORKERS = 3
 LEASE_SECONDS = 2.0
@@ -23,6 +24,7 @@ _POISON = "poison"
 _POISONED_SHARE = 0.03
 _HISTORY = "1000"  # more than any completion is given
 _SETTLED_SECONDS = 60.0
+_PROGRESS_SECONDS = 20.0
 _END_SECONDS = 30.0
 
 
@@ -120,6 +122,14 @@ class Crew:
         assert stored.added == how_many
         return changes
 
+    async def see_progress(self) -> None:
+        """Wait until the store is back, enqueue a few changes, and wait until one of these has had its effect."""
+        async with asyncio.timeout(_PROGRESS_SECONDS):
+            await self._until_the_store_answers()
+            changes = await self.put(8)
+            while not await self._has_effect(changes):
+                await asyncio.sleep(0.1)
+
     def kill_one(self) -> None:
         """Kill a worker, whatever it does right now, and start another."""
         worker = self._draw_one()
@@ -167,6 +177,19 @@ class Crew:
         async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
             while (await queue.status()).pending:
                 await asyncio.sleep(0.1)
+
+    async def _until_the_store_answers(self) -> None:
+        while True:
+            with suppress(QueueUnavailable):
+                async with open_queue(self._url) as queue:
+                    await queue.status()
+                    return
+            await asyncio.sleep(0.1)
+
+    async def _has_effect(self, changes: Sequence[MetadataChange]) -> bool:
+        """Whether one of the changes shows."""
+        metadata = await self._ask("/metadata")
+        return any(metadata[change.completion_id].get("last") == change.change_id for change in changes)
 
     async def _until_all_have_started(self) -> None:
         async with asyncio.timeout(_SETTLED_SECONDS):
