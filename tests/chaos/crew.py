@@ -11,6 +11,8 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
 from worker import MetadataChange, open_queue
 from worker.queue import QueueUnavailable
@@ -144,9 +146,22 @@ class Crew:
         await asyncio.sleep(seconds)
         worker.send_signal(signal.SIGCONT)
 
+    async def find_full(self, words: str) -> None:
+        """See that the store takes nothing in, and says so in these words."""
+        async with open_queue(self._url) as queue:
+            with pytest.raises(QueueUnavailable, match=words):
+                await queue.put([MetadataChange("chatcmpl-0", {"last": "refused"}, mode="replace")])
+
+    async def until_told(self, words: str) -> None:
+        """Wait until a worker logs these words, be it once more."""
+        before = self._told(words)
+        async with asyncio.timeout(_SETTLED_SECONDS):
+            while self._told(words) == before:
+                await asyncio.sleep(0.05)
+
     async def check(self) -> None:
         """Let the same workers finish, then check that all that was put has had its effect, in order and one by one."""
-        await self._until_nothing_is_left()
+        await self.until_nothing_is_left()
         await self._until_all_have_started()  # before that, a signal ends a process without further ado
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
@@ -173,10 +188,15 @@ class Crew:
         assert listed.returncode == 0, listed.stderr
         return sorted(letter["change_id"] for letter in json.loads(listed.stdout))
 
-    async def _until_nothing_is_left(self) -> None:
+    async def until_nothing_is_left(self) -> None:
+        """Wait until nothing is pending."""
         async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
             while (await queue.status()).pending:
                 await asyncio.sleep(0.1)
+
+    def _told(self, words: str) -> int:
+        """How often the workers have logged these words."""
+        return sum(log.read_text().count(words) for log in self._workers.values())
 
     async def _until_the_store_answers(self) -> None:
         while True:

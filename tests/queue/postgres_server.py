@@ -124,8 +124,8 @@ class PostgresServer:
         self._frozen = []
 
     def has_ended(self) -> bool:
-        """Whether it is gone although nobody has stopped it."""
-        return self._keeper is not None and self._keeper.poll() is not None
+        """Whether it is gone, be it by itself."""
+        return not (self._data / "postmaster.pid").exists()
 
     def remove(self) -> None:
         """Stop the server for good, and take all of it away."""
