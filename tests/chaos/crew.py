@@ -148,8 +148,8 @@ class Crew:
 
     async def find_full(self, words: str) -> None:
         """See that the store takes nothing in, and says so in these words."""
-        async with open_queue(self._url) as queue:
-            with pytest.raises(QueueUnavailable, match=words):
+        with pytest.raises(QueueUnavailable, match=words):
+            async with open_queue(self._url) as queue:
                 await queue.put([MetadataChange("chatcmpl-0", {"last": "refused"}, mode="replace")])
 
     async def until_told(self, words: str) -> None:

@@ -50,7 +50,7 @@ async def _locked(path: Path) -> AsyncIterator[None]:
         assert await holder.stdout.readline() == b"held\n"
         yield
     finally:
-        await holder.communicate()
+        await holder.communicate(b"")
 
 
 async def _load(crew: Crew, rng: random.Random) -> None:
