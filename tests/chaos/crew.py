@@ -159,6 +159,12 @@ class Crew:
             while self._told(words) == before:
                 await asyncio.sleep(0.05)
 
+    async def until_nothing_is_left(self) -> None:
+        """Wait until nothing is pending."""
+        async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
+            while (await queue.status()).pending:
+                await asyncio.sleep(0.1)
+
     async def check(self) -> None:
         """Let the same workers finish, then check that all that was put has had its effect, in order and one by one."""
         await self.until_nothing_is_left()
@@ -170,7 +176,7 @@ class Crew:
             assert code == 0, log.read_text()[-2000:]
         drained = await asyncio.to_thread(self._command.run, "run", "--drain", timeout=_END_SECONDS)
         assert drained.returncode == 0, drained.stderr[-2000:]
-        # Every change that is not dead shows by a pair of its own; so what was put is applied or dead, to the last one.
+        # Every merge that is not dead shows by a pair of its own; so what was put is applied or dead, to the last one.
         assert await self._ask("/metadata") == self._workload.wanted
         assert await self._dead() == sorted(self._workload.poisoned)
         for completion_id, enqueued in self._workload.replacements.items():
@@ -187,12 +193,6 @@ class Crew:
         listed = await asyncio.to_thread(self._command.run, "dead", "list", "--json")
         assert listed.returncode == 0, listed.stderr
         return sorted(letter["change_id"] for letter in json.loads(listed.stdout))
-
-    async def until_nothing_is_left(self) -> None:
-        """Wait until nothing is pending."""
-        async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
-            while (await queue.status()).pending:
-                await asyncio.sleep(0.1)
 
     def _told(self, words: str) -> int:
         """How often the workers have logged these words."""
