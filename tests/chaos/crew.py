@@ -5,34 +5,44 @@ import json
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from itertools import count
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
 from worker import MetadataChange, open_queue
+from worker.queue import QueueUnavailable
 
 WORKERS = 3
 LEASE_SECONDS = 2.0
 COMPLETIONS = 48
-# Each change leaves a pair of its own beside `last`, and a completion holds sixteen: there is room for 720 changes.
+# Each merge leaves a pair of its own beside `last`, and a completion holds sixteen: there is room for 720 changes.
 
 _POISON = "poison"
 _POISONED_SHARE = 0.03
+_HISTORY = "1000"  # more than any completion is given
 _SETTLED_SECONDS = 60.0
+_PROGRESS_SECONDS = 20.0
 _END_SECONDS = 30.0
 
 
 class Workload:
-    """Numbered changes whose traces all show in the end, and what they come to."""
+    """Numbered changes whose traces show in the end, and what they come to.
+
+    Half of the completions are given merges alone: each leaves a pair of its own. The others are given maps that
+    replace what is there: which of them took effect, the service remembers.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._numbers = count(1)
         self._round: list[str] = []
         self.wanted: dict[str, dict[str, str]] = {f"chatcmpl-{number}": {} for number in range(COMPLETIONS)}
+        self.replacements: dict[str, list[dict[str, str]]] = {replaced: [] for replaced in [*self.wanted][::2]}
         self.poisoned: set[str] = set()
 
     def draw(self, how_many: int) -> list[MetadataChange]:
@@ -44,6 +54,10 @@ class Workload:
             self._round = list(self.wanted)
             self._rng.shuffle(self._round)
         completion_id, number = self._round.pop(), f"{next(self._numbers):04d}"
+        if completion_id in self.replacements:
+            self.wanted[completion_id] = {"last": number}
+            self.replacements[completion_id].append(self.wanted[completion_id])
+            return MetadataChange(completion_id, {"last": number}, mode="replace", change_id=number)
         if self._rng.random() < _POISONED_SHARE:
             self.poisoned.add(number)
             return MetadataChange(completion_id, {"last": number, number: _POISON}, change_id=number)
@@ -92,7 +106,7 @@ class Crew:
         cls, folder: Path, rng: random.Random, url: str, direct_url: str | None = None
     ) -> AsyncIterator[Self]:
         """Start a simulator and the workers, and see to it that none of them is left."""
-        flags = ("--seed", "1", "--latency", "30ms-150ms", "--reject", _POISON)
+        flags = ("--seed", "1", "--latency", "30ms-150ms", "--reject", _POISON, "--history", _HISTORY)
         with running_simulator(folder, *flags) as simulator:
             crew = cls(folder, simulator, rng, url, direct_url or url)
             await crew._ask("/seed", {"ids": list(crew._workload.wanted)})
@@ -102,11 +116,21 @@ class Crew:
                 await crew._until_something_is_applied()
                 yield crew
 
-    async def put(self, how_many: int) -> None:
-        """Enqueue further changes."""
+    async def put(self, how_many: int) -> list[MetadataChange]:
+        """Enqueue further changes, and give them."""
+        changes = self._workload.draw(how_many)
         async with open_queue(self._url) as queue:
-            stored = await queue.put(self._workload.draw(how_many))
+            stored = await queue.put(changes)
         assert stored.added == how_many
+        return changes
+
+    async def see_progress(self) -> None:
+        """Wait until the store is back, enqueue a few changes, and wait until one of these has had its effect."""
+        async with asyncio.timeout(_PROGRESS_SECONDS):
+            await self._until_the_store_answers()
+            changes = await self.put(8)
+            while not await self._has_effect(changes):
+                await asyncio.sleep(0.1)
 
     def kill_one(self) -> None:
         """Kill a worker, whatever it does right now, and start another."""
@@ -122,9 +146,28 @@ class Crew:
         await asyncio.sleep(seconds)
         worker.send_signal(signal.SIGCONT)
 
+    async def find_full(self, words: str) -> None:
+        """See that the store takes nothing in, and says so in these words."""
+        with pytest.raises(QueueUnavailable, match=words):
+            async with open_queue(self._url) as queue:
+                await queue.put([MetadataChange("chatcmpl-0", {"last": "refused"}, mode="replace")])
+
+    async def until_told(self, words: str) -> None:
+        """Wait until a worker logs these words, be it once more."""
+        before = self._told(words)
+        async with asyncio.timeout(_SETTLED_SECONDS):
+            while self._told(words) == before:
+                await asyncio.sleep(0.05)
+
+    async def until_nothing_is_left(self) -> None:
+        """Wait until nothing is pending."""
+        async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
+            while (await queue.status()).pending:
+                await asyncio.sleep(0.1)
+
     async def check(self) -> None:
         """Let the same workers finish, then check that all that was put has had its effect, in order and one by one."""
-        await self._until_nothing_is_left()
+        await self.until_nothing_is_left()
         await self._until_all_have_started()  # before that, a signal ends a process without further ado
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
@@ -133,9 +176,12 @@ class Crew:
             assert code == 0, log.read_text()[-2000:]
         drained = await asyncio.to_thread(self._command.run, "run", "--drain", timeout=_END_SECONDS)
         assert drained.returncode == 0, drained.stderr[-2000:]
-        # Every change that is not dead shows by a pair of its own; so what was put is applied or dead, to the last one.
+        # Every merge that is not dead shows by a pair of its own; so what was put is applied or dead, to the last one.
         assert await self._ask("/metadata") == self._workload.wanted
         assert await self._dead() == sorted(self._workload.poisoned)
+        for completion_id, enqueued in self._workload.replacements.items():
+            took_effect = await self._ask(f"/history/{completion_id}")
+            assert _is_in_order(took_effect, enqueued), (completion_id, took_effect, enqueued)
         # The service cannot be fenced: the promise is that a request starts and ends within its lease. Heartbeats leave
         # two thirds of a lease, or more, at any time, and that is eight times what a request takes here. So what a
         # worker had under way when it was frozen is over before another may claim the completion; and what it would
@@ -148,10 +194,22 @@ class Crew:
         assert listed.returncode == 0, listed.stderr
         return sorted(letter["change_id"] for letter in json.loads(listed.stdout))
 
-    async def _until_nothing_is_left(self) -> None:
-        async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
-            while (await queue.status()).pending:
-                await asyncio.sleep(0.1)
+    def _told(self, words: str) -> int:
+        """How often the workers have logged these words."""
+        return sum(log.read_text().count(words) for log in self._workers.values())
+
+    async def _until_the_store_answers(self) -> None:
+        while True:
+            with suppress(QueueUnavailable):
+                async with open_queue(self._url) as queue:
+                    await queue.status()
+                    return
+            await asyncio.sleep(0.1)
+
+    async def _has_effect(self, changes: Sequence[MetadataChange]) -> bool:
+        """Whether one of the changes shows."""
+        metadata = await self._ask("/metadata")
+        return any(metadata[change.completion_id].get("last") == change.change_id for change in changes)
 
     async def _until_all_have_started(self) -> None:
         async with asyncio.timeout(_SETTLED_SECONDS):
@@ -190,3 +248,12 @@ class Crew:
 def _end(worker: "subprocess.Popen[bytes]") -> None:
     worker.kill()
     worker.communicate()
+
+
+def _is_in_order(took_effect: list[dict[str, str]], enqueued: list[dict[str, str]]) -> bool:
+    """Whether the maps came in the order in which they were enqueued, up to the last of them.
+
+    Those that waited together became one request. One whose recording was cut short may have come twice in a row.
+    """
+    rest = iter(enqueued)
+    return all(metadata in rest for metadata, _ in groupby(took_effect)) and took_effect[-1:] == enqueued[-1:]

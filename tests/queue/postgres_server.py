@@ -13,11 +13,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
@@ -40,6 +41,7 @@ folder=$1; shift
 "$@" & server=$!
 read -r signal
 kill -${signal:-QUIT} $server 2> /dev/null
+kill -CONT $server 2> /dev/null
 wait $server 2> /dev/null
 [ -n "$signal" ] || rm -rf "$folder"
 """
@@ -48,14 +50,20 @@ _numbers = count()
 
 
 class PostgresServer:
-    """A server of our own, that can be stopped and started again."""
+    """A server of our own, that can be stopped and started again.
 
-    def __init__(self) -> None:
+    Args:
+        data: where its data is to be, if not in a temporary directory: not there yet, and within everybody's reach.
+    """
+
+    def __init__(self, data: Path | None = None) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
         # Short, as the path of a socket has to be.
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_memory_folder()))
         if self._user:
             shutil.chown(self._folder, self._user)
+        self._data = data or self._folder / "data"
+        self._frozen: list[int] = []
         self._binaries = self._find_binaries()
         self._keeper: subprocess.Popen[bytes] | None = None
         options = [
@@ -66,8 +74,8 @@ class PostgresServer:
             "--no-sync",
             "--no-instructions",
         ]
-        self._run([self._binaries / "initdb", "--pgdata", self._folder / "data", *options])
-        (self._folder / "data" / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
+        self._run([self._binaries / "initdb", "--pgdata", self._data, *options])
+        (self._data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
 
     @property
     def socket(self) -> Path:
@@ -80,7 +88,7 @@ class PostgresServer:
 
     def start(self, **settings: str) -> None:
         """Start the server and wait until it lets people in."""
-        command: list[str | Path] = [self._binaries / "postgres", "-D", self._folder / "data", "-k", self._folder]
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self._data, "-k", self._folder]
         for name, value in (_SETTINGS | settings).items():
             command += ["-c", f"{name}={value}"]
         self._keeper = subprocess.Popen(
@@ -90,7 +98,7 @@ class PostgresServer:
             cwd=self._folder,
             **self._identity(),
         )
-        status = self._folder / "data" / "postmaster.pid"
+        status = self._data / "postmaster.pid"
         while not status.exists() or not status.read_text().rstrip().endswith("ready"):
             assert self._keeper.poll() is None, "the server has ended"
             time.sleep(0.01)
@@ -101,12 +109,36 @@ class PostgresServer:
         self._keeper.communicate(f"{signal}\n".encode())
         self._keeper = None
 
+    async def freeze(self) -> None:
+        """Let all of its processes do nothing any more, their connections left open."""
+        async with connected(self.url()) as connection:
+            postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, SIGSTOP)  # so that there will be no others
+            others = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            self._frozen = [postmaster, *(row["pid"] for row in others)]
+            self._send(SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._send(SIGCONT)
+        self._frozen = []
+
+    def has_ended(self) -> bool:
+        """Whether it is gone, be it by itself."""
+        return not (self._data / "postmaster.pid").exists()
+
     def remove(self) -> None:
         """Stop the server for good, and take all of it away."""
+        self.thaw()
         if self._keeper is not None:
             self._keeper.communicate()
             self._keeper = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self, signal: Signals) -> None:
+        for process_id in self._frozen:
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal)
 
     def _find_binaries(self) -> Path:
         """Where the binaries are; a copy of them where they are out of reach for the other user."""

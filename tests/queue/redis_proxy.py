@@ -1,4 +1,4 @@
-"""A network between a queue and its server: it can lead elsewhere, or swallow what is sent."""
+"""A network between a queue and its server: it can lead elsewhere, swallow what is sent, or be cut."""
 
 import asyncio
 import ssl
@@ -25,6 +25,7 @@ class Proxy:
         self._forth.set()
         self._back.set()
         self._pipes: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def url(self, **options: str | int) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
@@ -50,6 +51,11 @@ class Proxy:
         finally:
             self._back.set()
 
+    def cut(self) -> None:
+        """End all connections; what is under way is lost."""
+        for writer in self._writers:
+            writer.transport.abort()
+
     async def heard(self) -> None:
         """Wait until an answer has come that was not let through."""
         await self._heard.wait()
@@ -69,6 +75,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers |= {writer, there_writer}
         for source, target, gate in ((reader, there_writer, self._forth), (there_reader, writer, self._back)):
             pipe = asyncio.create_task(self._hand_on(source, target, gate))
             self._pipes.add(pipe)
@@ -84,6 +91,7 @@ class Proxy:
                     target.write(data)
                     await target.drain()
         finally:
+            self._writers.discard(target)
             target.close()
             with suppress(OSError):
                 await target.wait_closed()

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from tests.e2e.processes import KEY, Command, write_changes
 from tests.queue.helpers import change, changes, claim, claim_one, finished, labels, pending_labels
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import DURABLE, NOTHING, PORTS, RedisServer, running, until
@@ -92,6 +93,48 @@ async def test_a_server_without_memory_stores_nothing_by_halves_and_is_emptied_a
 
         await client.config_set("maxmemory", "0")
         assert (await queue.put(BULKY)).added == len(BULKY)
+
+
+async def test_a_server_without_memory_is_opened_to_be_emptied(tmp_path: Path) -> None:
+    async with server_queue_and_client(tmp_path) as (server, queue, client):
+        await queue.put(changes("c-1", "ab"))
+        await client.config_set("maxmemory", "1")
+
+        async with await RedisQueue.open(server.url()) as other:
+            claimed = await claim_one(other)
+            assert labels(claimed) == ["a", "b"]
+            assert await other.settle([finished(claimed)]) == []
+            assert (await other.status()).pending == 0
+
+
+async def test_a_server_without_memory_and_without_our_functions_is_unavailable_until_it_has_room(
+    tmp_path: Path,
+) -> None:
+    async with server_queue_and_client(tmp_path) as (server, queue, client):
+        await queue.put([change("c-1")])
+        await client.function_flush()
+        await client.config_set("maxmemory", "1")
+        with pytest.raises(QueueUnavailable, match=r"\(maxmemory\), and the queue's functions are not loaded"):
+            await RedisQueue.open(server.url())
+        await client.config_set("maxmemory", "0")
+
+        async with await RedisQueue.open(server.url()) as other:
+            assert await pending_labels(other) == {"c-1": ["x"]}
+
+
+async def test_commands_on_a_server_without_memory_end_with_75_and_one_sentence(tmp_path: Path) -> None:
+    file = write_changes(tmp_path / "changes.jsonl", [{"completion_id": "c-1", "metadata": {"label": "x"}}])
+    async with server_queue_and_client(tmp_path) as (server, _, client):
+        command = Command(tmp_path, {"METASYNC_QUEUE_URL": server.url(), "OPENAI_API_KEY": KEY})
+        await client.config_set("maxmemory", "1")
+        refused = await asyncio.to_thread(command.run, "enqueue", file)
+        await client.function_flush()
+        for done in (refused, await asyncio.to_thread(command.run, "run", "--drain")):
+            assert done.returncode == 75, done.stderr
+            [*_, sentence] = done.stderr.splitlines()
+            assert sentence.startswith(f"metasync: the queue at redis://127.0.0.1:{server.port}/0 cannot be used now: ")
+            assert "its memory is used up (maxmemory)" in sentence
+            assert "Traceback" not in done.stderr
 
 
 async def test_memory_that_runs_out_during_a_put_stores_all_of_it_or_nothing(tmp_path: Path) -> None:

@@ -72,6 +72,11 @@ def is_function_missing(error: Exception) -> bool:
     return isinstance(error, ResponseError) and _message(error).startswith("Function not found")
 
 
+def is_full(error: Exception) -> bool:
+    """Whether the server has used up its memory."""
+    return _code(error) == "OOM"
+
+
 def unavailable(where: object, what: str) -> QueueUnavailable:
     """Say why waiting may help."""
     return QueueUnavailable(f"the queue at {where} cannot be used now: {what}")

@@ -14,6 +14,7 @@ from worker.queue.redis.errors import (
     DRIVER_ERRORS,
     explained,
     is_demoted,
+    is_full,
     is_function_missing,
     unavailable,
 )
@@ -22,6 +23,10 @@ from worker.queue.redis.library import Library
 
 # Calls under way at once, each on a connection of its own; further ones wait.
 _MAX_CONNECTIONS = 16
+
+_NO_ROOM_FOR_FUNCTIONS = (
+    "its memory is used up (maxmemory), and the queue's functions are not loaded; free some, or raise maxmemory"
+)
 
 
 class Server:
@@ -114,11 +119,16 @@ class Server:
     async def _load(self, base: str) -> None:
         """Give the library to the node that holds the shard."""
         source = self._library.source
-        if isinstance(self._client, RedisCluster):
-            node = self._client.get_node_from_key(base)
-            await self._client.execute_command("FUNCTION LOAD", "REPLACE", source, target_nodes=node)
-        else:
-            await self._client.function_load(source, replace=True)
+        try:
+            if isinstance(self._client, RedisCluster):
+                node = self._client.get_node_from_key(base)
+                await self._client.execute_command("FUNCTION LOAD", "REPLACE", source, target_nodes=node)
+            else:
+                await self._client.function_load(source, replace=True)
+        except DRIVER_ERRORS as error:
+            if is_full(error):
+                raise unavailable(self.address, _NO_ROOM_FOR_FUNCTIONS) from None
+            raise
 
     async def _failed(self, error: Exception) -> None:
         """Let go of a server that lost its role: the next call looks its name up again, and finds its successor."""

@@ -127,7 +127,8 @@ local function register(name, callback, ...)
     redis.register_function({function_name = LIBRARY .. '_' .. name, callback = callback, flags = {...}})
 end
 
--- ARGV: schema, number of shards, for a queue that is new. Gives what it is.
+-- ARGV: schema, number of shards, for a queue that is new. Gives what it is. Where the memory is used up, whoever comes
+-- to empty the queue has to get in: allow-oom.
 local function open(keys, args)
     local shard = shard_at(keys[1])
     redis.call('HSETNX', shard.queue, 'schema', args[1])
@@ -135,4 +136,4 @@ local function open(keys, args)
     return redis.call('HMGET', shard.queue, 'schema', 'shards')
 end
 
-register('open', open)
+register('open', open, 'allow-oom')

@@ -1,0 +1,97 @@
+"""Stores whose disk or memory is used up while three workers are busy, until somebody makes room."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.chaos.crew import LEASE_SECONDS, Crew
+from tests.chaos.disk import Disk
+from tests.queue.postgres_server import PostgresServer, connected
+from tests.queue.redis_server import DURABLE, running
+
+# Longer than the leases.
+_FULL_SECONDS = LEASE_SECONDS + 1
+
+
+@asynccontextmanager
+async def _postgres(disk: Disk) -> AsyncIterator[PostgresServer]:
+    server = PostgresServer(disk.path / "data")
+    try:
+        await asyncio.to_thread(server.start)
+        yield server
+    finally:
+        server.remove()
+
+
+async def _use_up_the_log(server: PostgresServer) -> None:
+    """Write to the server's log until it has no room for it, and crashes."""
+    async with connected(server.url()) as connection:
+        while True:
+            await connection.execute("SELECT pg_logical_emit_message(false, 'ballast', repeat('x', 1000000))")
+
+
+async def test_a_sqlite_file_on_a_full_disk_delays_changes_and_loses_none(tmp_path: Path) -> None:
+    rng = random.Random(13)
+    with Disk.mounted(megabytes=48) as disk:
+        async with Crew.at_work(tmp_path, rng, f"sqlite:///{disk.path}/queue.db") as crew:
+            for _ in range(2):
+                await crew.put(40)
+                disk.fill()
+                await crew.find_full("the disk is full")
+                await crew.until_told("the disk is full")
+                await asyncio.sleep(_FULL_SECONDS)
+                disk.make_room()
+                await crew.see_progress()
+            await crew.check()
+
+
+async def test_a_postgres_server_that_crashes_on_a_full_disk_delays_changes_and_loses_none(tmp_path: Path) -> None:
+    rng = random.Random(14)
+    with Disk.mounted(megabytes=128) as disk:
+        async with _postgres(disk) as server, Crew.at_work(tmp_path, rng, server.url()) as crew:
+            await crew.put(40)
+            disk.fill()
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+                await _use_up_the_log(server)
+            await crew.until_told("store.unavailable")
+            await asyncio.sleep(_FULL_SECONDS)
+            disk.make_room()
+            if server.has_ended():  # it gives up where it cannot even recover
+                await asyncio.to_thread(server.stop)
+                await asyncio.to_thread(server.start)
+            await crew.see_progress()
+            await crew.check()
+
+
+async def test_a_redis_server_that_cannot_write_its_file_delays_changes_and_loses_none(tmp_path: Path) -> None:
+    rng = random.Random(15)
+    with Disk.mounted(megabytes=16) as disk, running(disk.path, {"appendonly": "yes"}) as server:
+        async with Crew.at_work(tmp_path, rng, server.url()) as crew:
+            for _ in range(2):
+                await crew.put(40)
+                disk.fill()
+                await crew.until_told("it cannot write to its disk")
+                await crew.find_full("it cannot write to its disk")
+                await asyncio.sleep(_FULL_SECONDS)
+                disk.make_room()
+                await crew.see_progress()
+            await crew.check()
+
+
+async def test_a_redis_server_without_memory_is_emptied_and_filled_again(tmp_path: Path) -> None:
+    rng = random.Random(16)
+    with running(tmp_path, DURABLE) as server:
+        async with Crew.at_work(tmp_path, rng, server.url()) as crew, server.client() as administrator:
+            for _ in range(2):
+                await crew.put(80)
+                await administrator.config_set("maxmemory", "1")
+                await crew.find_full("its memory is used up")
+                await crew.until_nothing_is_left()
+                await administrator.config_set("maxmemory", "0")
+                await crew.see_progress()
+            await crew.check()
