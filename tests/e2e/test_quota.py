@@ -3,50 +3,28 @@
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import KEY, Command, running_simulator, stopped
-from tests.queue.postgres_server import new_database
-from tests.queue.redis_server import a_place
+from tests.e2e.stores import STORES
 from worker import MetadataChange, open_queue
 
 WORKERS = 4
 PER_MINUTE = 600
 
 
-@asynccontextmanager
-async def _sqlite(folder: Path) -> AsyncIterator[str]:
-    yield f"sqlite:///{folder}/queue.db"
-
-
-@asynccontextmanager
-async def _postgres(_: Path) -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@asynccontextmanager
-async def _redis(_: Path) -> AsyncIterator[str]:
-    async with a_place() as place:
-        yield place.url
-
-
-STORES: dict[str, tuple[Callable[[Path], AbstractAsyncContextManager[str]], float]] = {
-    "postgres": (_postgres, 120.0),  # for how many seconds; the others for long enough to show a rate that is wrong
-    "redis": (_redis, 40.0),
-    "sqlite": (_sqlite, 40.0),
-}
+# For how many seconds: where it is not two minutes, long enough to show a rate that is wrong.
+SECONDS = {"postgres": 120.0, "redis": 40.0, "sqlite": 40.0}
 
 
 @pytest.mark.parametrize("store", sorted(STORES))
 async def test_four_workers_use_what_one_limit_allows_and_no_more(store: str, tmp_path: Path) -> None:
-    opened, seconds = STORES[store]
+    seconds = SECONDS[store]
     ids = [f"chatcmpl-{number}" for number in range(int(PER_MINUTE / 60 * (seconds + 60)))]
-    async with opened(tmp_path) as url:
+    async with STORES[store](tmp_path) as url:
         async with open_queue(url) as queue:
             await queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
         with (

@@ -22,7 +22,7 @@ _SMALLEST_DATABASE = 512  # bytes: one page of the smallest size, https://sqlite
 _SETTINGS = """
 PRAGMA synchronous = FULL; -- a commit survives the loss of power
 PRAGMA fullfsync = ON; -- on macOS, where an ordinary fsync does not reach the disk
-PRAGMA cache_size = -16000; -- KiB
+PRAGMA cache_size = -4000; -- KiB: what a drain touches is small, and the same however much waits
 PRAGMA wal_autocheckpoint = 4000; -- pages of 4 KiB: fewer cost throughput, more make a slow disk's commit take seconds
 PRAGMA journal_size_limit = 67108864; -- bytes: what the log may keep of the disk after a large transaction
 """
