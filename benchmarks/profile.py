@@ -39,7 +39,7 @@ def main() -> None:
             if process.wait():
                 raise SystemExit((folder / "log").read_text()[-2_000:])
         arguments.chart.parent.mkdir(exist_ok=True)
-        arguments.chart.write_text(without_paths(without_slivers(drawing.read_text())))
+        arguments.chart.write_text(without_paths(without_slivers(drawing.read_text()).replace(f"{folder}/", "")))
 
 
 def without_slivers(drawing: str) -> str:
