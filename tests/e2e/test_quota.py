@@ -55,6 +55,7 @@ async def test_four_workers_use_what_one_limit_allows_and_no_more(store: str, tm
             since, applied_before, refused_before = counts()
             await asyncio.sleep(seconds)
             until, applied, refused = counts()
-    used = (applied - applied_before) / (PER_MINUTE / 60 * (until - since))
-    assert 0.97 <= used <= 1.003, (used, applied, refused)
+    allowed = PER_MINUTE / 60 * (until - since)
+    late = PER_MINUTE / 60  # a permit may be used up to a second after it was due: before the time that is measured
+    assert 0.97 * allowed <= applied - applied_before <= allowed + late, (allowed, applied - applied_before, refused)
     assert refused - refused_before < 0.01 * (applied - applied_before)
