@@ -2,36 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.crew import LEASE_SECONDS, Crew
-from tests.queue.postgres_server import new_database
-from tests.queue.redis_server import a_place
+from tests.queue.stores import STORES
 
 KILLS = 6
 FREEZES = 3
-
-
-@asynccontextmanager
-async def _sqlite(folder: Path) -> AsyncIterator[str]:
-    yield f"sqlite:///{folder}/queue.db"
-
-
-@asynccontextmanager
-async def _redis(_: Path) -> AsyncIterator[str]:
-    async with a_place() as place:
-        yield place.url
-
-
-def _postgres(_: Path) -> AbstractAsyncContextManager[str]:
-    return new_database()
-
-
-STORES = {"postgres": _postgres, "redis": _redis, "sqlite": _sqlite}
 
 
 @pytest.mark.parametrize("store", STORES)

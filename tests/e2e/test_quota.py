@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import KEY, Command, running_simulator, stopped
-from tests.e2e.stores import STORES
+from tests.queue.stores import STORES
 from worker import MetadataChange, open_queue
 
 WORKERS = 4

@@ -3,8 +3,7 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.queue.helpers import change, labels
-from tests.queue.postgres_server import new_database
-from tests.queue.redis_server import a_place
+from tests.queue.stores import STORES
 from worker.queue import Queue, open_queue
 from worker.queue.base import Claim, Settlement
 
@@ -22,30 +20,6 @@ BATCHES, BATCH_SIZE = 100, 10  # of each producer
 COMPLETIONS = 20
 LEASE_SECONDS = 0.06
 CRASHES, LATE, BY_HALVES = 0.1, 0.1, 0.3  # shares of the claims
-
-
-@asynccontextmanager
-async def _sqlite(folder: Path) -> AsyncIterator[str]:
-    yield f"sqlite:///{folder}/queue.db"
-
-
-@asynccontextmanager
-async def _postgres(_: Path) -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@asynccontextmanager
-async def _redis(_: Path) -> AsyncIterator[str]:
-    async with a_place() as place:
-        yield place.url
-
-
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[str]]] = {
-    "postgres": _postgres,
-    "redis": _redis,
-    "sqlite": _sqlite,
-}
 
 
 @dataclass(slots=True)
