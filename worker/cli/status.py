@@ -15,7 +15,7 @@ from worker.cli.words import flow_words
 from worker.flow import FlowState
 from worker.queue import open_queue
 from worker.queue.base import Note, QueueStatus
-from worker.queue.notes import FRESH_SECONDS, WORKER
+from worker.queue.notes import at_work
 
 _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
@@ -53,11 +53,7 @@ async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) ->
 
 def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState]:
     """The workers that are at work on the queue now, by name."""
-    return {
-        name.removeprefix(WORKER): msgspec.json.decode(note.text, type=FlowState)
-        for name, note in sorted(notes.items())
-        if name.startswith(WORKER) and note.age_seconds < FRESH_SECONDS
-    }
+    return {name: msgspec.json.decode(note.text, type=FlowState) for name, note in at_work(notes).items()}
 
 
 def _text(status: QueueStatus, workers: Mapping[str, FlowState]) -> str:

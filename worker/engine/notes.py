@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 import msgspec
 
-from worker.engine.sharing import at_work
 from worker.flow import FlowState
 from worker.queue import Queue, QueueUnavailable
-from worker.queue.notes import LIMIT, WORKER
+from worker.queue.notes import LIMIT, WORKER, at_work, limit_in
 
 _EVERY_SECONDS = 2.0
 
@@ -55,7 +54,7 @@ async def last_limit(queue: Queue) -> float | None:
     """The part of the limit found last that is one more worker's, in requests a second; None when none is known."""
     try:
         notes = await queue.read_notes()
-        note = notes.get(LIMIT)
-        return None if note is None else float(note.text) / (len(at_work(notes)) + 1)
-    except (QueueUnavailable, ValueError):
+    except QueueUnavailable:
         return None
+    limit = limit_in(notes)
+    return None if limit is None else limit / (len(at_work(notes)) + 1)

@@ -11,7 +11,7 @@ import msgspec
 from worker.flow import Flow, GateEvent
 from worker.queue import Queue, QueueUnavailable
 from worker.queue.base import Note
-from worker.queue.notes import EVENT, FRESH_SECONDS, REFUSAL, WORKER
+from worker.queue.notes import EVENT, FRESH_SECONDS, REFUSAL, WORKER, at_work
 
 _EVERY_SECONDS = 1.0
 _FORGOTTEN_SECONDS = 3_600.0  # notes of workers that were killed
@@ -117,8 +117,3 @@ class Sharing:
                     flow.others_resumed()
         finally:
             self._listening = False
-
-
-def at_work(notes: dict[str, Note]) -> list[str]:
-    """The names of the workers that are there."""
-    return [name for name, note in notes.items() if name.startswith(WORKER) and note.age_seconds <= FRESH_SECONDS]

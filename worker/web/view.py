@@ -16,7 +16,7 @@ from worker.flow import FlowState
 from worker.queue import Queue
 from worker.queue.base import DeadLetter, Note, QueueStatus
 from worker.queue.history import HistoryMinute, Sample
-from worker.queue.notes import FRESH_SECONDS, LIMIT, WORKER
+from worker.queue.notes import at_work, limit_in
 from worker.web.depth import Asked
 from worker.web.words import state_of
 
@@ -163,19 +163,10 @@ class Speed:
 def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
     """The workers that are at work on the queue now, by name."""
     workers = {}
-    for name, note in sorted(notes.items()):
-        if name.startswith(WORKER) and note.age_seconds < FRESH_SECONDS:
-            with suppress(msgspec.ValidationError):  # of a release that says other things
-                workers[name.removeprefix(WORKER)] = msgspec.json.decode(note.text, type=FlowState)
+    for name, note in at_work(notes).items():
+        with suppress(msgspec.ValidationError):  # of a release that says other things
+            workers[name] = msgspec.json.decode(note.text, type=FlowState)
     return workers
-
-
-def limit_in(notes: dict[str, Note]) -> float | None:
-    """The limit that a worker found last, if one did."""
-    try:
-        return float(notes[LIMIT].text)
-    except (KeyError, ValueError):
-        return None
 
 
 def _row(minute: HistoryMinute) -> tuple[float | None, ...]:
