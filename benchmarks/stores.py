@@ -31,7 +31,17 @@ BATCHES = 2_000
 SIZES = [100_000, 1_000_000]
 STEPS = ("enqueue", "claim", "finish")
 _PUT_AT_ONCE = 10_000
-_numbers = count()
+_numbers = count(2**31)  # of the completions that come after the loading
+_databases = count(1)
+# The service's ids are random: neighbours in time are not neighbours in an index. So are these, by a factor that leads
+# to every number of 32 bits once; and as long.
+_SCATTER = 2_654_435_761
+_TAIL = "Zq3Kd8Wm5Rx1Tb6Yn9Lp4"
+
+
+def completion_id(number: int) -> str:
+    """An id as the service gives them, of 38 characters; the loading of the stores says the same in SQL."""
+    return f"chatcmpl-{number * _SCATTER % 2**32:08x}{_TAIL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class Stage:
     async def batch(self) -> None:
         """Enqueue a batch, and claim and finish as many, so that the backlog stays what it is."""
         changes = [
-            MetadataChange(completion_id=f"chatcmpl-new-{next(_numbers)}", metadata={"grade": "A"}, mode="replace")
+            MetadataChange(completion_id=completion_id(next(_numbers)), metadata={"grade": "A"}, mode="replace")
             for _ in range(BATCH)
         ]
         started = time.perf_counter()
@@ -71,13 +81,14 @@ async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Queue]:
         async with open_queue(f"sqlite:///{path}") as queue:
             connection = apsw.Connection(path)
             connection.execute(
-                "BEGIN; CREATE TEMP TABLE numbers AS WITH RECURSIVE up(n) AS"  # noqa: S608 -- a number
-                f" (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < {pending}) SELECT n FROM up;"
-                " INSERT INTO main.target (completion_id, visible_at, pending)"
-                " SELECT 'chatcmpl-' || n, unixepoch() - 3600 + n * 1e-6, 1 FROM numbers;"
-                " INSERT INTO main.change (completion_id, mode, metadata, enqueued_at)"
-                " SELECT 'chatcmpl-' || n, 'replace', '{\"grade\":\"A\"}', unixepoch() - 3600 FROM numbers; COMMIT;"
-                " DROP TABLE numbers; PRAGMA wal_checkpoint(TRUNCATE)"
+                "PRAGMA cache_size = -2000000; BEGIN; CREATE TEMP TABLE pair AS"  # noqa: S608 -- numbers and names
+                f" WITH RECURSIVE up(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < {pending})"
+                f" SELECT n, printf('chatcmpl-%08x{_TAIL}', n * {_SCATTER} % 4294967296) AS completion_id FROM up;"
+                " INSERT INTO main.target (number, completion_id, visible_at, pending)"
+                " SELECT n, completion_id, unixepoch() - 3600 + n * 1e-6, 1 FROM pair;"
+                " INSERT INTO main.change (target, mode, metadata, enqueued_at)"
+                " SELECT n, 'replace', '{\"grade\":\"A\"}', unixepoch() - 3600 FROM pair; COMMIT;"
+                " DROP TABLE pair; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = -2000"
             )
             if held:
                 connection.execute("BEGIN; SELECT count(*) FROM (SELECT 1 FROM target LIMIT 1)").fetchall()
@@ -89,15 +100,21 @@ def _postgres(url: str) -> "Store":
     @asynccontextmanager
     async def opened(pending: int, *, held: bool) -> AsyncIterator[Queue]:
         async with (
-            database(url, f"bench_{next(_numbers)}") as place,
+            database(url, f"bench_{next(_databases)}") as place,
             open_queue(place, timeout_seconds=60) as queue,
             connected(place) as connection,
         ):
             await connection.execute(
-                "INSERT INTO metasync.target (completion_id, visible_at) SELECT 'chatcmpl-' || n,"  # noqa: S608 -- a number
-                f" now() - interval '1 hour' + n * interval '1 us' FROM generate_series(1, {pending}) n;"
-                " INSERT INTO metasync.change (completion_id, mode, metadata, enqueued_at) SELECT 'chatcmpl-' || n,"
-                f" 'replace', '{{\"grade\":\"A\"}}', now() - interval '1 hour' FROM generate_series(1, {pending}) n"
+                "CREATE TEMP TABLE pair AS SELECT n, 'chatcmpl-'"  # noqa: S608 -- numbers and names
+                f" || lpad(to_hex(n::bigint * {_SCATTER} % 4294967296), 8, '0') || '{_TAIL}' AS completion_id"
+                f" FROM generate_series(1, {pending}) n;"
+                " INSERT INTO metasync.completion (completion_id, target) OVERRIDING SYSTEM VALUE"
+                " SELECT completion_id, n FROM pair ORDER BY n;"
+                f" SELECT setval('metasync.completion_target_seq', {pending});"
+                " INSERT INTO metasync.target (number, completion_id, visible_at) SELECT n, completion_id,"
+                " now() - interval '1 hour' + n * interval '1 us' FROM pair ORDER BY n;"
+                " INSERT INTO metasync.change (target, mode, metadata, enqueued_at) SELECT n,"
+                " 'replace', '{\"grade\":\"A\"}', now() - interval '1 hour' FROM pair ORDER BY n; DROP TABLE pair"
             )
             await connection.execute("VACUUM ANALYZE")
             if held:
@@ -115,7 +132,7 @@ async def _redis(pending: int, *, held: bool) -> AsyncIterator[Queue]:
             for first in range(0, pending, _PUT_AT_ONCE):
                 await queue.put(
                     [
-                        MetadataChange(completion_id=f"chatcmpl-{n}", metadata={"grade": "A"}, mode="replace")
+                        MetadataChange(completion_id=completion_id(n), metadata={"grade": "A"}, mode="replace")
                         for n in range(first, min(first + _PUT_AT_ONCE, pending))
                     ]
                 )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.queue.helpers import change, claim, finished, pending_labels
+from tests.queue.helpers import change, claim, finished, labels, pending_labels
 from tests.queue.postgres_server import administer, connected, new_database, new_role, with_user
 from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
+from worker.queue.base import Claim, Stored
 from worker.queue.postgres import PostgresQueue, migrate
 from worker.queue.postgres.statements import migrations
 
@@ -153,6 +154,35 @@ async def test_an_open_queue_works_on_through_a_migration_that_only_adds(url: st
         claims = await claim(queue)
         assert len(claims) == 13
         assert await queue.settle([finished(claimed) for claimed in claims]) == []
+
+
+async def test_what_was_pending_before_targets_had_numbers_is_pending_afterwards(empty: str) -> None:
+    await administer(empty, "".join(sql for version, sql in migrations() if version < 4))
+    await administer(
+        empty,
+        """
+        SELECT metasync.metasync_enqueue('c-' || i % 50, jsonb_build_object('label', i::text), 'merge', 'line-' || i)
+        FROM generate_series(0, 149) AS i;
+        UPDATE metasync.target
+        SET lease = nextval('metasync.lease'), owner = 'worker', visible_at = now() + interval '1 hour'
+        WHERE completion_id = 'c-7';
+        """,
+    )
+
+    async with open_queue(empty) as queue, connected(empty) as connection:
+        assert await version(empty) == migrations()[-1][0]
+        assert (await queue.status()).in_flight == 3
+        lease = await connection.fetchval("SELECT lease FROM metasync.target WHERE completion_id = 'c-7'")
+        assert await queue.extend([Claim("c-7", lease, 0, (), 0.0)], lease_seconds=0) == []
+        assert await queue.put([change("c-7", "again", change_id="line-57"), change("new", "x")]) == Stored(1, 1)
+        claims = await claim(queue)
+        assert {claimed.completion_id: labels(claimed) for claimed in claims} == {
+            **{f"c-{i}": [str(i), str(i + 50), str(i + 100)] for i in range(50)},
+            "new": ["x"],
+        }
+        assert await queue.settle([finished(claimed) for claimed in claims]) == []
+        for left in ("TABLE metasync.completion", "TABLE metasync.target", "TABLE metasync.change"):
+            assert await connection.fetch(left) == []
 
 
 async def test_a_schema_that_lost_a_table_is_refused_when_that_is_met(url: str) -> None:

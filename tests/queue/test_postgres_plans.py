@@ -17,12 +17,17 @@ from worker.queue.postgres.statements import statements
 BACKLOG = 100_000
 BATCH = 100
 FILL = """
-    INSERT INTO metasync.target (completion_id, visible_at)
-    SELECT 'c-' || i, clock_timestamp() - interval '1 hour' + i * interval '1 millisecond'
+    INSERT INTO metasync.completion (completion_id, target) OVERRIDING SYSTEM VALUE
+    SELECT 'c-' || i, i
+    FROM generate_series(1, {backlog}) AS i
+    ORDER BY md5(i::text);
+    SELECT setval('metasync.completion_target_seq', {backlog});
+    INSERT INTO metasync.target (number, completion_id, visible_at)
+    SELECT i, 'c-' || i, clock_timestamp() - interval '1 hour' + i * interval '1 millisecond'
     FROM generate_series(1, {backlog}) AS i
     ORDER BY md5(i::text); -- neighbours in time are none on disk
-    INSERT INTO metasync.change (completion_id, change_id, mode, metadata, enqueued_at)
-    SELECT 'c-' || i % {backlog} + 1, 'line-' || i, 'merge', '{{"label": "x"}}', clock_timestamp()
+    INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at)
+    SELECT i % {backlog} + 1, 'line-' || i, 'merge', '{{"label": "x"}}', clock_timestamp()
     FROM generate_series(1, 2 * {backlog}) AS i;
     INSERT INTO metasync.dead_letter (
         completion_id, mode, metadata, enqueued_at, reason, attempts, died_at
@@ -108,8 +113,8 @@ async def everything(connection: Connection) -> None:
 async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was_last_counted(
     queue: PostgresQueue, admin: Connection, counted_when: str
 ) -> None:
-    await admin.execute("ALTER TABLE metasync.target SET (autovacuum_enabled = off)")
-    await admin.execute("ALTER TABLE metasync.change SET (autovacuum_enabled = off)")
+    for table in ("completion", "target", "change"):
+        await admin.execute(f"ALTER TABLE metasync.{table} SET (autovacuum_enabled = off)")
     if counted_when == "empty":
         await admin.execute("ANALYZE")
     await admin.execute(FILL.format(backlog=BACKLOG))
@@ -136,11 +141,9 @@ async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime 
     await connection.execute(queue._connections._begin)
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
     leased = json.loads(await connection.fetchval(explain + sql["lease"], BATCH, floor, 60.0, "worker"))
-    ids = [
-        row["completion_id"]
-        for row in await connection.fetch("SELECT completion_id FROM metasync.target WHERE lease IS NOT NULL")
-    ]
-    found = json.loads(await connection.fetchval(explain + sql["changes"], ids, MAX_CHANGES_PER_CLAIM, 10_000))
+    held = await connection.fetch("SELECT number, completion_id FROM metasync.target WHERE lease IS NOT NULL")
+    targets, ids = [row["number"] for row in held], [row["completion_id"] for row in held]
+    found = json.loads(await connection.fetchval(explain + sql["changes"], targets, ids, MAX_CHANGES_PER_CLAIM, 10_000))
     await connection.execute("ROLLBACK")
     assert leased[0]["Plan"]["Actual Rows"] == len(ids) == BATCH
     return sum(plan[0]["Plan"][f"Shared {what} Blocks"] for plan in (leased, found) for what in ("Hit", "Read"))
@@ -149,7 +152,7 @@ async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime 
 async def test_a_claim_touches_a_bounded_number_of_pages(queue: PostgresQueue, admin: Connection) -> None:
     touched = []
     for backlog in (1_000, BACKLOG):
-        await admin.execute("TRUNCATE metasync.target, metasync.change, metasync.dead_letter")
+        await admin.execute("TRUNCATE metasync.completion, metasync.target, metasync.change, metasync.dead_letter")
         await admin.execute(FILL.format(backlog=backlog))
         await buffers(queue, admin, None)  # what is said once of each row, that it is committed, is said now
         touched.append(await buffers(queue, admin, None))

@@ -275,20 +275,33 @@ async def test_two_puts_of_the_same_change_ids_in_any_order_do_not_get_in_each_o
             assert await one.settle([finished(claimed) for claimed in claims]) == []
 
 
-async def test_a_transaction_in_a_frozen_view_fails_where_its_target_has_changed_since(
+async def test_a_transaction_in_a_frozen_view_adds_to_a_target_that_has_been_claimed_since(
+    queue: PostgresQueue, producer: Connection
+) -> None:
+    await queue.put([change("c-1", "old")])
+    async with producer.transaction(isolation="repeatable_read"):
+        await producer.execute("SELECT FROM metasync.target")
+        claimed = await claim_one(queue)
+        await enqueue(producer, "c-1", "new")
+        assert await queue.settle([finished(claimed)]) == []
+
+    assert await pending_labels(queue) == {"c-1": ["new"]}
+
+
+async def test_a_transaction_in_a_frozen_view_fails_where_its_target_is_another_since(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-1")])
     transaction = producer.transaction(isolation="repeatable_read")
     await transaction.start()
     await producer.execute("SELECT FROM metasync.target")
-    claimed = await claim_one(queue)
+    await queue.settle([finished(await claim_one(queue))])
+    await queue.put([change("c-1", "newer")])
     with pytest.raises(asyncpg.SerializationError):
         await enqueue(producer, "c-1", "of the past")
     await transaction.rollback()
 
-    assert await queue.settle([finished(claimed)]) == []
-    assert await queue.next_due_seconds() is None
+    assert await pending_labels(queue) == {"c-1": ["newer"]}
 
 
 async def test_a_transaction_in_a_frozen_view_makes_a_new_target_where_its_own_has_gone_since(
@@ -300,6 +313,7 @@ async def test_a_transaction_in_a_frozen_view_makes_a_new_target_where_its_own_h
         await queue.settle([finished(await claim_one(queue))])
         await enqueue(producer, "c-1", "new")
 
+    assert (await queue.status()).pending == 1
     assert await pending_labels(queue) == {"c-1": ["new"]}
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.queue.helpers import change, claim, pending_labels
+from tests.queue.helpers import change, claim, finished, labels, numbers, pending_labels
 from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
+from worker.queue.base import Claim, Stored
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.file import APPLICATION_ID
 from worker.queue.sqlite.statements import migrations
@@ -230,6 +231,41 @@ async def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:
 
     assert re.search(rf"newer metasync wrote it \(schema {newer}, .*upgrade", await refusal(url_of(path)))
     assert contents(tmp_path) == before
+
+
+async def test_what_was_pending_before_targets_had_numbers_is_pending_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("".join(sql for version, sql in migrations() if version < 4))
+    connection.execute(
+        """
+        WITH RECURSIVE up(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM up WHERE i < 149)
+        INSERT INTO change (completion_id, change_id, mode, metadata, enqueued_at)
+        SELECT 'c-' || (i % 50), 'line-' || i, 'merge', json_object('label', CAST(i AS TEXT)), unixepoch() FROM up;
+        INSERT INTO target (completion_id, visible_at, pending)
+        SELECT completion_id, unixepoch(), count(*) FROM change GROUP BY completion_id ORDER BY min(id);
+        UPDATE target SET lease = 5, owner = 'worker', visible_at = unixepoch() + 3600 WHERE completion_id = 'c-7';
+        UPDATE counter SET value = 5;
+        DELETE FROM change WHERE id = 150; -- the newest
+        UPDATE target SET pending = 2 WHERE completion_id = 'c-49';
+        """
+    )
+    connection.close()
+
+    async with open_queue(url_of(path)) as queue:
+        assert (await queue.status()).in_flight == 3
+        assert await queue.extend([Claim("c-7", 5, 0, (), 0.0)], lease_seconds=0) == []
+        assert await queue.put([change("c-7", "again", change_id="line-57"), change("new", "x")]) == Stored(1, 1)
+        claims = await claim(queue)
+        assert {claimed.completion_id: labels(claimed) for claimed in claims} == {
+            **{f"c-{i}": [str(i), str(i + 50), str(i + 100)] for i in range(49)},
+            "c-49": ["49", "99"],
+            "new": ["x"],
+        }
+        [number] = next(numbers(claimed) for claimed in claims if claimed.completion_id == "new")
+        assert number > 150  # which was another change's
+        assert await queue.settle([finished(claimed) for claimed in claims]) == []
+        assert await queue.next_due_seconds() is None
 
 
 async def test_a_file_that_lost_a_table_is_refused_when_that_is_met(tmp_path: Path) -> None:

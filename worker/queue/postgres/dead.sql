@@ -74,9 +74,10 @@ WITH letter AS MATERIALIZED (
     FROM (SELECT * FROM metasync.dead_letter WHERE number = ANY ($1::bigint[]) ORDER BY number) AS ordered
 ),
 revived AS (
-    INSERT INTO metasync.change (id, completion_id, change_id, mode, metadata, enqueued_at)
-    SELECT id, completion_id, change_id, mode, metadata, statement_timestamp()
+    INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at)
+    SELECT id, target, change_id, mode, metadata, statement_timestamp()
     FROM letter
+    JOIN metasync.completion USING (completion_id)
     ORDER BY change_id NULLS FIRST, id
     ON CONFLICT (change_id) DO NOTHING
     RETURNING id

@@ -70,7 +70,7 @@ async def append_to(connection: Connection, completion_ids: Sequence[str]) -> No
 
 async def forget_empty(connection: Connection, completion_ids: Sequence[str]) -> None:
     """Remove the targets that were made for changes that were not stored in the end."""
-    await connection.execute(_PUT["forget_empty"], completion_ids)
+    await connection.execute(_SETTLE["finish"], completion_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,11 @@ async def claim(
     if not leased:
         return Claimed([], None, is_full=False)
     found = await connection.fetch(
-        _CLAIM["changes"], [row["completion_id"] for row in leased], MAX_CHANGES_PER_CLAIM, _MAX_CHANGES_PER_CALL
+        _CLAIM["changes"],
+        [row["number"] for row in leased],
+        [row["completion_id"] for row in leased],
+        MAX_CHANGES_PER_CLAIM,
+        _MAX_CHANGES_PER_CALL,
     )
     changes_by_completion = {
         completion_id: tuple([QueuedChange(*row) for row in rows])
@@ -113,31 +117,26 @@ async def claim(
         for row in leased
         if (changes := changes_by_completion.get(row["completion_id"]))
     ]
-    others = {
-        row["completion_id"]: row["was_visible_at"]
-        for row in leased
-        if row["completion_id"] not in changes_by_completion
-    }
-    if others:
+    if others := [row for row in leased if row["completion_id"] not in changes_by_completion]:
         await _put_back(connection, others)
     return Claimed(claims, leased[0]["was_visible_at"], is_full=len(leased) == limit)
 
 
-async def _put_back(connection: Connection, visible_at_by_completion: dict[str, datetime]) -> None:
+async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) -> None:
     """Give up targets whose changes would have been too many for one claim, or that have none."""
-    finished = await _finish(connection, visible_at_by_completion)
-    kept = [completion_id for completion_id in visible_at_by_completion if completion_id not in finished]
+    finished = await _finish(connection, [row["completion_id"] for row in leased])
+    kept = [row for row in leased if row["completion_id"] not in finished]
     await connection.execute(
         _CLAIM["put_back"],
-        kept,
-        [visible_at_by_completion[completion_id] for completion_id in kept],
+        [row["number"] for row in kept],
+        [row["was_visible_at"] for row in kept],
         _EMPTY_TARGET_SECONDS,
     )
 
 
 async def extend(connection: Connection, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Move the deadline of the leases that hold; give the claims whose lease does not."""
-    held = _positions(await connection.fetch(_CLAIM["extend"], *_keys(claims), lease_seconds))
+    held = {row["position"] for row in await connection.fetch(_CLAIM["extend"], *_keys(claims), lease_seconds)}
     return [claim for position, claim in enumerate(claims, 1) if position not in held]
 
 
@@ -150,14 +149,14 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> l
     """Carry out the settlements whose lease holds; give the others."""
     done = [settlement.done() for settlement in settlements]
     keys = _keys([settlement.claim for settlement in settlements])
-    held = _positions(await connection.fetch(_SETTLE["hold"], *keys))
-    valid: dict[str, Settlement] = {}
+    held = {row["position"]: row["number"] for row in await connection.fetch(_SETTLE["hold"], *keys)}
+    valid: dict[int, Settlement] = {}
     removed: list[int] = []
     stale = []
     for position, (settlement, numbers) in enumerate(zip(settlements, done, strict=True), 1):
-        completion_id = settlement.claim.completion_id
-        if position in held and completion_id not in valid:  # of several words about one claim, the first counts
-            valid[completion_id] = settlement
+        target = held.get(position)
+        if target is not None and target not in valid:  # of several words about one claim, the first counts
+            valid[target] = settlement
             removed += numbers
         else:
             stale.append(settlement)
@@ -183,17 +182,17 @@ async def _remove(connection: Connection, valid: Iterable[Settlement], numbers: 
         await connection.execute(_SETTLE["remove"], numbers)
 
 
-async def _end_leases(connection: Connection, valid: dict[str, Settlement]) -> None:
+async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> None:
     """Let the targets go that have no changes left, and tell when the others are due."""
     finished = await _finish(
         connection,
         [
-            completion_id
-            for completion_id, settlement in valid.items()
+            settlement.claim.completion_id
+            for settlement in valid.values()
             if len(settlement.done()) == len(settlement.claim.changes)
         ],
     )
-    kept = {completion_id: settlement for completion_id, settlement in valid.items() if completion_id not in finished}
+    kept = {target: each for target, each in valid.items() if each.claim.completion_id not in finished}
     if kept:
         await connection.execute(
             _SETTLE["keep"],
@@ -209,6 +208,7 @@ async def _finish(connection: Connection, completion_ids: Collection[str]) -> se
     if not completion_ids:
         return set()
     shut = await connection.fetch(_SETTLE["shut"], list(completion_ids))
+    # A statement of its own: it sees what was committed before they were shut.
     finished = await connection.fetch(_SETTLE["finish"], [row["completion_id"] for row in shut])
     return {row["completion_id"] for row in finished}
 
@@ -261,10 +261,6 @@ async def read_notes(connection: Connection) -> dict[str, Note]:
 
 def _keys(claims: Sequence[Claim]) -> tuple[list[str], list[int]]:
     return [claim.completion_id for claim in claims], [claim.lease for claim in claims]
-
-
-def _positions(rows: Iterable[asyncpg.Record]) -> set[int]:
-    return {row["position"] for row in rows}
 
 
 def _row_count(result: str) -> int:

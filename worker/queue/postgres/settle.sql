@@ -1,8 +1,9 @@
 -- name: hold
 -- $1 completion ids, $2 leases; gives the positions of those whose lease holds, and keeps them from being claimed
-SELECT claim.position
+SELECT claim.position, target.number
 FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
-JOIN metasync.target ON target.completion_id = claim.completion_id AND target.lease = claim.lease
+JOIN metasync.completion ON completion.completion_id = claim.completion_id
+JOIN metasync.target ON target.number = completion.target AND target.lease = claim.lease
 ORDER BY target.completion_id
 FOR NO KEY UPDATE OF target;
 
@@ -12,11 +13,12 @@ INSERT INTO metasync.dead_letter (
     completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at
 )
 SELECT
-    change.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
+    target.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
     death.reason, death.attempts, death.status, death.error, death.request_id, statement_timestamp()
 FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[])
     WITH ORDINALITY AS death (number, reason, attempts, status, error, request_id, position)
 JOIN metasync.change ON change.id = death.number
+JOIN metasync.target ON target.number = change.target
 ORDER BY death.position;
 
 -- name: remove
@@ -26,20 +28,26 @@ DELETE FROM metasync.change WHERE id = ANY ($1::bigint[]);
 -- name: shut
 -- $1 completion ids; from here on no producer can append, but for those whose transaction is open: theirs are not given
 SELECT completion_id
-FROM metasync.target
+FROM metasync.completion
 WHERE completion_id = ANY ($1::text[])
 ORDER BY completion_id
 FOR UPDATE SKIP LOCKED;
 
 -- name: finish
--- $1 completion ids that are shut. A statement of its own: it sees what was committed before they were.
+-- $1 completion ids; gives those whose targets had no changes, and are gone
+WITH gone AS (
+    DELETE FROM metasync.completion
+    WHERE completion_id = ANY ($1::text[])
+        AND NOT EXISTS (SELECT FROM metasync.change WHERE change.target = completion.target)
+    RETURNING completion_id, target
+)
 DELETE FROM metasync.target
-WHERE completion_id = ANY ($1::text[])
-    AND NOT EXISTS (SELECT FROM metasync.change WHERE change.completion_id = target.completion_id)
-RETURNING completion_id;
+USING gone
+WHERE target.number = gone.target
+RETURNING gone.completion_id;
 
 -- name: keep
--- arrays with one element a target: $1 completion ids, $2 seconds until it is due, $3 attempts, $4 last errors
+-- arrays with one element a target: $1 numbers, $2 seconds until it is due, $3 attempts, $4 last errors
 UPDATE metasync.target
 SET
     visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
@@ -47,9 +55,9 @@ SET
     owner = NULL,
     attempts = kept.attempts,
     last_error = kept.last_error
-FROM unnest($1::text[], $2::float8[], $3::integer[], $4::text[])
-    AS kept (completion_id, delay_seconds, attempts, last_error)
-WHERE target.completion_id = kept.completion_id;
+FROM unnest($1::bigint[], $2::float8[], $3::integer[], $4::text[])
+    AS kept (number, delay_seconds, attempts, last_error)
+WHERE target.number = kept.number;
 
 -- name: count
 -- $1 applied, $2 unchanged, $3 dead

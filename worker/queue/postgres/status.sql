@@ -29,7 +29,7 @@ CROSS JOIN (
         count(*) FILTER (WHERE target.lease IS NOT NULL) AS in_flight,
         count(*) FILTER (WHERE target.lease IS NULL) AS waiting
     FROM metasync.target
-    JOIN metasync.change ON change.completion_id = target.completion_id
+    JOIN metasync.change ON change.target = target.number
     WHERE target.visible_at > statement_timestamp()
 ) AS later;
 

@@ -1,7 +1,7 @@
 -- name: due
-SELECT json_group_array(json_array(completion_id, attempts, pending))
+SELECT json_group_array(json_array(number, completion_id, attempts, pending))
 FROM (
-    SELECT completion_id, attempts, pending
+    SELECT number, completion_id, attempts, pending
     FROM target
     WHERE visible_at <= :now
     ORDER BY visible_at
@@ -14,20 +14,21 @@ UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value;
 -- name: lease
 UPDATE target
 SET visible_at = :visible_at, lease = :lease, owner = :owner
-WHERE completion_id IN (SELECT value FROM json_each(:completion_ids));
+WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: changes
+-- targets: JSON array of [number, completion_id]
 SELECT json_group_array(json_array(
-    change.id, change.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at
+    change.id, claimed.value ->> 1, change.change_id, change.mode, change.metadata, change.enqueued_at
 ))
-FROM json_each(:completion_ids) AS claimed
+FROM json_each(:targets) AS claimed
 CROSS JOIN change ON change.id IN (
-    SELECT id FROM change AS mine WHERE mine.completion_id = claimed.value ORDER BY id LIMIT :changes_per_claim
+    SELECT id FROM change AS mine WHERE mine.target = claimed.value ->> 0 ORDER BY id LIMIT :changes_per_claim
 );
 
 -- name: held
--- claims: JSON array of [completion_id, lease]; gives [position, pending] of those whose lease still holds
-SELECT json_group_array(json_array(claim.key, target.pending))
+-- claims: JSON array of [completion_id, lease]; gives [position, number, pending] of those whose lease still holds
+SELECT json_group_array(json_array(claim.key, target.number, target.pending))
 FROM json_each(:claims) AS claim
 CROSS JOIN target ON target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
 

@@ -74,11 +74,20 @@ FROM (
     ORDER BY 1
 );
 
--- name: revive
-INSERT INTO change (completion_id, change_id, mode, metadata, enqueued_at)
-SELECT completion_id, change_id, mode, metadata, :now
+-- name: open
+INSERT INTO target (completion_id, visible_at, pending)
+SELECT completion_id, :now, 0
 FROM json_each(:numbers) AS selected
-CROSS JOIN dead_letter ON dead_letter.number = selected.value;
+CROSS JOIN dead_letter ON dead_letter.number = selected.value
+WHERE true -- without it, ON CONFLICT would read as a join's ON
+ON CONFLICT (completion_id) DO NOTHING;
+
+-- name: revive
+INSERT INTO change (target, change_id, mode, metadata, enqueued_at)
+SELECT target.number, change_id, mode, metadata, :now
+FROM json_each(:numbers) AS selected
+CROSS JOIN dead_letter ON dead_letter.number = selected.value
+CROSS JOIN target ON target.completion_id = dead_letter.completion_id;
 
 -- name: delete
 DELETE FROM dead_letter WHERE number IN (SELECT value FROM json_each(:numbers));

@@ -34,7 +34,7 @@ PAGE = 500  # dead letters that are read at once
 BULK = 10_000  # dead letters that are retried or purged in one transaction
 
 # Of one put, what a statement takes: the JSON text has to be held in memory.
-_PUT_CHUNK = 5_000
+_PUT_CHUNK = 500
 # A claim ends early where it would carry more changes than this.
 _MAX_CHANGES_PER_CALL = 10_000
 
@@ -46,9 +46,8 @@ _DEAD = statements("dead")
 _BUDGET = statements("budget")
 _NOTE = statements("note")
 
-_due = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
-_pairs = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_held = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
 _notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
 _letters = msgspec.json.Decoder(list[DeadLetter]).decode
@@ -56,17 +55,31 @@ _letters = msgspec.json.Decoder(list[DeadLetter]).decode
 
 def put(connection: apsw.Connection, changes: Sequence[MetadataChange], *, now: float) -> Stored:
     """Append the changes, but for those whose change_id is pending, and see to their targets."""
-    newest = connection.execute(_PUT["newest"]).get
+    newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
     remaining = iter(changes)
     added = 0
     while chunk := [
         (change.completion_id, change.change_id, change.mode, dict(change.metadata))
         for change in islice(remaining, _PUT_CHUNK)
     ]:
-        connection.execute(_PUT["append"], {"changes": json_text(chunk), "now": now})
+        given = {"changes": json_text(chunk), "now": now}
+        connection.execute(_PUT["open"], given)
+        connection.execute(_PUT["append"], given)
         added += connection.changes()
-    connection.execute(_PUT["announce"], {"newest": newest, "now": now})
+    connection.execute(_PUT["count"], {"newest": newest})
+    if added < len(changes):
+        connection.execute(_PUT["forget_empty"], {"newest_target": newest_target})
     return Stored(added, len(changes) - added)
+
+
+class _Due(msgspec.Struct, frozen=True, array_like=True):
+    number: int
+    completion_id: str
+    attempts: int
+    pending: int
+
+
+_due = msgspec.json.Decoder(list[_Due]).decode
 
 
 def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds: float, owner: str) -> list[Claim]:
@@ -74,17 +87,25 @@ def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds:
     due = _fitting(_due(connection.execute(_CLAIM["due"], {"now": now, "limit": limit}).get))
     if not due:
         return []
-    completion_ids = json_text([completion_id for completion_id, _, _ in due])
     lease = connection.execute(_CLAIM["next_lease"]).get
     connection.execute(
         _CLAIM["lease"],
-        {"completion_ids": completion_ids, "lease": lease, "owner": owner, "visible_at": now + lease_seconds},
+        {
+            "numbers": json_text([target.number for target in due]),
+            "lease": lease,
+            "owner": owner,
+            "visible_at": now + lease_seconds,
+        },
     )
     found = connection.execute(
-        _CLAIM["changes"], {"completion_ids": completion_ids, "changes_per_claim": MAX_CHANGES_PER_CLAIM}
+        _CLAIM["changes"],
+        {
+            "targets": json_text([(target.number, target.completion_id) for target in due]),
+            "changes_per_claim": MAX_CHANGES_PER_CLAIM,
+        },
     ).get
     claims = []
-    attempts = {completion_id: attempts for completion_id, attempts, _ in due}
+    attempts = {target.completion_id: target.attempts for target in due}
     for completion_id, group in groupby(_changes(found), key=lambda change: change.completion_id):
         changes = tuple(group)
         age_seconds = max(0.0, now - changes[0].enqueued_at)
@@ -92,11 +113,11 @@ def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds:
     return claims
 
 
-def _fitting(due: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+def _fitting(due: list[_Due]) -> list[_Due]:
     """Cut off the targets whose changes would make the claim too large; the first one always fits."""
     changes = 0
-    for position, (_, _, pending) in enumerate(due):
-        changes += min(pending, MAX_CHANGES_PER_CLAIM)
+    for position, target in enumerate(due):
+        changes += min(target.pending, MAX_CHANGES_PER_CLAIM)
         if changes > _MAX_CHANGES_PER_CALL:
             return due[:position]
     return due
@@ -105,7 +126,7 @@ def _fitting(due: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
 def extend(connection: apsw.Connection, claims: Sequence[Claim], *, visible_at: float) -> list[Claim]:
     """Move the deadline of the leases that hold; give the claims whose lease does not."""
     keys = _keys(claims)
-    held = dict(_pairs(connection.execute(_CLAIM["held"], {"claims": keys}).get))
+    held = {position for position, _, _ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
     if held:
         connection.execute(_CLAIM["extend"], {"claims": keys, "visible_at": visible_at})
     return [claim for position, claim in enumerate(claims) if position not in held]
@@ -119,14 +140,15 @@ def release(connection: apsw.Connection, claims: Sequence[Claim], *, now: float)
 def settle(connection: apsw.Connection, settlements: Sequence[Settlement], *, now: float) -> list[Settlement]:
     """Carry out the settlements whose lease holds; give the others."""
     keys = _keys(settlement.claim for settlement in settlements)
-    held = dict(_pairs(connection.execute(_CLAIM["held"], {"claims": keys}).get))
-    valid: dict[str, _Valid] = {}
+    found = _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)
+    held = {position: (target, pending) for position, target, pending in found}
+    valid: dict[int, _Valid] = {}
     stale = []
     for position, settlement in enumerate(settlements):
         done = settlement.done()
-        completion_id = settlement.claim.completion_id
-        if position in held and completion_id not in valid:  # of several words about one claim, the first counts
-            valid[completion_id] = _Valid(settlement, done, left=held[position] - len(done))
+        target, pending = held.get(position, (None, 0))
+        if target is not None and target not in valid:  # of several words about one claim, the first counts
+            valid[target] = _Valid(target, settlement, done, left=pending - len(done))
         else:
             stale.append(settlement)
     _remove_done(connection, valid.values(), now=now)
@@ -137,6 +159,7 @@ def settle(connection: apsw.Connection, settlements: Sequence[Settlement], *, no
 class _Valid(msgspec.Struct, frozen=True):
     """A settlement whose lease holds, the changes that it removes, and how many are left then."""
 
+    target: int
     settlement: Settlement
     done: set[int]
     left: int
@@ -163,12 +186,12 @@ def _remove_done(connection: apsw.Connection, valid: Iterable[_Valid], *, now: f
 
 
 def _end_leases(connection: apsw.Connection, valid: Iterable[_Valid], *, now: float) -> None:
-    finished = [each.settlement.claim.completion_id for each in valid if not each.left]
+    finished = [each.target for each in valid if not each.left]
     if finished:
-        connection.execute(_SETTLE["finish"], {"completion_ids": json_text(finished)})
+        connection.execute(_SETTLE["finish"], {"targets": json_text(finished)})
     kept = [
         (
-            each.settlement.claim.completion_id,
+            each.target,
             now + each.settlement.delay_seconds,
             each.settlement.attempts,
             each.left,
@@ -276,8 +299,9 @@ def retry_dead(connection: apsw.Connection, selection: DeadSelection, *, after: 
         return Bulk(None, 0, 0)
     newest = connection.execute(_PUT["newest"]).get
     revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(numbers)}).get
+    connection.execute(_DEAD["open"], {"numbers": revivable, "now": now})
     connection.execute(_DEAD["revive"], {"numbers": revivable, "now": now})
-    connection.execute(_PUT["announce"], {"newest": newest, "now": now})
+    connection.execute(_PUT["count"], {"newest": newest})
     connection.execute(_DEAD["delete"], {"numbers": revivable})
     retried = connection.changes()
     return Bulk(numbers[-1], retried, len(numbers) - retried)

@@ -1,20 +1,33 @@
 -- name: newest
 SELECT coalesce(max(id), 0) FROM change;
 
--- name: append
+-- name: newest_target
+SELECT coalesce(max(number), 0) FROM target;
+
+-- name: open
 -- changes: JSON array of [completion_id, change_id, mode, metadata]
-INSERT INTO change (completion_id, change_id, mode, metadata, enqueued_at)
-SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, :now
+INSERT INTO target (completion_id, visible_at, pending)
+SELECT value ->> 0, :now, 0
 FROM json_each(:changes)
 WHERE true -- without it, ON CONFLICT would read as a join's ON
+ON CONFLICT (completion_id) DO NOTHING;
+
+-- name: append
+-- changes: as above
+INSERT INTO change (target, change_id, mode, metadata, enqueued_at)
+SELECT target.number, given.value ->> 1, given.value ->> 2, given.value -> 3, :now
+FROM json_each(:changes) AS given
+CROSS JOIN target ON target.completion_id = given.value ->> 0
+WHERE true -- likewise
 ON CONFLICT (change_id) DO NOTHING;
 
--- name: announce
--- NOT INDEXED: in the order of the index on completion_id, every pending change would be looked at.
-INSERT INTO target (completion_id, visible_at, pending)
-SELECT completion_id, :now, count(*)
-FROM change NOT INDEXED
-WHERE id > :newest
-GROUP BY completion_id
-ORDER BY min(id)
-ON CONFLICT (completion_id) DO UPDATE SET pending = pending + excluded.pending;
+-- name: count
+-- NOT INDEXED: in the order of the index on targets, every pending change would be looked at.
+UPDATE target
+SET pending = pending + fresh.changes
+FROM (SELECT target, count(*) AS changes FROM change NOT INDEXED WHERE id > :newest GROUP BY target) AS fresh
+WHERE target.number = fresh.target;
+
+-- name: forget_empty
+-- Targets that were made for nothing but duplicates.
+DELETE FROM target WHERE number > :newest_target AND pending = 0;

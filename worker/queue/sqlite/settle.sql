@@ -4,19 +4,20 @@ INSERT INTO dead_letter (
     completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at
 )
 SELECT
-    change.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
+    target.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
     death.value ->> 1, death.value ->> 2, death.value ->> 3, death.value ->> 4, death.value ->> 5, :now
 FROM json_each(:deaths) AS death
-CROSS JOIN change ON change.id = death.value ->> 0;
+CROSS JOIN change ON change.id = death.value ->> 0
+CROSS JOIN target ON target.number = change.target;
 
 -- name: remove
 DELETE FROM change WHERE id IN (SELECT value FROM json_each(:numbers));
 
 -- name: finish
-DELETE FROM target WHERE completion_id IN (SELECT value FROM json_each(:completion_ids));
+DELETE FROM target WHERE number IN (SELECT value FROM json_each(:targets));
 
 -- name: keep
--- targets: JSON array of [completion_id, visible_at, attempts, pending, last_error]
+-- targets: JSON array of [number, visible_at, attempts, pending, last_error]
 UPDATE target
 SET
     visible_at = kept.value ->> 1,
@@ -26,7 +27,7 @@ SET
     pending = kept.value ->> 3,
     last_error = kept.value ->> 4
 FROM json_each(:targets) AS kept
-WHERE target.completion_id = kept.value ->> 0;
+WHERE target.number = kept.value ->> 0;
 
 -- name: count
 INSERT INTO history (minute, applied, unchanged, dead)
