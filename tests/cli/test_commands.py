@@ -19,6 +19,8 @@ from tests.e2e.processes import (
     wait_for_event,
     write_changes,
 )
+from worker import open_queue
+from worker.queue.notes import WORKER
 
 VERBS = ("demo", "apply", "enqueue", "run", "status", "dead", "simulator", "migrate", "settings")
 
@@ -121,6 +123,13 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
     assert "pending" in command.run("status").stdout
 
 
+async def test_status_names_a_worker_of_another_release(command: Command) -> None:
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        await queue.write_note(WORKER + "host:1", '{"mood":"fine"}')
+    assert json.loads(command.run("status", "--json").stdout)["workers"] == {"host:1": None}
+    assert "worker host:1: of another release" in command.run("status").stdout
+
+
 def test_status_says_what_a_running_worker_is_doing(working: Command, simulator: RunningSimulator) -> None:
     simulator.ask("/switches", {"bad_key": True})
     change = {"completion_id": "chatcmpl-000001", "metadata": {"g": "A"}}
@@ -136,6 +145,25 @@ def test_status_says_what_a_running_worker_is_doing(working: Command, simulator:
         process.communicate(timeout=20)
         assert process.returncode == 0
     assert json.loads(working.run("status", "--json").stdout)["workers"] == {}
+
+
+@pytest.mark.parametrize("flags", [(), ("--http-port", "0"), ("--drain",)])
+def test_a_worker_whose_queue_became_another_says_so_and_ends(
+    working: Command, simulator: RunningSimulator, flags: tuple[str, ...]
+) -> None:
+    simulator.ask("/switches", {"bad_key": True})
+    change = {"completion_id": "chatcmpl-000001", "metadata": {"g": "A"}}
+    working.run("enqueue", write_changes(working.folder / "changes.jsonl", [change]))
+    with stopped(working.start("run", *flags)) as process:
+        wait_for_event(process, "worker.halted")
+        connection = sqlite3.connect(working.folder / "metasync.db")
+        connection.execute("DROP TABLE target")  # as a migration of a later release may
+        connection.close()
+        simulator.ask("/switches", {"bad_key": False})
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"schema is not what it should be" in errors.splitlines()[-1]
+    assert b"Traceback" not in errors
 
 
 def test_migrate_prints_what_it_would_run(command: Command, tmp_path: Path) -> None:

@@ -32,12 +32,21 @@ async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any
         read_key = _key_reader(client, job.reload)
         worker = Worker(queue, client, _options(job), before_probe=read_key, around=traced.around)
         with _stopped_by_signals(worker):
-            async with _served(worker, queue, job), asyncio.TaskGroup() as group:
-                watching = group.create_task(observe(worker)) if observe else None
-                summary = await worker.run()
-                if watching is not None:
-                    watching.cancel()
+            async with _served(worker, queue, job):
+                summary = await _observed(worker, observe)
     structlog.get_logger().info("run.summary", **summary_fields(summary), exit_code=exit_code(summary, job))
+    return summary
+
+
+async def _observed(worker: Worker, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None) -> Summary:
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(observe(worker)) if observe else None
+            summary = await worker.run()
+            if watching is not None:
+                watching.cancel()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return summary
 
 

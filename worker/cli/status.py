@@ -42,7 +42,7 @@ async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) ->
             if watch and sys.stdout.isatty() and not json:
                 sys.stdout.write(_HOME_AND_CLEAR)
             if json:
-                say_json(asdict(status) | {"workers": {name: asdict(flow) for name, flow in workers.items()}})
+                say_json(asdict(status) | {"workers": {name: flow and asdict(flow) for name, flow in workers.items()}})
             else:
                 say(_text(status, workers))
             sys.stdout.flush()
@@ -51,12 +51,18 @@ async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) ->
             await asyncio.sleep(_WATCH_SECONDS)
 
 
-def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState]:
-    """The workers that are at work on the queue now, by name."""
-    return {name: msgspec.json.decode(note.text, type=FlowState) for name, note in at_work(notes).items()}
+def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
+    """The workers that are at work on the queue now, by name; None of one whose release says other things."""
+    workers: dict[str, FlowState | None] = {}
+    for name, note in at_work(notes).items():
+        try:
+            workers[name] = msgspec.json.decode(note.text, type=FlowState)
+        except msgspec.DecodeError:
+            workers[name] = None
+    return workers
 
 
-def _text(status: QueueStatus, workers: Mapping[str, FlowState]) -> str:
+def _text(status: QueueStatus, workers: Mapping[str, FlowState | None]) -> str:
     oldest = "-" if status.oldest_pending_seconds is None else age_text(status.oldest_pending_seconds)
     rows = [
         ("pending", f"{status.pending:,}", "changes that are not done"),
@@ -66,5 +72,8 @@ def _text(status: QueueStatus, workers: Mapping[str, FlowState]) -> str:
         ("oldest", oldest, "age of the oldest pending change"),
         ("rate", f"{status.recent_per_second:,.1f}/s", "done a second, over the last five minutes"),
     ]
-    lines = [f"worker {name}: {', '.join(flow_words(flow))}" for name, flow in workers.items()]
+    lines = [
+        f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, which says other things'}"
+        for name, flow in workers.items()
+    ]
     return "\n".join((table(rows, right=(1,)), *(lines or ["no worker is running"])))
