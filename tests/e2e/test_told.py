@@ -1,39 +1,90 @@
 """What one worker process is told by the service, the others hear of by way of the store."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.e2e.processes import KEY, Command, running_simulator, stopped, wait_for_event
+from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator, stopped, wait_for_event
 from tests.queue.stores import STORES
 from worker import MetadataChange, open_queue
+from worker.queue.notes import at_work
+
+IDS = [f"chatcmpl-{number}" for number in range(2_000)]
+_BOUND_SECONDS = 30.0
 
 
-@pytest.mark.parametrize("store", sorted(STORES))
-async def test_a_key_that_is_refused_to_one_halts_the_other_until_its_own_gets_through(
-    store: str, tmp_path: Path
-) -> None:
-    ids = [f"chatcmpl-{number}" for number in range(2_000)]
-    async with STORES[store](tmp_path) as url:
+@pytest.fixture(params=sorted(STORES))
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """A queue that has work for two for a minute."""
+    async with STORES[request.param](tmp_path) as url:
         async with open_queue(url) as queue:
-            await queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
-        with running_simulator(tmp_path, "--api-key", KEY, "--latency", "100ms") as simulator:
-            simulator.ask("/seed", {"ids": ids})
-            settings = {
-                "OPENAI_API_KEY": KEY,
-                "OPENAI_BASE_URL": simulator.base_url,
-                "METASYNC_QUEUE_URL": url,
-                "METASYNC_BATCH_SIZE": "4",
-                "METASYNC_MAX_CONCURRENCY": "4",
-                "METASYNC_LOG_FORMAT": "json",
-                "METASYNC_LOG_LEVEL": "warning",
-            }
-            good = Command(tmp_path, settings)
-            bad = replace(good, settings=settings | {"OPENAI_API_KEY": "sk-refused-0123456789"})
-            with stopped(good.start("run", "--log-level", "info")) as worker:
-                wait_for_event(worker, "change.applied")  # what happened before it started is no news to it
-                with stopped(bad.start("run")) as refused:
-                    assert wait_for_event(refused, "worker.halted")["reason"] == "unauthorized"
-                    assert wait_for_event(worker, "worker.halted")["reason"] == "unauthorized"
-                    assert wait_for_event(worker, "worker.resumed")["reason"] == "unauthorized"
+            await queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in IDS])
+        yield url
+
+
+def _command(folder: Path, url: str, simulator: RunningSimulator) -> Command:
+    settings = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": simulator.base_url,
+        "METASYNC_QUEUE_URL": url,
+        "METASYNC_BATCH_SIZE": "4",
+        "METASYNC_MAX_CONCURRENCY": "4",
+        "METASYNC_LOG_FORMAT": "json",
+        "METASYNC_LOG_LEVEL": "warning",
+    }
+    return Command(folder, settings)
+
+
+def _requests(simulator: RunningSimulator) -> int:
+    counters = simulator.ask("/counters")["counters"]
+    return sum(sum(statuses.values()) for statuses in counters["requests"].values())
+
+
+def test_a_key_that_is_refused_to_one_halts_the_other_until_its_own_gets_through(url: str, tmp_path: Path) -> None:
+    with running_simulator(tmp_path, "--api-key", KEY, "--latency", "100ms") as simulator:
+        simulator.ask("/seed", {"ids": IDS})
+        good = _command(tmp_path, url, simulator)
+        bad = replace(good, settings={**good.settings, "OPENAI_API_KEY": "sk-refused-0123456789"})
+        with stopped(good.start("run", "--log-level", "info")) as worker:
+            wait_for_event(worker, "change.applied")  # what happened before it started is no news to it
+            with stopped(bad.start("run")) as refused:
+                first = wait_for_event(refused, "worker.halted")
+                assert first["reason"] == "unauthorized"
+                assert "told_by" not in first
+                halted = wait_for_event(worker, "worker.halted")
+                assert halted["reason"] == "unauthorized"
+                assert halted["told_by"].endswith(f":{refused.pid}")
+                assert wait_for_event(worker, "worker.resumed")["reason"] == "unauthorized"
+
+
+async def test_what_the_service_tells_one_to_wait_the_other_waits_too(url: str, tmp_path: Path) -> None:
+    """Each has a service of its own here, so that it can be nothing but the other's refusal that it waits for."""
+    with ExitStack() as running:
+        folders = [tmp_path / "generous", tmp_path / "strict"]
+        for folder in folders:
+            folder.mkdir()
+        generous = running.enter_context(running_simulator(folders[0], "--latency", "100ms"))
+        strict = running.enter_context(running_simulator(folders[1], "--limit", "1"))
+        for simulator in (generous, strict):
+            simulator.ask("/seed", {"ids": IDS})
+        worker = running.enter_context(stopped(_command(folders[0], url, generous).start("run")))
+        async with open_queue(url) as queue, asyncio.timeout(_BOUND_SECONDS):
+            while not _requests(generous):
+                await asyncio.sleep(0.1)
+            refused = running.enter_context(stopped(_command(folders[1], url, strict).start("run")))
+            waiting: set[int] = set()
+            while waiting != {worker.pid, refused.pid}:
+                await asyncio.sleep(0.1)
+                notes = at_work(await queue.read_notes())
+                states = {int(name.rpartition(":")[2]): msgspec.json.decode(note.text) for name, note in notes.items()}
+                waiting = {pid for pid, state in states.items() if state["closed_for_seconds"] > 10.0}
+        assert states[worker.pid]["throttled"] == 0
+        counted = _requests(generous)
+        await asyncio.sleep(1.0)
+        assert _requests(generous) == counted
+        assert counted < len(IDS)

@@ -14,6 +14,7 @@ from worker.queue.base import Note
 from worker.queue.notes import EVENT, FRESH_SECONDS, REFUSAL, WORKER, at_work
 
 _EVERY_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1  # so that a burst of refusals is not as many notes
 _FORGOTTEN_SECONDS = 3_600.0  # notes of workers that were killed
 
 
@@ -48,7 +49,7 @@ class Sharing:
         self._untold: dict[str, Event] = {}  # by the name of its note; no refusal takes the place of a halt
         self._news = asyncio.Event()
         self._seen: dict[str, str] = {}
-        self._listening = False
+        self.told_by: str | None = None  # the worker whose word flow control is hearing just now
         self.workers = 1
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Sharing:
         self._tell(EVENT, Event(event.kind, next(self._numbers), reason=event.reason))
 
     def _tell(self, kind: str, event: Event) -> None:
-        if not self._listening:
+        if self.told_by is None:
             self._untold[kind + self._owner] = event
             self._news.set()
 
@@ -74,6 +75,7 @@ class Sharing:
             with suppress(QueueUnavailable):  # claims and records say so loudly enough
                 await self._write()
                 await self._listen(flow)
+            await asyncio.sleep(_PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY_SECONDS):
                     await self._news.wait()
@@ -99,14 +101,14 @@ class Sharing:
             elif name.startswith((EVENT, REFUSAL)) and name not in own and self._seen.get(name) != note.text:
                 self._seen[name] = note.text
                 if note.age_seconds <= FRESH_SECONDS:
-                    self._heed(flow, note)
+                    self._heed(flow, note, name.partition(" ")[2])
 
-    def _heed(self, flow: Flow, note: Note) -> None:
+    def _heed(self, flow: Flow, note: Note, told_by: str) -> None:
         try:
             event = msgspec.json.decode(note.text, type=Event)
         except msgspec.DecodeError:
             return  # of another version's
-        self._listening = True
+        self.told_by = told_by
         try:
             match event.kind:
                 case "refused":
@@ -116,4 +118,4 @@ class Sharing:
                 case "resumed":
                     flow.others_resumed()
         finally:
-            self._listening = False
+            self.told_by = None

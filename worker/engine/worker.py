@@ -305,7 +305,8 @@ class Worker:
             self._logger.info("worker.resumed", reason=event.reason, halted_seconds=event.halted_seconds)
             self._cancel_halt_timer()
             return
-        self._logger.error("worker.halted", reason=event.reason, next_probe_seconds=event.next_probe_in_seconds)
+        told = {"told_by": self._sharing.told_by} if self._sharing.told_by else {}
+        self._logger.error("worker.halted", reason=event.reason, next_probe_seconds=event.next_probe_in_seconds, **told)
         if self._options.drain and self._halt_timer is None:
             loop = asyncio.get_running_loop()
             self._halt_timer = loop.call_later(self._options.halt_timeout_seconds, self._halted_too_long)
