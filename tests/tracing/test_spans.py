@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
-from worker.cli.tracing import is_wanted
+from worker.cli.tracing import is_wanted, unknown_exporter
 from worker.engine.outcome import Outcome
 from worker.engine.work import Interruption, Work
 from worker.queue.base import Claim
@@ -69,9 +69,18 @@ async def test_the_log_names_sampled_spans_alone(sampler: Sampler, logged: set[s
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"}, True),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, True),
         ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "True"}, False),
     ],
 )
 def test_the_standard_variables_turn_it_on_and_off(environment: dict[str, str], *, wanted: bool) -> None:
     assert is_wanted(environment) is wanted
+    assert unknown_exporter(environment) is None
+
+
+def test_an_exporter_that_is_not_ours_is_named_unless_all_is_turned_off() -> None:
+    environment = {"OTEL_TRACES_EXPORTER": "Zipkin,console", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}
+    assert not is_wanted(environment)
+    assert unknown_exporter(environment) == "OTEL_TRACES_EXPORTER=console,zipkin"
+    assert unknown_exporter(environment | {"OTEL_SDK_DISABLED": "true"}) is None

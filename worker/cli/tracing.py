@@ -41,12 +41,28 @@ class Tracing:
 
 def is_wanted(environment: Mapping[str, str]) -> bool:
     """Whether the standard variables turn tracing on."""
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if _is_disabled(environment):
         return False
-    exporters = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    if exporters:
-        return "otlp" in {name.strip() for name in exporters.split(",")}
+    if exporters := _exporters(environment):
+        return "otlp" in exporters
     return any(environment.get(name, "").strip() for name in _ENDPOINTS)
+
+
+def unknown_exporter(environment: Mapping[str, str]) -> str | None:
+    """The setting, where it asks for exporters and none of them is ours."""
+    exporters = _exporters(environment)
+    if _is_disabled(environment) or "otlp" in exporters or exporters <= {"none"}:
+        return None
+    return f"OTEL_TRACES_EXPORTER={','.join(sorted(exporters))}"
+
+
+def _is_disabled(environment: Mapping[str, str]) -> bool:
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _exporters(environment: Mapping[str, str]) -> set[str]:
+    names = environment.get("OTEL_TRACES_EXPORTER", "").lower().split(",")
+    return {name.strip() for name in names} - {""}
 
 
 def unknown_protocol(environment: Mapping[str, str]) -> str | None:
@@ -61,6 +77,8 @@ def unknown_protocol(environment: Mapping[str, str]) -> str | None:
 @asynccontextmanager
 async def tracing() -> AsyncIterator[Tracing]:
     """Trace, where the environment asks for it."""
+    if exporter := unknown_exporter(os.environ):
+        structlog.get_logger().warning("tracing.unavailable", error=f"{exporter} is not supported: spans go by otlp")
     if not is_wanted(os.environ):
         yield Tracing()
         return
