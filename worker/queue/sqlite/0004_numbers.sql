@@ -42,6 +42,7 @@ UPDATE sqlite_sequence SET name = 'change' WHERE name = 'change_before';
 DROP TABLE target_before;
 DROP TABLE change_before;
 CREATE UNIQUE INDEX target_completion_id ON target (completion_id);
+-- Claims need the first column alone; the others let the counts of a status be read without touching the table.
 CREATE INDEX target_visible_at ON target (visible_at, lease, pending);
 CREATE INDEX change_target ON change (target, id);
 CREATE UNIQUE INDEX change_change_id ON change (change_id);
