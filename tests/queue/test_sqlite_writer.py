@@ -393,3 +393,29 @@ async def test_a_queue_that_nobody_closed_does_not_keep_the_process_alive(path: 
     )
 
     assert await child.wait() == 0
+
+
+async def test_the_log_is_brought_into_the_file_and_a_reader_is_not_asked_to_go_at_every_commit(
+    path: Path, queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.sqlite.writer._CHECKPOINT_PAGES", 200)
+
+    async def log() -> tuple[int, int]:
+        """How many pages are in it, and how many of them in the file as well."""
+        return await queue._writer.read(lambda connection: connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP))
+
+    await queue._writer.read(lambda connection: connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE))
+    reader = apsw.Connection(str(path))
+    reader.execute("BEGIN; SELECT * FROM note").fetchall()
+    attempts = []
+    while (await log())[0] < 1_000:
+        await queue.put(BULKY[:200])
+        attempts.append(queue._writer._checkpoint_at)
+    assert (await log())[1] == 0
+    assert len(set(attempts)) < len(attempts) / 2
+
+    reader.close()
+    for _ in range(20):
+        await queue.put(BULKY[:200])
+    pages, _ = await log()
+    assert pages < 1_000

@@ -19,6 +19,9 @@ P = ParamSpec("P")
 
 # Waiting for other processes ends before the caller's patience does, so that it hears the true reason.
 _BUSY_SHARE = 0.9
+# How many pages of 4 KiB come to the log before it is brought into the file: fewer cost throughput, more make it take
+# seconds on a slow disk.
+_CHECKPOINT_PAGES = 4_000
 
 
 class Writer:
@@ -42,6 +45,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"metasync {file.path.name}", daemon=True)
         self.closed = False
         self.commits = 0
+        self._checkpoint_at = _CHECKPOINT_PAGES
 
     @classmethod
     async def open(cls, file: QueueFile, timeout_seconds: float) -> Self:
@@ -182,6 +186,7 @@ class Writer:
         else:
             self.commits += 1
             self._tell(calls, None)
+            self._checkpoint(connection)
 
     def _begin(self, connection: apsw.Connection) -> None:
         self._file.check_in_place()
@@ -193,6 +198,20 @@ class Writer:
         if any(call.is_abandoned for call in calls):
             raise QueueUnavailable("a caller has gone: what it wanted done is undone")
         connection.execute("COMMIT")
+
+    def _checkpoint(self, connection: apsw.Connection) -> None:
+        """Bring the log into the file when it has grown by so much since the last time.
+
+        SQLite by itself would try after every commit, and where somebody has been reading since the log was empty, it
+        sorts the whole of it each time before it sees that it has to wait.
+        """
+        with suppress(apsw.Error):  # another process is at it, or the disk is full: what was committed is in the log
+            pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            is_due = pages >= self._checkpoint_at
+            if is_due or pages + _CHECKPOINT_PAGES < self._checkpoint_at:  # or the log has begun anew
+                self._checkpoint_at = pages + _CHECKPOINT_PAGES
+            if is_due:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _attempt(self, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
         try:
