@@ -6,13 +6,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
-import msgspec
-
 from worker.cli.exits import Exit
 from worker.cli.flags import add_settings, load_settings
 from worker.cli.output import age_text, say, say_json, table
 from worker.cli.words import flow_words
-from worker.flow import FlowState
+from worker.flow import FlowState, parse_state
 from worker.queue import open_queue
 from worker.queue.base import Note, QueueStatus
 from worker.queue.notes import at_work
@@ -53,13 +51,7 @@ async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) ->
 
 def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
     """The workers that are at work on the queue now, by name; None of one whose release says other things."""
-    workers: dict[str, FlowState | None] = {}
-    for name, note in at_work(notes).items():
-        try:
-            workers[name] = msgspec.json.decode(note.text, type=FlowState)
-        except msgspec.DecodeError:
-            workers[name] = None
-    return workers
+    return {name: parse_state(note.text) for name, note in at_work(notes).items()}
 
 
 def _text(status: QueueStatus, workers: Mapping[str, FlowState | None]) -> str:

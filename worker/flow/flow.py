@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from worker.flow.allowance import Allowance
 from worker.flow.concurrency import Concurrency
 from worker.flow.controls import Controls
@@ -73,6 +75,14 @@ class FlowState:
     halted_since: float | None
     next_probe_in_seconds: float | None
     closed_for_seconds: float
+
+
+def parse_state(text: str) -> FlowState | None:
+    """Read what another worker wrote of itself, as JSON; None where its release says other things."""
+    try:
+        return msgspec.json.decode(text, type=FlowState)
+    except msgspec.DecodeError:
+        return None
 
 
 class Permit:

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +11,7 @@ import msgspec
 
 from worker.engine import Worker
 from worker.engine.outcome import Outcome
-from worker.flow import FlowState
+from worker.flow import FlowState, parse_state
 from worker.queue import Queue
 from worker.queue.base import DeadLetter, Note, QueueStatus
 from worker.queue.history import HistoryMinute, Sample
@@ -161,12 +160,9 @@ class Speed:
 
 
 def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
-    """The workers that are at work on the queue now, by name."""
-    workers = {}
-    for name, note in at_work(notes).items():
-        with suppress(msgspec.ValidationError):  # of a release that says other things
-            workers[name] = msgspec.json.decode(note.text, type=FlowState)
-    return workers
+    """The workers that are at work on the queue now, by name; none of a release that says other things."""
+    states = {name: parse_state(note.text) for name, note in at_work(notes).items()}
+    return {name: state for name, state in states.items() if state}
 
 
 def _row(minute: HistoryMinute) -> tuple[float | None, ...]:
