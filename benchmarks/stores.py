@@ -88,7 +88,7 @@ async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Queue]:
                 " SELECT n, completion_id, unixepoch() - 3600 + n * 1e-6, 1 FROM pair;"
                 " INSERT INTO main.change (target, mode, metadata, enqueued_at)"
                 " SELECT n, 'replace', '{\"grade\":\"A\"}', unixepoch() - 3600 FROM pair; COMMIT;"
-                " DROP TABLE pair; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = -2000"
+                " DROP TABLE pair; PRAGMA cache_size = -2000; PRAGMA wal_checkpoint(TRUNCATE)"
             )
             if held:
                 connection.execute("BEGIN; SELECT count(*) FROM (SELECT 1 FROM target LIMIT 1)").fetchall()

@@ -12,12 +12,13 @@ FROM (
 UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value;
 
 -- name: lease
+-- targets: JSON array of [number, completion_id]
 UPDATE target
 SET visible_at = :visible_at, lease = :lease, owner = :owner
-WHERE number IN (SELECT value FROM json_each(:numbers));
+WHERE number IN (SELECT value ->> 0 FROM json_each(:targets));
 
 -- name: changes
--- targets: JSON array of [number, completion_id]
+-- targets: as above
 SELECT json_group_array(json_array(
     change.id, claimed.value ->> 1, change.change_id, change.mode, change.metadata, change.enqueued_at
 ))

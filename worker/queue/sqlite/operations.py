@@ -87,23 +87,12 @@ def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds:
     due = _fitting(_due(connection.execute(_CLAIM["due"], {"now": now, "limit": limit}).get))
     if not due:
         return []
+    targets = json_text([(target.number, target.completion_id) for target in due])
     lease = connection.execute(_CLAIM["next_lease"]).get
     connection.execute(
-        _CLAIM["lease"],
-        {
-            "numbers": json_text([target.number for target in due]),
-            "lease": lease,
-            "owner": owner,
-            "visible_at": now + lease_seconds,
-        },
+        _CLAIM["lease"], {"targets": targets, "lease": lease, "owner": owner, "visible_at": now + lease_seconds}
     )
-    found = connection.execute(
-        _CLAIM["changes"],
-        {
-            "targets": json_text([(target.number, target.completion_id) for target in due]),
-            "changes_per_claim": MAX_CHANGES_PER_CLAIM,
-        },
-    ).get
+    found = connection.execute(_CLAIM["changes"], {"targets": targets, "changes_per_claim": MAX_CHANGES_PER_CLAIM}).get
     claims = []
     attempts = {target.completion_id: target.attempts for target in due}
     for completion_id, group in groupby(_changes(found), key=lambda change: change.completion_id):
