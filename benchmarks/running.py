@@ -74,12 +74,8 @@ def server(latency_seconds: float = 0.0, *, recording: bool = False) -> Iterator
 @contextmanager
 def postgres() -> Iterator[str]:
     """Start a PostgreSQL server whose commits are synchronous; give the URL of its own database."""
-    store = PostgresServer()
-    try:
-        store.start(fsync="on", full_page_writes="on", shared_buffers="128MB")
+    with PostgresServer.running(fsync="on", full_page_writes="on", shared_buffers="128MB") as store:
         yield store.url()
-    finally:
-        store.remove()
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -16,16 +14,6 @@ from tests.queue.redis_server import DURABLE, running
 
 # Longer than the leases.
 _FULL_SECONDS = LEASE_SECONDS + 1
-
-
-@asynccontextmanager
-async def _postgres(disk: Disk) -> AsyncIterator[PostgresServer]:
-    server = PostgresServer(disk.path / "data")
-    try:
-        await asyncio.to_thread(server.start)
-        yield server
-    finally:
-        server.remove()
 
 
 async def _use_up_the_log(server: PostgresServer) -> None:
@@ -52,8 +40,8 @@ async def test_a_sqlite_file_on_a_full_disk_delays_changes_and_loses_none(tmp_pa
 
 async def test_a_postgres_server_that_crashes_on_a_full_disk_delays_changes_and_loses_none(tmp_path: Path) -> None:
     rng = random.Random(14)
-    with Disk.mounted(megabytes=128) as disk:
-        async with _postgres(disk) as server, Crew.at_work(tmp_path, rng, server.url()) as crew:
+    with Disk.mounted(megabytes=128) as disk, PostgresServer.running(disk.path / "data") as server:
+        async with Crew.at_work(tmp_path, rng, server.url()) as crew:
             await crew.put(40)
             disk.fill()
             with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):

@@ -28,17 +28,6 @@ sys.stdin.read()
 
 
 @asynccontextmanager
-async def _postgres() -> AsyncIterator[PostgresServer]:
-    """Run a server of this test's own, as nobody else's may be stopped."""
-    server = PostgresServer()
-    try:
-        await asyncio.to_thread(server.start)
-        yield server
-    finally:
-        server.remove()
-
-
-@asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
     """Have another process hold the lock of a SQLite file as long as this lasts."""
     pipe = asyncio.subprocess.PIPE
@@ -60,51 +49,53 @@ async def _load(crew: Crew, rng: random.Random) -> None:
 
 async def test_a_postgres_server_that_stops_or_crashes_delays_changes_and_loses_none(tmp_path: Path) -> None:
     rng = random.Random(5)
-    async with _postgres() as server, Crew.at_work(tmp_path, rng, server.url()) as crew:
-        for how, seconds in (("INT", 0.0), ("QUIT", 0.0), ("QUIT", _LONG_OUTAGE_SECONDS)):
-            await _load(crew, rng)
-            await asyncio.to_thread(server.stop, how)
-            await asyncio.sleep(seconds)
-            await asyncio.to_thread(server.start)
-            await crew.see_progress()
-        await crew.check()
+    with PostgresServer.running() as server:  # nobody else's may be stopped
+        async with Crew.at_work(tmp_path, rng, server.url()) as crew:
+            for how, seconds in (("INT", 0.0), ("QUIT", 0.0), ("QUIT", _LONG_OUTAGE_SECONDS)):
+                await _load(crew, rng)
+                await asyncio.to_thread(server.stop, how)
+                await asyncio.sleep(seconds)
+                await asyncio.to_thread(server.start)
+                await crew.see_progress()
+            await crew.check()
 
 
 async def test_a_postgres_server_that_stands_still_delays_changes_and_loses_none(tmp_path: Path) -> None:
     rng = random.Random(9)
-    async with _postgres() as server, Crew.at_work(tmp_path, rng, server.url()) as crew:
-        for seconds in (_OUTAGE_SECONDS, _LONG_OUTAGE_SECONDS):
-            await _load(crew, rng)
-            await server.freeze()
-            await asyncio.sleep(seconds)
-            server.thaw()  # it does now what was asked of it, long after anybody waited for the answer
-            await crew.see_progress()
-        await crew.check()
+    with PostgresServer.running() as server:
+        async with Crew.at_work(tmp_path, rng, server.url()) as crew:
+            for seconds in (_OUTAGE_SECONDS, _LONG_OUTAGE_SECONDS):
+                await _load(crew, rng)
+                await server.freeze()
+                await asyncio.sleep(seconds)
+                server.thaw()  # it does now what was asked of it, long after anybody waited for the answer
+                await crew.see_progress()
+            await crew.check()
 
 
 async def test_a_network_before_postgres_that_cuts_and_swallows_delays_changes_and_loses_none(tmp_path: Path) -> None:
     rng = random.Random(6)
-    async with (
-        _postgres() as server,
-        Network.before(server.url()) as (network, url),
-        Crew.at_work(tmp_path, rng, url, server.url()) as crew,
-    ):
-        for _ in range(4):
+    with PostgresServer.running() as server:
+        async with (
+            Network.before(server.url()) as (network, url),
+            Crew.at_work(tmp_path, rng, url, server.url()) as crew,
+        ):
+            for _ in range(4):
+                await _load(crew, rng)
+                network.cut()
+            await crew.see_progress()
             await _load(crew, rng)
+            network.silence()
+            await asyncio.sleep(_LONG_OUTAGE_SECONDS)
+            network.heal()  # what was held up comes now, long after anybody waited for it
+            await crew.see_progress()
+            await _load(crew, rng)
+            network.silence()
+            await asyncio.sleep(_OUTAGE_SECONDS)
             network.cut()
-        await crew.see_progress()
-        await _load(crew, rng)
-        network.silence()
-        await asyncio.sleep(_LONG_OUTAGE_SECONDS)
-        network.heal()  # what was held up comes now, long after anybody waited for it
-        await crew.see_progress()
-        await _load(crew, rng)
-        network.silence()
-        await asyncio.sleep(_OUTAGE_SECONDS)
-        network.cut()
-        network.heal()
-        await crew.see_progress()
-        await crew.check()
+            network.heal()
+            await crew.see_progress()
+            await crew.check()
 
 
 async def test_a_redis_server_that_is_killed_delays_changes_and_loses_none(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ class RunningSimulator:
         with urlopen(Request(url, data=body), timeout=30) as answer:
             return json.load(answer)
 
+    def requests(self) -> int:
+        """How many have come, those under way included."""
+        counters = self.ask("/counters")["counters"]
+        return sum(sum(statuses.values()) for statuses in counters["requests"].values()) + int(counters["in_flight"])
+
 
 @contextmanager
 def running_simulator(folder: Path, *flags: str) -> Iterator[RunningSimulator]:

@@ -89,15 +89,11 @@ class Pauses:
         """Look until cancelled."""
         since, seen = time.monotonic(), -1
         while True:
-            count = await asyncio.to_thread(self._count)
+            count = await asyncio.to_thread(self._simulator.requests)
             if count != seen:
                 since, seen = time.monotonic(), count
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - since)
             await asyncio.sleep(_LOOK_SECONDS)
-
-    def _count(self) -> int:
-        counters = self._simulator.ask("/counters")["counters"]
-        return sum(sum(statuses.values()) for statuses in counters["requests"].values()) + int(counters["in_flight"])
 
 
 async def _held(url: str, worker: int) -> int:

@@ -40,11 +40,6 @@ def _command(folder: Path, url: str, simulator: RunningSimulator) -> Command:
     return Command(folder, settings)
 
 
-def _requests(simulator: RunningSimulator) -> int:
-    counters = simulator.ask("/counters")["counters"]
-    return sum(sum(statuses.values()) for statuses in counters["requests"].values())
-
-
 def test_a_key_that_is_refused_to_one_halts_the_other_until_its_own_gets_through(url: str, tmp_path: Path) -> None:
     with running_simulator(tmp_path, "--api-key", KEY, "--latency", "100ms") as simulator:
         simulator.ask("/seed", {"ids": IDS})
@@ -74,7 +69,7 @@ async def test_what_the_service_tells_one_to_wait_the_other_waits_too(url: str, 
             simulator.ask("/seed", {"ids": IDS})
         worker = running.enter_context(stopped(_command(folders[0], url, generous).start("run")))
         async with open_queue(url) as queue, asyncio.timeout(_BOUND_SECONDS):
-            while not _requests(generous):
+            while not generous.requests():
                 await asyncio.sleep(0.1)
             refused = running.enter_context(stopped(_command(folders[1], url, strict).start("run")))
             waiting: set[int] = set()
@@ -84,7 +79,7 @@ async def test_what_the_service_tells_one_to_wait_the_other_waits_too(url: str, 
                 states = {int(name.rpartition(":")[2]): msgspec.json.decode(note.text) for name, note in notes.items()}
                 waiting = {pid for pid, state in states.items() if state["closed_for_seconds"] > 10.0}
         assert states[worker.pid]["throttled"] == 0
-        counted = _requests(generous)
+        counted = generous.requests()
         await asyncio.sleep(1.0)
-        assert _requests(generous) == counted
+        assert generous.requests() == counted
         assert counted < len(IDS)

@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
@@ -76,6 +76,17 @@ class PostgresServer:
         ]
         self._run([self._binaries / "initdb", "--pgdata", self._data, *options])
         (self._data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
+
+    @classmethod
+    @contextmanager
+    def running(cls, data: Path | None = None, **settings: str) -> Iterator[Self]:
+        """Start one, and take it away in the end."""
+        server = cls(data)
+        try:
+            server.start(**settings)
+            yield server
+        finally:
+            server.remove()
 
     @property
     def socket(self) -> Path:

@@ -132,12 +132,8 @@ async def test_with_listening_off_nobody_listens_and_waiting_ends_with_its_time_
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer.running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 async def test_all_works_through_a_proxy_that_pools_transactions(server: PostgresServer) -> None:

@@ -50,12 +50,8 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """Give a server that a test may stop; it has to start it again."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer.running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 async def locked(connection: Connection) -> None:
