@@ -4,28 +4,33 @@ import gzip
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from worker.changes import MetadataChange, Mode
-from worker.changes.files import ChangeFile, Format, Refusal
+from worker.changes.files import ChangeFile, Format, Item, Reading, Refusal
 
 SECRET = "s3cret-value"
 
 # A busy machine is no reason to fail.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-Items = list[MetadataChange | Refusal]
+Items = list[Item]
 
 
-def read_file(path: Path, mode: Mode = "merge") -> Items:
-    with ChangeFile.open(str(path), mode=mode) as file:
-        return list(file)
+def items_of(file: ChangeFile) -> Items:
+    return [item for _, item in file]
 
 
-def read_bytes(content: bytes, form: Format = "jsonl", mode: Mode = "merge") -> Items:
-    with ChangeFile.open("-", format=form, mode=mode, stdin=io.BytesIO(content)) as file:
-        return list(file)
+def read_file(path: Path, mode: Mode = "merge", **more: Any) -> Items:
+    with ChangeFile.open(str(path), Reading(mode, **more)) as file:
+        return items_of(file)
+
+
+def read_bytes(content: bytes, form: Format = "jsonl", mode: Mode = "merge", **more: Any) -> Items:
+    with ChangeFile.open("-", Reading(mode, form, **more), stdin=io.BytesIO(content)) as file:
+        return items_of(file)
 
 
 def gz(content: bytes) -> bytes:

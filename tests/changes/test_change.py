@@ -20,11 +20,16 @@ def pairs(count: int) -> dict[str, str | None]:
     [
         {"completion_id": "a" * 256},
         {"completion_id": "A0._-"},
+        {"completion_id": "nan1"},
+        {"completion_id": "null-1"},
+        {"completion_id": "completion_id.1"},
         {"metadata": {}},
         {"metadata": {"": ""}},
         {"metadata": {"k" * MAX_KEY_LENGTH: "v" * MAX_VALUE_LENGTH}},
         {"metadata": {"\U0001f600" * MAX_KEY_LENGTH: "é" * MAX_VALUE_LENGTH}},
         {"metadata": {"tab\tkey": "two\nlines \x7f"}},
+        {"metadata": {"\t" * MAX_KEY_LENGTH: "\n" * MAX_VALUE_LENGTH}},
+        {"metadata": {"\U0001f600\t" * 32: "\U0001f600\n" * 256}},
         {"metadata": pairs(MAX_PAIRS)},
         {"metadata": pairs(MAX_PAIRS) | {"gone": None, "gone as well": None}},
         {"metadata": pairs(MAX_PAIRS), "mode": "replace"},
@@ -48,6 +53,14 @@ def test_what_keeps_the_limits_is_a_change(fields: dict[str, Any]) -> None:
         ({"completion_id": "a/../b"}, "completion_id 'a/../b' is not one"),
         ({"completion_id": "a\n"}, r"completion_id 'a\n' is not one"),
         ({"completion_id": "ä"}, r"completion_id '\xe4' is not one"),
+        ({"completion_id": "nan"}, "completion_id 'nan' stands for no value: the id is missing"),
+        ({"completion_id": "NaN"}, "stands for no value"),
+        ({"completion_id": "NULL"}, "stands for no value"),
+        ({"completion_id": "None"}, "stands for no value"),
+        ({"completion_id": "undefined"}, "stands for no value"),
+        ({"completion_id": "NaT"}, "stands for no value"),
+        ({"completion_id": "completion_id"}, "is the field's name: a header row among the changes"),
+        ({"completion_id": "Completion-ID"}, "is the field's name"),
         ({"completion_id": "a" * 257}, "then up to 255 of letters, digits, '.', '_' and '-'"),
         ({"mode": "append"}, "mode must be one of merge, replace, not 'append'"),
         ({"mode": ""}, "mode must be one of merge, replace, not ''"),
@@ -55,12 +68,15 @@ def test_what_keeps_the_limits_is_a_change(fields: dict[str, Any]) -> None:
         ({"mode": {"grade": SECRET}}, "mode must be a string, not an object"),
         ({"metadata": None}, "metadata must be an object of strings, not null"),
         ({"metadata": [SECRET]}, "metadata must be an object of strings, not an array"),
-        ({"metadata": SECRET}, "metadata must be an object of strings, not str"),
+        ({"metadata": SECRET}, "metadata must be an object of strings, not a string"),
         ({"metadata": {1: SECRET}}, "metadata keys must be strings, not a number"),
         ({"metadata": {"k" * 65: SECRET}}, "has 65 characters, more than 64"),
+        ({"metadata": {"\U0001f600" * 64 + "\t": SECRET}}, "has 65 characters, more than 64"),
         ({"metadata": {"a\0b": SECRET}}, r"metadata key 'a\x00b' holds a NUL or half a surrogate pair"),
         ({"metadata": {"\ud800": SECRET}}, r"metadata key '\ud800' holds a NUL or half a surrogate pair"),
         ({"metadata": {"grade": SECRET * 50}}, "the value of metadata key 'grade' has 600 characters, more than 512"),
+        ({"metadata": {"grade": "v" * 513}}, "the value of metadata key 'grade' has 513 characters, more than 512"),
+        ({"metadata": {"grade": "\U0001f600" * 512 + "\n"}}, "'grade' has 513 characters, more than 512"),
         ({"metadata": {"grade": SECRET + "\0"}}, "the value of metadata key 'grade' holds a NUL"),
         ({"metadata": {"grade": SECRET + "\udfff"}}, "half a surrogate pair"),
         ({"metadata": {"grade": True}}, "the value of metadata key 'grade' must be a string, not a boolean"),
@@ -91,6 +107,16 @@ def test_a_long_name_is_shortened_in_the_message() -> None:
 
     assert len(str(caught.value)) < 200
     assert "has 100000 characters" in str(caught.value)
+
+
+def test_what_becomes_of_the_callers_map_is_nothing_to_the_change() -> None:
+    metadata: dict[str, str | None] = {"grade": "A"}
+    change = MetadataChange(ID, metadata)
+
+    metadata["grade"] = "B"
+    metadata["n" * 100] = None
+
+    assert change.metadata == {"grade": "A"}
 
 
 def test_a_change_is_frozen() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.changes.reading import gz, ids, read_bytes, read_file, refusals
+from tests.changes.reading import gz, ids, items_of, read_bytes, read_file, refusals
 from worker.changes import MetadataChange
-from worker.changes.files import ChangeFile, Refusal, UnreadableFile
+from worker.changes.files import ChangeFile, Reading, Refusal, UnreadableFile
 
 JSONL = b"".join(b'{"completion_id": "c%d", "metadata": {"grade": "good"}}\n' % number for number in range(3))
 CSV = b"completion_id,grade\nc0,good\nc1,good\nc2,good\n"
@@ -51,8 +51,8 @@ def test_the_name_says_how_a_file_is_read(tmp_path: Path, name: str, content: by
 def test_a_format_that_is_given_goes_before_the_name(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(CSV)
 
-    with ChangeFile.open(str(tmp_path / "rows.jsonl"), format="csv") as file:
-        assert list(file) == CHANGES
+    with ChangeFile.open(str(tmp_path / "rows.jsonl"), Reading(format="csv")) as file:
+        assert items_of(file) == CHANGES
 
 
 def refusal_of(path: Path | str) -> Refusal:
@@ -65,16 +65,13 @@ def refusal_of(path: Path | str) -> Refusal:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("labels.txt", JSONL, "unknown suffix: the name must end in .jsonl, .ndjson or .csv, each also with .gz"),
+        ("labels.txt", JSONL, "the name must end in .jsonl, .ndjson, .json, .csv, .tsv, each also with .gz"),
+        ("labels.txt", JSONL, "unknown suffix"),
+        ("labels.txt", JSONL, "for any other name say --format jsonl or json or csv"),
         ("labels", JSONL, "unknown suffix"),
         ("labels.gz", gz(JSONL), "unknown suffix"),
-        ("labels.jsonl", b"", "the file is empty"),
-        ("labels.csv", b"", "the file is empty"),
-        ("labels.csv.gz", b"", "the file is empty"),
         ("labels.jsonl.gz", JSONL, "not gzip data, although the name ends in .gz"),
         ("labels.jsonl.gz", b"\x1f", "not gzip data, although the name ends in .gz"),
-        ("labels.csv", b"\n \n", "the file has no header row"),
-        ("labels.csv.gz", gz(b""), "the file has no header row"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_as_a_whole(
@@ -117,6 +114,13 @@ def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("a.jsonl", b""),
+        ("a.csv", b""),
+        ("a.csv.gz", b""),
+        ("a.json", b" "),
+        ("a.json", b"[]"),
+        ("a.csv", b"\n \n"),
+        ("a.csv.gz", gz(b"")),
         ("a.csv", b"completion_id,grade\n"),
         ("a.csv", b"completion_id"),
         ("a.jsonl", b"\n \r\n"),
@@ -124,10 +128,10 @@ def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
         ("a.jsonl.gz", gz(b"")),
     ],
 )
-def test_a_file_without_any_change_is_said_to_have_none(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_any_change_yields_nothing(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
 
-    assert read_file(tmp_path / name) == [Refusal(str(tmp_path / name), 0, "the file holds no change")]
+    assert read_file(tmp_path / name) == []
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz"])
@@ -220,7 +224,7 @@ def test_standard_input_is_jsonl_unless_told_and_is_left_open() -> None:
     with ChangeFile.open("-", stdin=stdin) as file:
         assert file.source == "<stdin>"
         assert file.size_bytes is None
-        assert list(file) == CHANGES
+        assert items_of(file) == CHANGES
         assert file.bytes_read == len(JSONL)
 
     assert not stdin.closed
@@ -229,7 +233,9 @@ def test_standard_input_is_jsonl_unless_told_and_is_left_open() -> None:
 
 @pytest.mark.parametrize("content", [JSONL, gz(JSONL)])
 def test_standard_input_of_a_process_is_read_compressed_or_not(content: bytes) -> None:
-    program = "from worker.changes.files import ChangeFile\nfor item in ChangeFile.open('-'): print(item.completion_id)"
+    program = (
+        "from worker.changes.files import ChangeFile\nfor item in ChangeFile.open('-'): print(item[1].completion_id)"
+    )
 
     done = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=True, timeout=60)
 
@@ -240,7 +246,7 @@ def test_standard_input_of_a_process_is_read_compressed_or_not(content: bytes) -
     ("redirection", "message"),
     [
         ("<&-", "<stdin>: standard input is closed"),
-        ("</dev/null", "<stdin>: the file is empty"),
+        ("</dev/null", ""),
     ],
 )
 def test_standard_input_that_cannot_be_read_is_refused(redirection: str, message: str) -> None:
@@ -258,7 +264,7 @@ def test_standard_input_that_cannot_be_read_is_refused(redirection: str, message
         timeout=60,
     )
 
-    assert (done.stdout, done.stderr) == (message + "\n", "")
+    assert (done.stdout, done.stderr) == (message and f"{message}\n", "")
 
 
 class FailingStream(io.BytesIO):
@@ -272,7 +278,7 @@ class FailingStream(io.BytesIO):
 
 def test_input_that_fails_while_it_is_read_yields_the_lines_before_and_one_refusal() -> None:
     with ChangeFile.open("-", stdin=FailingStream(JSONL + JSONL[:20])) as file:
-        items = list(file)
+        items = items_of(file)
 
     assert items[:-1] == CHANGES
     assert refusals(items) == [(4, "reading failed: input/output error")]
@@ -292,10 +298,10 @@ def test_a_producer_that_pauses_is_not_waited_for() -> None:
 
         with ChangeFile.open("-", stdin=stdin) as file:
             items = iter(file)
-            assert [next(items), next(items), next(items)] == CHANGES
+            assert [next(items)[1], next(items)[1], next(items)[1]] == CHANGES
 
             producer.write(JSONL[:-1])
-            assert next(items) == CHANGES[0]
+            assert next(items)[1] == CHANGES[0]
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
@@ -303,5 +309,5 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
     path.write_bytes(JSONL)
 
     with ChangeFile.open(str(path)) as file:
-        assert list(file) == CHANGES
-        assert list(file) == []
+        assert items_of(file) == CHANGES
+        assert items_of(file) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.changes.reading import ids, read_file, refusals
+from tests.changes.reading import ids, items_of, read_file, refusals
 from worker.changes.files import ChangeFile, Refusal
 
 MEBIBYTE = 1024 * 1024
@@ -65,7 +65,7 @@ def test_a_line_without_end_on_standard_input_takes_little_memory() -> None:
     producing = threading.Thread(target=produce)
     producing.start()
     with at_most(8 * MEBIBYTE), os.fdopen(reading, "rb") as stdin, ChangeFile.open("-", stdin=stdin) as file:
-        items = list(file)
+        items = items_of(file)
     producing.join()
 
     assert ids(items) == ["c1"]
@@ -81,7 +81,7 @@ def test_a_quote_that_stays_open_over_100_mb_of_rows_takes_little_memory(tmp_pat
             file.write(row)
 
     with at_most(16 * MEBIBYTE), ChangeFile.open(str(path)) as rows:
-        refused = sum(isinstance(item, Refusal) for item in rows)
+        refused = sum(isinstance(item, Refusal) for _, item in rows)
 
     assert refused == 1_001
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def write_rejects(path: Path, *sources: Path) -> list[dict[str, Any]]:
         for source in sources:
             try:
                 with ChangeFile.open(str(source)) as file:
-                    for item in file:
+                    for _, item in file:
                         if isinstance(item, Refusal):
                             rejects.write(item)
             except UnreadableFile as error:
@@ -79,13 +80,13 @@ def test_the_mode_of_a_repaired_line_is_the_one_that_is_asked_for_now(tmp_path: 
 
 
 def test_lines_that_were_not_repaired_are_refused_again_in_the_same_form(tmp_path: Path) -> None:
-    lines, rows, empty = tmp_path / "labels.jsonl", tmp_path / "labels.csv", tmp_path / "empty.jsonl"
+    lines, rows, wide = tmp_path / "labels.jsonl", tmp_path / "labels.csv", tmp_path / "wide.jsonl"
     lines.write_bytes(b"\n".join([b"not JSON", b'{"metadata":"\xff\xfe"}', b"x" * 2_000_000]))
     rows.write_bytes(b'completion_id,grade\nragged\nc1,"open\nc2,\xff\n')
-    empty.touch()
+    wide.write_bytes(b"\xff\xfe{\0")
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
 
-    once = write_rejects(first, lines, rows, empty)
+    once = write_rejects(first, lines, rows, wide)
     again = write_rejects(second, first)
 
     assert len(once) == 7
@@ -186,3 +187,17 @@ def test_a_full_disk_is_named() -> None:
     with pytest.raises(UnwritableRejects, match="No space left"):
         rejects.close()
     assert rejects.written == 0
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_nobody_else_can_read_what_was_refused(tmp_path: Path, umask: int) -> None:
+    there = tmp_path / "there.jsonl"
+    there.touch(0o644)
+    before = os.umask(umask)
+    try:
+        for path in (there, tmp_path / "new.jsonl"):
+            with RejectsFile(str(path)) as rejects:
+                rejects.write(Refusal("labels.jsonl", 1, "no JSON", b"{"))
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)

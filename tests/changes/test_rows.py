@@ -1,17 +1,20 @@
 """Rows of CSV: what is a change, where a bad row ends, and what is said about it."""
 
 import csv
+import dataclasses
 import io
 import json
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.changes.reading import SECRET, csv_of, ids, read_bytes, refusals, unhurried
+from tests.changes.reading import SECRET, Items, csv_of, ids, read_bytes, read_file, refusals, unhurried
 from worker.changes import MetadataChange, Mode
-from worker.changes.files import Refusal, UnreadableFile
+from worker.changes.files import Refusal, RejectsFile, UnreadableFile
 from worker.changes.lines import MAX_LINE_BYTES
+from worker.changes.reading import Empty
 
 
 def test_every_other_column_is_a_metadata_key() -> None:
@@ -23,31 +26,128 @@ def test_every_other_column_is_a_metadata_key() -> None:
     ]
 
 
-@pytest.mark.parametrize("mode", ["merge", "replace"])
-def test_an_empty_cell_says_nothing(mode: Mode) -> None:
-    content = csv_of(
-        ["completion_id", "mode", "change_id", "metadata", "grade"],
-        ["c1", "", "", "", ""],
-        ["c2", "replace", "id2", "", '""'],
-        ["c3", "merge", "id3", '"{""a"": ""b""}"', "good"],
-    )
+BLANKS = csv_of(
+    ["completion_id", "mode", "change_id", "metadata", "grade", "topic"],
+    ["c1", "", "", "", "", ""],
+    ["c2", "", "id2", "", '""', "x"],
+    ["c3", "", "", '"{}"', "", ""],
+    ["c4", "merge", "", "", "", ""],
+    ["", "", " ", "", "", '""'],
+    [",,"],
+    ["c5", "replace", "", "", "A", ""],
+    ["nan", "", "", "", "", ""],
+)
+ERASES = "every cell is blank, and in mode replace that would erase all metadata"
+NO_ID = "completion_id 'nan' stands for no value: the id is missing"
 
-    assert read_bytes(content, "csv", mode) == [
-        MetadataChange("c1", {}, mode),
-        MetadataChange("c2", {}, "replace", "id2"),
-        MetadataChange("c3", {"a": "b", "grade": "good"}, "merge", "id3"),
-    ]
+
+def outcomes(content: bytes, mode: Mode, empty: Empty) -> list[object]:
+    """Each row's metadata, reason, or None for one that is passed over."""
+    items = read_bytes(content, "csv", mode, empty=empty)
+    return [item.reason if isinstance(item, Refusal) else item and dict(item.metadata) for item in items]
+
+
+def test_a_blank_cell_keeps_its_key_and_a_row_that_sets_nothing_is_passed_over() -> None:
+    assert outcomes(BLANKS, "merge", "keep") == [None, {"topic": "x"}, {}, None, None, None, {"grade": "A"}, NO_ID]
+
+
+def test_a_row_of_blanks_does_not_erase_everything_in_mode_replace() -> None:
+    found = outcomes(BLANKS, "replace", "keep")
+
+    assert found == [ERASES, {"topic": "x"}, {}, None, None, None, {"grade": "A"}, NO_ID]
+    assert "--empty remove" in refusal_in(read_bytes(BLANKS, "csv", "replace")).hint
+
+
+def test_blank_cells_remove_their_keys_when_that_is_what_they_mean() -> None:
+    gone = {"grade": None, "topic": None}
+
+    in_merge = outcomes(BLANKS, "merge", "remove")
+    in_replace = outcomes(BLANKS, "replace", "remove")
+
+    assert in_merge == [gone, gone | {"topic": "x"}, gone, gone, None, None, {"grade": "A"}, NO_ID]
+    assert in_replace == [{}, {"topic": "x"}, {}, gone, None, None, {"grade": "A"}, NO_ID]
+
+
+def refusal_in(items: Items) -> Refusal:
+    return next(item for item in items if isinstance(item, Refusal))
+
+
+@pytest.mark.parametrize(
+    ("again", "reason"),
+    [
+        (b"completion_id,grade", "the header row again, as where files were joined: take it out"),
+        (b'"completion_id","grade"', "the header row again"),
+        (b"\xef\xbb\xbfcompletion_id,grade", "the header row again"),
+        (b'\xef\xbb\xbf"completion_id","grade"', "the header row again"),
+        (b"Completion_ID,Grade", "completion_id 'Completion_ID' is the field's name: a header row"),
+        (b"\xef\xbb\xbfc2,B", "the row starts with a byte order mark, as where files were joined: take it out"),
+    ],
+)
+def test_what_comes_of_joining_files_is_no_change(again: bytes, reason: str) -> None:
+    items = read_bytes(b"completion_id,grade\nc1,A\n" + again + b"\nc3,C\n", "csv")
+
+    assert ids(items) == ["c1", "c3"]
+    assert [line for line, _ in refusals(items)] == [3]
+    assert reason in refusals(items)[0][1]
+
+
+@pytest.mark.parametrize("other", [b"grade,completion_id", b"completion_id,topic", b"topic,completion_id"])
+def test_rows_under_another_files_header_are_refused_and_can_be_enqueued_from_the_rejects(
+    tmp_path: Path, other: bytes
+) -> None:
+    content = b"completion_id,grade\nc1,A\n" + other + b"\nx,y\nx,z\ncompletion_id,grade\nc4,D\n"
+
+    items = read_bytes(content, "csv")
+
+    assert ids(items) == ["c1", "c4"]
+    assert [line for line, _ in refusals(items)] == [3, 4, 5, 6]
+    assert "another header row" in refusals(items)[0][1]
+    assert refusals(items)[1][1].startswith("it stands under another header, in line 3")
+    with RejectsFile(str(tmp_path / "rejects.jsonl")) as rejects:
+        for item in items[2:4]:
+            assert isinstance(item, Refusal)
+            rejects.write(item)
+    own = read_bytes(other + b"\nx,y\nx,z\n", "csv")
+    assert read_file(tmp_path / "rejects.jsonl") == own
+    assert len(ids(own)) == 2
+
+
+def test_cells_may_be_separated_by_something_else_and_rejects_remember_it(tmp_path: Path) -> None:
+    content = b'sep=;\ncompletion_id;grade;topic\nc1;a,b;"x;y"\n;A;B\n'
+
+    items = read_bytes(content, "csv", delimiter=";")
+
+    assert items[0] == MetadataChange("c1", {"grade": "a,b", "topic": "x;y"})
+    refused = refusal_in(items)
+    with RejectsFile(str(tmp_path / "rejects.jsonl")) as rejects:
+        rejects.write(dataclasses.replace(refused, raw=b"c2" + refused.raw))
+    assert read_file(tmp_path / "rejects.jsonl") == [MetadataChange("c2", {"grade": "A", "topic": "B"})]
+
+
+def test_the_id_may_stand_in_a_column_of_another_name() -> None:
+    content = b"id,grade\nc1,A\nid,grade\nc2,id\n"
+
+    items = read_bytes(content, "csv", id_column="id")
+
+    assert items[0] == MetadataChange("c1", {"grade": "A"})
+    assert items[2] == MetadataChange("c2", {"grade": "id"})
+    assert refusals(items) == [(3, "the header row again, as where files were joined: take it out")]
+
+
+KEYS = {"mode": "a", "completion_id": "b", "metadata": "c", "metadata.x": "d"}
+ODD_KEYS = {"Mode": "e", " grade": "f", "Unnamed: 0": "g"}
 
 
 def test_a_prefix_lets_a_key_have_the_name_of_a_column() -> None:
     content = csv_of(
-        ["completion_id", "metadata.mode", "metadata.completion_id", "metadata.metadata", "metadata.metadata.x"],
-        ["c1", "a", "b", "c", "d"],
+        [
+            *("completion_id", "metadata.mode", "metadata.completion_id", "metadata.metadata", "metadata.metadata.x"),
+            *("metadata.Mode", "metadata. grade", "metadata.Unnamed: 0"),
+        ],
+        ["c1", "a", "b", "c", "d", "e", "f", "g"],
     )
 
-    assert read_bytes(content, "csv") == [
-        MetadataChange("c1", {"mode": "a", "completion_id": "b", "metadata": "c", "metadata.x": "d"})
-    ]
+    assert read_bytes(content, "csv") == [MetadataChange("c1", KEYS | ODD_KEYS)]
 
 
 def test_quoted_cells_hold_commas_quotes_and_ends_of_lines() -> None:
@@ -71,7 +171,21 @@ def test_null_in_the_column_metadata_removes_a_key() -> None:
         ("grade,reviewer", "the header has no column completion_id"),
         (f"chatcmpl-1,{SECRET},{SECRET}", "the header has no column completion_id"),
         ("Completion_ID,grade", "the header has no column completion_id"),
-        ("completion_id;grade", "the header has no column completion_id"),
+        ("Completion ID,grade", "but 'Completion ID': --id-column 'Completion ID' takes that one"),
+        ("id,grade", "but 'id': --id-column 'id' takes that one"),
+        ("completionId,grade", "but 'completionId': --id-column 'completionId' takes that one"),
+        (" completion_id,grade", "but ' completion_id': --id-column ' completion_id' takes that one"),
+        ("completion_id,Completion_Id", "column 'Completion_Id' is nearly completion_id"),
+        ("completion_id, grade", "' grade' has white space around it: write 'grade', or 'metadata. grade' for"),
+        ("completion_id,grade\u00a0", "has white space around it"),
+        ("completion_id,Mode", "column 'Mode' is nearly mode: write mode, or 'metadata.Mode' for a metadata key"),
+        ("completion_id,Metadata", "column 'Metadata' is nearly metadata: write metadata, or 'metadata.Metadata'"),
+        ("completion_id,changeId", "column 'changeId' is nearly change_id"),
+        ("completion_id,change_id ", "column 'change_id ' is nearly change_id"),
+        ("completion_id,Change ID", "column 'Change ID' is nearly change_id"),
+        ("completion_id,Metadata.grade", "is nearly 'metadata.grade': write that, or 'metadata.Metadata.grade'"),
+        ("Unnamed: 0,completion_id", "column 'Unnamed: 0' is the index that pandas writes: index=False leaves it out"),
+        (",completion_id,grade", "column 1 of the header has no name (the index that pandas writes?"),
         ("metadata.completion_id,grade", "the header has no column completion_id"),
         ("completion_id,grade,", "column 3 of the header has no name"),
         ("completion_id,metadata.,grade", "column 2 of the header has no name"),
@@ -223,11 +337,12 @@ PIECES = st.one_of(st.binary(max_size=6), st.sampled_from([b'"', b'""', b",", b"
 
 @unhurried
 @given(content=st.lists(PIECES, max_size=30).map(b"".join))
+@example(content=b"\xef\xbb\xbf")
 def test_random_rows_never_crash_and_leave_no_line_out(content: bytes) -> None:
-    items = read_bytes(b"completion_id,grade\n" + content, "csv")
+    items: Items = [item for item in read_bytes(b"completion_id,grade\n" + content, "csv", "replace") if item]
 
     if not content.strip(b" \t\n\r\v\f"):
-        assert refusals(items) == [(0, "the file holds no change")]
+        assert items == []
         return
     refused = [line for line, _ in refusals(items)]
     assert refused == sorted(set(refused))

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from worker.terminal import shown
+
 Mode = Literal["merge", "replace"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -16,14 +18,34 @@ MAX_KEY_LENGTH = 64
 MAX_VALUE_LENGTH = 512
 MAX_CHANGE_ID_LENGTH = 256
 
-# Nothing that such an id can hold changes the path of the URL that it is put into.
-_COMPLETION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
+# What programs write where they have no id; and the field's own name, as where files with header rows were joined.
+_NO_VALUE = re.compile(r"nan|nat|na|null|nil|none|undefined", re.IGNORECASE)
+_OWN_NAME = re.compile(r"completion[_-]*id", re.IGNORECASE)
+# Unreserved characters alone (RFC 3986, 2.3), the first one no dot: such an id is its own quoted form, and no part of
+# it changes the path of the URL that it is put into.
+COMPLETION_ID = re.compile(rf"(?!(?i:{_NO_VALUE.pattern}|{_OWN_NAME.pattern})\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,255}}")
+_VARIED = re.compile("[\\s_\ufeff\u200b\u200c\u200d\u2060-]+")
 # PostgreSQL stores no NUL, and a lone surrogate has no UTF-8 form: neither could be sent as it stands.
 _UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 
 
+_set = msgspec.structs.force_setattr
+
+
 class InvalidChange(ValueError):
-    """The change breaks a rule; the message says which, and holds no metadata value."""
+    """The change breaks a rule; the message says which, and holds no metadata value.
+
+    Args:
+        hint: the way out for somebody who enqueues files, where there is one.
+
+    `taken` is how many changes of an iterable `put` had stored, or found pending, in the batches before.
+    """
+
+    taken: int = 0
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a frozen dataclass's time
@@ -51,6 +73,8 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
         if self.mode not in MODES:
             _refuse_mode(self.mode)
         _check_metadata(self.metadata, self.mode)
+        # A map of its own: what the caller does to his afterwards is no change of this change.
+        _set(self, "metadata", dict(self.metadata))
         if self.change_id is not None:
             _check_change_id(self.change_id)
 
@@ -58,11 +82,16 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
 def _check_completion_id(completion_id: object) -> None:
     if not isinstance(completion_id, str):
         raise InvalidChange(f"completion_id must be a string, not {json_type(completion_id)}")
-    if not _COMPLETION_ID.fullmatch(completion_id):
-        raise InvalidChange(
-            f"completion_id {shown(completion_id)} is not one: a letter or digit, "
-            "then up to 255 of letters, digits, '.', '_' and '-'"
-        )
+    if COMPLETION_ID.fullmatch(completion_id):
+        return
+    if _NO_VALUE.fullmatch(completion_id):
+        raise InvalidChange(f"completion_id {shown(completion_id)} stands for no value: the id is missing")
+    if _OWN_NAME.fullmatch(completion_id):
+        raise InvalidChange(f"completion_id {shown(completion_id)} is the field's name: a header row among the changes")
+    raise InvalidChange(
+        f"completion_id {shown(completion_id)} is not one: a letter or digit, "
+        "then up to 255 of letters, digits, '.', '_' and '-'"
+    )
 
 
 def _refuse_mode(mode: object) -> None:
@@ -125,17 +154,25 @@ def _is_unsendable(text: str) -> bool:
     return not text.isprintable() and _UNSENDABLE.search(text) is not None  # isprintable is much the faster
 
 
-_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
+_JSON_TYPES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    tuple: "an array",
+    dict: "an object",
+}
+
+
+def folded(name: str) -> str:
+    """The name without what people vary when they write it: case, space, ``_``, ``-`` and invisible characters."""
+    return _VARIED.sub("", name).lower()
 
 
 def json_type(value: object) -> str:
     """Name the value's type as a person who writes JSON would call it."""
     if value is None:
         return "null"
-    return _JSON_TYPES.get(type(value), type(value).__name__)
-
-
-def shown(text: object) -> str:
-    """Put the text in quotes, safe on any terminal and short."""
-    quoted = ascii(text)
-    return quoted if len(quoted) <= 72 else f"{quoted[:68]}…{quoted[-1]}"  # noqa: PLR2004 -- a line's worth
+    kind = type(value)
+    return next((_JSON_TYPES[base] for base in kind.__mro__ if base in _JSON_TYPES), kind.__name__)

@@ -1,76 +1,105 @@
-"""Files of changes: JSONL and CSV, compressed or not, read as a stream of changes and refusals."""
+"""Files of changes: JSON lines, JSON and CSV, compressed or not, read as a stream of changes and refusals."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import BinaryIO, Literal, Self, get_args
+from typing import BinaryIO, Self
 
-from worker.changes.change import InvalidChange, MetadataChange, Mode
-from worker.changes.jsonl import parse_line
+from worker.changes.change import InvalidChange, MetadataChange
+from worker.changes.jsonl import line_parser
 from worker.changes.lines import CutLine, lines
+from worker.changes.patience import Patience
+from worker.changes.reading import FORMATS, Format, Reading
+from worker.changes.records import records
 from worker.changes.refusal import Refusal, UnreadableFile
 from worker.changes.rejects import RejectsFile, UnwritableRejects, retake
 from worker.changes.rows import Header, Row, rows
-from worker.changes.source import STDIN, ByteSource
+from worker.changes.shape import form_of, separator_line
+from worker.changes.source import STDIN, ByteSource, Stretch
 
-__all__ = ["FORMATS", "ChangeFile", "Format", "Refusal", "RejectsFile", "UnreadableFile", "UnwritableRejects"]
+__all__ = [
+    "FORMATS",
+    "ChangeFile",
+    "Format",
+    "Item",
+    "Numbered",
+    "Reading",
+    "Refusal",
+    "RejectsFile",
+    "UnreadableFile",
+    "UnwritableRejects",
+]
 
-Format = Literal["jsonl", "csv"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+# What a line, a record or a row comes to; None for a row of CSV that is blank, or sets nothing.
+Item = MetadataChange | Refusal | None
+# With its number: of the line, of the line where a row starts, or of a JSON file's record; from 1.
+Numbered = tuple[int, Item]
 
-_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_SUFFIXES: dict[str, tuple[Format, str]] = {
+    ".jsonl": ("jsonl", ","),
+    ".ndjson": ("jsonl", ","),
+    ".json": ("json", ","),
+    ".csv": ("csv", ","),
+    ".tsv": ("csv", "\t"),
+}
+SUFFIXES = ", ".join(_SUFFIXES)
+_JOINED = "as where files were joined: take it out"
+_APART = "enqueue those rows as a file of their own"
 
 
 class ChangeFile:
-    """An open file of changes: iterating, once, yields each change or refusal in the file's order.
+    """An open file of changes: iterating, once, yields each change or refusal, with its number, in the file's order.
 
     Memory does not grow with the file. Damaged data yields the lines before the damage, then a refusal.
 
     Args:
         source: the bytes.
-        mode: of a change that does not name one.
-        form: of the lines.
+        reading: how they are to be understood.
 
     Raises:
-        UnreadableFile: a CSV file has no usable header.
+        UnreadableFile: the data is of another form, or a CSV file has no usable header.
     """
 
-    def __init__(self, source: ByteSource, *, mode: Mode, form: Format) -> None:
+    def __init__(self, source: ByteSource, path: str, reading: Reading) -> None:
         self.source = source.name
         self.size_bytes = source.size_bytes
+        self.header: bytes | None = None
         self._bytes = source
-        all_lines = lines(source.read)
-        if form == "csv":
-            all_rows = rows(all_lines)
-            items = _from_rows(all_rows, _header(all_rows, source.name), source.name, mode)
-        else:
-            items = _from_lines(all_lines, source.name, mode)
-        self._items = _or_refusal(items, source.name)
+        form, delimiter = _form(path, reading, source.look())
+        try:
+            form = form_of(source.look(), form, reading, delimiter)
+        except ValueError as error:
+            raise UnreadableFile(Refusal(source.name, 0, str(error))) from None
+        self.form = form
+        self._items = self._read(form, delimiter, reading)
 
     @classmethod
     def open(
         cls,
         path: str,
+        reading: Reading | None = None,
         *,
-        mode: Mode = "merge",
-        format: Format | None = None,  # noqa: A002 -- the word that users know
         stdin: BinaryIO | None = None,
+        stretch: Stretch | None = None,
+        patience: Patience | None = None,
+        copy: Callable[[bytes], object] | None = None,
     ) -> Self:
         """Open a file and check what can be told from its name and start.
 
         Args:
-            path: of a file whose name ends in ``.jsonl``, ``.ndjson`` or ``.csv``, each also with ``.gz``; ``-`` is
-                standard input, compressed or not.
-            mode: of a change that does not name one.
-            format: whatever the name says; standard input is ``jsonl`` unless told.
+            path: of a file whose name has one of the `SUFFIXES`, each also with ``.gz``; ``-`` is standard input,
+                compressed or not.
+            reading: how it is to be understood.
             stdin: read in place of the process's own standard input, and left open.
+            stretch, patience, copy: see `ByteSource`.
 
         Raises:
-            UnreadableFile: missing, a directory, no permission, empty, an unknown suffix, not gzip although the name
-                says so, CSV without a usable header.
+            UnreadableFile: missing, a directory, no permission, an unknown suffix, not gzip although the name says so,
+                data of another form, CSV without a usable header.
         """
-        source = ByteSource(path, gzipped=path.lower().endswith(".gz"), stdin=stdin)
+        gzipped = path.lower().endswith(".gz")
+        source = ByteSource(path, gzipped=gzipped, stdin=stdin, stretch=stretch, patience=patience, copy=copy)
         try:
-            return cls(source, mode=mode, form=format or _form(path))
+            return cls(source, path, reading or Reading())
         except BaseException:
             source.close()
             raise
@@ -80,11 +109,20 @@ class ChangeFile:
         """How far reading has come in the file as it lies on disk, for comparison with `size_bytes`."""
         return self._bytes.bytes_read
 
+    @property
+    def text_bytes(self) -> int:
+        """How much text was read so far."""
+        return self._bytes.text_bytes
+
+    def kept(self) -> Stretch | None:
+        """What was read so far, to be read again; see `ByteSource.kept`."""
+        return self._bytes.kept()
+
     def close(self) -> None:
         self._items.close()
         self._bytes.close()
 
-    def __iter__(self) -> Iterator[MetadataChange | Refusal]:
+    def __iter__(self) -> Iterator[Numbered]:
         return self._items
 
     def __enter__(self) -> Self:
@@ -98,58 +136,107 @@ class ChangeFile:
     def __repr__(self) -> str:
         return f"<ChangeFile {self.source} [{self.bytes_read} of {self.size_bytes} bytes]>"
 
+    def _read(self, form: Format, delimiter: str, reading: Reading) -> Generator[Numbered, None, None]:
+        match form:
+            case "jsonl":
+                return _from_lines(lines(self._bytes.read), self.source, reading)
+            case "json":
+                return _from_records(self._bytes.read, self.source, reading)
+            case "csv":
+                all_rows = rows(lines(self._bytes.read), delimiter)
+                header = _header(all_rows, self.source, reading)
+                return _from_rows(all_rows, header, delimiter, self.source) if header else _nothing()
 
-def _form(path: str) -> Format:
-    if path == STDIN:
-        return "jsonl"
+
+def check_name(path: str, reading: Reading) -> None:
+    """Check what can be told without opening the file.
+
+    Raises:
+        UnreadableFile: the name does not say what is in it, and nothing else does.
+    """
+    _form(path, reading, b"")
+
+
+def _form(path: str, reading: Reading, start: bytes) -> tuple[Format, str]:
+    """What the lines are of, and what separates cells, as far as the name and the flags say."""
     stem = path.lower().removesuffix(".gz")
-    for suffix, form in _SUFFIXES.items():
-        if stem.endswith(suffix):
-            return form
-    raise UnreadableFile(
-        Refusal(path, 0, "unknown suffix: the name must end in .jsonl, .ndjson or .csv, each also with .gz")
-    )
+    named = [of_suffix for suffix, of_suffix in _SUFFIXES.items() if stem.endswith(suffix)]
+    if path != STDIN and not named and reading.format is None:
+        try:
+            form_of(start, "jsonl", reading, ",")
+        except ValueError as error:  # what it is helps more than what it is called
+            raise UnreadableFile(Refusal(path, 0, str(error))) from None
+        known = f"unknown suffix: the name must end in {SUFFIXES}, each also with .gz"
+        raise UnreadableFile(Refusal(path, 0, f"{known}; for any other name say --format {' or '.join(FORMATS)}"))
+    form, delimiter = named[0] if named else ("jsonl", ",")
+    return reading.format or form, reading.delimiter or delimiter
 
 
-def _header(all_rows: Iterator[Row], source: str) -> Header:
+def _header(all_rows: Iterator[Row], source: str, reading: Reading) -> Header | None:
+    """The header; None of a file that holds no row."""
     row = next(all_rows, None)
+    if row is not None and separator_line(row.raw):
+        row = next(all_rows, None)
     if row is None:
-        raise UnreadableFile(Refusal(source, 0, "the file has no header row"))
+        return None
     try:
-        return Header.of(row)
+        return Header.of(row, reading)
     except InvalidChange as error:
         raise UnreadableFile(Refusal(source, row.line, str(error), row.raw, row.cut)) from None
 
 
-def _from_lines(all_lines: Iterator[bytes | CutLine], source: str, mode: Mode) -> Iterator[MetadataChange | Refusal]:
-    item: MetadataChange | Refusal
+def _nothing() -> Generator[Numbered, None, None]:
+    yield from ()
+
+
+def _from_lines(all_lines: Iterator[bytes | CutLine], source: str, reading: Reading) -> Generator[Numbered, None, None]:
+    item: Item
+    parse = line_parser(reading)
     for number, line in enumerate(all_lines, 1):
         if isinstance(line, CutLine):
-            yield Refusal(source, number, line.reason, line.start, cut=True)
+            yield number, Refusal(source, number, line.reason, line.start, cut=True)
             continue
         try:
-            item = parse_line(line, mode)
+            item = parse(line)
         except InvalidChange as error:
             if not line.strip():
                 continue
-            refusal = Refusal(source, number, str(error), line)
-            item = retake(refusal, mode) or refusal
-        yield item
+            item = retake(Refusal(source, number, str(error), line, hint=error.hint), reading)
+        yield number, item
 
 
-def _from_rows(all_rows: Iterator[Row], header: Header, source: str, mode: Mode) -> Iterator[MetadataChange | Refusal]:
-    item: MetadataChange | Refusal
-    for row in all_rows:
+def _from_records(read: Callable[[], bytes], source: str, reading: Reading) -> Generator[Numbered, None, None]:
+    item: Item
+    parse = line_parser(reading)
+    for number, line, raw, reason, cut in records(read):
+        if reason:
+            yield number, Refusal(source, line, reason, raw, cut, record=number)
+            continue
         try:
-            item = header.change(row, mode)
+            item = parse(raw)
         except InvalidChange as error:
-            item = Refusal(source, row.line, str(error), row.raw, row.cut, header.raw)
-        yield item
+            item = retake(Refusal(source, line, str(error), raw, record=number, hint=error.hint), reading)
+        yield number, item
 
 
-def _or_refusal(
-    items: Iterator[MetadataChange | Refusal], source: str
-) -> Generator[MetadataChange | Refusal, None, None]:
-    """Pass the items on; where there are none, say so."""
-    yield next(items, None) or Refusal(source, 0, "the file holds no change")
-    yield from items
+def _from_rows(all_rows: Iterator[Row], header: Header, delimiter: str, source: str) -> Generator[Numbered, None, None]:
+    """Read rows; those after another file's header row are refused, since what their cells are is in doubt."""
+    item: Item
+    other: Row | None = None
+
+    def refusal(row: Row, reason: str, hint: str = "") -> Refusal:
+        above = header.raw if other is None else other.raw
+        return Refusal(source, row.line, reason, row.raw, row.cut, above, delimiter, hint=hint)
+
+    for row in all_rows:
+        if (names := header.cells_of_header(row)) is not None:
+            other = None if names == header.names else row
+            item = refusal(row, f"another header row, {_JOINED}" if other else f"the header row again, {_JOINED}")
+        elif other is not None:
+            item = refusal(row, f"it stands under another header, in line {other.line}: {_APART}")
+        else:
+            try:
+                item = header.change(row)
+            except InvalidChange as error:
+                item = None if row.is_blank else refusal(row, str(error), error.hint)
+        yield row.line, item

@@ -1,14 +1,22 @@
-"""One line of JSON becomes a change, or a reason why it cannot."""
+"""One JSON object becomes a change, or a reason why it cannot."""
 
 import json
-from typing import NoReturn
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NoReturn, Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from worker.changes.change import InvalidChange, MetadataChange, Mode, json_type, shown
+from worker.changes.change import InvalidChange, MetadataChange, Mode, folded, json_type
+from worker.changes.lines import BYTE_ORDER_MARK
+from worker.changes.reading import Reading
+from worker.terminal import shown
 
-FIELDS = ("completion_id", "metadata", "mode", "change_id")
+JOINED = "starts with a byte order mark, as where files were joined: take it out"
+
+# What people call the field of the id.
+ID_NAMES = frozenset({"completionid", "id", "completion", "chatcompletionid", "chatid"})
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -18,39 +26,45 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     change_id: str | UnsetType | None = UNSET
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+@cache
+def _decoder(id_field: str) -> Callable[[bytes], _Line]:
+    """What reads a line whose id is in the field of this name."""
+
+    class Renamed(_Line, kw_only=True):
+        completion_id: str = msgspec.field(name=id_field)
+
+    return msgspec.json.Decoder(Renamed).decode
 
 
-def parse_line(line: bytes, mode: Mode) -> MetadataChange:
-    """Read one line.
+def line_parser(reading: Reading) -> Callable[[bytes], MetadataChange]:
+    """What reads one line: a JSON object in UTF-8, without its end of line, and raises `InvalidChange`.
 
     msgspec is much faster than the standard library, but lets a duplicate key pass and says less about a bad line.
     A key that is there twice brings more quotes than the fields account for, as an escaped quote does: such a line,
     and one that msgspec refuses, is read again slowly.
-
-    Args:
-        line: a JSON object in UTF-8, without its end of line.
-        mode: of a change that does not name one.
-
-    Raises:
-        InvalidChange: the line is no JSON object, or no valid change.
     """
-    try:
-        fields = _decode_line(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _parse_slowly(line, mode)
-    if line.count(b'"') != 2 * _strings(fields):
-        return _parse_slowly(line, mode)
-    return MetadataChange(
-        fields.completion_id,
-        fields.metadata,
-        mode if fields.mode is UNSET else fields.mode,
-        None if fields.change_id is UNSET else fields.change_id,
-    )
+    decode = _decoder(reading.id_column)
+    mode = reading.mode
+
+    def parse(line: bytes) -> MetadataChange:
+        try:
+            fields = decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return parse_slowly(line, reading)
+        if line.count(b'"') != 2 * _strings(fields):
+            return parse_slowly(line, reading)
+        return MetadataChange(
+            fields.completion_id,
+            fields.metadata,
+            mode if fields.mode is UNSET else fields.mode,
+            None if fields.change_id is UNSET else fields.change_id,
+        )
+
+    return parse
 
 
 def parse_object(text: str) -> object:
-    """Read JSON text strictly: no duplicate key, no NaN. Numbers are not kept: no field of ours is one.
+    """Read JSON text strictly: no duplicate key, no NaN. Numbers are `Number`: what they are is for others to say.
 
     Raises:
         InvalidChange: with the column, counted in characters from 1.
@@ -59,7 +73,8 @@ def parse_object(text: str) -> object:
         return _decode(text)
     except json.JSONDecodeError as error:
         problem = error.msg[:1].lower() + error.msg[1:].removesuffix(" at").removesuffix(" starting")
-        raise InvalidChange(f"not JSON: {problem} at column {error.pos + 1}") from None
+        line = f" of its line {error.lineno}" if error.lineno > 1 else ""
+        raise InvalidChange(f"not JSON: {problem} at column {error.colno}{line}") from None
     except RecursionError:
         raise InvalidChange("nested too deeply") from None
 
@@ -76,6 +91,56 @@ def decode_utf8(text: bytes, what: str) -> str:
         raise InvalidChange(f"{what} is not UTF-8: byte {error.start + 1} is invalid") from None
 
 
+class Number(float):
+    """A JSON number; a string of it is the number as it was written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def as_text(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Write values that are numbers or booleans as JSON does."""
+    return {key: _as_text(value) for key, value in metadata.items()}
+
+
+def change_of(
+    completion_id: Any,  # noqa: ANN401 -- whatever was given: the change says what is wrong with it
+    metadata: Any,  # noqa: ANN401 -- likewise
+    mode: Any,  # noqa: ANN401 -- likewise
+    change_id: Any,  # noqa: ANN401 -- likewise
+    reading: Reading,
+) -> MetadataChange:
+    """The change, of what was read of JSON.
+
+    Raises:
+        InvalidChange: with a hint where a flag helps.
+    """
+    is_map = isinstance(metadata, dict)
+    if is_map and reading.coerce:
+        metadata = as_text(metadata)
+    elif isinstance(metadata, str) and metadata.lstrip().startswith("{"):
+        raise InvalidChange("metadata is JSON text within a string: write the object itself, without quotes around it")
+    try:
+        return MetadataChange(completion_id, metadata, mode, change_id)
+    except InvalidChange as error:
+        if is_map and any(isinstance(value, Number | bool) for value in metadata.values()):
+            error.hint = "--coerce writes numbers and booleans as text, as JSON has them"
+        raise
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, Number) else value
+
+
 def _strings(fields: _Line) -> int:
     """Count the strings in a line that has these fields, each one once."""
     count = 3 + 2 * len(fields.metadata) - list(fields.metadata.values()).count(None)
@@ -86,19 +151,26 @@ def _strings(fields: _Line) -> int:
     return count
 
 
-def _parse_slowly(line: bytes, mode: Mode) -> MetadataChange:
+def parse_slowly(line: bytes, reading: Reading) -> MetadataChange:
+    """Read one line thoroughly; see `line_parser`."""
     if b"\0" in line:
         raise InvalidChange(f"the line holds a NUL, as byte {line.index(0) + 1}: it is not UTF-8 text")
+    if line.startswith(BYTE_ORDER_MARK):
+        raise InvalidChange(f"the line {JOINED}")
     fields = parse_object(decode_utf8(line, "the line"))
     if not isinstance(fields, dict):
         raise InvalidChange(f"the line must be a JSON object, not {json_type(fields)}")
+    names = reading.fields()
     for name in fields:
-        if name not in FIELDS:
-            raise InvalidChange(f"unknown field {shown(name)}; the fields are {', '.join(FIELDS)}")
-    for name in FIELDS[:2]:
+        if name not in names:
+            known = f"unknown field {shown(name)}; the fields are {', '.join(names)}"
+            is_id = reading.id_column not in fields and folded(name) in ID_NAMES
+            raise InvalidChange(known, hint=f"--id-column {name} takes that field for the id" if is_id else "")
+    for name in names[:2]:
         if name not in fields:
             raise InvalidChange(f"the field {name} is missing")
-    return MetadataChange(**{"mode": mode, **fields})
+    id_field, metadata, mode, change_id = names
+    return change_of(fields[id_field], fields[metadata], fields.get(mode, reading.mode), fields.get(change_id), reading)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -114,5 +186,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidChange(f"not JSON: {name} is no JSON number")
 
 
-# An integer is read as a float: Python refuses to convert more than 4,300 digits to an int.
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_int=float, parse_constant=_refuse_constant).decode
+# Python refuses to convert more than 4,300 digits to an int.
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
+).decode

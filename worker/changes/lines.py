@@ -9,7 +9,9 @@ from worker.changes.source import DamagedData
 MAX_LINE_BYTES = 1024 * 1024
 CUT_LINE_BYTES = 4096
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+TOO_LONG = "the line is longer than 1 MiB"
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def lines(read: Callable[[], bytes]) -> Iterator[bytes | CutLine]:
     """
     split = _split(read)
     for first in split:
-        yield first if isinstance(first, CutLine) else first.removeprefix(_BYTE_ORDER_MARK)
+        yield first if isinstance(first, CutLine) else first.removeprefix(BYTE_ORDER_MARK)
         break
     yield from split
 
@@ -62,5 +64,5 @@ def _split(read: Callable[[], bytes]) -> Iterator[bytes | CutLine]:
 
 def _line(text: bytearray, *, too_long: bool) -> bytes | CutLine:
     if too_long:
-        return CutLine(bytes(text[:CUT_LINE_BYTES]), "the line is longer than 1 MiB")
+        return CutLine(bytes(text[:CUT_LINE_BYTES]), TOO_LONG)
     return bytes(text)

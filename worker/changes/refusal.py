@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from worker.terminal import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -14,6 +16,9 @@ class Refusal:
         raw: the refused line or row as it was read, which may hold metadata values; empty where there is none.
         cut: `raw` is only the start of what was refused.
         header: the header line that a CSV row stands under.
+        delimiter: what separates the cells of a CSV row.
+        record: its number in a JSON file, from 1; None where lines are what is numbered.
+        hint: the way out, where it is one for all lines alike; worth saying once.
     """
 
     source: str
@@ -22,10 +27,14 @@ class Refusal:
     raw: bytes = field(default=b"", repr=False)
     cut: bool = False
     header: bytes | None = field(default=None, repr=False)
+    delimiter: str = ","
+    record: int | None = None
+    hint: str = ""
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else self.source
-        return f"{place}: {self.reason}"
+        record = f"record {self.record}: " if self.record else ""
+        return printable(f"{place}: {record}{self.reason}")
 
 
 class UnreadableFile(Exception):

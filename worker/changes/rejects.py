@@ -1,7 +1,8 @@
 """Refused lines on their way out to a file, and back in once they are repaired.
 
 Each line of such a file is one JSON object: ``file``, ``line`` and ``reason`` say what was refused and why, ``text``
-is the line as it was read, and ``header`` the one that a row of CSV stands under. Once ``text`` is repaired the file
+is the line as it was read; ``header`` is the one that a row of CSV stands under, ``delimiter`` what separates its cells
+unless that is a comma; ``record`` is the number of a value in a JSON file. Once ``text`` is repaired the file
 can be enqueued as it is. A line that is not UTF-8 is ``base64`` in place of ``text``; ``"cut": true`` says that the
 line goes on.
 """
@@ -13,17 +14,20 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from worker.changes.change import InvalidChange, MetadataChange, Mode, json_type
-from worker.changes.jsonl import parse_line, parse_object
+from worker.changes.change import InvalidChange, MetadataChange, json_type
+from worker.changes.jsonl import line_parser, parse_object
+from worker.changes.reading import Reading
 from worker.changes.refusal import Refusal
 from worker.changes.rows import Header, Row, rows
 from worker.changes.source import STDIN
 
+_MODE = 0o600
 _REQUIRED = frozenset({"file", "line", "reason"})
-_ALLOWED = _REQUIRED | {"header", "text", "base64", "cut"}
+_ALLOWED = _REQUIRED | {"record", "header", "delimiter", "text", "base64", "cut"}
 
 
 class UnwritableRejects(Exception):
@@ -31,47 +35,57 @@ class UnwritableRejects(Exception):
 
 
 class RejectsFile:
-    """A file of refused lines. It is created, or emptied, at once, and complete after every `write`.
+    """A file of refused lines, complete after every `write`.
+
+    It is created at once, so that a place that cannot be written is known; what it held is replaced by the first line
+    that is refused. Where none is, no file is left behind, neither this one's nor an older one.
 
     Args:
         path: where to write.
         inputs: the change files that will be read, as the user named them: none may be this one.
+        append: keep what it holds.
 
     Raises:
         UnwritableRejects: by `write` as well.
     """
 
-    def __init__(self, path: str, *, inputs: Iterable[str] = ()) -> None:
+    def __init__(self, path: str, *, inputs: Iterable[str] = (), append: bool = False) -> None:
         self.path = path
         self.written = 0
+        self._append = append
+        if path == STDIN:
+            raise UnwritableRejects("--rejects takes the name of a file, not -; for standard output say /dev/stdout")
         if any(_is_same_file(path, name) for name in inputs):
             raise UnwritableRejects(f"{path}: refused lines cannot be written over the file that they are read from")
+        self._is_new = not os.path.lexists(path)
         try:
             # A file name that is not UTF-8 comes out as the escapes that JSON has for it.
-            self._file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1)  # noqa: PTH123, SIM115 -- close() closes it; the path is shown as it was given
+            self._file = open(  # noqa: SIM115 -- close() closes it
+                path, "a", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1, opener=_private
+            )
         except (OSError, ValueError) as error:
             raise self._unwritable(error) from None
 
     def write(self, refusal: Refusal) -> None:
-        entry: dict[str, object] = {"file": refusal.source, "line": refusal.line, "reason": refusal.reason}
-        if refusal.header is not None:
-            entry["header"] = refusal.header.decode()
-        if refusal.raw:
-            try:
-                entry["text"] = refusal.raw.decode()
-            except UnicodeDecodeError:
-                entry["base64"] = base64.b64encode(refusal.raw).decode()
-        if refusal.cut:
-            entry["cut"] = True
         try:
-            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            if not self.written and not self._append and self._is_regular():
+                self._file.truncate(0)
+            self._file.write(json.dumps(_entry(refusal), ensure_ascii=False) + "\n")
         except OSError as error:
             raise self._unwritable(error) from None
         self.written += 1
 
-    def close(self) -> None:
+    def close(self, *, done: bool = True) -> None:
+        """Close it, and remove it if it was not needed.
+
+        Args:
+            done: everything was read; else what an older run left there stays.
+        """
+        is_unused = not self.written and self._is_regular() and (self._is_new or (done and not self._append))
         try:
             self._file.close()
+            if is_unused and not os.path.islink(self.path):  # noqa: PTH114 -- the path is as it was given
+                os.unlink(self.path)  # noqa: PTH108 -- likewise
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -81,48 +95,77 @@ class RejectsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(done=kind is None)
+
+    def _is_regular(self) -> bool:
+        return stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def _unwritable(self, error: OSError | ValueError) -> UnwritableRejects:
         reason = error.strerror if isinstance(error, OSError) else error
         return UnwritableRejects(f"{self.path}: refused lines cannot be written there: {reason}")
 
 
-def retake(refusal: Refusal, mode: Mode) -> MetadataChange | Refusal | None:
-    """Read a refused line as one of a rejects file; None when it is none.
+def _entry(refusal: Refusal) -> dict[str, object]:
+    entry: dict[str, object] = {"file": refusal.source, "line": refusal.line, "reason": refusal.reason}
+    if refusal.record is not None:
+        entry["record"] = refusal.record
+    if refusal.header is not None:
+        entry["header"] = refusal.header.decode()
+        if refusal.delimiter != ",":
+            entry["delimiter"] = refusal.delimiter
+    if refusal.raw:
+        try:
+            entry["text"] = refusal.raw.decode()
+        except UnicodeDecodeError:
+            entry["base64"] = base64.b64encode(refusal.raw).decode()
+    if refusal.cut:
+        entry["cut"] = True
+    return entry
+
+
+def retake(refusal: Refusal, reading: Reading) -> MetadataChange | Refusal | None:
+    """Read a refused line as one of a rejects file; the refusal itself when it is none.
 
     Args:
         refusal: of the whole line. A new one has what the entry holds as its `raw`, so that entries do not nest.
-        mode: of a change that does not name one.
+
+    Returns:
+        None for a blank row.
     """
     try:
         entry = parse_object(refusal.raw.decode())
     except (InvalidChange, UnicodeDecodeError):
-        return None
+        return refusal
     if not isinstance(entry, dict) or not _REQUIRED <= entry.keys() <= _ALLOWED:
-        return None
-    held = refusal
+        return refusal
+    held = dataclasses.replace(refusal, hint="")
     try:
+        delimiter = (_text(entry, "delimiter") or b",").decode()
         held = dataclasses.replace(
-            refusal, raw=_raw(entry), header=_text(entry, "header"), cut=entry.get("cut") is True
+            held,
+            raw=_raw(entry),
+            header=_text(entry, "header"),
+            delimiter=delimiter,
+            cut=entry.get("cut") is True,
         )
-        return _change(held, mode)
+        return _change(held, reading)
     except InvalidChange as error:
-        return dataclasses.replace(held, reason=str(error))
+        return dataclasses.replace(held, reason=str(error), hint=error.hint)
 
 
-def _change(held: Refusal, mode: Mode) -> MetadataChange:
+def _change(held: Refusal, reading: Reading) -> MetadataChange | None:
     if held.cut:
         raise InvalidChange('the text was cut short: put the whole line in, and take "cut" out')
     if not held.raw:
         raise InvalidChange("the entry holds no line: it is about a whole file")
     if held.header is None:
-        return parse_line(held.raw, mode)
-    return Header.of(_only_row(held.header, "header")).change(_only_row(held.raw, "text"), mode)
+        return line_parser(reading)(held.raw)
+    header = Header.of(_only_row(held.header, held.delimiter, "header"), reading)
+    return header.change(_only_row(held.raw, held.delimiter, "text"))
 
 
-def _only_row(text: bytes, name: str) -> Row:
-    found = list(rows(iter(text.split(b"\n"))))
+def _only_row(text: bytes, delimiter: str, name: str) -> Row:
+    found = list(rows(iter(text.split(b"\n")), delimiter))
     if len(found) != 1:
         raise InvalidChange(f"{name} must hold one row, not {len(found)}")
     return found[0]
@@ -144,6 +187,15 @@ def _text(entry: dict[str, object], name: str) -> bytes | None:
     if not isinstance(text, str):
         raise InvalidChange(f"{name} must be a string, not {json_type(text)}")
     return text.encode(errors="surrogatepass")
+
+
+def _private(path: str, flags: int) -> int:
+    """Open it so that nobody else can read a file that it makes or empties, whatever the umask is."""
+    descriptor = os.open(path, flags, _MODE)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with suppress(OSError):  # somebody else's, who lets us write to it
+            os.fchmod(descriptor, _MODE)
+    return descriptor
 
 
 def _is_same_file(path: str, name: str) -> bool:

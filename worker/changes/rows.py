@@ -8,14 +8,18 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from functools import cache
+from typing import Any, Self
 
-from worker.changes.change import InvalidChange, MetadataChange, Mode, check_key, json_type, shown
-from worker.changes.jsonl import FIELDS, decode_utf8, parse_object
-from worker.changes.lines import CUT_LINE_BYTES, MAX_LINE_BYTES, CutLine
+from worker.changes.change import InvalidChange, MetadataChange, check_key, folded, json_type
+from worker.changes.jsonl import ID_NAMES, JOINED, change_of, decode_utf8, parse_object
+from worker.changes.lines import BYTE_ORDER_MARK, CUT_LINE_BYTES, MAX_LINE_BYTES, CutLine
+from worker.changes.reading import FIELDS, ID_FIELD, Reading
+from worker.terminal import shown
 
 _KEY_PREFIX = "metadata."
-_CELL = re.compile(rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\Z)')
+_PANDAS_INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?")
+_INVISIBLE = " \t\r\n\v\f\xa0\ufeff\u200b\u200c\u200d\u2060"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,19 @@ class Row:
         raw: its text, without the last end of line.
         cells: what it holds, not decoded; or the reason why nobody can tell.
         cut: `raw` is only its start.
+        is_marked: a byte order mark stands before it, which is no part of the cells.
     """
 
     line: int
     raw: bytes
     cells: list[bytes] | InvalidChange
     cut: bool = False
+    is_marked: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing stands in any of its cells, or before them."""
+        return isinstance(self.cells, list) and not self.is_marked and not b"".join(self.cells).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,109 +53,188 @@ class Header:
     Args:
         raw: the row itself.
         columns: the names, as they stand there.
+        names: the same, not decoded.
         completion_id, mode, change_id, metadata: positions of the columns with these names.
         keys: position and metadata key of every other column.
+        reading: how rows are to be understood.
     """
 
     raw: bytes
     columns: tuple[str, ...]
+    names: list[bytes]
     completion_id: int
     mode: int | None
     change_id: int | None
     metadata: int | None
     keys: tuple[tuple[int, str], ...]
+    reading: Reading
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def of(cls, row: Row, reading: Reading) -> Self:
         """Understand the header row.
 
         Raises:
-            InvalidChange: it names no `completion_id`, or something twice, or nothing, or what cannot be a key.
+            InvalidChange: it does not name the id, or names something twice, or nothing, or what cannot be a key, or
+                what is nearly one of the columns that have a meaning.
         """
         if isinstance(row.cells, InvalidChange):
             raise row.cells
         names = [decode_utf8(cell, f"column name {number}") for number, cell in enumerate(row.cells, 1)]
-        if "completion_id" not in names:  # before any name is shown: this row may be data
-            raise InvalidChange("the header has no column completion_id")
+        if reading.id_column not in names:  # before any name is shown: this row may be data
+            raise InvalidChange(_no_id(names, reading))
         own: dict[str, int] = {}
         keys: dict[str, int] = {}
         for position, name in enumerate(names):
-            key = name.removeprefix(_KEY_PREFIX)
-            if not key:
-                raise InvalidChange(f"column {position + 1} of the header has no name")
-            known = own if name in FIELDS else keys
+            is_own = name in reading.fields()
+            key = name if is_own else _key(name, position)
+            known = own if is_own else keys
             if key in known:
                 raise InvalidChange(f"the header names {shown(key)} twice")
-            check_key(key)
             known[key] = position
         return cls(
             raw=row.raw,
             columns=tuple(names),
-            completion_id=own["completion_id"],
+            names=row.cells,
+            completion_id=own[reading.id_column],
             mode=own.get("mode"),
             change_id=own.get("change_id"),
             metadata=own.get("metadata"),
             keys=tuple((position, key) for key, position in keys.items()),
+            reading=reading,
         )
 
-    def change(self, row: Row, mode: Mode) -> MetadataChange:
-        """Read a row under this header. An empty cell says nothing.
-
-        Args:
-            mode: of a row that does not name one.
+    def change(self, row: Row) -> MetadataChange | None:
+        """Read a row under this header; None where it sets nothing in mode merge.
 
         Raises:
             InvalidChange: the row is ragged, or no valid change.
         """
         if isinstance(row.cells, InvalidChange):
             raise row.cells
+        if row.is_marked:
+            raise InvalidChange(f"the row {JOINED}")
         if len(row.cells) != len(self.columns):
             raise InvalidChange(f"the row has {len(row.cells)} cells where the header has {len(self.columns)}")
-        cells = [
-            decode_utf8(cell, f"the cell of column {shown(column)}")
-            for column, cell in zip(self.columns, row.cells, strict=True)
-        ]
-        metadata = {} if self.metadata is None else _metadata(cells[self.metadata])
+        cells = self._decoded(row.cells)
+        mode: Any = self.reading.mode if self.mode is None else cells[self.mode] or self.reading.mode
+        given = None if self.metadata is None else cells[self.metadata]
+        metadata = _metadata(given) if given else {}
+        removes = self.reading.empty == "remove" and mode == "merge"
         for position, key in self.keys:
             if cells[position]:
                 if key in metadata:
                     raise InvalidChange(f"duplicate key {shown(key)}: in the column metadata and in one of its own")
                 metadata[key] = cells[position]
-        return MetadataChange(
-            cells[self.completion_id],
-            metadata,
-            mode if self.mode is None else cast("Mode", cells[self.mode] or mode),
-            None if self.change_id is None else cells[self.change_id] or None,
+            elif removes:
+                metadata.setdefault(key, None)
+        change_id = None if self.change_id is None else cells[self.change_id] or None
+        if given:
+            return change_of(cells[self.completion_id], metadata, mode, change_id, self.reading)
+        change = MetadataChange(cells[self.completion_id], metadata, mode, change_id)
+        return change if metadata or self._may_set_nothing(mode) else None
+
+    def _may_set_nothing(self, mode: str) -> bool:
+        """Whether a row whose cells are blank is a change: it would erase everything.
+
+        Raises:
+            InvalidChange: nobody said that this is what is meant.
+        """
+        if mode == "replace" and self.reading.empty == "keep":
+            raise InvalidChange(
+                "every cell is blank, and in mode replace that would erase all metadata",
+                hint="--empty remove takes a blank cell for a value that is to go",
+            )
+        return mode == "replace"
+
+    def _decoded(self, cells: Sequence[bytes]) -> list[str]:
+        try:
+            return [cell.decode() for cell in cells]
+        except UnicodeDecodeError:
+            for column, cell in zip(self.columns, cells, strict=True):
+                decode_utf8(cell, f"the cell of column {shown(column)}")
+            raise
+
+    def cells_of_header(self, row: Row) -> list[bytes] | None:
+        """The names in a row that is a header row too, of this file or of another that was joined to it; else None."""
+        cells = row.cells
+        if isinstance(cells, InvalidChange):
+            return None
+        if self.names[self.completion_id] not in cells:
+            return None
+        if self.reading.id_column == ID_FIELD or len(cells) <= self.completion_id:
+            return cells
+        return cells if cells[self.completion_id] in self.names else None
+
+
+def _no_id(names: Sequence[str], reading: Reading) -> str:
+    wanted = ID_NAMES if reading.id_column == ID_FIELD else {folded(reading.id_column)}
+    reason = f"the header has no column {reading.id_column}"
+    near = next((name for name in names if folded(name) in wanted and name.isprintable()), None)
+    return reason if near is None else f"{reason}, but {shown(near)}: --id-column {shown(near)} takes that one"
+
+
+def _key(name: str, position: int) -> str:
+    """The metadata key that a column of this name sets.
+
+    Raises:
+        InvalidChange: it sets none, or looks like a mistake.
+    """
+    key = name.removeprefix(_KEY_PREFIX)
+    if not key:
+        is_index = " (the index that pandas writes? index=False leaves it out)" if position == 0 else ""
+        raise InvalidChange(f"column {position + 1} of the header has no name{is_index}")
+    check_key(key)
+    if key == name:
+        _check_no_mistake(name)
+    return key
+
+
+def _check_no_mistake(name: str) -> None:
+    as_key = f"{shown(_KEY_PREFIX + name)} for a metadata key of that name"
+    for field in FIELDS:
+        if folded(name) == folded(field):
+            raise InvalidChange(f"column {shown(name)} is nearly {field}: write {field}, or {as_key}")
+    prefix, dot, key = name.partition(".")
+    if dot and folded(prefix) == folded(_KEY_PREFIX[:-1]):
+        raise InvalidChange(f"column {shown(name)} is nearly {shown(_KEY_PREFIX + key)}: write that, or {as_key}")
+    if name != name.strip(_INVISIBLE):
+        plain = shown(name.strip(_INVISIBLE))
+        raise InvalidChange(f"column {shown(name)} has white space around it: write {plain}, or {as_key}")
+    if _PANDAS_INDEX.fullmatch(name):
+        raise InvalidChange(
+            f"column {shown(name)} is the index that pandas writes: index=False leaves it out; {as_key}"
         )
 
 
-def rows(lines: Iterator[bytes | CutLine]) -> Iterator[Row]:
+def rows(lines: Iterator[bytes | CutLine], delimiter: str = ",") -> Iterator[Row]:
     """Put lines together to rows, leaving out blank ones.
 
     A row goes on as long as a quote is open. Where its cells then make no sense, or the quote is still open after
     1 MiB, it was a stray one: the lines up to that quote are refused, and the ones after it are read afresh.
     """
     source = _Rewindable(lines)
+    separator = delimiter.encode()
     while (line := source.take()) is not None:
         start = source.number
         if isinstance(line, CutLine):
             yield Row(start, line.start, InvalidChange(line.reason), cut=True)
         elif line.strip():
-            yield _row(start, [line, *_rest_of_row(line, source)], source)
+            yield _row(start, [line, *_rest_of_row(line, source)], source, separator)
 
 
-def _row(start: int, taken: list[bytes], source: "_Rewindable") -> Row:
+def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes) -> Row:
     raw = b"\n".join(taken).removesuffix(b"\r")
+    is_marked = raw.startswith(BYTE_ORDER_MARK)
     try:
-        cells = _split(raw)
+        cells = _split(raw.removeprefix(BYTE_ORDER_MARK) if is_marked else raw, delimiter)
     except _StrayQuote as stray:
-        end = 1 + raw.count(b"\n", 0, stray.position)
+        end = 1 + raw.count(b"\n", 0, stray.position + is_marked * len(BYTE_ORDER_MARK))
         source.give_back(taken[end:])
         place = "" if end == 1 else f" (line {start + end - 1})"
         return Row(start, b"\n".join(taken[:end]).removesuffix(b"\r"), InvalidChange(f"{stray}{place}"))
     if len(raw) > MAX_LINE_BYTES:
         return Row(start, raw[:CUT_LINE_BYTES], InvalidChange("the row is longer than 1 MiB"), cut=True)
-    return Row(start, raw, cells)
+    return Row(start, raw, cells, is_marked=is_marked)
 
 
 def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:
@@ -165,12 +255,20 @@ def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:
     return rest
 
 
-def _split(row: bytes) -> list[bytes]:
+@cache
+def _cell(delimiter: bytes) -> re.Pattern[bytes]:
+    """One cell, and what separates it from the next."""
+    mark = re.escape(delimiter)
+    return re.compile(rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"%b\r\n]*+))(%b|\Z)' % (mark, mark))
+
+
+def _split(row: bytes, delimiter: bytes) -> list[bytes]:
     if b'"' not in row and b"\r" not in row:
-        return row.split(b",")
+        return row.split(delimiter)
+    cell = _cell(delimiter)
     cells = []
     position = 0
-    while match := _CELL.match(row, position):
+    while match := cell.match(row, position):
         quoted, plain, comma = match.groups()
         cells.append(plain if quoted is None else quoted.replace(b'""', b'"'))
         if not comma:
@@ -217,8 +315,6 @@ class _Rewindable:
 
 def _metadata(text: str) -> dict[str, str | None]:
     """Read the cell of the column `metadata`; what its values are is for the change to judge."""
-    if not text:
-        return {}
     try:
         metadata = parse_object(text)
     except InvalidChange as error:

@@ -6,8 +6,11 @@ import os
 import stat
 import sys
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from worker.changes.patience import Patience, wait
 from worker.changes.refusal import Refusal, UnreadableFile
 
 if TYPE_CHECKING:
@@ -19,10 +22,25 @@ STDIN = "-"
 STDIN_NAME = "<stdin>"
 
 _GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1
+_LOOK_BYTES = 64 * 1024
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n\v\f"
 
 
 class DamagedData(Exception):
     """The data cannot be read any further; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a regular file that is open already.
+
+    Args:
+        start, end: positions in its bytes.
+    """
+
+    descriptor: int
+    start: int
+    end: int
 
 
 class ByteSource:
@@ -32,18 +50,33 @@ class ByteSource:
         path: a file, or ``-`` for standard input.
         gzipped: True where the name promises gzip; data that is gzip is recognised in any case.
         stdin: what ``-`` reads instead of the process's own standard input. It is not closed.
+        stretch: read instead of what the path names; the descriptor stays open.
+        patience: waits for input that is slow to come.
+        copy: takes every piece, as it comes, before it is decompressed.
 
     Raises:
-        UnreadableFile: missing, a directory, no permission, empty, not gzip although the name says so.
+        UnreadableFile: missing, a directory, no permission, not gzip although the name says so.
     """
 
-    def __init__(self, path: str, *, gzipped: bool = False, stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        gzipped: bool = False,
+        stdin: BinaryIO | None = None,
+        stretch: Stretch | None = None,
+        patience: Patience | None = None,
+        copy: Callable[[bytes], object] | None = None,
+    ) -> None:
         self.name = STDIN_NAME if path == STDIN else path
+        self.text_bytes = 0
+        self._ahead = b""
+        self._damage: DamagedData | None = None
         try:
-            self._raw = _Counted(_open(path, stdin), owned=path != STDIN)
+            stream = _Stretch(stretch) if stretch else _open(path, stdin)
         except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
             raise self._unreadable(_reason(error)) from None
-        self.size_bytes = self._raw.size()
+        self._raw = _Counted(stream, patience=patience, copy=copy)
         self._stream: io.BufferedReader | gzip.GzipFile = io.BufferedReader(self._raw, PIECE_BYTES)
         try:
             self._begin(gzipped=gzipped)
@@ -52,9 +85,25 @@ class ByteSource:
             raise
 
     @property
+    def size_bytes(self) -> int | None:
+        """The size of a regular file; None where it is not known beforehand."""
+        return self._raw.size_bytes
+
+    @property
     def bytes_read(self) -> int:
         """How much was taken from the input so far, before decompression."""
         return self._raw.bytes_read
+
+    def look(self) -> bytes:
+        """Return the start, with the first line that is not blank unless that is long, leaving it to be read."""
+        start = self._ahead
+        try:
+            while len(start) < _LOOK_BYTES and b"\n" not in start.lstrip(_BEFORE_TEXT) and (piece := self._read()):
+                start += piece
+        except DamagedData as damage:
+            self._damage = damage
+        self._ahead = start
+        return start
 
     def read(self) -> bytes:
         """Return the next piece as soon as there is any; nothing at the end.
@@ -62,6 +111,23 @@ class ByteSource:
         Raises:
             DamagedData: the rest cannot be had.
         """
+        piece, self._ahead = self._ahead, b""
+        if not piece:
+            if self._damage:
+                raise self._damage
+            piece = self._read()
+        self.text_bytes += len(piece)
+        return piece
+
+    def kept(self) -> Stretch | None:
+        """What was read so far, as a stretch of a regular file, to be read again; None where it is no such file."""
+        return self._raw.kept()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._raw.close()
+
+    def _read(self) -> bytes:
         try:
             return self._stream.read1(PIECE_BYTES)
         except EOFError:
@@ -71,34 +137,95 @@ class ByteSource:
         except OSError as error:
             raise DamagedData(f"reading failed: {_reason(error)}") from None
 
-    def close(self) -> None:
-        self._stream.close()
-        self._raw.close()
-
     def _begin(self, *, gzipped: bool) -> None:
         try:
             start = self._raw.peek_magic()
         except OSError as error:  # such as `metasync enqueue - < directory`
             raise self._unreadable(_reason(error)) from None
-        if not start:
-            raise self._unreadable("the file is empty")
         if start == _GZIP_MAGIC:
             self._stream = gzip.GzipFile(fileobj=self._stream, mode="rb")
-        elif gzipped:
+        elif gzipped and start:
             raise self._unreadable("not gzip data, although the name ends in .gz")
 
     def _unreadable(self, reason: str) -> UnreadableFile:
         return UnreadableFile(Refusal(self.name, 0, reason))
 
 
-class _Counted(io.RawIOBase):
-    """A stream that counts what is read of it and lets its first bytes be looked at."""
+class _Stream(Protocol):
+    """What bytes are read of."""
 
-    def __init__(self, stream: BinaryIO, *, owned: bool) -> None:
-        self.bytes_read = 0
-        self._stream = stream
+    def read1(self, size: int, /) -> bytes: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class _Descriptor:
+    """An open file, read without a buffer: what waits in one is nothing that could be waited for."""
+
+    def __init__(self, descriptor: int, *, owned: bool) -> None:
+        self._descriptor = descriptor
         self._owned = owned
+
+    def read1(self, size: int, /) -> bytes:
+        return os.read(self._descriptor, size)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._owned:
+            self._owned = False
+            os.close(self._descriptor)
+
+
+class _Stretch:
+    """A part of an open file, read without moving what others read of it."""
+
+    def __init__(self, stretch: Stretch) -> None:
+        self._stretch = stretch
+        self._position = stretch.start
+
+    def read1(self, size: int, /) -> bytes:
+        data = os.pread(self._stretch.descriptor, min(size, self._stretch.end - self._position), self._position)
+        self._position += len(data)
+        return data
+
+    def fileno(self) -> int:
+        return self._stretch.descriptor
+
+    def close(self) -> None:
+        """The descriptor is somebody else's."""
+
+
+class _Foreign:
+    """A stream that somebody else opened, and closes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read1(self, size: int, /) -> bytes:
+        # It hands over what has come already: a producer that writes slowly is not waited for.
+        data: bytes = getattr(self._stream, "read1", self._stream.read)(size)
+        return data
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        """Somebody else does."""
+
+
+class _Counted(io.RawIOBase):
+    """A stream that counts what is read of it, lets its first bytes be looked at, and waits for more in good time."""
+
+    def __init__(self, stream: _Stream, *, patience: Patience | None, copy: Callable[[bytes], object] | None) -> None:
+        self.bytes_read = 0
+        self.size_bytes = _size(stream)
+        self._stream = stream
         self._start = b""
+        self._copy = copy
+        self._wait = patience.wait if patience else wait
+        self._is_slow = isinstance(stream, _Descriptor) and self.size_bytes is None
 
     def readable(self) -> bool:
         return True
@@ -116,34 +243,52 @@ class _Counted(io.RawIOBase):
             self._start += data
         return self._start
 
-    def size(self) -> int | None:
-        """Return the size of a regular file; None where it is not known beforehand."""
-        try:
-            status = os.fstat(self._stream.fileno())
-        except OSError:  # io.UnsupportedOperation: no file stands behind it
+    def kept(self) -> Stretch | None:
+        """See `ByteSource.kept`."""
+        if self.size_bytes is None or not isinstance(self._stream, _Descriptor):
             return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        descriptor = os.dup(self._stream.fileno())
+        end = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return Stretch(descriptor, end - self.bytes_read, end)
 
     def close(self) -> None:
-        if self._owned:
-            self._stream.close()
+        self._stream.close()
         super().close()
 
     def _read(self, size: int) -> bytes:
-        # read1 hands over what has come already: a producer that writes slowly is not waited for.
-        data: bytes = getattr(self._stream, "read1", self._stream.read)(size)
+        if self._is_slow:
+            self._wait(self._stream.fileno())
+        data = self._stream.read1(size)
         self.bytes_read += len(data)
+        if self._copy:
+            self._copy(data)
         return data
 
 
-def _open(path: str, stdin: BinaryIO | None) -> BinaryIO:
+def _size(stream: _Stream) -> int | None:
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # io.UnsupportedOperation: no file stands behind it
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _open(path: str, stdin: BinaryIO | None) -> _Stream:
     if path != STDIN:
-        return open(path, "rb")  # noqa: PTH123 -- ByteSource closes it; the path is shown as it was given
+        # A pipe with a name opens at once: whoever is to write into it may come later, or never.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError
+        return _Descriptor(descriptor, owned=True)
     if stdin is not None:
-        return stdin
+        return _Foreign(stdin)
     if sys.stdin is None:
         raise ValueError("standard input is closed")
-    return sys.stdin.buffer
+    try:
+        return _Descriptor(sys.stdin.fileno(), owned=False)
+    except OSError:  # something else was put in its place
+        return _Foreign(sys.stdin.buffer)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -1,0 +1,33 @@
+"""A mapping with the fields of a line, as Python code makes it, becomes a change."""
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+
+from worker.changes.change import InvalidChange, MetadataChange, json_type
+from worker.changes.reading import FIELDS
+from worker.terminal import shown
+
+Given = MetadataChange | Mapping[str, object]
+Changes = Given | Iterable[Given] | AsyncIterable[Given]
+
+
+def change_from(fields: object) -> MetadataChange:
+    """Read one change.
+
+    Args:
+        fields: a mapping with ``completion_id`` and ``metadata`` and, where wanted, ``mode`` and ``change_id``; or a
+            `MetadataChange`.
+
+    Raises:
+        InvalidChange: it is neither, or no valid change.
+    """
+    if isinstance(fields, MetadataChange):
+        return fields
+    if not isinstance(fields, Mapping):
+        raise InvalidChange(f"a change must be a MetadataChange or a mapping, not {json_type(fields)}")
+    for name in fields:
+        if name not in FIELDS:
+            raise InvalidChange(f"unknown field {shown(name)}; the fields are {', '.join(FIELDS)}")
+    for name in FIELDS[:2]:
+        if name not in fields:
+            raise InvalidChange(f"the field {name} is missing")
+    return MetadataChange(**dict(fields))
