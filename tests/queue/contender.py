@@ -2,26 +2,26 @@
 
 import asyncio
 import sys
+import time
 
 import msgspec
 
 from tests.queue.helpers import change, finished, labels
-from worker.queue import Queue, open_queue
-from worker.queue.base import Claim, Settlement
+from worker.queue import Claim, Settlement, Store, open_queue
 
 
 def say(**fact: object) -> None:
     print(msgspec.json.encode(fact).decode(), flush=True)  # noqa: T201 -- the test reads it
 
 
-async def put(queue: Queue, name: str, batches: int, size: int) -> None:
+async def put(queue: Store, name: str, batches: int, size: int) -> None:
     """Put batches, each with one change for every of `size` completions."""
     for batch in range(batches):
         await queue.put([change(f"c-{i}", f"{name}:{batch}") for i in range(size)])
         say(put=batch)
 
 
-async def work(queue: Queue, name: str, putting: asyncio.Task[None]) -> None:
+async def work(queue: Store, name: str, putting: asyncio.Task[None]) -> None:
     """Claim and settle until nothing is left; some claims are finished by halves, some given back."""
     rounds = 0
     while not putting.done() or await queue.next_due_seconds() is not None:
@@ -56,6 +56,26 @@ async def main(url: str, name: str, batches: int, size: int) -> None:
         group.create_task(work(queue, name, putting))
 
 
+async def confirm(url: str) -> None:
+    """Settle one claim with what was confirmed, and hang."""
+    async with open_queue(url) as queue:
+        await queue.put([change("c-1")])
+        [claimed] = await queue.claim(1, lease_seconds=60, owner="confirm")
+        settlement = Settlement(claimed, applied=[claimed.changes[0].number], confirmed={"by": "one that was killed"})
+        await queue.settle([settlement], keep_seconds=60)
+        say(confirmed=claimed.completion_id)
+        await asyncio.Event().wait()
+
+
+async def hold(url: str) -> None:
+    """Enqueue something, claim it, and hang."""
+    async with open_queue(url) as queue:
+        await queue.put([change("c-1")])
+        [claimed] = await queue.claim(1, lease_seconds=60, owner="hold")
+        say(held=claimed.completion_id, at=time.time())
+        await asyncio.Event().wait()
+
+
 async def endless(url: str, size: int) -> None:
     async with open_queue(url) as queue:
         await put(queue, "endless", sys.maxsize, size)
@@ -65,5 +85,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["contend", url, name, batches, size]:
             asyncio.run(main(url, name, int(batches), int(size)))
+        case ["confirm", url]:
+            asyncio.run(confirm(url))
+        case ["hold", url]:
+            asyncio.run(hold(url))
         case ["endless", url, size]:
             asyncio.run(endless(url, int(size)))

@@ -7,12 +7,11 @@ import msgspec
 import pytest
 
 from worker.changes import MetadataChange
-from worker.queue import Queue
-from worker.queue.base import Claim, DeadLetter, DeadSelection, Death, Reason, Settlement
+from worker.queue import Claim, DeadLetter, DeadSelection, Death, Reason, Settlement, Store
 
 # How a claim ends; what an event does to a queue.
 Ending = Callable[[Claim], Settlement]
-Event = Callable[[Queue], Awaitable[None]]
+Event = Callable[[Store], Awaitable[None]]
 
 # Seconds, give or take what a store whose clock goes by itself may add while a test runs.
 about = partial(pytest.approx, abs=0.9)
@@ -30,11 +29,11 @@ def changes(completion_id: str, labels: Iterable[object]) -> list[MetadataChange
     return [change(completion_id, str(label)) for label in labels]
 
 
-async def claim(queue: Queue, limit: int = 100) -> list[Claim]:
+async def claim(queue: Store, limit: int = 100) -> list[Claim]:
     return await queue.claim(limit, lease_seconds=LEASE_SECONDS, owner="worker")
 
 
-async def claim_one(queue: Queue) -> Claim:
+async def claim_one(queue: Store) -> Claim:
     [claimed] = await claim(queue)
     return claimed
 
@@ -48,6 +47,11 @@ def numbers(claimed: Claim) -> list[int]:
     return [each.number for each in claimed.changes]
 
 
+def trials_of(claimed: Claim) -> dict[str, str | None]:
+    """Read what is noted about the claim's changes, by label."""
+    return dict(zip(labels(claimed), [each.trials for each in claimed.changes], strict=True))
+
+
 def finished(claimed: Claim) -> Settlement:
     """Say that all of it is applied."""
     return Settlement(claimed, applied=numbers(claimed))
@@ -58,17 +62,22 @@ def died(claimed: Claim, reason: Reason = "rejected") -> Settlement:
     return Settlement(claimed, dead=[Death(number, reason, attempts=1) for number in numbers(claimed)])
 
 
-async def bury(queue: Queue, *dead: MetadataChange, reason: Reason = "rejected") -> None:
+def failed(claimed: Claim) -> Settlement:
+    """Say that all of it is to be tried again, and was tried."""
+    return Settlement(claimed, delay_seconds=5, trials=[(number, "failed") for number in numbers(claimed)])
+
+
+async def bury(queue: Store, *dead: MetadataChange, reason: Reason = "rejected") -> None:
     """Make dead letters of these changes, and of all else that is due."""
     await queue.put(dead)
     for claimed in await claim(queue):
         assert await queue.settle([died(claimed, reason)]) == []
 
 
-async def letters(queue: Queue, selection: DeadSelection = EVERY_LETTER) -> list[DeadLetter]:
+async def letters(queue: Store, selection: DeadSelection = EVERY_LETTER) -> list[DeadLetter]:
     return [letter async for letter in queue.dead_letters(selection)]
 
 
-async def pending_labels(queue: Queue) -> dict[str, list[str]]:
+async def pending_labels(queue: Store) -> dict[str, list[str]]:
     """Claim all that is due, and give the labels by completion."""
     return {claimed.completion_id: labels(claimed) for claimed in await claim(queue)}

@@ -43,6 +43,7 @@ class Network:
         self._writers: set[asyncio.StreamWriter] = set()
         self._awaited = b""
         self._met: asyncio.Future[None] | None = None
+        self.connections = 0  # so far
         self.heal()
 
     @classmethod
@@ -71,12 +72,17 @@ class Network:
         self._met = asyncio.get_running_loop().create_future()
         return self._met
 
+    def lead_to(self, url: str) -> None:
+        """Have new connections go to another server; those that are open stay."""
+        self._place = Place.of(url)
+
     def cut(self) -> None:
         """End all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         server_reader, server_writer = await self._place.connect()
         mine = {writer, server_writer}
         self._writers |= mine

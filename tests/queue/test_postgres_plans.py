@@ -6,18 +6,24 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
-from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, finished, numbers
+from tests.queue.conformance.backends import Clock
+from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, failed, finished, numbers
 from tests.queue.postgres_server import connected, new_database
-from worker.queue.base import MAX_CHANGES_PER_CLAIM, DeadSelection, Settlement
+from worker.queue import MAX_BYTES_PER_CALL, MAX_CHANGES_PER_CLAIM, DeadSelection, Place, Revived
+from worker.queue.base import Part, Stretch
 from worker.queue.postgres import PostgresQueue, letters, operations
+from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.statements import statements
+from worker.queue.postgres.floor import Floor
+from worker.queue.rows import MIDDLE_STEPS
+from worker.queue.statements import read_statements
 
 BACKLOG = 100_000
 BATCH = 100
 FILL = """
-    INSERT INTO metasync.completion (completion_id, target) OVERRIDING SYSTEM VALUE
+    INSERT INTO metasync.completion (completion_id, target)
     SELECT 'c-' || i, i
     FROM generate_series(1, {backlog}) AS i
     ORDER BY md5(i::text);
@@ -60,9 +66,11 @@ class Explaining:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.statements = 0
         self.nodes: list[dict[str, Any]] = []
 
     async def _explain(self, sql: str, *arguments: object) -> None:
+        self.statements += 1
         plan = json.loads(await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
         self.nodes += _nodes(plan[0]["Plan"])
 
@@ -85,27 +93,62 @@ def _nodes(plan: dict[str, Any], above: str = "") -> Iterator[dict[str, Any]]:
         yield from _nodes(part, plan["Node Type"])
 
 
+def loops_over_sets(nodes: list[dict[str, Any]]) -> list[str]:
+    """Give what is gone through once for each row of something else, with no index to say where in it to look.
+
+    A statement's switches leave the server no other join than this loop: of two sets as long as the batch,
+    it compares each with each.
+    """
+    found = []
+    for node in nodes:
+        if node["Node Type"] == "Nested Loop":
+            parts = {part["Parent Relationship"]: part for part in node["Plans"]}
+            if parts["Outer"]["Plan Rows"] > 1:
+                leaves = _leaves(parts["Inner"])
+                found += [leaf["Node Type"] for leaf in leaves if not leaf.get("Index Cond")]
+    return [kind for kind in found if kind not in {"Result", "Function Scan"}]
+
+
+def _leaves(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    parts = [part for part in plan.get("Plans", []) if part["Parent Relationship"] not in {"InitPlan", "SubPlan"}]
+    if not parts:
+        yield plan
+    for part in parts:
+        yield from _leaves(part)
+
+
 async def everything(connection: Connection) -> None:
     """Do all that a queue does but count, on a connection that explains."""
     await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)])
     await operations.put(connection, [change(f"new-{i}") for i in range(100)])
     claims = (await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker")).claims
     assert len(claims) == BATCH
+    places: tuple[Place, ...] = ("middle", "newest")
+    for place in places:
+        probe = await operations.claim(connection, 1, floor=None, lease_seconds=60, owner="worker", place=place)
+        assert len(probe.claims) == 1
     await operations.extend(connection, claims, lease_seconds=LEASE_SECONDS)
     await operations.release(connection, claims[:10])
-    endings: list[Ending] = [finished, died, lambda claimed: Settlement(claimed, delay_seconds=5, attempts=1)]
-    await operations.settle(connection, [endings[i % 3](claimed) for i, claimed in enumerate(claims)])
-    await operations.next_due_seconds(connection)
-    newest = await letters.newest(connection)
+    endings: list[Ending] = [finished, died, failed]
+    settlements = [structs.replace(endings[i % 3](claimed), confirmed={}) for i, claimed in enumerate(claims)]
+    await operations.settle(connection, settlements, keep_seconds=60)
+    log = LogIndexWithGaps(60)
+    await operations.put(connection, [change(claims[12].completion_id)])
+    again = await operations.claim(
+        connection, 1, floor=None, lease_seconds=60, owner="worker", place="newest", log=log, confirmed_seconds=60
+    )
+    assert [claimed.confirmed for claimed in again.claims] == [{}]
+    await operations.next_due_seconds(connection, None)
+    newest = (await letters.read(connection, Stretch(DeadSelection(), 0, 2**53))).newest
     for selection in (
         DeadSelection(),
         DeadSelection(numbers=[newest, 7, 5]),
         DeadSelection(completion_id="c-7"),
         DeadSelection(reason="invalid"),
     ):
-        await letters.read_page(connection, selection, after=0)
-    await letters.retry(connection, DeadSelection(reason="invalid"), after=0, until=newest)
-    await letters.purge(connection, DeadSelection(numbers=[newest, 5]), after=0, until=newest)
+        await letters.read(connection, Stretch(selection, 0, newest))
+    await letters.retry(connection, Stretch(DeadSelection(reason="invalid"), 0, newest))
+    await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
     await operations.write_note(connection, "name", "text")
 
 
@@ -133,19 +176,41 @@ async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
     # An index that is gone through without a condition is as long as the table, unless it is the first rows that count.
     assert [node for node in scans if not node.get("Index Cond") and node["Above"] != "Limit"] == []
+    assert loops_over_sets(nodes) == []
+
+
+async def test_ten_thousand_letters_are_retried_by_a_few_statements_none_of_which_compares_each_with_each(
+    queue: PostgresQueue, admin: Connection
+) -> None:
+    await admin.execute(FILL.format(backlog=10 * letters.BULK))
+
+    async def retry(connection: Connection) -> tuple[Explaining, Part[Revived]]:
+        explaining = Explaining(connection)
+        stretch = Stretch(DeadSelection(), 0, 2**53)
+        return explaining, await letters.retry(cast("Connection", explaining), stretch)
+
+    explaining, part = await queue._connections.transact(retry)
+
+    assert part.result == Revived(letters.BULK, 0)
+    assert explaining.statements < 10
+    assert loops_over_sets(explaining.nodes) == []
 
 
 async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime | None) -> int:
     """Count the pages that a claim touches, without keeping it."""
-    sql = statements("claim")
-    await connection.execute(queue._connections._begin)
+    sql = read_statements("worker.queue.postgres", "claim")
+    await connection.execute(queue._connections.begin_sql())
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
     leased = json.loads(await connection.fetchval(explain + sql["lease"], BATCH, floor, 60.0, "worker"))
     held = await connection.fetch("SELECT number, completion_id FROM metasync.target WHERE lease IS NOT NULL")
     targets, ids = [row["number"] for row in held], [row["completion_id"] for row in held]
-    found = json.loads(await connection.fetchval(explain + sql["changes"], targets, ids, MAX_CHANGES_PER_CLAIM, 10_000))
+    found = json.loads(
+        await connection.fetchval(
+            explain + sql["changes"], targets, ids, MAX_CHANGES_PER_CLAIM, 10_001, MAX_BYTES_PER_CALL
+        )
+    )
     await connection.execute("ROLLBACK")
-    assert leased[0]["Plan"]["Actual Rows"] == len(ids) == BATCH
+    assert leased[0]["Plan"]["Actual Rows"] == len(ids) + 1 == BATCH + 1  # and what was looked at
     return sum(plan[0]["Plan"][f"Shared {what} Blocks"] for plan in (leased, found) for what in ("Hit", "Read"))
 
 
@@ -160,6 +225,22 @@ async def test_a_claim_touches_a_bounded_number_of_pages(queue: PostgresQueue, a
 
     assert many < 1.5 * few
     assert many < 40 * BATCH
+
+
+@pytest.mark.parametrize("visible_at", ["visible_at", "'2024-01-01'"])
+async def test_a_probe_of_the_middle_touches_a_bounded_number_of_pages(
+    queue: PostgresQueue, admin: Connection, visible_at: str
+) -> None:
+    await admin.execute(FILL.format(backlog=BACKLOG))
+    await admin.execute(f"UPDATE metasync.target SET visible_at = {visible_at}")  # noqa: S608 -- our own words
+    await admin.execute("VACUUM metasync.target")
+    sql = read_statements("worker.queue.postgres", "claim")["middle"]
+    await admin.execute(queue._connections.begin_sql())
+    plan = json.loads(await admin.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", None, MIDDLE_STEPS))
+    [first, *_] = [row["number"] for row in await admin.fetch(sql, None, MIDDLE_STEPS)]
+
+    assert 0.3 * BACKLOG < first < 0.7 * BACKLOG
+    assert sum(plan[0]["Plan"][f"Shared {what} Blocks"] for what in ("Hit", "Read")) < 500
 
 
 async def test_a_claim_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
@@ -178,3 +259,61 @@ async def test_a_claim_does_not_look_again_at_what_is_gone_while_an_old_transact
     assert len(numbers(claims[0])) == 2
     assert after < 1.5 * before
     assert without_floor > 5 * before  # it is the floor that does it
+
+
+async def enqueueing(producer: Connection) -> int:
+    """Enqueue for a completion that has changes already, and count the pages that this touches."""
+    explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT metasync_enqueue('c-1', '{}')"
+    plan = json.loads(await producer.fetchval(explain))[0]["Plan"]
+    return sum(int(plan[f"Shared {what} Blocks"]) for what in ("Hit", "Read"))
+
+
+MANY = "SELECT metasync_enqueue('c-1', '{}') FROM generate_series(1, 2000)"
+
+
+async def test_a_producer_may_enqueue_for_one_completion_as_often_as_it_likes_in_one_transaction(
+    url: str, queue: PostgresQueue
+) -> None:
+    async with connected(url) as producer, producer.transaction():
+        await producer.execute("SELECT metasync_enqueue('c-1', '{}')")
+        first = await enqueueing(producer)
+        await producer.execute(MANY)
+        assert await enqueueing(producer) < 1.5 * first
+
+    assert (await queue.status()).pending == 2_003
+
+
+async def test_producers_of_one_completion_do_not_look_again_at_what_they_did_while_an_old_transaction_is_open(
+    url: str, queue: PostgresQueue, admin: Connection
+) -> None:
+    await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
+    async with connected(url) as somebody:
+        await somebody.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM metasync.change")
+        first = await enqueueing(admin)
+        for _ in range(500):
+            await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
+        assert await enqueueing(admin) < 1.5 * first
+
+    assert (await queue.status()).pending == 503
+
+
+async def test_an_idle_worker_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
+    url: str, queue: PostgresQueue, admin: Connection
+) -> None:
+    async with connected(url) as somebody:
+        await somebody.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM metasync.change")
+        await admin.execute(FILL.format(backlog=30_000))
+        await admin.execute("DELETE FROM metasync.completion; DELETE FROM metasync.target; DELETE FROM metasync.change")
+        queue._floor = Floor(Clock())  # for which no time passes
+        assert await claim(queue) == []
+        floor = queue._floor.visible_at
+        sql = read_statements("worker.queue.postgres", "status")["next_due"]
+        await admin.execute(queue._connections.begin_sql())
+        touched = []
+        for since in (floor, None):
+            plan = json.loads(await admin.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", since))[0]["Plan"]
+            touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        idle, everywhere = touched
+
+    assert idle < 20
+    assert everywhere > 1_000

@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
@@ -23,7 +23,7 @@ from tests.queue.helpers import (
 )
 from tests.queue.postgres_server import administer, connected, is_waiting, new_database, new_role
 from worker.changes import InvalidChange, MetadataChange
-from worker.queue import QueueUnavailable
+from worker.queue import QueueUnavailable, Stored
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import Connection
 
@@ -67,11 +67,29 @@ async def test_what_a_producer_enqueues_is_claimed_with_all_that_it_said(
 
 
 async def test_a_pending_change_id_is_not_stored_again(queue: PostgresQueue, producer: Connection) -> None:
-    await queue.put([change("c-1", "first", change_id="line-1")])
+    await queue.put([MetadataChange("c-1", {"a": "1", "b": "ü"}, change_id="line-1")])
 
-    assert await producer.fetchval("SELECT metasync_enqueue('c-2', '{}', change_id => 'line-1')") is False
+    for patch in ('{"b": "\\u00fc", "a": "1"}', '{"a":"1","b":"ü"}'):
+        assert await producer.fetchval("SELECT metasync_enqueue('c-1', $1, change_id => 'line-1')", patch) is False
+    assert (await queue.status()).pending == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["'c-2', '{}'", "'c-1', '{\"a\": \"1\"}'", "'c-1', '{\"a\": null}'", "'c-1', '{}', 'replace'"]
+)
+async def test_a_pending_change_id_with_other_content_is_an_error_that_names_both(
+    queue: PostgresQueue, producer: Connection, said: str
+) -> None:
+    await producer.execute("SELECT metasync_enqueue('c-1', '{}', change_id => 'line-1')")
+
+    with pytest.raises(asyncpg.UniqueViolationError) as caught:
+        await producer.execute(f"SELECT metasync_enqueue({said}, change_id => 'line-1')")
+
+    assert caught.value.args[0] == 'change_id "line-1" is pending already, and says something else'
+    assert caught.value.detail == f'completion_id: "{said[1:4]}"; what is pending is of "c-1"'
     await queue.settle([finished(await claim_one(queue))])
     assert await queue.next_due_seconds() is None  # no target was made for c-2
+    await producer.execute(f"SELECT metasync_enqueue({said}, change_id => 'line-1')")
 
 
 async def test_the_long_name_is_the_same_function(queue: PostgresQueue, producer: Connection) -> None:
@@ -164,17 +182,107 @@ async def test_whatever_cannot_be_a_change_is_refused_with_a_reason_that_shows_n
     with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
         await producer.fetchval("SELECT metasync_enqueue($1, $2, $3, $4)", completion_id, text, mode, change_id)
 
-    assert str(caught.value).startswith(("completion_id ", "metadata ", "mode ", "change_id "))
+    message, detail = caught.value.args[0], caught.value.detail
+    assert message.startswith(("completion_id ", "metadata ", "mode ", "change_id "))
+    shown = "NULL" if completion_id is None else json.dumps(completion_id[:256], ensure_ascii=False)
+    assert detail == f"completion_id: {shown}"
     assert "secret" not in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in message
     assert (await queue.status()).pending == 0
+
+
+KEY_TWICE = '{"grade": "secret", "draft": null, "grade": "B"}'
+
+
+@pytest.mark.parametrize("cast", ["", "::text", "::json", "::varchar"])
+@pytest.mark.parametrize("name", ["metasync_enqueue", "metasync.metasync_enqueue"])
+async def test_json_comes_as_text_or_json_and_a_key_that_is_there_twice_is_refused(
+    queue: PostgresQueue, producer: Connection, cast: str, name: str
+) -> None:
+    assert await producer.fetchval(f"SELECT {name}('c-1', '{{\"label\": \"x\"}}'{cast})") is True
+    with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+        await producer.execute(f"SELECT {name}('c-2', '{KEY_TWICE}'{cast})")
+
+    assert caught.value.args[0] == 'metadata key "grade" is there twice'
+    assert caught.value.detail == 'completion_id: "c-2"'
+    assert await pending_labels(queue) == {"c-1": ["x"]}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ['{"":"1","":"2"}', '{"a":null,"a":null}', '{"a":null,"a":"1"}', '{"a":"1","\\u0061":null}', '{"a" : [],\n"a":7}'],
+)
+async def test_no_key_may_be_there_twice_however_it_is_written(producer: Connection, patch: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="is there twice"):
+        await producer.execute("SELECT metasync_enqueue('c-1', $1)", patch)
+
+
+WRONG_TYPES = {
+    "'c-1', 7": ("metadata must be jsonb, json or JSON text, not integer", '"c-1"'),
+    "'c-1'::text, 7.5": ("metadata must be jsonb, json or JSON text, not numeric", '"c-1"'),
+    "'c-1', 7, 'merge', 'line-1'::varchar": ("metadata must be jsonb, json or JSON text, not integer", '"c-1"'),
+    "'c-1'::varchar, 7, 'merge'::text, 'line-1'::text": ("metadata must be jsonb, json or JSON text", '"c-1"'),
+    "'c-1', true, 'replace'": ("metadata must be jsonb, json or JSON text, not boolean", '"c-1"'),
+    "'c-1', 'secret'": ("metadata is not valid JSON", '"c-1"'),
+    "'c-1', '{\"a\": \"secret'::text": ("metadata is not valid JSON", '"c-1"'),
+    "'c-1', '{\"a\": \"\\u0000secret\"}'::json": ("metadata is not valid JSON, or holds a NUL", '"c-1"'),
+    "'c-1', '{\"a\": \"\\ud800secret\"}'": ("metadata is not valid JSON, or holds a NUL or half", '"c-1"'),
+    "7, '{}'": ("completion_id must be text: cast it, completion_id::text", '"7"'),
+    "7::bigint, '{}'::jsonb": ("completion_id must be text", '"7"'),
+    "7, '{}'::json, 'merge', 'line-1'": ("completion_id must be text", '"7"'),
+    "'6ec0bd7f-11c0-43da-975e-2a8ad9ebae0b'::uuid, '{}'": ("completion_id must be text", '"6ec0bd7f'),
+    "'c-1', '{}', change_id => 7": ("change_id must be text, not integer: cast it, change_id::text", '"c-1"'),
+    "'c-1', '{}'::jsonb, 'merge', 7::bigint": ("change_id must be text, not bigint", '"c-1"'),
+    "'c-1', jsonb_build_object('grade', 7)": ('metadata key "grade" has a value that must be a string', '"c-1"'),
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_TYPES)
+@pytest.mark.parametrize("name", ["metasync_enqueue", "metasync.metasync_enqueue"])
+async def test_a_value_of_another_type_gets_a_sentence_that_says_what_to_write(
+    queue: PostgresQueue, producer: Connection, arguments: str, name: str
+) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+        await producer.execute(f"SELECT {name}({arguments})")
+
+    message, completion_id = WRONG_TYPES[arguments]
+    assert caught.value.args[0].startswith(message)
+    assert str(caught.value.detail).startswith(f"completion_id: {completion_id}")
+    assert "secret" not in str(caught.value)
+    assert (await queue.status()).pending == 0
+
+
+async def test_where_the_short_name_is_somebody_elses_it_is_left_alone_and_said() -> None:
+    async with new_database(empty=True) as url, connected(url) as connection:
+        await connection.execute(
+            "CREATE FUNCTION public.metasync_enqueue(anyelement) RETURNS text LANGUAGE sql AS 'SELECT 1'"
+        )
+        said: list[str] = []
+        connection.add_log_listener(lambda _, message: said.append(str(message)))
+        await connection.execute(PostgresQueue.migration_sql())
+        names = await connection.fetchval("SELECT count(*) FROM pg_proc WHERE proname = 'metasync_enqueue'")
+    assert [each for each in said if "public.metasync_enqueue was there before" in each]
+    assert names == 7
+
+
+async def test_the_short_names_go_with_the_schema(producer: Connection) -> None:
+    await producer.execute("DROP SCHEMA metasync CASCADE")
+
+    assert await producer.fetchval("SELECT count(*) FROM pg_proc WHERE proname = 'metasync_enqueue'") == 0
+
+
+@pytest.mark.parametrize("completion_id", ["nan", "NaN", "NULL", "None", "nil", "undefined", "Completion_ID"])
+async def test_what_stands_for_a_missing_value_is_no_id(producer: Connection, completion_id: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=r"stands for no value|is the field's name"):
+        await producer.execute("SELECT metasync_enqueue($1, '{}')", completion_id)
 
 
 async def test_a_producer_needs_no_right_but_that_to_call_the_function(url: str, queue: PostgresQueue) -> None:
     async with new_role(url) as (app, app_url):
         await administer(
             url,
-            f"GRANT EXECUTE ON FUNCTION metasync.metasync_enqueue TO {app}; GRANT USAGE ON SCHEMA metasync TO {app}",
+            f"GRANT EXECUTE ON FUNCTION metasync.metasync_enqueue(text, jsonb, text, text) TO {app};"
+            f"GRANT USAGE ON SCHEMA metasync TO {app}",
         )
         async with connected(app_url) as producer:
             await enqueue(producer, "c-1", "short")
@@ -250,6 +358,38 @@ async def test_changes_wait_for_an_open_transaction_that_came_first_and_follow_i
     assert sorted(found["c-1"][2:]) == ["second", "third"]
 
 
+async def test_a_put_that_waits_for_an_open_transaction_does_not_keep_the_rest_of_its_batch_from_others(
+    url: str, queue: PostgresQueue, producer: Connection
+) -> None:
+    await queue.put([change("c-0", "a"), change("c-1", "b")])
+    async with connected(url) as hung, connected(url) as watching:
+        transaction = hung.transaction()
+        await transaction.start()
+        await enqueue(hung, "c-1", "hung")
+        putting = asyncio.create_task(queue.put([change("c-0", "d"), change("c-1", "e")]))
+        await is_waiting(watching, 1)
+        await producer.execute("SET lock_timeout = '2s'")  # less than the put's patience
+        await enqueue(producer, "c-0", "c")
+        assert not putting.done()
+        await transaction.commit()
+        await putting
+
+    assert await pending_labels(queue) == {"c-0": ["a", "c", "d"], "c-1": ["b", "hung", "e"]}
+
+
+async def test_a_put_and_a_producer_that_want_each_others_change_ids_both_get_through(
+    url: str, queue: PostgresQueue, producer: Connection
+) -> None:
+    async with connected(url) as watching, asyncio.TaskGroup() as group, producer.transaction():
+        await producer.execute("SET LOCAL deadlock_timeout = '60s'")
+        await producer.execute("SELECT metasync_enqueue('c-1', '{}', change_id => 'line-2')")
+        putting = group.create_task(queue.put([change("c-2", change_id="line-1"), change("c-3", change_id="line-2")]))
+        await is_waiting(watching, 1)
+        assert await producer.fetchval("SELECT metasync_enqueue('c-4', '{}', change_id => 'line-1')") is True
+
+    assert putting.result() == Stored(0, 0, conflicts=(0, 1))
+
+
 async def test_a_put_gives_up_on_a_transaction_that_stays_open_and_stores_nothing(
     url: str, producer: Connection
 ) -> None:
@@ -273,6 +413,26 @@ async def test_two_puts_of_the_same_change_ids_in_any_order_do_not_get_in_each_o
             claims = await claim(one, 1_000)
             assert len(claims) == 200  # and no target of what was not stored
             assert await one.settle([finished(claimed) for claimed in claims]) == []
+
+
+async def test_what_is_done_while_another_comes_under_its_change_id_is_no_conflict_and_the_other_is_stored(
+    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.put([change("c-1", "first", change_id="line-1")])
+    claims = await claim(queue)
+    fetch = asyncpg.Connection.fetch
+
+    async def settle_first(connection: Connection, query: str, *arguments: object) -> object:
+        if "IS DISTINCT FROM" in query and claims:
+            assert await queue.settle([finished(claims.pop())]) == []
+        return await fetch(connection, query, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", settle_first)
+    again = [change("c-1", "second", change_id="line-1"), change("c-1", "third")]
+
+    assert await queue.put(again) == Stored(2, 0)
+    assert not claims
+    assert await pending_labels(queue) == {"c-1": ["second", "third"]}
 
 
 async def test_a_transaction_in_a_frozen_view_adds_to_a_target_that_has_been_claimed_since(
@@ -302,6 +462,51 @@ async def test_a_transaction_in_a_frozen_view_fails_where_its_target_is_another_
     await transaction.rollback()
 
     assert await pending_labels(queue) == {"c-1": ["newer"]}
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+@pytest.mark.parametrize("since", [change("c-1", "newer"), change("c-2", "newer", change_id="line-1")])
+async def test_a_transaction_in_a_frozen_view_fails_where_what_it_meets_has_come_since_and_may_be_tried_again(
+    queue: PostgresQueue,
+    producer: Connection,
+    isolation: Literal["repeatable_read", "serializable"],
+    since: MetadataChange,
+) -> None:
+    sql = "SELECT metasync_enqueue('c-1', '{}', change_id => 'line-1')"
+    transaction = producer.transaction(isolation=isolation)
+    await transaction.start()
+    await producer.execute("SELECT FROM metasync.target")
+    await queue.put([since])
+    with pytest.raises(asyncpg.SerializationError):
+        await producer.execute(sql)
+    await transaction.rollback()
+    if since.change_id is None:
+        async with producer.transaction(isolation=isolation):
+            assert await producer.fetchval(sql) is True
+    else:
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await producer.execute(sql)
+
+    assert (await queue.status()).pending == (2 if since.change_id is None else 1)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_transactions_in_a_frozen_view_append_in_the_order_of_their_commits(
+    url: str, queue: PostgresQueue, producer: Connection, isolation: Literal["repeatable_read", "serializable"]
+) -> None:
+    await queue.put([change("c-1", "old")])
+    async with connected(url) as second, connected(url) as watching, asyncio.TaskGroup() as group:
+        late = second.transaction(isolation=isolation)
+        await late.start()
+        await second.execute("SELECT FROM metasync.note")  # its view is older than the other's
+        async with producer.transaction(isolation=isolation):
+            await enqueue(producer, "c-1", "first")
+            enqueuing = group.create_task(enqueue(second, "c-1", "second"))
+            await is_waiting(watching, 1)
+        await enqueuing
+        await late.commit()
+
+    assert await pending_labels(queue) == {"c-1": ["old", "first", "second"]}
 
 
 async def test_a_transaction_in_a_frozen_view_makes_a_new_target_where_its_own_has_gone_since(

@@ -13,18 +13,16 @@ import trustme
 
 from tests.queue.helpers import EVERY_LETTER, bury, change, pending_labels
 from tests.queue.redis_proxy import Proxy
-from tests.queue.redis_server import Place, RedisServer, a_place, cluster, running
-from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
-from worker.queue.base import Revived
+from tests.queue.redis_server import Place, RedisServer, a_place, running
+from worker.queue import QueueMisnamed, QueueUnavailable, QueueUnusable, Revived, Sample, migration_sql, open_queue
 from worker.queue.redis import RedisQueue
 from worker.queue.redis.address import Address, read_url
 
 PASSWORD = "s3cret-p@ss"
 QUOTED = "s3cret-p%40ss"
 
-# What docs/redis.md says that a user needs, for these keys: {metasync:*
-CATEGORIES = ["+@hash", "+@list", "+@set", "+@sortedset"]
-CLUSTER_COMMANDS = ["+command", "+cluster|slots"]
+# What docs/redis.md says that a user needs, for these keys: metasync:*
+CATEGORIES = ["+@hash", "+@list", "+@set", "+@sortedset", "+@stream"]
 COMMANDS = ["+time", "+pexpire", "+fcall", "+function|load", "+info", "+config|get"]
 
 
@@ -37,7 +35,7 @@ async def allow(server: RedisServer, *changes: str) -> str:
             "worker",
             enabled=True,
             passwords=[f"+{PASSWORD}"],
-            keys=["{metasync:*"],
+            keys=["metasync:*"],
             categories=categories,
             commands=commands,
         )
@@ -59,7 +57,7 @@ async def place() -> AsyncIterator[Place]:
         ("redis://[::1]:7000", Address("::1", 7000)),
         (f"redis://:{QUOTED}@h", Address("h", password=PASSWORD)),
         (f"redis://me:{QUOTED}@h", Address("h", username="me", password=PASSWORD)),
-        ("redis://h?shards=16&prefix=labels", Address("h", shards=16, prefix="labels")),
+        ("redis://h?prefix=labels", Address("h", prefix="labels")),
         ("rediss://h", Address("h", tls=True)),
         (f"rediss://h?ssl_ca_certs={__file__}", Address("h", tls=True, tls_files={"ssl_ca_certs": __file__})),
     ],
@@ -80,14 +78,12 @@ def test_a_url_says_where_the_queue_lies(url: str, address: Address) -> None:
         ("redis://h/0/1", "the queue URL must be redis://"),
         ("redis://h/²", "the queue URL must be redis://"),
         ("redis://h#fragment", "the queue URL must be redis://"),
-        ("redis://h?shards", "the queue URL must be redis://"),
+        ("redis://h?prefix", "the queue URL must be redis://"),
         ("redis://[::1", "the queue URL must be redis://"),
-        ("redis://h?shards=0", "shards must be a number from 1 to 256"),
-        ("redis://h?shards=257", "shards must be a number from 1 to 256"),
-        ("redis://h?shards=many", "shards must be a number from 1 to 256"),
+        ("redis://h?shards=1", "a Redis queue has no shards"),
         ("redis://h?prefix=", "prefix must be"),
         ("redis://h?prefix=a{b", "prefix must be"),
-        ("redis://h?timeout=5", "takes shards, prefix, ssl_ca_certs, ssl_certfile, ssl_keyfile, not 'timeout'"),
+        ("redis://h?timeout=5", "takes prefix, ssl_ca_certs, ssl_certfile, ssl_keyfile, not 'timeout'"),
         ("redis://h?ssl_ca_certs=/ca.pem", "ssl_ca_certs is for rediss://"),
         ("rediss://h?ssl_ca_certs=/missing/ca.pem", "ssl_ca_certs: there is no file '/missing/ca.pem'"),
         ("rediss://h?ssl_cert_reqs=none", "not 'ssl_cert_reqs'"),
@@ -95,7 +91,7 @@ def test_a_url_says_where_the_queue_lies(url: str, address: Address) -> None:
 )
 async def test_a_url_of_another_form_is_refused_without_showing_what_is_secret(url: str, reason: str) -> None:
     url = url.replace("redis://h", f"redis://me:{QUOTED}@h")
-    with pytest.raises(QueueUnusable, match=reason) as refused:
+    with pytest.raises(QueueMisnamed, match=reason) as refused:
         async with open_queue(url):
             pass
 
@@ -138,7 +134,7 @@ async def test_a_driver_that_is_missing_is_named_with_the_command_that_installs_
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [_Uninstalled(), *sys.meta_path])
 
-    with pytest.raises(QueueUnusable, match=r"this queue needs redis: pip install metasync\[redis\]"):
+    with pytest.raises(QueueMisnamed, match=r"this queue needs redis: install metasync with its extra redis"):
         async with open_queue("redis://localhost"):
             pass
 
@@ -168,16 +164,22 @@ async def test_the_permissions_that_are_documented_are_enough(tmp_path: Path) ->
             await queue.put([change("c-1", change_id="line-1")])
             assert await pending_labels(queue) == {"c-1": ["x"]}
             await queue.write_note("name", "text")
+            assert (await queue.take_quota(1, per_minute=60, ahead_seconds=1)).requests == 1
+            await queue.record_sample(Sample(1, 0.5, 2.0, None))
             assert (await queue.status()).in_flight == 1
             await bury(queue, change("c-2"))
             assert await queue.retry_dead(EVERY_LETTER) == Revived(1, 0)
 
 
-async def test_a_cluster_needs_two_permissions_more(tmp_path: Path) -> None:
-    async with cluster(tmp_path, nodes=1) as [server]:
-        url = await allow(server, *CLUSTER_COMMANDS)
+async def test_a_number_of_a_database_needs_one_permission_more_as_is_documented(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        url = (await allow(server)).removesuffix("/0") + "/1"
+        with pytest.raises(QueueUnusable, match="its user may not do what the queue needs"):
+            await RedisQueue.open(url)
+        await allow(server, "+select")
         async with await RedisQueue.open(url) as queue:
-            assert (await queue.put([change("c-1")])).added == 1
+            await queue.put([change("c-1")])
+            assert await pending_labels(queue) == {"c-1": ["x"]}
 
 
 @pytest.mark.parametrize("without", ["-fcall", "-function|load", "-@hash"])
@@ -203,31 +205,23 @@ async def test_a_server_that_may_not_be_asked_about_itself_is_warned_about(tmp_p
 
 
 async def test_a_database_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with running(tmp_path) as server, pytest.raises(QueueUnusable, match="it has no database of this number"):
+    with running(tmp_path) as server, pytest.raises(QueueMisnamed, match="it has no database of this number"):
         await RedisQueue.open(f"redis://127.0.0.1:{server.port}/16")
 
 
 async def test_keys_of_another_program_are_left_alone(place: Place) -> None:
-    await place.client.set(f"{place.base}:due", "theirs")
+    await place.client.set(f"{place.base}due", "theirs")
 
     async with await RedisQueue.open(place.url) as queue:
-        with pytest.raises(QueueUnusable, match=r"another program has keys of these names; .* \?prefix=NAME"):
+        with pytest.raises(QueueMisnamed, match=r"another program has keys of these names; .* \?prefix=NAME"):
             await queue.claim(1, lease_seconds=60, owner="worker")
-    assert await place.client.get(f"{place.base}:due") == b"theirs"
+    assert await place.client.get(f"{place.base}due") == b"theirs"
 
 
 async def test_a_queue_of_a_newer_release_is_refused(place: Place) -> None:
-    await place.client.hset(f"{place.base}:queue", mapping={"schema": 2, "shards": 1})
+    await place.client.hset(f"{place.base}queue", "schema", 2)
 
     with pytest.raises(QueueUnusable, match="a newer metasync wrote it"):
-        await RedisQueue.open(place.url)
-
-
-async def test_a_queue_that_was_made_with_other_shards_is_refused(place: Place) -> None:
-    async with await RedisQueue.open(f"{place.url}&shards=3") as queue:
-        await queue.put([change("c-1")])
-
-    with pytest.raises(QueueUnusable, match=r"it was made with 3 shards; say \?shards=3"):
         await RedisQueue.open(place.url)
 
 
@@ -246,13 +240,22 @@ async def pretending(answers: Mapping[bytes, bytes]) -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
 
 
-def info(version: bytes) -> dict[bytes, bytes]:
-    text = b"redis_version:%b\r\n" % version
-    return {b"\r\nINFO\r\n": b"$%d\r\n%b\r\n" % (len(text), text), b"CONFIG": b"-ERR unknown command\r\n"}
+def greeting(version: bytes) -> dict[bytes, bytes]:
+    return {
+        b"HELLO": b"*2\r\n$7\r\nversion\r\n$%d\r\n%b\r\n" % (len(version), version),
+        b"\r\nINFO\r\n": b"$0\r\n\r\n",
+        b"CONFIG": b"-ERR unknown command\r\n",
+    }
+
+
+async def test_a_server_that_greets_no_one_is_too_old() -> None:
+    async with pretending({b"HELLO": b"-ERR unknown command `HELLO`, with args beginning with: \r\n"}) as url:
+        with pytest.raises(QueueUnusable, match="Redis 7 or newer, or Valkey, is needed"):
+            await RedisQueue.open(url)
 
 
 async def test_a_server_that_is_too_old_is_refused() -> None:
-    async with pretending(info(b"6.2.14")) as url:
+    async with pretending(greeting(b"6.2.14")) as url:
         with pytest.raises(QueueUnusable, match=r"it is Redis 6\.2\.14; 7 or newer, or Valkey, is needed"):
             await RedisQueue.open(url)
 
@@ -264,16 +267,17 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
         (b"DENIED Redis is running in protected mode", QueueUnusable, "it is in protected mode"),
         (b"NOPERM this user has no permissions", QueueUnusable, "its user may not do"),
         (b"NOAUTH Authentication required.", QueueUnusable, "the password is wrong, or one is needed"),
-        (b"CLUSTERDOWN Hash slot not served", QueueUnavailable, "the cluster does not serve all of its slots"),
-        (b"TRYAGAIN Multiple keys request during rehashing", QueueUnavailable, "the cluster is moving the shard"),
-        (b"MOVED 3999 127.0.0.1:6381", QueueUnavailable, "the cluster has moved the shard"),
+        (b"CLUSTERDOWN Hash slot not served", QueueMisnamed, "it is a node of a cluster"),
+        (b"TRYAGAIN Multiple keys request during rehashing", QueueMisnamed, "it is a node of a cluster"),
+        (b"MOVED 3999 127.0.0.1:6381", QueueMisnamed, "it is a node of a cluster"),
+        (b"ASK 3999 127.0.0.1:6381", QueueMisnamed, "it is a node of a cluster"),
         (b"ERR max number of clients reached", QueueUnavailable, "cannot be reached: max number of clients reached"),
         (b"ERR something went wrong", QueueUnavailable, "it answered with an error: something went wrong"),
         (b"STRANGE and new", QueueUnavailable, "it answered with an error: STRANGE and new"),
     ],
 )
 async def test_a_refusal_says_whether_waiting_helps(answer: bytes, kind: type[Exception], reason: str) -> None:
-    async with pretending(info(b"7.4.0") | {b"FCALL": b"-%b\r\n" % answer}) as url:
+    async with pretending(greeting(b"7.4.0") | {b"FCALL": b"-%b\r\n" % answer}) as url:
         with pytest.raises(kind, match=reason) as refused:
             await RedisQueue.open(url)
 

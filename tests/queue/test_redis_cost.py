@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from tests.queue.helpers import bury, change, changes, claim, finished, letters
 from tests.queue.redis_server import running
 from worker.changes import MetadataChange
-from worker.queue.base import DeadSelection
+from worker.queue import DeadSelection
 from worker.queue.redis import RedisQueue
-from worker.queue.redis.shard import PAGE
+from worker.queue.redis.queue import PAGE
 
 BATCH = 256
 SMALL, LARGE = 1_000, 50_000
@@ -123,7 +123,48 @@ async def test_many_letters_are_purged_in_several_calls(metered: tuple[RedisQueu
 
     calls = await meter.calls(queue.purge_dead(DeadSelection()))
 
-    assert calls == 1 + 3 + 1  # how far to go, three pages, and nothing after them
+    assert calls == 3 + 1  # three pages, and nothing after them
+
+
+async def test_ten_thousand_letters_are_retried_at_ten_times_the_cost_of_a_thousand(
+    metered: tuple[RedisQueue, Meter],
+) -> None:
+    queue, meter = metered
+    costs = []
+    for count in (1_000, 10_000):
+        for start in range(0, count, 1_000):
+            await bury(queue, *(change(f"c-{i}") for i in range(start, start + 1_000)))
+        costs.append(await meter.commands(queue.retry_dead(DeadSelection())))
+        assert (await queue.status()).pending == count
+        while claims := await claim(queue, 1_000):
+            await queue.settle([finished(claimed) for claimed in claims])
+
+    assert 9 < costs[1] / costs[0] < 11
+
+
+async def test_what_is_done_at_once_is_one_call_and_only_that(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    await bury(queue, change("c-0"))
+    await queue.put([change(f"c-{i}") for i in range(2 * BATCH)])
+    claims = await claim(queue, BATCH)
+
+    for call in (
+        queue.put([change(f"new-{i}") for i in range(BATCH)]),
+        claim(queue, BATCH),
+        queue.extend(claims, lease_seconds=60),
+        queue.settle([finished(claimed) for claimed in claims]),
+        queue.next_due_seconds(),
+        queue.status(),
+        letters(queue),
+        queue.retry_dead(DeadSelection()),
+        queue.purge_dead(DeadSelection()),
+        queue.take_quota(1, per_minute=60, ahead_seconds=1),
+        queue.write_note("name", "text"),
+        queue.read_notes(),
+        queue.history(60),
+        queue.dead_reasons(),
+    ):
+        assert await meter.calls(call) == 1
 
 
 async def test_a_claim_of_large_changes_is_bounded_by_their_size(metered: tuple[RedisQueue, Meter]) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from tests.queue.helpers import bury, change, claim, claim_one, finished, letters, pending_labels
 from tests.queue.redis_server import DURABLE, running
-from worker.queue import QueueUnavailable
-from worker.queue.base import Settlement
+from worker.queue import QueueUnavailable, Settlement
 from worker.queue.redis import RedisQueue
 
 SIZE = 8
@@ -21,7 +20,14 @@ async def test_what_put_and_settle_have_confirmed_survives_a_kill_of_the_server(
             for batch in range(5):
                 await queue.put([change("c-1", str(batch)), change("c-2", str(batch), change_id=f"line-{batch}")])
             first, second = await queue.claim(2, lease_seconds=60, owner="worker")
-            await queue.settle([finished(first), Settlement(second, applied=[second.changes[0].number], attempts=2)])
+            await queue.settle(
+                [
+                    finished(first),
+                    Settlement(
+                        second, applied=[second.changes[0].number], trials=[(second.changes[1].number, "failed")]
+                    ),
+                ]
+            )
             await bury(queue, change("c-3", "dead"))
             await queue.put([change("c-4", "last")])
             server.kill()
@@ -103,7 +109,7 @@ async def test_a_queue_whose_keys_were_evicted_works_on(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         async with await RedisQueue.open(server.url()) as queue, server.client() as client:
             await queue.put([change("c-1", "gone"), change("c-2", "kept")])
-            await client.delete("{metasync:0}:changes:c-1")
+            await client.delete("metasync:changes:c-1")
 
             assert await pending_labels(queue) == {"c-2": ["kept"]}
             await queue.put([change("c-1", "new")])
@@ -115,7 +121,7 @@ async def test_changes_that_were_evicted_under_a_lease_are_settled_all_the_same(
         async with await RedisQueue.open(server.url()) as queue, server.client() as client:
             await queue.put([change("c-1"), change("c-2")])
             claims = await queue.claim(2, lease_seconds=60, owner="worker")
-            await client.delete("{metasync:0}:changes:c-1")
+            await client.delete("metasync:changes:c-1")
 
             assert await queue.settle([finished(claimed) for claimed in claims]) == []
             assert await queue.next_due_seconds() is None

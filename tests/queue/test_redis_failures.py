@@ -14,7 +14,7 @@ from tests.queue.helpers import change, changes, claim, claim_one, finished, lab
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import DURABLE, NOTHING, PORTS, RedisServer, running, until
 from worker.changes import MetadataChange
-from worker.queue import QueueUnavailable, QueueUnusable
+from worker.queue import QueueError, QueueUnavailable, QueueUnwritable
 from worker.queue.redis import RedisQueue, migration_sql
 
 BULKY = [MetadataChange(f"c-{i}", {"label": "x" * 500}) for i in range(4_000)]
@@ -205,7 +205,7 @@ async def test_a_disk_that_cannot_be_written_makes_the_queue_unavailable(tmp_pat
             return bool((await client.info("persistence"))["rdb_last_bgsave_status"] == "err")
 
         await until(has_failed)
-        with pytest.raises(QueueUnavailable, match="it cannot write to its disk"):
+        with pytest.raises(QueueUnwritable, match="it cannot write to its disk"):
             await queue.put([change("c-1")])
         await client.config_set("save", "")
 
@@ -305,9 +305,9 @@ async def test_a_library_that_somebody_else_loaded_is_used_as_it_is(tmp_path: Pa
 
 
 async def test_a_put_that_no_server_would_take_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.queue.redis.shard._MAX_PUT_BYTES", 1_000_000)
+    monkeypatch.setattr("worker.queue.redis.queue._MAX_PUT_BYTES", 1_000_000)
     async with server_and_queue(tmp_path) as (_, queue):
-        with pytest.raises(QueueUnusable, match="put fewer changes in one call"):
+        with pytest.raises(QueueError, match="put fewer changes in one call"):
             await queue.put(BULKY)
 
         assert (await queue.status()).pending == 0

@@ -15,21 +15,20 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.queue.helpers import change, claim, finished, labels, numbers, pending_labels
-from worker.queue import QueueUnavailable, QueueUnusable, migration_sql, open_queue
-from worker.queue.base import Claim, Stored
-from worker.queue.sqlite import SqliteQueue
+from tests.queue.helpers import change, claim, pending_labels
+from worker.queue import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, migration_sql, open_queue
+from worker.queue.sqlite import SqliteQueue, file
 from worker.queue.sqlite.file import APPLICATION_ID
-from worker.queue.sqlite.statements import migrations
+from worker.queue.statements import read_migrations
 
 
 def url_of(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-async def refusal(url: str) -> str:
+async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
     """Try to open it, and give the sentence that says why it cannot be."""
-    with pytest.raises(QueueUnusable) as caught:
+    with pytest.raises(kind) as caught:
         async with open_queue(url, timeout_seconds=5):
             pass
     message = str(caught.value)
@@ -80,7 +79,7 @@ async def test_a_missing_file_is_made_with_our_mark_and_schema(tmp_path: Path) -
     assert repr(queue) == f"<SqliteQueue {path} [closed]>"
     assert names(tmp_path) == ["queue.db"]
     assert pragma(path, "application_id") == APPLICATION_ID
-    assert pragma(path, "user_version") == migrations()[-1][0]
+    assert pragma(path, "user_version") == read_migrations("worker.queue.sqlite")[-1][0]
     assert pragma(path, "journal_mode") == "wal"
 
 
@@ -140,17 +139,17 @@ async def test_a_name_may_hold_any_character(tmp_path: Path) -> None:
     ],
 )
 async def test_a_url_of_another_form_is_refused(url: str) -> None:
-    assert await refusal(url) == "the queue URL must be sqlite:///relative.db or sqlite:////absolute.db"
+    assert await refusal(url, QueueMisnamed) == "the queue URL must be sqlite:///relative.db or sqlite:////absolute.db"
 
 
 async def test_options_in_the_url_are_refused(tmp_path: Path) -> None:
-    assert "takes no options" in await refusal(url_of(tmp_path / "queue.db?timeout=5"))
+    assert "takes no options" in await refusal(url_of(tmp_path / "queue.db?timeout=5"), QueueMisnamed)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("url", ["", "queue.db", "mysql://user:secret@host/db", "sqlite://[", "http://["])
 async def test_a_url_of_no_known_store_is_refused_without_showing_it(url: str) -> None:
-    message = await refusal(url)
+    message = await refusal(url, QueueMisnamed)
 
     assert "sqlite:///" in message
     assert "secret" not in message
@@ -164,7 +163,7 @@ async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_directory_is_refused(tmp_path: Path) -> None:
-    assert "it is a directory" in await refusal(url_of(tmp_path))
+    assert "it is a directory" in await refusal(url_of(tmp_path), QueueMisnamed)
 
 
 async def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ async def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path,
     connection.close()
     before = contents(tmp_path)
 
-    assert "database of another program" in await refusal(url_of(path))
+    assert "database of another program" in await refusal(url_of(path), QueueMisnamed)
     assert contents(tmp_path) == before
 
 
@@ -214,7 +213,7 @@ async def test_a_log_that_another_program_left_is_kept(tmp_path: Path) -> None:
     before = contents(tmp_path)
     assert len(before["theirs.db-wal"]) > 0
 
-    assert "database of another program" in await refusal(url_of(path))
+    assert "database of another program" in await refusal(url_of(path), QueueMisnamed)
     after = contents(tmp_path)
     assert (after["theirs.db"], after["theirs.db-wal"]) == (before["theirs.db"], before["theirs.db-wal"])
 
@@ -223,7 +222,7 @@ async def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     async with open_queue(url_of(path)):
         pass
-    newer = migrations()[-1][0] + 1
+    newer = read_migrations("worker.queue.sqlite")[-1][0] + 1
     connection = apsw.Connection(str(path))
     connection.pragma("user_version", newer)
     connection.close()
@@ -233,39 +232,40 @@ async def test_a_newer_schema_is_refused_and_kept(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-async def test_what_was_pending_before_targets_had_numbers_is_pending_afterwards(tmp_path: Path) -> None:
+async def test_a_later_migration_is_run_once_and_keeps_what_is_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "queue.db"
-    connection = apsw.Connection(str(path))
-    connection.execute("".join(sql for version, sql in migrations() if version < 4))
-    connection.execute(
-        """
-        WITH RECURSIVE up(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM up WHERE i < 149)
-        INSERT INTO change (completion_id, change_id, mode, metadata, enqueued_at)
-        SELECT 'c-' || (i % 50), 'line-' || i, 'merge', json_object('label', CAST(i AS TEXT)), unixepoch() FROM up;
-        INSERT INTO target (completion_id, visible_at, pending)
-        SELECT completion_id, unixepoch(), count(*) FROM change GROUP BY completion_id ORDER BY min(id);
-        UPDATE target SET lease = 5, owner = 'worker', visible_at = unixepoch() + 3600 WHERE completion_id = 'c-7';
-        UPDATE counter SET value = 5;
-        DELETE FROM change WHERE id = 150; -- the newest
-        UPDATE target SET pending = 2 WHERE completion_id = 'c-49';
-        """
-    )
-    connection.close()
-
     async with open_queue(url_of(path)) as queue:
-        assert (await queue.status()).in_flight == 3
-        assert await queue.extend([Claim("c-7", 5, 0, (), 0.0)], lease_seconds=0) == []
-        assert await queue.put([change("c-7", "again", change_id="line-57"), change("new", "x")]) == Stored(1, 1)
-        claims = await claim(queue)
-        assert {claimed.completion_id: labels(claimed) for claimed in claims} == {
-            **{f"c-{i}": [str(i), str(i + 50), str(i + 100)] for i in range(49)},
-            "c-49": ["49", "99"],
-            "new": ["x"],
-        }
-        [number] = next(numbers(claimed) for claimed in claims if claimed.completion_id == "new")
-        assert number > 150  # which was another change's
-        assert await queue.settle([finished(claimed) for claimed in claims]) == []
-        assert await queue.next_due_seconds() is None
+        await queue.put([change("c-1", "a")])
+    latest, _ = read_migrations("worker.queue.sqlite")[-1]
+    later = (
+        (latest + 1, f"ALTER TABLE change ADD COLUMN source TEXT; PRAGMA user_version = {latest + 1};"),
+        (latest + 2, f"CREATE INDEX change_source ON change (source); PRAGMA user_version = {latest + 2};"),
+    )
+    monkeypatch.setattr(file, "read_migrations", lambda package: (*read_migrations(package), *later))
+
+    async with open_queue(url_of(path)):
+        assert pragma(path, "user_version") == latest + 2
+    async with open_queue(url_of(path)) as queue:  # to add the column once more would fail
+        await queue.put([change("c-1", "b")])
+        assert await pending_labels(queue) == {"c-1": ["a", "b"]}
+
+
+async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)):
+        pass
+    before = contents(tmp_path)
+    latest, _ = read_migrations("worker.queue.sqlite")[-1]
+    later = (latest + 1, f"PRAGMA user_version = {latest + 1}; DROP TABLE note; DROP TABLE missing;")
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "read_migrations", lambda package: (*read_migrations(package), later))
+        assert "no such table: missing" in await refusal(url_of(path))
+
+    assert contents(tmp_path) == before
+    async with open_queue(url_of(path)) as queue:
+        assert await queue.read_notes() == {}
 
 
 async def test_a_file_that_lost_a_table_is_refused_when_that_is_met(tmp_path: Path) -> None:
@@ -304,8 +304,26 @@ async def test_a_file_that_is_moved_away_while_it_is_open_takes_no_more_changes(
         await queue.put([change("c-1")])
         path.rename(tmp_path / "moved.db")
 
-        with pytest.raises(QueueUnusable, match="moved, deleted or replaced"):
+        with pytest.raises(QueueUnusable, match="moved or deleted"):
             await queue.put([change("c-2")])
+
+
+async def test_a_log_that_was_left_behind_when_its_file_was_moved_is_kept(tmp_path: Path) -> None:
+    killed = tmp_path / "killed" / "queue.db"
+    killed.parent.mkdir()
+    async with open_queue(url_of(tmp_path / "queue.db")) as queue:
+        await queue.put([change("c", label="kept")])
+        for ending in ("", "-wal"):  # as a worker that is killed leaves them
+            shutil.copy(f"{tmp_path / 'queue.db'}{ending}", f"{killed}{ending}")
+    aside = killed.rename(killed.with_name("aside.db"))
+
+    for _ in range(2):
+        assert "its log" in await refusal(url_of(killed))
+        killed.touch()  # nor where somebody has made an empty one
+
+    aside.replace(killed)
+    async with open_queue(url_of(killed)) as queue:
+        assert await pending_labels(queue) == {"c": ["kept"]}
 
 
 async def test_any_number_of_processes_may_make_the_file_together(tmp_path: Path) -> None:
@@ -376,7 +394,7 @@ def test_the_printed_migration_makes_a_queue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["memory:", "mysql://host", "http://["])
 def test_a_store_without_a_schema_has_no_migration(url: str) -> None:
-    with pytest.raises(QueueUnusable):
+    with pytest.raises(QueueMisnamed):
         migration_sql(url)
 
 
@@ -384,3 +402,29 @@ async def test_the_memory_queue_is_opened_by_its_url() -> None:
     async with open_queue("memory:") as queue:
         await queue.put([change("c-1")])
         assert repr(queue) == "<MemoryQueue [1 completions, 0 dead letters]>"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+async def test_nobody_else_can_read_what_is_made(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:
+            await queue.put([change("c-1")])
+            modes = {name: mode_of(tmp_path / name) for name in ("queue.db", "queue.db-wal", "queue.db-shm")}
+    finally:
+        os.umask(before)
+
+    assert modes == dict.fromkeys(modes, 0o600)
+
+
+async def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    path.touch()
+    path.chmod(0o660)
+    async with open_queue(f"sqlite:///{path}") as queue:
+        await queue.put([change("c-1")])
+        assert [mode_of(path), mode_of(tmp_path / "queue.db-wal")] == [0o660, 0o660]
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)

@@ -8,10 +8,10 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.queue.helpers import LEASE_SECONDS, Ending, change, changes, claim, died, finished
-from worker.queue.base import Claim, DeadSelection, Settlement
+from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, failed, finished
+from worker.queue import Claim, DeadSelection, Place
 from worker.queue.sqlite import SqliteQueue
-from worker.queue.sqlite.statements import statements
+from worker.queue.statements import read_statements
 
 BACKLOG = 50_000
 
@@ -24,7 +24,7 @@ async def empty(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
 
 # What is looked at step by step, and not by an index, is what was handed in, or what a LIMIT has cut off before.
 _BOUNDED = re.compile(
-    r"SCAN (claim|claimed|death|given|kept|selected|json_each|\(subquery-\d+\)) ?(VIRTUAL TABLE.*)?"
+    r"SCAN (claim|claimed|death|given|kept|noted|step|wanted|selected|json_each|\(subquery-\d+\)) ?(VIRTUAL TABLE.*)?"
     r"|SEARCH .* USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY) .*"
     r"|(CO-ROUTINE|MATERIALIZE) \(subquery-\d+\)"
     r"|(CORRELATED )?(LIST|SCALAR) SUBQUERY \d+"
@@ -35,21 +35,37 @@ _EXCEPTIONS = {
     ("put", "newest"): {"SEARCH change"},  # max(id): the last row
     ("put", "newest_target"): {"SEARCH target"},  # max(number): the last row
     ("put", "count"): {"MATERIALIZE fresh", "USE TEMP B-TREE FOR GROUP BY", "SCAN fresh"},  # of the new changes
+    ("claim", "changes"): {"CO-ROUTINE carried", "SCAN carried"},  # of the changes to be carried
+    ("claim", "middle"): {  # of a few samples
+        *(f"MATERIALIZE {name}" for name in ("due", "sample", "point", "oldest", "newest", "last")),
+        *(f"SCAN {name}" for name in ("due", "sample", "point", "oldest", "newest", "last")),
+        *("MERGE (UNION)", "LEFT", "RIGHT", "USE TEMP B-TREE FOR ORDER BY"),
+        "SEARCH target",  # max(number): the last row
+    },
+    ("confirmed", "append"): {"SCAN confirmed"},  # LIMIT 1
+    ("confirmed", "forget"): {"SCAN confirmed"},  # LIMIT 2
     ("dead", "newest"): {"SEARCH dead_letter"},  # max(number): the last row
     ("dead", "revivable"): {"USE TEMP B-TREE FOR GROUP BY", "USE TEMP B-TREE FOR ORDER BY"},  # of one page
     ("status", "next_due"): {"SEARCH target USING COVERING INDEX target_visible_at"},  # min: the first row
+    ("status", "leases"): {  # of the targets that are leased or wait, one row for each owner
+        "CO-ROUTINE (subquery-1)",
+        "USE TEMP B-TREE FOR GROUP BY",
+        "USE TEMP B-TREE FOR ORDER BY",
+    },
     ("status", "counts"): {
-        "SCAN target USING COVERING INDEX target_visible_at",  # for people: the index, without the rows
+        "SCAN change USING COVERING INDEX change_target",  # for people: to count an index's rows is quick
         "SCAN dead_letter USING COVERING INDEX dead_letter_reason",
         "SCAN dead_letter USING COVERING INDEX dead_letter_completion_id",
         "SCAN change",  # LIMIT 1
     },
-    ("status", "dead_reasons"): {  # for people: the index, without the rows
+    ("dead", "reasons"): {  # for people: the index, without the rows
         "SCAN dead_letter USING COVERING INDEX dead_letter_reason"
     },
 }
 _EVERY_STATEMENT = [
-    (name, title) for name in ("put", "claim", "settle", "status", "dead", "history") for title in statements(name)
+    (name, title)
+    for name in ("put", "claim", "settle", "confirmed", "status", "dead", "history")
+    for title in read_statements("worker.queue.sqlite", name)
 ]
 
 
@@ -57,7 +73,7 @@ async def plan(queue: SqliteQueue, name: str, title: str) -> list[str]:
     """Ask SQLite how it would go about the statement."""
 
     def explain(connection: apsw.Connection) -> list[str]:
-        sql = statements(name)[title]
+        sql = read_statements("worker.queue.sqlite", name)[title]
         nothing = dict.fromkeys(re.findall(r":(\w+)", sql))
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)]
 
@@ -75,7 +91,9 @@ async def test_no_statement_looks_at_the_whole_backlog(empty: SqliteQueue, name:
 @pytest.mark.parametrize(
     ("name", "title", "index"),
     [
-        ("claim", "due", "target_visible_at (visible_at<?)"),
+        ("claim", "oldest", "target_visible_at (visible_at<?)"),
+        ("claim", "newest", "target_visible_at (visible_at<?)"),
+        ("claim", "middle", "target_visible_at (visible_at=? AND number>?)"),
         ("claim", "changes", "change_target (target=?)"),
         ("dead", "by_completion", "dead_letter_completion_id (completion_id=?"),
         ("dead", "by_reason", "dead_letter_reason (reason=?"),
@@ -102,10 +120,13 @@ async def steps_of(queue: SqliteQueue, call: Callable[[], Any]) -> int:
 async def costs(url: str) -> dict[str, int]:
     """What each call costs now, on a connection that has counted nothing yet."""
     claims: list[Claim] = []
-    endings: list[Ending] = [finished, died, lambda claimed: Settlement(claimed, delay_seconds=5, attempts=1)]
+    endings: list[Ending] = [finished, died, failed]
 
     async def take() -> None:
         claims[:] = await claim(queue, 20)
+
+    async def claim_at(queue: SqliteQueue, place: Place) -> None:
+        assert len(await queue.claim(1, lease_seconds=LEASE_SECONDS, owner="worker", place=place)) == 1
 
     async def settle() -> None:
         assert await queue.settle([endings[i % 3](claimed) for i, claimed in enumerate(claims)]) == []
@@ -122,17 +143,13 @@ async def costs(url: str) -> dict[str, int]:
                 queue, lambda: queue.put([change(f"new-{i}", change_id=f"n-{i}") for i in range(20)])
             ),
             "claim": await steps_of(queue, take),
+            "claim the newest": await steps_of(queue, lambda: claim_at(queue, "newest")),
+            "claim the middle": await steps_of(queue, lambda: claim_at(queue, "middle")),
             "extend": await steps_of(queue, lambda: queue.extend(claims, lease_seconds=LEASE_SECONDS)),
             "settle": await steps_of(queue, settle),
             "next_due": await steps_of(queue, queue.next_due_seconds),
             "dead letters": await steps_of(queue, bury_and_purge),
         }
-
-
-async def test_a_claim_ends_where_it_would_carry_too_much(empty: SqliteQueue) -> None:
-    await empty.put([each for i in range(12) for each in changes(f"c-{i}", range(1_000))])
-
-    assert [len(await claim(empty)) for _ in range(3)] == [10, 2, 0]
 
 
 async def test_no_call_costs_more_with_a_long_backlog(tmp_path: Path) -> None:
@@ -146,3 +163,32 @@ async def test_no_call_costs_more_with_a_long_backlog(tmp_path: Path) -> None:
 
     assert all(short.values())
     assert {call: cost for call, cost in long.items() if cost > 1.2 * short[call]} == {}
+
+
+async def test_ten_thousand_letters_are_retried_at_ten_times_the_cost_of_a_thousand(tmp_path: Path) -> None:
+    steps = []
+    for count in (1_000, 9_999):  # one transaction: SQLite would count again what runs again
+        async with await SqliteQueue.open(f"sqlite:///{tmp_path}/{count}.db") as queue:
+            await queue.put([change(f"c-{i}") for i in range(count)])
+            await queue.settle([died(claimed) for claimed in await claim(queue, count)])
+            steps.append(await steps_of(queue, lambda: queue.retry_dead(DeadSelection())))
+            assert (await queue.status()).pending == count
+
+    assert 8 < steps[1] / steps[0] < 12
+
+
+@pytest.mark.parametrize("place", ["oldest", "middle", "newest"])
+async def test_a_claim_costs_no_more_where_all_is_due_since_the_same_moment(tmp_path: Path, place: Place) -> None:
+    found = []
+    for backlog in (100, BACKLOG):
+        async with await SqliteQueue.open(f"sqlite:///{tmp_path}/{backlog}.db") as queue:
+            await queue.put([change(f"c-{i:06}") for i in range(backlog)])
+            found.append(
+                await steps_of(
+                    queue,
+                    lambda: queue.claim(1, lease_seconds=LEASE_SECONDS, owner="worker", place=place),
+                )
+            )
+    short, long = found
+
+    assert 0 < long < 1.2 * short

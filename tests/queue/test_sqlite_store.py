@@ -6,10 +6,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.queue.helpers import bury, change, claim, claim_one, finished, letters, pending_labels
-from worker.queue.base import DeadSelection, Death, Revived, Settlement
-from worker.queue.sqlite import SqliteQueue, operations
-from worker.queue.sqlite.queue import BulkWork
+from tests.queue.helpers import bury, change, claim, finished, letters, pending_labels
+from worker.queue import DeadSelection, Death, Revived, Settlement
+from worker.queue.base import Part, Stretch
+from worker.queue.sqlite import SqliteQueue
+from worker.queue.sqlite import letters as letters_of_sqlite
+from worker.queue.sqlite.clock import Clocks
 from worker.queue.sqlite.writer import Writer
 
 
@@ -48,8 +50,8 @@ async def test_a_long_put_is_one_transaction(queue: SqliteQueue, writer: Writer)
 async def test_many_letters_are_retried_and_purged_in_several_transactions(
     queue: SqliteQueue, writer: Writer, monkeypatch: pytest.MonkeyPatch, selection: DeadSelection
 ) -> None:
-    monkeypatch.setattr(operations, "BULK", 10)
-    monkeypatch.setattr(operations, "PAGE", 10)
+    monkeypatch.setattr(letters_of_sqlite, "BULK", 10)
+    monkeypatch.setattr(letters_of_sqlite, "PAGE", 10)
     await bury(queue, *(change("c-1", str(i), change_id=f"line-{i}") for i in range(35)))
     await queue.put([change("c-2", change_id=f"line-{i}") for i in range(20)])
     assert len(await letters(queue, selection)) == 35
@@ -64,37 +66,24 @@ async def test_many_letters_are_retried_and_purged_in_several_transactions(
 async def test_letters_that_die_again_while_others_are_retried_stay_dead(
     queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "BULK", 1)
+    monkeypatch.setattr(letters_of_sqlite, "BULK", 1)
     await bury(queue, change("c-1"), change("c-2"), change("c-3"))
-    in_bulk = queue._in_bulk
+    retry_letters = queue._retry_letters
 
-    async def with_a_quick_worker(work: BulkWork) -> AsyncIterator[operations.Bulk]:
-        async for bulk in in_bulk(work):
-            await bury(queue)
-            yield bulk
+    async def with_a_quick_worker(stretch: Stretch) -> Part[Revived]:
+        part = await retry_letters(stretch)
+        await bury(queue)
+        return part
 
-    monkeypatch.setattr(queue, "_in_bulk", with_a_quick_worker)
+    monkeypatch.setattr(queue, "_retry_letters", with_a_quick_worker)
 
     assert await queue.retry_dead(DeadSelection()) == Revived(retried=3, kept=0)
     assert (await queue.status()).dead == 3
 
 
-async def test_the_last_error_is_kept_with_what_is_left(queue: SqliteQueue, path: Path) -> None:
-    await queue.put([change("c-1"), change("c-1")])
-    claimed = await claim_one(queue)
-    first, _ = (each.number for each in claimed.changes)
-    await queue.settle([Settlement(claimed, dead=[Death(first, "invalid", 1)], attempts=2, error="503 from a proxy")])
-
-    connection = apsw.Connection(str(path))
-    row = connection.execute("SELECT attempts, pending, last_error, lease, owner FROM target").fetchone()
-    connection.close()
-    assert row == (2, 1, "503 from a proxy", None, None)
-    assert len(await letters(queue)) == 1
-
-
 async def test_history_is_kept_for_a_week(path: Path) -> None:
     now = 1_700_000_000.0
-    async with await SqliteQueue.open(f"sqlite:///{path}", clock=lambda: now) as queue:
+    async with await SqliteQueue.open(f"sqlite:///{path}", clocks=Clocks(lambda: now, lambda: now, "boot")) as queue:
         for days in (0, 6.9, 0.2):
             now += days * 24 * 3_600
             await queue.put([change("c-1"), change("c-2"), change("c-3")])

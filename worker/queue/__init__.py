@@ -1,6 +1,64 @@
-"""The durable queue: one contract, one backend per store, chosen by URL."""
+"""The durable queue: one contract in four parts, one backend per store, chosen by URL."""
 
-from worker.queue.base import Queue, QueueError, QueueUnavailable, QueueUnusable, QueueUnwritable
+from worker.queue.blocking import SyncQueue, open_queue_sync
+from worker.queue.coordination import Coordination, Note
+from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
+from worker.queue.history import History, HistoryMinute, Sample
+from worker.queue.letters import REASONS, DeadLetter, DeadLetters, DeadSelection, LetterCount, Reason, Revived
 from worker.queue.opening import migration_sql, open_queue
+from worker.queue.patient import open_patiently
+from worker.queue.pending import (
+    LONGEST_SECONDS,
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CLAIM,
+    Claim,
+    Death,
+    LeaseHolder,
+    Place,
+    Queue,
+    QueuedChange,
+    QueueStatus,
+    Settlement,
+    Stored,
+)
+from worker.queue.quota import Grant
+from worker.queue.store import Store
 
-__all__ = ["Queue", "QueueError", "QueueUnavailable", "QueueUnusable", "QueueUnwritable", "migration_sql", "open_queue"]
+__all__ = [
+    "LONGEST_SECONDS",
+    "MAX_BYTES_PER_CALL",
+    "MAX_CHANGES_PER_CLAIM",
+    "REASONS",
+    "Claim",
+    "Coordination",
+    "DeadLetter",
+    "DeadLetters",
+    "DeadSelection",
+    "Death",
+    "Grant",
+    "History",
+    "HistoryMinute",
+    "LeaseHolder",
+    "LetterCount",
+    "Note",
+    "Place",
+    "Queue",
+    "QueueError",
+    "QueueMisnamed",
+    "QueueStatus",
+    "QueueUnavailable",
+    "QueueUnusable",
+    "QueueUnwritable",
+    "QueuedChange",
+    "Reason",
+    "Revived",
+    "Sample",
+    "Settlement",
+    "Store",
+    "Stored",
+    "SyncQueue",
+    "migration_sql",
+    "open_patiently",
+    "open_queue",
+    "open_queue_sync",
+]

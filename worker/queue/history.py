@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 KEPT_MINUTES = 24 * 60
 
@@ -37,6 +38,20 @@ class HistoryMinute:
     unchanged: int = 0
     dead: int = 0
     sample: Sample | None = None
+
+
+class History(Protocol):
+    """A day's time series."""
+
+    async def record_sample(self, sample: Sample) -> None:
+        """Keep how things stand as this minute's last sample, for a day."""
+
+    async def history(self, minutes: int) -> list[HistoryMinute]:
+        """The last minutes, the one that runs included, oldest first.
+
+        Raises:
+            ValueError: more than a day of them, or none, was asked for.
+        """
 
 
 def every_minute(

@@ -1,32 +1,45 @@
 """The queue in memory: the contract in plain Python, for tests; it ends with its process."""
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self, TypeVar
 
+import msgspec
+
 from worker.changes import MetadataChange
-from worker.queue.base import (
+from worker.queue import confirmed
+from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.coordination import Note
+from worker.queue.errors import QueueMisnamed
+from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
+from worker.queue.letters import DeadLetter, DeadSelection, LetterCount, Revived
+from worker.queue.pending import (
     MAX_CHANGES_PER_CLAIM,
-    RECENT_MINUTES,
     Claim,
-    DeadLetter,
-    DeadSelection,
-    Note,
+    LeaseHolder,
+    Place,
     QueuedChange,
     QueueStatus,
-    Revived,
     Settlement,
     Stored,
-    json_text,
-    storable,
+    check_lease,
 )
-from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
-from worker.queue.permits import Grant, grant
+from worker.queue.quota import Grant, grant
+from worker.queue.rows import (
+    Counts,
+    age_seconds,
+    claims_of,
+    conflicts_among,
+    ended,
+    first_words,
+    holders_of,
+    microseconds,
+    recent_since,
+    status_of,
+)
+from worker.queue.text import json_text, storable
 
 T = TypeVar("T")
 
@@ -37,11 +50,11 @@ class _Target:
 
     visible_at: float
     lease: int | None = None
-    attempts: int = 0
+    owner: str = ""
     changes: dict[int, QueuedChange] = field(default_factory=dict)
 
 
-class MemoryQueue:
+class MemoryQueue(StoreBase):
     """A queue that lives and dies with its process.
 
     Args:
@@ -51,48 +64,85 @@ class MemoryQueue:
     warnings: tuple[str, ...] = ("this queue is in memory: what it holds ends with its process",)
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
         self._targets: dict[str, _Target] = {}
         self._dead: dict[int, DeadLetter] = {}
-        self._change_ids: set[str] = set()  # of the pending changes
-        self._done_by_minute: dict[int, list[int]] = {}  # applied, unchanged, dead
+        self._change_ids: dict[str, QueuedChange] = {}  # pending changes, as they came
+        self._done_by_minute: dict[int, tuple[int, ...]] = {}  # applied, unchanged, dead
         self._samples: dict[int, Sample] = {}
+        self._confirmed: dict[str, tuple[float, dict[str, str]]] = {}  # time and map, by completion, oldest first
         self._last_change = self._last_letter = self._last_lease = 0
-        self._permit_due_at = 0.0
+        self._quota_due_at = 0.0
         self._notes: dict[str, tuple[str, float]] = {}
-        self._work = asyncio.Event()
+
+    @classmethod
+    async def open(cls, _url: str = "memory:", *, timeout_seconds: float = 0.0, create: bool = True) -> Self:  # noqa: ARG003 -- it answers at once, and is never there before
+        """Make an empty queue."""
+        return cls()
+
+    @staticmethod
+    def migration_sql() -> str:
+        """There is none.
+
+        Raises:
+            QueueMisnamed: always.
+        """
+        raise QueueMisnamed("a queue in memory has no schema")
 
     def __repr__(self) -> str:
         return f"<MemoryQueue [{len(self._targets)} completions, {len(self._dead)} dead letters]>"
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
-        """Store the changes; see `Queue.put`."""
-        added = 0
-        for change in changes:
-            if change.change_id not in self._change_ids:
-                metadata = json_text(dict(change.metadata))
+    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+        met = []
+        for position, change in enumerate(changes):
+            pending = self._change_ids.get(change.change_id or "")
+            if pending is None:
+                metadata = json_text(change.metadata)
                 self._append(change.completion_id, change.change_id, change.mode, metadata)
-                added += 1
+            else:
+                met.append((position, pending.completion_id, pending.mode, pending.metadata))
         self._work.set()
-        return Stored(added, len(changes) - added)
+        conflicts = tuple(conflicts_among(changes, met))
+        return Stored(len(changes) - len(met), len(met) - len(conflicts), conflicts)
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:  # noqa: ARG002 -- nobody looks at owners here
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """Look for conflicts; see `Queue.conflicts`."""
+        found = [(position, self._change_ids.get(each.change_id or "")) for position, each in enumerate(changes)]
+        met = [(position, each.completion_id, each.mode, each.metadata) for position, each in found if each]
+        return tuple(conflicts_among(changes, met))
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        owner: str,
+        place: Place = "oldest",
+        confirmed_seconds: float = 0.0,
+    ) -> list[Claim]:
         """Lease due targets; see `Queue.claim`."""
+        check_lease(lease_seconds)
         now = self._clock()
         due = [(target.visible_at, completion_id) for completion_id, target in self._targets.items()]
-        due = sorted((each for each in due if each[0] <= now), key=lambda each: each[0])[: max(limit, 0)]
-        self._last_lease += 1
-        claims = []
+        due = sorted((each for each in due if each[0] <= now), key=lambda each: each[0])
+        first, limit = {"oldest": (0, max(limit, 0)), "middle": (len(due) // 2, 1), "newest": (len(due) - 1, 1)}[place]
+        due = due[first : first + limit]
+        if due:
+            self._last_lease = max(self._last_lease + 1, microseconds(now))
+        changes: list[QueuedChange] = []
         for _, completion_id in due:
-            target = self._targets[completion_id]
-            target.visible_at, target.lease = now + lease_seconds, self._last_lease
-            changes = tuple(target.changes.values())[:MAX_CHANGES_PER_CLAIM]
-            age_seconds = max(0.0, now - changes[0].enqueued_at)
-            claims.append(Claim(completion_id, self._last_lease, target.attempts, changes, age_seconds))
-        return claims
+            changes += list(self._targets[completion_id].changes.values())[:MAX_CHANGES_PER_CLAIM]
+        leases = {completion_id: self._last_lease for _, completion_id in due}
+        claims = claims_of(leases, changes, now=now)
+        for claim in claims:
+            target = self._targets[claim.completion_id]
+            target.visible_at, target.lease, target.owner = now + lease_seconds, claim.lease, storable(owner)
+        return self._with_confirmed(claims, since=now - confirmed_seconds)
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run on; see `Queue.extend`."""
+        check_lease(lease_seconds)
         lost = []
         for claim in claims:
             if target := self._held(claim):
@@ -101,18 +151,26 @@ class MemoryQueue:
                 lost.append(claim)
         return lost
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
-        done = [settlement.done() for settlement in settlements]
-        stale = []
-        for settlement, numbers in zip(settlements, done, strict=True):
-            if target := self._held(settlement.claim):
-                self._bury(target, settlement)
-                self._remove(target, numbers)
-                self._count(settlement)
-                self._end_lease(target, settlement)
-            else:
-                stale.append(settlement)
+        for settlement in settlements:
+            settlement.check()  # raises before anything is changed
+        held = {
+            position: settlement.claim.completion_id
+            for position, settlement in enumerate(settlements)
+            if self._held(settlement.claim)
+        }
+        valid, stale = first_words(settlements, held)
+        for completion_id, settlement in valid.items():
+            target = self._targets[completion_id]
+            self._bury(target, settlement)
+            self._remove(target, settlement.done())
+            for number, trials in settlement.trial_rows():
+                target.changes[number] = msgspec.structs.replace(target.changes[number], trials=trials)
+            self._end_lease(target, settlement)
+        self._count(valid.values())
+        if keep_seconds > 0:
+            self._confirm(valid.values(), since=self._clock() - keep_seconds)
         self._work.set()
         return stale
 
@@ -121,97 +179,90 @@ class MemoryQueue:
         visible_at = min((target.visible_at for target in self._targets.values()), default=None)
         return None if visible_at is None else visible_at - self._clock()
 
-    async def wait_for_work(self, timeout_seconds: float) -> None:
-        """Wait for put, settle or retry_dead."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._work.wait()
-        self._work.clear()
-
     async def status(self) -> QueueStatus:
         """Count what there is; see `Queue.status`."""
         now = self._clock()
         targets = self._targets.values()
         later = [target for target in targets if target.visible_at > now]
         oldest = min((change.enqueued_at for target in targets for change in target.changes.values()), default=None)
-        since_minute = int(now // 60) - RECENT_MINUTES + 1
-        recently_done = sum(sum(done) for minute, done in self._done_by_minute.items() if minute >= since_minute)
-        return QueueStatus(
+        counts = Counts(
             pending=_changes_of(targets),
             in_flight=_changes_of(target for target in later if target.lease is not None),
             waiting=_changes_of(target for target in later if target.lease is None),
             dead=len(self._dead),
-            oldest_pending_seconds=None if oldest is None else max(0.0, now - oldest),
-            recent_per_second=recently_done / (now - since_minute * 60),
+            oldest_enqueued_at=oldest,
+            recently_done=sum(
+                sum(done) for minute, done in self._done_by_minute.items() if minute >= recent_since(now)
+            ),
+        )
+        return status_of(counts, now=now)
+
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        """Count the letters; see `DeadLetters.dead_reasons`."""
+        letters = self._selected(Stretch(DeadSelection(), after=0, until=last_number(until)))
+        newest = {letter.reason: letter.number for letter in letters}
+        counts = Counter(letter.reason for letter in letters)
+        return {reason: LetterCount(count, newest[reason]) for reason, count in counts.items()}
+
+    async def leases(self) -> list[LeaseHolder]:
+        """Tell who holds what; see `Queue.leases`."""
+        now = self._clock()
+        return holders_of(
+            LeaseHolder(target.owner, 1, len(target.changes), target.lease / 1_000_000, until=target.visible_at)
+            for target in self._targets.values()
+            if target.visible_at > now and target.lease is not None
         )
 
-    async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """Give the letters that match, oldest first."""
-        for letter in self._selected(selection):
-            yield letter
-
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        """Make the letters pending again; see `Queue.retry_dead`."""
-        retried = kept = 0
-        for letter in self._selected(selection):
-            if letter.change_id in self._change_ids:
-                kept += 1
-            else:
-                self._append(letter.completion_id, letter.change_id, letter.mode, letter.metadata)
-                del self._dead[letter.number]
-                retried += 1
-        self._work.set()
-        return Revived(retried, kept)
-
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters; see `Queue.purge_dead`."""
-        letters = self._selected(selection)
-        for letter in letters:
-            del self._dead[letter.number]
-        return len(letters)
-
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take permits of the shared rate; see `Queue.take_permits`."""
-        granted, self._permit_due_at = grant(
-            self._permit_due_at, self._clock(), count, per_minute=per_minute, ahead_seconds=ahead_seconds
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take of the shared quota; see `Coordination.take_quota`."""
+        granted, self._quota_due_at = grant(
+            self._quota_due_at, self._clock(), requests, per_minute=per_minute, ahead_seconds=ahead_seconds
         )
         return granted
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Queue.write_note`."""
+        """Keep or remove a note; see `Coordination.write_note`."""
+        name, text = storable(name), storable(text)
         self._notes.pop(name, None)
         if text is not None:
-            self._notes[name] = (text, self._clock())
+            self._notes[name] = text, self._clock()
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Queue.read_notes`."""
+        """Give all notes; see `Coordination.read_notes`."""
         now = self._clock()
-        return {name: Note(text, max(0.0, now - written_at)) for name, (text, written_at) in self._notes.items()}
+        return {name: Note(text, age_seconds(now, written_at)) for name, (text, written_at) in self._notes.items()}
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `Queue.record_sample`."""
+        """Keep a sample; see `History.record_sample`."""
         self._samples[self._minute()] = sample
         _forget(self._samples, self._minute())
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `Queue.history`."""
+        """Give the last minutes; see `History.history`."""
         done = [(minute, *counts) for minute, counts in self._done_by_minute.items()]
         return every_minute(self._minute(), checked(minutes), done, self._samples.items())
-
-    async def dead_reasons(self) -> dict[str, int]:
-        """Count the letters; see `Queue.dead_reasons`."""
-        return dict(Counter(letter.reason for letter in self._dead.values()))
 
     async def close(self) -> None:
         """Nothing is under way between two calls."""
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
+        return Part(self._selected(stretch), None, self._last_letter)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+    async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
+        letters = self._selected(stretch)
+        retried = 0
+        for letter in letters:
+            if letter.change_id not in self._change_ids:
+                self._append(letter.completion_id, letter.change_id, letter.mode, letter.metadata)
+                del self._dead[letter.number]
+                retried += 1
+        return Part(Revived(retried, len(letters) - retried), None, self._last_letter)
+
+    async def _purge_letters(self, stretch: Stretch) -> Part[int]:
+        letters = self._selected(stretch)
+        for letter in letters:
+            del self._dead[letter.number]
+        return Part(len(letters), None, self._last_letter)
 
     def _append(self, completion_id: str, change_id: str | None, mode: str, metadata: str) -> None:
         now = self._clock()
@@ -219,7 +270,24 @@ class MemoryQueue:
         change = QueuedChange(self._last_change, completion_id, change_id, mode, metadata, now)
         self._targets.setdefault(completion_id, _Target(visible_at=now)).changes[change.number] = change
         if change_id is not None:
-            self._change_ids.add(change_id)
+            self._change_ids[change_id] = change
+
+    def _confirm(self, settlements: Iterable[Settlement], *, since: float) -> None:
+        for completion_id, metadata in confirmed.confirmed_by(settlements).items():
+            self._confirmed.pop(completion_id, None)
+            self._confirmed[completion_id] = self._clock(), dict(metadata)
+        while self._confirmed:
+            completion_id, (written_at, _) = next(iter(self._confirmed.items()))
+            if written_at > since and len(self._confirmed) <= confirmed.MAX_UPDATES:
+                break
+            if written_at > since:
+                self._warn_of_a_short_log()
+            del self._confirmed[completion_id]
+
+    def _with_confirmed(self, claims: Sequence[Claim], *, since: float) -> list[Claim]:
+        found = {each: self._confirmed.get(each, (since, {})) for each in confirmed.merged_first(claims)}
+        maps = {each: dict(metadata) for each, (written_at, metadata) in found.items() if written_at > since}
+        return confirmed.with_confirmed(claims, maps)
 
     def _held(self, claim: Claim) -> _Target | None:
         """The claim's target, if its lease holds."""
@@ -228,7 +296,8 @@ class MemoryQueue:
 
     def _bury(self, target: _Target, settlement: Settlement) -> None:
         for death in settlement.dead:
-            change = target.changes[death.number]
+            number, reason, attempts, status, error, request_id = death.row()
+            change = target.changes[number]
             self._last_letter += 1
             self._dead[self._last_letter] = DeadLetter(
                 self._last_letter,
@@ -237,23 +306,22 @@ class MemoryQueue:
                 change.mode,
                 change.metadata,
                 change.enqueued_at,
-                death.reason,
-                death.status,
-                storable(death.error),
-                storable(death.request_id),
-                death.attempts,
+                reason,
+                status,
+                error,
+                request_id,
+                attempts,
                 died_at=self._clock(),
             )
 
     def _remove(self, target: _Target, numbers: Iterable[int]) -> None:
         for number in numbers:
             change = target.changes.pop(number)
-            self._change_ids.discard(change.change_id or "")
+            self._change_ids.pop(change.change_id or "", None)
 
-    def _count(self, settlement: Settlement) -> None:
-        done = self._done_by_minute.setdefault(self._minute(), [0, 0, 0])
-        for place, ended in enumerate((settlement.applied, settlement.unchanged, settlement.dead)):
-            done[place] += len(ended)
+    def _count(self, settlements: Iterable[Settlement]) -> None:
+        before = self._done_by_minute.get(self._minute(), (0, 0, 0))
+        self._done_by_minute[self._minute()] = tuple(map(sum, zip(before, ended(settlements), strict=True)))
         _forget(self._done_by_minute, self._minute())
 
     def _minute(self) -> int:
@@ -263,15 +331,16 @@ class MemoryQueue:
         if target.changes:
             target.visible_at = self._clock() + settlement.delay_seconds
             target.lease = None
-            target.attempts = settlement.attempts
         else:
             del self._targets[settlement.claim.completion_id]
 
-    def _selected(self, selection: DeadSelection) -> list[DeadLetter]:
+    def _selected(self, stretch: Stretch) -> list[DeadLetter]:
+        selection = stretch.selection
         return [
             letter
             for letter in self._dead.values()
-            if (selection.numbers is None or letter.number in selection.numbers)
+            if stretch.after < letter.number <= stretch.until
+            and (selection.numbers is None or letter.number in selection.numbers)
             and selection.completion_id in (None, letter.completion_id)
             and selection.reason in (None, letter.reason)
         ]

@@ -1,22 +1,50 @@
 """The queue's URL: what of it is for the driver, what is for us, and what may be shown."""
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
-from worker.queue.base import QueueUnusable
+from worker.queue.errors import QueueMisnamed
 
 _HOST = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(?::\d+)?"
 # Where a URL may be split, a password with an unescaped character could be taken for something that is shown.
 _URL = re.compile(
     r"postgres(?:ql)?://"
-    r"(?:[^/?#@]*@)?"
+    r"(?:[^\s/?#@\[\]\x7f-\U0010ffff]*@)?"  # what else there is makes the driver's own parser fail, and show it
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)?"
     r"(?:/(?P<database>[^/?#@]*))?"
     r"(?:\?(?P<query>[^?#@]*))?"
 )
+_LAST_PORT = 65_535
 _SWITCH = {"on": True, "off": False}
+# What libpq takes and the driver does not, which would pass it to the server as a setting of its own, by what it does
+# when it is left out, https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_IGNORED = {
+    "channel_binding": "a login is not bound to its TLS connection: sslmode=verify-full keeps others out",
+    **dict.fromkeys(
+        ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+        "each call has its own time-out, --store-timeout, and idle connections are tried before they are used",
+    ),
+    **dict.fromkeys(("gssencmode", "gssdelegation"), "connections are encrypted by TLS alone: see sslmode"),
+    "load_balance_hosts": "hosts are tried in their order",
+    "require_auth": "a server is given the kind of login that it asks for: sslmode=verify-full keeps others out",
+    **dict.fromkeys(
+        ("hostaddr", "requirepeer", "sslcertmode", "sslcompression", "sslcrldir", "sslkeylogfile", "sslsni"),
+        "the driver does not know it",
+    ),
+    **dict.fromkeys(("min_protocol_version", "max_protocol_version"), "it is always version 3.0"),
+}
+_HARMLESS = {  # values that ask for what is done in any case
+    "channel_binding": ("disable", "prefer"),
+    "gssencmode": ("disable", "prefer"),
+    "load_balance_hosts": ("disable",),
+    "max_protocol_version": ("3.0", "latest"),
+    "min_protocol_version": ("3.0",),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +55,17 @@ class Address:
         dsn: the URL as the driver takes it, which may hold a password.
         shown: the URL as people may see it.
         listens: whether notifications are listened to; a proxy that pools transactions does not let any through.
+        connect_seconds: how long to try to connect to each host, if that is said.
+        tls: what certificates are checked against, where that cannot be said in the URL.
+        warnings: which options are ignored, a sentence each.
     """
 
     dsn: str = field(repr=False)
     shown: str
     listens: bool
+    connect_seconds: float | None = None
+    tls: ssl.SSLContext | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -42,19 +76,58 @@ class Address:
                 options, nothing is listened to.
 
         Raises:
-            QueueUnusable: it is not of this form.
+            QueueMisnamed: it is not of this form.
         """
         match = _URL.fullmatch(url)
         if match is None:
-            raise QueueUnusable(
+            raise QueueMisnamed(
                 "the queue URL must be postgresql://user:password@host:5432/database, "
                 "each part percent-encoded where it has other characters than letters and digits"
             )
         options = dict(parse_qsl(match["query"] or "", keep_blank_values=True))
         listens = _SWITCH.get(options.pop("listen", "on"))
         if listens is None:
-            raise QueueUnusable("the option listen of the queue URL must be on or off")
-        options.setdefault("application_name", "metasync")
+            raise QueueMisnamed("the option listen of the queue URL must be on or off")
+        options.setdefault("application_name", options.pop("fallback_application_name", "metasync"))
+        warnings = tuple(_ignored(options))
         hosts = match["hosts"] or options.get("host", "")
+        ports = [*re.findall(r":(\d+)(?:,|$)", hosts), *options.get("port", "").split(",")]
+        if any(port.isdecimal() and int(port) > _LAST_PORT for port in ports):
+            raise QueueMisnamed(f"a port of the queue URL must be at most {_LAST_PORT}")
+        connect_seconds, tls = _connect_seconds(options), _system_tls(options)
         dsn = f"{url.partition('?')[0]}?{urlencode(options)}"
-        return cls(dsn, f"postgresql://{hosts}/{match['database'] or ''}", listens)
+        shown = f"postgresql://{hosts}/{match['database'] or ''}"
+        return cls(dsn, shown, listens, connect_seconds, tls, warnings)
+
+
+def _ignored(options: dict[str, str]) -> list[str]:
+    """Take out what the driver does not know; say so where it was meant to change something."""
+    ignored = {name: options.pop(name) for name in list(options) if name in _IGNORED}
+    return [
+        f"{name}, an option of the queue's URL, is ignored: {_IGNORED[name]}"
+        for name, value in ignored.items()
+        if value not in _HARMLESS.get(name, ())
+    ]
+
+
+def _connect_seconds(options: dict[str, str]) -> float | None:
+    text = options.pop("connect_timeout", "0")
+    if not re.fullmatch(r"-?\d+", text):
+        raise QueueMisnamed("the option connect_timeout of the queue URL must be a number of seconds")
+    return float(text) if int(text) > 0 else None  # as libpq has it
+
+
+def _system_tls(options: dict[str, str]) -> ssl.SSLContext | None:
+    """What ``sslrootcert=system`` asks for; the driver would look for a file of this name."""
+    if options.get("sslrootcert") != "system":
+        return None
+    del options["sslrootcert"]
+    if options.pop("sslmode", "verify-full") != "verify-full":
+        raise QueueMisnamed("sslrootcert=system, an option of the queue URL, goes with sslmode=verify-full alone")
+    context = ssl.create_default_context()
+    if certificate := options.pop("sslcert", None):
+        try:
+            context.load_cert_chain(certificate, options.pop("sslkey", None), options.pop("sslpassword", None))
+        except OSError as error:
+            raise QueueMisnamed(f"sslcert or sslkey, options of the queue URL, cannot be read: {error}") from None
+    return context

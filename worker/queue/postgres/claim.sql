@@ -3,73 +3,159 @@
 -- Below the floor is nothing but what was claimed before: rows that are gone, but stay in the index until a vacuum, and
 -- as long as any old transaction is open, no vacuum takes them.
 WITH due AS MATERIALIZED (
-    SELECT number, visible_at
+    SELECT number, visible_at, lease
     FROM metasync.target
     WHERE visible_at >= coalesce($2::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
-    ORDER BY visible_at
+    ORDER BY visible_at, number
     LIMIT $1::integer
     FOR NO KEY UPDATE SKIP LOCKED
+),
+leased AS (
+    UPDATE metasync.target
+    SET
+        visible_at = statement_timestamp() + make_interval(secs => $3::float8),
+        lease = (SELECT metasync.next_lease()),
+        owner = $4::text
+    FROM due
+    WHERE target.number = due.number
+    RETURNING
+        target.number, target.completion_id, target.lease, due.visible_at AS was_visible_at, due.lease AS was_lease
+)
+SELECT
+    number, completion_id, lease, was_visible_at, was_lease,
+    extract(epoch FROM statement_timestamp())::float8 AS claimed_at,
+    NULL::bigint[] AS look
+FROM leased
+UNION ALL
+-- What was looked at: the number of this transaction, and those of others that had not ended, from the first one on and
+-- before it.
+SELECT
+    NULL, NULL, NULL, statement_timestamp(), NULL, NULL,
+    ARRAY[pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint]
+    || ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint);
+
+-- name: newest
+-- $1 the floor (NULL: none), $2 how many; gives numbers, the newest first
+SELECT number
+FROM metasync.target
+WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+ORDER BY visible_at DESC, number DESC
+LIMIT $2::integer;
+
+-- name: middle
+-- $1 the floor, $2 JSON array of shares; gives numbers, the best first
+-- Where the middle of an index is cannot be asked. So a few targets are looked up that lie at even distances, in time and
+-- arrival between the oldest and the newest that are due, and in arrival alone from the oldest on: much that came at
+-- once takes up little time, and much that was done long ago leaves gaps. What is in their midst is far from both ends.
+WITH oldest AS MATERIALIZED (
+    SELECT visible_at, number
+    FROM metasync.target
+    WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+    ORDER BY visible_at, number
+    LIMIT 1
+),
+newest AS MATERIALIZED (
+    SELECT visible_at, number
+    FROM metasync.target
+    WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+    ORDER BY visible_at DESC, number DESC
+    LIMIT 1
+),
+step AS MATERIALIZED (SELECT share::float8 FROM json_array_elements_text($2::json) AS share),
+last AS MATERIALIZED (SELECT pg_sequence_last_value('metasync.completion_target_seq'::regclass) AS number),
+sample AS (
+    SELECT found.*
+    FROM oldest, newest, step, LATERAL (
+        SELECT target.visible_at, target.number
+        FROM metasync.target
+        WHERE (target.visible_at, target.number) >= (
+            oldest.visible_at + (newest.visible_at - oldest.visible_at) * share,
+            oldest.number + ((newest.number - oldest.number) * share)::bigint
+        )
+        ORDER BY target.visible_at, target.number
+        LIMIT 1
+    ) AS found
+    UNION
+    SELECT found.*
+    FROM oldest, last, step, LATERAL (
+        SELECT target.visible_at, target.number
+        FROM metasync.target
+        WHERE target.number >= oldest.number + ((last.number - oldest.number) * share)::bigint
+        ORDER BY target.number
+        LIMIT 1
+    ) AS found
+)
+SELECT number
+FROM (
+    SELECT number, row_number() OVER (ORDER BY visible_at, number) - 1 AS position, count(*) OVER () AS due
+    FROM sample
+    WHERE visible_at <= statement_timestamp()
+) AS ordered
+ORDER BY abs(position - due / 2), position;
+
+-- name: lease_one
+-- $1 numbers of targets: the first of them that is due and nobody else is at, $2 seconds, $3 owner
+WITH due AS MATERIALIZED (
+    SELECT target.number, target.visible_at, target.lease
+    FROM unnest($1::bigint[]) WITH ORDINALITY AS wanted (number, position)
+    JOIN metasync.target ON target.number = wanted.number AND target.visible_at <= statement_timestamp()
+    ORDER BY wanted.position
+    LIMIT 1
+    FOR NO KEY UPDATE OF target SKIP LOCKED
 )
 UPDATE metasync.target
 SET
-    visible_at = statement_timestamp() + make_interval(secs => $3::float8),
-    lease = nextval('metasync.lease'),
-    owner = $4::text
+    visible_at = statement_timestamp() + make_interval(secs => $2::float8),
+    lease = (SELECT metasync.next_lease()),
+    owner = $3::text
 FROM due
 WHERE target.number = due.number
 RETURNING
     target.number,
     target.completion_id,
     target.lease,
-    target.attempts,
     due.visible_at AS was_visible_at,
+    due.lease AS was_lease,
     extract(epoch FROM statement_timestamp())::float8 AS claimed_at;
 
 -- name: changes
--- $1 numbers of targets, oldest due first, $2 their completion ids, $3 most changes of each, $4 most changes of all but
--- the first
-WITH counted AS MATERIALIZED (
-    SELECT claimed.*, (
-        SELECT count(*)
-        FROM (SELECT FROM metasync.change WHERE change.target = claimed.target LIMIT $3::integer) AS mine
-    ) AS changes
-    FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS claimed (target, completion_id, position)
-),
-summed AS (
-    SELECT target, completion_id, position, sum(changes) OVER (ORDER BY position) AS changes_so_far
-    FROM counted
-    WHERE changes > 0
-)
-SELECT
-    change.id AS number,
-    summed.completion_id,
-    change.change_id,
-    change.mode,
-    change.metadata,
-    extract(epoch FROM change.enqueued_at)::float8 AS enqueued_at
-FROM summed
-CROSS JOIN LATERAL (
-    SELECT * FROM metasync.change WHERE change.target = summed.target ORDER BY id LIMIT $3::integer
-) AS change
-WHERE changes_so_far <= $4::bigint OR position = (SELECT min(position) FROM summed)
-ORDER BY position, number;
+-- $1 numbers of targets, oldest due first, $2 their completion ids, $3 most changes of each, $4 most changes of all, $5 bytes
+-- of metadata: the last change is the one that goes beyond
+SELECT id, completion_id, change_id, mode, metadata, extract(epoch FROM enqueued_at)::float8, trials
+FROM (
+    SELECT *, sum(size_bytes) OVER (ORDER BY position, id ROWS UNBOUNDED PRECEDING) - size_bytes AS bytes_before
+    FROM (
+        SELECT claimed.position, claimed.completion_id, change.*
+        FROM (
+            SELECT * FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS claimed (target, completion_id, position)
+            ORDER BY position -- so that what comes after the last change is not read only to be sorted
+        ) AS claimed
+        CROSS JOIN LATERAL (
+            SELECT * FROM metasync.change WHERE change.target = claimed.target ORDER BY id LIMIT $3::integer
+        ) AS change
+        ORDER BY claimed.position, change.id
+        LIMIT $4::bigint
+    ) AS carried
+) AS carried
+WHERE bytes_before <= $5::bigint
+ORDER BY position, id;
 
 -- name: put_back
--- $1 numbers of targets, $2 their former visible_at, $3 seconds until one is looked at again that has no changes yet
+-- $1 numbers of targets, $2 their former visible_at, $3 their former leases, which ran out, but hold until another does,
+-- $4 seconds until one is looked at again that has no changes yet
 UPDATE metasync.target
 SET
     visible_at = CASE
         WHEN EXISTS (SELECT FROM metasync.change WHERE change.target = target.number)
         THEN back.visible_at
-        ELSE statement_timestamp() + make_interval(secs => $3::float8)
+        ELSE statement_timestamp() + make_interval(secs => $4::float8)
     END,
-    lease = NULL,
-    owner = NULL
-FROM unnest($1::bigint[], $2::timestamptz[]) AS back (number, visible_at)
+    lease = back.lease
+FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) AS back (number, visible_at, lease)
 WHERE target.number = back.number;
 
 -- name: extend
--- $1 completion ids, $2 leases, $3 seconds; gives the positions of those whose lease holds
+-- $1 completion ids, $2 leases, $3 seconds; gives the positions, from 0, of those whose lease holds
 WITH held AS MATERIALIZED (
     SELECT target.number, claim.position
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
@@ -84,7 +170,7 @@ extended AS (
     FROM held
     WHERE target.number = held.number
 )
-SELECT position FROM held;
+SELECT position - 1 AS position FROM held;
 
 -- name: release
 -- $1 completion ids, $2 leases
@@ -97,6 +183,6 @@ WITH held AS MATERIALIZED (
     FOR NO KEY UPDATE OF target
 )
 UPDATE metasync.target
-SET visible_at = statement_timestamp(), lease = NULL, owner = NULL
+SET visible_at = statement_timestamp(), lease = NULL
 FROM held
 WHERE target.number = held.number;

@@ -1,4 +1,4 @@
--- Four ways to one page of the letters that are selected, each along the index that fits.
+-- Four ways to the first numbers of a stretch, each along the index that fits.
 -- $1 and $2 are the numbers between which to look, the second included; $3 the most letters.
 
 -- name: by_number
@@ -30,7 +30,7 @@ WHERE number > $1::bigint AND number <= $2::bigint AND reason = $4::text
 ORDER BY number
 LIMIT $3::integer;
 
--- name: all
+-- name: by_all
 SELECT number
 FROM metasync.dead_letter
 WHERE number > $1::bigint AND number <= $2::bigint
@@ -69,6 +69,7 @@ FOR UPDATE;
 
 -- name: revive
 -- $1 numbers; gives those that are changes again: of letters with one change_id the first, and none whose is pending
+-- A join of the two at the end would compare each with each; what is asked for as a column is looked up in a hash.
 WITH letter AS MATERIALIZED (
     SELECT nextval('metasync.change_id_seq') AS id, ordered.*
     FROM (SELECT * FROM metasync.dead_letter WHERE number = ANY ($1::bigint[]) ORDER BY number) AS ordered
@@ -82,8 +83,15 @@ revived AS (
     ON CONFLICT (change_id) DO NOTHING
     RETURNING id
 )
-SELECT letter.number FROM letter JOIN revived ON revived.id = letter.id;
+SELECT number, id IN (SELECT id FROM revived) AS is_revived FROM letter;
 
 -- name: delete
 -- $1 numbers
 DELETE FROM metasync.dead_letter WHERE number = ANY ($1::bigint[]) RETURNING number;
+
+-- name: reasons
+-- $1 the highest number to look at
+SELECT reason, count(*) AS letters, max(number) AS newest
+FROM metasync.dead_letter
+WHERE number <= $1::bigint
+GROUP BY reason;

@@ -4,37 +4,51 @@ import ssl
 
 import asyncpg
 
-from worker.queue.base import QueueError, QueueUnavailable, QueueUnusable
+from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
 
 # By SQLSTATE, or by its class, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE = {
     "08": "the connection was lost ({message})",
-    "25006": "the server takes no writes: it is a standby, or set to read only",
+    "25006": "the server takes no writes: it is a standby, or set to read only; perhaps a failover is under way",
     "25P03": "the server ended the connection, which had been idle in a transaction for too long",
     "40": "other transactions were in the way ({message})",
     "53": "the server has run out of something ({message})",
-    "53100": "the disk is full ({message})",
     "53300": "the server has no connection left ({message})",
     "55P03": "another transaction holds a lock for too long; it may be a producer's that stays open",
     "57": "the server is not there for us ({message})",
     "57014": "the server took too long ({message})",
-    "58": "reading or writing failed ({message})",
     "XX": "the server is in trouble ({message})",
 }
+_UNWRITABLE = {"53100": "the disk is full ({message})", "58": "reading or writing failed ({message})"}
 _POOLED = "a proxy that pools transactions stands before it: add listen=off to the options of the URL ({message})"
 _BROKEN_SCHEMA = "its schema is not what it should be ({message})"
 _UNUSABLE = {
     "0A": "the server cannot do that ({message})",
-    "26000": _POOLED,
     "28": "the server does not let us in ({message})",
     "3D000": "there is no such database ({message})",
     "3F000": _BROKEN_SCHEMA,
     "42": _BROKEN_SCHEMA,
     "42501": "the role lacks a right ({message}); somebody who has it can run `metasync migrate`, and grant the others",
-    "42P05": _POOLED,
+}
+_MISNAMED = {
     "42704": "the server refuses an option of the URL, or its schema is not what it should be ({message})",
     "22023": "the server refuses an option of the URL ({message})",
     "22P02": "the server refuses an option of the URL ({message})",
+    "26000": _POOLED,
+    "42P05": _POOLED,
+}
+# How Python says that a UID is in no list of users, as in containers that run as any: up to 3.12, and from 3.13 on.
+_NAMELESS = ("getpwuid()", "No username set")
+_OF_SERVER: dict[type[QueueError], dict[str, str]] = {
+    QueueUnavailable: _UNAVAILABLE,
+    QueueUnwritable: _UNWRITABLE,
+    QueueUnusable: _UNUSABLE,
+    QueueMisnamed: _MISNAMED,
+}
+_SENTENCES: dict[type[QueueError], str] = {
+    QueueUnavailable: "the queue at {shown} cannot be used now: {what}",
+    QueueUnwritable: "the queue at {shown} cannot be written: {what}",
+    **dict.fromkeys((QueueUnusable, QueueMisnamed), "{shown} cannot be the queue: {what}"),
 }
 
 
@@ -44,21 +58,20 @@ def explained(error: Exception, shown: str) -> QueueError | None:
     Args:
         shown: the queue's URL, without a password.
     """
-    what, waiting_helps = _explanation(error)
+    what, kind = _explanation(error)
     if what is None:
         return None
-    if waiting_helps:
-        return QueueUnavailable(f"the queue at {shown} cannot be used now: {what}")
-    return QueueUnusable(f"{shown} cannot be the queue: {what}")
+    return kind(_SENTENCES[kind].format(shown=shown, what=what))
 
 
-def _explanation(error: Exception) -> tuple[str | None, bool]:
-    what, waiting_helps = None, True
+def _explanation(error: Exception) -> tuple[str | None, type[QueueError]]:
+    what: str | None = None
+    kind: type[QueueError] = QueueUnavailable
     match error:
         case asyncpg.PostgresError():
-            what, waiting_helps = _of_server(error)
+            what, kind = _of_server(error)
         case asyncpg.ClientConfigurationError():
-            what, waiting_helps = f"the URL makes no sense to the driver ({_line(error)})", False
+            what, kind = f"the URL makes no sense to the driver ({_line(error)})", QueueMisnamed
         case asyncpg.TargetServerAttributeNotMatched():
             what = f"no server is what the URL asks for ({_line(error)})"
         case asyncpg.InternalClientError():  # such as a goodbye of the server's where the driver awaits an answer
@@ -66,19 +79,30 @@ def _explanation(error: Exception) -> tuple[str | None, bool]:
         case asyncpg.InterfaceError() if not isinstance(error, ValueError):
             what = f"the connection was lost ({_line(error)})"
         case ssl.SSLCertVerificationError():
-            what, waiting_helps = f"its certificate is not to be trusted ({error.verify_message})", False
+            what, kind = f"its certificate is not to be trusted ({error.verify_message})", QueueUnusable
+        case KeyError() | OSError() if any(words in str(error) for words in _NAMELESS):
+            what = "the URL names no user, and the one that this process runs as has no name: put one into it"
+            kind = QueueMisnamed
         case OSError():  # refused, no such host, no such socket, cut
             what = f"it cannot be reached ({_line(error)})"
-    return what, waiting_helps
+    return what, kind
 
 
-def _of_server(error: asyncpg.PostgresError) -> tuple[str | None, bool]:
+def _of_server(error: asyncpg.PostgresError) -> tuple[str | None, type[QueueError]]:
     sqlstate = error.sqlstate or ""
     for state in (sqlstate, sqlstate[:2]):
-        for texts, waiting_helps in ((_UNAVAILABLE, True), (_UNUSABLE, False)):
+        for kind, texts in _OF_SERVER.items():
             if state in texts:
-                return texts[state].format(message=_line(error)), waiting_helps
-    return None, False
+                return texts[state].format(message=_line(error)), kind
+    if not error.severity:  # the driver has made it up: an argument of the wrong type
+        return None, QueueUnavailable
+    # Whatever it is, it is the server's: work in hand is not thrown away for it, and the log says it all the time.
+    return f"it answered with an error (SQLSTATE {sqlstate or 'missing'}: {_line(error)})", QueueUnavailable
+
+
+def is_demoted(error: Exception) -> bool:
+    """Whether the server is one that takes no writes, where there used to be one that does."""
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
 def _line(error: Exception) -> str:

@@ -2,10 +2,9 @@
 
 from worker.queue.history import HistoryMinute, Sample, every_minute
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.statements import statements
+from worker.queue.statements import read_statements
 
-_HISTORY = statements("history")
-_STATUS = statements("status")
+_HISTORY = read_statements(__package__, "history")
 
 
 async def record(connection: Connection, sample: Sample) -> None:
@@ -31,9 +30,3 @@ async def read(connection: Connection, minutes: int) -> list[HistoryMinute]:
         [tuple(row) for row in done],
         [(minute, Sample(*values)) for minute, *values in samples],
     )
-
-
-async def dead_reasons(connection: Connection) -> dict[str, int]:
-    """Count the dead letters by reason."""
-    await connection.execute(_STATUS["plan_freely"])
-    return {row["reason"]: row["letters"] for row in await connection.fetch(_HISTORY["dead_reasons"])}

@@ -25,6 +25,3 @@ GROUP BY minute;
 SELECT minute, pending, oldest_seconds, rate_per_second, limit_per_second
 FROM metasync.sample
 WHERE minute >= $1::bigint;
-
--- name: dead_reasons
-SELECT reason, count(*) AS letters FROM metasync.dead_letter GROUP BY reason;

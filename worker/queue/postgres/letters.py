@@ -1,87 +1,79 @@
 """What people do to dead letters, as functions of a connection: each within one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from worker.queue.base import DeadLetter, DeadSelection, storable
+from worker.queue.base import Part, Stretch
+from worker.queue.letters import DeadLetter, LetterCount, Revived
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.operations import append_to, forget_empty
-from worker.queue.postgres.statements import statements
+from worker.queue.statements import read_statements
+from worker.queue.text import storable
 
 PAGE = 500  # dead letters that are read at once
 BULK = 10_000  # dead letters that are retried or purged in one transaction
-LAST = 2**63 - 1  # the largest bigint
 
-_DEAD = statements("dead")
-
-
-@dataclass(frozen=True, slots=True)
-class Bulk:
-    """What one transaction did to dead letters.
-
-    Args:
-        last: the last letter's number; None when there was none left.
-        done: how many were retried or purged.
-        kept: how many had to stay.
-    """
-
-    last: int | None
-    done: int
-    kept: int
+_LARGEST = 2**63 - 1  # of PostgreSQL's bigints
+_DEAD = read_statements(__package__, "dead")
+_STATUS = read_statements(__package__, "status")
 
 
-async def newest(connection: Connection) -> int:
-    """Give the last letter's number, 0 when there is none."""
-    number: int = await connection.fetchval(_DEAD["newest"])
-    return number
-
-
-async def read_page(
-    connection: Connection, selection: DeadSelection, *, after: int
-) -> tuple[list[DeadLetter], int | None]:
-    """Give one page of the letters that match, beginning behind the number `after`, and where the page ends."""
-    numbers = await _selected(connection, selection, after=after, until=LAST, limit=PAGE)
+async def read(connection: Connection, stretch: Stretch) -> Part[list[DeadLetter]]:
+    """Give the first letters of the stretch."""
+    numbers = await _selected(connection, stretch, PAGE)
     found = await connection.fetch(_DEAD["letters"], numbers)
-    return [DeadLetter(**row) for row in found], numbers[-1] if numbers else None
+    return Part([DeadLetter(**row) for row in found], _last(numbers, PAGE), await _newest(connection))
 
 
-async def retry(connection: Connection, selection: DeadSelection, *, after: int, until: int) -> Bulk:
-    """Make the next letters that match changes again, but for those whose change_id is pending."""
-    numbers = await _selected(connection, selection, after=after, until=until, limit=BULK)
-    if not numbers:
-        return Bulk(None, 0, 0)
+async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
+    """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
+    newest, numbers = await _newest(connection), await _selected(connection, stretch, BULK)
     found = await connection.fetch(_DEAD["hold"], numbers)
     completion_ids = list(dict.fromkeys(row["completion_id"] for row in found))
     held = [row["number"] for row in found]
     await append_to(connection, completion_ids)
-    revived = [row["number"] for row in await connection.fetch(_DEAD["revive"], held)]
+    revived = [row["number"] for row in await connection.fetch(_DEAD["revive"], held) if row["is_revived"]]
     await connection.execute(_DEAD["delete"], revived)
     if len(revived) < len(held):
         await forget_empty(connection, completion_ids)
-    return Bulk(numbers[-1], len(revived), len(held) - len(revived))
+    return Part(Revived(len(revived), len(held) - len(revived)), _last(numbers, BULK), newest)
 
 
-async def purge(connection: Connection, selection: DeadSelection, *, after: int, until: int) -> Bulk:
-    """Delete the next letters that match."""
-    numbers = await _selected(connection, selection, after=after, until=until, limit=BULK)
-    if not numbers:
-        return Bulk(None, 0, 0)
+async def purge(connection: Connection, stretch: Stretch) -> Part[int]:
+    """Delete the first letters of the stretch."""
+    newest, numbers = await _newest(connection), await _selected(connection, stretch, BULK)
     purged = await connection.fetch(_DEAD["delete"], numbers)
-    return Bulk(numbers[-1], len(purged), 0)
+    return Part(len(purged), _last(numbers, BULK), newest)
 
 
-async def _selected(
-    connection: Connection, selection: DeadSelection, *, after: int, until: int, limit: int
-) -> Sequence[int]:
-    conditions: list[object]
+async def reasons(connection: Connection, until: int) -> dict[str, LetterCount]:
+    """Count the letters by reason, up to this number."""
+    await connection.execute(_STATUS["plan_freely"])
+    found = await connection.fetch(_DEAD["reasons"], until)
+    return {row["reason"]: LetterCount(row["letters"], row["newest"]) for row in found}
+
+
+async def _newest(connection: Connection) -> int:
+    number: int = await connection.fetchval(_DEAD["newest"])
+    return number
+
+
+def _last(numbers: Sequence[int], limit: int) -> int | None:
+    return numbers[-1] if len(numbers) == limit else None
+
+
+async def _selected(connection: Connection, stretch: Stretch, limit: int) -> Sequence[int]:
+    selection = stretch.selection
+    conditions: list[object] = []
     completion_id, reason = storable(selection.completion_id), storable(selection.reason)
-    if selection.numbers is not None:
-        numbers = [number for number in selection.numbers if 0 < number <= LAST]
-        way, conditions = "by_number", [numbers, completion_id, reason]
-    elif completion_id is not None:
-        way, conditions = "by_completion", [completion_id, reason]
-    elif reason is not None:
-        way, conditions = "by_reason", [reason]
-    else:
-        way, conditions = "all", []
-    return [row["number"] for row in await connection.fetch(_DEAD[way], after, until, limit, *conditions)]
+    match selection.index:
+        case "number":
+            numbers = [number for number in selection.numbers or () if 0 < number <= _LARGEST]
+            conditions = [numbers, completion_id, reason]
+        case "completion":
+            conditions = [completion_id, reason]
+        case "reason":
+            conditions = [reason]
+    statement = _DEAD[f"by_{selection.index}"]
+    return [
+        row["number"] for row in await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
+    ]

@@ -1,19 +1,27 @@
 """Listening for new work, on a connection of its own that is probed, and opened again when it is lost.
 
-What is heard is a hint and no more: whoever waits for work polls all the same.
+What is heard is a hint and no more: whoever waits for work polls all the same. And it is said only while somebody asks
+for it, since transactions that notify are committed one after the other: a worker that waits asks, until it has heard.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-from worker.queue.base import QueueError
+from worker.queue.errors import QueueError
 from worker.queue.postgres.connections import Connection, Connections, close
+from worker.queue.statements import read_statements
 
 CHANNEL = "metasync"
 _PROBE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
+# How often to see whether transactions have ended that were under way when we asked to be told.
+_FIRST_LOOK_SECONDS = 0.02
+_LONGEST_LOOK_SECONDS = 1.0
+
+_LISTEN = read_statements(__package__, "listen")
 
 
 class Listener:
@@ -29,12 +37,24 @@ class Listener:
         self._work = work
         self._probe_seconds = probe_seconds
         self._task: asyncio.Task[None] | None = None
-        self.listens = asyncio.Event()
+        self._is_asking = False
+        self._stirred = asyncio.Event()
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self.asks = asyncio.Event()
 
     def start(self) -> None:
         """Begin to listen, unless that has begun or the URL says not to."""
         if self._task is None and self._connections.address.listens:
             self._task = asyncio.create_task(self._run(), name="metasync listener")
+
+    def ask(self) -> None:
+        """Let producers tell of what they put, until the first one does.
+
+        The event is set once they will: what was put before that is to be looked for.
+        """
+        if not self._is_asking:
+            self._is_asking = True
+            self._stirred.set()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -43,15 +63,12 @@ class Listener:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
-            try:
+            with suppress(QueueError):  # whoever claims next meets the same, and says so
                 async with self._connection() as connection:
-                    pause_seconds = _FIRST_PAUSE_SECONDS
                     await self._listen(connection)
-            except QueueError:  # whoever claims next meets the same, and says so
-                await asyncio.sleep(pause_seconds)
-                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(self._pause_seconds)
+            self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -63,26 +80,71 @@ class Listener:
             await close(connection)
 
     async def _listen(self, connection: Connection) -> None:
-        """Listen until the connection is lost, which is seen at once or by the next probe."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(_setter(lost))
+        """Listen until the connection is lost or leads to the wrong server, which is seen by the next probe at last."""
+        demotions = self._connections.demotions
+        connection.add_termination_listener(self._stir)
         async with self._connections.call():
-            await connection.add_listener(CHANNEL, _setter(self._work))
+            await connection.add_listener(CHANNEL, self._hear)  # a standby lets people in, and refuses this
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._work.set()  # what has come since the last connection was not heard
-        self.listens.set()
+        request = Request(connection)
         try:
-            while not lost.is_set():
+            while not connection.is_closed() and demotions == self._connections.demotions:
                 async with self._connections.call():
-                    await connection.execute("SELECT 1")
-                try:
-                    async with asyncio.timeout(self._probe_seconds):
-                        await lost.wait()
-                except TimeoutError:
-                    pass
+                    if await request.update(is_asking=self._is_asking):
+                        self._work.set()
+                (self.asks.set if request.stands else self.asks.clear)()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(self._probe_seconds, request.look_seconds)):
+                        await self._stirred.wait()
+                self._stirred.clear()
         finally:
-            self.listens.clear()
+            self.asks.clear()
+
+    def _hear(self, *_: object) -> None:
+        self._work.set()
+        self._is_asking = False
+        self._stirred.set()
+
+    def _stir(self, *_: object) -> None:
+        self._stirred.set()
 
 
-def _setter(event: asyncio.Event) -> Callable[..., None]:
-    """A callback that takes whatever the driver has to say."""
-    return lambda *_: event.set()
+class Request:
+    """That producers tell of what they put, as it stands with the server: it ends with the connection.
+
+    Those who had begun before it did will not tell, whenever they commit: their ends are watched.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._untold: set[int] = set()
+        self.stands = False
+        self._look_seconds = _FIRST_LOOK_SECONDS
+
+    @property
+    def look_seconds(self) -> float:
+        """When to see to it again, if nothing else is met."""
+        return self._look_seconds if self._untold else math.inf
+
+    async def update(self, *, is_asking: bool) -> bool:
+        """Bring it to what is wanted, and see how it is; tells whether something may have come untold."""
+        if is_asking and not self.stands:
+            await self._connection.execute(_LISTEN["say"])
+            self.stands = True
+            self._look_seconds = _FIRST_LOOK_SECONDS
+            await self._connection.execute(_LISTEN["number"])
+            self._untold = await self._running()
+            return True
+        if self.stands and not is_asking:
+            await self._connection.execute(_LISTEN["unsay"])
+            self.stands = False
+            self._untold = set()
+        running = await self._running()  # in any case: it is the probe
+        has_ended = not self._untold <= running
+        self._untold &= running
+        self._look_seconds = min(self._look_seconds * 2, _LONGEST_LOOK_SECONDS)
+        return has_ended
+
+    async def _running(self) -> set[int]:
+        return {row["number"] for row in await self._connection.fetch(_LISTEN["running"])}

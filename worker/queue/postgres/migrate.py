@@ -1,33 +1,73 @@
 """The schema: whether the server can hold one, whether it is ours to use, and how it comes to be."""
 
-from worker.queue.base import QueueUnusable
+from worker.queue.errors import QueueUnavailable, QueueUnusable, no_queue
 from worker.queue.postgres.connections import Connection, Connections
-from worker.queue.postgres.statements import migrations, statements
+from worker.queue.statements import read_migrations, read_statements
 
 _OLDEST_SERVER = 14
-_MIGRATE = statements("migrate")
+_SQUATTED = (
+    "public.metasync_enqueue is not the queue's own: a producer that calls it runs what its owner, the role {owner!a}, "
+    "has written; have producers write metasync.metasync_enqueue, and drop the other"
+)
+_MIGRATE = read_statements(__package__, "migrate")
 
 
-async def migrate(connections: Connections) -> None:
-    """Bring the schema to this version's, and leave it alone where it is.
+def migration_sql() -> str:
+    """Give the statements that bring a database's schema, of whatever version, to this one's, as one transaction."""
+    latest, _ = read_migrations(__package__)[-1]
+    steps = [_MIGRATE["step"].format(leads_to=leads_to, sql=sql) for leads_to, sql in read_migrations(__package__)]
+    begin = _MIGRATE["begin"].format(latest=latest, lock=_MIGRATE["lock"])
+    return "\n".join([begin, *steps, _MIGRATE["end"], ""])
+
+
+async def migrate(connections: Connections, *, create: bool = True) -> tuple[str, ...]:
+    """Bring the schema to this version's, a transaction for each step, and leave it alone where it is.
+
+    Returns:
+        what is to be said about it, a sentence each.
 
     Raises:
+        QueueMisnamed: there is no schema, and none is to be made.
         QueueUnusable: the server is too old, its database does not hold Unicode, or a newer metasync made the schema.
-        QueueUnavailable: the server does not answer.
+        QueueUnavailable: the server does not answer, or a step takes longer than a call may.
     """
-    await connections.transact(lambda connection: _migrate(connection, connections.address.shown))
+    shown = connections.address.shown
+    latest, _ = read_migrations(__package__)[-1]
+    version = await connections.transact(_checked_version, shown)
+    if version == 0 and not create:
+        raise no_queue(shown)
+    while version < latest:
+        try:
+            version = await connections.transact(_step, shown)
+        except QueueUnusable:
+            raise
+        except QueueUnavailable as error:
+            raise QueueUnavailable(
+                f"{error}; its schema is {version} of {latest}, and the next step was not finished: "
+                "`metasync migrate --store-timeout 1h` gives it more time"
+            ) from None
+    squatters = await connections.transact(_squatters)
+    return tuple(_SQUATTED.format(owner=owner) for owner in squatters)
 
 
-async def _migrate(connection: Connection, shown: str) -> None:
+async def _squatters(connection: Connection) -> list[str]:
+    return [row["owner"] for row in await connection.fetch(_MIGRATE["squatters"])]
+
+
+async def _checked_version(connection: Connection, shown: str) -> int:
     _check_server(connection, shown)
-    latest, _ = migrations()[-1]
-    if await _version(connection, shown) == latest:
-        return
+    return await _version(connection, shown)
+
+
+async def _step(connection: Connection, shown: str) -> int:
+    """Go to the next version; give the one that there is then."""
     await connection.execute(_MIGRATE["lock"])
     version = await _version(connection, shown)  # somebody else may have been faster
-    for leads_to, sql in migrations():
+    for leads_to, sql in read_migrations(__package__):
         if leads_to > version:
             await connection.execute(sql)
+            return leads_to
+    return version
 
 
 def _check_server(connection: Connection, shown: str) -> None:
@@ -52,7 +92,7 @@ async def _version(connection: Connection, shown: str) -> int:
     if not await connection.fetchval(_MIGRATE["made"]):
         return 0
     version: int = await connection.fetchval(_MIGRATE["version"])
-    latest, _ = migrations()[-1]
+    latest, _ = read_migrations(__package__)[-1]
     if version > latest:
         raise QueueUnusable(
             f"{shown} cannot be the queue: a newer metasync made it (schema {version}, this one knows {latest}); "

@@ -13,3 +13,57 @@ SELECT EXISTS (
 
 -- name: version
 SELECT coalesce(max(version), 0) FROM metasync.migration;
+
+-- name: squatters
+-- Who owns functions of the short name that are not the queue's own. Whoever is a superuser has no need of them.
+SELECT DISTINCT pg_get_userbyid(short.proowner)::text AS owner
+FROM pg_catalog.pg_proc AS short
+JOIN pg_catalog.pg_roles ON pg_roles.oid = short.proowner
+JOIN pg_catalog.pg_proc AS ours ON ours.proname = short.proname AND ours.pronamespace::regnamespace::text = 'metasync'
+WHERE short.proname = 'metasync_enqueue'
+    AND short.pronamespace::regnamespace::text = 'public'
+    AND short.proowner <> ours.proowner
+    AND NOT rolsuper
+ORDER BY owner;
+
+-- name: begin
+-- What is printed, for somebody to run by hand.
+-- Brings the schema metasync from any version before, or from none, to {latest}; run it again where it says that it could
+-- not have a lock: nothing was changed, and producers do not have to wait for whoever has it.
+BEGIN;
+SET LOCAL lock_timeout = '1s';
+{lock}
+
+-- The version that there is: 0 where there is no schema.
+CREATE FUNCTION pg_temp.metasync_version() RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    found integer := 0;
+BEGIN
+    IF to_regclass('metasync.migration') IS NOT NULL THEN
+        SELECT max(version) INTO found FROM metasync.migration;
+    END IF;
+    RETURN found;
+END
+$$;
+DO $$
+BEGIN
+    IF pg_temp.metasync_version() > {latest} THEN
+        RAISE EXCEPTION 'a newer metasync made the schema: %', pg_temp.metasync_version();
+    END IF;
+    RAISE NOTICE 'the schema metasync is %, and will be {latest}', pg_temp.metasync_version();
+END
+$$;
+
+-- name: step
+-- From the version before to {leads_to}.
+DO $metasync$
+BEGIN
+    IF pg_temp.metasync_version() < {leads_to} THEN
+        EXECUTE $step${sql}$step$;
+    END IF;
+END
+$metasync$;
+
+-- name: end
+DROP FUNCTION pg_temp.metasync_version;
+COMMIT;

@@ -5,42 +5,62 @@ order of the completions' ids, so that two who need the same ones wait for each 
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from typing import assert_never
 
 import asyncpg
+import msgspec
 
 from worker.changes import MetadataChange
-from worker.queue.base import (
+from worker.queue.confirmed import LogRow
+from worker.queue.coordination import Note
+from worker.queue.pending import (
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CALL,
     MAX_CHANGES_PER_CLAIM,
-    RECENT_MINUTES,
     Claim,
-    Note,
+    LeaseHolder,
+    Place,
     QueuedChange,
     QueueStatus,
     Settlement,
     Stored,
-    json_text,
-    storable,
 )
-from worker.queue.permits import Grant, grant
+from worker.queue.postgres import confirmed
+from worker.queue.postgres.confirmed import Appended, LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.statements import statements
+from worker.queue.postgres.floor import Look
+from worker.queue.quota import Grant, grant
+from worker.queue.rows import (
+    MIDDLE_STEPS,
+    RECENT_MINUTES,
+    Counts,
+    claims_of,
+    conflicts_among,
+    ended,
+    first_words,
+    status_of,
+)
+from worker.queue.statements import read_statements
+from worker.queue.text import json_text, storable
 
 # Of one put, what a statement takes.
 _PUT_CHUNK = 5_000
-# A claim ends early where it would carry more changes than this.
-_MAX_CHANGES_PER_CALL = 10_000
+# Of the newest targets, how many to look at for one that nobody else is at.
+_PROBES = 20
 # A target without changes stays as long as a producer's transaction is open that may bring some; how often to look.
 _EMPTY_TARGET_SECONDS = 1.0
 
-_PUT = statements("put")
-_CLAIM = statements("claim")
-_SETTLE = statements("settle")
-_STATUS = statements("status")
-_BUDGET = statements("budget")
-_NOTE = statements("note")
+# Of one table: more would take longer than somebody who asks how things are wants to wait.
+_MOST_COUNTED = 1_000_000
+
+_PUT = read_statements(__package__, "put")
+_CLAIM = read_statements(__package__, "claim")
+_SETTLE = read_statements(__package__, "settle")
+_STATUS = read_statements(__package__, "status")
+_QUOTA = read_statements(__package__, "quota")
+_NOTE = read_statements(__package__, "note")
 
 
 async def put(connection: Connection, changes: Sequence[MetadataChange]) -> Stored:
@@ -48,19 +68,41 @@ async def put(connection: Connection, changes: Sequence[MetadataChange]) -> Stor
     completion_ids = list(dict.fromkeys(change.completion_id for change in changes))
     await append_to(connection, completion_ids)
     added = 0
+    conflicts: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
-        result = await connection.execute(
-            _PUT["append"],
-            [change.completion_id for change in chunk],
-            [change.change_id for change in chunk],
-            [change.mode for change in chunk],
-            [json_text(dict(change.metadata)) for change in chunk],
-        )
-        added += _row_count(result)
+        columns = _columns(chunk)
+        appended = _row_count(await connection.execute(_PUT["append"], *columns))
+        added += appended
+        if appended < len(chunk):
+            suspects = await connection.fetch(_PUT["suspects"], *columns)
+            if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
+                raise asyncpg.SerializationError("a change_id was pending, and is no longer")
+            conflicts += [start + position for position in conflicts_among(chunk, map(tuple, suspects))]
     if added < len(changes):
         await forget_empty(connection, completion_ids)
-    return Stored(added, len(changes) - added)
+    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+
+
+async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+    """Give the positions of those that say something else than what is pending under their change_id."""
+    found: list[int] = []
+    for start in range(0, len(changes), _PUT_CHUNK):
+        chunk = changes[start : start + _PUT_CHUNK]
+        suspects = await connection.fetch(_PUT["suspects"], *_columns(chunk))
+        pending = [tuple(row) for row in suspects if row["completion_id"] is not None]
+        found += [start + position for position in conflicts_among(chunk, pending)]
+    return tuple(found)
+
+
+def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | None], list[str], list[str]]:
+    """The changes as put.sql wants them."""
+    return (
+        [change.completion_id for change in changes],
+        [change.change_id for change in changes],
+        [change.mode for change in changes],
+        [json_text(change.metadata) for change in changes],
+    )
 
 
 async def append_to(connection: Connection, completion_ids: Sequence[str]) -> None:
@@ -78,48 +120,87 @@ class Claimed:
     """What a claim took.
 
     Args:
-        oldest: the earliest visible_at that it met; None when it met nothing.
-        is_full: whether there may be more that is due.
+        look: what it saw; None for one that was to look elsewhere than from the floor on.
+        now: Unix time, seconds, by the server's clock.
+        news: rows of the log that were read.
     """
 
     claims: list[Claim]
-    oldest: datetime | None
-    is_full: bool
+    look: Look | None
+    now: float = 0.0
+    news: Sequence[LogRow] = ()
 
 
 async def claim(
-    connection: Connection, limit: int, *, floor: datetime | None, lease_seconds: float, owner: str
+    connection: Connection,
+    limit: int,
+    *,
+    floor: datetime | None,
+    lease_seconds: float,
+    owner: str,
+    place: Place = "oldest",
+    log: LogIndexWithGaps | None = None,
+    confirmed_seconds: float = 0.0,
 ) -> Claimed:
-    """Lease the oldest due targets from the floor on."""
-    leased = await connection.fetch(_CLAIM["lease"], limit, floor, lease_seconds, storable(owner))
-    leased.sort(key=lambda row: row["was_visible_at"])
+    """Lease due targets from the floor on.
+
+    Args:
+        log: for the maps that the service confirmed last; None for none.
+    """
+    leased, look = await _lease(connection, limit, floor, (lease_seconds, storable(owner)), place)
     if not leased:
-        return Claimed([], None, is_full=False)
+        return Claimed([], look)
     found = await connection.fetch(
         _CLAIM["changes"],
         [row["number"] for row in leased],
         [row["completion_id"] for row in leased],
         MAX_CHANGES_PER_CLAIM,
-        _MAX_CHANGES_PER_CALL,
+        MAX_CHANGES_PER_CALL + 1,
+        MAX_BYTES_PER_CALL,
     )
-    changes_by_completion = {
-        completion_id: tuple([QueuedChange(*row) for row in rows])
-        for completion_id, rows in groupby(found, key=lambda row: row["completion_id"])
-    }
-    claims = [
-        Claim(
-            row["completion_id"],
-            row["lease"],
-            row["attempts"],
-            changes,
-            age_seconds=max(0.0, row["claimed_at"] - changes[0].enqueued_at),
-        )
-        for row in leased
-        if (changes := changes_by_completion.get(row["completion_id"]))
-    ]
-    if others := [row for row in leased if row["completion_id"] not in changes_by_completion]:
+    leases = {row["completion_id"]: row["lease"] for row in leased}
+    now = leased[0]["claimed_at"]
+    claims = claims_of(leases, [QueuedChange(*row) for row in found], now=now)
+    claimed = {each.completion_id for each in claims}
+    if others := [row for row in leased if row["completion_id"] not in claimed]:
         await _put_back(connection, others)
-    return Claimed(claims, leased[0]["was_visible_at"], is_full=len(leased) == limit)
+        if look is not None:  # they are due as they were: it is as if it had been to take no more than it did
+            look = replace(look, is_full=True, oldest=others[0]["was_visible_at"])
+    news: Sequence[LogRow] = ()
+    if log is not None:
+        claims, news = await confirmed.attach(connection, claims, log, now=now, seconds=confirmed_seconds)
+    return Claimed(claims, look, now=now, news=news)
+
+
+async def _lease(
+    connection: Connection, limit: int, floor: datetime | None, terms: tuple[float, str], place: Place
+) -> tuple[list[asyncpg.Record], Look | None]:
+    """Give what is leased now, the oldest first.
+
+    Args:
+        terms: for how many seconds, and to whom.
+    """
+    match place:
+        case "oldest":
+            rows = await connection.fetch(_CLAIM["lease"], limit, floor, *terms)
+            leased = [row for row in rows if row["look"] is None]
+            leased.sort(key=lambda row: (row["was_visible_at"], row["number"]))
+            [row] = [row for row in rows if row["look"] is not None]
+            return leased, _look(row, leased, limit)
+        case "newest":
+            found = await connection.fetch(_CLAIM["newest"], floor, _PROBES)
+        case "middle":
+            found = await connection.fetch(_CLAIM["middle"], floor, MIDDLE_STEPS)
+        case _:
+            assert_never(place)
+    return await connection.fetch(_CLAIM["lease_one"], [row["number"] for row in found], *terms), None
+
+
+def _look(row: asyncpg.Record, leased: Sequence[asyncpg.Record], limit: int) -> Look:
+    number, horizon, *running = row["look"]
+    oldest = leased[0]["was_visible_at"] if leased else None
+    is_full = len(leased) == limit
+    return Look(oldest, is_full, row["was_visible_at"], number, horizon, frozenset(running))
 
 
 async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) -> None:
@@ -130,6 +211,7 @@ async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) ->
         _CLAIM["put_back"],
         [row["number"] for row in kept],
         [row["was_visible_at"] for row in kept],
+        [row["was_lease"] for row in kept],
         _EMPTY_TARGET_SECONDS,
     )
 
@@ -137,7 +219,7 @@ async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) ->
 async def extend(connection: Connection, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Move the deadline of the leases that hold; give the claims whose lease does not."""
     held = {row["position"] for row in await connection.fetch(_CLAIM["extend"], *_keys(claims), lease_seconds)}
-    return [claim for position, claim in enumerate(claims, 1) if position not in held]
+    return [claim for position, claim in enumerate(claims) if position not in held]
 
 
 async def release(connection: Connection, claims: Sequence[Claim]) -> None:
@@ -145,39 +227,51 @@ async def release(connection: Connection, claims: Sequence[Claim]) -> None:
     await connection.execute(_CLAIM["release"], *_keys(claims))
 
 
-async def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[Settlement]:
-    """Carry out the settlements whose lease holds; give the others."""
-    done = [settlement.done() for settlement in settlements]
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of settlements.
+
+    Args:
+        valid, stale: those whose lease held, which are carried out, and the others.
+        appended: what came of logging what was confirmed.
+        transaction: the number of the transaction; None when none was valid.
+    """
+
+    valid: Collection[Settlement]
+    stale: list[Settlement]
+    appended: Appended
+    transaction: str | None
+
+
+async def settle(
+    connection: Connection, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, look_from: int = 0
+) -> Settled:
+    """Carry out the settlements whose lease holds."""
+    for settlement in settlements:
+        settlement.check()  # raises before anything is changed
     keys = _keys([settlement.claim for settlement in settlements])
-    held = {row["position"]: row["number"] for row in await connection.fetch(_SETTLE["hold"], *keys)}
-    valid: dict[int, Settlement] = {}
-    removed: list[int] = []
-    stale = []
-    for position, (settlement, numbers) in enumerate(zip(settlements, done, strict=True), 1):
-        target = held.get(position)
-        if target is not None and target not in valid:  # of several words about one claim, the first counts
-            valid[target] = settlement
-            removed += numbers
-        else:
-            stale.append(settlement)
-    await _remove(connection, valid.values(), removed)
+    found = await connection.fetch(_SETTLE["hold"], *keys)
+    valid, stale = first_words(settlements, {row["position"]: row["number"] for row in found})
+    await _remove_done(connection, valid.values())
     await _end_leases(connection, valid)
+    appended = Appended(look_from)
+    if keep_seconds > 0:
+        appended = await confirmed.append(connection, valid.values(), keep_seconds=keep_seconds, look_from=look_from)
     await _count(connection, valid.values())
-    return stale
+    return Settled(valid.values(), stale, appended, found[0]["transaction"] if found else None)
 
 
-async def _remove(connection: Connection, valid: Iterable[Settlement], numbers: Sequence[int]) -> None:
-    deaths = [death for settlement in valid for death in settlement.dead]
+async def was_committed(connection: Connection, transaction: str) -> bool:
+    """Whether the transaction of this number was."""
+    committed: bool = await connection.fetchval(_SETTLE["was_committed"], transaction)
+    return committed
+
+
+async def _remove_done(connection: Connection, valid: Iterable[Settlement]) -> None:
+    deaths = [death.row() for settlement in valid for death in settlement.dead]
     if deaths:
-        await connection.execute(
-            _SETTLE["bury"],
-            [death.number for death in deaths],
-            [death.reason for death in deaths],
-            [death.attempts for death in deaths],
-            [death.status for death in deaths],
-            [storable(death.error) for death in deaths],
-            [storable(death.request_id) for death in deaths],
-        )
+        await connection.execute(_SETTLE["bury"], *zip(*deaths, strict=True))
+    numbers = [number for settlement in valid for number in settlement.done()]
     if numbers:
         await connection.execute(_SETTLE["remove"], numbers)
 
@@ -198,9 +292,10 @@ async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> N
             _SETTLE["keep"],
             list(kept),
             [settlement.delay_seconds for settlement in kept.values()],
-            [settlement.attempts for settlement in kept.values()],
-            [storable(settlement.error) for settlement in kept.values()],
         )
+        noted = [each for settlement in kept.values() for each in settlement.trial_rows()]
+        if noted:
+            await connection.execute(_SETTLE["keep_trials"], *zip(*noted, strict=True))
 
 
 async def _finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:
@@ -215,42 +310,73 @@ async def _finish(connection: Connection, completion_ids: Collection[str]) -> se
 
 async def _count(connection: Connection, valid: Collection[Settlement]) -> None:
     """Add to the history: last, since the row that others wait for is ours until the commit."""
-    applied = sum(len(settlement.applied) for settlement in valid)
-    unchanged = sum(len(settlement.unchanged) for settlement in valid)
-    dead = sum(len(settlement.dead) for settlement in valid)
-    if applied or unchanged or dead:
-        await connection.execute(_SETTLE["count"], applied, unchanged, dead)
+    counts = ended(valid)
+    if any(counts):
+        await connection.execute(_SETTLE["count"], *counts)
 
 
-async def next_due_seconds(connection: Connection) -> float | None:
-    """Give the seconds until the earliest visible_at."""
-    seconds: float | None = await connection.fetchval(_STATUS["next_due"])
-    return seconds
+async def next_due_seconds(connection: Connection, floor: datetime | None) -> tuple[float | None, datetime]:
+    """Give the seconds until the earliest visible_at from the floor on, and the time by the server's clock."""
+    [row] = await connection.fetch(_STATUS["next_due"], floor)
+    return row["seconds"], row["at"]
 
 
 async def status(connection: Connection) -> QueueStatus:
     """Count what there is."""
     await connection.execute(_STATUS["plan_freely"])
-    counts = dict((await connection.fetch(_STATUS["counts"], RECENT_MINUTES))[0])
-    oldest: float | None = counts.pop("oldest_pending_seconds")
-    return QueueStatus(**counts, oldest_pending_seconds=None if oldest is None else max(0.0, oldest))
+    found = dict((await connection.fetch(_STATUS["counts"], RECENT_MINUTES, _MOST_COUNTED))[0])
+    now: float = found.pop("now")
+    return status_of(await _completed(connection, Counts(**found)), now=now)
 
 
-async def take_permits(connection: Connection, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-    """Take permits of the rate that all workers share."""
-    found = await connection.fetchrow(_BUDGET["lock"])
+async def _completed(connection: Connection, counts: Counts) -> Counts:
+    """Put what the planner expects in the place of what would have taken long to count."""
+    pending, dead, later = counts.pending, counts.dead, counts.in_flight + counts.waiting
+    if max(pending, dead, later) < _MOST_COUNTED:
+        return counts
+    if pending == _MOST_COUNTED:
+        pending = max(pending, await _expected(connection, "about"))
+    if dead == _MOST_COUNTED:
+        dead = max(dead, await _expected(connection, "about_dead"))
+    waiting = counts.waiting
+    if later == _MOST_COUNTED:  # what is in flight is few beside that
+        waiting = min(max(later, await _expected(connection, "about_later")), pending) - counts.in_flight
+    return replace(counts, pending=pending, dead=dead, waiting=waiting, approximate=True)
+
+
+async def _expected(connection: Connection, statement: str) -> int:
+    [plan] = msgspec.json.decode(await connection.fetchval(_STATUS[statement]), type=list[_Explained])
+    return round(plan.plan.rows)
+
+
+class _Plan(msgspec.Struct):
+    rows: float = msgspec.field(name="Plan Rows")
+
+
+class _Explained(msgspec.Struct):
+    plan: _Plan = msgspec.field(name="Plan")
+
+
+async def leases(connection: Connection) -> list[LeaseHolder]:
+    """Tell who holds what."""
+    return [LeaseHolder(**row) for row in await connection.fetch(_STATUS["leases"])]
+
+
+async def take_quota(connection: Connection, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+    """Take of the quota that all workers share."""
+    found = await connection.fetchrow(_QUOTA["lock"])
     assert found is not None  # noqa: S101 -- the migration put the row there
-    granted, due_at = grant(found["due_at"], found["now"], count, per_minute=per_minute, ahead_seconds=ahead_seconds)
-    await connection.execute(_BUDGET["keep"], due_at)
+    granted, due_at = grant(found["due_at"], found["now"], requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    await connection.execute(_QUOTA["keep"], due_at)
     return granted
 
 
 async def write_note(connection: Connection, name: str, text: str | None) -> None:
     """Keep the note, or remove it."""
     if text is None:
-        await connection.execute(_NOTE["remove"], name)
+        await connection.execute(_NOTE["remove"], storable(name))
     else:
-        await connection.execute(_NOTE["write"], name, text)
+        await connection.execute(_NOTE["write"], storable(name), storable(text))
 
 
 async def read_notes(connection: Connection) -> dict[str, Note]:

@@ -2,88 +2,116 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 from worker.changes import MetadataChange
-from worker.queue.base import (
-    Claim,
-    DeadLetter,
-    DeadSelection,
-    Note,
-    QueueError,
-    QueueStatus,
-    Revived,
-    Settlement,
-    Stored,
-)
+from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.coordination import Note
+from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
-from worker.queue.permits import Grant
+from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.pending import Claim, LeaseHolder, Place, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.postgres import history, letters, operations
 from worker.queue.postgres.address import Address
+from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection, Connections
-from worker.queue.postgres.floor import Floor
-from worker.queue.postgres.letters import Bulk
+from worker.queue.postgres.floor import Effort, Floor
 from worker.queue.postgres.listener import Listener
-from worker.queue.postgres.migrate import migrate
+from worker.queue.postgres.migrate import migrate, migration_sql
+from worker.queue.postgres.operations import Claimed, Settled
+from worker.queue.postgres.unanswered import UnansweredClaims
+from worker.queue.quota import Grant
+from worker.queue.unanswered import UnansweredSettlements
+
+# When to ask again whether there is anything left, where it would take too long to be sure.
+_UNSURE_SECONDS = 1.0
+# Producers are asked to tell of what they put only where that may save a wait of this length: under load, commits that
+# have to queue up behind each other cost more.
+_LONG_WAIT_SECONDS = 0.1
+# With all else that an idle worker asks, less than a transaction a second.
+_POLL_SECONDS, _DEAF_POLL_SECONDS = 2.0, 1.5
 
 
-class PostgresQueue:
+class PostgresQueue(StoreBase):
     """A queue in one database, for any number of machines. Made by `PostgresQueue.open`.
 
     Args:
         connections: to the database, which has the schema.
+        warnings: what is to be said about it, a sentence each.
     """
 
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, warnings: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.warnings = (*connections.address.warnings, *warnings)
         self._connections = connections
-        self._work = asyncio.Event()
+        self._transact = connections.transact
         self._listener = Listener(connections, self._work)
         self._floor = Floor(time.monotonic)
+        self._being_sure = Effort(time.monotonic)  # that nothing is left
+        self._unanswered_claims = UnansweredClaims()
+        self._unanswered_settlements = UnansweredSettlements[str]()  # by the number of the transaction
+        self._log = LogIndexWithGaps()
+        self._log_from = 0  # the log's rows below are gone
+        self._opened = 0  # connections, before the last claim; a new one may lead to a server that has taken over
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, url: str, *, timeout_seconds: float = 10.0) -> Self:
+    async def open(cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True) -> Self:
         """Open the queue, making its schema in the database where it is missing.
 
         Args:
             url: ``postgresql://user:password@host:5432/database``; with ``?listen=off`` behind a proxy that pools
                 transactions.
             timeout_seconds: of every call.
+            create: make the schema where there is none.
 
         Raises:
-            QueueUnusable: the URL is not of this form, or what it names cannot serve as a queue.
+            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
+            QueueUnusable: what it names cannot serve as a queue now.
             QueueUnavailable: the server does not answer.
         """
         connections = Connections(Address.parse(url), timeout_seconds)
         try:
-            await migrate(connections)
+            warnings = await migrate(connections, create=create)
         except BaseException:
             await connections.close()
             raise
-        return cls(connections)
+        return cls(connections, warnings)
+
+    @staticmethod
+    def migration_sql() -> str:
+        """Give the statements that make a queue in an empty database, as one transaction."""
+        return migration_sql()
 
     def __repr__(self) -> str:
         connections = self._connections
         return f"<PostgresQueue {connections.address.shown} [{'closed' if connections.closed else 'open'}]>"
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
-        """Store the changes; see `Queue.put`."""
-        if not changes:
-            return Stored(0, 0)
-        stored = await self._connections.transact(lambda connection: operations.put(connection, changes))
+    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+        stored = await self._transact(operations.put, changes)
         self._work.set()
         return stored
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """Look for conflicts; see `Queue.conflicts`."""
+        return await self._transact(operations.conflicts, changes)
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        owner: str,
+        place: Place = "oldest",
+        confirmed_seconds: float = 0.0,
+    ) -> list[Claim]:
         """Lease due targets; see `Queue.claim`. What is claimed for a caller that has gone is given back."""
         if limit <= 0:
             return []
-        claiming = asyncio.create_task(self._claim(limit, lease_seconds, owner))
+        check_lease(lease_seconds)
+        claiming = asyncio.create_task(self._claim(limit, lease_seconds, owner, place, confirmed_seconds))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -94,89 +122,105 @@ class PostgresQueue:
         """Let the leases run on; see `Queue.extend`."""
         if not claims:
             return []
-        return await self._connections.transact(
-            lambda connection: operations.extend(connection, claims, lease_seconds=lease_seconds)
-        )
+        check_lease(lease_seconds)
+        return await self._transact(operations.extend, claims, lease_seconds=lease_seconds)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         if not settlements:
             return []
-        stale = await self._connections.transact(lambda connection: operations.settle(connection, settlements))
+        under_way: list[Settled] = []
+        unanswered = self._unanswered_settlements
+
+        async def settle(connection: Connection) -> list[Settlement]:
+            log_from = self._log_from
+            settled = await operations.settle(connection, settlements, keep_seconds=keep_seconds, look_from=log_from)
+            under_way[:] = [settled]
+            transactions = set(unanswered.calls(settled.stale))
+            committed = {each for each in transactions if await operations.was_committed(connection, each)}
+            return unanswered.not_stored(settled.stale, lambda _, transaction: transaction in committed)
+
+        try:
+            stale = await self._transact(settle)
+        except BaseException:
+            for settled in under_way:
+                if settled.transaction is not None:
+                    for settlement in settled.valid:
+                        unanswered.add(settlement, settled.transaction)
+            raise
+        unanswered.forget(settlements)
+        [settled] = under_way
+        self._log_from = settled.appended.look_from
+        if settled.appended.is_cut_short:
+            self._warn_of_a_short_log()
         self._work.set()
         return stale
 
     async def next_due_seconds(self) -> float | None:
-        """Tell when there is work; see `Queue.next_due_seconds`."""
-        return await self._connections.transact(operations.next_due_seconds)
+        """Tell when there is work; see `Queue.next_due_seconds`.
 
-    async def wait_for_work(self, timeout_seconds: float) -> None:
+        That there is none is said only after a look everywhere. Where that takes long, it is not looked at every time,
+        and until then it is said that there may be some in a moment.
+        """
+        floor = self._floor.visible_at
+
+        async def ask(connection: Connection) -> float | None:
+            due_seconds, at = await operations.next_due_seconds(connection, floor)
+            self._floor.met(at)
+            if not self._floor.is_below(floor):
+                if due_seconds is not None or floor is None:
+                    return due_seconds
+                if not self._being_sure.is_affordable:
+                    return _UNSURE_SECONDS
+            with self._being_sure.made():
+                due_seconds, _ = await operations.next_due_seconds(connection, None)
+            return due_seconds
+
+        return await self._transact(ask)
+
+    @property
+    def poll_seconds(self) -> float:
+        """How often to ask what is due: less often where others' changes are heard of."""
+        return _POLL_SECONDS if self._connections.address.listens else _DEAF_POLL_SECONDS
+
+    async def wait_for_work(self, timeout_seconds: float) -> bool:
         """Wait for this object's put, settle or retry_dead, or for what the server says that others have put."""
         self._listener.start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._work.wait()
-        self._work.clear()
+        if timeout_seconds >= _LONG_WAIT_SECONDS:
+            self._listener.ask()
+        return await super().wait_for_work(timeout_seconds)
 
     async def status(self) -> QueueStatus:
         """Count what there is; see `Queue.status`."""
-        return await self._connections.transact(operations.status)
+        return await self._transact(operations.status)
 
-    async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """Read the letters that match, oldest first, in pages."""
-        after: int | None = 0
-        while after is not None:
-            page, after = await self._dead_page(selection, after)
-            for letter in page:
-                yield letter
+    async def leases(self) -> list[LeaseHolder]:
+        """Tell who holds what; see `Queue.leases`."""
+        return await self._transact(operations.leases)
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        """Make the letters pending again; see `Queue.retry_dead`. A large number takes several transactions."""
-        revived = Revived(0, 0)
-        async for bulk in self._in_bulk(
-            lambda connection, after, until: letters.retry(connection, selection, after=after, until=until)
-        ):
-            revived = Revived(revived.retried + bulk.done, revived.kept + bulk.kept)
-            self._work.set()
-        return revived
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        """Count the letters; see `DeadLetters.dead_reasons`."""
+        return await self._transact(letters.reasons, last_number(until))
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters; see `Queue.purge_dead`. A large number takes several transactions."""
-        purged = 0
-        async for bulk in self._in_bulk(
-            lambda connection, after, until: letters.purge(connection, selection, after=after, until=until)
-        ):
-            purged += bulk.done
-        return purged
-
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take permits of the shared rate; see `Queue.take_permits`."""
-        return await self._connections.transact(
-            lambda connection: operations.take_permits(
-                connection, count, per_minute=per_minute, ahead_seconds=ahead_seconds
-            )
-        )
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take of the shared quota; see `Coordination.take_quota`."""
+        return await self._transact(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Queue.write_note`."""
-        await self._connections.transact(lambda connection: operations.write_note(connection, name, text))
+        """Keep or remove a note; see `Coordination.write_note`."""
+        await self._transact(operations.write_note, name, text)
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Queue.read_notes`."""
-        return await self._connections.transact(operations.read_notes)
+        """Give all notes; see `Coordination.read_notes`."""
+        return await self._transact(operations.read_notes)
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `Queue.record_sample`."""
-        await self._connections.transact(lambda connection: history.record(connection, sample))
+        """Keep a sample; see `History.record_sample`."""
+        await self._transact(history.record, sample)
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `Queue.history`."""
-        checked(minutes)
-        return await self._connections.transact(lambda connection: history.read(connection, minutes))
-
-    async def dead_reasons(self) -> dict[str, int]:
-        """Count the letters; see `Queue.dead_reasons`."""
-        return await self._connections.transact(history.dead_reasons)
+        """Give the last minutes; see `History.history`."""
+        return await self._transact(history.read, checked(minutes))
 
     async def close(self) -> None:
         """Finish what is under way and let go of the server."""
@@ -185,32 +229,55 @@ class PostgresQueue:
             await asyncio.wait(self._background)
         await self._connections.close()
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _claim(
+        self, limit: int, lease_seconds: float, owner: str, place: Place, confirmed_seconds: float
+    ) -> list[Claim]:
+        floor, opened = self._floor.visible_at, self._opened
+        log = self._log = self._log.covering(confirmed_seconds)
+        under_way: list[Claim] = []
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _claim(self, limit: int, lease_seconds: float, owner: str) -> list[Claim]:
-        floor = self._floor.visible_at
-        try:
-            claimed = await self._connections.transact(
-                lambda connection: operations.claim(
-                    connection, limit, floor=floor, lease_seconds=lease_seconds, owner=owner
-                )
+        async def claim(connection: Connection) -> Claimed:
+            nonlocal log
+            if self._connections.opened > opened:  # its log may be another one
+                log = self._log = LogIndexWithGaps().covering(confirmed_seconds)
+                self._log_from = 0
+            await self._unanswered_claims.give_back(connection)
+            claimed = await operations.claim(
+                connection,
+                limit,
+                floor=floor,
+                lease_seconds=lease_seconds,
+                owner=owner,
+                place=place,
+                log=log if confirmed_seconds > 0 else None,
+                confirmed_seconds=confirmed_seconds,
             )
+            under_way[:] = claimed.claims
+            return claimed
+
+        try:
+            with self._floor.everywhere.made() if floor is None else nullcontext():
+                claimed = await self._transact(claim)
         except BaseException:
-            self._floor.reset()  # others have passed over what this held for a moment
+            self._unanswered_claims.add(under_way)
+            self._floor.forget()  # others have passed over what this held for a moment
+            self._log = LogIndexWithGaps()  # and a server that has taken over may have another log
             raise
-        self._floor.claimed(claimed.oldest, is_full=claimed.is_full)
+        self._unanswered_claims.forget()
+        self._opened, is_new = self._connections.opened, self._connections.opened > opened
+        log.learn(claimed.news, now=claimed.now)
+        if claimed.look is not None:  # what is claimed elsewhere says nothing about where the oldest are
+            self._floor.claimed(claimed.look)
+            if is_new and floor is not None:
+                self._floor.forget()
+            if not claimed.claims and self._floor.is_below(floor):
+                return await self._claim(limit, lease_seconds, owner, place, confirmed_seconds)
         return claimed.claims
 
     async def _take_back(self, claiming: asyncio.Task[list[Claim]]) -> None:
         with suppress(QueueError):  # then the leases run out by themselves
             if claims := await claiming:
-                await self._connections.transact(lambda connection: operations.release(connection, claims))
+                await self._transact(operations.release, claims)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what no caller waits for any longer; closing waits for it."""
@@ -218,23 +285,11 @@ class PostgresQueue:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _dead_page(self, selection: DeadSelection, after: int) -> tuple[list[DeadLetter], int | None]:
-        return await self._connections.transact(
-            lambda connection: letters.read_page(connection, selection, after=after)
-        )
+    async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
+        return await self._transact(letters.read, stretch)
 
-    async def _in_bulk(self, work: Callable[[Connection, int, int], Awaitable[Bulk]]) -> AsyncIterator[Bulk]:
-        """Go through the letters that there are now, one transaction after another.
+    async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
+        return await self._transact(letters.retry, stretch)
 
-        Each is short, so that workers get their turn and no call takes too long; and letters that come back
-        meanwhile, because what was retried died again, are not met a second time.
-        """
-        until = await self._connections.transact(letters.newest)
-        after: int | None = 0
-        while after is not None:
-            bulk = await self._bulk(work, after, until)
-            yield bulk
-            after = bulk.last
-
-    async def _bulk(self, work: Callable[[Connection, int, int], Awaitable[Bulk]], after: int, until: int) -> Bulk:
-        return await self._connections.transact(lambda connection: work(connection, after, until))
+    async def _purge_letters(self, stretch: Stretch) -> Part[int]:
+        return await self._transact(letters.purge, stretch)

@@ -1,6 +1,7 @@
 -- name: hold
--- $1 completion ids, $2 leases; gives the positions of those whose lease holds, and keeps them from being claimed
-SELECT claim.position, target.number
+-- $1 completion ids, $2 leases; gives the positions, from 0, of those whose lease holds, and keeps them from being claimed;
+-- and the number of the transaction
+SELECT claim.position - 1 AS position, target.number, pg_current_xact_id()::text AS transaction
 FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
 JOIN metasync.completion ON completion.completion_id = claim.completion_id
 JOIN metasync.target ON target.number = completion.target AND target.lease = claim.lease
@@ -47,17 +48,18 @@ WHERE target.number = gone.target
 RETURNING gone.completion_id;
 
 -- name: keep
--- arrays with one element a target: $1 numbers, $2 seconds until it is due, $3 attempts, $4 last errors
+-- arrays with one element a target: $1 numbers, $2 seconds until it is due
 UPDATE metasync.target
-SET
-    visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
-    lease = NULL,
-    owner = NULL,
-    attempts = kept.attempts,
-    last_error = kept.last_error
-FROM unnest($1::bigint[], $2::float8[], $3::integer[], $4::text[])
-    AS kept (number, delay_seconds, attempts, last_error)
+SET visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds), lease = NULL
+FROM unnest($1::bigint[], $2::float8[]) AS kept (number, delay_seconds)
 WHERE target.number = kept.number;
+
+-- name: keep_trials
+-- arrays with one element a change: $1 numbers, $2 texts
+UPDATE metasync.change
+SET trials = noted.trials
+FROM unnest($1::bigint[], $2::text[]) AS noted (number, trials)
+WHERE change.id = noted.number;
 
 -- name: count
 -- $1 applied, $2 unchanged, $3 dead
@@ -67,3 +69,14 @@ ON CONFLICT (minute, part) DO UPDATE SET
     applied = history.applied + excluded.applied,
     unchanged = history.unchanged + excluded.unchanged,
     dead = history.dead + excluded.dead;
+
+-- name: was_committed
+-- $1 the number of a transaction, which may be one that the server does not know yet: it has taken over, and the last ones
+-- were lost
+SELECT coalesce(
+    CASE
+        WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+        THEN pg_xact_status($1::text::xid8) = 'committed'
+    END,
+    false
+);

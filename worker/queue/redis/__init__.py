@@ -1,4 +1,4 @@
-"""The Redis and Valkey backend: many machines, one server or a cluster."""
+"""The Redis and Valkey backend: many machines, one server."""
 
 from worker.queue.redis.library import migration_sql
 from worker.queue.redis.queue import RedisQueue

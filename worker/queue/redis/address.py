@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from worker.queue.base import QueueUnusable
-
-MAX_SHARDS = 256
+from worker.queue.errors import QueueMisnamed
 
 _SCHEMES = ("redis", "rediss")
 _DEFAULT_PORT = 6379
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a brace or a colon would change what the keys mean
-_OPTIONS = ("shards", "prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS = ("prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _FORM = (
-    "the queue URL must be redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?shards=N][&prefix=NAME], "
+    "the queue URL must be redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?prefix=NAME], "
     "or the same with rediss:// for TLS"
+)
+_NO_SHARDS = (
+    "a Redis queue has no shards: moving one splits the queue and loses changes; "
+    "leave ?shards= out of its URL, and use PostgreSQL where one server is not enough"
 )
 
 
@@ -24,9 +26,9 @@ class Address:
     """A server and the queue's place on it.
 
     Args:
-        database: its number; a cluster has 0 alone.
+        database: its number.
         tls_files: redis-py's arguments ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, those that are given.
-        prefix: what the names of the queue's keys begin with.
+        prefix: the queue's name on the server.
     """
 
     host: str
@@ -36,8 +38,12 @@ class Address:
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     tls_files: dict[str, str] = field(default_factory=dict)
-    shards: int = 1
     prefix: str = "metasync"
+
+    @property
+    def base(self) -> str:
+        """What the names of the queue's keys begin with."""
+        return f"{self.prefix}:"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -48,18 +54,20 @@ def read_url(url: str) -> Address:
     """Take the URL apart.
 
     Raises:
-        QueueUnusable: it is not of this form; the message shows neither user nor password.
+        QueueMisnamed: it is not of this form; the message shows neither user nor password.
     """
     try:
         parts = urlsplit(url)
         port = parts.port or _DEFAULT_PORT
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
-        raise QueueUnusable(_FORM) from None
+        raise QueueMisnamed(_FORM) from None
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.fragment:
-        raise QueueUnusable(_FORM)
+        raise QueueMisnamed(_FORM)
+    if "shards" in options:
+        raise QueueMisnamed(_NO_SHARDS)
     if unknown := [name for name in options if name not in _OPTIONS]:
-        raise QueueUnusable(f"a Redis queue's URL takes {', '.join(_OPTIONS)}, not {unknown[0]!a}")
+        raise QueueMisnamed(f"a Redis queue's URL takes {', '.join(_OPTIONS)}, not {unknown[0]!a}")
     return Address(
         host=parts.hostname,
         port=port,
@@ -68,7 +76,6 @@ def read_url(url: str) -> Address:
         password=unquote(parts.password) if parts.password else None,
         tls=parts.scheme == "rediss",
         tls_files=_tls_files(parts.scheme, options),
-        shards=_shards(options.get("shards", "1")),
         prefix=_prefix(options.get("prefix", "metasync")),
     )
 
@@ -76,7 +83,7 @@ def read_url(url: str) -> Address:
 def _database(parts: SplitResult) -> int:
     number = parts.path.removeprefix("/") or "0"
     if not (number.isascii() and number.isdigit() and len(number) <= 5):  # noqa: PLR2004 -- servers have 16 by default
-        raise QueueUnusable(_FORM)
+        raise QueueMisnamed(_FORM)
     return int(number)
 
 
@@ -84,21 +91,15 @@ def _tls_files(scheme: str, options: dict[str, str]) -> dict[str, str]:
     found = {name: path for name, path in options.items() if name.startswith("ssl_")}
     for name, path in found.items():
         if scheme != "rediss":
-            raise QueueUnusable(f"{name} is for rediss:// URLs, which use TLS")
+            raise QueueMisnamed(f"{name} is for rediss:// URLs, which use TLS")
         if not Path(path).is_file():
-            raise QueueUnusable(f"{name}: there is no file {path!a}")
+            raise QueueMisnamed(f"{name}: there is no file {path!a}")
     return found
-
-
-def _shards(number: str) -> int:
-    if not (number.isascii() and number.isdigit() and len(number) <= 3 and 0 < int(number) <= MAX_SHARDS):  # noqa: PLR2004 -- digits
-        raise QueueUnusable(f"shards must be a number from 1 to {MAX_SHARDS}, not {number!a}")
-    return int(number)
 
 
 def _prefix(prefix: str) -> str:
     if not _PREFIX.fullmatch(prefix):
-        raise QueueUnusable(
+        raise QueueMisnamed(
             f"prefix must be a letter or digit, then up to 63 of letters, digits, '.', '_' and '-', not {prefix!a}"
         )
     return prefix

@@ -1,84 +1,106 @@
 -- Leasing targets. What empties a queue goes on where the memory is used up: allow-oom.
 
-local MAX_CHANGES_PER_CALL = 10000 -- a claim ends early where it would carry more than this,
-local MAX_BYTES_PER_CALL = 8000000 -- or more than this
-
--- A caller numbers its claims, and says which was the last whose answer it got. What a later one took is made due
--- again: all that it took and nobody has extended is due at one and the same time.
-local function give_back(shard, caller, answered)
-    local claim = redis.call('HMGET', shard.caller .. caller, 'number', 'lease', 'deadline')
-    if not claim[1] or tonumber(claim[1]) <= answered then
-        return
-    end
-    local completion_ids = redis.call('ZRANGE', shard.due, claim[3], claim[3], 'BYSCORE')
+-- Makes due again what a claim has taken whose answer was lost: all that it took and nobody has extended is due at one
+-- and the same time.
+local function give_back(queue, lease, deadline)
+    local completion_ids = redis.call('ZRANGE', queue.due, deadline, deadline, 'BYSCORE')
     local lost, due = {}, {}
-    for i, lease in ipairs(leases_of(shard, completion_ids)) do
-        if lease == tonumber(claim[2]) then
+    for i, held_by in ipairs(read('HMGET', queue.lease, completion_ids)) do
+        if lease_number(held_by) == tonumber(lease) then
             lost[#lost + 1] = completion_ids[i]
-            push(due, shard.now, completion_ids[i])
+            push(due, queue.now, completion_ids[i])
         end
     end
-    write('HDEL', shard.lease, lost)
-    write('ZADD', shard.due, due)
+    write('HDEL', queue.lease, lost)
+    write('ZADD', queue.due, due)
 end
 
-local function remember(shard, caller, number, lease, deadline, lease_us)
-    local key = shard.caller .. caller
-    redis.call('HSET', key, 'number', number, 'lease', lease, 'deadline', deadline)
-    redis.call('PEXPIRE', key, math.ceil(lease_us / 1000))
+-- The next lease number. A replica that is promoted may not have heard of the last ones, nor a file that is put back:
+-- the time has moved on since those, where a counter would give them out again.
+local function next_lease(queue)
+    local lease = math.max(tonumber(redis.call('HGET', queue.queue, 'lease') or 0) + 1, queue.now)
+    redis.call('HSET', queue.queue, 'lease', lease)
+    return lease
 end
 
-local function size_of(changes)
+-- Gives the first changes, as many as have this size together, one at least; and their size.
+local function within(changes, in_bytes)
     local bytes = 0
-    for _, change in ipairs(changes) do
+    for i, change in ipairs(changes) do
+        if i > 1 and bytes + #change > in_bytes then
+            return {unpack(changes, 1, i - 1)}, bytes
+        end
         bytes = bytes + #change
     end
-    return bytes
+    return changes, bytes
 end
 
--- ARGV: limit, lease in microseconds, owner, changes a claim may carry, caller, number of this call, number of the
--- last call that was answered. Gives [now, lease, [[completion_id, attempts, [change]]]].
-local function claim(keys, args)
-    local shard = shard_at(keys[1])
-    local limit, lease_us, owner, per_claim = tonumber(args[1]), tonumber(args[2]), args[3], tonumber(args[4])
-    local caller, number, answered = args[5], args[6], tonumber(args[7])
-    give_back(shard, caller, answered)
-
-    local due = redis.call('ZRANGE', shard.due, '-inf', shard.now, 'BYSCORE', 'LIMIT', 0, limit)
-    if #due == 0 then
-        return array({cmsgpack.pack(shard.now), cmsgpack.pack(0), array({})})
+-- Gives the completion_ids that are to be claimed.
+local function due_at(queue, place, limit)
+    if place == 'oldest' or limit == 0 then
+        return redis.call('ZRANGE', queue.due, '-inf', queue.now, 'BYSCORE', 'LIMIT', 0, limit)
     end
-    local lease, deadline = redis.call('HINCRBY', shard.counter, 'lease', 1), shard.now + lease_us
-    local held_by = cmsgpack.pack(lease, owner)
-    local failures = read('HMGET', shard.failure, due)
+    local due = redis.call('ZCOUNT', queue.due, '-inf', queue.now)
+    if due == 0 then
+        return {}
+    end
+    local rank = place == 'middle' and math.floor(due / 2) or due - 1
+    return redis.call('ZRANGE', queue.due, rank, rank)
+end
+
+-- ARGV: limit, lease in microseconds, changes that a claim may carry, changes and bytes that all may; caller, number of
+-- this call, the last lease whose answer the caller has got; place; how young what was confirmed has to be, in
+-- microseconds, 0 for not asked for, and the last number of that log that the caller knows; owner. Gives [now, lease,
+-- [[completion_id, [change]]], [what is new in the log]].
+local function claim(keys, args)
+    local queue = queue_at(keys[1])
+    local limit, lease_us, per_claim = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+    local in_all, in_bytes = tonumber(args[4]), tonumber(args[5])
+    local caller, number, answered, place = queue.caller .. args[6], tonumber(args[7]), args[8], args[9]
+    local confirmed_us, log_number = tonumber(args[10]), tonumber(args[11])
+    local last = redis.call('HMGET', caller, 'number', 'lease', 'deadline')
+    if last[1] and number < tonumber(last[1]) then -- it was under way for long, and its caller has not waited for it
+        limit = 0
+    elseif last[1] and last[2] ~= answered then
+        give_back(queue, last[2], last[3])
+    end
+
+    local due = due_at(queue, place, limit)
+    if #due == 0 then
+        return array({cmsgpack.pack(queue.now), cmsgpack.pack(0), array({}), array({})})
+    end
+    local lease, deadline = next_lease(queue), queue.now + lease_us
+    local held = string.format('%.0f %s', lease, args[12])
     local claims, leases, deadlines, evicted, carried, bytes = {}, {}, {}, {}, 0, 0
-    for i, completion_id in ipairs(due) do
-        local changes = redis.call('LRANGE', shard.changes .. completion_id, 0, per_claim - 1)
-        carried, bytes = carried + #changes, bytes + size_of(changes)
+    local is_merged = false -- whether a claim builds upon what is there
+    for _, completion_id in ipairs(due) do
+        local changes = redis.call('LRANGE', queue.changes .. completion_id, 0, per_claim - 1)
+        local fitting, size = within(changes, in_bytes)
+        carried, bytes = carried + #changes, bytes + size
         if #changes == 0 then -- a server that evicts keys has thrown them away
             evicted[#evicted + 1] = completion_id
-        elseif #claims > 0 and (carried > MAX_CHANGES_PER_CALL or bytes > MAX_BYTES_PER_CALL) then
+        elseif #claims > 0 and (carried > in_all or bytes > in_bytes or #fitting < #changes) then
             break
         else
-            local attempts = failures[i] and cmsgpack.unpack(failures[i]) or 0
-            claims[#claims + 1] = array({cmsgpack.pack(completion_id), cmsgpack.pack(attempts), array(changes)})
-            push(leases, completion_id, held_by)
+            claims[#claims + 1] = array({cmsgpack.pack(completion_id), array(fitting)})
+            push(leases, completion_id, held)
+            is_merged = is_merged or confirmed_us > 0 and cmsgpack.unpack(changes[1])[4] == 'merge'
             push(deadlines, deadline, completion_id)
         end
     end
-    write('HSET', shard.lease, leases)
-    write('ZADD', shard.due, deadlines)
-    forget(shard, evicted)
-    if #claims > 0 then
-        remember(shard, caller, number, lease, deadline, lease_us)
-    end
-    return array({cmsgpack.pack(shard.now), cmsgpack.pack(lease), array(claims)})
+    write('HSET', queue.lease, leases)
+    write('ZADD', queue.due, deadlines)
+    forget(queue, evicted)
+    redis.call('HSET', caller, 'number', number, 'lease', lease, 'deadline', deadline)
+    redis.call('PEXPIRE', caller, math.ceil(lease_us / 1000))
+    local news = is_merged and confirmed_news(queue, log_number, queue.now - confirmed_us) or array({})
+    return array({cmsgpack.pack(queue.now), cmsgpack.pack(lease), array(claims), news})
 end
 
 -- ARGV: claims [[completion_id, lease]], lease in microseconds. Gives the positions of those that are lost.
 local function extend(keys, args)
-    local shard, claims = shard_at(keys[1]), cmsgpack.unpack(args[1])
-    local leases, deadline = held(shard, claims), shard.now + tonumber(args[2])
+    local queue, claims = queue_at(keys[1]), cmsgpack.unpack(args[1])
+    local leases, deadline = held(queue, claims), queue.now + tonumber(args[2])
     local deadlines, lost = {}, {}
     for position, claimed in ipairs(claims) do
         local completion_id, lease = unpack(claimed)
@@ -88,7 +110,7 @@ local function extend(keys, args)
             lost[#lost + 1] = position - 1
         end
     end
-    write('ZADD', shard.due, deadlines)
+    write('ZADD', queue.due, deadlines)
     return lost
 end
 

@@ -1,84 +1,96 @@
--- Dead letters: reading, retrying, purging.
+-- Dead letters: writing, reading, retrying, purging. A letter is [number, died_at, completion_id, reason, change, fate].
+
+local function indexes_of(queue, completion_id, reason)
+    return {queue.dead, queue.dead_reason .. reason, queue.dead_completion .. completion_id}
+end
+
+local function bury(queue, completion_id, change, reason, fate)
+    local number = redis.call('HINCRBY', queue.queue, 'letter', 1)
+    local letter = {cmsgpack.pack(number), cmsgpack.pack(queue.now), cmsgpack.pack(completion_id), cmsgpack.pack(reason)}
+    push(letter, change, cmsgpack.pack(fate))
+    redis.call('HSET', queue.letter, number, array(letter))
+    for _, index in ipairs(indexes_of(queue, completion_id, reason)) do
+        redis.call('ZADD', index, number, number)
+    end
+end
+
+local function delete(queue, letter)
+    local number, _, completion_id, reason = unpack(letter)
+    redis.call('HDEL', queue.letter, number)
+    for _, index in ipairs(indexes_of(queue, completion_id, reason)) do
+        redis.call('ZREM', index, number)
+    end
+end
 
 -- ARGV: selection [the letters' numbers are above this, and not above this, how many letters to look at, numbers or
--- nil, completion_id or nil, reason or nil]. Gives the number of the last letter looked at, 0 for none; and those
--- that match, each as it is stored.
-local function selected(shard, selection)
-    local after, until_number, limit = selection[1], selection[2], selection[3]
-    local numbers, completion_id, reason = selection[4], selection[5], selection[6]
+-- nil, completion_id or nil, reason or nil]. Gives the letters that match, as they are stored and unpacked; and of a
+-- page the number to go on above, 0 at the end, and the last number that was given out.
+local function selected(queue, packed)
+    local after, until_number, limit, numbers, completion_id, reason = unpack(cmsgpack.unpack(packed), 1, 6)
     if not numbers then
-        local index = shard.dead
+        local index = queue.dead
         if completion_id then
-            index = shard.dead_completion .. completion_id
+            index = queue.dead_completion .. completion_id
         elseif reason then
-            index = shard.dead_reason .. reason
+            index = queue.dead_reason .. reason
         end
         numbers = redis.call('ZRANGE', index, after + 1, until_number, 'BYSCORE', 'LIMIT', 0, limit)
     end
-    local letters = {}
-    for _, number in ipairs(numbers) do
-        local packed = redis.call('HGET', shard.letter, number)
-        if packed then
-            local letter = cmsgpack.unpack(packed)
-            local letter_reason = cjson.decode(letter[5])[1]
-            if (not completion_id or letter[3] == completion_id) and (not reason or letter_reason == reason) then
-                letters[#letters + 1] = {packed = packed, content = letter, reason = letter_reason}
-            end
+    local stored, letters = {}, {}
+    for _, found in ipairs(read('HMGET', queue.letter, numbers)) do
+        local letter = found and cmsgpack.unpack(found)
+        if letter and letter[3] == (completion_id or letter[3]) and letter[4] == (reason or letter[4]) then
+            stored[#stored + 1], letters[#letters + 1] = found, letter
         end
     end
-    return tonumber(numbers[#numbers] or 0), letters
+    local newest = tonumber(redis.call('HGET', queue.queue, 'letter') or 0)
+    return letters, stored, tonumber(numbers[limit] or 0), newest
 end
 
-local function delete(shard, letter)
-    local number, _, completion_id = unpack(letter.content)
-    redis.call('HDEL', shard.letter, number)
-    redis.call('ZREM', shard.dead, number)
-    redis.call('ZREM', shard.dead_reason .. letter.reason, number)
-    redis.call('ZREM', shard.dead_completion .. completion_id, number)
-end
-
--- ARGV: selection. Gives [last, [letter]].
+-- ARGV: selection. Gives [where to go on, newest, [letter]].
 local function dead_letters(keys, args)
-    local last, letters = selected(shard_at(keys[1]), cmsgpack.unpack(args[1]))
-    local packed = {}
-    for i, letter in ipairs(letters) do
-        packed[i] = letter.packed
-    end
-    return array({cmsgpack.pack(last), array(packed)})
+    local _, stored, last, newest = selected(queue_at(keys[1]), args[1])
+    return array({cmsgpack.pack(last), cmsgpack.pack(newest), array(stored)})
 end
 
--- ARGV: selection, index of the shard, number of shards. Gives [last, retried, kept].
+-- ARGV: selection. Gives [where to go on, newest, [retried, kept]].
 local function retry_dead(keys, args)
-    local shard = shard_at(keys[1])
-    local last, letters = selected(shard, cmsgpack.unpack(args[1]))
+    local queue = queue_at(keys[1])
+    local letters, _, last, newest = selected(queue, args[1])
     local changes = {}
     for i, letter in ipairs(letters) do
-        local _, _, change_id, mode, metadata = unpack(letter.content[4])
-        changes[i] = {letter.content[3], change_id, mode, metadata}
+        local _, _, change_id, mode, metadata = unpack(letter[5])
+        changes[i] = {letter[3], change_id, mode, metadata}
     end
-    local retried = append(shard, changes, tonumber(args[2]), tonumber(args[3]))
+    local retried = append(queue, changes)
     for _, i in ipairs(retried) do
-        delete(shard, letters[i])
+        delete(queue, letters[i])
     end
-    return cmsgpack.pack({last, #retried, #letters - #retried})
+    return cmsgpack.pack({last, newest, {#retried, #letters - #retried}})
 end
 
--- ARGV: selection. Gives [last, purged, 0].
+-- ARGV: selection. Gives [where to go on, newest, purged].
 local function purge_dead(keys, args)
-    local shard = shard_at(keys[1])
-    local last, letters = selected(shard, cmsgpack.unpack(args[1]))
+    local queue = queue_at(keys[1])
+    local letters, _, last, newest = selected(queue, args[1])
     for _, letter in ipairs(letters) do
-        delete(shard, letter)
+        delete(queue, letter)
     end
-    return cmsgpack.pack({last, #letters, 0})
+    return cmsgpack.pack({last, newest, #letters})
 end
 
--- Gives the last dead letter's number, 0 when there is none.
-local function newest_dead(keys)
-    return tonumber(redis.call('ZRANGE', shard_at(keys[1]).dead, -1, -1)[1] or 0)
+-- ARGV: the highest number to look at, reasons. Gives, for each, how many letters it has, and the newest's number.
+local function dead_reasons(keys, args)
+    local queue, counts = queue_at(keys[1]), {}
+    for i = 2, #args do
+        local index = queue.dead_reason .. args[i]
+        local newest = redis.call('ZRANGE', index, args[1], 0, 'BYSCORE', 'REV', 'LIMIT', 0, 1)
+        counts[i - 1] = {redis.call('ZCOUNT', index, 0, args[1]), tonumber(newest[1] or 0)}
+    end
+    return counts
 end
 
 register('dead_letters', dead_letters, 'no-writes')
 register('retry_dead', retry_dead)
 register('purge_dead', purge_dead, 'allow-oom')
-register('newest_dead', newest_dead, 'no-writes')
+register('dead_reasons', dead_reasons, 'no-writes')

@@ -2,9 +2,9 @@
 
 import ssl
 
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from worker.queue.base import QueueError, QueueUnavailable, QueueUnusable
+from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
 
 # The first words of error replies, as the servers' sources and documentation have them.
 _UNAVAILABLE = {
@@ -14,35 +14,36 @@ _UNAVAILABLE = {
     "MASTERDOWN": "it is a replica that has lost its primary",
     "NOREPLICAS": "fewer replicas are in touch with it than min-replicas-to-write demands",
     "OOM": "its memory is used up (maxmemory)",
-    "MISCONF": "it cannot write to its disk",
-    "CLUSTERDOWN": "the cluster does not serve all of its slots",
-    "TRYAGAIN": "the cluster is moving the shard to another node",
-    "MOVED": "the cluster has moved the shard to another node",
-    "ASK": "the cluster is moving the shard to another node",
 }
+IS_CLUSTER = (
+    "it is a node of a cluster, and a cluster that moves slots splits the queue and loses changes; "
+    "use one server, or PostgreSQL where one is not enough"
+)
 _WRONG_PASSWORD = "the user's name or the password is wrong, or one is needed"  # noqa: S105 -- a sentence
 _UNUSABLE = {
     "WRONGPASS": _WRONG_PASSWORD,
     "NOAUTH": _WRONG_PASSWORD,
     "NOPERM": "its user may not do what the queue needs; the documentation on Redis lists the permissions",
     "DENIED": "it is in protected mode, and takes connections from its own machine alone",
+}
+_MISNAMED = {
+    **dict.fromkeys(("CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"), IS_CLUSTER),
     "WRONGTYPE": "another program has keys of these names; choose others with ?prefix=NAME",
 }
 # How the messages of replies begin that have no such word; what comes after it may hold arguments.
-_UNUSABLE_MESSAGES = {
-    "unknown command": "it does not know functions; Redis 7 or newer, or Valkey, is needed",
+_UNUSABLE_MESSAGES = {"unknown command": "it does not know functions; Redis 7 or newer, or Valkey, is needed"}
+_MISNAMED_MESSAGES = {
     "DB index is out of range": "it has no database of this number",
-    "SELECT is not allowed": "a cluster has database 0 alone",
+    "SELECT is not allowed": IS_CLUSTER,
 }
 # A connection to the wrong server stays wrong: the name has to be looked up again.
 _DEMOTED = ("READONLY", "MASTERDOWN")
 _LONGEST_MESSAGE = 200
 
-# What redis-py raises; RedisClusterException is no RedisError.
-DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
+DRIVER_ERRORS = (RedisError, OSError)  # what redis-py raises
 
 
-def explained(error: Exception, where: object) -> QueueError:
+def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -- one for each meaning
     """Say what an error of the driver means for whoever called the queue.
 
     Args:
@@ -51,13 +52,18 @@ def explained(error: Exception, where: object) -> QueueError:
     code, message, cause = _code(error), _message(error), error.__context__
     if isinstance(error, AuthenticationError) or code in _UNUSABLE:
         return unusable(where, _UNUSABLE.get(code, _WRONG_PASSWORD))
+    if code in _MISNAMED:
+        return misnamed(where, _MISNAMED[code])
+    if code == "MISCONF":
+        return QueueUnwritable(f"the queue at {where} cannot be written: it cannot write to its disk")
     if code in _UNAVAILABLE:
         return unavailable(where, _UNAVAILABLE[code])
     if isinstance(cause, ssl.SSLCertVerificationError):
         return unusable(where, f"its certificate is not trusted: {cause.verify_message}")
-    for beginning, what in _UNUSABLE_MESSAGES.items():
-        if message.startswith(beginning):
-            return unusable(where, what)
+    for say, messages in ((unusable, _UNUSABLE_MESSAGES), (misnamed, _MISNAMED_MESSAGES)):
+        for beginning, what in messages.items():
+            if message.startswith(beginning):
+                return say(where, what)
     reached = "it answered with an error" if isinstance(error, ResponseError) else "it cannot be reached"
     return unavailable(where, f"{reached}: {message}")
 
@@ -83,8 +89,13 @@ def unavailable(where: object, what: str) -> QueueUnavailable:
 
 
 def unusable(where: object, what: str) -> QueueUnusable:
-    """Say why waiting will not help."""
+    """Say what somebody has to see to."""
     return QueueUnusable(f"{where} cannot be the queue: {what}")
+
+
+def misnamed(where: object, what: str) -> QueueMisnamed:
+    """Say why only another setting helps."""
+    return QueueMisnamed(f"{where} cannot be the queue: {what}")
 
 
 def _code(error: Exception) -> str:

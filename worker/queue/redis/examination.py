@@ -1,14 +1,13 @@
 """What a server is, and what it would lose: looked at when the queue is opened."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from worker.queue.redis.address import Address
-from worker.queue.redis.errors import unusable
+from worker.queue.redis.errors import IS_CLUSTER, misnamed, unusable
 
 # The first version with function libraries, https://redis.io/docs/latest/develop/programmability/functions-intro/
 _OLDEST_MAJOR = 7
@@ -28,35 +27,27 @@ _EVICTS = (
 _UNKNOWN = "{where} does not say how it persists: without an append-only file, a restart can lose every change"
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a server says about itself.
-
-    Args:
-        warnings: what can be lost, one sentence each.
-    """
-
-    is_cluster: bool
-    warnings: tuple[str, ...]
-
-
-async def examine(client: Redis, address: Address) -> Findings:
-    """Ask the server what it is.
+async def examine(client: Redis, address: Address) -> tuple[str, ...]:
+    """Ask the server what it is; give what can be lost, one sentence each.
 
     Raises:
         QueueUnusable: it is too old.
+        QueueMisnamed: it is a node of a cluster.
     """
-    try:
-        info: Mapping[str, Any] = await client.info()
-    except NoPermissionError:  # then its first function call tells whether it can serve
-        return Findings(is_cluster=False, warnings=(_UNKNOWN.format(where=address),))
-    version = str(info.get("redis_version", ""))
+    # Every user may say this, whatever else is permitted: https://redis.io/docs/latest/commands/hello/
+    said = iter(await client.execute_command("HELLO"))  # type: ignore[no-untyped-call]  # as the driver has it
+    greeting = dict(zip(said, said, strict=False))
+    version = greeting.get(b"version", b"").decode()
     major = version.partition(".")[0]
     if major.isdigit() and int(major) < _OLDEST_MAJOR:
         raise unusable(address, f"it is Redis {version}; 7 or newer, or Valkey, is needed")
-    mode = info.get("redis_mode") or info.get("server_mode")  # Redis and Valkey call it differently
-    flushed = await _appendfsync(client)
-    return Findings(mode == "cluster", tuple(_losses(info, flushed, address)))
+    if greeting.get(b"mode") == b"cluster":
+        raise misnamed(address, IS_CLUSTER)
+    try:
+        info: Mapping[str, Any] = await client.info()
+    except NoPermissionError:
+        return (_UNKNOWN.format(where=address),)
+    return tuple(_losses(info, await _appendfsync(client), address))
 
 
 async def _appendfsync(client: Redis) -> str | None:

@@ -1,65 +1,50 @@
--- What the queue remembers of its last day, by minute of Unix time.
+-- What the queue remembers of its last day: of each minute [applied, unchanged, dead, sample], with '' for no sample.
 
 local KEPT_MINUTES = 24 * 60
+local NOTHING = '\148\0\0\0\160' -- [0, 0, 0, ''], packed
 
-local function minute_of(shard)
-    return math.floor(shard.now / 60000000)
+local function minute_of(queue)
+    return math.floor(queue.now / 60000000)
 end
 
--- With each new minute, the old ones go.
-local function forget_minutes(key, minute)
-    for _, earlier in ipairs(redis.call('HKEYS', key)) do
-        if tonumber(earlier) < minute - KEPT_MINUTES then
-            redis.call('HDEL', key, earlier)
+local function remember(queue, applied, unchanged, dead, sample)
+    local minute = minute_of(queue)
+    local found = redis.call('HGET', queue.minute, minute)
+    if not found then -- with each new minute, the old ones go
+        for _, earlier in ipairs(redis.call('HKEYS', queue.minute)) do
+            if tonumber(earlier) < minute - KEPT_MINUTES then
+                redis.call('HDEL', queue.minute, earlier)
+            end
         end
     end
+    local before = cmsgpack.unpack(found or NOTHING)
+    local counts = {before[1] + applied, before[2] + unchanged, before[3] + dead, sample or before[4]}
+    redis.call('HSET', queue.minute, minute, cmsgpack.pack(counts))
 end
 
-local function remember_done(shard, applied, unchanged, dead)
-    local minute = minute_of(shard)
-    local found = redis.call('HGET', shard.done, minute)
-    if found then
-        local counts = cmsgpack.unpack(found)
-        applied, unchanged, dead = applied + counts[1], unchanged + counts[2], dead + counts[3]
-    else
-        forget_minutes(shard.done, minute)
+-- The last minutes, packed, oldest first.
+local function last_minutes(queue, count)
+    local names = {}
+    for i = 1, count do
+        names[i] = minute_of(queue) - count + i
     end
-    redis.call('HSET', shard.done, minute, cmsgpack.pack({applied, unchanged, dead}))
+    local minutes = read('HMGET', queue.minute, names)
+    for i = 1, count do
+        minutes[i] = minutes[i] or NOTHING
+    end
+    return minutes
 end
 
--- ARGV: the sample, packed.
+-- ARGV: the sample.
 local function record_sample(keys, args)
-    local shard = shard_at(keys[1])
-    local minute = minute_of(shard)
-    if redis.call('HSET', shard.sample, minute, args[1]) == 1 then
-        forget_minutes(shard.sample, minute)
-    end
+    remember(queue_at(keys[1]), 0, 0, 0, args[1])
 end
 
--- ARGV: how many minutes. Gives [this minute, [[applied, unchanged, dead] or false], [sample or false]], oldest first.
+-- ARGV: how many minutes. Gives [this minute, [minute]].
 local function history(keys, args)
-    local shard = shard_at(keys[1])
-    local newest, minutes = minute_of(shard), {}
-    for minute = newest - tonumber(args[1]) + 1, newest do
-        minutes[#minutes + 1] = minute
-    end
-    local done, samples = read('HMGET', shard.done, minutes), read('HMGET', shard.sample, minutes)
-    for i = 1, #minutes do
-        done[i] = done[i] or cmsgpack.pack(false)
-        samples[i] = samples[i] or cmsgpack.pack(false)
-    end
-    return array({cmsgpack.pack(newest), array(done), array(samples)})
-end
-
--- ARGV: reasons. Gives how many letters each has.
-local function dead_reasons(keys, args)
-    local shard, counts = shard_at(keys[1]), {}
-    for i, reason in ipairs(args) do
-        counts[i] = redis.call('ZCARD', shard.dead_reason .. reason)
-    end
-    return counts
+    local queue = queue_at(keys[1])
+    return array({cmsgpack.pack(minute_of(queue)), array(last_minutes(queue, tonumber(args[1])))})
 end
 
 register('record_sample', record_sample)
 register('history', history, 'no-writes')
-register('dead_reasons', dead_reasons, 'no-writes')

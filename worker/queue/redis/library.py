@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 # In this order: each may use what those before it define.
-_PARTS = ("shard", "history", "put", "claim", "settle", "status", "dead", "budget", "note")
+_PARTS = ("queue", "history", "put", "dead", "confirmed", "claim", "settle", "status", "shared")
 
 
 @dataclass(frozen=True, slots=True)

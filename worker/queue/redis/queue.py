@@ -1,291 +1,410 @@
-"""The queue on a Redis or Valkey server, or on a cluster of them: the contract's calls, spread over the shards."""
+"""The queue on a Redis or Valkey server: what goes into the library's functions, and what comes out of them."""
 
 import asyncio
-import zlib
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self, TypeVar
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Self
+
+import msgspec
 
 from worker.changes import MetadataChange
-from worker.queue.base import (
+from worker.queue import confirmed
+from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.confirmed import LogIndex, LogRow
+from worker.queue.coordination import Note
+from worker.queue.errors import QueueError, no_queue
+from worker.queue.history import HistoryMinute, Sample, checked, every_minute
+from worker.queue.letters import REASONS, DeadLetter, LetterCount, Revived
+from worker.queue.pending import (
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CALL,
+    MAX_CHANGES_PER_CLAIM,
     Claim,
-    DeadLetter,
-    DeadSelection,
-    Note,
-    QueueError,
+    LeaseHolder,
+    Place,
+    QueuedChange,
     QueueStatus,
-    QueueUnavailable,
-    Revived,
     Settlement,
     Stored,
+    check_lease,
 )
-from worker.queue.history import HistoryMinute, Sample, checked, every_minute
-from worker.queue.permits import Grant
-from worker.queue.redis.address import Address, read_url
+from worker.queue.quota import Grant, interval_seconds
+from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
-from worker.queue.redis.library import Library, library
+from worker.queue.redis.library import Library, library, migration_sql
 from worker.queue.redis.server import Server
-from worker.queue.redis.shard import Bulk, Shard, shard_base
+from worker.queue.rows import RECENT_MINUTES, Counts, age_seconds, holders_of, status_of
+from worker.queue.text import json_text, storable
+from worker.queue.unanswered import UnansweredSettlements
 
 SCHEMA = 1
+PAGE = 250  # dead letters that are read, retried or purged at once
 
-T = TypeVar("T")
-R = TypeVar("R")
+_STATUS_PAGE = 1_000  # targets that are looked at in one call
+_MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
+# A server takes 512 MiB in one piece (proto-max-bulk-len).
+_MAX_PUT_BYTES = 256 * 1024 * 1024
+_US_PER_SECOND = 1_000_000
 
 
-class RedisQueue:
+class _Change(msgspec.Struct, frozen=True, array_like=True):
+    """A change as the library stores it: `change_id` is empty for none, the time is in microseconds."""
+
+    number: int
+    enqueued_at: int
+    change_id: str
+    mode: str
+    metadata: str
+    trials: str | None = None
+
+
+_Letter = tuple[int, int, str, str, _Change, str]
+
+_pack = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # a string of a subclass is a string
+_claimed = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[str, list[_Change]]], list[tuple[int, list[str]]]]).decode
+_letters = msgspec.msgpack.Decoder(tuple[int, int, list[_Letter]]).decode
+_revived = msgspec.msgpack.Decoder(tuple[int, int, tuple[int, int]]).decode
+_purged = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_holders = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, int, int, int, int]]]).decode
+_note = msgspec.msgpack.Decoder(tuple[str, int]).decode
+_minutes = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, int, str]]]).decode
+_positions = msgspec.msgpack.Decoder(set[int]).decode
+_maps = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
+_map = msgspec.json.Decoder(dict[str, str]).decode
+_sample = msgspec.json.Decoder(Sample).decode
+_fate = msgspec.json.Decoder(tuple[int, int | None, str | None, str | None]).decode
+
+
+class RedisQueue(StoreBase):
     """A queue on Redis or Valkey, for any number of processes of many machines. Made by `RedisQueue.open`.
-
-    All changes of a completion lie in one shard. What a call does in one shard happens whole or not at all; where it
-    concerns several shards and fails in one, it may have been done in the others.
 
     Args:
         warnings: what the server's settings let get lost, one sentence each.
     """
 
-    def __init__(self, server: Server, shards: Sequence[Shard]) -> None:
-        self.warnings = server.warnings
+    def __init__(self, server: Server, warnings: tuple[str, ...]) -> None:
+        super().__init__()
+        self.warnings = warnings
         self._server = server
-        self._shards = shards
-        self._first = 0  # the shard that the next claim begins with
-        self._orphans: list[Claim] = []  # whose caller went while further shards were asked
-        self._work = asyncio.Event()
+        # Claims are numbered, and one is under way at a time, so that the server can tell one whose answer was lost.
+        self._caller = uuid.uuid4().hex
+        self._claiming = asyncio.Lock()
+        self._log = LogIndex()
+        self._called = self._answered = self._heard = 0
+        # Settlements are numbered, too; the server remembers what it said until it is told that it was heard.
+        self._unanswered = UnansweredSettlements[tuple[int, int]]()  # by the number of a call, and the place in it
+        self._settled = 0
+        self._heard_settled: list[int] = []
 
     @classmethod
-    async def open(cls, url: str, *, timeout_seconds: float = 10.0, functions: Library | None = None) -> Self:
+    async def open(
+        cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True, functions: Library | None = None
+    ) -> Self:
         """Open the queue; its keys come to be as they are needed.
 
         Args:
-            url: ``redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]``, or ``rediss://`` for TLS; ``?shards=16`` on a
-                cluster, ``?prefix=NAME`` for several queues in one database.
+            url: ``redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]``, or ``rediss://`` for TLS; ``?prefix=NAME`` for
+                several queues in one database.
             timeout_seconds: of every call to the server.
+            create: be content with a place where there is no queue yet.
             functions: the library to use, if not the queue's own, whose time is the server's.
 
         Raises:
-            QueueUnusable: the URL is not of this form, or what it names cannot serve as a queue.
+            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
+            QueueUnusable: what it names cannot serve as a queue now.
             QueueUnavailable: the server does not answer.
         """
-        address = read_url(url)
-        server = await Server.open(address, functions or library(), timeout_seconds=timeout_seconds)
-        try:
-            shards = await _shards(server, address)
-        except BaseException:
-            await server.close()
-            raise
-        return cls(server, shards)
+        server = Server(read_url(url), functions or library(), timeout_seconds)
+        async with AsyncExitStack() as on_failure:
+            on_failure.push_async_callback(server.close)
+            warnings = await server.examine()
+            if not create and not await server.has_queue():
+                raise no_queue(server.address)
+            schema = int(await server.call("open", SCHEMA))
+            if schema > SCHEMA:
+                what = f"a newer metasync wrote it (schema {schema}, this one knows {SCHEMA}); upgrade metasync"
+                raise unusable(server.address, what)
+            on_failure.pop_all()
+        return cls(server, warnings)
+
+    @staticmethod
+    def migration_sql() -> str:
+        """Give the library's source, for servers whose users may call functions but not load them."""
+        return migration_sql()
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._server.address} [{'closed' if self._server.closed else 'open'}]>"
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
-        """Store the changes; see `Queue.put`. What is put again after a failure needs change_ids not to be doubled."""
-        parts = self._parts(changes, lambda change: change.completion_id)
-        added = sum(await _all([shard.put(part) for shard, part, _ in parts]))
+    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+        """Store them; what is put again after a failure needs change_ids not to be doubled."""
+        packed = _packed(changes)
+        if len(packed) > _MAX_PUT_BYTES:
+            raise QueueError("a Redis queue takes no more than 256 MiB at once: put fewer changes in one call")
+        added, *conflicts = await self._server.call("put", packed)
         self._work.set()
-        return Stored(added, len(changes) - added)
+        return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
-        """Lease due targets; see `Queue.claim`. Each call begins with another shard, and the oldest are its own."""
-        first, self._first = self._first, (self._first + 1) % len(self._shards)
-        claims: list[Claim] = []
-        for shard in (*self._shards[first:], *self._shards[:first]):
-            if limit <= len(claims):
-                break
-            try:
-                claims += await shard.claim(limit - len(claims), lease_seconds=lease_seconds, owner=owner)
-            except QueueUnavailable:
-                if not claims:  # what other shards have given must not be lost
-                    raise
-                break
-            except BaseException:
-                self._orphans += claims
-                raise
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """Look for conflicts; see `Queue.conflicts`."""
+        return tuple(await self._server.call("conflicts", _packed(changes)))
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        owner: str,
+        place: Place = "oldest",
+        confirmed_seconds: float = 0.0,
+    ) -> list[Claim]:
+        """Lease due targets, under one new lease number; what an earlier claim lost is given back first."""
+        check_lease(lease_seconds)
+        async with self._claiming:
+            self._called += 1
+            terms = (max(0, limit), _us(lease_seconds), MAX_CHANGES_PER_CLAIM, MAX_CHANGES_PER_CALL, MAX_BYTES_PER_CALL)
+            log = self._log = self._log.covering(confirmed_seconds)
+            packed = await self._server.call(
+                "claim",
+                *terms,
+                self._caller,
+                self._called,
+                self._heard,
+                place,
+                _us(confirmed_seconds and log.seconds),
+                log.last,
+                storable(owner),
+            )
+            now, lease, claimed, found = _claimed(packed)
+            claims = [
+                Claim(completion_id, lease, _changes(completion_id, changes), _age_seconds(now, changes[0].enqueued_at))
+                for completion_id, changes in claimed
+            ]
+            if confirmed_seconds > 0:
+                news = [LogRow(number, number / _US_PER_SECOND, completion_ids) for number, completion_ids in found]
+                log.learn(news, now=now / _US_PER_SECOND)
+                wanted = log.find(confirmed.merged_first(claims), (), since=now / _US_PER_SECOND - confirmed_seconds)
+                claims = await self._with_confirmed(claims, wanted)
+            self._answered, self._heard = self._called, lease or self._heard
         return claims
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run on; see `Queue.extend`."""
-        parts = self._parts(claims, lambda claim: claim.completion_id)
-        lost = await _all([shard.extend(part, lease_seconds=lease_seconds) for shard, part, _ in parts])
-        return _at(claims, parts, lost)
+        check_lease(lease_seconds)
+        keys = _pack([claim.key for claim in claims])
+        return [claims[position] for position in await self._server.call("extend", keys, _us(lease_seconds))]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
-        for settlement in settlements:
-            settlement.done()  # raises before anything is changed
-        parts = self._parts(settlements, lambda settlement: settlement.claim.completion_id)
-        stale = await _all([shard.settle(part) for shard, part, _ in parts])
+        packed = _pack([_told(settlement) for settlement in settlements])
+        self._settled += 1
+        number, heard = self._settled, self._heard_settled
+        lost = sorted({call for call, _ in self._unanswered.calls(settlements)})
+        whose = self._caller, number, _pack(heard), _pack(lost)
+        try:
+            is_cut_short, positions, answers = await self._server.call(
+                "settle", packed, _us(keep_seconds), confirmed.MAX_UPDATES, *whose
+            )
+        except BaseException:
+            for position, settlement in enumerate(settlements):
+                self._unanswered.add(settlement, (number, position))
+            raise
+        self._heard_settled = [*(each for each in self._heard_settled if each not in heard), number]
+        arrived = {call: _positions(answer) for call, answer in zip(lost, answers, strict=True) if answer is not None}
+
+        def stored(_: Settlement, said: tuple[int, int]) -> bool:
+            call, position = said
+            return call in arrived and position not in arrived[call]
+
+        stale = self._unanswered.not_stored([settlements[position] for position in positions], stored)
+        self._unanswered.forget(settlements)
+        if lost:
+            awaited = {call for call, _ in self._unanswered.remembered()}
+            self._heard_settled += [call for call in lost if call not in awaited]
+        if is_cut_short:
+            self._warn_of_a_short_log()
         self._work.set()
-        return _at(settlements, parts, stale)
+        return stale
 
     async def next_due_seconds(self) -> float | None:
         """Tell when there is work; see `Queue.next_due_seconds`."""
-        due = await _all([shard.next_due_seconds() for shard in self._shards])
-        return min((seconds for seconds in due if seconds is not None), default=None)
-
-    async def wait_for_work(self, timeout_seconds: float) -> None:
-        """Wait for this object's put, settle or retry_dead: what other processes do has to be polled for."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._work.wait()
-        self._work.clear()
+        now, *first = await self._server.call("next_due")
+        return (first[0] - now) / _US_PER_SECOND if first else None
 
     async def status(self) -> QueueStatus:
-        """Count what there is; see `Queue.status`."""
-        parts = await _all([shard.status() for shard in self._shards])
-        ages = [part.oldest_pending_seconds for part in parts if part.oldest_pending_seconds is not None]
-        return QueueStatus(
-            pending=sum(part.pending for part in parts),
-            in_flight=sum(part.in_flight for part in parts),
-            waiting=sum(part.waiting for part in parts),
-            dead=sum(part.dead for part in parts),
-            oldest_pending_seconds=max(ages, default=None),
-            recent_per_second=sum(part.recent_per_second for part in parts),
-        )
+        """Count what there is; what is leased or waits is gone through page by page, the latest of it, and no more."""
+        in_flight = waiting = offset = 0
+        later = 1
+        while offset < min(later, _MOST_LOOKED_AT):
+            reply = await self._server.call("status", offset, _STATUS_PAGE, RECENT_MINUTES)
+            later, page_in_flight, page_waiting, now, pending, dead, recently_done, *oldest = reply
+            in_flight += page_in_flight
+            waiting += page_waiting
+            offset += _STATUS_PAGE
+        oldest_enqueued_at = oldest[0] / _US_PER_SECOND if oldest else None
+        is_estimate = later > offset
+        if is_estimate:  # the others are taken to have as many changes each
+            later_changes = min(pending, round((in_flight + waiting) * later / offset))
+            in_flight = round(later_changes * in_flight / max(in_flight + waiting, 1))
+            waiting = later_changes - in_flight
+        counts = Counts(pending, in_flight, waiting, dead, oldest_enqueued_at, recently_done, is_estimate)
+        return status_of(counts, now=now / _US_PER_SECOND)
 
-    async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """Read the letters that match, oldest first, in pages; those of several shards are merged by time of death."""
-        streams = [_letters(shard, selection) for shard in self._shards]
-        heads = [await anext(stream, None) for stream in streams]
-        while found := [(head.died_at, place) for place, head in enumerate(heads) if head is not None]:
-            _, place = min(found)
-            letter = heads[place]
-            assert letter is not None  # noqa: S101 -- for the type checker: `found` has no others
-            yield letter
-            heads[place] = await anext(streams[place], None)
+    async def leases(self) -> list[LeaseHolder]:
+        """Tell who holds what, gone through page by page."""
+        held: list[LeaseHolder] = []
+        offset, later = 0, 1
+        while offset < later:
+            later, page = _holders(await self._server.call("leases", offset, _STATUS_PAGE))
+            held += [
+                LeaseHolder(owner, completions, changes, since / _US_PER_SECOND, until / _US_PER_SECOND)
+                for owner, completions, changes, since, until in page
+            ]
+            offset += _STATUS_PAGE
+        return holders_of(held)
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        """Make the letters pending again; see `Queue.retry_dead`. A large number takes several calls."""
-        revived = Revived(0, 0)
-        for shard in self._shards:
-            async for bulk in _in_bulk(shard, shard.retry_dead, selection):
-                revived = Revived(revived.retried + bulk.done, revived.kept + bulk.kept)
-                self._work.set()
-        return revived
-
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters; see `Queue.purge_dead`. A large number takes several calls."""
-        purged = 0
-        for shard in self._shards:
-            async for bulk in _in_bulk(shard, shard.purge_dead, selection):
-                purged += bulk.done
-        return purged
-
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take permits of the shared rate; see `Queue.take_permits`."""
-        return await self._shards[0].take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take of the shared quota; see `Coordination.take_quota`."""
+        interval_us = repr(interval_seconds(per_minute) * _US_PER_SECOND)
+        granted, wait_us = await self._server.call("take_quota", requests, interval_us, _us(ahead_seconds))
+        return Grant(granted, wait_us / _US_PER_SECOND)
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Queue.write_note`."""
-        await self._shards[0].write_note(name, text)
+        """Keep or remove a note; see `Coordination.write_note`."""
+        texts = () if text is None else (storable(text),)
+        await self._server.call("write_note", storable(name), *texts)
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Queue.read_notes`."""
-        return await self._shards[0].read_notes()
+        """Give all notes; see `Coordination.read_notes`."""
+        now, found = await self._server.call("read_notes")
+        notes = {name.decode(): _note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
+        return {name: Note(text, _age_seconds(now, written_at)) for name, (text, written_at) in notes.items()}
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `Queue.record_sample`."""
-        await self._shards[0].record_sample(sample)
+        """Keep a sample; see `History.record_sample`."""
+        await self._server.call("record_sample", json_text(sample))
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `Queue.history`."""
-        parts = await _all([shard.history(checked(minutes)) for shard in self._shards])
-        done: dict[int, tuple[int, ...]] = {}
-        for _, part, _ in parts:
-            for minute, *counts in part:
-                done[minute] = tuple(map(sum, zip(counts, done.get(minute, (0, 0, 0)), strict=True)))
-        newest, _, samples = parts[0]
-        return every_minute(newest, minutes, [(minute, *counts) for minute, counts in done.items()], samples)
+        """Give the last minutes; see `History.history`."""
+        newest, found = _minutes(await self._server.call("history", checked(minutes)))
+        by_minute = list(enumerate(found, newest - minutes + 1))
+        done = [(minute, *counts) for minute, (*counts, _) in by_minute]
+        samples = [(minute, _sample(sample)) for minute, (*_, sample) in by_minute if sample]
+        return every_minute(newest, minutes, done, samples)
 
-    async def dead_reasons(self) -> dict[str, int]:
-        """Count the letters; see `Queue.dead_reasons`."""
-        counts: Counter[str] = Counter()
-        for part in await _all([shard.dead_reasons() for shard in self._shards]):
-            counts.update(part)
-        return {reason: count for reason, count in counts.items() if count}
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        """Count the letters; see `DeadLetters.dead_reasons`."""
+        counts: list[tuple[int, int]] = await self._server.call("dead_reasons", last_number(until), *REASONS)
+        return {
+            reason: LetterCount(letters, newest)
+            for reason, (letters, newest) in zip(REASONS, counts, strict=True)
+            if letters
+        }
 
     async def close(self) -> None:
-        """Give back what was claimed for nobody, and let go of the server."""
+        """Give back what a claim has taken whose answer never came, and let go of the server."""
         if self._server.closed:
             return
         try:
-            with suppress(QueueError):
-                await _all([shard.give_back() for shard in self._shards])
-                await self.settle([Settlement(claim, attempts=claim.attempts) for claim in self._orphans])
+            if self._called > self._answered:
+                with suppress(QueueError):
+                    await self.claim(0, lease_seconds=0, owner="")
         finally:
             await self._server.close()
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _with_confirmed(self, claims: list[Claim], wanted: dict[int, list[str]]) -> list[Claim]:
+        """Give the claims with what was confirmed, which is in these entries of the log."""
+        if not wanted:
+            return claims
+        maps = dict(_maps(await self._server.call("confirmed", _pack(list(wanted.items())))))
+        return confirmed.with_confirmed(claims, {each: _map(text) for each, text in maps.items()})
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+    async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
+        after, newest, letters = _letters(await self._server.call("dead_letters", _selection(stretch)))
+        return Part([_letter(letter) for letter in letters], after or None, newest)
 
-    def _parts(self, items: Sequence[T], completion_id: Callable[[T], str]) -> list[tuple[Shard, list[T], list[int]]]:
-        """Give each shard its items, in their order, with their positions."""
-        positions: dict[int, list[int]] = defaultdict(list)
-        for position, item in enumerate(items):
-            # A stable hash: every process, now and later, has to find a completion in the same shard.
-            positions[zlib.crc32(completion_id(item).encode()) % len(self._shards)].append(position)
-        return [(self._shards[index], [items[i] for i in mine], mine) for index, mine in positions.items()]
+    async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
+        after, newest, counts = _revived(await self._server.call("retry_dead", _selection(stretch)))
+        return Part(Revived(*counts), after or None, newest)
+
+    async def _purge_letters(self, stretch: Stretch) -> Part[int]:
+        after, newest, purged = _purged(await self._server.call("purge_dead", _selection(stretch)))
+        return Part(purged, after or None, newest)
 
 
-async def _shards(server: Server, address: Address) -> list[Shard]:
-    """Give the shards of the queue that is there, or of the one that comes to be.
+def _packed(changes: Sequence[MetadataChange]) -> bytes:
+    """The changes as the functions read them."""
+    return _pack([(each.completion_id, each.change_id or "", each.mode, json_text(each.metadata)) for each in changes])
 
-    Raises:
-        QueueUnusable: it is of another release, or has another number of shards.
-    """
-    schema, count = map(int, await server.call("open", shard_base(address.prefix, 0), SCHEMA, address.shards))
-    if schema > SCHEMA:
-        raise unusable(
-            address, f"a newer metasync wrote it (schema {schema}, this one knows {SCHEMA}); upgrade metasync"
+
+def _selection(stretch: Stretch) -> bytes:
+    """Say it in the order in which the functions read it."""
+    selection, numbers = stretch.selection, None
+    if selection.numbers is not None:
+        numbers = sorted({number for number in selection.numbers if stretch.after < number <= stretch.until})[:PAGE]
+    conditions = storable(selection.completion_id), storable(selection.reason)
+    return _pack([stretch.after, stretch.until, PAGE, numbers, *conditions])
+
+
+def _told(settlement: Settlement) -> tuple[object, ...]:
+    """Say it in the order in which the function reads it."""
+    settlement.check()  # raises before anything is changed
+    deaths = []
+    for death in settlement.dead:
+        number, reason, *fate = death.row()
+        deaths.append((number, reason, json_text(fate)))
+    return (
+        settlement.claim.completion_id,
+        settlement.claim.lease,
+        len(settlement.claim.changes),
+        list(settlement.done()),
+        deaths,
+        _us(settlement.delay_seconds),
+        [part for noted in settlement.trial_rows() for part in noted],
+        len(settlement.applied),
+        len(settlement.unchanged),
+        "" if settlement.confirmed is None else json_text(dict(settlement.confirmed)),
+    )
+
+
+def _changes(completion_id: str, changes: Sequence[_Change]) -> tuple[QueuedChange, ...]:
+    return tuple(
+        QueuedChange(
+            change.number,
+            completion_id,
+            change.change_id or None,
+            change.mode,
+            change.metadata,
+            change.enqueued_at / _US_PER_SECOND,
+            change.trials,
         )
-    if count != address.shards:
-        raise unusable(address, f"it was made with {count} shards; say ?shards={count} in its URL")
-    return [Shard(server, address.prefix, index, count) for index in range(count)]
+        for change in changes
+    )
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, R]]) -> list[R]:
-    """Wait for every call, then raise the first failure: a shard in trouble cuts no other short."""
-    results = []
-    for result in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results
+def _letter(letter: _Letter) -> DeadLetter:
+    number, died_at, completion_id, reason, change, fate = letter
+    attempts, status, error, request_id = _fate(fate)
+    return DeadLetter(
+        number,
+        completion_id,
+        change.change_id or None,
+        change.mode,
+        change.metadata,
+        change.enqueued_at / _US_PER_SECOND,
+        reason,
+        status,
+        error,
+        request_id,
+        attempts,
+        died_at / _US_PER_SECOND,
+    )
 
 
-def _at(
-    items: Sequence[T], parts: Sequence[tuple[Shard, list[T], list[int]]], found: Sequence[Sequence[int]]
-) -> list[T]:
-    """Give the items that the shards have found, by their positions within their parts, in their order."""
-    positions = [mine[i] for (_, _, mine), places in zip(parts, found, strict=True) for i in places]
-    return [items[position] for position in sorted(positions)]
+def _age_seconds(now: int, then: int) -> float:
+    return age_seconds(now, then) / _US_PER_SECOND
 
 
-async def _letters(shard: Shard, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-    after: int | None = 0
-    while after is not None:
-        page, after = await shard.dead_letters(selection, after=after)
-        for letter in page:
-            yield letter
-
-
-async def _in_bulk(
-    shard: Shard, work: Callable[..., Coroutine[Any, Any, Bulk]], selection: DeadSelection
-) -> AsyncIterator[Bulk]:
-    """Go through the letters that there are now, one call after another.
-
-    Each is short, since nobody else is served meanwhile; and letters that come back, because what was retried died
-    again, are not met a second time.
-    """
-    until = await shard.newest_dead_letter()
-    after: int | None = 0
-    while after is not None:
-        bulk = await work(selection, after=after, until=until)
-        yield bulk
-        after = bulk.last
+def _us(seconds: float) -> int:
+    """Microseconds, the unit of the library's times."""
+    return round(seconds * _US_PER_SECOND)

@@ -1,106 +1,100 @@
 -- Ending leases.
 
-local HISTORY_MINUTES = 60
+local TOLD_MS = 24 * 60 * 60 * 1000 -- how long a caller may take to ask what became of a call
 
-local function bury(shard, number, completion_id, change, reason, fate)
-    local letter = {cmsgpack.pack(number), cmsgpack.pack(shard.now), cmsgpack.pack(completion_id), change}
-    letter[#letter + 1] = cmsgpack.pack(fate)
-    redis.call('HSET', shard.letter, number, array(letter))
-    redis.call('ZADD', shard.dead, number, number)
-    redis.call('ZADD', shard.dead_reason .. reason, number, number)
-    redis.call('ZADD', shard.dead_completion .. completion_id, number, number)
-end
-
--- Takes the changes that are done off the head of the list; gives those by number, and the change_ids that go.
-local function remove(shard, completion_id, claimed, done, change_ids)
+-- Takes the changes that are done off the head of the list, and notes the trials of others by number; gives those that
+-- are done by number, how many they are, and adds the change_ids that go.
+local function remove(queue, completion_id, claimed, done, trials, change_ids)
     local is_done, removed, count, kept = {}, {}, 0, {}
     for _, number in ipairs(done) do
         is_done[number] = true
     end
-    local list = shard.changes .. completion_id
-    for _, change in ipairs(redis.call('LPOP', list, claimed) or {}) do
-        local number, _, change_id = unpack(cmsgpack.unpack(change))
+    local list = queue.changes .. completion_id
+    local changes = redis.call('LPOP', list, claimed) or {}
+    for i = #changes, 1, -1 do
+        local change = cmsgpack.unpack(changes[i])
+        local number, change_id = change[1], change[3]
         if not is_done[number] then
-            kept[#kept + 1] = change
+            change[6] = trials[number] or change[6]
+            kept[#kept + 1] = trials[number] and cmsgpack.pack(change) or changes[i]
         else
-            removed[number] = change
+            removed[number] = changes[i]
             count = count + 1
             if change_id ~= '' then
                 change_ids[#change_ids + 1] = change_id
             end
         end
     end
-    for i = #kept, 1, -1 do
-        redis.call('LPUSH', list, kept[i])
-    end
+    write('LPUSH', list, kept)
     return removed, count
 end
 
-local function count_done(shard, done)
-    redis.call('HINCRBY', shard.counter, 'pending', -done)
-    local minute = math.floor(shard.now / 60000000)
-    if redis.call('HINCRBY', shard.history, minute, done) > done then
-        return
-    end
-    for _, earlier in ipairs(redis.call('HKEYS', shard.history)) do -- with each new minute, the old ones go
-        if tonumber(earlier) < minute - HISTORY_MINUTES then
-            redis.call('HDEL', shard.history, earlier)
-        end
-    end
-end
-
--- ARGV: settlements [[completion_id, lease, number of claimed changes, [number that is done],
--- [[number, reason, fate]] of the dead among them, delay in microseconds, attempts, error, how many are applied, and how
--- many unchanged]], index of the shard, number of shards. Gives the positions of those that are stale.
+-- ARGV: settlements [[completion_id, lease, number of claimed changes, [number that is done], [[number, reason, fate]]
+-- of the dead among them, delay in microseconds, [number, trials, ...], how many are applied, and how many unchanged, the map
+-- that was confirmed or '']], for how many microseconds to keep those maps, 0 for not at all, and how many of them.
+-- Then who calls, and the number of this call; the packed arrays of the numbers of calls whose answers it has, and of
+-- those whose answers it has not. Gives 1 if maps had to go before their time, else 0; the positions of those that are
+-- stale; and of each call whose answer was lost the positions that were stale in it, packed, or nothing if it never came.
 local function settle(keys, args)
-    local shard, settlements = shard_at(keys[1]), cmsgpack.unpack(args[1])
-    local next_number, keep = numbering(shard, 'letter', tonumber(args[2]), tonumber(args[3]))
-    local leases = held(shard, settlements)
-    local stale, finished, kept, change_ids, all_done = {}, {}, {}, {}, 0
-    local all_applied, all_unchanged = 0, 0
-    local due, oldest, failures = {}, {}, {}
+    local queue, settlements = queue_at(keys[1]), cmsgpack.unpack(args[1])
+    local leases = held(queue, settlements)
+    local stale, finished, kept, change_ids, is_cut_short = {}, {}, {}, {}, 0
+    local keep_us, confirmed_ids, maps = tonumber(args[2]), {}, {}
+    local due, oldest = {}, {}
+    local all_done, all_applied, all_unchanged = 0, 0, 0
     for position, settlement in ipairs(settlements) do
-        local completion_id, lease, claimed, done, deaths, delay_us, attempts, last_error, applied, unchanged =
+        local completion_id, lease, claimed, done, deaths, delay_us, noted, applied, unchanged, map =
             unpack(settlement)
         if leases[completion_id] ~= lease then
             stale[#stale + 1] = position - 1
         else
             leases[completion_id] = nil -- of several words about one claim, the first counts
-            if #done > 0 then
-                local removed, count = remove(shard, completion_id, claimed, done, change_ids)
+            if #done + #noted > 0 then
+                local trials = {}
+                for i = 1, #noted, 2 do
+                    trials[noted[i]] = noted[i + 1]
+                end
+                local removed, count = remove(queue, completion_id, claimed, done, trials, change_ids)
                 for _, death in ipairs(deaths) do
                     local number, reason, fate = unpack(death)
                     if removed[number] then -- else it was evicted
-                        bury(shard, next_number(), completion_id, removed[number], reason, fate)
+                        bury(queue, completion_id, removed[number], reason, fate)
                     end
                 end
                 all_done = all_done + count
                 all_applied, all_unchanged = all_applied + applied, all_unchanged + unchanged
             end
-            local first = redis.call('LINDEX', shard.changes .. completion_id, 0)
+            if keep_us > 0 and map ~= '' then
+                confirmed_ids[#confirmed_ids + 1], maps[#maps + 1] = completion_id, map
+            end
+            local first = redis.call('LINDEX', queue.changes .. completion_id, 0)
             if not first then
                 finished[#finished + 1] = completion_id
             else
-                local _, enqueued_at = unpack(cmsgpack.unpack(first))
                 kept[#kept + 1] = completion_id
-                push(due, shard.now + delay_us, completion_id)
-                push(oldest, enqueued_at, completion_id)
-                push(failures, completion_id, cmsgpack.pack(attempts, last_error))
+                push(due, queue.now + delay_us, completion_id)
+                push(oldest, cmsgpack.unpack(first)[2], completion_id)
             end
         end
     end
-    forget(shard, finished)
-    write('HDEL', shard.lease, kept)
-    write('HSET', shard.failure, failures)
-    write('ZADD', shard.due, due)
-    write('ZADD', shard.oldest, oldest)
-    write('SREM', shard.change_ids, change_ids)
+    forget(queue, finished)
+    write('HDEL', queue.lease, kept)
+    write('ZADD', queue.due, due)
+    write('ZADD', queue.oldest, oldest)
+    write('HDEL', queue.change_ids, change_ids)
     if all_done > 0 then
-        keep()
-        count_done(shard, all_done)
-        remember_done(shard, all_applied, all_unchanged, math.max(0, all_done - all_applied - all_unchanged))
+        redis.call('HINCRBY', queue.queue, 'pending', -all_done)
+        remember(queue, all_applied, all_unchanged, math.max(0, all_done - all_applied - all_unchanged))
     end
-    return stale
+    if #maps > 0 then
+        is_cut_short = append_confirmed(queue, confirmed_ids, maps, keep_us, tonumber(args[3]))
+    end
+    local told = queue.told .. args[4]
+    local lost = read('HMGET', told, cmsgpack.unpack(args[7]))
+    write('HDEL', told, cmsgpack.unpack(args[6]))
+    redis.call('HSET', told, args[5], cmsgpack.pack(stale))
+    redis.call('PEXPIRE', told, TOLD_MS)
+    return {is_cut_short, stale, lost}
 end
 
 register('settle', settle, 'allow-oom')

@@ -1,49 +1,72 @@
 -- What there is, for people and for pollers.
 
--- Gives [now, earliest visible_at or nil].
+-- Gives now, and the earliest visible_at if there is one.
 local function next_due(keys)
-    local shard = shard_at(keys[1])
-    local first = redis.call('ZRANGE', shard.due, 0, 0, 'WITHSCORES')
-    return array({cmsgpack.pack(shard.now), cmsgpack.pack(tonumber(first[2]))})
+    local queue = queue_at(keys[1])
+    local first = redis.call('ZRANGE', queue.due, 0, 0, 'WITHSCORES')
+    return {queue.now, tonumber(first[2])}
 end
 
--- ARGV: offset from the latest visible_at, how many targets to look at. Gives the position after the last one that is
--- due later, or -1 at the end of those; changes of claimed and of waiting ones among them; and the counts of all.
+-- ARGV: how many targets that are due later to pass over, from the latest on, and how many to look at; how many minutes
+-- are recent. Gives how many targets are due later; changes of claimed and of waiting ones among those looked at; and
+-- of all: now, changes, dead letters, changes done recently, and when the oldest change was enqueued, if there is one.
 local function status(keys, args)
-    local shard = shard_at(keys[1])
+    local queue = queue_at(keys[1])
     local offset, limit = tonumber(args[1]), tonumber(args[2])
-    local later = redis.call('ZRANGE', shard.due, offset, offset + limit - 1, 'REV', 'WITHSCORES')
-    local next_offset, in_flight, waiting = offset + limit, 0, 0
-    if #later < 2 * limit then
-        next_offset = -1
+    local later = redis.call('ZCOUNT', queue.due, queue.now + 1, '+inf')
+    local completion_ids, in_flight, waiting, recent = {}, 0, 0, 0
+    if offset < later then
+        completion_ids = redis.call('ZRANGE', queue.due, offset, math.min(offset + limit, later) - 1, 'REV')
     end
-    local completion_ids = {}
-    for i = 1, #later, 2 do
-        if tonumber(later[i + 1]) <= shard.now then
-            next_offset = -1
-            break
-        end
-        completion_ids[#completion_ids + 1] = later[i]
-    end
-    for i, lease in ipairs(leases_of(shard, completion_ids)) do
-        local changes = redis.call('LLEN', shard.changes .. completion_ids[i])
+    for i, lease in ipairs(read('HMGET', queue.lease, completion_ids)) do
+        local changes = redis.call('LLEN', queue.changes .. completion_ids[i])
         if lease then
             in_flight = in_flight + changes
         else
             waiting = waiting + changes
         end
     end
-    local oldest = redis.call('ZRANGE', shard.oldest, 0, 0, 'WITHSCORES')
-    local history = {}
-    for _, field in ipairs(redis.call('HGETALL', shard.history)) do
-        history[#history + 1] = tonumber(field)
+    for _, minute in ipairs(last_minutes(queue, tonumber(args[3]))) do
+        local applied, unchanged, dead = unpack(cmsgpack.unpack(minute))
+        recent = recent + applied + unchanged + dead
     end
-    return cmsgpack.pack({
-        next_offset, in_flight, waiting, shard.now,
-        tonumber(redis.call('HGET', shard.counter, 'pending') or 0), redis.call('ZCARD', shard.dead),
-        tonumber(oldest[2] or -1), history,
-    })
+    local oldest = redis.call('ZRANGE', queue.oldest, 0, 0, 'WITHSCORES')
+    local pending = tonumber(redis.call('HGET', queue.queue, 'pending') or 0)
+    local dead = redis.call('ZCARD', queue.dead)
+    return {later, in_flight, waiting, queue.now, pending, dead, recent, tonumber(oldest[2])}
 end
 
+-- ARGV: as those of status, the minutes apart. Gives [how many targets are due later, [[owner, completions, changes, since
+-- when, until when] of those looked at that are claimed]].
+local function leases(keys, args)
+    local queue = queue_at(keys[1])
+    local later = redis.call('ZCOUNT', queue.due, queue.now + 1, '+inf')
+    local first = tonumber(args[1])
+    local due = {}
+    if first < later then
+        due = redis.call('ZRANGE', queue.due, first, math.min(first + args[2], later) - 1, 'REV', 'WITHSCORES')
+    end
+    local completion_ids, holders, by_owner = {}, {}, {}
+    for i = 1, #due, 2 do
+        completion_ids[#completion_ids + 1] = due[i]
+    end
+    for i, held in ipairs(read('HMGET', queue.lease, completion_ids)) do
+        if held then
+            local since, owner = lease_number(held), string.match(held, ' (.*)')
+            local changes, deadline = redis.call('LLEN', queue.changes .. completion_ids[i]), tonumber(due[2 * i])
+            local holder = by_owner[owner]
+            if not holder then
+                holder = {owner, 0, 0, since, deadline}
+                by_owner[owner] = holder
+                holders[#holders + 1] = holder
+            end
+            holder[2], holder[3] = holder[2] + 1, holder[3] + changes
+            holder[4], holder[5] = math.min(holder[4], since), math.max(holder[5], deadline)
+        end
+    end
+    return cmsgpack.pack({later, holders})
+end
+
+register('leases', leases, 'no-writes')
 register('next_due', next_due, 'no-writes')
 register('status', status, 'no-writes')

@@ -1,28 +1,44 @@
--- A completion with pending changes. visible_at (Unix time, seconds) is due time, retry time and lease deadline in one.
+-- Completion ids are random: in an index on them, a hundred targets have a hundred pages, and so would their changes. By
+-- number, in the order in which they come, they lie together. So changes hang on the number of their target, and it is
+-- the target's row alone that is found by completion id.
+
+-- Times are seconds. Where a comment says so, they are the queue's time: see clock. All others are Unix time.
+
+-- A completion with pending changes. visible_at (the queue's time) is due time, retry time and lease deadline in one.
 CREATE TABLE target (
-    completion_id TEXT PRIMARY KEY,
+    number INTEGER PRIMARY KEY,
+    completion_id TEXT NOT NULL UNIQUE,
     visible_at REAL NOT NULL,
     lease INTEGER, -- NULL: nobody's
-    owner TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    pending INTEGER NOT NULL CHECK (pending > 0),
-    last_error TEXT
+    owner TEXT, -- who took the last lease
+    pending INTEGER NOT NULL CHECK (pending >= 0) -- 0 only until its changes are stored, in the same transaction
 ) STRICT;
 
--- Claims need the first column alone; the others let the counts of a status be read without touching the table.
-CREATE INDEX target_visible_at ON target (visible_at, lease, pending);
+-- Claims need the first two columns; the others let the counts of a status be read without touching the table.
+CREATE INDEX target_visible_at ON target (visible_at, number, lease, pending);
 
 -- The pending changes, in the queue's order.
 CREATE TABLE change (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    completion_id TEXT NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of one that is gone is not given again
+    target INTEGER NOT NULL,
     change_id TEXT UNIQUE,
     mode TEXT NOT NULL,
     metadata TEXT NOT NULL, -- JSON
-    enqueued_at REAL NOT NULL
+    enqueued_at REAL NOT NULL, -- the queue's time
+    trials TEXT -- what the engine noted about failed tries
 ) STRICT;
 
-CREATE INDEX change_completion_id ON change (completion_id, id);
+CREATE INDEX change_target ON change (target, id);
+
+-- What the service confirmed last, for as long as its reads may lag behind. A row is what one call of settle confirmed: one
+-- for each completion, found by its id, would cost as much as the settlement.
+CREATE TABLE confirmed (
+    number INTEGER PRIMARY KEY,
+    written_at REAL NOT NULL, -- the queue's time
+    total INTEGER NOT NULL, -- updates that were ever confirmed, these included
+    completion_ids TEXT NOT NULL, -- JSON array
+    maps TEXT NOT NULL -- JSON array
+) STRICT;
 
 -- The changes that were given up.
 CREATE TABLE dead_letter (
@@ -64,12 +80,42 @@ CREATE TRIGGER history_forget AFTER INSERT ON history BEGIN
     DELETE FROM history WHERE minute < NEW.minute - 7 * 24 * 60;
 END;
 
+-- How things stood in each minute of Unix time, last word of the minute.
+CREATE TABLE sample (
+    minute INTEGER PRIMARY KEY,
+    pending INTEGER NOT NULL,
+    oldest_seconds REAL,
+    rate_per_second REAL NOT NULL,
+    limit_per_second REAL
+) STRICT;
+
+-- With each new minute, what is older than a day goes.
+CREATE TRIGGER sample_forget AFTER INSERT ON sample BEGIN
+    DELETE FROM sample WHERE minute < NEW.minute - 24 * 60;
+END;
+
 -- Short texts that workers leave for other processes and later runs.
 CREATE TABLE note (
     name TEXT PRIMARY KEY,
     text TEXT NOT NULL,
-    written_at REAL NOT NULL
+    written_at REAL NOT NULL -- the queue's time
 ) STRICT, WITHOUT ROWID;
+
+-- The rate that all workers share: when the next request is due, by the queue's time. One row.
+CREATE TABLE quota (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    due_at REAL NOT NULL
+) STRICT;
+
+INSERT INTO quota (one, due_at) VALUES (1, 0.0);
+
+-- The queue's time is a clock that all processes of one boot agree on and that never steps, with `ahead` added. The first
+-- process of each boot says by how much, so that it goes on as the clock on the wall does. One row, or none yet.
+CREATE TABLE clock (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    boot TEXT NOT NULL,
+    ahead REAL NOT NULL
+) STRICT;
 
 PRAGMA application_id = 0x6d737163;
 PRAGMA user_version = 1;

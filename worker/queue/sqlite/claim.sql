@@ -1,31 +1,114 @@
--- name: due
-SELECT json_group_array(json_array(number, completion_id, attempts, pending))
+-- name: heal
+-- No lease and no delay is as long as that: what is due so far off was written when a clock was wrong. It is due now.
+UPDATE target SET visible_at = :now WHERE visible_at > :furthest;
+
+-- name: oldest
+SELECT json_group_array(json_array(number, completion_id))
 FROM (
-    SELECT number, completion_id, attempts, pending
+    SELECT number, completion_id
     FROM target
     WHERE visible_at <= :now
-    ORDER BY visible_at
+    ORDER BY visible_at, number
     LIMIT :limit
 );
 
--- name: next_lease
-UPDATE counter SET value = value + 1 WHERE name = 'lease' RETURNING value;
+-- name: newest
+SELECT json_group_array(json_array(number, completion_id))
+FROM (
+    SELECT number, completion_id
+    FROM target
+    WHERE visible_at <= :now
+    ORDER BY visible_at DESC, number DESC
+    LIMIT 1
+);
 
--- name: lease
--- targets: JSON array of [number, completion_id]
-UPDATE target
-SET visible_at = :visible_at, lease = :lease, owner = :owner
-WHERE number IN (SELECT value ->> 0 FROM json_each(:targets));
+-- name: middle
+-- Where the middle of an index is cannot be asked. So a few targets are looked up that lie at even distances, in time and
+-- arrival between the oldest and the newest that are due, and in arrival alone from the oldest on: much that came at
+-- once takes up little time, and much that was done long ago leaves gaps. The one in their midst is far from both ends.
+WITH
+oldest AS MATERIALIZED (
+    SELECT visible_at, number FROM target WHERE visible_at <= :now ORDER BY visible_at, number LIMIT 1
+),
+newest AS MATERIALIZED (
+    SELECT visible_at, number FROM target WHERE visible_at <= :now ORDER BY visible_at DESC, number DESC LIMIT 1
+),
+last AS MATERIALIZED (SELECT max(number) AS number FROM target),
+point AS MATERIALIZED (
+    SELECT
+        oldest.visible_at + (newest.visible_at - oldest.visible_at) * step.value AS visible_at,
+        oldest.number + (newest.number - oldest.number) * step.value AS number
+    FROM json_each(:steps) AS step, oldest, newest
+),
+sample (number) AS (
+    SELECT coalesce(
+        (
+            SELECT target.number
+            FROM target
+            WHERE target.visible_at = point.visible_at AND target.number >= point.number
+            ORDER BY target.number
+            LIMIT 1
+        ),
+        (
+            SELECT target.number
+            FROM target
+            WHERE target.visible_at > point.visible_at
+            ORDER BY target.visible_at, target.number
+            LIMIT 1
+        )
+    )
+    FROM point
+    UNION
+    SELECT (
+        SELECT target.number
+        FROM target
+        WHERE target.number >= oldest.number + (last.number - oldest.number) * step.value
+        ORDER BY target.number
+        LIMIT 1
+    )
+    FROM json_each(:steps) AS step, oldest, last
+),
+due AS MATERIALIZED (
+    SELECT target.number, completion_id, row_number() OVER (ORDER BY visible_at, target.number) - 1 AS position
+    FROM sample
+    CROSS JOIN target ON target.number = sample.number
+    WHERE visible_at <= :now
+)
+SELECT json_group_array(json_array(number, completion_id))
+FROM due
+WHERE position = (SELECT count(*) FROM due) / 2;
 
 -- name: changes
--- targets: as above
+-- targets: JSON array of [number, completion_id], whose order is kept; ahead: of the queue's time; bytes: the last change is the one that goes beyond
+-- What is too much is not even read: of its text, only the length is looked at.
 SELECT json_group_array(json_array(
-    change.id, claimed.value ->> 1, change.change_id, change.mode, change.metadata, change.enqueued_at
+    change.id, carried.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,
+    change.trials
 ))
-FROM json_each(:targets) AS claimed
-CROSS JOIN change ON change.id IN (
-    SELECT id FROM change AS mine WHERE mine.target = claimed.value ->> 0 ORDER BY id LIMIT :changes_per_claim
-);
+FROM (
+    SELECT id, completion_id, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
+    FROM (
+        SELECT change.id, claimed.value ->> 1 AS completion_id, octet_length(change.metadata) AS bytes
+        FROM json_each(:targets) AS claimed
+        CROSS JOIN change ON change.id IN (
+            SELECT id FROM change AS mine WHERE mine.target = claimed.value ->> 0 ORDER BY id LIMIT :changes_per_claim
+        )
+        LIMIT :changes
+    )
+) AS carried
+CROSS JOIN change ON change.id = carried.id
+WHERE carried.bytes_before <= :bytes;
+
+-- name: next_lease
+-- now_us: microseconds of the queue's time. A file that is put back may not know of the last leases: the time has moved on since
+-- those, where a counter alone would give them out again.
+UPDATE counter SET value = max(value + 1, :now_us) WHERE name = 'lease' RETURNING value;
+
+-- name: lease
+-- targets: JSON array of numbers
+UPDATE target
+SET visible_at = :visible_at, lease = :lease, owner = :owner
+WHERE number IN (SELECT value FROM json_each(:targets));
 
 -- name: held
 -- claims: JSON array of [completion_id, lease]; gives [position, number, pending] of those whose lease still holds
@@ -41,6 +124,6 @@ WHERE target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->
 
 -- name: release
 UPDATE target
-SET visible_at = :now, lease = NULL, owner = NULL
+SET visible_at = :now, lease = NULL
 FROM json_each(:claims) AS claim
 WHERE target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;

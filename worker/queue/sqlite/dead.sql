@@ -1,4 +1,4 @@
--- Four ways to one page of the numbers that are selected, each along the index that fits.
+-- Four ways to the first numbers of a stretch, each along the index that fits.
 
 -- name: by_number
 SELECT json_group_array(number)
@@ -35,7 +35,7 @@ FROM (
     LIMIT :limit
 );
 
--- name: all
+-- name: by_all
 SELECT json_group_array(number)
 FROM (
     SELECT number FROM dead_letter WHERE number > :after AND number <= :until ORDER BY number LIMIT :limit
@@ -91,3 +91,12 @@ CROSS JOIN target ON target.completion_id = dead_letter.completion_id;
 
 -- name: delete
 DELETE FROM dead_letter WHERE number IN (SELECT value FROM json_each(:numbers));
+
+-- name: reasons
+SELECT json_group_object(reason, json_object('letters', letters, 'newest', newest))
+FROM (
+    SELECT reason, count(*) AS letters, max(number) AS newest
+    FROM dead_letter
+    WHERE number <= :until
+    GROUP BY reason
+);

@@ -1,22 +1,27 @@
 """The queue's file: where it lies, whether it is one of ours, and how a connection to it is set up."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import apsw
 
-from worker.queue.base import QueueError, QueueUnavailable, QueueUnusable, QueueUnwritable
-from worker.queue.sqlite.statements import migrations
+from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable, no_queue
+from worker.queue.statements import read_migrations
+
+Identity = tuple[int, int]  # of a file, whatever it is called
 
 # Marks a SQLite file as a queue of ours; the first migration writes it.
 APPLICATION_ID = 0x6D737163
 
 _PREFIX = "sqlite:///"
-_NO_PATH = re.compile("[\0\ud800-\udfff]")  # SQLite takes UTF-8 that ends with NUL
+# SQLite takes UTF-8 that ends with NUL; and nobody means a file whose name ends with a newline.
+_NO_PATH = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_MODE = 0o600
 _BUSY_POLL_SECONDS = 0.01
 _SMALLEST_DATABASE = 512  # bytes: one page of the smallest size, https://sqlite.org/fileformat2.html
 _SETTINGS = """
@@ -35,6 +40,8 @@ _UNAVAILABLE = {
     apsw.NoMemError: "SQLite has run out of memory",
 }
 _UNWRITABLE = {apsw.FullError: "the disk is full", apsw.IOError: "reading or writing failed ({code})"}
+_GONE = "it was moved or deleted while it was open; put it back, or have `metasync migrate` make a new one"
+_LOG_ALONE = "it was moved or emptied, and its log {log} left behind; put it back, or move the log to where it is now"
 _UNOPENED = "it cannot be opened for writing, or its directory cannot be written to"
 _BROKEN_SCHEMA = "its schema is not what it should be ({error})"
 _UNUSABLE = {
@@ -53,16 +60,19 @@ class QueueFile:
 
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; ``%3F`` stands for a question mark.
+        create: make the file where there is none.
 
     Raises:
-        QueueUnusable: the URL is not of this form.
+        QueueMisnamed: the URL is not of this form.
     """
 
-    __slots__ = ("_identity", "path")
+    __slots__ = ("_beside", "_create", "_identity", "path")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self.path = _path(url)
-        self._identity: tuple[int, int] | None = None
+        self._create = create
+        self._identity: Identity | None = None
+        self._beside: dict[Path, Identity | None] = {}  # the log and its index
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
@@ -70,14 +80,18 @@ class QueueFile:
     def connect(self, busy_timeout_seconds: float) -> apsw.Connection:
         """Open the file, making it or its schema where they are missing; a file that is not ours is left as it is.
 
+        What was open before and has gone is not made again: somebody may be about to put it back.
+
         Args:
             busy_timeout_seconds: how long to wait for other processes, here and later.
 
         Raises:
-            QueueUnusable: this is no place for a queue.
+            QueueMisnamed: this is no place for a queue.
+            QueueUnusable: it cannot be one now.
             QueueUnavailable: other processes are in the way.
         """
         self._check_place()
+        self._make_private()
         with self.explained():
             connection = apsw.Connection(str(self.path))
             try:
@@ -88,16 +102,40 @@ class QueueFile:
             except BaseException:
                 connection.close()
                 raise
-        self._identity = self._identity_now()
+        self._identity = _identity(self.path)
+        self._beside = {path: _identity(path) for path in (self._with("-wal"), self._with("-shm"))}
         return connection
 
-    def check_in_place(self) -> None:
-        """Raise `QueueUnusable` if the file at the path is no longer the one that was opened.
+    def is_in_place(self) -> bool:
+        """Whether the file at the path is the one that was opened.
 
         SQLite would go on writing to a file that has been moved or deleted, and all of it would be lost.
+
+        Raises:
+            QueueUnusable: there is none.
         """
-        if self._identity_now() != self._identity:
-            raise self._unusable("it was moved, deleted or replaced while it was open; start again")
+        found = _identity(self.path)
+        if found is None:
+            raise self._unusable(_GONE)
+        return found == self._identity
+
+    def abandon(self, connection: apsw.Connection) -> None:
+        """Let go of a file in whose place another one is, so that nothing of it comes into that one.
+
+        The log belongs to the file that was moved, though it lies beside the new one, under the name of its log.
+
+        Raises:
+            QueueUnusable: others hold it up.
+        """
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error:
+            raise self._unusable("another file is in its place, and others are at work on the one before") from None
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        connection.close()
+        for path, identity in self._beside.items():
+            if identity is not None and _identity(path) == identity:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -122,46 +160,71 @@ class QueueFile:
         for kind, what in _UNUSABLE.items():
             if isinstance(error, kind):
                 return self._unusable(what.format(error=error))
+        if getattr(error, "result", apsw.SQLITE_OK) != apsw.SQLITE_OK:  # else it is apsw's own: a programming error
+            return QueueUnavailable(f"the queue {self.path} cannot be used now: {type(error).__name__} ({error})")
         return None
 
     def _check_place(self) -> None:
         try:
             if self.path.is_dir():
-                raise self._unusable("it is a directory, not a file")
+                raise self._misnamed("it is a directory, not a file")
+            if not self._create and not (self.path.exists() and self.path.stat().st_size):
+                raise no_queue(self.path)
             if not self.path.parent.is_dir():
                 raise self._unusable(f"there is no directory {self.path.parent}")
-            if self.path.exists() and 0 < self.path.stat().st_size < _SMALLEST_DATABASE:  # SQLite would overwrite it
+            if self._identity is not None and not self.path.exists():
+                raise self._unusable(_GONE)
+            log_size = _size(self._with("-wal"))  # first: whoever makes a queue writes the file before its log
+            size = _size(self.path)
+            if size == 0 and log_size > 0:  # SQLite would delete the log, and with it what only that holds
+                raise self._unusable(_LOG_ALONE.format(log=self._with("-wal")))
+            if 0 < size < _SMALLEST_DATABASE:  # SQLite would overwrite it
                 raise self._unusable("it is not a SQLite database")
         except OSError as error:  # a name that is too long, a directory that may not be looked into
             raise self._unusable(f"{error.strerror}") from error
+
+    def _make_private(self) -> None:
+        """Make the file, where there is none, so that nobody else can read it, whatever the umask is.
+
+        SQLite gives the files that it puts beside it the same mode. One that is there keeps the mode that it has.
+        """
+        with suppress(OSError):  # it is there; and where it cannot be made, SQLite says so
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+            try:
+                os.fchmod(descriptor, _MODE)
+            finally:
+                os.close(descriptor)
 
     def _check_ours(self, connection: apsw.Connection) -> None:
         """Raise unless the file is ours or empty; what is refused here is left as it was, its log included."""
         if connection.readonly("main"):
             raise apsw.ReadOnlyError
-        log = self.path.with_name(f"{self.path.name}-wal")
+        log = self._with("-wal")
         has_log = log.exists() and log.stat().st_size > 0
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
         # All of it as it was at one moment: another process may be making the schema.
         connection.execute("BEGIN")
-        self._schema_version(connection)
+        version = self._schema_version(connection)
         connection.execute("COMMIT")
+        if not version and not self._create:
+            raise no_queue(self.path)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)
 
     def _schema_version(self, connection: apsw.Connection) -> int:
         """The file's schema version, 0 when it is empty.
 
         Raises:
-            QueueUnusable: it is somebody else's, or newer than this code.
+            QueueMisnamed: it is somebody else's.
+            QueueUnusable: it is newer than this code.
         """
         application_id = connection.pragma("application_id")
         version = connection.pragma("user_version")
         if application_id != APPLICATION_ID:
             _, *tables = connection.execute("PRAGMA main.table_list").fetchall()  # the first is SQLite's own
             if application_id or version or tables:
-                raise self._unusable("it is a database of another program; name a new file")
+                raise self._misnamed("it is a database of another program; name a new file")
             return 0
-        latest, _ = migrations()[-1]
+        latest, _ = read_migrations(__package__)[-1]
         if not isinstance(version, int) or version > latest:
             raise self._unusable(
                 f"a newer metasync wrote it (schema {version}, this one knows {latest}); upgrade metasync"
@@ -170,39 +233,57 @@ class QueueFile:
 
     def _set_up(self, connection: apsw.Connection, timeout_seconds: float) -> None:
         if connection.pragma("journal_mode") != "wal" and _switch_to_wal(connection, timeout_seconds) != "wal":
-            raise self._unusable("its file system cannot share a write-ahead log; use a local disk")
+            raise self._misnamed("its file system cannot share a write-ahead log; use a local disk")
         for _ in connection.execute(_SETTINGS):
             pass
 
     def _migrate(self, connection: apsw.Connection) -> None:
-        latest, _ = migrations()[-1]
+        latest, _ = read_migrations(__package__)[-1]
         if connection.pragma("user_version") == latest:
             return
         connection.execute("BEGIN IMMEDIATE")
         version = self._schema_version(connection)  # another process may have been faster
-        for leads_to, sql in migrations():
+        for leads_to, sql in read_migrations(__package__):
             if leads_to > version:
                 connection.execute(sql)
         connection.execute("COMMIT")
 
-    def _identity_now(self) -> tuple[int, int] | None:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+    def _with(self, ending: str) -> Path:
+        return self.path.with_name(f"{self.path.name}{ending}")
 
     def _unusable(self, what: str) -> QueueUnusable:
         return QueueUnusable(f"{self.path} cannot be the queue: {what}")
+
+    def _misnamed(self, what: str) -> QueueMisnamed:
+        return QueueMisnamed(f"{self.path} cannot be the queue: {what}")
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    """Bytes; none where there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _path(url: str) -> Path:
     path = unquote(url.removeprefix(_PREFIX))
     if not url.startswith(_PREFIX) or path in ("", ":memory:") or _NO_PATH.search(path):
-        raise QueueUnusable("the queue URL must be sqlite:///relative.db or sqlite:////absolute.db")
+        raise QueueMisnamed("the queue URL must be sqlite:///relative.db or sqlite:////absolute.db")
     if "?" in url:
-        raise QueueUnusable("a SQLite queue's URL takes no options: leave out what begins with '?'")
-    return Path.cwd() / path
+        raise QueueMisnamed("a SQLite queue's URL takes no options: leave out what begins with '?'")
+    try:
+        return Path.cwd() / path
+    except FileNotFoundError:
+        raise QueueMisnamed("the queue URL is relative to the working directory, which is not there any more") from None
 
 
 def _switch_to_wal(connection: apsw.Connection, timeout_seconds: float) -> object:

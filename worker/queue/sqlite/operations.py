@@ -5,330 +5,245 @@ wait milliseconds for the interpreter's lock. So each operation is a handful of 
 of the batch: what goes in is one JSON text, and so is what comes out.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import apsw
 import msgspec
 
 from worker.changes import MetadataChange
-from worker.queue.base import (
+from worker.queue.coordination import Note
+from worker.queue.pending import (
+    LONGEST_SECONDS,
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CALL,
     MAX_CHANGES_PER_CLAIM,
-    RECENT_MINUTES,
     Claim,
-    DeadLetter,
-    DeadSelection,
-    Note,
+    LeaseHolder,
+    Place,
     QueuedChange,
     QueueStatus,
     Settlement,
     Stored,
-    json_text,
-    storable,
 )
-from worker.queue.permits import Grant, grant
-from worker.queue.sqlite.statements import statements
+from worker.queue.quota import Grant, grant
+from worker.queue.rows import (
+    MIDDLE_STEPS,
+    Counts,
+    age_seconds,
+    claims_of,
+    conflicts_among,
+    ended,
+    first_words,
+    microseconds,
+    recent_since,
+    status_of,
+)
+from worker.queue.sqlite import confirmed
+from worker.queue.sqlite.clock import Moment
+from worker.queue.statements import read_statements
+from worker.queue.text import json_text, storable
 
-PAGE = 500  # dead letters that are read at once
-BULK = 10_000  # dead letters that are retried or purged in one transaction
-
+# What is due later than this has its time from a clock that was wrong.
+_FURTHEST_SECONDS = 2 * LONGEST_SECONDS
 # Of one put, what a statement takes: the JSON text has to be held in memory.
 _PUT_CHUNK = 500
-# A claim ends early where it would carry more changes than this.
-_MAX_CHANGES_PER_CALL = 10_000
 
-_PUT = statements("put")
-_CLAIM = statements("claim")
-_SETTLE = statements("settle")
-_STATUS = statements("status")
-_DEAD = statements("dead")
-_BUDGET = statements("budget")
-_NOTE = statements("note")
+_PUT = read_statements(__package__, "put")
+_CLAIM = read_statements(__package__, "claim")
+_SETTLE = read_statements(__package__, "settle")
+_STATUS = read_statements(__package__, "status")
+_QUOTA = read_statements(__package__, "quota")
+_NOTE = read_statements(__package__, "note")
 
+_suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
+_due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _held = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
-_numbers = msgspec.json.Decoder(list[int]).decode
 _notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
-_letters = msgspec.json.Decoder(list[DeadLetter]).decode
+_counts = msgspec.json.Decoder(Counts).decode
+_leases = msgspec.json.Decoder(list[tuple[str, int, int, int, float]]).decode
 
 
-def put(connection: apsw.Connection, changes: Sequence[MetadataChange], *, now: float) -> Stored:
+def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChange]) -> Stored:
     """Append the changes, but for those whose change_id is pending, and see to their targets."""
     newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
-    remaining = iter(changes)
     added = 0
-    while chunk := [
-        (change.completion_id, change.change_id, change.mode, dict(change.metadata))
-        for change in islice(remaining, _PUT_CHUNK)
-    ]:
-        given = {"changes": json_text(chunk), "now": now}
+    conflicts: list[int] = []
+    for start in range(0, len(changes), _PUT_CHUNK):
+        chunk = changes[start : start + _PUT_CHUNK]
+        texts = _texts(chunk)
+        given = {"changes": texts, "now": now.queue}
         connection.execute(_PUT["open"], given)
         connection.execute(_PUT["append"], given)
-        added += connection.changes()
+        appended = connection.changes()
+        added += appended
+        if appended < len(chunk):
+            suspects = _suspects(connection.execute(_PUT["suspects"], {"changes": texts}).get)
+            conflicts += [start + position for position in conflicts_among(chunk, suspects)]
     connection.execute(_PUT["count"], {"newest": newest})
     if added < len(changes):
         connection.execute(_PUT["forget_empty"], {"newest_target": newest_target})
-    return Stored(added, len(changes) - added)
+    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
 
 
-class _Due(msgspec.Struct, frozen=True, array_like=True):
-    number: int
-    completion_id: str
-    attempts: int
-    pending: int
+def conflicts(connection: apsw.Connection, _now: Moment, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+    """Give the positions of those that say something else than what is pending under their change_id."""
+    found: list[int] = []
+    for start in range(0, len(changes), _PUT_CHUNK):
+        chunk = changes[start : start + _PUT_CHUNK]
+        suspects = _suspects(connection.execute(_PUT["suspects"], {"changes": _texts(chunk)}).get)
+        found += [start + position for position in conflicts_among(chunk, suspects)]
+    return tuple(found)
 
 
-_due = msgspec.json.Decoder(list[_Due]).decode
+def _texts(changes: Sequence[MetadataChange]) -> str:
+    return json_text([(each.completion_id, each.change_id, each.mode, each.metadata) for each in changes])
 
 
-def claim(connection: apsw.Connection, limit: int, *, now: float, lease_seconds: float, owner: str) -> list[Claim]:
-    """Lease the oldest due targets, under one new lease number."""
-    due = _fitting(_due(connection.execute(_CLAIM["due"], {"now": now, "limit": limit}).get))
+def claim(
+    connection: apsw.Connection, now: Moment, limit: int, *, lease_seconds: float, owner: str, place: Place
+) -> list[Claim]:
+    """Lease due targets, under one new lease number."""
+    connection.execute(_CLAIM["heal"], {"now": now.queue, "furthest": now.queue + _FURTHEST_SECONDS})
+    due = _due(connection.execute(_CLAIM[place], {"now": now.queue, "limit": limit, "steps": MIDDLE_STEPS}).get)
     if not due:
         return []
-    targets = json_text([(target.number, target.completion_id) for target in due])
-    lease = connection.execute(_CLAIM["next_lease"]).get
+    found = connection.execute(
+        _CLAIM["changes"],
+        {
+            "targets": json_text(due),
+            "changes_per_claim": MAX_CHANGES_PER_CLAIM,
+            "changes": MAX_CHANGES_PER_CALL + 1,
+            "bytes": MAX_BYTES_PER_CALL,
+            "ahead": now.ahead,
+        },
+    ).get
+    lease = connection.execute(_CLAIM["next_lease"], {"now_us": microseconds(now.queue)}).get
+    claims = claims_of({completion_id: lease for _, completion_id in due}, _changes(found), now=now.unix)
+    claimed = {claim.completion_id for claim in claims}
     connection.execute(
-        _CLAIM["lease"], {"targets": targets, "lease": lease, "owner": owner, "visible_at": now + lease_seconds}
+        _CLAIM["lease"],
+        {
+            "targets": json_text([number for number, completion_id in due if completion_id in claimed]),
+            "lease": lease,
+            "owner": storable(owner),
+            "visible_at": now.queue + lease_seconds,
+        },
     )
-    found = connection.execute(_CLAIM["changes"], {"targets": targets, "changes_per_claim": MAX_CHANGES_PER_CLAIM}).get
-    claims = []
-    attempts = {target.completion_id: target.attempts for target in due}
-    for completion_id, group in groupby(_changes(found), key=lambda change: change.completion_id):
-        changes = tuple(group)
-        age_seconds = max(0.0, now - changes[0].enqueued_at)
-        claims.append(Claim(completion_id, lease, attempts[completion_id], changes, age_seconds))
     return claims
 
 
-def _fitting(due: list[_Due]) -> list[_Due]:
-    """Cut off the targets whose changes would make the claim too large; the first one always fits."""
-    changes = 0
-    for position, target in enumerate(due):
-        changes += min(target.pending, MAX_CHANGES_PER_CLAIM)
-        if changes > _MAX_CHANGES_PER_CALL:
-            return due[:position]
-    return due
-
-
-def extend(connection: apsw.Connection, claims: Sequence[Claim], *, visible_at: float) -> list[Claim]:
+def extend(connection: apsw.Connection, now: Moment, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Move the deadline of the leases that hold; give the claims whose lease does not."""
     keys = _keys(claims)
     held = {position for position, _, _ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
     if held:
-        connection.execute(_CLAIM["extend"], {"claims": keys, "visible_at": visible_at})
+        connection.execute(_CLAIM["extend"], {"claims": keys, "visible_at": now.queue + lease_seconds})
     return [claim for position, claim in enumerate(claims) if position not in held]
 
 
-def release(connection: apsw.Connection, claims: Sequence[Claim], *, now: float) -> None:
+def release(connection: apsw.Connection, now: Moment, claims: Sequence[Claim]) -> None:
     """Give the claims back as they were."""
-    connection.execute(_CLAIM["release"], {"claims": _keys(claims), "now": now})
+    connection.execute(_CLAIM["release"], {"claims": _keys(claims), "now": now.queue})
 
 
-def settle(connection: apsw.Connection, settlements: Sequence[Settlement], *, now: float) -> list[Settlement]:
-    """Carry out the settlements whose lease holds; give the others."""
+def settle(
+    connection: apsw.Connection, now: Moment, settlements: Sequence[Settlement], *, keep_seconds: float
+) -> tuple[list[Settlement], bool]:
+    """Carry out the settlements whose lease holds; give the others, and whether the log is cut short."""
+    for settlement in settlements:
+        settlement.check()  # raises before anything is changed
     keys = _keys(settlement.claim for settlement in settlements)
     found = _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)
-    held = {position: (target, pending) for position, target, pending in found}
-    valid: dict[int, _Valid] = {}
-    stale = []
-    for position, settlement in enumerate(settlements):
-        done = settlement.done()
-        target, pending = held.get(position, (None, 0))
-        if target is not None and target not in valid:  # of several words about one claim, the first counts
-            valid[target] = _Valid(target, settlement, done, left=pending - len(done))
-        else:
-            stale.append(settlement)
-    _remove_done(connection, valid.values(), now=now)
-    _end_leases(connection, valid.values(), now=now)
-    return stale
+    valid, stale = first_words(settlements, {position: target for position, target, _ in found})
+    _remove_done(connection, now, valid.values())
+    _end_leases(connection, now, valid, {target: pending for _, target, pending in found})
+    return stale, keep_seconds > 0 and confirmed.append(connection, now.queue, valid.values(), keep_seconds)
 
 
-class _Valid(msgspec.Struct, frozen=True):
-    """A settlement whose lease holds, the changes that it removes, and how many are left then."""
-
-    target: int
-    settlement: Settlement
-    done: set[int]
-    left: int
-
-
-def _remove_done(connection: apsw.Connection, valid: Iterable[_Valid], *, now: float) -> None:
-    done = [number for each in valid for number in each.done]
+def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Settlement]) -> None:
+    done = [number for settlement in valid for number in settlement.done()]
     if not done:
         return
-    deaths = [
-        (death.number, death.reason, death.attempts, death.status, storable(death.error), storable(death.request_id))
-        for each in valid
-        for death in each.settlement.dead
-    ]
+    deaths = [death.row() for settlement in valid for death in settlement.dead]
     if deaths:
-        connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "now": now})
+        connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "unix": now.unix, "ahead": now.ahead})
     connection.execute(_SETTLE["remove"], {"numbers": json_text(done)})
-    applied = sum(len(each.settlement.applied) for each in valid)
-    unchanged = len(done) - applied - len(deaths)
+    applied, unchanged, dead = ended(valid)
     connection.execute(
-        _SETTLE["count"],
-        {"minute": int(now // 60), "applied": applied, "unchanged": unchanged, "dead": len(deaths)},
+        _SETTLE["count"], {"minute": int(now.unix // 60), "applied": applied, "unchanged": unchanged, "dead": dead}
     )
 
 
-def _end_leases(connection: apsw.Connection, valid: Iterable[_Valid], *, now: float) -> None:
-    finished = [each.target for each in valid if not each.left]
+def _end_leases(
+    connection: apsw.Connection, now: Moment, valid: Mapping[int, Settlement], pending: Mapping[int, int]
+) -> None:
+    """Let the targets go that have no changes left, and tell when the others are due.
+
+    Args:
+        valid: by target.
+        pending: how many changes each target had.
+    """
+    left = {target: pending[target] - len(settlement.done()) for target, settlement in valid.items()}
+    finished = [target for target, changes in left.items() if not changes]
     if finished:
         connection.execute(_SETTLE["finish"], {"targets": json_text(finished)})
     kept = [
-        (
-            each.target,
-            now + each.settlement.delay_seconds,
-            each.settlement.attempts,
-            each.left,
-            storable(each.settlement.error),
-        )
-        for each in valid
-        if each.left
+        (target, now.queue + settlement.delay_seconds, left[target])
+        for target, settlement in valid.items()
+        if left[target]
     ]
     if kept:
         connection.execute(_SETTLE["keep"], {"targets": json_text(kept)})
+        noted = [each for settlement in valid.values() for each in settlement.trial_rows()]
+        if noted:
+            connection.execute(_SETTLE["keep_trials"], {"trials": json_text(noted)})
 
 
-def next_due(connection: apsw.Connection) -> float | None:
-    """Give the earliest visible_at."""
+def next_due_seconds(connection: apsw.Connection, now: Moment) -> float | None:
+    """Give the seconds until the earliest visible_at; none when that is further off than it can be."""
     visible_at: float | None = connection.execute(_STATUS["next_due"]).get
-    return visible_at
+    if visible_at is None:
+        return None
+    return visible_at - now.queue if visible_at <= now.queue + _FURTHEST_SECONDS else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    pending: int
-    in_flight: int
-    waiting: int
-    dead: int
-    oldest_enqueued_at: float | None
-    recently_done: int
-
-
-_counts = msgspec.json.Decoder(_Counts).decode
-
-
-def status(connection: apsw.Connection, *, now: float) -> QueueStatus:
+def status(connection: apsw.Connection, now: Moment) -> QueueStatus:
     """Count what there is."""
-    since_minute = int(now // 60) - RECENT_MINUTES + 1
-    counts = _counts(connection.execute(_STATUS["counts"], {"now": now, "since_minute": since_minute}).get)
-    oldest = counts.oldest_enqueued_at
-    return QueueStatus(
-        pending=counts.pending,
-        in_flight=counts.in_flight,
-        waiting=counts.waiting,
-        dead=counts.dead,
-        oldest_pending_seconds=None if oldest is None else max(0.0, now - oldest),
-        recent_per_second=counts.recently_done / (now - since_minute * 60),
-    )
+    terms = {"now": now.queue, "ahead": now.ahead, "since_minute": recent_since(now.unix)}
+    return status_of(_counts(connection.execute(_STATUS["counts"], terms).get), now=now.unix)
 
 
-def take_permits(
-    connection: apsw.Connection, count: int, *, now: float, per_minute: float, ahead_seconds: float
+def leases(connection: apsw.Connection, now: Moment) -> list[LeaseHolder]:
+    """Tell who holds what."""
+    found = _leases(connection.execute(_STATUS["leases"], {"now": now.queue}).get)
+    return [
+        LeaseHolder(owner, completions, changes, since_us / 1_000_000 + now.ahead, until + now.ahead)
+        for owner, completions, changes, since_us, until in found
+    ]
+
+
+def take_quota(
+    connection: apsw.Connection, now: Moment, requests: int, *, per_minute: float, ahead_seconds: float
 ) -> Grant:
-    """Take permits of the rate that all workers share."""
-    due_at = connection.execute(_BUDGET["due_at"]).get
-    granted, due_at = grant(due_at, now, count, per_minute=per_minute, ahead_seconds=ahead_seconds)
-    connection.execute(_BUDGET["keep"], {"due_at": due_at})
+    """Take of the quota that all workers share."""
+    due_at = connection.execute(_QUOTA["due_at"]).get
+    granted, due_at = grant(due_at, now.queue, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    connection.execute(_QUOTA["keep"], {"due_at": due_at})
     return granted
 
 
-def write_note(connection: apsw.Connection, name: str, text: str | None, *, now: float) -> None:
+def write_note(connection: apsw.Connection, now: Moment, name: str, text: str | None) -> None:
     """Keep the note, or remove it."""
-    if text is None:
-        connection.execute(_NOTE["remove"], {"name": name})
-    else:
-        connection.execute(_NOTE["write"], {"name": name, "text": text, "now": now})
+    note = {"name": storable(name), "text": storable(text), "now": now.queue}
+    connection.execute(_NOTE["remove" if text is None else "write"], note)
 
 
-def read_notes(connection: apsw.Connection, *, now: float) -> dict[str, Note]:
+def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
     """Give all notes by name."""
     found = _notes(connection.execute(_NOTE["all"]).get)
-    return {name: Note(text, max(0.0, now - written_at)) for name, text, written_at in found}
-
-
-def newest_dead_letter(connection: apsw.Connection) -> int:
-    """Give the last letter's number, 0 when there is none."""
-    number: int = connection.execute(_DEAD["newest"]).get
-    return number
-
-
-def dead_letters(
-    connection: apsw.Connection, selection: DeadSelection, *, after: int
-) -> tuple[list[DeadLetter], int | None]:
-    """Give one page of the letters that match, beginning behind the number `after`, and where the page ends."""
-    numbers = _selected(connection, selection, after=after, until=_LAST, limit=PAGE)
-    letters = _letters(connection.execute(_DEAD["letters"], {"numbers": json_text(numbers)}).get)
-    return letters, numbers[-1] if numbers else None
-
-
-@dataclass(frozen=True, slots=True)
-class Bulk:
-    """What one transaction did to dead letters.
-
-    Args:
-        last: the last letter's number; None when there was none left.
-        done: how many were retried or purged.
-        kept: how many had to stay.
-    """
-
-    last: int | None
-    done: int
-    kept: int
-
-
-def retry_dead(connection: apsw.Connection, selection: DeadSelection, *, after: int, until: int, now: float) -> Bulk:
-    """Make the next letters that match changes again, but for those whose change_id is pending."""
-    numbers = _selected(connection, selection, after=after, until=until, limit=BULK)
-    if not numbers:
-        return Bulk(None, 0, 0)
-    newest = connection.execute(_PUT["newest"]).get
-    revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(numbers)}).get
-    connection.execute(_DEAD["open"], {"numbers": revivable, "now": now})
-    connection.execute(_DEAD["revive"], {"numbers": revivable, "now": now})
-    connection.execute(_PUT["count"], {"newest": newest})
-    connection.execute(_DEAD["delete"], {"numbers": revivable})
-    retried = connection.changes()
-    return Bulk(numbers[-1], retried, len(numbers) - retried)
-
-
-def purge_dead(connection: apsw.Connection, selection: DeadSelection, *, after: int, until: int) -> Bulk:
-    """Delete the next letters that match."""
-    numbers = _selected(connection, selection, after=after, until=until, limit=BULK)
-    if not numbers:
-        return Bulk(None, 0, 0)
-    connection.execute(_DEAD["delete"], {"numbers": json_text(numbers)})
-    return Bulk(numbers[-1], connection.changes(), 0)
-
-
-_LAST = 2**63 - 1  # SQLite's largest integer
-
-
-def _selected(
-    connection: apsw.Connection, selection: DeadSelection, *, after: int, until: int, limit: int
-) -> list[int]:
-    if selection.numbers is not None:
-        way = "by_number"
-    elif selection.completion_id is not None:
-        way = "by_completion"
-    elif selection.reason is not None:
-        way = "by_reason"
-    else:
-        way = "all"
-    conditions = {
-        "numbers": None if selection.numbers is None else json_text(list(selection.numbers)),
-        "completion_id": selection.completion_id,
-        "reason": selection.reason,
-        "after": after,
-        "until": until,
-        "limit": limit,
-    }
-    return _numbers(connection.execute(_DEAD[way], conditions).get)
+    return {name: Note(text, age_seconds(now.queue, written_at)) for name, text, written_at in found}
 
 
 def _keys(claims: Iterable[Claim]) -> str:
-    return json_text([(claim.completion_id, claim.lease) for claim in claims])
+    return json_text([claim.key for claim in claims])

@@ -21,6 +21,17 @@ CROSS JOIN target ON target.completion_id = given.value ->> 0
 WHERE true -- likewise
 ON CONFLICT (change_id) DO NOTHING;
 
+-- name: suspects
+-- changes: as above; gives position, completion_id, mode and metadata of what is pending under a change_id, and is another
+-- text than what is given.
+SELECT json_group_array(json_array(given.key, target.completion_id, change.mode, change.metadata))
+FROM json_each(:changes) AS given
+CROSS JOIN change ON change.change_id = given.value ->> 1
+CROSS JOIN target ON target.number = change.target
+WHERE target.completion_id <> given.value ->> 0
+    OR change.mode <> given.value ->> 2
+    OR change.metadata <> given.value -> 3;
+
 -- name: count
 -- NOT INDEXED: in the order of the index on targets, every pending change would be looked at.
 UPDATE target

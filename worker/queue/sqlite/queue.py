@@ -1,204 +1,220 @@
 """The queue in a SQLite file: the contract's calls, handed to the writer's thread."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
 
 from worker.changes import MetadataChange
-from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
+from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.confirmed import LogIndex, LogRow
+from worker.queue.coordination import Note
 from worker.queue.history import HistoryMinute, Sample, checked
-from worker.queue.permits import Grant
-from worker.queue.sqlite import history, operations
+from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.pending import Claim, LeaseHolder, Place, QueueStatus, Settlement, Stored, check_lease
+from worker.queue.quota import Grant
+from worker.queue.sqlite import confirmed, history, letters, operations
+from worker.queue.sqlite.clock import Clocks, Moment, QueueClock
 from worker.queue.sqlite.file import QueueFile
-from worker.queue.sqlite.operations import Bulk
 from worker.queue.sqlite.writer import Writer
+from worker.queue.statements import read_migrations
+from worker.queue.unanswered import UnansweredSettlements
 
-# Called with the connection, the number of the letter before, and that of the last.
-BulkWork = Callable[[apsw.Connection, int, int], Bulk]
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
-class SqliteQueue:
+@dataclass(slots=True, eq=False)
+class _SettleCall:
+    """What became of a call, though its caller did not wait for that.
+
+    Args:
+        valid: keys of the claims whose lease held, if it came so far.
+    """
+
+    is_committed: threading.Event = field(default_factory=threading.Event)
+    valid: Collection[tuple[str, int]] = ()
+
+    def stored(self, settlement: Settlement) -> bool:
+        """Whether it was carried out, and has settled the claim."""
+        return self.is_committed.is_set() and settlement.claim.key in self.valid
+
+
+class SqliteQueue(StoreBase):
     """A queue in one file, for any number of processes of one machine. Made by `SqliteQueue.open`.
 
     Args:
         file: what the writer has open.
-        clock: Unix time, seconds; called in the writer's thread.
+        clock: called in the writer's thread.
     """
 
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self, file: QueueFile, writer: Writer, clock: Callable[[], float]) -> None:
+    def __init__(self, file: QueueFile, writer: Writer, clock: QueueClock) -> None:
+        super().__init__()
         self._file = file
         self._writer = writer
         self._clock = clock
-        self._work = asyncio.Event()
+        self._log = LogIndex()
+        self._log_from: apsw.Connection | None = None  # it was read there
+        self._unanswered = UnansweredSettlements[_SettleCall]()
 
     @classmethod
-    async def open(cls, url: str, *, timeout_seconds: float = 10.0, clock: Callable[[], float] = time.time) -> Self:
+    async def open(
+        cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True, clocks: Clocks | None = None
+    ) -> Self:
         """Open the queue, making the file and its schema where they are missing.
 
         Args:
             url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; the directory must exist.
             timeout_seconds: of every call.
-            clock: Unix time, seconds.
+            create: make the file where there is none.
+            clocks: where the time comes from, if not from this machine.
 
         Raises:
-            QueueUnusable: the URL is not of this form, or what it names cannot serve as a queue.
+            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
+            QueueUnusable: what it names cannot serve as a queue now.
             QueueUnavailable: other processes are in the way.
         """
-        file = QueueFile(url)
-        return cls(file, await Writer.open(file, timeout_seconds), clock)
+        file, clock = QueueFile(url, create=create), QueueClock(clocks or Clocks.of_this_machine())
+        writer = await Writer.open(file, timeout_seconds, clock.set_by)
+        return cls(file, writer, clock)
+
+    @staticmethod
+    def migration_sql() -> str:
+        """Give the statements that make a queue of an empty file, as one transaction."""
+        return "\n".join(["BEGIN IMMEDIATE;\n", *(sql for _, sql in read_migrations(__package__)), "COMMIT;\n"])
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self._file.path} [{'closed' if self._writer.closed else 'open'}]>"
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
-        """Store the changes; see `Queue.put`."""
-        if not changes:
-            return Stored(0, 0)
-        stored = await self._writer.write(lambda connection: operations.put(connection, changes, now=self._clock()))
+    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+        stored = await self._write(operations.put, changes)
         self._work.set()
         return stored
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """Look for conflicts; see `Queue.conflicts`."""
+        return await self._read(operations.conflicts, changes)
+
+    async def claim(
+        self,
+        limit: int,
+        *,
+        lease_seconds: float,
+        owner: str,
+        place: Place = "oldest",
+        confirmed_seconds: float = 0.0,
+    ) -> list[Claim]:
         """Lease due targets; see `Queue.claim`. What is claimed for a caller that has gone is given back."""
         if limit <= 0:
             return []
-        return await self._writer.write(
-            lambda connection: operations.claim(
-                connection, limit, now=self._clock(), lease_seconds=lease_seconds, owner=owner
-            ),
-            undo=self._release,
+        check_lease(lease_seconds)
+
+        def claim(connection: apsw.Connection) -> tuple[list[Claim], list[LogRow], LogIndex]:
+            if connection is not self._log_from:  # another file is there, with another log
+                self._log, self._log_from = LogIndex(), connection
+            log = self._log = self._log.covering(confirmed_seconds)
+            now = self._clock()
+            claims = operations.claim(connection, now, limit, lease_seconds=lease_seconds, owner=owner, place=place)
+            if confirmed_seconds <= 0:
+                return claims, [], log
+            return *confirmed.attach(connection, claims, log, now=now.queue, seconds=confirmed_seconds), log
+
+        claims, news, log = await self._writer.write(
+            claim, undo=lambda claimed, connection: operations.release(connection, self._clock(), claimed[0])
         )
+        log.learn(news, now=self._clock().queue)
+        return claims
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run on; see `Queue.extend`."""
         if not claims:
             return []
-        return await self._writer.write(
-            lambda connection: operations.extend(connection, claims, visible_at=self._clock() + lease_seconds)
-        )
+        check_lease(lease_seconds)
+        return await self._write(operations.extend, claims, lease_seconds=lease_seconds)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         if not settlements:
             return []
-        stale = await self._writer.write(
-            lambda connection: operations.settle(connection, settlements, now=self._clock())
-        )
+        call = _SettleCall()
+
+        def settle(connection: apsw.Connection) -> tuple[list[Settlement], bool]:
+            stale, is_cut_short = operations.settle(connection, self._clock(), settlements, keep_seconds=keep_seconds)
+            call.valid = Counter(each.claim.key for each in settlements) - Counter(each.claim.key for each in stale)
+            return stale, is_cut_short
+
+        try:
+            stale, is_cut_short = await self._writer.write(settle, committed=call.is_committed.set)
+        except BaseException:
+            for settlement in settlements:
+                self._unanswered.add(settlement, call)
+            raise
+        stale = self._unanswered.not_stored(stale, lambda settlement, earlier: earlier.stored(settlement))
+        self._unanswered.forget(settlements)
+        if is_cut_short:
+            self._warn_of_a_short_log()
         self._work.set()
         return stale
 
     async def next_due_seconds(self) -> float | None:
         """Tell when there is work; see `Queue.next_due_seconds`."""
-        visible_at = await self._writer.read(operations.next_due)
-        return None if visible_at is None else visible_at - self._clock()
-
-    async def wait_for_work(self, timeout_seconds: float) -> None:
-        """Wait for this object's put, settle or retry_dead: what other processes do has to be polled for."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._work.wait()
-        self._work.clear()
+        return await self._read(operations.next_due_seconds)
 
     async def status(self) -> QueueStatus:
         """Count what there is; see `Queue.status`."""
-        return await self._writer.read(lambda connection: operations.status(connection, now=self._clock()))
+        return await self._read(operations.status)
 
-    async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """Read the letters that match, oldest first, in pages."""
-        after: int | None = 0
-        while after is not None:
-            page, after = await self._dead_page(selection, after)
-            for letter in page:
-                yield letter
+    async def leases(self) -> list[LeaseHolder]:
+        """Tell who holds what; see `Queue.leases`."""
+        return await self._read(operations.leases)
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        """Make the letters pending again; see `Queue.retry_dead`. A large number takes several transactions."""
-        revived = Revived(0, 0)
-        async for bulk in self._in_bulk(
-            lambda connection, after, until: operations.retry_dead(
-                connection, selection, after=after, until=until, now=self._clock()
-            )
-        ):
-            revived = Revived(revived.retried + bulk.done, revived.kept + bulk.kept)
-            self._work.set()
-        return revived
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        """Count the letters; see `DeadLetters.dead_reasons`."""
+        return await self._writer.read(lambda connection: letters.reasons(connection, last_number(until)))
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters; see `Queue.purge_dead`. A large number takes several transactions."""
-        purged = 0
-        async for bulk in self._in_bulk(
-            lambda connection, after, until: operations.purge_dead(connection, selection, after=after, until=until)
-        ):
-            purged += bulk.done
-        return purged
-
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take permits of the shared rate; see `Queue.take_permits`."""
-        return await self._writer.write(
-            lambda connection: operations.take_permits(
-                connection, count, now=self._clock(), per_minute=per_minute, ahead_seconds=ahead_seconds
-            )
-        )
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take of the shared quota; see `Coordination.take_quota`."""
+        return await self._write(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Queue.write_note`."""
-        await self._writer.write(lambda connection: operations.write_note(connection, name, text, now=self._clock()))
+        """Keep or remove a note; see `Coordination.write_note`."""
+        await self._write(operations.write_note, name, text)
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Queue.read_notes`."""
-        return await self._writer.read(lambda connection: operations.read_notes(connection, now=self._clock()))
+        """Give all notes; see `Coordination.read_notes`."""
+        return await self._read(operations.read_notes)
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `Queue.record_sample`."""
-        await self._writer.write(lambda connection: history.record(connection, sample, now=self._clock()))
+        """Keep a sample; see `History.record_sample`."""
+        await self._write(history.record, sample)
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `Queue.history`."""
-        checked(minutes)
-        return await self._writer.read(lambda connection: history.read(connection, minutes, now=self._clock()))
-
-    async def dead_reasons(self) -> dict[str, int]:
-        """Count the letters; see `Queue.dead_reasons`."""
-        return await self._writer.read(history.dead_reasons)
+        """Give the last minutes; see `History.history`."""
+        return await self._read(history.read, checked(minutes))
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the file."""
+        """Finish what is under way, and let go of the file."""
         await self._writer.close()
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
+        return await self._writer.read(lambda connection: letters.read(connection, stretch))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+    async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
+        return await self._write(letters.retry, stretch)
 
-    def _release(self, claims: Sequence[Claim], connection: apsw.Connection) -> None:
-        if claims:
-            operations.release(connection, claims, now=self._clock())
+    async def _purge_letters(self, stretch: Stretch) -> Part[int]:
+        return await self._writer.write(lambda connection: letters.purge(connection, stretch))
 
-    async def _dead_page(self, selection: DeadSelection, after: int) -> tuple[list[DeadLetter], int | None]:
-        return await self._writer.read(lambda connection: operations.dead_letters(connection, selection, after=after))
+    async def _write(
+        self, operation: Callable[Concatenate[apsw.Connection, Moment, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run an operation in a transaction, with the time that it is then."""
+        return await self._writer.write(lambda connection: operation(connection, self._clock(), *args, **kwargs))
 
-    async def _in_bulk(self, work: BulkWork) -> AsyncIterator[Bulk]:
-        """Go through the letters that there are now, one transaction after another.
-
-        Each is short, so that workers get their turn and no call takes too long; and letters that come back
-        meanwhile, because what was retried died again, are not met a second time.
-        """
-        until = await self._writer.read(operations.newest_dead_letter)
-        after: int | None = 0
-        while after is not None:
-            bulk = await self._bulk(work, after, until)
-            yield bulk
-            after = bulk.last
-
-    async def _bulk(self, work: BulkWork, after: int, until: int) -> Bulk:
-        return await self._writer.write(lambda connection: work(connection, after, until))
+    async def _read(
+        self, operation: Callable[Concatenate[apsw.Connection, Moment, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._writer.read(lambda connection: operation(connection, self._clock(), *args, **kwargs))

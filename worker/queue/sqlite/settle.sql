@@ -4,8 +4,8 @@ INSERT INTO dead_letter (
     completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at
 )
 SELECT
-    target.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
-    death.value ->> 1, death.value ->> 2, death.value ->> 3, death.value ->> 4, death.value ->> 5, :now
+    target.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,
+    death.value ->> 1, death.value ->> 2, death.value ->> 3, death.value ->> 4, death.value ->> 5, :unix
 FROM json_each(:deaths) AS death
 CROSS JOIN change ON change.id = death.value ->> 0
 CROSS JOIN target ON target.number = change.target;
@@ -17,17 +17,18 @@ DELETE FROM change WHERE id IN (SELECT value FROM json_each(:numbers));
 DELETE FROM target WHERE number IN (SELECT value FROM json_each(:targets));
 
 -- name: keep
--- targets: JSON array of [number, visible_at, attempts, pending, last_error]
+-- targets: JSON array of [number, visible_at, pending]
 UPDATE target
-SET
-    visible_at = kept.value ->> 1,
-    lease = NULL,
-    owner = NULL,
-    attempts = kept.value ->> 2,
-    pending = kept.value ->> 3,
-    last_error = kept.value ->> 4
+SET visible_at = kept.value ->> 1, lease = NULL, pending = kept.value ->> 2
 FROM json_each(:targets) AS kept
 WHERE target.number = kept.value ->> 0;
+
+-- name: keep_trials
+-- trials: JSON array of [number of a change, text]
+UPDATE change
+SET trials = noted.value ->> 1
+FROM json_each(:trials) AS noted
+WHERE change.id = noted.value ->> 0;
 
 -- name: count
 INSERT INTO history (minute, applied, unchanged, dead)

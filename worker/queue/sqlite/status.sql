@@ -1,17 +1,25 @@
 -- name: counts
+-- To count rows, all of them, is quick: a twentieth of a second for three million.
 SELECT json_object(
-    'pending', coalesce(sum(pending), 0),
-    'in_flight', coalesce(sum(pending) FILTER (WHERE visible_at > :now AND lease IS NOT NULL), 0),
-    'waiting', coalesce(sum(pending) FILTER (WHERE visible_at > :now AND lease IS NULL), 0),
+    'pending', (SELECT count(*) FROM change),
+    'in_flight', coalesce(sum(pending) FILTER (WHERE lease IS NOT NULL), 0),
+    'waiting', coalesce(sum(pending) FILTER (WHERE lease IS NULL), 0),
     'dead', (SELECT count(*) FROM dead_letter),
-    'oldest_enqueued_at', (SELECT enqueued_at FROM change ORDER BY id LIMIT 1),
+    'oldest_enqueued_at', (SELECT enqueued_at + :ahead FROM change ORDER BY id LIMIT 1),
     'recently_done', (SELECT coalesce(sum(applied + unchanged + dead), 0) FROM history WHERE minute >= :since_minute)
 )
-FROM target;
+FROM target
+WHERE visible_at > :now;
+
+-- name: leases
+SELECT json_group_array(json_array(owner, completions, changes, since_us, until))
+FROM (
+    SELECT owner, count(*) AS completions, sum(pending) AS changes, min(lease) AS since_us, max(visible_at) AS until
+    FROM target
+    WHERE visible_at > :now AND lease IS NOT NULL
+    GROUP BY owner
+    ORDER BY since_us
+);
 
 -- name: next_due
 SELECT min(visible_at) FROM target;
-
--- name: dead_reasons
-SELECT json_group_object(reason, letters)
-FROM (SELECT reason, count(*) AS letters FROM dead_letter GROUP BY reason);

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import apsw
 
-from worker.queue.base import QueueUnavailable
+from worker.queue.errors import QueueUnavailable
 from worker.queue.sqlite.file import QueueFile
 
 T = TypeVar("T")
@@ -19,9 +20,14 @@ P = ParamSpec("P")
 
 # Waiting for other processes ends before the caller's patience does, so that it hears the true reason.
 _BUSY_SHARE = 0.9
+_BUSY_POLL_SECONDS = 0.005
 # How many pages of 4 KiB come to the log before it is brought into the file: fewer cost throughput, more make it take
 # seconds on a slow disk.
 _CHECKPOINT_PAGES = 4_000
+
+
+def _nothing(_: apsw.Connection) -> None:
+    pass
 
 
 class Writer:
@@ -33,28 +39,38 @@ class Writer:
     Args:
         file: what to open.
         timeout_seconds: of every call, the waiting included.
+        on_connect: called in the thread with each new connection: another file may be at the path.
     """
 
-    def __init__(self, file: QueueFile, timeout_seconds: float) -> None:
+    def __init__(
+        self, file: QueueFile, timeout_seconds: float, on_connect: Callable[[apsw.Connection], None] = _nothing
+    ) -> None:
         self._file = file
+        self._on_connect = on_connect
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
+        self._busy_seconds = timeout_seconds * _BUSY_SHARE
         self._inbox: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._put_off: list[_Call[Any] | None] = []  # what came to be written while the thread waited for the lock
+        self._reads: list[_Call[Any]] = []
         self._ended = asyncio.Event()
         # A daemon, so that a queue nobody closed does not keep the process alive: what was promised is on disk.
         self._thread = threading.Thread(target=self._run, name=f"metasync {file.path.name}", daemon=True)
         self.closed = False
         self.commits = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
+        self._connection: apsw.Connection | None = None
 
     @classmethod
-    async def open(cls, file: QueueFile, timeout_seconds: float) -> Self:
+    async def open(
+        cls, file: QueueFile, timeout_seconds: float, on_connect: Callable[[apsw.Connection], None] = _nothing
+    ) -> Self:
         """Start the thread and wait until it has opened the file.
 
         Raises:
             QueueUnusable, QueueUnavailable: as `QueueFile.connect` does.
         """
-        writer = cls(file, timeout_seconds)
+        writer = cls(file, timeout_seconds, on_connect)
         writer._thread.start()
         try:
             await writer.read(_nothing)
@@ -64,22 +80,30 @@ class Writer:
         return writer
 
     async def write(
-        self, work: Callable[[apsw.Connection], T], *, undo: Callable[[T, apsw.Connection], None] | None = None
+        self,
+        work: Callable[[apsw.Connection], T],
+        *,
+        undo: Callable[[T, apsw.Connection], None] | None = None,
+        committed: Callable[[], None] | None = None,
     ) -> T:
         """Run the function in a write transaction; once this returns, what it did is durable.
 
         Args:
             work: called with the connection, in the thread.
             undo: takes back a result that was committed although the caller had gone.
+            committed: called in the thread once it is, whether or not the caller has gone.
 
         Raises:
             QueueUnavailable: nothing was changed; or it took too long, and may have been.
-            QueueUnusable: the file is damaged or has gone.
+            QueueUnusable: the file is damaged or has gone; it may be put back.
         """
-        return await self._answer(_Call(work, self._loop.create_future(), writes=True, undo=undo))
+        call = _Call(work, self._loop.create_future(), writes=True, undo=undo, committed=committed)
+        return await self._answer(call)
 
     async def read(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Run the function outside of a transaction, after the writes that wait; other processes do not hold it up.
+        """Run the function outside of a transaction; other processes do not hold it up.
+
+        It runs after the writes that wait already, but for one that waits for another process: that it overtakes.
 
         Raises:
             QueueUnavailable, QueueUnusable: as for `write`.
@@ -93,7 +117,7 @@ class Writer:
         try:
             # Whatever was to be written is answered before this is: what callers left behind is in the inbox by then.
             with suppress(Exception):
-                await self.read(_nothing)
+                await self._answer(_Call(_nothing, self._loop.create_future(), writes=False, overtakes=False))
         finally:
             self.closed = True
             self._inbox.put(None)
@@ -139,34 +163,62 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            connection = self._file.connect(self._timeout_seconds * _BUSY_SHARE)
+            self._connection = self._connect()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets it
             while call := self._inbox.get():
                 self._tell([call], error)
         else:
-            self._serve(connection)
+            self._serve()
             # No PRAGMA optimize: the statements need no statistics, and those of an empty queue would mislead later.
             with suppress(apsw.Error):
-                connection.close()
+                if self._connection is not None:
+                    self._connection.close()
         with suppress(RuntimeError):  # the loop may have gone
             self._loop.call_soon_threadsafe(self._ended.set)
 
-    def _serve(self, connection: apsw.Connection) -> None:
+    def _serve(self) -> None:
         """Work until the inbox gives None, which comes last."""
         waiting: list[_Call[Any] | None] = []
         while not waiting or waiting[-1] is not None:
-            waiting = [self._inbox.get()]
+            waiting, self._put_off = self._put_off or [self._inbox.get()], []
             with suppress(queue.Empty):
                 while True:
                     waiting.append(self._inbox.get_nowait())
             calls = [call for call in waiting if call is not None]
-            self._write(connection, [call for call in calls if call.writes])
-            for call in calls:
-                if not call.writes and not call.is_abandoned:
-                    self._read(connection, call)
+            if error := self._attempt(self._follow):
+                self._tell([call for call in calls if not call.is_abandoned], error)
+            elif self._connection is not None:
+                self._reads = [call for call in calls if not call.writes]
+                self._write(self._connection, [call for call in calls if call.writes])
+                self._read(self._connection, lambda _: True)
 
-    def _read(self, connection: apsw.Connection, call: "_Call[Any]") -> None:
-        self._tell([call], self._attempt(call.perform, connection))
+    def _follow(self) -> None:
+        """Have the file open that is at the path now: somebody may have put another one there."""
+        if self._connection is not None:
+            if self._file.is_in_place():
+                return
+            self._file.abandon(self._connection)
+            self._connection = None
+        self._connection = self._connect()
+        self._checkpoint_at = _CHECKPOINT_PAGES
+
+    def _connect(self) -> apsw.Connection:
+        connection = self._file.connect(self._busy_seconds)
+        try:
+            with self._file.explained():
+                self._on_connect(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, connection: apsw.Connection, may: "Callable[[_Call[Any]], bool]") -> None:
+        """Carry out the waiting reads that may be."""
+        calls = [call for call in self._reads if may(call)]
+        self._reads = [call for call in self._reads if not may(call)]
+        for call in calls:
+            if not call.is_abandoned:
+                self._tell([call], self._attempt(call.perform, connection))
 
     def _write(self, connection: apsw.Connection, calls: "Sequence[_Call[Any]]") -> None:
         """Commit the calls together; where that fails, each alone, so that none spoils another."""
@@ -185,12 +237,37 @@ class Writer:
                     self._write(connection, [call])
         else:
             self.commits += 1
+            for call in calls:
+                if call.committed is not None:
+                    call.committed()
             self._tell(calls, None)
             self._checkpoint(connection)
 
     def _begin(self, connection: apsw.Connection) -> None:
-        self._file.check_in_place()
-        connection.execute("BEGIN IMMEDIATE")
+        deadline = time.monotonic() + self._busy_seconds
+        connection.set_busy_timeout(0)
+        try:
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except apsw.BusyError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    self._read(connection, lambda call: call.overtakes)
+                    self._await_others(_BUSY_POLL_SECONDS)
+                else:
+                    return
+        finally:
+            connection.set_busy_timeout(int(self._busy_seconds * 1_000))
+
+    def _await_others(self, seconds: float) -> None:
+        """Let pass so much time, unless a call comes."""
+        with suppress(queue.Empty):
+            call = self._inbox.get(timeout=seconds)
+            if call is None or call.writes:
+                self._put_off.append(call)
+            else:
+                self._reads.append(call)
 
     def _commit(self, connection: apsw.Connection, calls: "Sequence[_Call[Any]]") -> None:
         for call in calls:
@@ -233,7 +310,9 @@ class _Call(Generic[T]):
     work: Callable[[apsw.Connection], T]
     answer: asyncio.Future[T]
     writes: bool
+    overtakes: bool = True  # writes that wait for another process
     undo: Callable[[T, apsw.Connection], None] | None = None
+    committed: Callable[[], None] | None = None
     result: T | None = None
 
     def __post_init__(self) -> None:
@@ -252,7 +331,3 @@ class _Call(Generic[T]):
 
     def perform(self, connection: apsw.Connection) -> None:
         self.result = self.work(connection)
-
-
-def _nothing(_: apsw.Connection) -> None:
-    pass

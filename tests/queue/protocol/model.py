@@ -1,0 +1,432 @@
+"""The queue's protocol as a small machine: what every store holds, what workers hold, and each step that there may be.
+
+Times are relative to now, by the store's clock; so is a lease's number, since it follows that clock. A step never
+changes a state, it makes another. What a store really keeps is in `Store`, but for `acknowledged` and `ended`, which
+are there to be looked at; `holder` tells whom a lease was given to, where a store knows only its number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+NOBODY = -1
+FIRST_LEASE = -(10**9)  # far in the past, as a queue's lease number is that gave none out yet
+
+
+class Guard(Enum):
+    """What the protocol rests on: one is taken out, to see that it is missed."""
+
+    SETTLE_MATCHES_LEASE = "a settlement counts only under the lease that holds"
+    EXTEND_MATCHES_LEASE = "an extension counts only under the lease that holds"
+    SETTLE_ENDS_LEASE = "a settlement ends the lease"
+    CLAIM_TAKES_WHAT_IS_DUE = "a claim takes nothing that is leased, or waits"
+    CLAIM_IN_ORDER = "a claim carries the oldest changes"
+    REMOVE_WHAT_WAS_CLAIMED = "a settlement removes what its claim carried, and nothing else"
+    DEAD_ARE_KEPT = "what dies becomes a letter before it goes"
+    RETRIED_IS_NEWEST = "a letter that is retried comes after all that is pending"
+    NUMBER_FOLLOWS_CLOCK = "a lease's number is never less than the time"
+
+
+class Promise(Enum):
+    """What the protocol is there for."""
+
+    NOTHING_LOST = "what was acknowledged, and has not been lost by a failover, is pending, dead or applied"
+    ONCE = "a change is there once, and was put"
+    ORDER = "no change is applied before an older one of its completion"
+    ONE_WRITER = "a completion has one writer"
+    FENCE = "a worker whose lease is another's is not listened to"
+    NEW_NUMBERS = "no lease number is given out twice"
+    SEEN = "no change goes on the word of a worker that never saw it"
+
+
+class Change(NamedTuple):
+    """A pending change.
+
+    Args:
+        number: what the store calls it; given again after a failover that loses it.
+        label: what it is, for good.
+    """
+
+    number: int
+    label: int
+
+
+class Target(NamedTuple):
+    """A completion with pending changes; without a lease, `lease` is None."""
+
+    changes: tuple[Change, ...]
+    due: int
+    lease: int | None = None
+    holder: int = NOBODY
+
+
+class Store(NamedTuple):
+    """What is in the store, by completion.
+
+    Args:
+        dead: labels, oldest letter first.
+        last_lease, next_number: its counters.
+        acknowledged: labels of all changes that it has stored.
+        ended: labels of those that a worker has said to be applied, having seen them.
+    """
+
+    targets: tuple[Target | None, ...]
+    dead: tuple[tuple[int, ...], ...]
+    last_lease: int = FIRST_LEASE
+    next_number: int = 0
+    acknowledged: frozenset[int] = frozenset()
+    ended: frozenset[int] = frozenset()
+
+
+class Hand(NamedTuple):
+    """A claim that a worker has, or had: it may speak under it at any time.
+
+    Args:
+        believed: for how long it believes, by a clock of its own, that the lease holds; 0 where that is over, or is not
+            promised: where the store's clock was put forward, or the store has failed over.
+    """
+
+    completion: int
+    lease: int
+    changes: tuple[Change, ...]
+    believed: int
+
+
+class State(NamedTuple):
+    """All there is.
+
+    Args:
+        replica: what was replicated last: what is left after a failover.
+        puts, retries, steps, failovers: how many are still to come; of retries, None for any number.
+    """
+
+    store: Store
+    hands: tuple[Hand | None, ...]
+    replica: Store | None
+    puts: int
+    retries: int | None
+    steps: int
+    failovers: int
+
+
+class Step(NamedTuple):
+    """What happens: its name, and of whom or what."""
+
+    name: str
+    args: tuple[int | str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(str, self.args))})"
+
+
+class Broken(Exception):
+    """A promise that was not kept."""
+
+    def __init__(self, promise: Promise) -> None:
+        super().__init__(promise.value)
+        self.promise = promise
+
+
+FATES = ("applied", "first", "retry", "dead", "dead and applied")  # of a claim
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The rules.
+
+    Args:
+        without: guards that are taken out.
+        promises: those that are looked at.
+        tick: how far the clock moves at a time: as long as a lease lasts, and as what is to be tried again waits.
+        instant: how far it moves between two claims, at least.
+        leap: how far it is put forward or back.
+        any_due: whether a claim may take anything that is due, or only what is due first.
+        clock_is_ahead: whether, at a failover and after it, the clock is ahead of all numbers that were lost.
+    """
+
+    without: frozenset[Guard] = frozenset()
+    promises: frozenset[Promise] = frozenset(Promise)
+    completions: int = 2
+    workers: int = 2
+    puts: int = 3
+    retries: int | None = 1
+    steps: int = 1
+    failovers: int = 1
+    tick: int = 1_000
+    instant: int = 1
+    leap: int = 1_000
+    fates: tuple[str, ...] = FATES
+    any_due: bool = True
+    clock_is_ahead: bool = True
+
+    def start(self) -> State:
+        """An empty queue."""
+        store = Store((None,) * self.completions, ((),) * self.completions)
+        return State(store, (None,) * self.workers, None, self.puts, self.retries, self.steps, self.failovers)
+
+    def has(self, guard: Guard) -> bool:
+        return guard not in self.without
+
+    def breaks(self, promise: Promise) -> None:
+        if promise in self.promises:
+            raise Broken(promise)
+
+    def check(self, state: State) -> None:
+        """Look whether what was promised of every state holds.
+
+        Raises:
+            Broken: it does not.
+        """
+        store = state.store
+        labels = [label for dead in store.dead for label in dead]
+        labels += store.ended
+        for target in store.targets:
+            if target is not None:
+                labels += [change.label for change in target.changes]
+                if not target.changes or list(target.changes) != sorted(target.changes):
+                    self.breaks(Promise.ORDER)
+        if not store.acknowledged.issubset(labels):
+            self.breaks(Promise.NOTHING_LOST)
+        if len(labels) > len(store.acknowledged):
+            self.breaks(Promise.ONCE)
+
+    def steps_of(self, state: State) -> Iterator[Step]:
+        """Every step that there may be."""
+        store = state.store
+        yield Step("tick")
+        if state.puts:
+            yield from (Step("put", (completion,)) for completion in range(self.completions))
+        if state.retries != 0:
+            yield from (Step("retry dead", (completion,)) for completion, dead in enumerate(store.dead) if dead)
+        if state.steps:
+            yield Step("clock", (self.leap,))
+            if self._may_be_met(state, store, self.leap):
+                yield Step("clock", (-self.leap,))
+        if state.failovers and state.replica is None:
+            yield Step("fall behind")
+        if state.replica is not None and self._may_be_met(state, state.replica, 0):
+            yield Step("fail over")
+        for worker, hand in enumerate(state.hands):
+            for completion in self.claimable(store):
+                target = store.targets[completion]
+                assert target is not None
+                carried = {1, len(target.changes)} if self.any_due else {len(target.changes)}
+                yield from (Step("claim", (worker, completion, count)) for count in sorted(carried))
+            if hand is not None:
+                yield Step("extend", (worker,))
+                several = len(hand.changes) > 1
+                yield from (
+                    Step("settle", (worker, fate))
+                    for fate in self.fates
+                    if several or fate in {"applied", "retry", "dead"}
+                )
+
+    def _may_be_met(self, state: State, store: Store, later: int) -> bool:
+        """Whether this store's clock, put back by so much, is ahead of all numbers in hand that it does not know."""
+        last = max(store.last_lease, -later - 1)
+        return not self.clock_is_ahead or all(hand is None or hand.lease <= last for hand in state.hands)
+
+    def claimable(self, store: Store) -> list[int]:
+        """The completions that the next claim may get."""
+        found = [(target.due, at) for at, target in enumerate(store.targets) if target is not None]
+        if self.has(Guard.CLAIM_TAKES_WHAT_IS_DUE):
+            found = [(due, at) for due, at in found if due <= 0]
+        first = min(found, default=(0, 0))[0]
+        return [at for due, at in found if self.any_due or due == first]
+
+    def take(self, state: State, step: Step) -> State:
+        """Take the step.
+
+        Raises:
+            Broken: it breaks a promise.
+        """
+        match step:
+            case Step("tick"):
+                after = self._shifted(state, self.tick, elapsed=self.tick)
+            case Step("clock", (int(by),)):
+                after = self._shifted(state, by, elapsed=0)._replace(steps=state.steps - 1)
+            case Step("put", (int(completion),)):
+                after = _put(state, completion)
+            case Step("retry dead", (int(completion),)):
+                after = self._retried(state, completion)
+            case Step("fall behind"):
+                after = state._replace(replica=state.store)
+            case Step("fail over"):
+                after = _failed_over(state)
+            case Step("claim", (int(worker), int(completion), int(count))):
+                after = self._claimed(state, worker, completion, count)
+            case Step("extend", (int(worker),)):
+                after = self._extended(state, worker)
+            case Step("settle", (int(worker), str(fate))):
+                after = self._settled(state, worker, fate)
+            case _:
+                raise AssertionError(step)
+        return after
+
+    def accepts(self, state: State, worker: int, guard: Guard) -> Target | None:
+        """What the worker's word would be about, if the store listens to it.
+
+        Raises:
+            Broken: it would, and the lease is not the worker's.
+        """
+        hand = state.hands[worker]
+        assert hand is not None
+        target = state.store.targets[hand.completion]
+        if target is None or (self.has(guard) and target.lease != hand.lease):
+            return None
+        if target.holder != worker:
+            self.breaks(Promise.FENCE)
+        return target
+
+    def _shifted(self, state: State, by: int, *, elapsed: int) -> State:
+        """Let the store's clock go on; and the workers' own by what has really passed."""
+        hands = tuple(
+            hand
+            and hand._replace(lease=hand.lease - by, believed=0 if by > elapsed else max(0, hand.believed - elapsed))
+            for hand in state.hands
+        )
+        replica = state.replica and _shifted(state.replica, by)
+        return state._replace(store=_shifted(state.store, by), hands=hands, replica=replica)
+
+    def _retried(self, state: State, completion: int) -> State:
+        dead = state.store.dead[completion]
+        store = state.store._replace(dead=_with(state.store.dead, completion, ()))
+        for label in dead:
+            store = _appended(store, completion, label, at_once=not self.has(Guard.RETRIED_IS_NEWEST))
+        return state._replace(store=store, retries=state.retries and state.retries - 1)
+
+    def _claimed(self, state: State, worker: int, completion: int, count: int) -> State:
+        store = state.store
+        target = store.targets[completion]
+        assert target is not None
+        for other, hand in enumerate(state.hands):
+            if other != worker and hand is not None and hand.completion == completion and hand.believed > 0:
+                self.breaks(Promise.ONE_WRITER)
+        lease = store.last_lease + 1
+        if self.has(Guard.NUMBER_FOLLOWS_CLOCK):
+            lease = max(lease, 0)
+        if any(hand is not None and hand.lease == lease for hand in state.hands):
+            self.breaks(Promise.NEW_NUMBERS)
+        state = _let_go(state, worker)
+        store = state.store
+        changes = target.changes[:count] if self.has(Guard.CLAIM_IN_ORDER) else target.changes[-count:]
+        leased = target._replace(due=self.tick, lease=lease, holder=worker)
+        store = store._replace(targets=_with(store.targets, completion, leased), last_lease=lease)
+        hand = Hand(completion, lease, changes, self.tick)
+        state = state._replace(store=store, hands=_with(state.hands, worker, hand))
+        return self._shifted(state, self.instant, elapsed=self.instant)
+
+    def _extended(self, state: State, worker: int) -> State:
+        target = self.accepts(state, worker, Guard.EXTEND_MATCHES_LEASE)
+        hand = state.hands[worker]
+        assert hand is not None
+        if target is None:
+            return state._replace(hands=_with(state.hands, worker, hand._replace(believed=0)))
+        targets = _with(state.store.targets, hand.completion, target._replace(due=self.tick))
+        hands = _with(state.hands, worker, hand._replace(believed=self.tick))
+        return state._replace(store=state.store._replace(targets=targets), hands=hands)
+
+    def _settled(self, state: State, worker: int, fate: str) -> State:
+        """Carry out a settlement, whoever says it; the worker keeps the claim, to say another word about it."""
+        target = self.accepts(state, worker, Guard.SETTLE_MATCHES_LEASE)
+        hand = state.hands[worker]
+        assert hand is not None
+        state = state._replace(hands=_with(state.hands, worker, hand._replace(believed=0)))
+        if target is None:
+            return state
+        applied, dead = told(hand.changes, fate)
+        gone = {change.number for change in applied + dead}
+        if not self.has(Guard.REMOVE_WHAT_WAS_CLAIMED):
+            gone |= {change.number for change in target.changes} if fate == "applied" else set()
+        left = tuple(change for change in target.changes if change.number not in gone)
+        removed = [change for change in target.changes if change.number in gone]
+        if any(change not in hand.changes for change in removed):
+            self.breaks(Promise.SEEN)
+        if any(older.number < change.number for change in applied for older in left):
+            self.breaks(Promise.ORDER)
+        store = state.store
+        if self.has(Guard.DEAD_ARE_KEPT):
+            letters = store.dead[hand.completion] + tuple(change.label for change in removed if change in dead)
+            store = store._replace(dead=_with(store.dead, hand.completion, letters))
+        store = store._replace(ended=store.ended | {change.label for change in removed if change in applied})
+        kept = Target(left, self.tick if fate == "retry" else 0)
+        if not self.has(Guard.SETTLE_ENDS_LEASE):
+            kept = kept._replace(lease=target.lease)
+        return state._replace(
+            store=store._replace(targets=_with(store.targets, hand.completion, kept if left else None))
+        )
+
+
+def told(changes: tuple[Change, ...], fate: str) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """Which of the changes are applied by such a settlement, and which are dead."""
+    match fate:
+        case "applied":
+            return changes, ()
+        case "first":
+            return changes[:1], ()
+        case "dead":
+            return (), changes
+        case "dead and applied":
+            return changes[1:], changes[:1]
+        case _:
+            return (), ()
+
+
+def _put(state: State, completion: int) -> State:
+    label = _new_label(state)
+    store = _appended(state.store, completion, label)
+    return state._replace(store=store._replace(acknowledged=store.acknowledged | {label}), puts=state.puts - 1)
+
+
+def _failed_over(state: State) -> State:
+    """Let the replica take over: what it has not heard of is lost, and what workers believe is promised no more."""
+    assert state.replica is not None
+    hands = tuple(hand and hand._replace(believed=0) for hand in state.hands)
+    return state._replace(store=state.replica, replica=None, hands=hands, failovers=state.failovers - 1)
+
+
+def _appended(store: Store, completion: int, label: int, *, at_once: bool = False) -> Store:
+    target = store.targets[completion] or Target((), 0)
+    change = Change(store.next_number, label)
+    changes = (change, *target.changes) if at_once else (*target.changes, change)
+    targets = _with(store.targets, completion, target._replace(changes=changes))
+    return store._replace(targets=targets, next_number=store.next_number + 1)
+
+
+def _new_label(state: State) -> int:
+    """The least that nobody knows of."""
+    known = {change.label for hand in state.hands if hand is not None for change in hand.changes}
+    known |= state.store.acknowledged
+    if state.replica is not None:
+        known |= state.replica.acknowledged
+    return next(label for label in range(len(known) + 1) if label not in known)
+
+
+def _let_go(state: State, worker: int) -> State:
+    """Let the worker forget its claim, as in a crash: nobody will speak under it."""
+
+    def forgotten(store: Store) -> Store:
+        targets = tuple(
+            target._replace(holder=NOBODY) if target is not None and target.holder == worker else target
+            for target in store.targets
+        )
+        return store._replace(targets=targets)
+
+    if state.hands[worker] is None:
+        return state
+    return state._replace(store=forgotten(state.store), replica=state.replica and forgotten(state.replica))
+
+
+def _shifted(store: Store, by: int) -> Store:
+    targets = tuple(
+        target and target._replace(due=target.due - by, lease=None if target.lease is None else target.lease - by)
+        for target in store.targets
+    )
+    return store._replace(targets=targets, last_lease=store.last_lease - by)
+
+
+def _with(values: tuple[T, ...], at: int, value: T) -> tuple[T, ...]:
+    return (*values[:at], value, *values[at + 1 :])

@@ -1,0 +1,62 @@
+"""What a server, a database or a role is set to takes nothing from what the queue promises."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.queue.helpers import EVERY_LETTER, bury, change, claim_one, finished, letters, pending_labels
+from tests.queue.postgres_server import PostgresServer, connected, new_database
+from worker.queue.postgres import PostgresQueue
+
+CARELESS = {"synchronous_commit": "off", "wal_writer_delay": "10s"}  # what is not asked for by name is written late
+
+
+@asynccontextmanager
+async def crashing(server: PostgresServer) -> AsyncIterator[PostgresQueue]:
+    """Give a queue, and let the server crash when the block has ended."""
+    async with await PostgresQueue.open(server.url()) as queue:
+        yield queue
+        server.stop("QUIT")
+        server.start(**CARELESS)
+
+
+async def test_what_was_confirmed_survives_a_crash_of_a_server_that_is_set_not_to_care() -> None:
+    with PostgresServer.running(None, **CARELESS) as server:
+        async with crashing(server) as queue:
+            await queue.put([change("c-1", "a"), change("c-2", "b")])
+        async with crashing(server) as queue:
+            assert await pending_labels(queue) == {"c-1": ["a"], "c-2": ["b"]}  # which is a claim, too
+        async with crashing(server) as queue:
+            assert (await queue.status()).in_flight == 2
+            await queue.put([change("c-3")])
+            assert await queue.settle([finished(await claim_one(queue))]) == []
+        async with crashing(server) as queue:
+            assert (await queue.status()).pending == 2
+            await bury(queue, change("c-4"))
+        async with await PostgresQueue.open(server.url()) as queue:
+            assert [letter.completion_id for letter in await letters(queue)] == ["c-4"]
+            assert await queue.purge_dead(EVERY_LETTER) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "effective", "kept"),
+    [
+        ("synchronous_commit", "off", "synchronous_commit", "on"),
+        ("default_transaction_isolation", "serializable", "transaction_isolation", "read committed"),
+        ("statement_timeout", "1h", "statement_timeout", "9s"),
+        ("lock_timeout", "1h", "lock_timeout", "250ms"),
+        ("idle_in_transaction_session_timeout", "1h", "idle_in_transaction_session_timeout", "10s"),
+    ],
+)
+async def test_a_transaction_of_the_queue_is_set_as_it_has_to_be_whatever_the_database_says(
+    setting: str, value: str, effective: str, kept: str
+) -> None:
+    async with new_database() as url:
+        async with connected(url) as admin:
+            name = await admin.fetchval("SELECT current_database()")
+            await admin.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+        async with await PostgresQueue.open(url, timeout_seconds=10) as queue:
+            found = await queue._connections.transact(lambda connection: connection.fetchval(f"SHOW {effective}"))
+
+    assert found == kept

@@ -1,0 +1,175 @@
+"""What may be in a queue's URL that nobody meant, or that another client of the store knows."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.queue.helpers import change
+from tests.queue.postgres_proxies import Network
+from tests.queue.postgres_server import new_database
+from worker.queue import QueueMisnamed, QueueUnavailable, migration_sql, open_queue
+from worker.queue.postgres.address import Address
+
+BASE = "postgresql://me:secret@db.example/app"
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with new_database() as url:
+        yield url
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "{} ", " {}", "\t{}\n\n"])
+async def test_what_surrounds_a_url_is_no_part_of_it(tmp_path: Path, around: str) -> None:
+    async with open_queue(around.format(f"sqlite:///{tmp_path}/my queue.db")) as queue:
+        await queue.put([change("c-1")])
+
+    assert names_in(tmp_path) == ["my queue.db"]
+    assert migration_sql(around.format("redis://localhost")) == migration_sql("redis://localhost")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a\nb.db", "postgresql://u:se\rcret@host/d", "redis://:se\0cret@host", "sqlite:///a\x9fb.db"]
+)
+async def test_a_control_character_within_is_refused_and_nothing_of_it_shown(url: str) -> None:
+    with pytest.raises(QueueMisnamed, match=r"holds a control character \(U\+00(0A|0D|00|9F)\): take it out") as caught:
+        async with open_queue(url):
+            pass
+    assert "cret" not in str(caught.value)
+
+
+async def test_a_control_character_that_is_escaped_is_no_part_of_a_path(tmp_path: Path) -> None:
+    with pytest.raises(QueueMisnamed, match="must be sqlite:///"):
+        async with open_queue(f"sqlite:///{tmp_path}/queue.db%0A"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "ignored"),
+    [
+        ("channel_binding=require", ["channel_binding"]),
+        ("channel_binding=prefer&gssencmode=disable&load_balance_hosts=disable", []),
+        ("keepalives=1&keepalives_idle=30&keepalives_interval=5&keepalives_count=3&tcp_user_timeout=9", 5),
+        ("gssencmode=require", ["gssencmode"]),
+        ("load_balance_hosts=random", ["load_balance_hosts"]),
+        ("require_auth=scram-sha-256", ["require_auth"]),
+        ("connect_timeout=3&fallback_application_name=app", []),
+    ],
+)
+async def test_what_libpq_knows_is_translated_or_named_as_ignored(
+    url: str, options: str, ignored: list[str] | int
+) -> None:
+    async with open_queue(f"{url}{'&' if '?' in url else '?'}{options}") as queue:
+        await queue.put([change("c-1")])  # the server does not get to see it
+        names = [warning.partition(",")[0] for warning in queue.warnings]
+
+    assert names == ignored if isinstance(ignored, list) else len(names) == ignored
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("", "metasync"),
+        ("fallback_application_name=app", "app"),
+        ("application_name=mine&fallback_application_name=app", "mine"),
+    ],
+)
+def test_a_fallback_for_the_application_s_name_is_one(options: str, name: str) -> None:
+    dsn = Address.parse(f"{BASE}?{options}").dsn
+
+    assert f"application_name={name}" in dsn
+    assert "fallback" not in dsn
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3", 3.0), ("0", None), ("-1", None)])
+def test_a_time_to_connect_is_read_as_libpq_does(text: str, seconds: float | None) -> None:
+    assert Address.parse(f"{BASE}?connect_timeout={text}").connect_seconds == seconds
+
+
+def test_a_time_to_connect_that_is_no_number_is_refused() -> None:
+    with pytest.raises(QueueMisnamed, match="connect_timeout of the queue URL must be a number"):
+        Address.parse(f"{BASE}?connect_timeout=soon")
+
+
+async def test_a_server_that_does_not_greet_is_given_up_after_the_time_to_connect(url: str) -> None:
+    async with Network.before(url) as (network, address):
+        network.silence()
+        with pytest.raises(QueueUnavailable, match=r"cannot be reached .*longer than connect_timeout"):
+            async with open_queue(f"{address}&connect_timeout=1"):
+                pass
+
+
+def test_the_system_s_certificates_may_be_asked_for() -> None:
+    address = Address.parse(f"{BASE}?sslrootcert=system")
+
+    assert address.tls is not None
+    assert address.tls.check_hostname
+    assert "ssl" not in address.dsn
+    with pytest.raises(QueueMisnamed, match="goes with sslmode=verify-full alone"):
+        Address.parse(f"{BASE}?sslrootcert=system&sslmode=require")
+    with pytest.raises(QueueMisnamed, match="sslcert or sslkey, options of the queue URL, cannot be read"):
+        Address.parse(f"{BASE}?sslrootcert=system&sslcert=/nowhere.crt")
+
+
+# The interpreter's own files may be out of reach for the other user: so all that is needed is imported before.
+_AS_NOBODY_KNOWN = """
+import asyncio, getpass, os, sys
+from worker.queue import QueueMisnamed, open_queue
+from worker.queue.postgres import PostgresQueue
+
+async def ask(url):
+    async with open_queue(url) as queue:
+        print((await queue.status()).pending)
+
+getpass.getuser()
+os.environ.clear()
+os.setgroups([])
+os.setgid(54321)
+os.setuid(54321)
+try:
+    asyncio.run(ask(sys.argv[1]))
+except QueueMisnamed as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [("postgres@", b"0\n"), ("", b"names no user, and the one that this process runs as has no name")],
+)
+async def test_a_process_whose_user_has_no_name_needs_one_in_the_url(url: str, user: str, words: bytes) -> None:
+    async with Network.before(url) as (_, address):
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _AS_NOBODY_KNOWN, address.replace("postgres@", user)),
+            cwd=Path(__file__).parents[2],
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await child.communicate()
+
+    assert child.returncode == 0
+    assert words in said
+
+
+@pytest.mark.parametrize("url", ["postgresql://h:99999/d", "postgresql://h:1,i:65536/d", "postgresql:///d?port=70000"])
+async def test_a_port_that_there_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(QueueMisnamed, match="at most 65535"):
+        Address.parse(url)
+
+
+async def test_a_working_directory_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(QueueMisnamed, match="working directory, which is not there any more"):
+        async with open_queue("sqlite:///queue.db"):
+            pass

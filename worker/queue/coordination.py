@@ -1,0 +1,35 @@
+"""What workers share besides the queue: notes for each other and for later runs, and one rate for all of them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker.queue.quota import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A short text that a worker left in the store, for other processes and later runs.
+
+    Args:
+        age_seconds: how long ago it was written, by the store's clock.
+    """
+
+    text: str
+    age_seconds: float
+
+
+class Coordination(Protocol):
+    """Notes by name, and the quota of the rate that all workers keep together."""
+
+    async def write_note(self, name: str, text: str | None) -> None:
+        """Keep a short text under this name, in place of the one before; None removes it."""
+
+    async def read_notes(self) -> dict[str, Note]:
+        """All notes by name."""
+
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        """Take the right to up to `requests` requests of the common rate, due at most so far ahead of now.
+
+        Raises:
+            ValueError: the rate is not a positive number.
+        """

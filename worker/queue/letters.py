@@ -1,0 +1,100 @@
+"""Dead letters: the changes that were given up, which people read, send back or delete."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+Reason = Literal[
+    "invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "unreadable", "attempts_exhausted"
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A change that was given up, and why.
+
+    Args:
+        number: the letter's own number, by which it is shown, retried and purged.
+        metadata: JSON text of an object.
+        enqueued_at, died_at: Unix time, seconds.
+    """
+
+    number: int
+    completion_id: str
+    change_id: str | None
+    mode: str
+    metadata: str
+    enqueued_at: float
+    reason: str
+    status: int | None
+    error: str | None
+    request_id: str | None
+    attempts: int
+    died_at: float
+
+    @property
+    def decoded(self) -> Any:  # noqa: ANN401 -- an invalid letter holds whatever was stored
+        """What the metadata says; its text where that is no JSON, such as NaN, or nests without end."""
+        try:
+            decoded = json.loads(self.metadata)
+            json.dumps(decoded, allow_nan=False)
+        except (ValueError, RecursionError):
+            return self.metadata
+        return decoded
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSelection:
+    """Which dead letters: all that match every condition that is given; with none given, all there are.
+
+    Args:
+        until: none whose number is above this one: those that came after somebody looked.
+    """
+
+    numbers: Sequence[int] | None = None
+    completion_id: str | None = None
+    reason: str | None = None
+    until: int | None = None
+
+    @property
+    def index(self) -> Literal["number", "completion", "reason", "all"]:
+        """What to look them up by."""
+        if self.numbers is not None:
+            return "number"
+        if self.completion_id is not None:
+            return "completion"
+        return "all" if self.reason is None else "reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """What became of dead letters that were sent back: `kept` ones stay dead, their change_id being pending again."""
+
+    retried: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterCount:
+    """How many letters there are of a kind, and the number of the newest of them."""
+
+    letters: int
+    newest: int
+
+
+class DeadLetters(Protocol):
+    """The changes that were given up."""
+
+    def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
+        """The dead letters that match, oldest first, read in pages."""
+
+    async def retry_dead(self, selection: DeadSelection) -> Revived:
+        """Make the letters pending again, as the newest changes of their completions, in the letters' order."""
+
+    async def purge_dead(self, selection: DeadSelection) -> int:
+        """Delete the letters for good; returns how many there were."""
+
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        """How many dead letters there are, by reason; with `until`, of those whose number is not above it."""

@@ -1,0 +1,98 @@
+"""The log of what the service confirmed, as functions of a connection: each within a transaction of the queue's."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from worker.queue import confirmed
+from worker.queue.confirmed import LogIndex, LogRow
+from worker.queue.pending import Claim, Settlement
+from worker.queue.postgres.connections import Connection
+from worker.queue.statements import read_statements
+
+# A row's number is given out before it can be seen: so many settlements at most are under way at once.
+_UNDER_WAY = 256
+# What was looked at and gone on from may be filled by one of those.
+_LOOK_BACK = 1_000
+
+_CONFIRMED = read_statements(__package__, "confirmed")
+
+_completion_ids = msgspec.json.Decoder(list[str]).decode
+
+
+class LogIndexWithGaps(LogIndex):
+    """An index that knows which numbers were skipped: the transactions that have them may yet be committed."""
+
+    __slots__ = ("_skipped",)
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self._skipped: dict[int, float] = {}  # when the row was written that came before them
+
+    @property
+    def skipped(self) -> list[int]:
+        """Numbers below the last one that were not there yet."""
+        return list(self._skipped)
+
+    def learn(self, news: Iterable[LogRow], *, now: float) -> None:
+        """Take these rows in, and note what was skipped, until it would be too old anyway."""
+        rows = {row.number: row for row in news}
+        if rows:
+            newest = max(rows)
+            for number in range(max(self.last, newest - _UNDER_WAY) + 1, newest):
+                self._skipped[number] = rows[newest].written_at
+        self._skipped = {
+            number: written_at
+            for number, written_at in self._skipped.items()
+            if number not in rows and written_at > now - self.seconds
+        }
+        super().learn(rows.values(), now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What came of logging.
+
+    Args:
+        look_from: the number from which the next one is to look for what is old.
+        is_cut_short: whether a row had to go before its time.
+    """
+
+    look_from: int
+    is_cut_short: bool = False
+
+
+async def append(
+    connection: Connection, settlements: Iterable[Settlement], *, keep_seconds: float, look_from: int
+) -> Appended:
+    """Log what the settlements confirm, and let old rows go.
+
+    Args:
+        look_from: below are no rows but such as are gone, and not vacuumed yet.
+    """
+    maps = confirmed.confirmed_by(settlements)
+    if not maps:
+        return Appended(look_from)
+    texts = confirmed.texts_of(maps)
+    limits = keep_seconds, confirmed.MAX_UPDATES, look_from
+    [found] = await connection.fetch(_CONFIRMED["append"], *texts, len(maps), *limits)
+    oldest: int | None = found["oldest"]
+    return Appended(look_from if oldest is None else max(0, oldest - _LOOK_BACK), found["is_cut_short"])
+
+
+async def attach(
+    connection: Connection, claims: Sequence[Claim], index: LogIndexWithGaps, *, now: float, seconds: float
+) -> tuple[list[Claim], list[LogRow]]:
+    """Give the claims with what was confirmed; and the rows that the index is to learn once it is committed."""
+    completion_ids = confirmed.merged_first(claims)
+    if not completion_ids:
+        return list(claims), []
+    found = await connection.fetch(_CONFIRMED["news"], index.last, index.skipped, index.seconds)
+    news = [LogRow(row["number"], row["written_at"], _completion_ids(row["completion_ids"])) for row in found]
+    wanted = index.find(completion_ids, news, since=now - seconds)
+    maps: dict[str, dict[str, str]] = {}
+    if wanted:
+        for row in await connection.fetch(_CONFIRMED["rows"], list(wanted)):
+            maps.update(confirmed.maps_in(_completion_ids(row["completion_ids"]), row["maps"], wanted[row["number"]]))
+    return confirmed.with_confirmed(claims, maps), news

@@ -1,0 +1,13 @@
+-- name: lock
+-- Others who come at the same time wait here, but not for the disk: what a crash takes back of the quota is no more than
+-- the requests of the last moment, and the server is away for longer than that.
+SELECT
+    due_at,
+    extract(epoch FROM statement_timestamp())::float8 AS now,
+    set_config('synchronous_commit', 'off', true)
+FROM metasync.quota
+FOR UPDATE;
+
+-- name: keep
+-- $1 when the next request is due
+UPDATE metasync.quota SET due_at = $1::float8;

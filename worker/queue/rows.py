@@ -1,0 +1,163 @@
+"""Between a store's rows and the types of the contract: what all stores work out in the same way."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+import msgspec
+
+from worker.changes import MetadataChange
+from worker.queue.pending import (
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CALL,
+    Claim,
+    LeaseHolder,
+    QueuedChange,
+    QueueStatus,
+    Settlement,
+)
+from worker.queue.text import json_text, size_bytes
+
+T = TypeVar("T")
+
+_metadata = msgspec.json.Decoder(dict[str, str | None]).decode
+
+RECENT_MINUTES = 5
+# Where to look for what is in the middle, as shares of the way from one end to the other: a JSON array.
+MIDDLE_STEPS = json_text([step / 16 for step in range(17)])
+
+
+def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[int, str, str, str]]) -> Iterator[int]:
+    """Give the positions of the changes that say something else than what is pending under their change_id.
+
+    Args:
+        suspects: position, and completion_id, mode and metadata, as JSON text, of what is pending: of all whose text is
+            another, which may say the same.
+    """
+    for position, completion_id, mode, metadata in suspects:
+        given = changes[position]
+        if (completion_id, mode, _metadata(metadata)) != (given.completion_id, given.mode, given.metadata):
+            yield position
+
+
+def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:
+    """Put together what each worker has in hand, the longest holder first."""
+    holders: dict[str, LeaseHolder] = {}
+    for each in held:
+        before = holders.get(each.owner)
+        holders[each.owner] = before.and_also(each) if before else each
+    return sorted(holders.values(), key=lambda holder: holder.since)
+
+
+def age_seconds(now: float, then: float) -> float:
+    """How long ago that was; never less than nothing, whatever clocks do."""
+    return max(0.0, now - then)
+
+
+def microseconds(seconds: float) -> int:
+    """The unit in which the time bounds the number of a lease from below."""
+    return int(seconds * 1_000_000)
+
+
+def claims_of(leases: Mapping[str, int], changes: Sequence[QueuedChange], *, now: float) -> list[Claim]:
+    """Put claims together.
+
+    Args:
+        leases: by completion.
+        changes: those of one target after those of another, oldest first, up to `MAX_CHANGES_PER_CLAIM` of each; and of
+            all as many as one call may carry, and the next one where there are more: then the last target is left out,
+            whose changes are not all there, or, where it is the only one, has only what can be carried.
+        now: Unix time, seconds, by the store's clock.
+    """
+    whole = _bearable(changes)
+    claims: list[Claim] = []
+    carried = 0
+    for completion_id, group in groupby(changes, key=lambda change: change.completion_id):
+        mine = tuple(group)
+        carried += len(mine)
+        if carried > whole:
+            if claims:
+                break
+            mine = mine[: max(whole, 1)]
+        claims.append(Claim(completion_id, leases[completion_id], mine, age_seconds(now, mine[0].enqueued_at)))
+    return claims
+
+
+def _bearable(changes: Sequence[QueuedChange]) -> int:
+    """How many of the first changes one call may carry."""
+    carried_bytes = 0
+    for position, change in enumerate(changes[:MAX_CHANGES_PER_CALL]):
+        carried_bytes += size_bytes(change.metadata)
+        if carried_bytes > MAX_BYTES_PER_CALL:
+            return position
+    return min(len(changes), MAX_CHANGES_PER_CALL)
+
+
+def first_words(
+    settlements: Sequence[Settlement], held: Mapping[int, T]
+) -> tuple[dict[T, Settlement], list[Settlement]]:
+    """Tell the settlements that count from the stale ones: of several words about one claim, the first counts.
+
+    Args:
+        held: by position, the target of those whose lease holds.
+
+    Returns:
+        those that count, by target; and the others.
+    """
+    valid: dict[T, Settlement] = {}
+    stale = []
+    for position, settlement in enumerate(settlements):
+        target = held.get(position)
+        if target is not None and target not in valid:
+            valid[target] = settlement
+        else:
+            stale.append(settlement)
+    return valid, stale
+
+
+def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int]:
+    """Count the changes that are applied, unchanged and dead."""
+    applied = unchanged = dead = 0
+    for settlement in settlements:
+        applied += len(settlement.applied)
+        unchanged += len(settlement.unchanged)
+        dead += len(settlement.dead)
+    return applied, unchanged, dead
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a store counts for a status.
+
+    Args:
+        oldest_enqueued_at: Unix time, seconds; None when nothing is pending.
+        recently_done: changes done since `recent_since`.
+    """
+
+    pending: int
+    in_flight: int
+    waiting: int
+    dead: int
+    oldest_enqueued_at: float | None
+    recently_done: int
+    approximate: bool = False
+
+
+def recent_since(now: float) -> int:
+    """The first minute of Unix time that is recent."""
+    return int(now // 60) - RECENT_MINUTES + 1
+
+
+def status_of(counts: Counts, *, now: float) -> QueueStatus:
+    """Put a status together."""
+    oldest = counts.oldest_enqueued_at
+    return QueueStatus(
+        pending=counts.pending,
+        in_flight=counts.in_flight,
+        waiting=counts.waiting,
+        dead=counts.dead,
+        oldest_pending_seconds=None if oldest is None else age_seconds(now, oldest),
+        recent_per_second=counts.recently_done / (now - recent_since(now) * 60),
+        approximate=counts.approximate,
+    )

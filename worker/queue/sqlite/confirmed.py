@@ -1,0 +1,47 @@
+"""The log of what the service confirmed, as functions of a connection: each within a transaction of the queue's."""
+
+from collections.abc import Iterable, Sequence
+
+import apsw
+import msgspec
+
+from worker.queue import confirmed
+from worker.queue.confirmed import LogIndex, LogRow
+from worker.queue.pending import Claim, Settlement
+from worker.queue.statements import read_statements
+from worker.queue.text import json_text
+
+_CONFIRMED = read_statements(__package__, "confirmed")
+
+_news = msgspec.json.Decoder(list[LogRow]).decode
+_rows = msgspec.json.Decoder(list[tuple[int, list[str], msgspec.Raw]]).decode
+
+
+def append(connection: apsw.Connection, now: float, settlements: Iterable[Settlement], keep_seconds: float) -> bool:
+    """Log what the settlements confirm, and let old rows go; tell whether one had to go before its time."""
+    maps = confirmed.confirmed_by(settlements)
+    if not maps:
+        return False
+    completion_ids, texts = confirmed.texts_of(maps)
+    row = {"now": now, "updates": len(maps), "completion_ids": completion_ids, "maps": texts}
+    total = connection.execute(_CONFIRMED["append"], row).get
+    since = now - keep_seconds
+    gone = connection.execute(_CONFIRMED["forget"], {"since": since, "total": total - confirmed.MAX_UPDATES})
+    return any(is_early for (is_early,) in gone.fetchall())
+
+
+def attach(
+    connection: apsw.Connection, claims: Sequence[Claim], index: LogIndex, *, now: float, seconds: float
+) -> tuple[list[Claim], list[LogRow]]:
+    """Give the claims with what was confirmed; and the rows that the index is to learn when this is committed."""
+    completion_ids = confirmed.merged_first(claims)
+    if not completion_ids:
+        return list(claims), []
+    news = _news(connection.execute(_CONFIRMED["news"], {"last": index.last, "since": now - index.seconds}).get)
+    wanted = index.find(completion_ids, news, since=now - seconds)
+    maps: dict[str, dict[str, str]] = {}
+    if wanted:
+        rows = _rows(connection.execute(_CONFIRMED["rows"], {"numbers": json_text(list(wanted))}).get)
+        for number, ids, texts in rows:
+            maps.update(confirmed.maps_in(ids, texts, wanted[number]))
+    return confirmed.with_confirmed(claims, maps), news

@@ -1,0 +1,29 @@
+-- name: append
+-- completion_ids, maps: JSON arrays
+INSERT INTO confirmed (written_at, total, completion_ids, maps)
+VALUES (
+    :now,
+    coalesce((SELECT total FROM confirmed ORDER BY number DESC LIMIT 1), 0) + :updates,
+    :completion_ids,
+    :maps
+)
+RETURNING total;
+
+-- name: forget
+-- Two at most, so that no settlement pays for many; gives of each whether it went before its time.
+DELETE FROM confirmed
+WHERE number IN (SELECT number FROM confirmed ORDER BY number LIMIT 2) AND (written_at <= :since OR total <= :total)
+RETURNING written_at > :since;
+
+-- name: news
+SELECT json_group_array(json_array(
+    number, written_at, json(CASE WHEN written_at > :since THEN completion_ids ELSE '[]' END)
+))
+FROM confirmed
+WHERE number > :last;
+
+-- name: rows
+-- numbers: JSON array
+SELECT json_group_array(json_array(number, json(completion_ids), json(maps)))
+FROM json_each(:numbers) AS wanted
+CROSS JOIN confirmed ON confirmed.number = wanted.value;

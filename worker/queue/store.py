@@ -1,0 +1,36 @@
+"""A store: the one object that serves as queue, dead letters, coordination and history."""
+
+from typing import Protocol, Self
+
+from worker.queue.coordination import Coordination
+from worker.queue.history import History
+from worker.queue.letters import DeadLetters
+from worker.queue.pending import Queue
+
+
+class Store(Queue, DeadLetters, Coordination, History, Protocol):
+    """All that a store does. Safe to use from many processes at once.
+
+    Every method may raise `QueueUnavailable`; then nothing was changed, or, where the store's answer was lost,
+    what was changed is safe to do again.
+
+    `warnings` says what the person who runs it should know about the store, a sentence each.
+    """
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the store."""
+
+
+class Backend(Store, Protocol):
+    """A kind of store, as `open_queue` chooses it by the URL."""
+
+    @classmethod
+    async def open(cls, url: str, *, timeout_seconds: float, create: bool) -> Self:
+        """Open the store at this URL, creating or upgrading its schema where that is safe; see `open_queue`."""
+
+    @staticmethod
+    def migration_sql() -> str:
+        """What creates the schema in an empty store; see `worker.queue.migration_sql`."""
