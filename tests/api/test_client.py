@@ -191,7 +191,11 @@ PLACE = ConnectionKey("api.openai.com", 443, True, True, None, None, None)
         (aiohttp.ClientConnectionResetError("SECRET"), "the connection was dropped"),
         (ConnectionResetError(104, "reset"), "the connection was dropped"),
         (aiohttp.ClientPayloadError("SECRET"), "the answer was cut off"),
-        (OSError(24, "Too many open files"), "the request failed: Too many open files"),
+        (
+            OSError(24, "Too many open files"),
+            "too many open files: allow this process more of them (ulimit -n), or this machine",
+        ),
+        (OSError(28, "odd words"), "the request failed: No space left on device"),
         (aiohttp.ClientError("SECRET"), "the request failed: ClientError"),
     ],
 )
@@ -253,6 +257,55 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     set_environment(monkeypatch, {"https_proxy": "socks5://proxy:1080"})
     with pytest.raises(ValueError, match="socks5"):
         Client(base_url=BASE_URL, api_key="sk-test", trust_env=True)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "complaint"),
+    [
+        ("http://jane:hunter2%E2%82%AC@proxy:3128", "no header can carry the proxy's login"),
+        ("http://jane\u20ac:hunter2@proxy:3128", "no header can carry the proxy's login"),
+        ("http://ja%3Ane:hunter2@proxy:3128", "no header can carry the proxy's login"),
+        ("http://jane:hunter2@proxy:port", "not a URL"),
+        ("http://jane:hunter2@:3128", "not a URL"),
+        ("http://", "has no host"),
+    ],
+)
+def test_a_proxy_that_no_request_could_go_through_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, complaint: str
+) -> None:
+    set_environment(monkeypatch, {"https_proxy": proxy})
+    with pytest.raises(ValueError, match=complaint) as refused:
+        Client(base_url=BASE_URL, api_key="sk-test", trust_env=True)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_proxys_login_may_hold_what_latin_1_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {"https_proxy": "http://jane:z%C3%BCrich%3A@proxy:3128"})
+    found = Client(base_url=BASE_URL, api_key="sk-test", trust_env=True)._proxy
+    assert found is not None
+    assert found.password == "z\u00fcrich:"
+
+
+async def test_no_secret_of_the_configuration_stands_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {"https_proxy": "http://janedoe:hunter2@proxy:3128"})
+    body = b"org-7 and proj_8 know the code c0de+/9 (c0de%2B%2F9), janedoe, hunter2 and api-version 2024-10-21"
+    url = f"{COMPLETION}?code=c0de%2B/9&api-version=2024-10-21"
+    async with aiohttp.ClientSession() as session:
+        client = Client(
+            base_url=f"{BASE_URL}?code=c0de%2B/9&api-version=2024-10-21",
+            api_key="sk-test",
+            organization="org-7",
+            project="proj_8",
+            trust_env=True,
+            session=session,
+        )
+        with aioresponses() as mocked:
+            answer_with(mocked, "GET", url, status=500, body=body)
+            async with client:
+                error = (await client.get("chatcmpl-1", timeout_seconds=5.0)).verdict.error
+    assert error == (
+        "HTTP 500 Internal Server Error: *** and *** know the code *** (***), ***, *** and api-version 2024-10-21"
+    )
 
 
 def test_plain_http_on_loopback_never_takes_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

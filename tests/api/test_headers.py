@@ -38,7 +38,10 @@ HALF_A_MINUTE_LATER = "Sun, 06 Nov 1994 12:00:30 GMT"
         ({"retry-after-ms": "250", "retry-after": "3"}, 0.25),
         ({"retry-after-ms": "nonsense", "retry-after": "3"}, 3.0),
         ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
-        ({"retry-after-ms": "86400001"}, None),
+        ({"retry-after-ms": "86400001"}, 86_400.001),
+        ({"retry-after": "86401"}, 86_401.0),
+        ({"retry-after": "2592000"}, 2_592_000.0),
+        ({"retry-after": "31536000"}, 31_536_000.0),
     ],
 )
 def test_milliseconds_come_before_seconds(headers: dict[str, str], delay: float | None) -> None:
@@ -47,14 +50,11 @@ def test_milliseconds_come_before_seconds(headers: dict[str, str], delay: float 
 
 @pytest.mark.parametrize(
     "absurd",
-    ["-1", "-0.5", "nan", "inf", "Infinity", "1e3", "31536000", "86401", "9" * 400, "", "soon", "1_000", "٣", "0x10"],
+    ["-1", "-0.5", "nan", "inf", "Infinity", "1e3", "31536000001", "9" * 400, "", "soon", "1_000", "٣", "0x10"],
 )
 @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
 def test_an_absurd_delay_is_none(name: str, absurd: str) -> None:
-    if (name, absurd) in {("retry-after-ms", "31536000"), ("retry-after-ms", "86401")}:
-        assert read_delay_seconds({name: absurd}) == float(absurd) / 1000
-    else:
-        assert read_delay_seconds({name: absurd}) is None
+    assert read_delay_seconds({name: absurd}) is None
 
 
 def test_a_date_is_relative_to_the_answers_own_date() -> None:
@@ -69,7 +69,7 @@ def test_a_date_is_relative_to_now_where_the_answer_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "date", [NOON, "Mon, 06 Nov 1995 12:00:00 GMT", "Sun, 99 Nov 1994 12:00:00 GMT", "Sun, 06 Nov 0000 12:00:00 GMT"]
+    "date", [NOON, "Mon, 06 Nov 1995 12:00:31 GMT", "Sun, 99 Nov 1994 12:00:00 GMT", "Sun, 06 Nov 0000 12:00:00 GMT"]
 )
 def test_a_date_that_is_past_absurd_or_impossible_is_none(date: str) -> None:
     assert read_delay_seconds({"retry-after": date, "date": HALF_A_MINUTE_LATER}) is None
@@ -98,7 +98,7 @@ def test_headers_of_any_case_are_found() -> None:
 @given(st.text(max_size=40), st.text(max_size=40), st.none() | st.floats())
 def test_a_delay_is_plausible_or_none(told: str, date: str, now: float | None) -> None:
     delay = read_delay_seconds({"retry-after": told, "retry-after-ms": date, "date": date}, now)
-    assert delay is None or 0 <= delay <= 86_400
+    assert delay is None or 0 <= delay <= 365 * 86_400
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
     ],
 )
 def test_keys_are_masked(text: str, kept: str) -> None:
-    assert redact(text, api_key=KEY) == kept
+    assert redact(text, secrets=[KEY]) == kept
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,9 @@ def test_a_short_value_is_masked_in_any_form(write: Callable[[str], str]) -> Non
         ("bad value plat…", "bad value ***…"),
         ("'a' is not a value", "'***' is not a value"),
         ('"a" `a` \\"a\\" \u2018a\u2019 &quot;a&quot;', '"***" `***` \\"***\\" \u2018***\u2019 &quot;***&quot;'),
+        ("gold, gold and plat… or plat…", "***, *** and ***… or ***…"),
+        ("'a' is 'a', and \"a\" is \"a\"", "'***' is '***', and \"***\" is \"***\""),
+        ("'a'a'a'", "'***'***'***'"),  # quotes that two of them share
         ("nothing at all", "nothing at all"),
     ],
 )
@@ -80,8 +83,21 @@ def test_short_values_are_masked_whole_and_the_shortest_in_quotes(text: str, kep
     assert redact(text, values=["gold", "platinum", "a", ""]) == kept
 
 
+def test_a_short_secret_that_stands_twice_is_masked_twice() -> None:
+    assert redact("bad 'ab', then 'ab'; gold, then gold", secrets=["ab", "gold"]) == (
+        "bad '***', then '***'; ***, then ***"
+    )
+
+
+@pytest.mark.parametrize("text", ["x" * 400_000, "x" * 200_000 + "***" + "x" * 200_000, "sk-" * 130_000])
+def test_a_long_text_without_a_space_takes_no_square_of_its_length(text: str) -> None:
+    """A square of it is minutes, which the time-out of the suite ends."""
+    assert len(redact(text, values=["gold"])) <= len(text)
+
+
 def test_overlapping_values_leave_nothing_of_either() -> None:
     assert redact("x abcdefghijkl y", values=["abcdefgh", "efghijkl"]) == "x *** y"
+    assert redact("x abababa y", values=["abab"]) == "x ***a y"
 
 
 def test_a_value_with_line_breaks_is_masked_in_a_text_on_one_line() -> None:
@@ -113,7 +129,7 @@ def test_a_verdict_holds_neither_key_nor_value() -> None:
         f"<html><body><pre>{escape(message)}</pre></body></html>".encode(),
     ):
         for status in (200, 400, 401, 404, 429, 500):
-            error = verdict(status, {}, body, api_key=KEY, sent=[value]).error
+            error = verdict(status, {}, body, secrets=[KEY], sent=[value]).error
             assert error is not None
             assert "private" not in error
             assert "somebody" not in error

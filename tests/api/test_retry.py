@@ -13,8 +13,7 @@ from tests.api.properties import unhurried
 from worker.api import Answer, Kind, RetryPolicy, Verdict, backoff_seconds, retry
 
 OK = Answer(Verdict(Kind.OK, 200))
-NEVER = float("inf")
-POLICY = RetryPolicy(base_seconds=1.0, factor=2.0, cap_seconds=600.0, max_tries=3, max_wait_seconds=5.0)
+POLICY = RetryPolicy(base_seconds=1.0, factor=2.0, cap_seconds=600.0, max_tries=3)
 
 
 def failed(number: int = 0, *, kind: Kind = Kind.RETRY, delay_seconds: float | None = None) -> Answer:
@@ -54,22 +53,16 @@ class Bench:
         self,
         first: Answer,
         *,
-        policy: RetryPolicy = POLICY,
-        deadline: Callable[[], float] = lambda: NEVER,
-        max_tries: int | None = None,
-        retryable: Callable[[Verdict], bool] | None = None,
-        may_retry: Callable[[], bool] = lambda: True,
+        max_tries: int = 9,
+        may_wait: Callable[[float], bool] = lambda _: True,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> Answer:
         return await retry(
             first,
             self.attempt,
-            policy=policy,
-            deadline=deadline,
+            policy=POLICY,
             max_tries=max_tries,
-            retryable=retryable or (lambda verdict: verdict.kind is Kind.RETRY),
-            may_retry=may_retry,
-            clock=lambda: self.now,
+            may_wait=may_wait,
             sleep=sleep or self.sleep,
             random=FullJitter(),
         )
@@ -102,10 +95,10 @@ async def test_the_services_delay_is_kept_to() -> None:
     assert bench.waits == [4.5, 0.25]
 
 
-async def test_a_wait_that_is_too_long_is_left_to_the_queue() -> None:
+async def test_a_wait_that_is_refused_is_not_begun() -> None:
     first = failed(delay_seconds=5.1)
     bench = Bench([OK])
-    assert await bench.run(first) is first
+    assert await bench.run(first, may_wait=lambda seconds: seconds <= 5.0) is first
     assert bench.waits == []
 
 
@@ -123,49 +116,18 @@ async def test_an_answer_that_is_final_ends_the_tries() -> None:
     assert await bench.run(failed()) is rejected
 
 
-async def test_the_caller_may_say_what_is_tried_again() -> None:
-    bench = Bench([OK])
-    assert await bench.run(failed(kind=Kind.THROTTLED), retryable=lambda verdict: verdict.kind is Kind.THROTTLED) is OK
+async def test_leave_to_wait_is_asked_only_for_tries_that_would_be_made() -> None:
+    asked: list[float] = []
 
-
-async def test_no_wait_goes_past_the_lease() -> None:
-    bench = Bench([failed(1), failed(2), OK])
-    assert (await bench.run(failed(), deadline=lambda: 3.0)).verdict.request_id == "req_1"
-    assert bench.waits == [1.0]
-
-
-async def test_a_heartbeat_that_moves_the_lease_is_heard() -> None:
-    bench = Bench([failed(1), failed(2), OK])
-    assert await bench.run(failed(), deadline=lambda: bench.now + 10.0) is OK
-
-
-async def test_a_lease_that_is_lost_while_waiting_stops_the_next_try() -> None:
-    lease = [100.0]
-
-    async def losing(seconds: float) -> None:
-        await bench.sleep(seconds)
-        lease[0] = 0.0
-
-    bench = Bench([OK])
-    first = failed()
-    assert await bench.run(first, deadline=lambda: lease[0], sleep=losing) is first
-    assert bench.tries == 0
-
-
-async def test_a_budget_is_asked_only_for_tries_that_would_be_made() -> None:
-    asked = []
-
-    def may_retry() -> bool:
-        asked.append(True)
+    def may_wait(seconds: float) -> bool:
+        asked.append(seconds)
         return len(asked) < 3
 
     bench = Bench([failed(1), failed(2), OK])
-    assert (await bench.run(failed(), may_retry=may_retry)).verdict.request_id == "req_2"
-    assert len(asked) == 3
-    await bench.run(OK, may_retry=may_retry)
-    await bench.run(failed(delay_seconds=60.0), may_retry=may_retry)
-    await bench.run(failed(), may_retry=may_retry, max_tries=0)
-    await bench.run(failed(), may_retry=may_retry, deadline=lambda: 0.0)
+    assert (await bench.run(failed(), may_wait=may_wait)).verdict.request_id == "req_2"
+    assert asked == [1.0, 2.0, 4.0]
+    await bench.run(OK, may_wait=may_wait)
+    await bench.run(failed(), may_wait=may_wait, max_tries=0)
     assert len(asked) == 3
 
 
@@ -191,7 +153,14 @@ async def test_an_exception_of_an_attempt_propagates(error: type[BaseException])
         raise error
 
     with pytest.raises(error):
-        await retry(failed(delay_seconds=0.0), attempt, policy=POLICY, deadline=lambda: NEVER)
+        await retry(
+            failed(delay_seconds=0.0),
+            attempt,
+            policy=POLICY,
+            max_tries=3,
+            may_wait=lambda _: True,
+            random=FullJitter(),
+        )
 
 
 async def test_calls_at_once_do_not_disturb_each_other() -> None:
@@ -206,23 +175,18 @@ async def test_calls_at_once_do_not_disturb_each_other() -> None:
             return next(answers)
 
         found = await retry(
-            failed(delay_seconds=0.0), attempt, policy=RetryPolicy(0.0, max_tries=5), deadline=lambda: NEVER
+            failed(delay_seconds=0.0),
+            attempt,
+            policy=RetryPolicy(0.0, max_tries=5),
+            max_tries=5,
+            may_wait=lambda _: True,
+            random=FullJitter(),
         )
         assert found.verdict.kind is Kind.OK
         return tries, found.verdict.request_id
 
     found = await asyncio.gather(*(one(number) for number in range(30)))
     assert found == [(number % 3 + 1, f"req_{number}") for number in range(30)]
-
-
-async def test_the_loops_own_clock_is_used_unless_another_is_given() -> None:
-    async def attempt() -> Answer:
-        return OK
-
-    loop = asyncio.get_running_loop()
-    first = failed(delay_seconds=0.0)
-    assert await retry(first, attempt, policy=POLICY, deadline=lambda: loop.time() + 60.0) is OK
-    assert await retry(first, attempt, policy=POLICY, deadline=lambda: loop.time() - 60.0) is first
 
 
 def test_backoff_grows_to_its_cap() -> None:
@@ -241,11 +205,6 @@ def test_jitter_is_full() -> None:
     waits = [backoff_seconds(4, POLICY, jitter) for _ in range(1_000)]
     assert 0.0 <= min(waits) < 0.2
     assert 7.8 < max(waits) <= 8.0
-
-
-def test_the_services_delay_wins_when_it_is_longer() -> None:
-    assert backoff_seconds(1, POLICY, FullJitter(), asked_seconds=30.0) == 30.0
-    assert backoff_seconds(4, POLICY, FullJitter(), asked_seconds=2.0) == 8.0
 
 
 @unhurried

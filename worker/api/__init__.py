@@ -4,10 +4,12 @@ from worker.api.answer import Answer
 from worker.api.client import Client
 from worker.api.failure import failure
 from worker.api.headers import RateLimit
-from worker.api.retry import RetryPolicy, backoff_seconds, is_retryable, retry
-from worker.api.verdict import Halt, Kind, Verdict, verdict
+from worker.api.judging import verdict
+from worker.api.retry import RetryPolicy, backoff_seconds, retry
+from worker.api.verdict import About, Halt, Kind, Verdict
 
 __all__ = [
+    "About",
     "Answer",
     "Client",
     "Halt",
@@ -17,7 +19,6 @@ __all__ = [
     "Verdict",
     "backoff_seconds",
     "failure",
-    "is_retryable",
     "retry",
     "verdict",
 ]

@@ -11,7 +11,11 @@ class Answer(msgspec.Struct, frozen=True):
     """What came of one call. Its repr shows nothing of the body, which holds a conversation.
 
     Args:
-        metadata: the completion's, as the answer shows it; None, as against ``{}``, when it shows none.
+        metadata: the completion's, as the answer shows it: ``{}`` when it is empty or null; None when it is unknown,
+            as the answer does not show it.
+        whole: all of the metadata that the answer shows is in `metadata`. Else it held what is no string, and must not
+            be sent back as if it were all.
+        unread: a success without a body, or with one too large to read: done, and nothing was shown.
         body: of a success; empty otherwise.
         duration_ms: from the call to the last byte, the wait for a free connection included.
     """
@@ -20,6 +24,8 @@ class Answer(msgspec.Struct, frozen=True):
     metadata: dict[str, str] | None = None
     body: bytes = b""
     duration_ms: float = 0.0
+    whole: bool = True
+    unread: bool = False
 
     def __repr__(self) -> str:
         return f"<Answer {self.verdict!r} [{len(self.body)} bytes, {self.duration_ms:.0f} ms]>"

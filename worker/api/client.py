@@ -1,25 +1,33 @@
 """The client of the stored-completion endpoint: one call, one request, one verdict."""
 
+import logging
 import ssl
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, Self
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from worker.api.answer import Answer
-from worker.api.direct import DirectTransport
+from worker.api.connector import Connector
 from worker.api.endpoint import Auth, Endpoint, header_value
 from worker.api.failure import FAILURES, failure
+from worker.api.judging import judge
+from worker.api.proxy import environment_proxy
 from worker.api.session import SessionTransport
-from worker.api.transport import Headers, Request, Transport
-from worker.api.verdict import Kind, Verdict, judge
+from worker.api.transport import Headers, Judged, Reply, Request, Transport
+from worker.api.verdict import Kind, Verdict
 
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
+
+# Releases whose connector and parser the direct transport was tested with. With others, the session serves.
+_TESTED = frozenset({("3", "12"), ("3", "13"), ("3", "14")})
+
+_logger = logging.getLogger(__name__)
+
+_NO_METADATA: Mapping[str, str] = {}
 
 Order = Literal["asc", "desc"]
 
@@ -60,7 +68,7 @@ class Client:
         self._endpoint = Endpoint.parse(base_url)
         self._auth = auth
         self._max_connections = max_connections
-        self._proxy = _environment_proxy(self._endpoint) if trust_env else None
+        self._proxy = environment_proxy(self._endpoint) if trust_env else None
         self._tls = tls
         self._session = session
         self._transport: Transport | None = None
@@ -69,6 +77,8 @@ class Client:
             self._fixed_headers["OpenAI-Organization"] = header_value("the organization", organization)
         if project:
             self._fixed_headers["OpenAI-Project"] = header_value("the project", project)
+        login = () if self._proxy is None else (self._proxy.user or "", self._proxy.password or "")
+        self._other_secrets = (organization or "", project or "", *self._endpoint.secrets, *login)
         self.use_key(api_key)
 
     def use_key(self, api_key: str) -> None:
@@ -80,7 +90,7 @@ class Client:
         headers = self._fixed_headers | self._endpoint.authorization(api_key, self._auth)
         self._headers = Headers(headers)
         self._json_headers = Headers(headers | {"Content-Type": "application/json"})
-        self._api_key = api_key
+        self._secrets = (api_key, *self._other_secrets)
 
     async def __aenter__(self) -> Self:
         if self._transport is None:
@@ -101,20 +111,29 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._endpoint.origin}{self._endpoint.path}>"
 
-    async def update(self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float) -> Answer:
-        """Set a completion's metadata to exactly this map, as far as the service replaces and does not merge."""
+    async def update(
+        self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
+    ) -> Answer:
+        """Set a completion's metadata to exactly this map, as far as the service replaces and does not merge.
+
+        The connection is closed after an answer that is about another completion, or does not show what was sent.
+
+        Args:
+            fresh: use a connection on which nothing was asked before.
+        """
         target = self._endpoint.completion_target(completion_id)
         request = Request("POST", target, self._json_headers, _encode({"metadata": dict(metadata)}))
-        return await self._call(request, timeout_seconds, metadata.values())
+        return await self._call(request, timeout_seconds, asked=completion_id, metadata=metadata, fresh=fresh)
 
-    async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
-        """Read a completion."""
-        return await self._call(self._get(self._endpoint.completion_target(completion_id)), timeout_seconds)
+    async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
+        """Read a completion; `fresh` as in `update`."""
+        request = self._get(self._endpoint.completion_target(completion_id))
+        return await self._call(request, timeout_seconds, asked=completion_id, fresh=fresh)
 
     async def delete(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """Delete a completion; `Answer.deletion` tells."""
         request = Request("DELETE", self._endpoint.completion_target(completion_id), self._headers)
-        return await self._call(request, timeout_seconds)
+        return await self._call(request, timeout_seconds, asked=completion_id)
 
     async def list(
         self,
@@ -136,8 +155,8 @@ class Client:
         """
         filters = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
         parameters = ({"model": model} if model is not None else {}) | filters | _paging(after, limit, order)
-        sent = (metadata or {}).values()
-        return await self._call(self._get(self._endpoint.list_target(parameters)), timeout_seconds, sent)
+        request = self._get(self._endpoint.list_target(parameters))
+        return await self._call(request, timeout_seconds, metadata=metadata or {})
 
     async def messages(
         self,
@@ -159,27 +178,62 @@ class Client:
         origin = self._endpoint.origin
         if self._session is not None:
             return SessionTransport(origin, self._session, owned=False)
-        connector = aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls or True)
-        if self._proxy is None:
+        connector = Connector(limit=self._max_connections, ssl=self._tls or True)
+        if self._proxy is None and _is_tested(aiohttp.__version__):
+            from worker.api.direct import DirectTransport  # noqa: PLC0415 -- what it needs, another aiohttp may not have
+
             return DirectTransport(origin, connector)
+        if self._proxy is None:
+            _logger.warning("aiohttp %s is new to metasync: requests take the longer way", aiohttp.__version__)
         session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
         return SessionTransport(origin, session, owned=True)
 
-    async def _call(self, request: Request, timeout_seconds: float, sent: Collection[str] = ()) -> Answer:
+    async def _call(
+        self,
+        request: Request,
+        timeout_seconds: float,
+        *,
+        asked: str | None = None,
+        metadata: Mapping[str, str] = _NO_METADATA,
+        fresh: bool = False,
+    ) -> Answer:
+        """Make a call.
+
+        Args:
+            asked: the completion that it is about; None for a list.
+            metadata: pairs that are in the request, and so must be in the answer of an update.
+        """
         if self._transport is None:
             raise RuntimeError("the client is used outside of its context")
         if not timeout_seconds > 0:
             return Answer(Verdict(Kind.RETRY, error="no time was left for the request"))
-        api_key = self._api_key
+        secrets = self._secrets
         started = time.perf_counter()
+
+        def made_of(reply: Reply) -> Judged:
+            status, headers, content = reply
+            verdict, shown = judge(
+                status, headers, content, asked=asked, secrets=secrets, sent=metadata.values(), now=time.time()
+            )
+            kept = content if content and verdict.kind is Kind.OK else b""
+            answer = Answer(verdict, shown.metadata, kept, _elapsed_ms(started), shown.whole, shown.unread)
+            return Judged(answer, believed=not verdict.foreign and _has(shown.metadata, metadata))
+
+        seconds = min(timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         try:
-            reply = await self._transport.exchange(request, min(timeout_seconds, _LONGEST_TIMEOUT_SECONDS))
+            return await self._transport.exchange(request, seconds, made_of, fresh=fresh)
         except FAILURES as error:
-            return Answer(failure(error), duration_ms=_elapsed_ms(started))
-        status, headers, content = reply
-        verdict, metadata = judge(status, headers, content, api_key=api_key, sent=sent, now=time.time())
-        kept = content if content and verdict.kind is Kind.OK else b""
-        return Answer(verdict, metadata, kept, _elapsed_ms(started))
+            return Answer(failure(error, self._proxy), duration_ms=_elapsed_ms(started))
+
+
+def _has(shown: Mapping[str, str] | None, sent: Mapping[str, str]) -> bool:
+    """Whether the metadata that an answer shows, if it does, has every pair that was sent."""
+    return shown is None or all(shown.get(key) == value for key, value in sent.items())
+
+
+def _is_tested(version: str) -> bool:
+    """Whether the direct transport was tested with this release of aiohttp."""
+    return tuple(version.split(".")[:2]) in _TESTED
 
 
 def _elapsed_ms(started: float) -> float:
@@ -189,16 +243,3 @@ def _elapsed_ms(started: float) -> float:
 def _paging(after: str | None, limit: int | None, order: Order) -> dict[str, str]:
     paging = {"after": after, "limit": None if limit is None else str(limit), "order": order}
     return {name: value for name, value in paging.items() if value is not None}
-
-
-def _environment_proxy(endpoint: Endpoint) -> URL | None:
-    """The environment's proxy. aiohttp's own `trust_env` would read netrc too, whose login clashes with our key."""
-    if endpoint.is_plain or proxy_bypass(endpoint.host):
-        return None
-    proxy = getproxies().get("https")
-    if not proxy:
-        return None
-    url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    if url.scheme not in {"http", "https"}:
-        raise ValueError(f"the environment names a {url.scheme} proxy; only http and https ones can be used")
-    return url

@@ -9,15 +9,16 @@ from collections import deque
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from worker.api.answer import Answer
+from worker.api.connector import Connector, idle_seconds, is_silent, using
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
-from worker.api.transport import CONNECT_TIMEOUT_SECONDS, LARGEST_ANSWER_BYTES, Reply, Request, read_content
-
-# After so long without a request, a connection is the connector's again, and ends.
-_IDLE_SECONDS = 15.0
+from worker.api.room import LARGEST_ANSWER_BYTES, Room, read_content
+from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_unanswered
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS, ceil_threshold=2 * CONNECT_TIMEOUT_SECONDS)
 
@@ -30,66 +31,104 @@ class DirectTransport:
         connector: the pool of connections, which is closed in the end; a call waits while all of them are in use.
     """
 
-    def __init__(self, origin: URL, connector: aiohttp.TCPConnector) -> None:
+    def __init__(self, origin: URL, connector: Connector) -> None:
         self._connector = connector
-        self._time = asyncio.get_running_loop().time
-        # Connections that a call has just left, the latest last: the next call takes it without asking the connector,
-        # whose book-keeping costs more than the call's own. Nobody waits for the connector while any is in here.
-        self._free: deque[tuple[aiohttp.connector.Connection, float]] = deque()
+        self._loop = asyncio.get_running_loop()
+        # Connections that a call has just left, the latest last, and until when they may be taken: the next call takes
+        # one without asking the connector, whose book-keeping costs more than the call's own. Nobody waits for the
+        # connector while any is in here.
+        self._free: deque[tuple[Connection, float]] = deque()
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._waiting = 0
         # What the connector wants of a request is where it goes, the same for all of them.
-        self._destination = aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
+        self._destination = aiohttp.ClientRequest("GET", origin, loop=self._loop)
         self._host = f"Host: {origin.host_port_subcomponent}\r\nAccept-Encoding: gzip, deflate\r\n".encode("ascii")
         self._deadlines = Deadlines()
+        self._room = Room()
 
     def __repr__(self) -> str:
-        return f"<DirectTransport {self._destination.url.origin()}>"
+        return f"<DirectTransport {self._destination.url.origin()} [{len(self._free)} free]>"
 
-    async def exchange(self, request: Request, timeout_seconds: float) -> Reply:
-        """Send a request and read its answer; see `Transport.exchange`."""
+    async def exchange(self, request: Request, timeout_seconds: float, judge: Judge, *, fresh: bool = False) -> Answer:
+        """Send a request and judge its answer; see `Transport.exchange`."""
         with self._deadlines.within(timeout_seconds):
-            connection = self._take() or await self._connect()
+            encoded = self._encode(request)
+            connection = None if fresh else self._take()
+            reused = connection is not None
+            if connection is None:
+                connection, reused = await self._connect(fresh=fresh)
             try:
-                reply = await _exchange(connection.protocol, self._encode(request))
-            except BaseException:
-                connection.close()
-                raise
-            if reply.content is None:
-                connection.close()
-            else:
-                self._leave(connection)
-            return reply
+                return await self._ask(connection, encoded, judge)
+            except DROPPED as error:
+                if not (reused and is_unanswered(error)):
+                    raise
+            connection, _ = await self._connect(fresh=True)
+            return await self._ask(connection, encoded, judge)
 
     async def close(self) -> None:
         """Close the connections."""
         self._deadlines.close()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         while self._free:
             self._free.popleft()[0].release()
         await self._connector.close()
 
-    def _take(self) -> aiohttp.connector.Connection | None:
-        """A free connection, if there is one that is still open."""
+    async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
+        try:
+            reply = await _exchange(connection.protocol, request, self._room)
+            answer, believed = judge(reply)
+        except BaseException:
+            connection.close()
+            raise
+        if believed and reply.content is not None:
+            self._leave(connection, idle_seconds(reply.headers))
+        else:
+            connection.close()
+        return answer
+
+    def _take(self) -> Connection | None:
+        """A free connection, if there is one that may still be used."""
         free = self._free
-        if free and self._time() - free[0][1] > _IDLE_SECONDS:
-            free.popleft()[0].close()
         while free:
-            connection, _ = free.pop()
-            protocol = connection.protocol
-            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+            connection, until = free.pop()
+            if until > self._loop.time() and is_silent(connection, reused=True):
                 return connection
-            connection.close()  # either side wants that, it was lost, or something came that nobody had asked for
+            connection.close()  # too old, lost, not wanted by either side, or something came that was not asked for
         return None
 
-    def _leave(self, connection: aiohttp.connector.Connection) -> None:
+    def _leave(self, connection: Connection, idle_seconds: float) -> None:
         if self._waiting:
+            self._connector.limit_idle(connection.protocol, idle_seconds)
             connection.release()
-        else:
-            self._free.append((connection, self._time()))
+            return
+        self._free.append((connection, self._loop.time() + idle_seconds))
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(idle_seconds, self._sweep)
 
-    async def _connect(self) -> aiohttp.connector.Connection:
+    def _sweep(self) -> None:
+        """Close what was free for too long; the timer is set for the next of those that are left."""
+        self._sweep_timer = None
+        now = self._loop.time()
+        left = deque[tuple[Connection, float]]()
+        for connection, until in self._free:
+            if until > now:
+                left.append((connection, until))
+            else:
+                connection.close()
+        self._free = left
+        if left:
+            self._sweep_timer = self._loop.call_at(min(until for _, until in left), self._sweep)
+
+    async def _connect(self, *, fresh: bool) -> tuple[Connection, bool]:
+        """A connection of the connector's, and whether it was used before."""
+        if fresh and self._free:  # each of these counts as in use, so that the connector might wait for one for ever
+            self._free.popleft()[0].close()
         self._waiting += 1
         try:
-            return await self._connector.connect(self._destination, [], _TIMEOUT)
+            with using(fresh=fresh) as use:
+                connection = await self._connector.connect(self._destination, [], _TIMEOUT)
+                return connection, use.reused
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
         finally:
@@ -103,7 +142,7 @@ class DirectTransport:
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, self._host, headers.encoded, len(body), body)
 
 
-async def _exchange(protocol: ResponseHandler | None, request: bytes) -> Reply:
+async def _exchange(protocol: ResponseHandler | None, request: bytes, room: Room) -> Reply:
     """One request and its answer on a connection that has nothing else to do."""
     if protocol is None or protocol.transport is None:
         raise aiohttp.ClientConnectionResetError
@@ -118,4 +157,4 @@ async def _exchange(protocol: ResponseHandler | None, request: bytes) -> Reply:
     if stream.is_eof():  # as most answers are: they came in one piece with their head
         content = stream.read_nowait()
         return Reply(message.code, message.headers, content if len(content) <= LARGEST_ANSWER_BYTES else None)
-    return Reply(message.code, message.headers, await read_content(stream))
+    return Reply(message.code, message.headers, await read_content(stream, message.headers, room))

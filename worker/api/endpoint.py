@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from yarl import URL
 
+from worker.changes.change import COMPLETION_ID
+
 Auth = Literal["auto", "bearer", "api-key"]
 
+_API_VERSION: Final = "api-version"
 _AZURE_HOSTS: Final = ".openai.azure.com"
-# Unreserved characters alone (RFC 3986, 2.3), the first one no dot: such an id is its own quoted form, and no part of
-# it can mean another path.
-_COMPLETION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 _HEADER_VALUE = re.compile(r"[!-~]+")
 
 
@@ -57,13 +57,18 @@ class Endpoint:
             raise ValueError(f"the base URL must start with https://: a key is not sent to {host} over plain http")
         return cls(origin, f"{url.raw_path.rstrip('/')}/chat/completions", url.raw_query_string, host, is_plain)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What the query holds that is not to be shown: some gateways take a key there."""
+        return tuple(value for name, value in parse_qsl(self.query) if name != _API_VERSION)
+
     def completion_target(self, completion_id: str) -> str:
         """Return what asks for one completion: path and query.
 
         Raises:
             ValueError: the id is none, and might reach another URL.
         """
-        if not _COMPLETION_ID.fullmatch(completion_id):
+        if not COMPLETION_ID.fullmatch(completion_id):
             raise ValueError(f"{completion_id[:80]!a} is not the id of a completion")
         return f"{self.path}/{completion_id}?{self.query}" if self.query else f"{self.path}/{completion_id}"
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from html import unescape
-from typing import Final
+from typing import Final, NamedTuple
 
 from worker.api.models import ErrorEnvelope, ServiceError
 from worker.api.parsing import load_json, parse
@@ -18,16 +18,33 @@ _INVISIBLE_HTML = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>
 _TAG = re.compile(r"<[^<>]*>")
 
 
-def read_error(body: bytes) -> ServiceError:
+class Said(NamedTuple):
+    """What a failure's body says.
+
+    Args:
+        envelope: it says it in the service's own form, ``{"error": {...}}``.
+        is_json: whatever it says, it is JSON.
+    """
+
+    error: ServiceError
+    envelope: bool
+    is_json: bool
+
+
+def read_error(body: bytes) -> Said:
     """Return what a failure's body says in the service's own form, or in one that a gateway before it uses."""
-    envelope = parse(body, ErrorEnvelope) or ErrorEnvelope()
+    envelope = parse(body, ErrorEnvelope)
+    if envelope is None:
+        return Said(ServiceError(), envelope=False, is_json=_is_json(body))
     match envelope.error:
         case ServiceError() as error:
-            return error
+            says_something = any((error.message, error.type, error.code))
+            return Said(error, envelope=says_something, is_json=True)
         case str() as message:
-            return ServiceError(message=message)
+            said = ServiceError(message=message)
         case None:
-            return ServiceError(message=envelope.message or envelope.detail or envelope.title)
+            said = ServiceError(message=envelope.message or envelope.detail or envelope.title)
+    return Said(said, envelope=False, is_json=True)
 
 
 def explain_failure(error: ServiceError, body: bytes) -> str:
@@ -60,17 +77,26 @@ def explain_nonsense(body: bytes) -> str:
     return "is an array, not an object" if isinstance(found, list) else "is not a JSON object"
 
 
-def readable(text: str, *, api_key: str = "", sent: Iterable[str] = ()) -> str:
+def readable(text: str, *, secrets: Iterable[str] = (), sent: Iterable[str] = ()) -> str:
     """Make a text safe to keep: on one line, at most 500 characters, without control characters and secrets.
 
     Args:
+        secrets: of the configuration, the API key above all.
         sent: metadata values that must not stand in it.
     """
     whole = one_line(text[:_LONGEST_RAW])
-    kept = redact(whole[:_LONGEST_READ], api_key=api_key, values=sent)
+    kept = redact(whole[:_LONGEST_READ], secrets=secrets, values=sent)
     if len(whole) > _LONGEST_READ:  # a value may have been cut where too little of it is left to be found
         kept = kept[:-8]
     return kept if len(kept) <= LONGEST_ERROR else f"{kept[: LONGEST_ERROR - 1]}…"
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        load_json(body)
+    except ValueError:
+        return False
+    return True
 
 
 def _start(body: bytes) -> str:

@@ -1,6 +1,15 @@
 """What it means that no answer came."""
 
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from http import HTTPStatus
+
 import aiohttp
+from yarl import URL
 
 from worker.api.explain import readable
 from worker.api.verdict import Halt, Kind, Verdict
@@ -10,8 +19,17 @@ class InvalidAnswerError(aiohttp.ClientError):
     """What came back is not HTTP."""
 
 
+class UnaskedAnswerError(aiohttp.ClientError):
+    """Something came on a new connection before anything was asked."""
+
+
 # What aiohttp raises for all that the network and the service can do to a request.
 FAILURES = (aiohttp.ClientError, OSError)
+
+_TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_ENCODING = re.compile(r"content-encoding: (\w+)")
+# A proxy that answers so may let the next request through.
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 # The first that fits counts. Texts are ours: an exception's own may quote the answer.
 _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
@@ -24,6 +42,7 @@ _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ConnectionTimeoutError, "no connection in time"),
     (TimeoutError, "no answer in time"),
     (aiohttp.ClientPayloadError, "the answer was cut off"),
+    (UnaskedAnswerError, "an answer came before anything was asked"),
     (InvalidAnswerError, "the answer is not valid HTTP"),
     (aiohttp.ClientResponseError, "the answer is not valid HTTP"),
     (aiohttp.ServerDisconnectedError, "the connection was dropped"),
@@ -32,20 +51,55 @@ _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def failure(error: BaseException) -> Verdict:
+def failure(error: BaseException, proxy: URL | None = None) -> Verdict:
     """Judge a request that ended in an exception of the network.
 
     Args:
         error: one of `FAILURES`; others are programming errors, and not for this function to hide.
+        proxy: that the request went through.
     """
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return Verdict(Kind.HALTED, error="the base URL cannot be used", halt=Halt.WRONG_URL)
+    if isinstance(error, aiohttp.ClientHttpProxyError) and _is_refusal(error.status):
+        text = f"the proxy refuses to connect: HTTP {error.status}"
+        return Verdict(Kind.HALTED, error=text, halt=Halt.PROXY, transport=True)
+    return Verdict(Kind.RETRY, error=readable(_explain(error, proxy)), transport=True)
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in _PASSING  # noqa: PLR2004 -- the class that blames the request
+
+
+def _explain(error: BaseException, proxy: URL | None) -> str:
+    for cause in _causes(error):
+        if getattr(cause, "errno", None) in _TOO_MANY_FILES:
+            return "too many open files: allow this process more of them (ulimit -n), or this machine"
+        # By their names, since their module is none that aiohttp promises anything about.
+        match type(cause).__name__:
+            case "ContentEncodingError":
+                encoding = _ENCODING.search(str(cause))
+                return f"the answer is packed as {encoding[1] if encoding else 'something'}, and cannot be unpacked"
+            case "LineTooLong":
+                return "the answer has a header that is too long"
+            case "BadHttpMessage" if "Too many headers" in str(cause):
+                return "the answer has too many headers"
+    if isinstance(error, aiohttp.ClientConnectorDNSError) and proxy is not None and error.host == proxy.host:
+        return f"the name of the proxy {error.host} was not resolved: {_reason(error)}"
     template = next((text for kind, text in _TEXTS if isinstance(error, kind)), "the request failed: {reason}")
-    return Verdict(Kind.RETRY, error=readable(template.format(error=error, reason=_reason(error))), transport=True)
+    return template.format(error=error, reason=_reason(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _reason(error: BaseException) -> str:
     """The system's words for what went wrong, else the name of its kind."""
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode and not isinstance(cause, ssl.SSLError | socket.gaierror):
+        return os.strerror(number)  # what asyncio says instead repeats the address
     told = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     return str(told or type(cause).__name__)

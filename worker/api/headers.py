@@ -7,8 +7,9 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-# A longer wait is no advice but a mistake; a halt is how a service that is away for days shows itself.
-LONGEST_DELAY_SECONDS: Final = 86_400.0
+# A longer wait is no advice but a mistake. One of days is a quota's, which starts anew with a month.
+LONGEST_DELAY_SECONDS: Final = 365 * 86_400.0
+_LONGEST_RESET_SECONDS: Final = 86_400.0
 _LONGEST_REQUEST_ID: Final = 200
 
 _REQUEST_ID = "x-request-id"
@@ -16,10 +17,12 @@ _SHOULD_RETRY = "x-should-retry"
 _RETRY_AFTER_MS = "retry-after-ms"
 _RETRY_AFTER = "retry-after"
 _DATE = "date"
+_KEEP_ALIVE = "keep-alive"
 _LIMIT = "x-ratelimit-limit-requests"
 _REMAINING = "x-ratelimit-remaining-requests"
 _RESET = "x-ratelimit-reset-requests"
 
+_TIMEOUT = re.compile(r"\btimeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
 _DURATION = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|µs|ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([^0-9.]+)")
@@ -66,7 +69,7 @@ def read_should_retry(headers: Mapping[str, str]) -> bool | None:
 def read_delay_seconds(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Return how long the service asked to wait: ``retry-after-ms``, else ``retry-after``.
 
-    A delay that is negative, not a number, infinite, unreadable or above a day counts as none at all.
+    A delay that is negative, not a number, infinite, unreadable or above a year counts as none at all.
 
     Args:
         headers: of the answer; names in lower case, or a mapping that ignores case.
@@ -99,13 +102,20 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     return None if rate_limit == RateLimit() else rate_limit
 
 
+def read_keep_alive_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return how long the server keeps an idle connection, where its ``Keep-Alive: timeout=N`` says it."""
+    told = headers.get(_KEEP_ALIVE)
+    found = None if told is None else _TIMEOUT.search(told)
+    return None if found is None else float(found[1])
+
+
 def read_duration_seconds(text: str) -> float | None:
     """Read ``2ms``, ``6m0s``, ``1h23m31s`` or plain seconds; None when it is no duration, or one above a day."""
     text = text.strip()
     seconds = _number(text)
     if seconds is None and _DURATION.fullmatch(text):
         seconds = sum(float(figure) * _UNIT_SECONDS[unit] for figure, unit in _DURATION_PART.findall(text))
-    return seconds if seconds is not None and seconds <= LONGEST_DELAY_SECONDS else None
+    return seconds if seconds is not None and seconds <= _LONGEST_RESET_SECONDS else None
 
 
 def _number(text: str) -> float | None:

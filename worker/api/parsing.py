@@ -46,11 +46,17 @@ def load_json(body: bytes) -> Any:  # noqa: ANN401 -- JSON is anything
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def fit_metadata(found: object) -> dict[str, str] | None:
-    """Return the pairs that are metadata: strings that can be sent back; None when the value is no object."""
+def fit_metadata(found: object) -> tuple[dict[str, str] | None, bool]:
+    """Return the pairs that are metadata, strings that can be sent back, and whether they are all that was found.
+
+    null is an empty map; what is no map is None.
+    """
+    if found is None:
+        return {}, True
     if not isinstance(found, dict):
-        return None
-    return {key: value for key, value in found.items() if isinstance(value, str) and _is_utf8(key) and _is_utf8(value)}
+        return None, False
+    fit = {key: value for key, value in found.items() if isinstance(value, str) and _is_utf8(key) and _is_utf8(value)}
+    return fit, len(fit) == len(found)
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Taking secrets out of a text that is kept: the API key, and the metadata values that were sent."""
+"""Taking secrets out of a text that is kept: the configuration's, and the metadata values that were sent."""
 
 import json
 import re
@@ -10,7 +10,9 @@ from urllib.parse import quote, quote_plus
 MASK: Final = "***"
 
 # Services quote a key whole, or with asterisks in its middle.
-_KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|[^\s\"'`]*\*{3,}[^\s\"'`]*|(?<=Bearer )[^\s\"'`]{4,}")
+_KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|(?<=Bearer )[^\s\"'`]{4,}")
+_WORD = re.compile(r"[^\s\"'`]+")
+_ASTERISKS = "***"
 
 # A shorter value is masked only in quotes, since it would be found in half of all words.
 _SHORTEST_ANYWHERE = 4
@@ -26,19 +28,21 @@ def one_line(text: str) -> str:
     return " ".join(printable.split())
 
 
-def redact(text: str, *, api_key: str = "", values: Iterable[str] = ()) -> str:
-    """Replace the key, whatever looks like one, and the values by ``***``; the text should be `one_line` already.
+def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()) -> str:
+    """Replace the secrets, whatever looks like a key, and the values by ``***``; the text should be `one_line` already.
 
-    A value is found as it stands, JSON-escaped, HTML-escaped, URL-quoted or with its white space collapsed; cut
+    Either is found as it stands, JSON-escaped, HTML-escaped, URL-quoted or with its white space collapsed; cut
     anywhere, as long as eight characters of it are left, or four before an ellipsis; under four characters, where
     it stands in quotes.
     """
     covered = bytearray(len(text))
     for match in _KEY_LIKE.finditer(text):
         _cover(covered, match.start(), match.end())
-    forms = {form for value in values for form in _forms(value)}
-    if len(api_key) >= _SHORTEST_ANYWHERE:
-        forms.add(api_key)
+    if _ASTERISKS in text:
+        for match in _WORD.finditer(text):
+            if _ASTERISKS in match[0]:
+                _cover(covered, match.start(), match.end())
+    forms = {form for hidden in (*secrets, *values) for form in _forms(hidden)}
     for form in forms:
         _cover_form(covered, text, form)
     _cover_pieces(covered, text, forms)

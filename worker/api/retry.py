@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from worker.api.answer import Answer
-from worker.api.verdict import Kind, Verdict
+from worker.api.verdict import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +20,15 @@ class RetryPolicy:
         factor: by which it grows with each further one.
         cap_seconds: which it never exceeds.
         max_tries: further tries within the worker, after the first.
-        max_wait_seconds: the longest wait within the worker; a longer one is for the queue.
     """
 
     base_seconds: float = 0.5
     factor: float = 2.0
     cap_seconds: float = 600.0
     max_tries: int = 2
-    max_wait_seconds: float = 5.0
 
 
-def backoff_seconds(
-    attempt: int, policy: RetryPolicy, random: random_module.Random, *, asked_seconds: float | None = None
-) -> float:
+def backoff_seconds(attempt: int, policy: RetryPolicy, random: random_module.Random) -> float:
     """Return how long to wait after a failure: somewhere between nothing and the policy's bound.
 
     Full jitter, since it is what takes the least work until all are through (Brooker, "Exponential Backoff And
@@ -40,16 +36,9 @@ def backoff_seconds(
 
     Args:
         attempt: how many attempts have failed, this one included.
-        asked_seconds: the service's own delay; it wins when it is longer.
     """
     steps = min(max(attempt, 1) - 1, 64)  # beyond, any sensible cap is reached, and a float might overflow
-    bound = min(policy.cap_seconds, policy.base_seconds * policy.factor**steps)
-    return max(random.uniform(0.0, bound), asked_seconds or 0.0)
-
-
-def is_retryable(verdict: Verdict) -> bool:
-    """Whether the same request may work shortly."""
-    return verdict.kind is Kind.RETRY
+    return random.uniform(0.0, min(policy.cap_seconds, policy.base_seconds * policy.factor**steps))
 
 
 async def retry(
@@ -57,62 +46,52 @@ async def retry(
     attempt: Callable[[], Awaitable[Answer]],
     *,
     policy: RetryPolicy,
-    deadline: Callable[[], float],
-    max_tries: int | None = None,
-    retryable: Callable[[Verdict], bool] = is_retryable,
-    may_retry: Callable[[], bool] = lambda: True,
-    clock: Callable[[], float] | None = None,
+    max_tries: int,
+    may_wait: Callable[[float], bool],
+    random: random_module.Random,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    random: random_module.Random | None = None,
 ) -> Answer:
     """Try again after a first failure, as long as it makes sense to wait here; returns the last answer there was.
 
-    Exceptions of `attempt`, cancellation among them, propagate.
+    Exceptions of `attempt`, cancellation among them, propagate. It begins with an answer, not with a call: nearly all
+    requests succeed at once, and those pay nothing for this.
 
     Args:
         first: what the first try came to.
         attempt: makes the same call once more.
-        deadline: the lease's end on `clock`, asked anew each time, since a heartbeat moves it.
         max_tries: a lower bound than the policy's on further tries.
-        retryable: which verdicts to try again for.
-        may_retry: asked last, before each further try that would be made: a shared budget, say.
-        clock: the event loop's, if none is given.
+        may_wait: asked last, for each further try that would be made, with the seconds to wait before it.
         random: the source of jitter.
     """
-    now = clock or asyncio.get_running_loop().time
-    jitter = random or _jitter
-    tries = policy.max_tries if max_tries is None else min(policy.max_tries, max_tries)
-    last, is_first = first, True
+    tries = min(policy.max_tries, max_tries)
+    in_hand = [first]
 
-    async def next_try() -> Answer:
-        nonlocal last, is_first
-        if is_first:
-            is_first = False
-        elif now() < deadline():  # the lease may have been lost while waiting
-            last = await attempt()
-        return last
+    async def next_answer() -> Answer:
+        return in_hand.pop() if in_hand else await attempt()
 
     def wait_seconds(state: RetryCallState) -> float:
-        delay = last.verdict.delay_seconds
-        return backoff_seconds(state.attempt_number, policy, jitter) if delay is None else delay
+        delay_seconds = _answer(state).verdict.delay_seconds
+        return backoff_seconds(state.attempt_number, policy, random) if delay_seconds is None else delay_seconds
 
     def must_stop(state: RetryCallState) -> bool:
-        wait = state.upcoming_sleep
-        return (
-            state.attempt_number > tries
-            or wait > policy.max_wait_seconds
-            or now() + wait >= deadline()
-            or not may_retry()
-        )
+        return state.attempt_number > tries or not may_wait(state.upcoming_sleep)
 
     retrying = AsyncRetrying(
-        retry=retry_if_result(lambda answer: retryable(answer.verdict)),
+        retry=retry_if_result(_may_pass),
         wait=wait_seconds,
         stop=must_stop,
         sleep=sleep,
-        retry_error_callback=lambda _: last,
+        retry_error_callback=_answer,
     )
-    return await retrying(next_try)
+    return await retrying(next_answer)
 
 
-_jitter = random_module.Random()  # noqa: S311 -- jitter is no secret
+def _may_pass(answer: Answer) -> bool:
+    """Whether the same request may work shortly."""
+    return answer.verdict.kind is Kind.RETRY
+
+
+def _answer(state: RetryCallState) -> Answer:
+    assert state.outcome is not None  # noqa: S101 -- tenacity asks after a try
+    answer: Answer = state.outcome.result()
+    return answer

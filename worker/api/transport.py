@@ -1,13 +1,16 @@
 """What carries a request to the service and its answer back; `DirectTransport` and `SessionTransport` are two ways."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 
-# The largest stored completions, with log probabilities and Base64 audio, stay well below.
-LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
+from worker.api.answer import Answer
+
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+
+# How a connection ends that the other side, or something in between, had given up while it was idle.
+DROPPED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
 
 
 class Headers:
@@ -41,7 +44,7 @@ class Reply(NamedTuple):
 
     Args:
         headers: names in any case.
-        content: unpacked; None when it is larger than `LARGEST_ANSWER_BYTES`.
+        content: unpacked; None when it is too large to be read.
     """
 
     status: int
@@ -49,11 +52,32 @@ class Reply(NamedTuple):
     content: bytes | None
 
 
+class Judged(NamedTuple):
+    """What was made of a reply.
+
+    Args:
+        believed: the connection that it came on may be used again.
+    """
+
+    answer: Answer
+    believed: bool
+
+
+Judge = Callable[[Reply], Judged]
+
+
 class Transport(Protocol):
     """Makes requests to one service, over connections that it keeps. No redirect is followed, no cookie kept."""
 
-    async def exchange(self, request: Request, timeout_seconds: float) -> Reply:
-        """Send a request once and read the whole answer.
+    async def exchange(self, request: Request, timeout_seconds: float, judge: Judge, *, fresh: bool = False) -> Answer:
+        """Send a request, read the whole answer and judge it before its connection can be used again.
+
+        Where a connection that was used before ends without a byte of an answer, the request is sent once more on a
+        new one: all of them can be repeated.
+
+        Args:
+            judge: makes the answer of a reply.
+            fresh: use a connection on which nothing was asked before.
 
         Raises:
             aiohttp.ClientError, OSError: no complete answer came.
@@ -64,12 +88,8 @@ class Transport(Protocol):
         """Close the connections."""
 
 
-async def read_content(stream: aiohttp.StreamReader) -> bytes | None:
-    """The whole body; None when it is too large: then the connection is of no use any more."""
-    chunks, size = list[bytes](), 0
-    while chunk := await stream.readany():
-        size += len(chunk)
-        if size > LARGEST_ANSWER_BYTES:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+def is_unanswered(error: BaseException) -> bool:
+    """Whether a connection ended without a byte of an answer, as far as its end tells."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):  # holds the answer's head, as far as it had come
+        return isinstance(error.message, str)
+    return isinstance(error, DROPPED)

@@ -6,40 +6,13 @@ import gzip
 import json
 import socket
 import ssl
-from typing import Any
 
-import aiohttp
 import pytest
 import trustme
-from yarl import URL
 
+from tests.api.conformance.calls import LONG, client_of, update_at
 from tests.api.servers import Connection, Handler, always, once, response, serving
 from worker.api import Answer, Client, Halt, Kind
-from worker.api.session import SessionTransport
-
-LONG = 30.0  # seconds: nothing here comes near it
-
-
-@pytest.fixture(params=["direct", "session"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything here holds for both ways to the service."""
-    if request.param == "session":
-        monkeypatch.setattr("worker.api.client.DirectTransport", through_a_session)
-    return str(request.param)
-
-
-def through_a_session(origin: URL, connector: aiohttp.TCPConnector) -> SessionTransport:
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-    return SessionTransport(origin, session, owned=True)
-
-
-def client_of(url: str, **options: Any) -> Client:
-    return Client(base_url=url, api_key="sk-test", **options)
-
-
-async def update_at(url: str, *, timeout_seconds: float = LONG) -> Answer:
-    async with client_of(url) as client:
-        return await client.update("chatcmpl-1", {"k": "v"}, timeout_seconds=timeout_seconds)
 
 
 async def update_with(handler: Handler) -> Answer:
@@ -55,7 +28,7 @@ def split(request: bytes) -> tuple[str, set[str], bytes]:
 
 async def test_an_update_sends_exactly_this() -> None:
     async with (
-        serving(always(response())) as server,
+        serving(always(response(b'{"id":"chatcmpl-A.b_c-1"}'))) as server,
         client_of(f"{server.url}/?api-version=1", organization="org-1", project="proj_1") as client,
     ):
         answer = await client.update("chatcmpl-A.b_c-1", {"clé": 'a "b"'}, timeout_seconds=LONG)
@@ -134,8 +107,9 @@ async def test_a_connection_serves_many_calls_and_no_cookie_is_kept() -> None:
 async def test_each_of_many_calls_at_once_gets_its_own_answer() -> None:
     async def handler(connection: Connection) -> None:
         while True:
-            request = await connection.receive()
-            await connection.send(response(request.partition(b"\r\n\r\n")[2]))
+            head, _, body = (await connection.receive()).partition(b"\r\n\r\n")
+            completion_id = head.split(b" ", 2)[1].rpartition(b"/")[2]
+            await connection.send(response(b'{"id":"%s",%s' % (completion_id, body[1:])))
 
     async with serving(handler) as server, client_of(server.url, max_connections=8) as client:
         answers = await asyncio.gather(
@@ -143,20 +117,6 @@ async def test_each_of_many_calls_at_once_gets_its_own_answer() -> None:
         )
     assert [answer.metadata for answer in answers] == [{"n": str(n)} for n in range(40)]
     assert server.connections <= 8
-
-
-async def test_a_post_on_a_connection_that_dies_is_a_retry_and_the_next_one_works() -> None:
-    async def handler(connection: Connection) -> None:
-        await connection.receive()
-        await connection.send(response())
-        await connection.receive()  # and no answer: the connection is closed
-
-    async with serving(handler) as server, client_of(server.url) as client:
-        answers = [await client.update("chatcmpl-1", {"k": "v"}, timeout_seconds=LONG) for _ in range(3)]
-    assert [answer.verdict.kind for answer in answers] == [Kind.OK, Kind.RETRY, Kind.OK]
-    assert answers[1].verdict.transport
-    assert answers[1].verdict.error == "the connection was dropped"
-    assert len(server.requests) == 3  # it was not sent twice
 
 
 async def test_a_connection_that_is_reset_is_a_retry() -> None:
@@ -267,7 +227,7 @@ async def test_a_proxys_html_page_is_a_retry_with_its_text() -> None:
 
 
 async def test_a_compressed_answer_is_read() -> None:
-    body = gzip.compress(json.dumps({"metadata": {"k": "v" * 500}}).encode())
+    body = gzip.compress(json.dumps({"id": "chatcmpl-1", "metadata": {"k": "v" * 500}}).encode())
     answer = await update_with(once(response(body, headers=b"content-encoding: gzip\r\n")))
     assert answer.metadata == {"k": "v" * 500}
 
@@ -291,22 +251,42 @@ def endless(status: bytes) -> Handler:
     return handler
 
 
-async def test_a_success_without_end_is_a_retry() -> None:
+async def test_a_success_without_end_is_applied_and_shows_nothing() -> None:
     answer = await update_with(endless(b"200 OK"))
-    assert answer.verdict.kind is Kind.RETRY
-    assert answer.verdict.error == "HTTP 200, but the answer is too large"
+    assert (answer.verdict.kind, answer.verdict.error) == (Kind.OK, None)
+    assert (answer.unread, answer.metadata, answer.body) == (True, None, b"")
     assert answer.verdict.request_id == "req_1"
-    assert answer.body == b""
 
 
 async def test_a_failure_without_end_is_judged_by_its_status() -> None:
     assert (await update_with(endless(b"401 Unauthorized"))).verdict.halt is Halt.UNAUTHORIZED
 
 
-async def test_a_small_answer_that_unpacks_to_a_large_one_is_a_retry() -> None:
+async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_read() -> None:
     bomb = gzip.compress(b" " * 20 * 1024 * 1024, compresslevel=1)
     answer = await update_with(once(response(bomb, headers=b"content-encoding: gzip\r\n")))
-    assert answer.verdict.error == "HTTP 200, but the answer is too large"
+    assert (answer.verdict.kind, answer.unread) == (Kind.OK, True)
+
+
+async def test_an_answer_that_says_it_is_too_large_is_not_waited_for() -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n{")
+        await connection.reader.read()
+
+    answer = await update_with(handler)
+    assert (answer.verdict.kind, answer.unread) == (Kind.OK, True)
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content"])
+async def test_a_success_without_a_body_is_applied_and_shows_nothing(status: str) -> None:
+    async with serving(always(response(b"", status=status))) as server, client_of(server.url) as client:
+        for answer in (
+            await client.update("chatcmpl-1", {"k": "v"}, timeout_seconds=LONG),
+            await client.get("chatcmpl-1", timeout_seconds=LONG),
+        ):
+            assert (answer.verdict.kind, answer.unread, answer.metadata) == (Kind.OK, True, None)
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -326,7 +306,6 @@ async def test_a_small_answer_that_unpacks_to_a_large_one_is_a_retry() -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n",
         b"HTTP/1.0 200 OK\r\n\r\nuntil the connection ends",
-        b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/2.0 200 OK\r\n\r\n",
         b"\x15\x03\x01\x00\x02\x02\x50",
         bytes(range(256)),
@@ -380,8 +359,8 @@ async def test_a_proxy_is_asked_for_a_tunnel_and_never_shown_the_key(monkeypatch
         monkeypatch.setenv("https_proxy", f"http://jane:hunter2@127.0.0.1:{proxy.port}")
         async with client_of("https://api.example.org/v1", trust_env=True) as client:
             verdict = (await client.get("chatcmpl-1", timeout_seconds=LONG)).verdict
-    assert (verdict.kind, verdict.transport) == (Kind.RETRY, True)
-    assert verdict.error == "the proxy answered HTTP 407"
+    assert (verdict.kind, verdict.halt) == (Kind.HALTED, Halt.PROXY)
+    assert verdict.error == "the proxy refuses to connect: HTTP 407"
     line, headers, _ = split(proxy.requests[0])
     assert line == "CONNECT api.example.org:443 HTTP/1.1"
     assert f"Proxy-Authorization: Basic {base64.b64encode(b'jane:hunter2').decode()}" in headers

@@ -1,0 +1,123 @@
+"""The pool of connections: which of them may carry a request. Both transports get their connections here."""
+
+import asyncio
+import math
+import select
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.connector import Connection
+
+from worker.api.failure import UnaskedAnswerError
+from worker.api.headers import read_keep_alive_seconds
+
+# Behind an address translation that forgets, an older one costs a whole time-out.
+IDLE_SECONDS: Final = 15.0
+# A server ends a connection that was idle for as long as it had said: no request may be on its way then.
+_MARGIN_SECONDS: Final = 1.0
+
+
+class Use:
+    """What a call wants of its connection, and what it may do with the one it got.
+
+    Args:
+        fresh: nothing may have been asked on it before.
+    """
+
+    __slots__ = ("_connector", "_protocol", "fresh", "reused")
+
+    def __init__(self, *, fresh: bool) -> None:
+        self.fresh = fresh
+        self.reused = False
+        self._connector: Connector | None = None
+        self._protocol: Any = None
+
+    def begin(self, connector: "Connector", protocol: Any, *, reused: bool) -> None:  # noqa: ANN401 -- untyped, as it moves between releases of aiohttp
+        self._connector, self._protocol, self.reused = connector, protocol, reused
+
+    def end(self, idle_seconds: float) -> None:
+        """Say how long the connection may be idle; it is closed where that is no time, though the pool may have it."""
+        if self._connector is None:
+            return
+        if idle_seconds:
+            self._connector.limit_idle(self._protocol, idle_seconds)
+        elif self._protocol.transport is not None:
+            self._protocol.transport.close()
+
+
+_use: ContextVar[Use | None] = ContextVar("use", default=None)
+
+
+@contextmanager
+def using(*, fresh: bool) -> Iterator[Use]:
+    """Have the connection that is obtained within be such a one."""
+    use = Use(fresh=fresh)
+    token = _use.set(use)
+    try:
+        yield use
+    finally:
+        _use.reset(token)
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's own, which hands out only what may carry a request; see `using`."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
+        super().__init__(keepalive_timeout=IDLE_SECONDS, **options)
+        # Until when each connection may be taken again, on the monotonic clock; one that is not in here is new.
+        self._usable_until: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:  # noqa: ANN401 -- whatever this aiohttp takes
+        """Obtain a connection on which nothing is under way, and nothing has come that was not asked for."""
+        use = _use.get() or Use(fresh=False)
+        use.reused = False
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            protocol = connection.protocol
+            usable_until = self._usable_until.get(protocol)
+            reused = usable_until is not None
+            is_old = usable_until is not None and (use.fresh or time.monotonic() >= usable_until)
+            if not is_old and is_silent(connection, reused=reused):
+                self._usable_until[protocol] = math.inf
+                use.begin(self, protocol, reused=reused)
+                return connection
+            connection.close()
+            if not reused:
+                raise UnaskedAnswerError
+
+    def limit_idle(self, protocol: Any, idle_seconds: float) -> None:  # noqa: ANN401 -- as above
+        """Take a connection back for so long at most."""
+        if idle_seconds < IDLE_SECONDS:
+            self._usable_until[protocol] = time.monotonic() + idle_seconds
+
+
+def is_silent(connection: Connection, *, reused: bool) -> bool:
+    """Whether a connection is open and nothing lies on it, neither read nor unread: that would be another's answer."""
+    protocol = connection.protocol
+    if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
+        return False
+    transport = protocol.transport
+    # On a new TLS connection the server's session tickets may still lie unread.
+    is_quiet_by_nature = reused or transport.get_extra_info("sslcontext") is None
+    return not (is_quiet_by_nature and _has_unread(transport))
+
+
+def idle_seconds(headers: Mapping[str, str]) -> float:
+    """How long a connection may stay idle after an answer with these headers."""
+    told = read_keep_alive_seconds(headers)
+    return IDLE_SECONDS if told is None else min(IDLE_SECONDS, max(0.0, told - _MARGIN_SECONDS))
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    return bool(poller.poll(0))

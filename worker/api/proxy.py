@@ -1,0 +1,43 @@
+"""The proxy that the environment names, checked before anything is sent."""
+
+from urllib.request import getproxies, proxy_bypass
+
+from yarl import URL
+
+from worker.api.endpoint import Endpoint
+
+
+def environment_proxy(endpoint: Endpoint) -> URL | None:
+    """Return the proxy for an endpoint, if there is one; plain http, which stays on loopback, takes none.
+
+    aiohttp's own `trust_env` would read netrc too, whose login clashes with our key.
+
+    Raises:
+        ValueError: it cannot be used; the message does not show it, as it may hold a password.
+    """
+    if endpoint.is_plain or proxy_bypass(endpoint.host):
+        return None
+    proxy = getproxies().get("https")
+    if not proxy:
+        return None
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+        login = (url.user or "", url.password or "")
+    except ValueError:
+        raise ValueError("the proxy that the environment names is not a URL such as http://proxy:3128") from None
+    if url.scheme not in {"http", "https"}:
+        raise ValueError(f"the environment names a {url.scheme} proxy; only http and https ones can be used")
+    if not url.host:
+        raise ValueError("the proxy that the environment names has no host")
+    if ":" in login[0] or not _is_latin1("".join(login)):
+        raise ValueError("no header can carry the proxy's login: a colon in its user, or characters beyond Latin-1")
+    return url
+
+
+def _is_latin1(text: str) -> bool:
+    """As which aiohttp sends a login (RFC 7617, 2.1, leaves it open)."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Room for the answers that are being read, all of them together: many large ones at once would take all memory."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+
+# The largest stored completions, with log probabilities and Base64 audio, stay well below.
+LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
+ROOM_BYTES: Final = 64 * 1024 * 1024
+# As much as aiohttp holds of an answer anyway, before it stops reading.
+_SMALL_ANSWER_BYTES: Final = 256 * 1024
+
+
+class Room:
+    """So many bytes, handed out in the order in which they are asked for.
+
+    An answer takes all that it may need before it is read on, so that two never wait for each other.
+    """
+
+    __slots__ = ("_free", "_waiting")
+
+    def __init__(self, total_bytes: int = ROOM_BYTES) -> None:
+        self._free = total_bytes
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Room [{self._free:,} bytes free, {len(self._waiting)} waiting]>"
+
+    async def take(self, size: int) -> None:
+        """Wait for so many bytes; `give` returns them."""
+        if size <= self._free and not self._waiting:
+            self._free -= size
+            return
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, granted))
+        try:
+            await granted
+        except BaseException:
+            if granted.cancelled():
+                self._grant()
+            else:  # it was granted in the same moment
+                self.give(size)
+            raise
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        self._free += size
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._free):
+            size, granted = self._waiting.popleft()
+            if not granted.cancelled():
+                self._free -= size
+                granted.set_result(None)
+
+
+async def read_content(stream: aiohttp.StreamReader, headers: Mapping[str, str], room: Room) -> bytes | None:
+    """Read the whole body, waiting for room where it is no small one.
+
+    Returns:
+        None when it is larger than `LARGEST_ANSWER_BYTES`: then the connection is of no use any more.
+    """
+    most = _most_bytes(headers)
+    if most is None:
+        return None
+    chunks, size, taken = list[bytes](), 0, 0
+    try:
+        while chunk := await stream.readany():
+            size += len(chunk)
+            if size > LARGEST_ANSWER_BYTES:
+                return None
+            chunks.append(chunk)
+            if size > _SMALL_ANSWER_BYTES and not taken:
+                await room.take(most)
+                taken = most
+        return b"".join(chunks)
+    finally:
+        if taken:
+            room.give(taken)
+
+
+def _most_bytes(headers: Mapping[str, str]) -> int | None:
+    """How large the body may become; None when it is too large already."""
+    length = headers.get("Content-Length", "")
+    if headers.get("Content-Encoding") is not None or not length.isdecimal():
+        return LARGEST_ANSWER_BYTES
+    return int(length) if int(length) <= LARGEST_ANSWER_BYTES else None
