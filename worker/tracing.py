@@ -74,16 +74,17 @@ class TracedClient(Client):
         super().__init__(**options)
         self._tracer = tracer
 
-    async def update(self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float) -> Answer:
+    async def update(
+        self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
+    ) -> Answer:
         """As the client's own, in a span."""
-        send = super().update(completion_id, metadata, timeout_seconds=timeout_seconds)
+        send = super().update(completion_id, metadata, timeout_seconds=timeout_seconds, fresh=fresh)
         return await self._traced("POST", completion_id, dict(metadata), send)
 
-    async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
+    async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
         """As the client's own, in a span."""
-        return await self._traced(
-            "GET", completion_id, None, super().get(completion_id, timeout_seconds=timeout_seconds)
-        )
+        send = super().get(completion_id, timeout_seconds=timeout_seconds, fresh=fresh)
+        return await self._traced("GET", completion_id, None, send)
 
     async def _traced(self, method: str, completion_id: str, body: object, send: Awaitable[Answer]) -> Answer:
         claim = _claim.get()
@@ -158,8 +159,8 @@ def _conclude(span: Span, work: Work, outcome: Outcome) -> None:
     elif outcome.dead:
         end = "dead"
         _fail(span, outcome.dead[0][1].reason)
-    elif outcome.left:
-        end = str(outcome.kind)
+    elif outcome.deferred:
+        end = str(outcome.deferral)
     else:
         end = "applied" if outcome.applied else "unchanged"
     span.set_attribute("metasync.outcome", end)

@@ -12,8 +12,8 @@ from structlog.typing import FilteringBoundLogger
 from worker.api import Client, RetryPolicy
 from worker.changes import MetadataChange, Mode
 from worker.engine import Options, Summary, Worker
-from worker.queue import Queue, open_queue
-from worker.queue.base import DeadLetter, DeadSelection
+from worker.engine.keys import ReadKey
+from worker.queue import DeadLetter, DeadSelection, Store, open_queue
 from worker.simulator import Simulator
 
 FAST = RetryPolicy(base_seconds=0.01, cap_seconds=0.05)
@@ -23,14 +23,26 @@ FAST = RetryPolicy(base_seconds=0.01, cap_seconds=0.05)
 class Bench:
     """A queue, a service, and a worker between them whenever a test wants one."""
 
-    queue: Queue
+    queue: Store
     simulator: Simulator
     client: Client
     logger: CapturingLogger
 
-    def worker(self, *, queue: Queue | None = None, **options: Any) -> Worker:
-        defaults: dict[str, Any] = {"drain": True, "retry_policy": FAST, "halt_timeout_seconds": 0.0}
-        return Worker(queue or self.queue, self.client, Options(**defaults | options), logger=_bound(self.logger))
+    def worker(
+        self,
+        *,
+        queue: Store | None = None,
+        read_key: ReadKey | None = None,
+        **options: Any,
+    ) -> Worker:
+        defaults: dict[str, Any] = {"drain": True, "retry_policy": FAST}
+        return Worker(
+            queue or self.queue,
+            self.client,
+            Options(**defaults | options),
+            read_key=read_key,
+            logger=_bound(self.logger),
+        )
 
     async def drain(self, **options: Any) -> Summary:
         return await self.worker(**options).run()
@@ -58,12 +70,12 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
+async def queue(tmp_path: Path) -> AsyncIterator[Store]:
     async with open_queue(f"sqlite:///{tmp_path}/queue.db") as opened:
         yield opened
 
 
 @pytest.fixture
-async def bench(queue: Queue, simulator: Simulator) -> AsyncIterator[Bench]:
+async def bench(queue: Store, simulator: Simulator) -> AsyncIterator[Bench]:
     async with Client(base_url=simulator.base_url, api_key="sk-test") as client:
         yield Bench(queue, simulator, client, CapturingLogger())

@@ -9,6 +9,9 @@ import pytest
 from tests.engine.conftest import Bench
 from worker.api import Client
 from worker.engine import Ending
+from worker.engine.trials import Trials, trials_of
+from worker.queue import Claim
+from worker.queue.notes import limit_in
 from worker.simulator import RateLimit, Switches
 
 ID = "chatcmpl-1"
@@ -42,21 +45,34 @@ async def test_work_stops_and_everything_stays_pending(
     trouble(bench.simulator.switches)
     for completion_id in ids:
         await bench.put(completion_id, {"grade": "A"}, mode="replace")
-    summary = await bench.drain(max_concurrency=4)
+    summary = await bench.drain(max_concurrency=4, halt_timeout_seconds=0.3)
     assert (summary.ending, summary.reason) == (Ending.HALTED, reason)
+    assert summary.cause is not None
+    assert summary.cause.status in {401, 403, 429}
+    assert summary.cause.error
     status = await bench.queue.status()
-    assert (status.pending, status.in_flight, status.waiting, status.dead) == (50, 0, 0, 0)
-    assert summary.requests <= 4  # those that were in flight together
+    assert (status.pending, status.in_flight, status.dead) == (50, 0, 0)
+    assert status.waiting <= summary.requests  # nothing that was not tried waits
+    assert summary.requests <= 5 + 3 + 1  # five in a row, those that were in flight with the fifth, and the first probe
     assert [event["reason"] for event in bench.events("worker.halted")] == [reason]
-    claims = await bench.queue.claim(50, lease_seconds=1, owner="test")
-    assert {claim.attempts for claim in claims} == {0}
+    assert {trials.counted for trials in await _trials(bench)} == {0}
+
+
+async def _trials(bench: Bench) -> list[Trials]:
+    """What was met by all that is pending and due by now, or soon."""
+    async with asyncio.timeout(30):
+        claims = list[Claim]()
+        while len(claims) < 50:
+            claims += await bench.queue.claim(50, lease_seconds=60, owner="test")
+            await asyncio.sleep(0.01)
+    return [trials_of(change) for claim in claims for change in claim.changes]
 
 
 async def test_a_wrong_url_halts_and_buries_nothing(bench: Bench) -> None:
     await bench.put(ID, {"grade": "A"})
     async with Client(base_url=bench.simulator.base_url + "/oops", api_key="sk-test") as client:
         bench.client = client
-        summary = await bench.drain()
+        summary = await bench.drain(halt_timeout_seconds=0.3)
     assert (summary.ending, summary.reason) == (Ending.HALTED, "wrong_url")
     assert (await bench.queue.status()).pending == 1
 
@@ -66,28 +82,54 @@ async def test_a_service_that_is_away_is_an_outage(bench: Bench) -> None:
     for completion_id in ids:
         await bench.put(completion_id, {"grade": "A"}, mode="replace")
     await bench.simulator.stop()
-    summary = await bench.drain()
+    summary = await bench.drain(halt_timeout_seconds=0.3)
     assert summary.ending is Ending.OUTAGE
     assert (await bench.queue.status()).pending == 20
     assert not await bench.dead()
 
 
-async def test_work_goes_on_by_itself_with_the_key_that_replaced_the_bad_one(bench: Bench) -> None:
+@pytest.mark.parametrize("count", [1, 20], ids=["all there are", "five in a row"])
+async def test_work_goes_on_by_itself_with_the_key_that_replaced_the_bad_one(bench: Bench, count: int) -> None:
     bench.simulator.options = replace(bench.simulator.options, api_key="sk-new")
-    bench.simulator.seed(ID)
-    await bench.put(ID, {"grade": "A"}, mode="replace")
-    worker = bench.worker(halt_timeout_seconds=60)
-    probes = 0
+    ids = [f"chatcmpl-{number}" for number in range(count)]
+    bench.simulator.seed_completions(ids)
+    for completion_id in ids:
+        await bench.put(completion_id, {"grade": "A"}, mode="replace")
+    asked: list[bool] = []
 
-    async def read_key() -> None:
-        nonlocal probes
-        probes += 1
-        bench.client.use_key("sk-new")
+    async def read_key(always: bool) -> bool:  # noqa: FBT001 -- as the engine calls it
+        asked.append(always)
+        if always:  # it was replaced after the halt, unnoticed so far
+            bench.client.use_key("sk-new")
+        return always
 
-    worker._before_probe = read_key
+    worker = bench.worker(halt_timeout_seconds=60, read_key=read_key)
     summary = await asyncio.wait_for(worker.run(), 30)
-    assert (summary.ending, summary.totals.applied, probes) == (Ending.DRAINED, 1, 1)
+    assert (summary.ending, summary.totals.applied) == (Ending.DRAINED, count)
+    assert asked.count(True) == 1  # before the one probe that there was
     assert len(bench.events("worker.halted")) == len(bench.events("worker.resumed")) == 1
+
+
+async def test_a_key_that_was_renewed_in_time_halts_nothing(bench: Bench) -> None:
+    bench.simulator.options = replace(bench.simulator.options, latency=0.05)
+    ids = [f"chatcmpl-{number}" for number in range(40)]
+    bench.simulator.seed_completions(ids)
+    for completion_id in ids:
+        await bench.put(completion_id, {"grade": "A"}, mode="replace")
+    renewed = False
+
+    async def read_key(always: bool) -> bool:  # noqa: ARG001, FBT001 -- as the engine calls it
+        nonlocal renewed
+        if renewed or bench.simulator.counters.updates_applied < 10:
+            return False
+        renewed = True
+        bench.simulator.options = replace(bench.simulator.options, api_key="sk-new")
+        bench.client.use_key("sk-new")
+        return True
+
+    summary = await bench.worker(read_key=read_key, max_concurrency=1).run()
+    assert (summary.ending, summary.totals.applied, renewed) == (Ending.DRAINED, 40, True)
+    assert not bench.events("worker.halted")
 
 
 async def test_no_request_starts_while_a_retry_after_runs(bench: Bench) -> None:
@@ -102,5 +144,7 @@ async def test_no_request_starts_while_a_retry_after_runs(bench: Bench) -> None:
     assert summary.throttled == bench.simulator.counters.throttled > 0
     assert bench.simulator.counters.started_while_closed == 0
     assert summary.totals.retries == 0  # being throttled is not a failure
-    assert 0 < float((await bench.queue.read_notes())["limit"].text) < 100  # for the next run to start with
+    limit_found = limit_in(await bench.queue.read_notes())
+    assert limit_found is not None
+    assert 0 < limit_found.per_second < 100  # for the next run to start with
     assert not bench.events("change.retry_scheduled")

@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from tests.engine.conftest import Bench
 from tests.engine.wrapping import WrappedQueue
-from worker.queue.base import Claim, QueuedChange
+from worker.queue import Claim, QueuedChange
 
 ID = "chatcmpl-1"
 
@@ -65,11 +66,11 @@ async def test_no_request_outlasts_a_lease_that_cannot_be_extended(bench: Bench)
 class FreezesOnce(WrappedQueue):
     """Holds up the whole process, as SIGSTOP does, while the store's answer to the first claim is on its way."""
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
-        claims = await super().claim(limit, lease_seconds=lease_seconds, owner=owner)
+    async def claim(self, limit: int, **terms: Any) -> list[Claim]:
+        claims = await super().claim(limit, **terms)
         if claims and not self.refused:
             self.refused = 1
-            time.sleep(lease_seconds + 0.1)  # noqa: ASYNC251 -- nothing of this process shall run
+            time.sleep(terms["lease_seconds"] + 0.1)  # noqa: ASYNC251 -- nothing of this process shall run
         return claims
 
 
@@ -86,8 +87,8 @@ async def test_no_request_starts_on_a_lease_that_has_run_out(bench: Bench) -> No
 class StoresNonsense(WrappedQueue):
     """Hands out changes that somebody else has written into the store."""
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
-        claims = await super().claim(limit, lease_seconds=lease_seconds, owner=owner)
+    async def claim(self, limit: int, **terms: Any) -> list[Claim]:
+        claims = await super().claim(limit, **terms)
         return [msgspec.structs.replace(claim, changes=tuple(map(self._spoiled, claim.changes))) for claim in claims]
 
     @staticmethod

@@ -1,19 +1,22 @@
 """What happens to one worker concerns all that work on the same queue."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from tests.queue.backends import Clock
+from tests.engine.parts import end, flow, halt, now, others_get_through
+from tests.virtual import in_virtual_time
 from worker.engine.sharing import Sharing
-from worker.flow import Flow, GateEvent, GateState
+from worker.flow import SUCCEEDED, End, Ended, Flow, GateEvent, GateState
 from worker.queue.memory import MemoryQueue
-from worker.queue.notes import EVENT, WORKER
+from worker.queue.notes import EVENT, REFUSAL, WORKER
 
-LONG = 30.0
+HEARD_SECONDS = 3.0  # until what one tells is known to all
+IDLE_SECONDS = 13.0  # likewise, to one that has nothing to do
+UNAUTHORIZED = Ended(End.FAILED, reason="unauthorized")
 
 
 @dataclass
@@ -24,12 +27,18 @@ class Replica:
     sharing: Sharing
     halts: list[str]
 
+    async def probe(self, ended: Ended) -> None:
+        """Let the work on one more completion be the probe."""
+        assert self.flow.take_probe("probe")
+        (await self.flow.admit("probe", "update", probe=True)).end(ended)
+        self.flow.probe_ended()
+
 
 @asynccontextmanager
 async def replicas(queue: MemoryQueue, count: int = 2) -> AsyncIterator[list[Replica]]:
     """As many workers' flow control, sharing by this queue until the end."""
     made = [_replica(queue, f"worker:{number}") for number in range(count)]
-    tasks = [asyncio.create_task(each.sharing.keep(each.flow)) for each in made]
+    tasks = [asyncio.create_task(each.sharing.run()) for each in made]
     try:
         yield made
     finally:
@@ -39,92 +48,144 @@ async def replicas(queue: MemoryQueue, count: int = 2) -> AsyncIterator[list[Rep
 
 
 def _replica(queue: MemoryQueue, owner: str) -> Replica:
-    sharing, halts = Sharing(queue, owner), list[str]()
+    halts: list[str] = []
 
     def on_transition(event: GateEvent) -> None:
-        sharing.transition(event)
+        sharing.gate_changed(event)
         halts.append(f"{event.kind} {event.reason}")
 
-    flow = Flow(max_concurrency=4, on_transition=on_transition, on_refused=sharing.refused)
-    return Replica(flow, sharing, halts)
+    def on_refused(delay_seconds: float, _: Ended) -> None:
+        sharing.refused(delay_seconds)
+
+    flow_control = flow(on_transition=on_transition, on_refused=on_refused)
+    sharing = Sharing(queue, owner, flow_control, now)
+    return Replica(flow_control, sharing, halts)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LONG):
-        while not condition():
-            await asyncio.sleep(0.01)
+@in_virtual_time
+async def test_where_one_is_halted_the_next_failure_for_that_reason_halts_each_other() -> None:
+    async with replicas(MemoryQueue(clock=now), 3) as (one, *others):
+        halt(one.flow, "unauthorized")
+        await asyncio.sleep(HEARD_SECONDS)
+        for other in others:
+            assert other.flow.is_open
+            end(other.flow, Ended(End.FAILED, reason="quota"), completion_id="a")
+            assert other.flow.is_open
+            end(other.flow, UNAUTHORIZED, completion_id="b")
+            assert other.halts == ["halted unauthorized"]
 
 
-async def test_what_halts_one_halts_all_and_is_not_told_on() -> None:
-    queue = MemoryQueue()
-    async with replicas(queue, 3) as (one, *others):
-        (await one.flow.admit("c")).halted("unauthorized")
-        await until(lambda: all(each.flow.snapshot().gate is GateState.HALTED for each in others))
-        assert [each.halts for each in others] == [["halted unauthorized"]] * 2
+@in_virtual_time
+async def test_where_one_is_halted_but_things_get_through_at_another_a_failure_there_is_its_own() -> None:
+    async with replicas(MemoryQueue(clock=now)) as (one, other):
+        halt(one.flow, "unauthorized")
+        await asyncio.sleep(HEARD_SECONDS)
+        others_get_through(other.flow)
+        end(other.flow, UNAUTHORIZED, completion_id="b")
+        assert other.flow.is_open
+
+
+@in_virtual_time
+async def test_a_halt_that_was_only_heard_is_not_told_on() -> None:
+    queue = MemoryQueue(clock=now)
+    async with replicas(queue, 3) as (one, *_):
+        halt(one.flow, "unauthorized")
+        await asyncio.sleep(HEARD_SECONDS)
         assert [name for name in await queue.read_notes() if name.startswith(EVENT)] == [f"{EVENT}worker:0"]
 
 
+@in_virtual_time
 async def test_a_refusal_right_after_a_halt_does_not_hide_it() -> None:
-    async with replicas(MemoryQueue()) as (one, other):
-        halted, refused = await one.flow.admit("c"), await one.flow.admit("d")
-        halted.halted("unauthorized")
-        refused.throttled(delay_seconds=20.0, slow_down=False)  # was under way
-        await until(lambda: other.flow.snapshot().closed_for_seconds)
-        await until(lambda: other.flow.snapshot().gate is GateState.HALTED)
+    async with replicas(MemoryQueue(clock=now)) as (one, other):
+        await _warm(one)
+        under_way = one.flow.start("d", "update")
+        assert under_way is not None
+        halt(one.flow, "unauthorized")
+        under_way.end(Ended(End.THROTTLED, delay_seconds=20.0))
+        await asyncio.sleep(IDLE_SECONDS)
+        assert other.flow.snapshot().closed_for_seconds
+        await asyncio.sleep(IDLE_SECONDS)
+        end(other.flow, UNAUTHORIZED)
+        assert other.flow.snapshot().gate is GateState.HALTED
 
 
+async def _warm(replica: Replica) -> None:
+    """Past the slow start: more than one request may run."""
+    for _ in range(100):
+        others_get_through(replica.flow)
+        await asyncio.sleep(0.05)
+
+
+@in_virtual_time
 async def test_when_one_goes_on_the_others_may_ask_at_once() -> None:
-    async with replicas(MemoryQueue()) as (one, other):
-        (await one.flow.admit("c")).halted("unauthorized")
-        await until(lambda: other.flow.snapshot().gate is GateState.HALTED)
-        one.flow.others_resumed()  # so that its probe need not be waited for
-        (await one.flow.admit("c")).accepted()
-        assert one.flow.snapshot().gate is GateState.OPEN
-        await until(lambda: other.flow.snapshot().next_probe_in_seconds == 0.0)
-        (await other.flow.admit("c")).accepted()
-        assert other.flow.snapshot().gate is GateState.OPEN
+    async with replicas(MemoryQueue(clock=now)) as (one, other):
+        for each in (one, other):
+            halt(each.flow, "unauthorized")
+        for _ in range(3):
+            await other.probe(UNAUTHORIZED)
+            await asyncio.sleep(other.flow.next_probe_in_seconds())
+        await other.probe(UNAUTHORIZED)
+        assert other.flow.next_probe_in_seconds() == 40.0
+        await one.probe(SUCCEEDED)
+        assert one.flow.is_open
+        await asyncio.sleep(HEARD_SECONDS)
+        assert other.flow.next_probe_in_seconds() == 0.0
+        await other.probe(SUCCEEDED)
+        assert other.flow.is_open
         assert other.halts == ["halted unauthorized", "resumed unauthorized"]
 
 
+@in_virtual_time
 async def test_what_one_is_told_to_wait_all_wait() -> None:
-    async with replicas(MemoryQueue()) as (one, other):
-        (await other.flow.admit("c")).accepted()
-        (await one.flow.admit("c")).throttled(delay_seconds=20.0, slow_down=False)
-        await until(lambda: other.flow.snapshot().closed_for_seconds)
-        assert 10.0 < other.flow.snapshot().closed_for_seconds < 21.0
-        assert other.flow.snapshot().limit_found_per_second is not None  # it was sending, and aims lower from here on
+    async with replicas(MemoryQueue(clock=now)) as (one, other):
+        others_get_through(other.flow)
+        end(one.flow, Ended(End.THROTTLED, delay_seconds=20.0))
+        await asyncio.sleep(HEARD_SECONDS)
+        assert 16.0 < other.flow.snapshot().closed_for_seconds < 20.0
+        assert other.flow.snapshot().rate_limit_per_second is not None  # it was sending, and aims lower from here on
 
 
+@in_virtual_time
 @pytest.mark.parametrize("text", ["", "{}", '{"kind":"party","number":1}', '{"kind":"halted"}', "[1]"])
-async def test_what_cannot_be_understood_is_passed_over(text: str) -> None:
-    queue = MemoryQueue()
-    await queue.write_note(f"{EVENT}stranger:1", text)
+@pytest.mark.parametrize("kind", [EVENT, REFUSAL, WORKER])
+async def test_what_cannot_be_understood_is_passed_over(kind: str, text: str) -> None:
+    queue = MemoryQueue(clock=now)
+    await queue.write_note(f"{kind}stranger:1", text)
     async with replicas(queue) as (one, other):
-        (await one.flow.admit("c")).halted("quota")
-        await until(lambda: other.flow.snapshot().gate is GateState.HALTED)
+        halt(one.flow, "quota")
+        await asyncio.sleep(HEARD_SECONDS)
+        end(other.flow, Ended(End.FAILED, reason="quota"))
+        assert other.flow.snapshot().gate is GateState.HALTED
 
 
-async def test_the_last_word_of_a_worker_that_is_gone_halts_nobody_and_goes_in_the_end() -> None:
-    clock = Clock()
-    queue = MemoryQueue(clock=clock)
+@in_virtual_time
+async def test_the_last_word_of_a_worker_that_is_gone_concerns_no_other_and_goes_in_the_end() -> None:
+    queue = MemoryQueue(clock=now)
     await queue.write_note(f"{EVENT}gone:1", '{"kind":"halted","number":1,"reason":"unauthorized"}')
     await queue.write_note(f"{WORKER}gone:1", "{}")
-    await clock.advance(60)
+    await asyncio.sleep(60.0)
     async with replicas(queue) as (one, other):
-        (await one.flow.admit("c")).throttled(delay_seconds=5.0, slow_down=False)
-        await until(lambda: other.flow.snapshot().closed_for_seconds)  # by then, all notes have been read
+        end(one.flow, Ended(End.THROTTLED, delay_seconds=5.0))
+        await asyncio.sleep(HEARD_SECONDS)
+        assert other.flow.snapshot().closed_for_seconds  # all notes have been read
+        assert other.sharing.workers == 2  # these two, and not the one that is gone
+        await asyncio.sleep(HEARD_SECONDS)
+        end(other.flow, UNAUTHORIZED)
         assert other.flow.snapshot().gate is GateState.OPEN
-        assert other.sharing.workers == 1
-        await clock.advance(3_600)
-        async with asyncio.timeout(LONG):
-            while any("gone" in name for name in await queue.read_notes()):
-                await asyncio.sleep(0.05)
+        await asyncio.sleep(3_600.0)
+        assert not any("gone" in name for name in await queue.read_notes())
 
 
+@in_virtual_time
 async def test_a_halt_from_before_this_one_went_on_is_old_news() -> None:
-    flow = Flow(max_concurrency=4)
-    flow.others_halted("quota", age_seconds=0.0)
-    flow.others_resumed()
-    (await flow.admit("c")).accepted()
-    flow.others_halted("quota", age_seconds=5.0)
-    assert flow.snapshot().gate is GateState.OPEN
+    one = flow()
+    halt(one, "quota")
+    await asyncio.sleep(10.0)
+    assert one.take_probe("c")
+    (await one.admit("c", "update", probe=True)).end(SUCCEEDED)
+    one.others_halted("quota", age_seconds=5.0)
+    end(one, Ended(End.FAILED, reason="quota"))
+    assert one.snapshot().gate is GateState.OPEN
+    one.others_halted("quota", age_seconds=0.0)
+    end(one, Ended(End.FAILED, reason="quota"))
+    assert one.snapshot().gate is GateState.HALTED

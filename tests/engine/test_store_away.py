@@ -6,6 +6,7 @@ import pytest
 
 from tests.engine.conftest import Bench
 from tests.engine.wrapping import WrappedQueue
+from worker.changes import MetadataChange
 from worker.engine import Ending
 
 
@@ -31,6 +32,29 @@ async def test_work_goes_on_when_the_store_comes_back(bench: Bench, operation: s
     assert bench.events("store.unavailable")
 
 
+async def test_a_worker_whose_store_is_not_there_yet_begins_when_it_is(bench: Bench) -> None:
+    bench.simulator.seed("chatcmpl-1")
+    await bench.put("chatcmpl-1", {"grade": "A"}, mode="replace")
+    queue = WrappedQueue(bench.queue)
+    queue.unavailable |= {"read_notes", "claim", "write_note", "next_due_seconds"}
+    worker = bench.worker(queue=queue)
+    running = asyncio.create_task(worker.run())
+    while not any(event["operation"] == "begin" for event in bench.events("store.unavailable")):
+        await asyncio.sleep(0.01)
+    assert worker.flow_state() is not None
+    queue.unavailable.clear()
+    assert (await running).totals.applied == 1
+
+
+async def test_a_drain_whose_store_stays_away_ends_and_says_so(bench: Bench) -> None:
+    bench.simulator.seed("chatcmpl-1")
+    await bench.put("chatcmpl-1", {"grade": "A"}, mode="replace")
+    queue = WrappedQueue(bench.queue)
+    queue.unavailable |= {"claim", "next_due_seconds", "write_note"}
+    summary = await bench.worker(queue=queue, halt_timeout_seconds=0.3).run()
+    assert (summary.ending, summary.empty) == (Ending.STORE_AWAY, False)
+
+
 async def test_a_worker_that_is_stopped_while_the_store_is_away_ends_all_the_same(bench: Bench) -> None:
     bench.simulator.seed("chatcmpl-1")
     await bench.put("chatcmpl-1", {"grade": "A"}, mode="replace")
@@ -47,19 +71,34 @@ async def test_a_worker_that_is_stopped_while_the_store_is_away_ends_all_the_sam
 
 
 async def test_a_fault_of_ours_in_one_claim_spares_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.simulator.seed_completions(["chatcmpl-1", "chatcmpl-2"])
-    for completion_id in ("chatcmpl-1", "chatcmpl-2"):
-        await bench.put(completion_id, {"grade": "A"}, mode="replace")
+    ids = [f"chatcmpl-{number}" for number in range(20)]
+    bench.simulator.seed_completions(ids)
+    await bench.queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
     update = bench.client.update
 
     async def broken(completion_id: str, *args: object, **kwargs: object) -> object:
-        if completion_id == "chatcmpl-1":
+        if completion_id == ids[0]:
             raise ZeroDivisionError
         return await update(completion_id, *args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(bench.client, "update", broken)
-    summary = await bench.drain(max_attempts=2)
-    assert (summary.totals.applied, summary.totals.reasons) == (1, {"attempts_exhausted": 1})
-    [letter] = await bench.dead()
-    assert letter.error == "internal error: ZeroDivisionError"
-    assert len(bench.events("change.crashed")) == 2
+    summary = await bench.drain(halt_timeout_seconds=0.5)
+    assert (summary.ending, summary.totals.applied, summary.totals.dead) == (Ending.STUCK, 19, 0)
+    assert summary.left == {ids[0]: "internal error: ZeroDivisionError"}
+    assert bench.events("change.crashed")
+
+
+async def test_a_fault_of_ours_that_every_claim_meets_halts_and_kills_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"chatcmpl-{number}" for number in range(20)]
+    await bench.queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
+
+    async def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bench.client, "update", broken)
+    summary = await bench.drain(max_attempts=1, give_up_after_seconds=0.0, halt_timeout_seconds=0.5, max_concurrency=1)
+    assert (summary.ending, summary.reason, summary.totals.dead) == (Ending.HALTED, "internal_error", 0)
+    assert (await bench.queue.status()).pending == 20
+    assert len(bench.events("change.crashed")) == 5 + 1  # and the probe, which was due at once

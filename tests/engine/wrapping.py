@@ -2,19 +2,33 @@
 
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from worker.changes import MetadataChange
-from worker.queue import Queue, QueueUnavailable
-from worker.queue.base import Claim, DeadLetter, DeadSelection, Note, QueueStatus, Revived, Settlement, Stored
-from worker.queue.history import HistoryMinute, Sample
-from worker.queue.permits import Grant
+from worker.changes.mapping import Changes
+from worker.queue import (
+    Claim,
+    DeadLetter,
+    DeadSelection,
+    Grant,
+    HistoryMinute,
+    LeaseHolder,
+    LetterCount,
+    Note,
+    QueueStatus,
+    QueueUnavailable,
+    Revived,
+    Sample,
+    Settlement,
+    Store,
+    Stored,
+)
 
 
 class WrappedQueue:
     """Passes every call on, except those that are named in `unavailable`."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Store) -> None:
         self.queue = queue
         self.unavailable: set[str] = set()
         self.refused = 0
@@ -28,31 +42,42 @@ class WrappedQueue:
             self.refused += 1
             raise QueueUnavailable("the store is away")
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
+    async def put(self, changes: Changes) -> Stored:
         self._check("put")
         return await self.queue.put(changes)
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        self._check("conflicts")
+        return await self.queue.conflicts(changes)
+
+    async def claim(self, limit: int, **terms: Any) -> list[Claim]:
         self._check("claim")
-        return await self.queue.claim(limit, lease_seconds=lease_seconds, owner=owner)
+        return await self.queue.claim(limit, **terms)
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         self._check("extend")
         return await self.queue.extend(claims, lease_seconds=lease_seconds)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
         self._check("settle")
-        return await self.queue.settle(settlements)
+        return await self.queue.settle(settlements, **terms)
 
     async def next_due_seconds(self) -> float | None:
         self._check("next_due_seconds")
         return await self.queue.next_due_seconds()
 
-    async def wait_for_work(self, timeout_seconds: float) -> None:
-        await self.queue.wait_for_work(timeout_seconds)
+    @property
+    def poll_seconds(self) -> float:
+        return self.queue.poll_seconds
+
+    async def wait_for_work(self, timeout_seconds: float) -> bool:
+        return await self.queue.wait_for_work(timeout_seconds)
 
     async def status(self) -> QueueStatus:
         return await self.queue.status()
+
+    async def leases(self) -> list[LeaseHolder]:
+        return await self.queue.leases()
 
     def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         return self.queue.dead_letters(selection)
@@ -63,14 +88,16 @@ class WrappedQueue:
     async def purge_dead(self, selection: DeadSelection) -> int:
         return await self.queue.purge_dead(selection)
 
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        self._check("take_permits")
-        return await self.queue.take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+        self._check("take_quota")
+        return await self.queue.take_quota(requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
+        self._check("write_note")
         await self.queue.write_note(name, text)
 
     async def read_notes(self) -> dict[str, Note]:
+        self._check("read_notes")
         return await self.queue.read_notes()
 
     async def record_sample(self, sample: Sample) -> None:
@@ -79,8 +106,8 @@ class WrappedQueue:
     async def history(self, minutes: int) -> list[HistoryMinute]:
         return await self.queue.history(minutes)
 
-    async def dead_reasons(self) -> dict[str, int]:
-        return await self.queue.dead_reasons()
+    async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
+        return await self.queue.dead_reasons(until)
 
     async def close(self) -> None:
         """The wrapped queue belongs to whoever opened it."""

@@ -19,8 +19,8 @@ from tests.flow.service import (
     WindowLimiter,
     hint_seconds,
 )
-from tests.flow.virtual import run
-from worker.flow import Closed, Flow, GateEvent, Halted, Permit
+from tests.virtual import run
+from worker.flow import FAILED, Closed, End, Ended, Flow, GateEvent, Halted, Limits, Permit
 
 
 @dataclass(frozen=True)
@@ -164,19 +164,21 @@ class _Play:
             else:
                 self._tell(client, Flow.others_resumed)
 
-        def on_refused(delay_seconds: float) -> None:
+        def on_refused(delay_seconds: float, _: Ended) -> None:
             age = self.scenario.told_after_seconds or 0.0
             self._tell(client, lambda other: other.others_refused(max(0.0, delay_seconds - age)))
 
-        return Flow(
+        flow = Flow(
             max_concurrency=self.scenario.max_concurrency,
             requests_per_minute=self.scenario.requests_per_minute,
-            start_rate_per_second=self.scenario.start_rate_per_second,
+            patience_seconds=5.0,
             clock=loop.time,
             random=random.Random(self.random.random()),
             on_transition=on_transition,
             on_refused=on_refused,
         )
+        flow.begin_at(self.scenario.start_rate_per_second)
+        return flow
 
     def _tell(self, client: int, what: Callable[[Flow], None]) -> None:
         """Let the others hear of it, but nobody of what was only heard."""
@@ -244,14 +246,18 @@ class _Client:
             if idle_from <= loop.time() < idle_until:
                 await asyncio.sleep(idle_until - loop.time())
             count += 1
+            completion_id = f"chatcmpl-{self.number}-{applier}-{count}"
+            probe = not self.flow.is_open and self.flow.take_probe(completion_id)
             try:
-                permit = await self.flow.admit(f"chatcmpl-{self.number}-{applier}-{count}")
+                permit = await self.flow.admit(completion_id, "update", probe=probe)
+                if loop.time() < self.told_to_wait_until:
+                    self.play.outcome.early += 1
+                await self._call(permit)
             except (Halted, Closed):
                 await self.flow.ready()
-                continue
-            if loop.time() < self.told_to_wait_until:
-                self.play.outcome.early += 1
-            await self._call(permit)
+            finally:
+                if probe:
+                    self.flow.probe_ended()
 
     async def _call(self, permit: Permit) -> None:
         play, scenario = self.play, self.play.scenario
@@ -271,7 +277,7 @@ class _Client:
             latency_seconds = scenario.latency_seconds * play.random.uniform(0.8, 1.2)
             await asyncio.sleep(max(0.0, latency_seconds - there_seconds))
             limit, remaining, reset_seconds = headers
-            permit.accepted(limit=limit, remaining=remaining, reset_seconds=reset_seconds)
+            permit.end(Ended(End.SUCCEEDED, limits=Limits(limit, remaining, reset_seconds)))
         else:
             play.outcome.refused[int(now)] += 1
             wait_seconds = play.limiter.wait_seconds(now)
@@ -279,17 +285,17 @@ class _Client:
             delay_seconds = hint_seconds(scenario.hint, wait_seconds, loop.time())
             if delay_seconds:
                 self.told_to_wait_until = max(self.told_to_wait_until, loop.time() + delay_seconds)
-            permit.throttled(delay_seconds=delay_seconds, slow_down=False)
+            permit.end(Ended(End.THROTTLED, delay_seconds=delay_seconds))
 
     async def _meet_trouble(self, permit: Permit, trouble: Trouble) -> None:
         scenario = self.play.scenario
         match trouble:
             case "unauthorized":
                 await asyncio.sleep(scenario.refusal_seconds / 2)
-                permit.halted("unauthorized")
+                permit.end(Ended(End.FAILED, "unauthorized"))
             case "unavailable":
                 await asyncio.sleep(scenario.refusal_seconds / 2)
-                permit.failed()
+                permit.end(FAILED)
             case "hang":
                 await asyncio.sleep(scenario.timeout_seconds)
-                permit.failed()
+                permit.end(FAILED)

@@ -5,18 +5,31 @@ import random
 
 import pytest
 
-from tests.flow.virtual import in_virtual_time
-from worker.flow import Closed, Flow, GateState, Halted, Permit
+from tests.virtual import in_virtual_time
+from worker.flow import DROPPED, FAILED, SUCCEEDED, Closed, End, Ended, Flow, GateEvent, GateState, Halted, Permit
+
+QUOTA = Ended(End.FAILED, reason="quota")
 
 
-def _flow(*, max_concurrency: int = 1, requests_per_minute: float | None = None) -> Flow:
-    return Flow(
+def _flow(
+    *, max_concurrency: int = 1, requests_per_minute: float | None = None, events: list[GateEvent] | None = None
+) -> Flow:
+    flow = Flow(
         max_concurrency=max_concurrency,
         requests_per_minute=requests_per_minute,
-        start_rate_per_second=1000.0,
+        patience_seconds=5.0,
         clock=asyncio.get_running_loop().time,
         random=random.Random(1),
+        on_transition=(events if events is not None else []).append,
     )
+    flow.begin_at(1000.0)
+    return flow
+
+
+async def _halt(flow: Flow) -> None:
+    """Halt everything, by five completions that are refused in a row."""
+    for number in range(5):
+        (await flow.admit(f"refused-{number}", "update")).end(QUOTA)
 
 
 async def _settle() -> None:
@@ -26,7 +39,7 @@ async def _settle() -> None:
 
 
 def _admit(flow: Flow) -> asyncio.Task[Permit]:
-    return asyncio.create_task(flow.admit("c"))
+    return asyncio.create_task(flow.admit("c", "update"))
 
 
 async def _cancel(task: asyncio.Task[Permit]) -> None:
@@ -39,14 +52,14 @@ async def _cancel(task: asyncio.Task[Permit]) -> None:
 @in_virtual_time
 async def test_whoever_leaves_the_line_holds_nobody_up(place: int) -> None:
     flow = _flow()
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     waiting = [_admit(flow) for _ in range(3)]
     await _settle()
     await _cancel(waiting.pop(place))
     assert repr(flow) == "<Flow [open, 1 in flight, 2 waiting]>"
-    permit.accepted()
+    permit.end(SUCCEEDED)
     for task in waiting:
-        (await task).accepted()
+        (await task).end(SUCCEEDED)
     assert repr(flow) == "<Flow [open, 0 in flight, 0 waiting]>"
 
 
@@ -54,11 +67,11 @@ async def test_whoever_leaves_the_line_holds_nobody_up(place: int) -> None:
 async def test_the_next_one_takes_the_place_of_a_head_that_waited_for_the_pacer() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=8, requests_per_minute=60.0)
-    (await flow.admit("c")).accepted()
+    (await flow.admit("c", "update")).end(SUCCEEDED)
     head, following = _admit(flow), _admit(flow)
     await asyncio.sleep(0.5)
     await _cancel(head)
-    (await following).accepted()
+    (await following).end(SUCCEEDED)
     assert loop.time() == pytest.approx(1.0, abs=0.001)
 
 
@@ -66,12 +79,12 @@ async def test_the_next_one_takes_the_place_of_a_head_that_waited_for_the_pacer(
 async def test_a_turn_that_came_together_with_the_cancellation_goes_to_the_next() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     lucky, following = _admit(flow), _admit(flow)
     await _settle()
-    permit.accepted()  # the turn is given, but the task has not run yet
+    permit.end(SUCCEEDED)  # the turn is given, but the task has not run yet
     await _cancel(lucky)
-    (await following).accepted()
+    (await following).end(SUCCEEDED)
     assert loop.time() < 0.01
     state = flow.snapshot()
     assert (state.in_flight, state.requests) == (0, 2)
@@ -81,22 +94,24 @@ async def test_a_turn_that_came_together_with_the_cancellation_goes_to_the_next(
 async def test_a_token_of_a_start_that_did_not_happen_is_not_lost() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(requests_per_minute=60.0)
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     lucky, following = _admit(flow), _admit(flow)
     await asyncio.sleep(1.5)
-    permit.accepted()
+    permit.end(SUCCEEDED)
     await _cancel(lucky)
-    (await following).accepted()
+    (await following).end(SUCCEEDED)
     assert loop.time() == 1.5
 
 
 @in_virtual_time
 async def test_cancelled_while_being_sent_back() -> None:
     flow = _flow()
-    permit = await flow.admit("c")
+    for number in range(4):
+        (await flow.admit(f"refused-{number}", "update")).end(QUOTA)
+    permit = await flow.admit("c", "update")
     waiting = _admit(flow)
     await _settle()
-    permit.halted("quota")
+    permit.end(QUOTA)
     await _cancel(waiting)
     assert repr(flow) == "<Flow [halted, 0 in flight, 0 waiting]>"
 
@@ -105,20 +120,26 @@ async def test_cancelled_while_being_sent_back() -> None:
 async def test_a_cancelled_probe_leaves_another_one_due() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
-    (await flow.admit("c")).halted("quota")
+    await _halt(flow)
     assert await flow.ready() == 1
-    (await flow.admit("c")).dropped()
+    assert flow.take_probe("c")
+    (await flow.admit("c", "update", probe=True)).end(DROPPED)
+    flow.probe_ended()
     assert flow.snapshot().gate is GateState.HALTED
     assert await flow.ready() == 1
-    assert loop.time() == 5.0
-    (await flow.admit("c")).accepted()
+    assert loop.time() == pytest.approx(0.25, abs=0.01)
+    assert flow.take_probe("c")
+    (await flow.admit("c", "update", probe=True)).end(SUCCEEDED)
     assert flow.snapshot().gate is GateState.OPEN
 
 
 @in_virtual_time
 async def test_waiting_for_readiness_can_be_cancelled() -> None:
     flow = _flow()
-    (await flow.admit("c")).halted("quota")
+    await _halt(flow)
+    assert flow.take_probe("c")
+    (await flow.admit("c", "update", probe=True)).end(QUOTA)
+    flow.probe_ended()
     claiming = asyncio.create_task(flow.ready())
     await _settle()
     claiming.cancel()
@@ -131,28 +152,39 @@ async def test_waiting_for_readiness_can_be_cancelled() -> None:
 @in_virtual_time
 async def test_a_storm_of_cancellations_leaves_nothing_behind(seed: int) -> None:
     dice = random.Random(seed)
-    flow = _flow(max_concurrency=5, requests_per_minute=dice.choice([None, 1200.0]))
-    ended = 0
+    halts: list[GateEvent] = []
+    flow = _flow(max_concurrency=5, requests_per_minute=dice.choice([None, 1200.0]), events=halts)
+    ended, well = 0, True
 
     async def apply() -> None:
-        nonlocal ended
         while True:
+            await flow.ready()
+            completion_id = f"c{dice.random()}"
+            probe = flow.take_probe(completion_id)
             try:
-                permit = await flow.admit(f"c{dice.random()}")
+                permit = await flow.admit(completion_id, "update", probe=probe)
             except (Halted, Closed):
-                await flow.ready()
                 continue
-            try:
-                await asyncio.sleep(dice.choice([0.0, 0.01, 0.3]))
-            except asyncio.CancelledError:
-                permit.dropped()
-                raise
+            else:
+                await call(permit)
             finally:
-                ended += 1
-            _end(permit, dice)
+                if probe:
+                    flow.probe_ended()
+
+    async def call(permit: Permit) -> None:
+        nonlocal ended
+        try:
+            await asyncio.sleep(dice.choice([0.0, 0.01, 0.3]))
+        except asyncio.CancelledError:
+            permit.end(DROPPED)
+            raise
+        finally:
+            ended += 1
+        _end(permit, dice, well=well)
 
     tasks = [asyncio.create_task(apply()) for _ in range(20)]
-    for _ in range(600):
+    for step in range(600):
+        well = step // 50 % 2 == 0
         await asyncio.sleep(dice.choice([0.0, 0.0, 0.01, 0.2]))
         number = dice.randrange(len(tasks))
         tasks[number].cancel()
@@ -164,29 +196,33 @@ async def test_a_storm_of_cancellations_leaves_nothing_behind(seed: int) -> None
     state = flow.snapshot()
     assert state.in_flight == 0
     assert state.requests == ended > 50
+    assert halts
     assert repr(flow).endswith("0 in flight, 0 waiting]>")
     await _works_again(flow)
 
 
-def _end(permit: Permit, dice: random.Random) -> None:
-    match dice.choices(["accepted", "throttled", "failed", "halted"], [90, 5, 4, 1])[0]:
+def _end(permit: Permit, dice: random.Random, *, well: bool) -> None:
+    weights = [90, 5, 3, 2] if well else [10, 10, 40, 40]
+    match dice.choices(["accepted", "throttled", "failed", "refused"], weights)[0]:
         case "accepted":
-            permit.accepted()
+            permit.end(SUCCEEDED)
         case "throttled":
-            permit.throttled(delay_seconds=dice.choice([None, 0.1, 8.0]), slow_down=False)
+            permit.end(Ended(End.THROTTLED, delay_seconds=dice.choice([None, 0.1, 8.0])))
         case "failed":
-            permit.failed()
-        case "halted":
-            permit.halted("quota")
+            permit.end(FAILED)
+        case "refused":
+            permit.end(QUOTA)
 
 
 async def _works_again(flow: Flow) -> None:
     while True:
         await flow.ready()
+        probe = flow.take_probe("last")
         try:
-            permit = await flow.admit("last")
+            permit = await flow.admit("last", "update", probe=probe)
         except (Halted, Closed):
+            flow.probe_ended()
             continue
-        permit.accepted()
+        permit.end(SUCCEEDED)
         if flow.snapshot().gate is GateState.OPEN:
             return

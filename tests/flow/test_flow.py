@@ -3,12 +3,28 @@
 import asyncio
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.flow.virtual import in_virtual_time
-from worker.flow import OUTAGE, Closed, Flow, GateEvent, GateState, Halted, Permit
+from tests.virtual import in_virtual_time
+from worker.flow import (
+    DROPPED,
+    FAILED,
+    OUTAGE,
+    SUCCEEDED,
+    Cause,
+    Closed,
+    End,
+    Ended,
+    Flow,
+    GateEvent,
+    GateState,
+    Halted,
+    Limits,
+    Permit,
+)
 
 
 def _flow(
@@ -16,16 +32,19 @@ def _flow(
     max_concurrency: int = 64,
     start: float | None = 1000.0,
     requests_per_minute: float | None = None,
+    patience_seconds: float = 5.0,
     events: list[GateEvent] | None = None,
 ) -> Flow:
-    return Flow(
+    flow = Flow(
         max_concurrency=max_concurrency,
-        start_rate_per_second=start,
         requests_per_minute=requests_per_minute,
+        patience_seconds=patience_seconds,
         clock=asyncio.get_running_loop().time,
         random=random.Random(1),
         on_transition=(events if events is not None else []).append,
     )
+    flow.begin_at(start)
+    return flow
 
 
 async def _warm(flow: Flow, *, answers: int = 200) -> None:
@@ -33,9 +52,9 @@ async def _warm(flow: Flow, *, answers: int = 200) -> None:
 
     async def apply() -> None:
         for _ in range(answers // 8):
-            permit = await flow.admit("warm")
+            permit = await flow.admit("warm", "update")
             await asyncio.sleep(0.05)
-            permit.accepted()
+            permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(8):
@@ -48,18 +67,18 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-def _admit(flow: Flow, completion_id: str = "c", patience_seconds: float = 5.0) -> asyncio.Task[Permit]:
-    return asyncio.create_task(flow.admit(completion_id, patience_seconds=patience_seconds))
+def _admit(flow: Flow, completion_id: str = "c") -> asyncio.Task[Permit]:
+    return asyncio.create_task(flow.admit(completion_id, "update"))
 
 
 @in_virtual_time
 async def test_a_request_may_start_at_once_when_nothing_holds_it_back() -> None:
     flow = _flow()
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     assert flow.snapshot().in_flight == 1
     assert repr(permit) == "<Permit running>"
     assert repr(flow) == "<Flow [open, 1 in flight, 0 waiting]>"
-    permit.accepted()
+    permit.end(SUCCEEDED)
     assert flow.snapshot().in_flight == 0
     assert flow.snapshot().requests == 1
     assert repr(permit) == "<Permit spent>"
@@ -68,22 +87,25 @@ async def test_a_request_may_start_at_once_when_nothing_holds_it_back() -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        Permit.accepted,
-        lambda permit: permit.throttled(delay_seconds=1.0, slow_down=False),
-        Permit.failed,
-        lambda permit: permit.halted("quota"),
-        Permit.dropped,
+        SUCCEEDED,
+        Ended(End.THROTTLED, delay_seconds=1.0),
+        FAILED,
+        Ended(End.FAILED, reason="quota"),
+        Ended(End.ANSWERED),
+        Ended(End.ABSENT),
+        Ended(End.REJECTED, reason="400 bad"),
+        DROPPED,
     ],
-    ids=["accepted", "throttled", "failed", "halted", "dropped"],
+    ids=lambda ended: f"{ended.end} {ended.reason}".strip(),
 )
 @in_virtual_time
-async def test_each_end_gives_the_slot_back_once(end: Callable[[Permit], None]) -> None:
+async def test_each_end_gives_the_slot_back_once(end: Ended) -> None:
     flow = _flow()
-    permit = await flow.admit("c")
-    end(permit)
+    permit = await flow.admit("c", "update")
+    permit.end(end)
     assert flow.snapshot().in_flight == 0
     with pytest.raises(RuntimeError, match="ends once"):
-        end(permit)
+        permit.end(end)
     assert flow.snapshot().in_flight == 0
 
 
@@ -93,10 +115,10 @@ async def test_requests_start_in_the_order_in_which_they_came() -> None:
     order: list[int] = []
 
     async def apply(number: int) -> None:
-        permit = await flow.admit(f"c{number}")
+        permit = await flow.admit(f"c{number}", "update")
         order.append(number)
         await asyncio.sleep(random.Random(number).random())
-        permit.accepted()
+        permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(20):
@@ -112,10 +134,10 @@ async def test_no_more_run_at_once_than_is_configured() -> None:
     async def apply() -> None:
         nonlocal most
         for _ in range(20):
-            permit = await flow.admit("c")
+            permit = await flow.admit("c", "update")
             most = max(most, flow.snapshot().in_flight)
             await asyncio.sleep(0.5)
-            permit.accepted()
+            permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(30):
@@ -129,9 +151,9 @@ async def test_the_line_waits_for_the_pacer_and_no_longer() -> None:
     flow = _flow(requests_per_minute=120.0)
     times = []
     for _ in range(21):
-        permit = await flow.admit("c")
+        permit = await flow.admit("c", "update")
         times.append(loop.time())
-        permit.accepted()
+        permit.end(SUCCEEDED)
     assert times == pytest.approx([number / 2 for number in range(21)], abs=0.01)
 
 
@@ -143,16 +165,16 @@ async def test_a_service_without_a_limit_is_drained_without_a_long_ramp() -> Non
 
     async def apply() -> None:
         for _ in left:
-            permit = await flow.admit("c")
+            permit = await flow.admit("c", "update")
             await asyncio.sleep(0.1)
-            permit.accepted()
+            permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(64):
             tasks.create_task(apply())
     assert loop.time() < 7.0  # 3.1 s with all slots from the beginning
     state = flow.snapshot()
-    assert state.limit_found_per_second is None
+    assert state.rate_limit_per_second is None
     assert state.slots == 64
 
 
@@ -162,9 +184,9 @@ async def test_after_an_idle_spell_a_search_begins_anew() -> None:
     await _warm(flow)
     assert flow.snapshot().slots > 2
     await asyncio.sleep(10.0)
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     assert flow.snapshot().slots == 1
-    permit.accepted()
+    permit.end(SUCCEEDED)
 
 
 @in_virtual_time
@@ -172,18 +194,18 @@ async def test_a_throttle_closes_for_everybody_until_the_delay_has_passed() -> N
     loop = asyncio.get_running_loop()
     flow = _flow()
     await _warm(flow)
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     at = loop.time()
-    permit.throttled(delay_seconds=3.0, slow_down=False)
+    permit.end(Ended(End.THROTTLED, delay_seconds=3.0))
     waiting = [_admit(flow) for _ in range(5)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert 3.05 <= loop.time() - at <= 3.26
     for task in waiting:
-        (await task).accepted()
+        (await task).end(SUCCEEDED)
     state = flow.snapshot()
     assert state.throttled == 1
     assert state.seconds_closed == pytest.approx(3.15, abs=0.11)
-    assert state.limit_found_per_second is not None
+    assert state.rate_limit_per_second is not None
 
 
 @in_virtual_time
@@ -194,15 +216,15 @@ async def test_those_in_line_wait_when_it_closes_before_their_turn() -> None:
     third = _admit(flow)
     await _settle()
     at = loop.time()
-    first.throttled(delay_seconds=2.0, slow_down=False)
-    second.accepted()
-    (await third).accepted()
+    first.end(Ended(End.THROTTLED, delay_seconds=2.0))
+    second.end(SUCCEEDED)
+    (await third).end(SUCCEEDED)
     assert loop.time() - at >= 2.05
 
 
 async def _two_at_once(flow: Flow) -> tuple[Permit, Permit]:
     await _warm(flow)
-    return await flow.admit("c1"), await flow.admit("c2")
+    return await flow.admit("c1", "update"), await flow.admit("c2", "update")
 
 
 @in_virtual_time
@@ -213,9 +235,9 @@ async def test_a_turn_that_came_just_before_it_closed_is_not_used() -> None:
     waiting = _admit(flow)
     await _settle()
     at = loop.time()
-    first.accepted()  # it is the waiting one's turn, but its task has not run yet
-    second.throttled(delay_seconds=2.0, slow_down=False)
-    (await waiting).accepted()
+    first.end(SUCCEEDED)  # it is the waiting one's turn, but its task has not run yet
+    second.end(Ended(End.THROTTLED, delay_seconds=2.0))
+    (await waiting).end(SUCCEEDED)
     assert loop.time() - at >= 2.05
     assert flow.snapshot().in_flight == 0
 
@@ -224,12 +246,13 @@ async def test_a_turn_that_came_just_before_it_closed_is_not_used() -> None:
 async def test_whoever_has_no_patience_gives_the_claim_back() -> None:
     flow = _flow()
     await _warm(flow)
-    (await flow.admit("c")).throttled(delay_seconds=30.0, slow_down=False)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=30.0))
     with pytest.raises(Closed) as closed:
-        await flow.admit("c")
+        await flow.admit("c", "update")
     assert closed.value.delay_seconds == pytest.approx(30.15, abs=0.11)
-    patient = _admit(flow, patience_seconds=60.0)
-    (await patient).accepted()
+    patient = _flow(patience_seconds=60.0)
+    (await patient.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=30.0))
+    (await patient.admit("c", "update")).end(SUCCEEDED)
     assert asyncio.get_running_loop().time() > 30.0
 
 
@@ -237,11 +260,11 @@ async def test_whoever_has_no_patience_gives_the_claim_back() -> None:
 async def test_a_long_delay_sends_those_in_line_back_at_once() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=1)
-    permit = await flow.admit("c")
+    permit = await flow.admit("c", "update")
     waiting = [_admit(flow) for _ in range(5)]
     await _settle()
     at = loop.time()
-    permit.throttled(delay_seconds=30.0, slow_down=False)
+    permit.end(Ended(End.THROTTLED, delay_seconds=30.0))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [Closed] * 5
     assert loop.time() == at
@@ -251,10 +274,10 @@ async def test_a_long_delay_sends_those_in_line_back_at_once() -> None:
 async def test_a_503_with_a_delay_closes_like_a_429() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
-    (await flow.admit("c")).failed(delay_seconds=3.0)
+    (await flow.admit("c", "update")).end(Ended(End.FAILED, delay_seconds=3.0))
     assert flow.snapshot().closed_for_seconds > 3.0
     assert flow.snapshot().throttled == 0
-    (await flow.admit("c")).accepted()
+    (await flow.admit("c", "update")).end(SUCCEEDED)
     assert loop.time() >= 3.05
 
 
@@ -264,9 +287,26 @@ async def test_claiming_waits_while_it_is_closed_for_long() -> None:
     flow = _flow()
     assert await flow.ready() is None
     assert loop.time() == 0.0
-    (await flow.admit("c")).throttled(delay_seconds=30.0, slow_down=False)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=30.0))
     assert await flow.ready() is None
     assert 25.0 <= loop.time() <= 25.3
+
+
+def _word(reason: str) -> Ended:
+    return Ended(End.FAILED, reason)
+
+
+async def _halt(flow: Flow, reason: str) -> None:
+    """Five different completions meet what may concern everybody."""
+    for number in range(5):
+        (await flow.admit(f"halting-{number}", "update")).end(_word(reason))
+
+
+async def _probe(flow: Flow, completion_id: str = "c") -> Permit:
+    """The permit of the work that is the next probe."""
+    assert await flow.ready() == 1
+    assert flow.take_probe(completion_id)
+    return await flow.admit(completion_id, "update", probe=True)
 
 
 @in_virtual_time
@@ -274,32 +314,39 @@ async def test_a_halt_sends_everybody_back_at_once() -> None:
     loop = asyncio.get_running_loop()
     events: list[GateEvent] = []
     flow = _flow(max_concurrency=1, events=events)
-    permit = await flow.admit("c")
+    for number in range(4):
+        (await flow.admit(f"c{number}", "update")).end(_word("unauthorized"))
+    permit, at = await flow.admit("c", "update"), loop.time()
     waiting = [_admit(flow) for _ in range(5)]
     await _settle()
-    permit.halted("unauthorized")
+    permit.end(_word("unauthorized"))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [Halted] * 5
-    assert loop.time() == 0.0
+    assert loop.time() == at
     with pytest.raises(Halted) as halted:
-        await flow.admit("c")
-    assert (halted.value.reason, halted.value.retry_in_seconds) == ("unauthorized", 5.0)
-    assert events == [GateEvent("halted", "unauthorized", next_probe_in_seconds=5.0)]
+        await flow.admit("c", "update")
+    assert halted.value.reason == "unauthorized"
+    cause = Cause("unauthorized", completion_id="c")
+    assert events == [GateEvent("halted", cause, "update", next_probe_in_seconds=0.0)]
     state = flow.snapshot()
-    assert (state.gate, state.halt_reason, state.halted_since) == (GateState.HALTED, "unauthorized", 0.0)
-    assert state.next_probe_in_seconds == 5.0
+    assert (state.gate, state.cause, state.halted_for_seconds) == (GateState.HALTED, cause, 0.0)
+    assert state.next_probe_in_seconds == 0.0
 
 
 @in_virtual_time
 async def test_a_turn_that_came_just_before_a_halt_is_not_used() -> None:
-    flow = _flow(max_concurrency=2)
+    flow = _flow(max_concurrency=3)
     first, second = await _two_at_once(flow)
+    for number in range(4):
+        (await flow.admit(f"failed-{number}", "update")).end(_word("quota"))
+    third = await flow.admit("c3", "update")
     waiting = _admit(flow)
     await _settle()
-    first.accepted()
-    second.halted("quota")
+    first.end(Ended(End.ANSWERED))
+    second.end(_word("quota"))
     with pytest.raises(Halted):
         await waiting
+    third.end(DROPPED)
     assert flow.snapshot().in_flight == 0
 
 
@@ -308,24 +355,25 @@ async def test_a_probe_that_succeeds_resumes_the_work() -> None:
     loop = asyncio.get_running_loop()
     events: list[GateEvent] = []
     flow = _flow(events=events)
-    (await flow.admit("c")).halted("unauthorized")
-    assert await flow.ready() == 1
-    assert loop.time() == 5.0
-    probe = await flow.admit("c")
+    await _halt(flow, "unauthorized")
+    at = loop.time()
+    probe = await _probe(flow)
+    assert loop.time() == at
     assert repr(probe) == "<Permit running probe>"
     assert flow.snapshot().gate is GateState.HALF_OPEN
     assert flow.snapshot().next_probe_in_seconds is None
     with pytest.raises(Halted):
-        await flow.admit("another")
+        await flow.admit("another", "update")
     claiming = asyncio.create_task(flow.ready())
     await _settle()
     assert not claiming.done()
-    probe.accepted()
+    await asyncio.sleep(3.0)
+    probe.end(SUCCEEDED)
     assert await claiming is None
-    assert loop.time() == 5.0
-    assert events[1:] == [GateEvent("resumed", "unauthorized", halted_seconds=5.0)]
+    cause = Cause("unauthorized", completion_id="halting-4")
+    assert events[1:] == [GateEvent("resumed", cause, "update", halted_seconds=3.0)]
     assert flow.snapshot().slots == 1  # and ramps up from there
-    (await flow.admit("c")).accepted()
+    (await flow.admit("c", "update")).end(SUCCEEDED)
 
 
 @in_virtual_time
@@ -333,37 +381,38 @@ async def test_probes_go_on_until_one_succeeds() -> None:
     loop = asyncio.get_running_loop()
     events: list[GateEvent] = []
     flow = _flow(events=events)
-    (await flow.admit("c")).halted("quota")
-    times = []
-    for _ in range(4):
-        assert await flow.ready() == 1
-        times.append(loop.time())
-        (await flow.admit("c")).halted("quota")
-    assert times == [5.0, 15.0, 35.0, 75.0]
+    await _halt(flow, "quota")
+    begins, times = loop.time(), []
+    for number in range(5):
+        probe = await _probe(flow, f"probe-{number}")
+        times.append(loop.time() - begins)
+        probe.end(_word("quota"))
+        flow.probe_ended()
+    assert times == [0.0, 5.0, 15.0, 35.0, 75.0]
     assert len(events) == 1
 
 
 @in_virtual_time
-async def test_a_claim_for_the_probe_that_comes_to_nothing_is_asked_for_again() -> None:
+async def test_a_probe_that_comes_to_no_request_hands_it_on() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
-    (await flow.admit("c")).halted("quota")
-    assert [await flow.ready() for _ in range(3)] == [1, 1, 1]
-    assert loop.time() == 7.0
+    await _halt(flow, "quota")
+    begins = loop.time()
+    for number in range(3):
+        assert await flow.ready() == 1
+        assert flow.take_probe(f"c{number}")
+        flow.probe_ended()
+    assert loop.time() - begins == pytest.approx(0.25 + 0.5)  # longer each time
 
 
 @in_virtual_time
 async def test_five_failures_of_different_completions_halt_as_an_outage() -> None:
-    loop = asyncio.get_running_loop()
     flow = _flow()
     for number in range(5):
-        (await flow.admit(f"c{number}")).failed()
+        (await flow.admit(f"c{number}", "update")).end(FAILED)
     with pytest.raises(Halted) as halted:
-        await flow.admit("c")
-    assert (halted.value.reason, halted.value.retry_in_seconds) == (OUTAGE, 1.0)
-    at = loop.time()
-    assert await flow.ready() == 1
-    assert loop.time() - at == pytest.approx(1.0)
+        await flow.admit("c", "update")
+    assert halted.value.reason == OUTAGE
 
 
 @in_virtual_time
@@ -371,28 +420,29 @@ async def test_a_probe_waits_for_a_retry_after() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
     await _warm(flow)
-    throttled, refused = await flow.admit("c1"), await flow.admit("c2")
+    throttled = await flow.admit("c1", "update")
+    refused = [await flow.admit(f"c{number}", "update") for number in range(5)]
     at = loop.time()
-    throttled.throttled(delay_seconds=20.0, slow_down=False)
-    refused.halted("unauthorized")
-    with pytest.raises(Halted) as halted:
-        await flow.admit("c")
-    assert halted.value.retry_in_seconds > 20.0
-    assert await flow.ready() == 1
+    throttled.end(Ended(End.THROTTLED, delay_seconds=20.0))
+    for permit in refused:
+        permit.end(_word("unauthorized"))
+    with pytest.raises(Halted):
+        await flow.admit("c", "update")
+    probe = await _probe(flow)
     assert loop.time() - at >= 20.05
-    (await flow.admit("c")).accepted()
+    probe.end(SUCCEEDED)
 
 
 @in_virtual_time
 async def test_requests_that_hang_do_not_hold_up_the_probe() -> None:
     flow = _flow(max_concurrency=2)
-    hanging, refused = await _two_at_once(flow)
-    refused.halted("unauthorized")
-    assert await flow.ready() == 1
-    probe = await flow.admit("probe")
+    hanging, other = await _two_at_once(flow)
+    other.end(Ended(End.ANSWERED))
+    await _halt(flow, "unauthorized")
+    probe = await _probe(flow)
     assert flow.snapshot().in_flight == 2
-    hanging.failed()
-    probe.accepted()
+    hanging.end(FAILED)
+    probe.end(SUCCEEDED)
     assert flow.snapshot().gate is GateState.OPEN
 
 
@@ -400,10 +450,10 @@ async def test_requests_that_hang_do_not_hold_up_the_probe() -> None:
 async def test_the_retry_budget_is_spent_by_retries_and_refilled_by_successes() -> None:
     flow = _flow()
     assert [flow.may_retry() for _ in range(11)] == [True] * 10 + [False]
-    (await flow.admit("c")).throttled(delay_seconds=0.0, slow_down=False)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=0.0))
     assert not flow.may_retry()
     for _ in range(10):
-        (await flow.admit("c")).accepted()
+        (await flow.admit("c", "update")).end(SUCCEEDED)
     assert flow.may_retry()
     assert not flow.may_retry()
 
@@ -414,9 +464,9 @@ async def test_a_slow_service_gets_the_concurrency_that_its_limit_needs() -> Non
 
     async def apply(until: float) -> None:
         while asyncio.get_running_loop().time() < until:
-            permit = await flow.admit("c")
+            permit = await flow.admit("c", "update")
             await asyncio.sleep(5.8)
-            permit.accepted()
+            permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(200):
@@ -432,10 +482,10 @@ async def test_headers_cap_the_rate() -> None:
     flow = _flow(start=None)
     times = []
     for _ in range(51):
-        permit = await flow.admit("c")
+        permit = await flow.admit("c", "update")
         times.append(loop.time())
         await asyncio.sleep(0.01)
-        permit.accepted(limit=600.0, remaining=590.0, reset_seconds=1.0)
+        permit.end(Ended(End.SUCCEEDED, limits=Limits(600.0, 590.0, 1.0)))
     assert times[-1] - times[0] == pytest.approx(5.0, rel=0.05)
 
 
@@ -444,7 +494,7 @@ async def test_everything_is_told_as_plain_numbers_at_first() -> None:
     state = _flow(start=None).snapshot()
     assert state.rate_per_second == 0.0
     assert (state.in_flight, state.throttled, state.requests) == (0, 0, 0)
-    assert (state.gate, state.halt_reason, state.halted_since, state.next_probe_in_seconds) == (
+    assert (state.gate, state.cause, state.halted_for_seconds, state.next_probe_in_seconds) == (
         "open",
         None,
         None,
@@ -456,31 +506,34 @@ async def test_everything_is_told_as_plain_numbers_at_first() -> None:
 @pytest.mark.parametrize("requests_per_minute", [0.0, -1.0, math.nan])
 def test_a_cap_that_is_no_rate_is_refused(requests_per_minute: float) -> None:
     with pytest.raises(ValueError, match="requests_per_minute"):
-        Flow(max_concurrency=1, requests_per_minute=requests_per_minute)
+        Flow(max_concurrency=1, requests_per_minute=requests_per_minute, patience_seconds=5.0, clock=time.monotonic)
 
 
 @pytest.mark.parametrize("start", [0.0, -1.0, math.nan, math.inf])
 def test_a_stored_rate_that_is_none_counts_as_none(start: float) -> None:
-    assert Flow(max_concurrency=1, start_rate_per_second=start).snapshot().limit_found_per_second is None
+    flow = Flow(max_concurrency=1, patience_seconds=5.0, clock=time.monotonic)
+    flow.begin_at(start)
+    assert flow.snapshot().rate_limit_per_second is None
 
 
 def test_a_concurrency_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_concurrency"):
-        Flow(max_concurrency=0)
+        Flow(max_concurrency=0, patience_seconds=5.0, clock=time.monotonic)
 
 
 async def test_it_works_on_the_real_clock_as_well() -> None:
-    flow = Flow(max_concurrency=4, start_rate_per_second=1000.0)
+    flow = Flow(max_concurrency=4, patience_seconds=5.0, clock=time.monotonic)
+    flow.begin_at(1000.0)
     left = iter(range(200))
 
     async def apply(work: Callable[[], Awaitable[None]]) -> None:
         for number in left:
-            permit = await flow.admit(f"c{number}")
+            permit = await flow.admit(f"c{number}", "update")
             await work()
             if number == 100:
-                permit.throttled(delay_seconds=0.01, slow_down=False)
+                permit.end(Ended(End.THROTTLED, delay_seconds=0.01))
             else:
-                permit.accepted()
+                permit.end(SUCCEEDED)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(8):

@@ -1,26 +1,79 @@
 """The gate: when it halts, when it probes, when it opens."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import pytest
 
-from worker.flow.gate import OUTAGE, Gate, GateEvent, GateState
+from worker.flow.ended import (
+    ABSENT,
+    ANSWERED,
+    DROPPED,
+    FAILED,
+    FAULT,
+    METADATA_HIDDEN,
+    OUTAGE,
+    REJECTED,
+    SERVICE_MERGES,
+    SUCCEEDED,
+    End,
+    Ended,
+    Operation,
+)
+from worker.flow.gate import Cause, Gate, GateEvent, GateState
+from worker.flow.permit import Permit
+
+THROTTLED = Ended(End.THROTTLED)
+NOT_THERE = Ended(End.ABSENT)
+NOT_TAKEN = Ended(End.REJECTED, reason="400 invalid_value", error="Invalid value", status=400, request_id="r")
+BAD_KEY = Ended(End.FAILED, reason="unauthorized", error="Incorrect API key", status=401, request_id="req-1")
+FIVE = [f"c{number}" for number in range(5)]
+MANY = [f"c{number}" for number in range(20)]
 
 
-def _fail(gate: Gate, now: float, completion_id: str, *, sent_at: float | None = None) -> GateEvent | None:
-    return gate.failed(now, completion_id, sent_at=now if sent_at is None else sent_at, probe=False)
+def _end(
+    gate: Gate,
+    now: float,
+    ended: Ended,
+    completion_id: str = "c",
+    *,
+    operation: Operation = "update",
+    sent_at: float | None = None,
+    probe: bool = False,
+    closed_seconds: float = 0.0,
+) -> GateEvent | None:
+    started_at = now if sent_at is None else sent_at
+    permit = Permit(completion_id, operation, started_at, lambda *_: None, is_probe=probe)
+    return gate.ended(now, permit, ended, closed_seconds=closed_seconds)
 
 
-def _halted(reason: str = "unauthorized", now: float = 100.0) -> Gate:
+def _all_end(
+    gate: Gate, now: float, ended: Ended, completion_ids: Iterable[str], *, operation: Operation = "update"
+) -> list[GateEvent | None]:
+    return [_end(gate, now, ended, each, operation=operation) for each in completion_ids]
+
+
+def _probe(
+    gate: Gate, now: float, ended: Ended, completion_id: str = "p", *, operation: Operation = "update"
+) -> GateEvent | None:
+    """One work is the probe, and one request of it ends so."""
+    assert gate.take_probe(now, completion_id)
+    event = _end(gate, now, ended, completion_id, probe=True, operation=operation)
+    gate.probe_ended(now)
+    return event
+
+
+def _halted(word: Ended = BAD_KEY, now: float = 100.0, *, operation: Operation = "update") -> Gate:
     gate = Gate(0.0)
-    gate.halt(now, reason, sent_at=now, probe=False)
+    _all_end(gate, now, word, FIVE, operation=operation)
+    assert not gate.is_open
     return gate
 
 
-def _in_outage(now: float = 100.0) -> Gate:
+def _halted_by_few(completion_ids: Sequence[str] = ("a", "b"), now: float = 100.0) -> Gate:
     gate = Gate(0.0)
-    for number in range(5):
-        _fail(gate, now, f"c{number}")
+    _all_end(gate, now, FAILED, completion_ids)
+    assert gate.nothing_else(now, completion_ids)
     return gate
 
 
@@ -28,152 +81,443 @@ def test_a_gate_is_open_at_first() -> None:
     gate = Gate(0.0)
     assert gate.is_open
     assert gate.state is GateState.OPEN
-    assert gate.reason is None
-    assert gate.next_probe_in_seconds(0.0) == gate.retry_in_seconds(0.0) == 0.0
-    assert not gate.take_probe(0.0)
+    assert gate.cause is None
+    assert gate.next_probe_in_seconds(0.0) == 0.0
+    assert not gate.take_probe(0.0, "c")
+    assert not gate.wants_others
+    assert not gate.is_halted_by_few
+    assert not gate.has_failed("c")
 
 
-@pytest.mark.parametrize("reason", ["unauthorized", "forbidden", "quota", "wrong_url"])
-def test_a_refusal_of_everybody_halts_at_once(reason: str) -> None:
+@pytest.mark.parametrize("reason", [OUTAGE, "unauthorized", "forbidden", "quota", "wrong_url"])
+def test_five_different_completions_that_fail_in_a_row_halt(reason: str) -> None:
     gate = Gate(0.0)
-    assert gate.halt(1.0, reason, sent_at=0.5, probe=False) == GateEvent("halted", reason, next_probe_in_seconds=5.0)
+    word = Ended(End.FAILED, reason=reason, error="No", status=401, request_id="r")
+    events = _all_end(gate, 1.0, word, FIVE)
+    cause = Cause(reason, "No", 401, "r", "c4")
+    assert events == [None] * 4 + [GateEvent("halted", cause, "update", next_probe_in_seconds=0.0)]
     assert gate.state is GateState.HALTED
-    assert (gate.reason, gate.halted_since) == (reason, 1.0)
+    assert (gate.cause, gate.halted_seconds(3.0)) == (cause, 2.0)
+    assert cause.sentence == f"{reason}: No"
 
 
 def test_a_halt_is_reported_once() -> None:
     gate = _halted()
-    assert gate.halt(100.1, "unauthorized", sent_at=99.0, probe=False) is None
-    assert gate.halt(100.2, "quota", sent_at=99.0, probe=False) is None
-    assert gate.reason == "unauthorized"
+    assert _end(gate, 100.1, BAD_KEY, "d", sent_at=99.0) is None
+    assert _end(gate, 100.2, Ended(End.FAILED, reason="quota"), "e", sent_at=99.0) is None
+    assert gate.cause is not None
+    assert gate.cause.reason == "unauthorized"
 
 
-def test_five_failures_in_a_row_are_an_outage() -> None:
-    gate = Gate(0.0)
-    events = [_fail(gate, float(number), f"c{number}") for number in range(5)]
-    assert events[:4] == [None] * 4
-    assert events[4] == GateEvent("halted", OUTAGE, next_probe_in_seconds=1.0)
-
-
-def test_failures_of_one_completion_are_no_outage() -> None:
+def test_failures_of_one_completion_halt_nothing() -> None:
     gate = Gate(0.0)
     for second in range(20):
-        assert _fail(gate, float(second), "the-bad-one") is None
+        assert _end(gate, float(second), BAD_KEY, "the-bad-one") is None
     assert gate.is_open
 
 
-@pytest.mark.parametrize("word", ["succeeded", "throttled"])
-def test_any_answer_ends_the_row_of_failures(word: str) -> None:
+def test_what_gets_through_ends_the_row_of_failures() -> None:
     gate = Gate(0.0)
-    for number in range(4):
-        _fail(gate, 1.0, f"c{number}")
-    if word == "succeeded":
-        gate.succeeded(1.0, probe=False)
-    else:
-        gate.throttled(1.0, 1.0, probe=False)
-    assert _fail(gate, 1.0, "c4") is None
-    assert gate.is_open
+    _all_end(gate, 1.0, FAILED, FIVE[:4])
+    _end(gate, 1.0, SUCCEEDED)
+    assert _all_end(gate, 1.0, FAILED, ["d0", "d1", "d2", "d3"]) == [None] * 4
+    assert _end(gate, 1.0, FAILED, "d4")
 
 
-def test_a_cancelled_request_says_nothing_about_an_outage() -> None:
+def test_what_gets_through_ends_the_row_of_its_own_kind_of_call_alone() -> None:
     gate = Gate(0.0)
-    for number in range(4):
-        _fail(gate, 1.0, f"c{number}")
-    gate.dropped(probe=False)
-    assert _fail(gate, 1.0, "c4")
+    _all_end(gate, 1.0, FAILED, FIVE[:4], operation="update")
+    _all_end(gate, 1.0, SUCCEEDED, FIVE, operation="get")
+    event = _end(gate, 1.0, FAILED, "c4", operation="update")
+    assert event is not None
+    assert event.operation == "update"
+
+
+@pytest.mark.parametrize("word", [THROTTLED, ANSWERED, DROPPED, NOT_THERE, NOT_TAKEN], ids=lambda word: word.end)
+def test_an_answer_that_proves_nothing_for_others_does_not_end_the_row(word: Ended) -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, FAILED, FIVE[:4])
+    _end(gate, 1.0, word)
+    assert _end(gate, 1.0, FAILED, "c4")
+
+
+def test_a_completion_that_fails_while_others_get_through_halts_nobody() -> None:
+    gate = Gate(0.0)
+    guilty = Ended(End.FAILED, reason=OUTAGE, guilty=True)
+    assert _all_end(gate, 1.0, guilty, MANY) == [None] * 20
+    assert gate.nothing_else(1.0, MANY) is None
+
+
+def test_all_that_there_are_is_enough() -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, FAILED, ["a", "b"])
+    assert gate.nothing_else(1.0, ["a", "b", "c"]) is None
+    event = gate.nothing_else(2.0, ["b"])
+    assert event is not None
+    assert (event.kind, event.cause.completion_id, event.next_probe_in_seconds) == ("halted", "b", 0.0)
+    assert gate.nothing_else(3.0, ["b"]) is None  # it is halted already
+
+
+def test_where_none_has_failed_there_being_nothing_else_means_nothing() -> None:
+    assert Gate(0.0).nothing_else(1.0, []) is None
 
 
 def _probe_times(gate: Gate, now: float, probes: int) -> list[float]:
+    """When probes come that all fail with the word that halted."""
+    cause = gate.cause
+    assert cause is not None
     times = []
-    for _ in range(probes):
+    for number in range(probes):
         now += gate.next_probe_in_seconds(now)
-        assert gate.take_probe(now)
         times.append(now)
-        gate.failed(now, "probe", sent_at=now, probe=True)
+        assert _probe(gate, now, Ended(End.FAILED, reason=cause.reason), f"p{number}") is None
     return times
 
 
-def test_probes_of_a_halt_come_after_5_s_doubling_to_5_min() -> None:
-    times = _probe_times(_halted(now=0.0), 0.0, 9)
-    assert [later - sooner for sooner, later in zip([0.0, *times], times, strict=False)] == [
-        5, 10, 20, 40, 80, 160, 300, 300, 300
-    ]  # fmt: skip
+def _between(times: list[float]) -> list[float]:
+    return [later - sooner for sooner, later in zip([0.0, *times], times, strict=False)]
 
 
-def test_probes_of_an_outage_come_after_1_s_doubling_to_1_min() -> None:
-    times = _probe_times(_in_outage(now=0.0), 0.0, 9)
-    assert [later - sooner for sooner, later in zip([0.0, *times], times, strict=False)] == [
-        1, 2, 4, 8, 16, 32, 60, 60, 60
-    ]  # fmt: skip
+def test_the_first_probe_comes_at_once_and_further_ones_after_5_s_doubling_to_5_min() -> None:
+    times = _probe_times(_halted(now=0.0), 0.0, 10)
+    assert _between(times) == [0, 5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
-def test_one_probe_is_under_way_at_most() -> None:
+def test_probes_of_an_outage_come_at_once_and_then_after_1_s_doubling_to_10_s() -> None:
+    times = _probe_times(_halted(FAILED, now=0.0), 0.0, 8)
+    assert _between(times) == [0, 1, 2, 4, 8, 10, 10, 10]
+
+
+def test_one_work_is_the_probe_at_most() -> None:
     gate = _halted()
-    assert not gate.take_probe(104.9)
-    assert gate.take_probe(105.0)
+    assert gate.take_probe(100.0, "p")
     assert gate.state is GateState.HALF_OPEN
-    assert not gate.take_probe(1000.0)
-    assert math.isinf(gate.next_probe_in_seconds(1000.0))
-    assert gate.retry_in_seconds(1000.0) == 5.0
+    assert not gate.take_probe(1_000.0, "q")
+    assert math.isinf(gate.next_probe_in_seconds(1_000.0))
 
 
-def test_a_probe_that_succeeds_opens() -> None:
+def test_no_probe_is_taken_before_it_is_due() -> None:
     gate = _halted()
-    gate.take_probe(105.0)
-    assert gate.succeeded(106.0, probe=True) == GateEvent("resumed", "unauthorized", halted_seconds=6.0)
-    assert gate.state is GateState.OPEN
+    _probe(gate, 100.0, BAD_KEY)
+    assert not gate.take_probe(104.9, "q")
+    assert gate.take_probe(105.0, "q")
 
 
-def test_an_answer_to_an_older_request_does_not_open() -> None:
+def test_a_probe_that_gets_through_opens() -> None:
     gate = _halted()
-    assert gate.succeeded(101.0, probe=False) is None
-    gate.take_probe(105.0)
-    assert gate.succeeded(106.0, probe=False) is None
-    assert gate.state is GateState.HALF_OPEN
+    cause = gate.cause
+    assert cause is not None
+    gate.take_probe(105.0, "p")
+    assert _end(gate, 106.0, SUCCEEDED, "p", probe=True) == GateEvent("resumed", cause, "update", halted_seconds=6.0)
+    assert (gate.state, gate.is_open, gate.cause) == (GateState.OPEN, True, None)
+    gate.probe_ended(106.0)
+    assert gate.is_open
 
 
-def test_a_probe_that_halts_for_the_same_reason_is_no_transition() -> None:
+def test_a_probe_opens_with_the_kind_of_call_that_halted_and_no_other() -> None:
+    gate = _halted(operation="update")
+    gate.take_probe(100.0, "p")
+    assert _end(gate, 100.1, SUCCEEDED, "p", operation="get", probe=True) is None
+    assert gate.state is GateState.HALF_OPEN  # its update is still to come
+    assert _end(gate, 100.2, SUCCEEDED, "p", operation="update", probe=True)
+    assert gate.is_open
+
+
+@pytest.mark.parametrize("word", [ANSWERED, NOT_THERE, NOT_TAKEN, DROPPED], ids=lambda word: word.end)
+def test_a_probe_that_says_nothing_about_the_halt_is_handed_on(word: Ended) -> None:
     gate = _halted()
-    gate.take_probe(105.0)
-    assert gate.halt(105.5, "unauthorized", sent_at=105.0, probe=True) is None
+    assert _probe(gate, 100.0, word) is None
     assert gate.state is GateState.HALTED
-    assert gate.next_probe_in_seconds(105.5) == 10.0
+    assert gate.next_probe_in_seconds(100.0) == 0.25
+    assert gate.take_probe(100.25, "q")
 
 
-def test_a_probe_that_halts_for_another_reason_is_one() -> None:
-    gate = _in_outage()
-    gate.take_probe(101.0)
-    assert gate.halt(101.5, "quota", sent_at=101.0, probe=True) == GateEvent(
-        "halted", "quota", next_probe_in_seconds=5.0
-    )
-    assert (gate.reason, gate.halted_since) == ("quota", 100.0)
+def test_a_work_that_made_no_request_hands_the_probe_on() -> None:
+    gate = _halted()
+    gate.take_probe(100.0, "p")
+    gate.probe_ended(107.0)
+    assert (gate.state, gate.next_probe_in_seconds(107.0)) == (GateState.HALTED, 0.25)
+
+
+def test_a_success_of_what_is_no_probe_does_not_open() -> None:
+    gate = _halted()
+    assert _end(gate, 101.0, SUCCEEDED) is None
+    gate.take_probe(105.0, "p")
+    assert _end(gate, 106.0, SUCCEEDED) is None
+    assert gate.state is GateState.HALF_OPEN
+
+
+def test_a_probe_that_fails_for_the_same_reason_is_no_transition_and_its_words_are_the_newest() -> None:
+    gate = _halted()
+    word = Ended(End.FAILED, reason="unauthorized", error="Expired", status=401, request_id="req-2")
+    assert _probe(gate, 105.0, word) is None
+    assert gate.state is GateState.HALTED
+    assert gate.cause == Cause("unauthorized", "Expired", 401, "req-2", "p")
+    assert gate.halted_seconds(105.0) == 5.0
+
+
+def test_a_probe_that_fails_for_another_reason_is_one_and_probes_begin_anew() -> None:
+    gate = _halted(FAILED)
+    _probe(gate, 100.0, FAILED)
+    event = _probe(gate, 101.0, BAD_KEY)
+    cause = Cause("unauthorized", "Incorrect API key", 401, "req-1", "p")
+    assert event == GateEvent("halted", cause, "update", next_probe_in_seconds=5.0)
+    assert (gate.cause, gate.halted_seconds(103.0)) == (cause, 3.0)
+
+
+def test_probes_begin_anew_with_the_new_reason() -> None:
+    gate = _halted()
+    for number in range(5):
+        _probe(gate, 1_000.0 * number + 100.0, BAD_KEY)
+    _probe(gate, 9_000.0, FAILED)
+    assert gate.next_probe_in_seconds(9_000.0) == 1.0
+
+
+def test_a_probe_that_fails_says_so_whatever_was_known_of_its_completion() -> None:
+    gate = _halted()
+    _probe(gate, 100.0, Ended(End.FAILED, reason="unauthorized", guilty=True))
+    assert gate.next_probe_in_seconds(100.0) == 5.0
 
 
 def test_a_probe_that_is_throttled_is_repeated_when_the_service_allows() -> None:
     gate = _halted()
-    gate.take_probe(105.0)
-    gate.throttled(105.0, 30.0, probe=True)
+    gate.take_probe(105.0, "p")
+    _end(gate, 105.0, THROTTLED, probe=True, closed_seconds=30.0)
     assert gate.state is GateState.HALTED
     assert gate.next_probe_in_seconds(105.0) == 30.0
-    gate.take_probe(135.0)
-    gate.throttled(135.0, 1.0, probe=True)
-    assert gate.next_probe_in_seconds(135.0) == 5.0
-
-
-def test_a_probe_that_is_dropped_stays_due() -> None:
-    gate = _halted()
-    gate.take_probe(105.0)
-    gate.dropped(probe=True)
-    assert gate.state is GateState.HALTED
-    assert gate.take_probe(105.0)
+    gate.take_probe(135.0, "p")
+    _end(gate, 135.0, THROTTLED, probe=True, closed_seconds=1.0)
+    assert gate.next_probe_in_seconds(135.0) == 1.0
 
 
 def test_words_about_the_trouble_that_has_passed_are_ignored() -> None:
     gate = _halted()
-    gate.take_probe(105.0)
-    gate.succeeded(106.0, probe=True)
-    assert gate.halt(107.0, "unauthorized", sent_at=99.0, probe=False) is None
+    _probe(gate, 106.0, SUCCEEDED)
     for number in range(9):
-        assert _fail(gate, 160.0, f"c{number}", sent_at=99.0) is None
+        assert _end(gate, 160.0, FAILED, f"c{number}", sent_at=99.0) is None
+    assert gate.nothing_else(161.0, []) is None
     assert gate.is_open
-    assert gate.halt(108.0, "unauthorized", sent_at=107.0, probe=False)
+    assert _all_end(gate, 162.0, BAD_KEY, FIVE)[4]
+
+
+def test_those_that_met_the_halt_are_known() -> None:
+    gate = _halted()
+    assert [gate.has_failed(each) for each in [*FIVE, "other"]] == [True] * 5 + [False]
+    _probe(gate, 100.0, BAD_KEY, "other")
+    assert gate.has_failed("other")
+
+
+def test_where_few_have_failed_one_that_comes_is_the_probe_at_once() -> None:
+    gate = _halted_by_few()
+    _probe(gate, 100.0, FAILED, "a")
+    assert gate.wants_others
+    assert not gate.take_probe(100.1, "b")  # it is no newcomer, and the next probe is due in a second
+    _probe(gate, 100.1, FAILED, "newcomer")
+    assert not gate.take_probe(100.2, "newcomer")
+    assert gate.take_probe(100.2, "another")
+    assert not gate.wants_others  # one probe at a time
+
+
+def test_where_five_have_failed_in_the_end_newcomers_wait_as_all_do() -> None:
+    gate = _halted_by_few(["a"])
+    for completion_id in "bcde":
+        assert gate.wants_others
+        _probe(gate, 100.0, FAILED, completion_id)
+    assert not gate.wants_others
+    assert not gate.take_probe(100.1, "newcomer")
+
+
+def test_a_halt_by_few_is_theirs_where_others_got_through_before() -> None:
+    assert not _halted_by_few().is_halted_by_few
+    gate = Gate(0.0)
+    _end(gate, 1.0, SUCCEEDED, operation="get")
+    _end(gate, 1.0, FAILED, "a")
+    gate.nothing_else(2.0, ["a"])
+    assert not gate.is_halted_by_few  # another kind of call is no evidence
+    gate = Gate(0.0)
+    _end(gate, 1.0, SUCCEEDED)
+    _end(gate, 1.0, FAILED, "a")
+    gate.nothing_else(2.0, ["a"])
+    assert gate.is_halted_by_few
+    for number in range(4):
+        _probe(gate, 100.0 * number, FAILED, f"p{number}")
+    assert not gate.is_halted_by_few  # by now they are many
+
+
+@pytest.mark.parametrize("trait", [METADATA_HIDDEN, SERVICE_MERGES])
+def test_what_three_completions_show_of_the_service_halts(trait: str) -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=trait, error="look")
+    operation: Operation = "get" if trait == METADATA_HIDDEN else "update"
+    for _ in range(5):
+        assert _all_end(gate, 1.0, word, ["a", "b"], operation=operation) == [None, None]
+    event = _end(gate, 1.0, word, "c", operation=operation)
+    assert event == GateEvent("halted", Cause(trait, "look", None, None, "c"), operation, next_probe_in_seconds=0.0)
+    assert [gate.has_failed(each) for each in "abcd"] == [True, True, True, False]
+
+
+def test_a_completion_that_shows_what_was_wanted_later_speaks_no_more_for_a_service_that_merges() -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=SERVICE_MERGES)
+    _all_end(gate, 1.0, word, ["a", "b"])
+    _end(gate, 1.0, SUCCEEDED, "b")
+    _end(gate, 1.0, SUCCEEDED, "other")
+    assert _end(gate, 1.0, word, "c") is None
+    assert _end(gate, 1.0, word, "d")
+
+
+@pytest.mark.parametrize("word", [ANSWERED, NOT_THERE, NOT_TAKEN], ids=lambda word: word.end)
+def test_where_few_are_left_a_probes_word_about_its_own_completion_opens(word: Ended) -> None:
+    gate = _halted_by_few()
+    gate.take_probe(100.0, "p")
+    assert _end(gate, 100.0, word, "p", operation="get", probe=True) is None  # not the kind of call that halted
+    event = _end(gate, 100.0, word, "p", probe=True)
+    assert event is not None
+    assert (event.kind, gate.is_open) == ("resumed", True)
+
+
+def test_what_three_show_of_the_service_is_not_undone_by_a_word_about_one() -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, Ended(End.FAILED, reason=SERVICE_MERGES), "abc")
+    assert _probe(gate, 2.0, NOT_THERE) is None
+    assert not gate.is_open
+
+
+def test_reads_that_show_the_metadata_take_back_that_it_is_hidden() -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=METADATA_HIDDEN)
+    _all_end(gate, 1.0, word, ["a", "b"], operation="get")
+    _end(gate, 1.0, SUCCEEDED, operation="update")
+    _end(gate, 1.0, SUCCEEDED, operation="get")
+    assert _all_end(gate, 1.0, word, ["c", "d"], operation="get") == [None, None]
+    assert _end(gate, 1.0, word, "e", operation="get")
+
+
+@pytest.mark.parametrize(("word", "reason"), [(NOT_THERE, ABSENT), (NOT_TAKEN, REJECTED)], ids=["absent", "rejected"])
+def test_twenty_in_a_row_that_meet_the_same_make_it_cautious_and_nothing_halts(word: Ended, reason: str) -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, word, MANY[:19])
+    assert not gate.is_cautious
+    assert gate.alike(1.0) is None
+    event = _end(gate, 5.0, word, MANY[19])
+    assert event is not None
+    assert (event.kind, event.reason) == ("slowed", reason)
+    assert _end(gate, 5.0, word, "one more") is None  # it is told once
+    assert gate.is_cautious
+    assert gate.is_open
+    assert gate.alike(11.0) == (Cause(reason, word.error, word.status, word.request_id), 10.0)
+
+
+def test_what_gets_through_ends_caution() -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, NOT_THERE, MANY)
+    _end(gate, 2.0, SUCCEEDED, operation="get")  # another kind of call may go another way
+    assert gate.is_cautious
+    _end(gate, 2.0, SUCCEEDED, operation="update")
+    assert not gate.is_cautious
+    _all_end(gate, 3.0, NOT_TAKEN, MANY)
+    _end(gate, 4.0, SUCCEEDED, operation="get")
+    assert gate.is_cautious  # reads say nothing about what updates are refused
+    _end(gate, 4.0, SUCCEEDED, operation="update")
+    assert not gate.is_cautious
+    assert gate.alike(4.0) is None
+
+
+def test_five_claims_in_a_row_that_meet_a_fault_of_ours_halt() -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=FAULT, error="internal error: KeyError")
+    for completion_id in ["c0", "c0", "c0", "c1", "c2", "c3"]:
+        assert gate.fault(1.0, completion_id, word, is_probe=False) is None
+    event = gate.fault(1.0, "c4", word, is_probe=False)
+    assert event is not None
+    assert event.cause == Cause(FAULT, "internal error: KeyError", None, None, "c4")
+
+
+def test_what_gets_through_ends_the_row_of_faults() -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=FAULT)
+    for completion_id in FIVE[:4]:
+        gate.fault(1.0, completion_id, word, is_probe=False)
+    _end(gate, 1.0, SUCCEEDED)
+    assert gate.fault(1.0, "c4", word, is_probe=False) is None
+
+
+def test_a_fault_of_ours_is_a_failed_probe_where_the_probe_met_it_and_else_nothing() -> None:
+    gate, word = _halted(), Ended(End.FAILED, reason=FAULT)
+    gate.take_probe(100.0, "p")
+    assert gate.fault(100.0, "q", word, is_probe=False) is None
+    assert gate.state is GateState.HALF_OPEN
+    event = gate.fault(100.0, "p", word, is_probe=True)
+    assert event is not None
+    assert (event.reason, gate.next_probe_in_seconds(100.0)) == (FAULT, 5.0)
+
+
+def test_anothers_halt_makes_the_next_failure_for_that_reason_a_halt() -> None:
+    gate = Gate(0.0)
+    gate.told("unauthorized", halted_at=50.0)
+    assert gate.is_open
+    assert _end(gate, 51.0, FAILED, "a") is None
+    event = _end(gate, 51.0, BAD_KEY, "b")
+    assert event is not None
+    assert event.reason == "unauthorized"
+
+
+def test_what_gets_through_here_ends_the_suspicion() -> None:
+    gate = Gate(0.0)
+    gate.told("unauthorized", halted_at=50.0)
+    _end(gate, 51.0, SUCCEEDED)
+    assert _end(gate, 52.0, BAD_KEY, "b") is None
+
+
+def test_anothers_resumption_ends_the_suspicion_and_makes_a_probe_due() -> None:
+    gate = Gate(0.0)
+    gate.told("unauthorized", halted_at=50.0)
+    gate.probe_now(51.0)
+    assert _end(gate, 52.0, BAD_KEY, "b") is None
+    gate = _halted()
+    _probe(gate, 100.0, BAD_KEY)
+    gate.probe_now(101.0)
+    assert gate.next_probe_in_seconds(101.0) == 0.0
+
+
+def test_anothers_halt_from_before_this_one_went_on_is_old_news() -> None:
+    gate = _halted()
+    _probe(gate, 200.0, SUCCEEDED)
+    gate.told("unauthorized", halted_at=199.0)
+    assert _end(gate, 201.0, BAD_KEY, "b") is None
+
+
+def test_what_gets_through_elsewhere_is_known_by_its_kind_of_call() -> None:
+    gate = Gate(0.0)
+    gate.others_got_through_elsewhere("update", 50.0)
+    gate.others_got_through_elsewhere("update", 40.0)  # an older word
+    assert gate.others_got_through("update", "a", 49.0, elsewhere=True)
+    assert not gate.others_got_through("update", "a", 49.0, elsewhere=False)
+    assert not gate.others_got_through("get", "a", 49.0, elsewhere=True)
+
+
+def test_it_tells_what_got_through_by_kind_of_call() -> None:
+    gate = Gate(0.0)
+    assert gate.got_through_seconds_ago(1.0) == {}
+    _end(gate, 10.0, SUCCEEDED, operation="get", sent_at=9.0)
+    _end(gate, 10.0, SUCCEEDED, operation="get", sent_at=8.0)
+    assert (gate.successes("get"), gate.successes("update")) == (2, 0)
+    assert gate.got_through_seconds_ago(12.0) == {"get": 3.0}
+
+
+def test_another_key_begins_anew() -> None:
+    gate = Gate(0.0)
+    _all_end(gate, 1.0, NOT_THERE, MANY)
+    _all_end(gate, 1.0, NOT_TAKEN, MANY)
+    _end(gate, 1.0, SUCCEEDED, sent_at=0.5)
+    _all_end(gate, 1.0, BAD_KEY, FIVE[:4])
+    _all_end(gate, 1.0, NOT_THERE, MANY)
+    gate.told("unauthorized", halted_at=1.0)
+    gate.new_key(2.0)
+    assert not gate.is_cautious
+    assert not gate.others_got_through("update", "a", 0.0, elsewhere=False)
+    assert _end(gate, 3.0, BAD_KEY, "c4") is None
+
+
+def test_another_key_makes_a_probe_due_for_any_completion() -> None:
+    gate = _halted()
+    _probe(gate, 100.0, BAD_KEY)
+    gate.new_key(101.0)
+    assert gate.next_probe_in_seconds(101.0) == 0.0
+    assert not any(gate.has_failed(each) for each in [*FIVE, "p"])
+    assert gate.take_probe(101.0, FIVE[0])

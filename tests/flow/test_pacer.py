@@ -27,14 +27,16 @@ def _takes(pacer: Pacer, start: float, end: float) -> list[float]:
 
 
 def _paced(per_second: float) -> Pacer:
-    return Pacer(0.0, start_per_second=per_second)
+    pacer = Pacer(0.0)
+    pacer.begin_at(0.0, per_second)
+    return pacer
 
 
 def test_without_a_limit_nothing_is_held_back() -> None:
     pacer = Pacer(0.0)
     assert all(pacer.take(0.0) for _ in range(1000))
     assert pacer.wait_seconds(0.0) == 0.0
-    assert pacer.limit_found_per_second is None
+    assert pacer.limit_per_second is None
     assert math.isinf(pacer.aim_per_second)
     assert pacer.rate_per_second(0.05) == pytest.approx(500.0)
 
@@ -42,7 +44,7 @@ def test_without_a_limit_nothing_is_held_back() -> None:
 def test_a_limit_of_an_earlier_run_is_begun_at_nine_tenths() -> None:
     pacer = _paced(50.0)
     assert pacer.rate_per_second(0.0) == pytest.approx(45.0)
-    assert pacer.limit_found_per_second == 50.0
+    assert pacer.limit_per_second == 50.0
     assert len(_takes(pacer, 0.0, 1.0)) == pytest.approx(46, abs=2)
 
 
@@ -84,7 +86,7 @@ def test_a_decrease_goes_to_nine_tenths_of_the_goodput() -> None:
     pacer = _paced(50.0)
     sent = len(_takes(pacer, 0.0, 20.0))
     _refuse(pacer, 20.0)
-    assert pacer.limit_found_per_second == pytest.approx(sent / 20.0, rel=0.02)
+    assert pacer.limit_per_second == pytest.approx(sent / 20.0, rel=0.02)
     assert pacer.rate_per_second(20.0) == pytest.approx(0.9 * sent / 20.0, rel=0.02)
 
 
@@ -190,8 +192,8 @@ def test_the_first_refusal_ends_the_search_and_asks_for_a_slow_start() -> None:
     for _ in range(17):
         pacer.take(0.9)
     assert _refuse(pacer, 1.0, sent_at=0.9)
-    assert pacer.limit_found_per_second is not None
-    assert pacer.limit_found_per_second < 17
+    assert pacer.limit_per_second is not None
+    assert pacer.limit_per_second < 17
 
 
 def test_headers_cap_the_rate_before_any_refusal() -> None:
@@ -207,7 +209,7 @@ def test_a_doubled_limit_in_the_headers_doubles_what_was_found() -> None:
     pacer.announce(0.1, 600.0, 590.0, 1.0)
     _takes(pacer, 0.1, 10.0)
     pacer.announce(10.0, 1200.0, 1190.0, 0.5)
-    assert pacer.limit_found_per_second == pytest.approx(16.0)
+    assert pacer.limit_per_second == pytest.approx(16.0)
     assert pacer.rate_per_second(10.0) == pytest.approx(16.0)
 
 

@@ -132,7 +132,7 @@ def test_a_missing_extra_is_named_and_the_work_done(
     code, lines = _apply(traced, tmp_path, 1)
     assert code == 0
     assert [line["error"] for line in lines if line["event"] == "tracing.unavailable"] == [
-        "install the extra: metasync[otel]"
+        "install metasync with its extra otel"
     ]
 
 

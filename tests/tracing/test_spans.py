@@ -9,12 +9,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from worker.cli.tracing import is_wanted, unknown_exporter
 from worker.engine.outcome import Outcome
 from worker.engine.work import Interruption, Work
-from worker.queue.base import Claim
+from worker.queue import Claim
 from worker.tracing import around
 
 
 def _work() -> Work:
-    return Work(Claim("chatcmpl-1", 1, 0, (), 0.0), 0.0, 1.0)
+    return Work(Claim("chatcmpl-1", 1, (), 0.0), 0.0, 1.0)
 
 
 def _provider(sampler: Sampler = ALWAYS_ON) -> tuple[TracerProvider, InMemorySpanExporter]:

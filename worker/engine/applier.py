@@ -1,46 +1,54 @@
 """The applier: one claim becomes, by way of one or two requests, one outcome."""
 
 import asyncio
-import random
+import random as random_module
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
-from http import HTTPStatus
+from typing import Protocol, assert_never
 
 import structlog
 
-from worker.api import Answer, Client, Kind, RetryPolicy, backoff_seconds
+from worker.api import Answer, Kind, RetryPolicy, backoff_seconds
 from worker.changes import MetadataChange
 from worker.changes.fold import fold, needs_current
+from worker.engine.blame import Blame, Rules
 from worker.engine.calls import Calls, GiveBack, Send
 from worker.engine.ledger import Ledger
-from worker.engine.outcome import Left, Outcome
-from worker.engine.tallies import Operation, Tallies
+from worker.engine.outcome import Deferral, Outcome
+from worker.engine.showing import NOT_AS_WANTED, Wanted, ending_of, wrong_keys
+from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
-from worker.queue.base import Reason
+from worker.flow import FAULT, METADATA_HIDDEN, SUCCEEDED, End, Ended, Flow, Operation
 
 # In 14 recorded polls a fresh completion answered after 1 to 6 s: asked early, then less and less often.
 _NOT_FOUND_SHORTEST_SECONDS = 1.0
 _NOT_FOUND_LONGEST_SECONDS = 60.0
 # A request that was cut off may still be at work in the service: recorded updates took 3.6 and 5.8 s.
-_CUT_OFF_DELAY_SECONDS = 5.0
+CUT_OFF_DELAY_SECONDS = 5.0
+# What may be everybody's trouble is tried again soon: it goes as it came.
+_LONGEST_UNCOUNTED_SECONDS = 10.0
+_LONGEST_HELD_SECONDS = 60.0  # what was refused, and may not be to blame for it
+_SHORTEST_UNPERSISTED_SECONDS = 1.0
 
 # What turns a claim into its outcome; it may be wrapped.
 Apply = Callable[[Work], Awaitable[Outcome]]
 
 _TOO_MANY_KEYS = "with this change the completion would have more than 16 pairs"
+_HIDDEN = "the service does not show the completion's metadata: a merge would wipe what is there"
+_NOT_WHOLE = (
+    "the completion's metadata holds values that are no strings and cannot be sent back: a merge would wipe them"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Endurance:
-    """When a change is given up.
+class Completions(Protocol):
+    """The stored completions, as the engine needs them; `worker.api.Client` is one way to them."""
 
-    Args:
-        max_attempts: failed attempts after which it is dead.
-        not_found_grace_seconds: age up to which its completion may be missing.
-    """
+    async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
+        """Read a completion."""
 
-    max_attempts: int
-    not_found_grace_seconds: float
+    async def update(
+        self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
+    ) -> Answer:
+        """Set a completion's metadata to exactly this map, on a connection of its own where `fresh` asks for that."""
 
 
 class Applier:
@@ -48,28 +56,30 @@ class Applier:
 
     Args:
         policy: the backoff between attempts.
-        rng: the source of jitter.
-        clock: the event loop's.
+        random: the source of jitter.
+        clock: monotonic seconds.
         tallies: count how many changes each request carries.
         logger: hears of faults of our own.
     """
 
     def __init__(  # noqa: PLR0917 -- its neighbours, handed over once
         self,
-        client: Client,
+        client: Completions,
         calls: Calls,
-        endurance: Endurance,
+        flow: Flow,
+        rules: Rules,
         policy: RetryPolicy,
-        rng: random.Random,
+        random: random_module.Random,
         clock: Callable[[], float],
         tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self.client = client
         self.calls = calls
-        self.endurance = endurance
+        self.flow = flow
+        self.rules = rules
         self.policy = policy
-        self.rng = rng
+        self.random = random
         self.clock = clock
         self.tallies = tallies
         self.logger = logger
@@ -84,55 +94,54 @@ class _Application:
 
     def __init__(self, applier: Applier, work: Work) -> None:
         self._applier = applier
+        self._rules = applier.rules
         self._work = work
-        self._ledger = Ledger(work)
+        self._blame = Blame(work, applier.flow, applier.rules, applier.clock)
+        self._ledger = Ledger(work, self._blame)
         self._completion_id = work.claim.completion_id
 
     async def run(self) -> Outcome:
-        left, delay_seconds = Left.RETRY, 0.0
+        deferral, delay_seconds = Deferral.RETRY, 0.0
         try:
             delay_seconds = await self._apply(self._ledger.decode())
         except GiveBack as given_back:
-            left, delay_seconds = given_back.left, given_back.delay_seconds
+            deferral, delay_seconds = given_back.deferral, given_back.delay_seconds
         except asyncio.CancelledError:
             if not self._work.was_interrupted():
                 raise
-            left = Left.RELEASED
-            delay_seconds = _CUT_OFF_DELAY_SECONDS if self._work.interruption is Interruption.CUT_OFF else 0.0
+            deferral = Deferral.RELEASED
+            delay_seconds = CUT_OFF_DELAY_SECONDS if self._work.interruption is Interruption.CUT_OFF else 0.0
         except Exception as error:  # a fault of ours that one claim runs into must not stop all the others
             self._applier.logger.exception("change.crashed", completion_id=self._completion_id)
-            self._work.failures += 1
-            self._ledger.error = f"internal error: {type(error).__name__}"
-            delay_seconds = self._judge_failure(self._ledger.undecided, "attempts_exhausted")
-        return self._ledger.outcome(self._applier.clock(), kind=left, delay_seconds=delay_seconds)
+            delay_seconds = self._judge_fault(f"internal error: {type(error).__name__}")
+        return self._ledger.outcome(self._applier.clock(), deferral=deferral, delay_seconds=delay_seconds)
 
     async def _apply(self, changes: Mapping[int, MetadataChange]) -> float:
         """Send all of them as one update."""
         in_order = list(changes.values())
         if not in_order:
             return 0.0
-        current = None
+        current, is_stale = None, False
         if needs_current(in_order):
-            answer = await self._read()
-            if answer.verdict.kind is not Kind.OK:
-                return self._judge(changes, answer)
-            current = answer.metadata
+            current, is_stale = await self._read(changes)
         folded = fold(current or {}, in_order)
         refused: list[int] = []
         accepted = list(changes)
         if folded.too_many_keys:
             refused = [number for position, number in enumerate(changes) if position in folded.too_many_keys]
             accepted = [number for number in changes if number not in refused]
-        if not accepted or folded.metadata == current:
+        if not accepted or (folded.metadata == current and not is_stale):
             self._ledger.metadata = folded.metadata
             self._refuse(refused)
             self._ledger.unchanged(accepted)
             return 0.0
-        answer = await self._send(folded.metadata, changes=len(accepted))
+        taken = {number: changes[number] for number in accepted} if refused else changes
+        wanted = Wanted(folded.metadata, taken)
+        answer = await self._send(wanted)
         if answer.verdict.kind is Kind.REJECTED and len(changes) > 1:
             return await self._apply_one_by_one(changes, current)
         self._refuse(refused)
-        return self._judge(accepted, answer, folded.metadata)
+        return self._judge(accepted, answer, wanted)
 
     async def _apply_one_by_one(
         self, changes: Mapping[int, MetadataChange], current: Mapping[str, str] | None
@@ -142,100 +151,199 @@ class _Application:
         Args:
             current: the completion's metadata; None while it is not known.
         """
+        delay_seconds, held = 0.0, dict[int, Answer]()
         for number, change in changes.items():
             if current is None and needs_current([change]):
-                answer = await self._read()
-                if answer.verdict.kind is not Kind.OK:
-                    return self._judge([number], answer)
-                current = answer.metadata
+                current, _ = await self._read([number])
             folded = fold(current or {}, [change])
             if folded.too_many_keys:
                 self._refuse([number])
                 continue
-            answer = await self._send(folded.metadata, changes=1)
-            delay_seconds = self._judge([number], answer, folded.metadata)
-            if answer.verdict.kind is Kind.OK:
+            wanted = Wanted(folded.metadata, {number: change})
+            answer = await self._send(wanted)
+            delay_seconds = self._judge([number], answer, wanted)
+            if answer.verdict.kind is Kind.REJECTED:
+                if self._ledger.is_open(number):
+                    held[number] = answer
+            elif self._ledger.is_open(number):
+                return delay_seconds  # what follows builds on it
+            else:
                 current = folded.metadata
-            elif answer.verdict.kind is not Kind.REJECTED:
-                return delay_seconds
-        return 0.0
+                # The same completion took another change: what it refused before is the refused one's own fault.
+                for rejected, word in held.items():
+                    self._ledger.die([rejected], "rejected", error=word.verdict.error, answer=word)
+                held.clear()
+        return delay_seconds if held else 0.0
 
-    async def _read(self) -> Answer:
-        return await self._call(
-            "get", lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds)
+    async def _read(self, numbers: Collection[int]) -> tuple[Mapping[str, str], bool]:
+        """Read what to fold these changes onto; and tell whether the read is stale.
+
+        It is what was read, or what the service confirmed so lately that a read may not show it.
+
+        Raises:
+            GiveBack: the read ends this try of the changes.
+        """
+        answer = await self._call(
+            "get",
+            lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds),
+            _shown_by_read,
         )
+        if answer.verdict.kind is not Kind.OK:
+            raise GiveBack(Deferral.RETRY, self._judge(numbers, answer))
+        if answer.metadata is None or not answer.whole:
+            raise GiveBack(Deferral.RETRY, self._judge_hidden(numbers, answer))
+        confirmed = self._work.claim.confirmed
+        if confirmed is None or confirmed == answer.metadata:
+            return answer.metadata, False
+        return confirmed, True
 
-    async def _send(self, metadata: dict[str, str], *, changes: int) -> Answer:
-        self._ledger.metadata = metadata
-        self._applier.tallies.changes_per_request.observe(changes)
+    async def _send(self, wanted: Wanted) -> Answer:
+        self._ledger.metadata = wanted.metadata
+        self._applier.tallies.changes_per_request.observe(len(wanted.changes))
+        fresh = self._blame.was_not_persisted
         return await self._call(
             "update",
-            lambda seconds: self._applier.client.update(self._completion_id, metadata, timeout_seconds=seconds),
+            lambda seconds: self._applier.client.update(
+                self._completion_id, wanted.metadata, timeout_seconds=seconds, fresh=fresh
+            ),
+            lambda answer: ending_of(answer.metadata, wanted, self._rules.semantics),
         )
 
-    async def _call(self, operation: Operation, send: Send) -> Answer:
-        attempts_left = self._applier.endurance.max_attempts - self._ledger.attempts
-        answer = await self._applier.calls.call(self._work, operation, send, attempts_left=attempts_left)
-        self._ledger.answered(answer)
+    async def _call(self, operation: Operation, send: Send, shows: Callable[[Answer], Ended]) -> Answer:
+        answer = await self._applier.calls.call(self._work, self._blame, operation, send, shows)
+        self._ledger.answered(answer, operation)
         return answer
 
     def _refuse(self, numbers: Collection[int]) -> None:
         self._ledger.die(numbers, "too_many_keys", error=_TOO_MANY_KEYS)
 
-    def _judge(self, numbers: Collection[int], answer: Answer, wanted: Mapping[str, str] | None = None) -> float:
+    def _judge(self, numbers: Collection[int], answer: Answer, wanted: Wanted | None = None) -> float:
         """Decide what one answer says about these changes; returns the delay for those that it leaves open.
 
         Args:
-            wanted: the map that was sent; None when the answer is not an update's.
+            wanted: what was sent; None when the answer is not an update's.
         """
         verdict = answer.verdict
         match verdict.kind:
             case Kind.OK:
-                return self._judge_persistence(numbers, answer.metadata, wanted or {})
+                return self._judge_persistence(numbers, answer.metadata, wanted) if wanted else 0.0
             case Kind.REJECTED:
-                self._ledger.die(numbers, "not_found" if verdict.status == HTTPStatus.NOT_FOUND else "rejected")
-                return 0.0
+                return self._judge_rejection(numbers, certain=verdict.certain)
             case Kind.NOT_FOUND:
-                return self._judge_absence(numbers)
+                return self._judge_absence(numbers, certain=verdict.about == "completion")
+            case Kind.RETRY | Kind.HALTED:
+                return self._judge_failure(numbers, verdict.pause_seconds)
+            case Kind.THROTTLED:
+                raise AssertionError(f"{verdict.kind} is not an answer that `Calls` hands on")
             case _:
-                return self._judge_failure(numbers, "attempts_exhausted", verdict.delay_seconds)
+                assert_never(verdict.kind)
 
-    def _judge_persistence(
-        self, numbers: Collection[int], shown: Mapping[str, str] | None, wanted: Mapping[str, str]
-    ) -> float:
+    def _judge_persistence(self, numbers: Collection[int], shown: Mapping[str, str] | None, wanted: Wanted) -> float:
         """The service did it, it says: compare what it shows with what was wanted."""
         ledger = self._ledger
         ledger.verified = shown is not None
-        if shown is not None and shown != wanted:
-            differing = [key for key, value in wanted.items() if shown.get(key) != value]
-            if differing:
-                self._work.failures += 1
-                ledger.error = f"the service answered 200, but does not have the value of {', '.join(differing)}"
-                return self._judge_failure(numbers, "not_persisted")
-            ledger.leftover_keys = tuple(key for key in shown if key not in wanted)
+        if shown is not None and shown != wanted.metadata:
+            wrong = wrong_keys(shown, wanted)
+            kept = [key for key in shown if key not in wanted.metadata and key not in wrong]
+            if kept and wanted.replaces:
+                match self._rules.semantics:
+                    case "unknown":
+                        ledger.error = f"the service kept {', '.join(kept)}: does it merge? Set METASYNC_SEMANTICS"
+                        self._blame.undecided(numbers)
+                        return self._backoff_seconds(_LONGEST_HELD_SECONDS)
+                    case "replace":
+                        wrong = [*wrong, *kept]
+                    case "merge":
+                        ledger.leftover = len(numbers)
+                    case _:
+                        assert_never(self._rules.semantics)
+            if wrong:
+                return self._judge_not_persisted(numbers, wrong, wanted)
+            ledger.leftover_keys = tuple(kept)
+        ledger.confirmed = dict(wanted.metadata if shown is None else shown)
         ledger.applied(numbers)
         return 0.0
 
-    def _judge_absence(self, numbers: Collection[int]) -> float:
-        """Not visible yet, or gone: those that have waited long enough are given up, each by its own age."""
-        grace = self._applier.endurance.not_found_grace_seconds
-        now = self._applier.clock()
-        ages = {number: self._ledger.age_seconds(number, now) for number in numbers}
-        self._ledger.die([number for number, age in ages.items() if age >= grace], "not_found")
-        young = [age for age in ages.values() if age < grace]
-        if not young:
-            return 0.0
-        delay = min(max(max(young) / 2, _NOT_FOUND_SHORTEST_SECONDS), _NOT_FOUND_LONGEST_SECONDS)
-        return min(delay * self._applier.rng.uniform(0.75, 1.25), grace - max(young))
+    def _judge_not_persisted(self, numbers: Collection[int], wrong: list[str], wanted: Wanted) -> float:
+        """The answer may be an old one, or another's: only what a second try shows, too, is believed."""
+        self._ledger.error = f"{NOT_AS_WANTED}: {', '.join(wrong)}"
+        if removed := [key for key in wrong if key in wanted.removed]:
+            self._ledger.error += f'; a service that merges keeps {", ".join(removed)}: set it to "" instead'
+        again = self._blame.not_persisted(numbers)
+        if len(again) < len(numbers):
+            self._ledger.second_look = True
+            lag = max(self._rules.read_lag_seconds, _SHORTEST_UNPERSISTED_SECONDS)
+            return lag * self._applier.random.uniform(1.0, 1.1)
+        if self._applier.flow.alike() is not None:  # everybody's changes, so that it is not theirs
+            return self._backoff_seconds(_LONGEST_HELD_SECONDS)
+        responsible = wanted.responsible_for(wrong)
+        self._ledger.die([number for number in numbers if number in responsible], "not_persisted")
+        self._ledger.applied([number for number in numbers if number not in responsible])
+        return 0.0
 
-    def _judge_failure(self, numbers: Collection[int], reason: Reason, asked_seconds: float | None = None) -> float:
-        """An attempt failed: later again, or never.
+    def _judge_hidden(self, numbers: Collection[int], answer: Answer) -> float:
+        """A read that does not show all of the metadata: nothing is written over what cannot be seen."""
+        self._ledger.error = _HIDDEN if answer.metadata is None else _NOT_WHOLE
+        alone = self._blame.rejected(numbers, "get")
+        self._ledger.die(alone, "unreadable")
+        return self._backoff_seconds(_LONGEST_HELD_SECONDS)
+
+    def _judge_rejection(self, numbers: Collection[int], *, certain: bool) -> float:
+        """The service does not take it: the change's own fault if it says so of the metadata, or took others since."""
+        alone = self._blame.rejected(numbers)
+        if self._applier.flow.alike() is None:
+            self._ledger.die(numbers if certain else alone, "rejected")
+        return self._backoff_seconds(_LONGEST_HELD_SECONDS)
+
+    def _judge_absence(self, numbers: Collection[int], *, certain: bool) -> float:
+        """Not visible yet, or gone: those that have waited long enough are given up, each by its own time."""
+        over, grace_seconds = self._blame.absent(numbers, self._ledger.operation, certain=certain)
+        if self._applier.flow.alike() is None:
+            self._ledger.die(over, "not_found")
+        elif over:
+            return _NOT_FOUND_LONGEST_SECONDS
+        self._ledger.absent_seconds = grace_seconds
+        if grace_seconds is None:
+            return _NOT_FOUND_LONGEST_SECONDS
+        delay = min(max(self._blame.absent_seconds() / 2, _NOT_FOUND_SHORTEST_SECONDS), _NOT_FOUND_LONGEST_SECONDS)
+        return max(min(delay * self._applier.random.uniform(0.75, 1.25), grace_seconds), _NOT_FOUND_SHORTEST_SECONDS)
+
+    def _judge_failure(self, numbers: Collection[int], asked_seconds: float | None = None) -> float:
+        """A try failed: later again; never, for those that failed for hours while others got through.
 
         Args:
             asked_seconds: the delay that the service asked for.
         """
-        attempts = self._ledger.attempts
-        if attempts >= self._applier.endurance.max_attempts:
-            self._ledger.die(numbers, reason)
-            return 0.0
-        return max(backoff_seconds(attempts, self._applier.policy, self._applier.rng), asked_seconds or 0.0)
+        exhausted = self._blame.exhausted(numbers)
+        if exhausted:
+            others = self._blame.others(self._ledger.operation)
+            error = f"refused alone: {self._ledger.error}, while {others:,} others got through"
+            self._ledger.die(exhausted, "attempts_exhausted", error=error)
+        return max(self._backoff_seconds(), asked_seconds or 0.0)
+
+    def _judge_fault(self, error: str) -> float:
+        """An exception of ours: one that meets every claim halts all, as nothing works."""
+        self._blame.failed_by_us()
+        self._ledger.error = error
+        if self._work.is_probe or not self._blame.is_guilty:
+            word = Ended(End.FAILED, FAULT, error=error)
+            self._applier.flow.fault(self._completion_id, word, probe=self._work.is_probe)
+        return self._judge_failure(self._ledger.undecided)
+
+    def _backoff_seconds(self, longest: float = _LONGEST_UNCOUNTED_SECONDS) -> float:
+        """Longer with each failure, over all claims.
+
+        Args:
+            longest: while it may be everybody's trouble, which goes as it came.
+        """
+        seconds = backoff_seconds(max(1, self._blame.failures), self._applier.policy, self._applier.random)
+        return seconds if self._blame.is_guilty else min(seconds, longest)
+
+
+def _shown_by_read(answer: Answer) -> Ended:
+    """What a read is worth: one that does not show the metadata is no reading."""
+    if answer.metadata is not None and answer.whole:
+        return SUCCEEDED
+    if answer.metadata is not None:
+        return Ended(End.ANSWERED)
+    return Ended(End.FAILED, METADATA_HIDDEN, error=_HIDDEN, status=answer.verdict.status)

@@ -1,32 +1,60 @@
-"""One request through flow control, with its in-process retries."""
+"""One request through flow control, with its retries within the worker."""
 
 import asyncio
+import random as random_module
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from typing import assert_never
 
-from worker.api import Answer, Kind, RetryPolicy, Verdict, retry
-from worker.engine.outcome import Left
-from worker.engine.tallies import Operation, Tallies
-from worker.engine.totals import Totals
+import msgspec
+
+from worker.api import Answer, Halt, Kind, RetryPolicy, Verdict, retry
+from worker.engine.blame import Blame
+from worker.engine.keys import KeyReader
+from worker.engine.outcome import Deferral
+from worker.engine.patience import SHORT_WAIT_SECONDS
+from worker.engine.tallies import Tallies
 from worker.engine.work import Work
-from worker.flow import Closed, Flow, Halted, Permit
+from worker.flow import (
+    DROPPED,
+    FOREIGN,
+    OUTAGE,
+    REFUSED,
+    SUCCEEDED,
+    Closed,
+    End,
+    Ended,
+    Flow,
+    Halted,
+    Limits,
+    Operation,
+    Permit,
+)
 
-# Waits of up to so many seconds happen in the worker, with the lease held; longer ones are the queue's.
-PATIENCE_SECONDS = 5.0
-
+# What is sent is made within so many seconds; whether on a connection that nothing was sent on before.
 Send = Callable[[float], Awaitable[Answer]]
+
+# Statuses of the client's class that a service in trouble gives as well.
+_TROUBLE = frozenset({408, 409, 421, 425, 499})
+
+_FAILURES = frozenset({Kind.RETRY, Kind.HALTED})
+_LONGEST_PAUSE_SECONDS = 86_400.0  # beyond, a service that asks to wait means that a quota is used up
+_THROTTLED_ALONE = 3  # times in a row, while others pass
+_ALONE_SECONDS = (2.0, 900.0)  # how long such a completion stays away, at first and at most
+_LONGEST_SNOOZE_SECONDS = 60.0  # no store keeps a change asleep for as long as one answer may ask
+_LETS_OTHERS_GO_SECONDS = 2.0  # one that was throttled is claimed again after those that were not
 
 
 class GiveBack(Exception):
-    """No request may start now.
+    """This try of a claim is over: no request may start now, or the last one decided it.
 
     Args:
-        delay_seconds: until one may.
+        delay_seconds: until the next try.
     """
 
-    def __init__(self, left: Left, delay_seconds: float = 0.0) -> None:
-        super().__init__(left)
-        self.left = left
+    def __init__(self, deferral: Deferral, delay_seconds: float = 0.0) -> None:
+        super().__init__(deferral)
+        self.deferral = deferral
         self.delay_seconds = delay_seconds
 
 
@@ -34,9 +62,12 @@ class Calls:
     """Makes requests when flow control admits them, and tells it what came of them.
 
     Args:
-        request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
+        policy: the backoff between tries.
+        random: the source of its jitter.
         tallies: count every request.
-        clock: the event loop's, by which leases end.
+        clock: monotonic seconds, by which leases end.
+        request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
+        keys: keeps the API key current.
         parked: a context in which the current task makes room for another claim, since it only waits.
     """
 
@@ -44,107 +75,215 @@ class Calls:
         self,
         flow: Flow,
         policy: RetryPolicy,
-        totals: Totals,
+        random: random_module.Random,
         tallies: Tallies,
         *,
         clock: Callable[[], float],
         request_timeout_seconds: float,
+        keys: KeyReader,
         parked: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._flow = flow
         self._policy = policy
-        self._totals = totals
+        self._random = random
         self._tallies = tallies
         self._clock = clock
         self._request_timeout_seconds = request_timeout_seconds
+        self._keys = keys
         self._parked = parked
         self.stopping = False
 
-    async def call(self, work: Work, operation: Operation, send: Send, *, attempts_left: int) -> Answer:
+    async def call(
+        self,
+        work: Work,
+        blame: Blame,
+        operation: Operation,
+        send: Send,
+        shows: Callable[[Answer], Ended],
+    ) -> Answer:
         """Send until the service has given its word, or a short wait is not enough.
 
         Args:
-            send: makes the request, within the seconds it is handed.
-            attempts_left: how many more failures the claim may have.
+            blame: keeps the record of the work's failures.
+            send: makes the request.
+            shows: what an answer that says done is worth, looked at closely.
 
         Raises:
             GiveBack: flow control lets nothing start for now, or the worker stops.
         """
-        answer = await self._once(work, operation, send)
-        if answer.verdict.kind is not Kind.RETRY or attempts_left <= 1 or self.stopping:
+        answer = await self._once(work, blame, operation, send, shows, repeats=work.is_tried_again())
+        if answer.verdict.kind is not Kind.RETRY or work.is_probe or self.stopping:
             return answer
+
+        async def again() -> Answer:
+            return await self._once(work, blame, operation, send, shows, repeats=True)
+
+        def may_wait(seconds: float) -> bool:
+            ends_at = self._clock() + seconds
+            return (
+                seconds <= SHORT_WAIT_SECONDS
+                and ends_at < work.deadline
+                and self._flow.is_open
+                and self._flow.may_retry()
+            )
+
         return await retry(
             answer,
-            lambda: self._again(work, operation, send),
+            again,
             policy=self._policy,
-            max_tries=attempts_left - 1,
-            may_retry=self._flow.may_retry,
-            deadline=lambda: work.deadline,
+            max_tries=self._policy.max_tries,
+            may_wait=may_wait,
             sleep=self._sleep,
+            random=self._random,
         )
-
-    async def _again(self, work: Work, operation: Operation, send: Send) -> Answer:
-        self._totals.retries += 1
-        return await self._once(work, operation, send)
 
     async def _sleep(self, seconds: float) -> None:
         with self._parked():
             await asyncio.sleep(seconds)
 
-    async def _once(self, work: Work, operation: Operation, send: Send) -> Answer:
-        """One request that the service was willing to look at: throttled ones do not count."""
+    async def _once(
+        self,
+        work: Work,
+        blame: Blame,
+        operation: Operation,
+        send: Send,
+        shows: Callable[[Answer], Ended],
+        *,
+        repeats: bool,
+    ) -> Answer:
+        """One request that the service was willing to look at: throttled ones do not count.
+
+        Args:
+            repeats: it was made before, and failed.
+        """
         while True:
-            permit = None if self.stopping else self._flow.start(work.claim.completion_id)
-            if permit is None:
-                permit = await self._admit(work)
-            if self._clock() >= work.deadline:  # this process was frozen, or its store is away
-                permit.dropped()
-                raise GiveBack(Left.RELEASED)
-            work.in_flight = True
-            try:
-                answer = await send(self._request_timeout_seconds)
-            except BaseException:
-                permit.dropped()
-                raise
-            finally:
-                work.in_flight = False
+            permit = await self._start(work, blame, operation)
+            if repeats:
+                self._tallies.requests_retried += 1
+                repeats = False
+            answer = self._in_context(operation, await self._exchange(work, permit, send))
+            verdict = answer.verdict
             self._tallies.request(operation, answer)
-            _report(permit, answer.verdict)
-            match answer.verdict.kind:
-                case Kind.HALTED:
-                    raise GiveBack(Left.RELEASED)
-                case Kind.RETRY:
-                    work.failures += 1
-                    return answer
-                case Kind.THROTTLED:
-                    continue
-                case _:
-                    return answer
+            if verdict.kind is Kind.THROTTLED:
+                times = blame.throttled(operation) - _THROTTLED_ALONE
+                permit.end(ended(verdict, alone=times >= 0))
+                if times >= 0:
+                    raise GiveBack(Deferral.SNOOZED, self._alone_seconds(times))
+                # Those that waited line up again first, or one could hold up all others for ever.
+                await asyncio.sleep(0)
+            elif verdict.kind is Kind.OK:
+                word = shows(answer)
+                if word.end is End.FAILED:
+                    word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
+                permit.end(_with_limits(word, verdict))
+                blame.passed()
+                return answer
+            else:
+                if verdict.kind in _FAILURES:
+                    blame.failed(operation, envelope=verdict.envelope, is_probe=permit.is_probe)
+                permit.end(ended(verdict, guilty=blame.is_guilty))
+                return answer
 
-    async def _admit(self, work: Work) -> Permit:
-        if self.stopping:
-            raise GiveBack(Left.RELEASED)
+    async def _exchange(self, work: Work, permit: Permit, send: Send) -> Answer:
+        work.in_flight = True
         try:
-            return await self._flow.admit(work.claim.completion_id, patience_seconds=PATIENCE_SECONDS)
+            return await send(self._request_timeout_seconds)
+        except BaseException:
+            permit.end(DROPPED)
+            raise
+        finally:
+            work.in_flight = False
+
+    async def _start(self, work: Work, blame: Blame, operation: Operation) -> Permit:
+        """The permit of a request, with a key that is current and a lease that holds."""
+        if work.is_probe or self._keys.is_due():
+            await self._keys.refresh(probe=work.is_probe)
+        permit = None if self.stopping else self._flow.start(work.claim.completion_id, operation)
+        if permit is None:
+            permit = await self._admit(work, blame, operation)
+        if self._clock() >= work.deadline:  # this process was frozen, or its store is away
+            permit.end(DROPPED)
+            raise GiveBack(Deferral.RELEASED)
+        return permit
+
+    async def _admit(self, work: Work, blame: Blame, operation: Operation) -> Permit:
+        if self.stopping:
+            raise GiveBack(Deferral.RELEASED)
+        try:
+            return await self._flow.admit(work.claim.completion_id, operation, probe=work.is_probe)
         except Halted:
-            raise GiveBack(Left.RELEASED) from None
+            raise GiveBack(Deferral.RELEASED) from None
         except Closed as closed:
-            raise GiveBack(Left.SNOOZED, closed.delay_seconds) from None
+            seconds = min(closed.delay_seconds, _LONGEST_SNOOZE_SECONDS)
+            if blame.was_throttled:
+                seconds = min(closed.delay_seconds, _ALONE_SECONDS[1]) + _LETS_OTHERS_GO_SECONDS
+            raise GiveBack(Deferral.SNOOZED, seconds) from None
+
+    def _in_context(self, operation: Operation, answer: Answer) -> Answer:
+        """The answer, its verdict read in the light of what this run has met before."""
+        verdict = answer.verdict
+        if verdict.about == "unclear" and self._flow.successes(operation):
+            # This kind of call has worked here before: what is not there is the completion, as it seems.
+            verdict = msgspec.structs.replace(verdict, kind=Kind.NOT_FOUND, halt=None)
+        elif verdict.kind is not Kind.OK and (verdict.delay_seconds or 0.0) > _LONGEST_PAUSE_SECONDS:
+            verdict = msgspec.structs.replace(verdict, kind=Kind.HALTED, halt=Halt.QUOTA)
+        else:
+            return answer
+        return msgspec.structs.replace(answer, verdict=verdict)
+
+    def _alone_seconds(self, times: int) -> float:
+        shortest, longest = _ALONE_SECONDS
+        return min(longest, shortest * 2.0 ** min(times, 20)) * self._random.uniform(0.75, 1.25)
 
 
-def _report(permit: Permit, verdict: Verdict) -> None:
-    """Tell flow control what came of a request, in its own terms."""
-    limit = verdict.rate_limit
+def ended(verdict: Verdict, *, guilty: bool = False, alone: bool = False) -> Ended:
+    """Say what came of a request, other than done, in flow control's terms.
+
+    Args:
+        guilty: others got through while this completion failed.
+        alone: others passed while this completion was throttled.
+    """
     match verdict.kind:
+        case Kind.OK:
+            return SUCCEEDED
         case Kind.THROTTLED:
-            permit.throttled(delay_seconds=verdict.delay_seconds, slow_down=verdict.slow_down)
+            end, reason = End.THROTTLED, ""
         case Kind.HALTED:
-            permit.halted(verdict.halt or "halted")
-        case Kind.RETRY if verdict.status is None or verdict.status not in {408, 409}:
-            permit.failed(delay_seconds=verdict.delay_seconds)
-        case _ if limit is not None:
-            permit.accepted(
-                limit=limit.limit_requests, remaining=limit.remaining_requests, reset_seconds=limit.reset_seconds
-            )
+            end, reason = End.FAILED, str(verdict.halt or REFUSED)
+        case Kind.RETRY:
+            end, reason = End.FAILED, _failure_reason(verdict)
+        case Kind.NOT_FOUND:
+            end, reason = End.ABSENT, ""
+        case Kind.REJECTED:
+            end, reason = End.REJECTED, ""
         case _:
-            permit.accepted()
+            assert_never(verdict.kind)
+    word = Ended(
+        end,
+        reason,
+        delay_seconds=verdict.pause_seconds,
+        slow_down=verdict.slow_down,
+        alone=alone,
+        guilty=guilty,
+        error=verdict.error,
+        status=verdict.status,
+        request_id=verdict.request_id,
+    )
+    return _with_limits(word, verdict)
+
+
+def _failure_reason(verdict: Verdict) -> str:
+    if verdict.foreign:
+        return FOREIGN
+    is_client_error = verdict.status is not None and verdict.status // 100 == 4  # noqa: PLR2004 -- the class 4xx
+    if is_client_error and verdict.status not in _TROUBLE and not verdict.envelope:
+        return REFUSED
+    return OUTAGE
+
+
+def _with_limits(word: Ended, verdict: Verdict) -> Ended:
+    limit = verdict.rate_limit
+    if limit is None:
+        return word
+    limits = Limits(limit.limit_requests, limit.remaining_requests, limit.reset_seconds)
+    return msgspec.structs.replace(word, limits=limits)

@@ -5,8 +5,8 @@ from typing import Any
 
 import structlog
 
-from worker.engine.outcome import Left, Outcome
-from worker.queue.base import QueuedChange
+from worker.engine.outcome import Deferral, Outcome
+from worker.queue import QueuedChange
 
 
 def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, *, log_values: bool) -> None:
@@ -44,18 +44,18 @@ def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome,
             reason=death.reason,
             error=death.error,
         )
-    if outcome.left:
-        _log_left(logger, outcome, fields | _about(outcome.left))
+    if outcome.deferred:
+        _log_deferred(logger, outcome, fields | _about(outcome.deferred))
 
 
-def _log_left(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, fields: dict[str, Any]) -> None:
-    if outcome.kind is Left.RETRY:
+def _log_deferred(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, fields: dict[str, Any]) -> None:
+    if outcome.deferral is Deferral.RETRY:
         delay_ms = round(outcome.delay_seconds * 1_000)
         logger.info(
             "change.retry_scheduled", **fields, attempt=outcome.attempts, delay_ms=delay_ms, error=outcome.error
         )
     else:
-        logger.debug("change.given_back", **fields, why=outcome.kind)
+        logger.debug("change.given_back", **fields, why=outcome.deferral)
 
 
 def _about(changes: Sequence[QueuedChange]) -> dict[str, Any]:

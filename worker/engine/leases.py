@@ -1,17 +1,16 @@
 """The claims in hand and the heartbeat that keeps their leases."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
-from worker.queue import Queue, QueueUnavailable
-from worker.queue.base import Claim
+from worker.queue import Claim, Queue, QueueUnavailable
 
 # A lease survives two heartbeats that the store did not take.
-_HEARTBEATS_PER_LEASE = 3
+_HEARTBEATS_PER_LEASE = 4
 
 
 class Leases:
@@ -19,25 +18,41 @@ class Leases:
 
     Args:
         lease_seconds: how long a lease runs from each heartbeat.
+        most: claims to hold before `room` waits,
+        most_bytes: or bytes of metadata that they carry.
+        tallies: count the leases that are lost.
+        clock: monotonic seconds.
         logger: gets one event per lost lease.
     """
 
     def __init__(
-        self, queue: Queue, lease_seconds: float, tallies: Tallies, logger: structlog.typing.FilteringBoundLogger
+        self,
+        queue: Queue,
+        tallies: Tallies,
+        logger: structlog.typing.FilteringBoundLogger,
+        *,
+        clock: Callable[[], float],
+        lease_seconds: float,
+        most: int,
+        most_bytes: int,
     ) -> None:
         self._queue = queue
         self._tallies = tallies
+        self._clock = clock
         self._lease_seconds = lease_seconds
+        self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._latest: dict[str, Work] = {}
         self._logger = logger
         self._held: dict[tuple[str, int], Work] = {}
         self._fewer = asyncio.Event()
-        self.lost = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __repr__(self) -> str:
-        return f"<Leases [{len(self._held)} held, {self.lost} lost]>"
+        return f"<Leases [{len(self._held)} held]>"
 
     @property
     def works(self) -> list[Work]:
@@ -48,18 +63,34 @@ class Leases:
         """Hold these from here on.
 
         Args:
-            claimed_at: loop time just before the claim was asked for, so that the lease is never overestimated.
+            claimed_at: the time just before the claim was asked for, so that the lease is never overestimated.
         """
         works = [Work(claim, claimed_at, claimed_at + self._lease_seconds) for claim in claims]
         for work in works:
-            self._held[work.claim.completion_id, work.claim.lease] = work
+            claim = work.claim
+            if (before := self._latest.get(claim.completion_id)) is not None:
+                # Its lease has run out, or this claim would not be: this process was frozen.
+                self._give_up({before.claim.key})
+            self._latest[claim.completion_id] = work
+            self._held[claim.key] = work
+            self._bytes += work.size_bytes
         return works
 
     def drop(self, claims: Iterable[Claim]) -> None:
         """They are settled, or lost."""
         for claim in claims:
-            self._held.pop((claim.completion_id, claim.lease), None)
+            work = self._held.pop(claim.key, None)
+            if work is not None:
+                self._bytes -= work.size_bytes
+                if self._latest.get(claim.completion_id) is work:
+                    del self._latest[claim.completion_id]
         self._fewer.set()
+
+    async def room(self) -> None:
+        """Wait until more claims may be taken in hand."""
+        while len(self._held) > self._most or self._bytes > self._most_bytes:
+            self._fewer.clear()
+            await self._fewer.wait()
 
     async def fewer_than(self, limit: int) -> None:
         """Wait until fewer claims than `limit` are in hand."""
@@ -69,37 +100,39 @@ class Leases:
 
     async def expire(self) -> None:
         """Interrupt, for ever, whatever outlasts its lease: a store that is away extends none."""
-        loop = asyncio.get_running_loop()
         while True:
-            running = {key: work for key, work in self._held.items() if work.interruption is None}
-            first = min((work.deadline for work in running.values()), default=loop.time() + self._lease_seconds)
-            await asyncio.sleep(first - loop.time())
-            now = loop.time()
-            self._give_up({key for key, work in running.items() if work.deadline <= now})
+            deadlines = [work.deadline for work in self._held.values() if work.interruption is None]
+            await asyncio.sleep(min(deadlines, default=self._clock() + self._lease_seconds) - self._clock())
+            now = self._clock()
+            self._give_up({key for key, work in self._held.items() if work.deadline <= now})
 
-    async def keep(self) -> None:
+    async def heartbeat(self) -> None:
         """Extend every lease in time, for ever; a lease that is lost interrupts its work."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE)
-            asked_at = loop.time()
-            works = self.works
-            try:
-                with self._tallies.store_call("extend"):
-                    lost = await self._queue.extend([work.claim for work in works], lease_seconds=self._lease_seconds)
-            except QueueUnavailable as error:
-                self._logger.warning("store.unavailable", operation="extend", error=str(error))
-                continue
-            gone = {(claim.completion_id, claim.lease) for claim in lost}
-            for work in works:
-                if (work.claim.completion_id, work.claim.lease) not in gone:
-                    work.deadline = asked_at + self._lease_seconds
-            self._give_up(gone)
+            await self._extend()
+
+    async def _extend(self) -> None:
+        asked_at = self._clock()
+        works = self.works
+        if not works:
+            return
+        try:
+            with self._tallies.store_call("extend"):
+                lost = await self._queue.extend([work.claim for work in works], lease_seconds=self._lease_seconds)
+        except QueueUnavailable as error:
+            self._logger.warning("store.unavailable", operation="extend", error=str(error))
+            return
+        gone = {claim.key for claim in lost}
+        for work in works:
+            if work.claim.key not in gone:
+                work.deadline = asked_at + self._lease_seconds
+        self._give_up(gone)
 
     def _give_up(self, gone: set[tuple[str, int]]) -> None:
         for key in gone:
             work = self._held.get(key)
             if work is not None and work.interruption is None:  # it may have been settled meanwhile
-                self.lost += 1
+                self._tallies.leases_lost += 1
                 self._logger.warning("lease.lost", completion_id=work.claim.completion_id)
                 work.interrupt(Interruption.LEASE_LOST)

@@ -7,9 +7,11 @@ import msgspec
 from worker.api import Answer
 from worker.changes import InvalidChange, MetadataChange, Mode
 from worker.changes.change import MODES
-from worker.engine.outcome import Left, Outcome
+from worker.engine.blame import Blame
+from worker.engine.outcome import Deferral, Outcome
 from worker.engine.work import Work
-from worker.queue.base import Death, QueuedChange, Reason
+from worker.flow import Operation
+from worker.queue import Death, QueuedChange, Reason
 
 _MODES: dict[str, Mode] = {mode: mode for mode in MODES}
 _metadata_decoder = msgspec.json.Decoder(dict[str, str | None])
@@ -19,11 +21,12 @@ class Ledger:
     """Decides each claimed change at most once.
 
     Args:
-        work: the claim, and the failures that its requests met.
+        blame: knows what they met when they were tried.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, blame: Blame) -> None:
         self._work = work
+        self._blame = blame
         self._open = {change.number: change for change in work.claim.changes}
         self._applied: list[QueuedChange] = []
         self._unchanged: list[QueuedChange] = []
@@ -33,12 +36,17 @@ class Ledger:
         self.error: str | None = None
         self.metadata: dict[str, str] | None = None
         self.leftover_keys: tuple[str, ...] = ()
+        self.leftover = 0
         self.verified = True
+        self.absent_seconds: float | None = None
+        self.second_look = False
+        self.confirmed: dict[str, str] | None = None
+        self.operation: Operation = "update"
 
     @property
     def attempts(self) -> int:
-        """Failed attempts so far, those of earlier claims among them."""
-        return self._work.claim.attempts + self._work.failures
+        """Failures that count, those of earlier claims among them."""
+        return self._blame.attempts
 
     @property
     def undecided(self) -> list[int]:
@@ -60,16 +68,15 @@ class Ledger:
                 self._keys.update(change.metadata)
         return changes
 
-    def answered(self, answer: Answer) -> None:
+    def is_open(self, number: int) -> bool:
+        """Whether nothing was decided about this change."""
+        return number in self._open
+
+    def answered(self, answer: Answer, operation: Operation) -> None:
         """The service's last word, to be kept with whatever it decides."""
         self._answer = answer
+        self.operation = operation
         self.error = answer.verdict.error
-
-    def age_seconds(self, number: int, now: float) -> float:
-        """How long ago the change was enqueued, `now` being loop time."""
-        claim = self._work.claim
-        younger_by = self._open[number].enqueued_at - claim.changes[0].enqueued_at
-        return claim.age_seconds - younger_by + now - self._work.claimed_at
 
     def applied(self, numbers: Iterable[int]) -> None:
         """The service has them."""
@@ -79,9 +86,17 @@ class Ledger:
         """The service had them already."""
         self._unchanged += [self._open.pop(number) for number in numbers]
 
-    def die(self, numbers: Iterable[int], reason: Reason, *, error: str | None = None) -> None:
-        """They never will be applied; the last answer, where there was one, is kept with them."""
-        verdict = self._answer.verdict if self._answer else None
+    def die(
+        self, numbers: Iterable[int], reason: Reason, *, error: str | None = None, answer: Answer | None = None
+    ) -> None:
+        """They never will be applied.
+
+        Args:
+            error: what was wrong; None for what the last answer said.
+            answer: kept with them; None for the last one, if there was any.
+        """
+        answer = answer or self._answer
+        verdict = answer.verdict if answer else None
         for number in numbers:
             death = Death(
                 number,
@@ -93,25 +108,25 @@ class Ledger:
             )
             self._dead.append((self._open.pop(number), death))
 
-    def outcome(self, now: float, *, kind: Left = Left.RELEASED, delay_seconds: float = 0.0) -> Outcome:
+    def outcome(self, now: float, *, deferral: Deferral = Deferral.RELEASED, delay_seconds: float = 0.0) -> Outcome:
         """The claim's outcome as things stand.
 
         Args:
-            now: loop time.
-            kind, delay_seconds: for the changes that are not decided, if there are any.
+            now: by the clock of `Work.claimed_at`.
+            deferral, delay_seconds: for the changes that are not decided, if there are any.
         """
         claim = self._work.claim
         verdict = self._answer.verdict if self._answer else None
-        left = list(self._open.values()) if self._open else ()
+        deferred = list(self._open.values()) if self._open else ()
         lag_seconds = claim.age_seconds + now - self._work.claimed_at
         return Outcome(
             claim,
             applied=self._applied,
             unchanged=self._unchanged,
             dead=self._dead,
-            left=left,
-            kind=kind if left else None,
-            delay_seconds=delay_seconds if left else 0.0,
+            deferred=deferred,
+            deferral=deferral if deferred else None,
+            delay_seconds=delay_seconds if deferred else 0.0,
             attempts=self.attempts,
             status=verdict.status if verdict else None,
             request_id=verdict.request_id if verdict else None,
@@ -120,6 +135,11 @@ class Ledger:
             keys=list(self._keys),
             metadata=self.metadata,
             leftover_keys=self.leftover_keys,
+            leftover=self.leftover,
+            absent_seconds=self.absent_seconds if deferred else None,
+            second_look=self.second_look and bool(deferred),
+            confirmed=self.confirmed,
+            trials=self._blame.records([change.number for change in deferred]) if deferred else (),
             verified=self.verified,
             lag_ms=round(lag_seconds * 1_000, 1),
         )

@@ -5,10 +5,10 @@ from enum import StrEnum
 
 import msgspec
 
-from worker.queue.base import Claim, Death, QueuedChange, Settlement
+from worker.queue import Claim, Death, QueuedChange, Settlement
 
 
-class Left(StrEnum):
+class Deferral(StrEnum):
     """Why claimed changes stay pending."""
 
     RETRY = "retry"  # the service failed them: they are due again later
@@ -20,15 +20,20 @@ class Outcome(msgspec.Struct, frozen=True):
     """The end of one claim. Every claimed change is in exactly one of the four groups.
 
     Args:
-        applied, unchanged, dead, left: the claimed changes by what became of them.
-        kind: why the ones in `left` stay pending.
+        applied, unchanged, dead, deferred: the claimed changes by what became of them.
+        deferral: why the deferred ones stay pending; None where there are none.
         delay_seconds: until those are due again.
-        attempts: failed attempts that they have behind them.
+        attempts: failures that count against those of the changes that met the most.
         status, request_id, error: of the last answer; no body, key or metadata value is in them.
         duration_ms: of the last request.
         keys: names of the metadata keys that the changes are about.
         metadata: the map that was sent or found in place; None when it did not come to that.
         leftover_keys: keys that the service kept although they were not wanted.
+        leftover: applied changes of which the service kept what they were to replace.
+        absent_seconds: the deferred ones wait for their completion to be found: until they are given up.
+        second_look: the deferred ones were not shown as they were wanted: what is shown after the delay decides.
+        confirmed: the map that the service has now, as it says itself; None where nothing was written.
+        trials: what the queue is to keep with deferred changes: by number, what they have met so far.
         verified: whether the answer showed the metadata.
         lag_ms: from the oldest change's enqueue to this outcome.
         trace: ids to find its trace by, for the log; empty where there is none.
@@ -38,8 +43,8 @@ class Outcome(msgspec.Struct, frozen=True):
     applied: Sequence[QueuedChange] = ()
     unchanged: Sequence[QueuedChange] = ()
     dead: Sequence[tuple[QueuedChange, Death]] = ()
-    left: Sequence[QueuedChange] = ()
-    kind: Left | None = None
+    deferred: Sequence[QueuedChange] = ()
+    deferral: Deferral | None = None
     delay_seconds: float = 0.0
     attempts: int = 0
     status: int | None = None
@@ -49,6 +54,11 @@ class Outcome(msgspec.Struct, frozen=True):
     keys: Sequence[str] = ()
     metadata: dict[str, str] | None = None
     leftover_keys: tuple[str, ...] = ()
+    leftover: int = 0
+    absent_seconds: float | None = None
+    second_look: bool = False
+    confirmed: dict[str, str] | None = None
+    trials: Sequence[tuple[int, str]] = ()
     verified: bool = True
     lag_ms: float = 0.0
     trace: Mapping[str, str] = {}
@@ -61,6 +71,6 @@ class Outcome(msgspec.Struct, frozen=True):
             [change.number for change in self.unchanged] if self.unchanged else (),
             [death for _, death in self.dead] if self.dead else (),
             self.delay_seconds,
-            self.attempts if self.left else 0,
-            self.error if self.left else None,
+            trials=self.trials,
+            confirmed=self.confirmed,
         )

@@ -1,22 +1,21 @@
 """The reader: claims what is due, ahead of need but never more than can be held."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from itertools import cycle, islice
 
 import structlog
 
 from worker.engine.leases import Leases
+from worker.engine.patience import store_pauses
 from worker.engine.tallies import Tallies
 from worker.engine.work import Work
 from worker.flow import Flow
-from worker.queue import Queue, QueueUnavailable
-from worker.queue.base import Claim
+from worker.queue import Claim, Place, Queue, QueueUnavailable
 
 _SHORTEST_WAIT_SECONDS = 0.01
 _SHORTEST_POLL_SECONDS = 0.05
-_LONGEST_POLL_SECONDS = 1.0
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_AWAY_SECONDS = 10.0  # how long what was claimed in vain stays away
 
 
 class Reader:
@@ -24,10 +23,12 @@ class Reader:
 
     Args:
         submit: takes over each claimed work.
-        before_probe: awaited before the one claim that tries whether a halted service works again.
+        give_back: takes over what was claimed for a probe and is none, with the seconds until it is due again.
+        clock: monotonic seconds.
         owner: names this worker in the store.
         batch_size: most completions claimed at once.
-        ahead: completions to hold beyond one batch, so that the appliers never wait for the store.
+        lease_seconds: how long they are leased.
+        confirmed_seconds: how old what the service confirmed may be for a claim to carry it.
     """
 
     def __init__(
@@ -36,14 +37,15 @@ class Reader:
         flow: Flow,
         leases: Leases,
         logger: structlog.typing.FilteringBoundLogger,
-        submit: Callable[[Work], None],
         *,
+        submit: Callable[[Work], None],
+        give_back: Callable[[Work, float], None],
         tallies: Tallies,
-        before_probe: Callable[[], Awaitable[None]] | None,
+        clock: Callable[[], float],
         owner: str,
         batch_size: int,
-        ahead: int,
         lease_seconds: float,
+        confirmed_seconds: float,
     ) -> None:
         self._queue = queue
         self._flow = flow
@@ -51,43 +53,92 @@ class Reader:
         self._tallies = tallies
         self._logger = logger
         self._submit = submit
-        self._before_probe = before_probe
+        self._give_back = give_back
+        self._clock = clock
         self._owner = owner
         self._batch_size = batch_size
-        self._ahead = ahead
         self._lease_seconds = lease_seconds
+        self._confirmed_seconds = confirmed_seconds
+        # Probes look everywhere: what fails may all have come together.
+        self._places: cycle[Place] = cycle(("oldest", "newest", "middle"))
 
     async def run(self, *, drain: bool) -> None:
         """Claim for ever; when draining, return once the queue holds nothing, due or not."""
-        loop = asyncio.get_running_loop()
         poll_seconds = _SHORTEST_POLL_SECONDS
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        pauses = store_pauses()
+        may_be_due = True  # else it is only asked: to claim in vain is dearer
         while True:
-            await self._leases.fewer_than(self._ahead + 1)
+            await self._leases.room()
             at_most = await self._flow.ready()
-            if at_most is not None and self._before_probe is not None:
-                await self._before_probe()
-            claimed_at = loop.time()
             try:
-                claims = await self._claim(at_most)
-                due_seconds = None if claims else await self._queue.next_due_seconds()
+                claimed = may_be_due and await (self._claim(self._batch_size) if at_most is None else self._claim_one())
+                due_seconds = None if claimed else await self._queue.next_due_seconds()
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="claim", error=str(error))
-                await asyncio.sleep(pause_seconds)
-                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(next(pauses))
                 continue
-            pause_seconds = _FIRST_PAUSE_SECONDS
-            for work in self._leases.take(claims, claimed_at):
-                self._submit(work)
-            if claims:
+            pauses = store_pauses()
+            if claimed:
                 poll_seconds = _SHORTEST_POLL_SECONDS
+                continue
+            if not may_be_due and due_seconds is not None and due_seconds <= 0:
+                may_be_due = True
                 continue
             if drain and due_seconds is None:
                 return
-            await self._queue.wait_for_work(max(min(poll_seconds, due_seconds or poll_seconds), _SHORTEST_WAIT_SECONDS))
-            poll_seconds = min(poll_seconds * 2, _LONGEST_POLL_SECONDS)
+            self._flow.nothing_else([work.claim.completion_id for work in self._leases.works])
+            wait_seconds = _wait_seconds(poll_seconds, due_seconds)
+            was_heard = await self._queue.wait_for_work(wait_seconds)
+            may_be_due = was_heard or (due_seconds is not None and due_seconds <= wait_seconds)
+            poll_seconds = min(poll_seconds * 2, self._queue.poll_seconds)
 
-    async def _claim(self, at_most: int | None) -> list[Claim]:
-        limit = self._batch_size if at_most is None else min(at_most, self._batch_size)
+    async def _claim(self, limit: int) -> bool:
+        """Claim what is due, and hand it on; tells whether there was anything."""
+        works = await self._lease(limit, "oldest")
+        for work in works:
+            self._submit(work)
+        return bool(works)
+
+    async def _claim_one(self) -> bool:
+        """Claim one completion: while all is halted, for a probe, one that has not failed, if there is any."""
+        failed: list[Work] = []
+        away_seconds = min(self._flow.next_probe_in_seconds(), _LONGEST_AWAY_SECONDS)
+        try:
+            for place in islice(self._places, 3):
+                works = await self._lease(1, place)
+                if not works:
+                    break
+                (work,) = works
+                if self._flow.is_open or not self._flow.has_failed(work.claim.completion_id):
+                    work.is_probe = self._flow.take_probe(work.claim.completion_id)
+                    self._submit(work)
+                    return True
+                failed.append(work)
+            if failed and self._flow.take_probe(failed[0].claim.completion_id):
+                work = failed.pop(0)
+                work.is_probe = True
+                self._submit(work)
+                return True
+            return False
+        finally:
+            for work in failed:
+                self._give_back(work, away_seconds)
+
+    async def _lease(self, limit: int, place: Place) -> list[Work]:
+        claimed_at = self._clock()
         with self._tallies.store_call("claim"):
-            return await self._queue.claim(limit, lease_seconds=self._lease_seconds, owner=self._owner)
+            claims: list[Claim] = await self._queue.claim(
+                limit,
+                lease_seconds=self._lease_seconds,
+                owner=self._owner,
+                place=place,
+                confirmed_seconds=self._confirmed_seconds,
+            )
+        return self._leases.take(claims, claimed_at)
+
+
+def _wait_seconds(poll_seconds: float, due_seconds: float | None) -> float:
+    """How long to wait for work: what is due, but could not be claimed, somebody else holds at the moment."""
+    if due_seconds is None or due_seconds <= 0:
+        return poll_seconds
+    return max(min(poll_seconds, due_seconds), _SHORTEST_WAIT_SECONDS)

@@ -8,13 +8,11 @@ import structlog
 from worker.engine.events import log_outcome
 from worker.engine.leases import Leases
 from worker.engine.outcome import Outcome
+from worker.engine.patience import store_pauses
 from worker.engine.tallies import Tallies
-from worker.engine.totals import Totals
 from worker.queue import Queue, QueueUnavailable
 
 _FLUSH_SECONDS = 0.04  # with the time of a transaction before and its own, 99 of 100 outcomes are durable within 60 ms
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Recorder:
@@ -23,26 +21,27 @@ class Recorder:
     Args:
         batch_size: most outcomes stored in one transaction.
         log_values: whether the log shows metadata values.
+        keep_seconds: how long the queue remembers what the service has confirmed.
     """
 
     def __init__(
         self,
         queue: Queue,
         leases: Leases,
-        totals: Totals,
         tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
         *,
         batch_size: int,
         log_values: bool,
+        keep_seconds: float,
     ) -> None:
         self._queue = queue
         self._leases = leases
-        self._totals = totals
         self._tallies = tallies
         self._logger = logger
         self._batch_size = batch_size
         self._log_values = log_values
+        self._keep_seconds = keep_seconds
         self._outcomes: list[Outcome] = []  # as many as claims are in hand, at most: the reader bounds those
         self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited for long enough
         self._timer: asyncio.TimerHandle | None = None
@@ -59,12 +58,11 @@ class Recorder:
         """Record for ever. Whatever is not recorded when this is cancelled stays leased, and is done again."""
         while True:
             await self._due.wait()
-            batch, self._outcomes = self._outcomes[: self._batch_size], self._outcomes[self._batch_size :]
-            self._rest()
-            await self._record(batch)
+            await self._record(self._take())
 
-    def _rest(self) -> None:
-        """Start the time anew for what is left."""
+    def _take(self) -> list[Outcome]:
+        """The next batch; the time starts anew for what is left."""
+        batch, self._outcomes = self._outcomes[: self._batch_size], self._outcomes[self._batch_size :]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -72,29 +70,28 @@ class Recorder:
             self._due.clear()
             if self._outcomes:
                 self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
+        return batch
 
     async def _record(self, batch: list[Outcome]) -> None:
         stale = await self._settle(batch)
         self._leases.drop([outcome.claim for outcome in batch])
-        self._totals.stale += len(stale)
+        self._tallies.stale += len(stale)
         for outcome in batch:
-            if stale and (outcome.claim.completion_id, outcome.claim.lease) in stale:
+            if stale and outcome.claim.key in stale:
                 continue
-            self._totals.add(outcome)
             self._tallies.outcome(outcome)
             log_outcome(self._logger, outcome, log_values=self._log_values)
 
     async def _settle(self, batch: Iterable[Outcome]) -> set[tuple[str, int]]:
         """Tell the queue until it has understood; a store that is away may come back."""
         settlements = [outcome.settlement() for outcome in batch]
-        pause = _FIRST_PAUSE_SECONDS
+        pauses = store_pauses()
         while True:
             try:
                 with self._tallies.store_call("settle"):
-                    stale = await self._queue.settle(settlements)
+                    stale = await self._queue.settle(settlements, keep_seconds=self._keep_seconds)
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="settle", error=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(next(pauses))
             else:
-                return {(settlement.claim.completion_id, settlement.claim.lease) for settlement in stale}
+                return {settlement.claim.key for settlement in stale}

@@ -1,24 +1,24 @@
 """What a worker counts while it works, in plain numbers: whoever shows them reads them when asked."""
 
-import time
+import math
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import NamedTuple, Self
 
 from worker.api import Answer, Kind
+from worker.engine.clock import Clock
 from worker.engine.outcome import Outcome
-from worker.queue.base import QueueError
+from worker.flow import Operation
+from worker.queue import QueueError
 
 # Seconds. Recorded updates took 0.2 to 6 s; the longest wait for an answer is a minute unless it is set higher.
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 CHANGES_BUCKETS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 STORE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
-
-Operation = Literal["get", "update"]
 _SUCCEEDED: dict[Operation, tuple[str, str, str]] = {"get": ("get", "2xx", ""), "update": ("update", "2xx", "")}
 
 LATEST = 50
@@ -44,7 +44,42 @@ class Distribution:
         self.total += value
 
 
-@dataclass(slots=True)
+class Recorded(NamedTuple):
+    """An outcome as it is remembered for a while: without its claim, whose changes may be megabytes.
+
+    Args:
+        recorded_at: Unix time, seconds.
+        applied, unchanged, dead, deferred: how many changes.
+        why: the last dead letter's reason, or that of the deferral.
+    """
+
+    recorded_at: float
+    completion_id: str
+    applied: int
+    unchanged: int
+    dead: int
+    deferred: int
+    why: str | None
+    status: int | None
+    duration_ms: float | None
+
+    @classmethod
+    def of(cls, recorded_at: float, outcome: Outcome) -> Self:
+        """What is worth remembering."""
+        return cls(
+            recorded_at,
+            outcome.claim.completion_id,
+            len(outcome.applied),
+            len(outcome.unchanged),
+            len(outcome.dead),
+            len(outcome.deferred),
+            outcome.dead[-1][1].reason if outcome.dead else outcome.deferral,
+            outcome.status,
+            outcome.duration_ms,
+        )
+
+
+@dataclass(slots=True, repr=False)
 class Tallies:
     """Counts since the worker started.
 
@@ -57,9 +92,15 @@ class Tallies:
         changes_per_request: changes folded into each update that was sent.
         store_seconds: by the queue's operation.
         store_errors: failed calls by the queue's operation.
-        latest: the last outcomes, each with the Unix time at which it was recorded, the newest last.
+        store_error: what the last of them said, until one succeeds.
+        requests_retried: requests that were made again after a failure, at once or with a later claim.
+        stale: outcomes that the queue refused, since the lease had been lost.
+        leftover: applied changes of which the service kept what they were to replace.
+        leases_lost: claims that ended in another worker's hands, or in nobody's.
+        latest: the last outcomes, the newest last.
     """
 
+    clock: Clock = field(default_factory=Clock)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     requests: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     request_seconds: dict[Operation, Distribution] = field(
@@ -68,7 +109,16 @@ class Tallies:
     changes_per_request: Distribution = field(default_factory=lambda: Distribution(CHANGES_BUCKETS))
     store_seconds: dict[str, Distribution] = field(default_factory=dict)
     store_errors: Counter[str] = field(default_factory=Counter)
-    latest: deque[tuple[float, Outcome]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    requests_retried: int = 0
+    stale: int = 0
+    leases_lost: int = 0
+    leftover: int = 0
+    latest: deque[Recorded] = field(default_factory=lambda: deque(maxlen=LATEST))
+    store_error: str | None = None
+    _store_away_since: float = math.inf
+
+    def __repr__(self) -> str:
+        return f"<Tallies [{self.requests.total()} requests, {self.outcomes.total()} changes]>"
 
     def request(self, operation: Operation, answer: Answer) -> None:
         """Count a request that has ended."""
@@ -84,15 +134,16 @@ class Tallies:
     def outcome(self, outcome: Outcome) -> None:
         """Count a recorded outcome."""
         outcomes = self.outcomes
-        self.latest.append((time.time(), outcome))
+        self.latest.append(Recorded.of(self.clock.unix(), outcome))
         if outcome.applied:
             outcomes["applied", ""] += len(outcome.applied)
+            self.leftover += outcome.leftover
         if outcome.unchanged:
             outcomes["unchanged", ""] += len(outcome.unchanged)
         for _, death in outcome.dead:
             outcomes["dead", death.reason] += 1
-        if outcome.left and outcome.kind is not None:
-            outcomes[outcome.kind.value, ""] += len(outcome.left)
+        if outcome.deferral is not None:
+            outcomes[outcome.deferral.value, ""] += len(outcome.deferred)
 
     @contextmanager
     def store_call(self, operation: str) -> Iterator[None]:
@@ -100,11 +151,20 @@ class Tallies:
         distribution = self.store_seconds.get(operation)
         if distribution is None:
             distribution = self.store_seconds[operation] = Distribution(STORE_BUCKETS)
-        started = time.perf_counter()
+        started = self.clock.monotonic()
         try:
             yield
-        except QueueError:
+        except QueueError as error:
             self.store_errors[operation] += 1
+            self.store_error = str(error)
+            self._store_away_since = min(self._store_away_since, started)
             raise
+        else:
+            self._store_away_since, self.store_error = math.inf, None
         finally:
-            distribution.observe(time.perf_counter() - started)
+            distribution.observe(self.clock.monotonic() - started)
+
+    @property
+    def store_away_seconds(self) -> float:
+        """For how long no call to the store has succeeded, while some failed."""
+        return max(0.0, self.clock.monotonic() - self._store_away_since)

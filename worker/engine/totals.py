@@ -1,39 +1,51 @@
-"""What a run has done so far, counted."""
+"""A run's figures for people: the tallies, summed up."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from worker.engine.outcome import Left, Outcome
+from worker.engine.tallies import Tallies
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Totals:
-    """Counts of changes, unless a name says otherwise.
+    """What has been done so far, in changes unless a name says otherwise: a view of the tallies, which count."""
 
-    Args:
-        reasons: dead letters by reason.
-        retries: requests and claims that were tried again after a failure.
-        stale: outcomes that the queue refused, since the lease had been lost.
-    """
+    tallies: Tallies
 
-    applied: int = 0
-    unchanged: int = 0
-    dead: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    retries: int = 0
-    stale: int = 0
+    @property
+    def applied(self) -> int:
+        return self.tallies.outcomes["applied", ""]
+
+    @property
+    def unchanged(self) -> int:
+        return self.tallies.outcomes["unchanged", ""]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Dead letters by reason."""
+        outcomes = self.tallies.outcomes
+        return Counter({reason: count for (outcome, reason), count in outcomes.items() if outcome == "dead" and count})
+
+    @property
+    def dead(self) -> int:
+        return self.reasons.total()
 
     @property
     def changes(self) -> int:
         """Changes that are done with, one way or another."""
         return self.applied + self.unchanged + self.dead
 
-    def add(self, outcome: Outcome) -> None:
-        """Count a recorded outcome."""
-        self.applied += len(outcome.applied)
-        self.unchanged += len(outcome.unchanged)
-        self.dead += len(outcome.dead)
-        for _, death in outcome.dead:
-            self.reasons[death.reason] += 1
-        if outcome.kind is Left.RETRY:
-            self.retries += 1
+    @property
+    def retries(self) -> int:
+        """Requests that were made again after a failure."""
+        return self.tallies.requests_retried
+
+    @property
+    def leftover(self) -> int:
+        """Applied changes of which the service kept what they were to replace."""
+        return self.tallies.leftover
+
+    @property
+    def stale(self) -> int:
+        """Outcomes that the queue refused, since the lease had been lost."""
+        return self.tallies.stale

@@ -3,7 +3,10 @@
 import asyncio
 from enum import Enum, auto
 
-from worker.queue.base import Claim
+from worker.engine.trials import Trials, trials_of
+from worker.queue import Claim
+
+BYTES_OF_A_CHANGE = 512  # what one takes in memory besides its metadata
 
 
 class Interruption(Enum):
@@ -18,26 +21,62 @@ class Work:
     """One claim, from the moment it is leased until the queue has stored its outcome.
 
     Args:
-        claimed_at: loop time just before the claim was asked for.
-        deadline: loop time at which the lease ends, unless it is extended.
+        claimed_at: the time just before the claim was asked for, by the worker's monotonic clock.
+        deadline: when the lease ends, by the same clock, unless it is extended.
 
-    `failures` counts its failed attempts, `in_flight` says whether a request of it is under way.
+    `in_flight` says whether a request of it is under way, `is_probe` whether it tries if a halted service works again,
+    `has_trials` whether anything was met by its changes, now or before; `size_bytes` is what it takes in memory.
     """
 
-    __slots__ = ("_task", "claim", "claimed_at", "deadline", "failures", "in_flight", "interruption")
+    __slots__ = (
+        "_is_begun",
+        "_task",
+        "_trials",
+        "claim",
+        "claimed_at",
+        "deadline",
+        "has_trials",
+        "in_flight",
+        "interruption",
+        "is_probe",
+        "size_bytes",
+    )
 
     def __init__(self, claim: Claim, claimed_at: float, deadline: float) -> None:
         self.claim = claim
         self.claimed_at = claimed_at
         self.deadline = deadline
-        self.failures = 0
+        self.size_bytes = claim.size_bytes + BYTES_OF_A_CHANGE * len(claim.changes)
         self.in_flight = False
+        self.is_probe = False
         self.interruption: Interruption | None = None
         self._task: asyncio.Task[None] | None = None
+        self._trials: dict[int, Trials] | None = None
+        self._is_begun = False
+        # An attribute, since it is asked for several times a request.
+        self.has_trials = any(change.trials is not None for change in claim.changes)
 
     def __repr__(self) -> str:
         state = self.interruption.name.lower() if self.interruption else "in flight" if self.in_flight else "waiting"
         return f"<Work {self.claim.completion_id} [lease {self.claim.lease}, {state}]>"
+
+    @property
+    def trials(self) -> dict[int, Trials]:
+        """What its changes met before, by number; read when it is first asked for, as most have met nothing."""
+        if self._trials is None:
+            self._trials = {change.number: trials_of(change) for change in self.claim.changes}
+            self.has_trials = True
+        return self._trials
+
+    def is_tried_again(self) -> bool:
+        """Whether its first request repeats one that failed under an earlier claim; of its further ones, no."""
+        is_first, self._is_begun = not self._is_begun, True
+        return is_first and self.has_trials
+
+    def store_time(self, now: float) -> float:
+        """The store's clock, Unix seconds, when the worker's shows `now`."""
+        claim = self.claim
+        return claim.changes[0].enqueued_at + claim.age_seconds + now - self.claimed_at
 
     def begin(self, task: asyncio.Task[None]) -> None:
         """This task works on it from here; `interrupt` cancels it."""

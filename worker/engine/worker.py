@@ -1,88 +1,46 @@
-"""The worker: reader, appliers, recorder and heartbeat under one roof, started and stopped in order."""
+"""The worker: what it is made of, how it starts, and how it ends in order."""
 
 import asyncio
+import math
 import os
 import random
+import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
 
 import structlog
 
-from worker.api import Client, RetryPolicy
-from worker.engine.applier import Applier, Apply, Endurance
-from worker.engine.appliers import ApplierPool
+from worker.engine.applier import CUT_OFF_DELAY_SECONDS, Applier, Apply, Completions
+from worker.engine.blame import Blame
 from worker.engine.calls import Calls
+from worker.engine.clock import Clock
+from worker.engine.draining import DrainWatch
+from worker.engine.keys import KeyReader, ReadKey
 from worker.engine.leases import Leases
 from worker.engine.ledger import Ledger
-from worker.engine.notes import Notes, last_limit
-from worker.engine.permits import Permits
+from worker.engine.options import Ending, Options, Summary
+from worker.engine.outcome import Outcome
+from worker.engine.patience import SHORT_WAIT_SECONDS, store_pauses
+from worker.engine.pool import ApplierPool
+from worker.engine.quota import QuotaKeeper
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
 from worker.engine.sharing import Sharing
+from worker.engine.supervisor import Supervisor
 from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
-from worker.flow import OUTAGE, Flow, FlowState, GateEvent
-from worker.queue import Queue
+from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
+from worker.queue import QueueError, QueueUnavailable, Store
 
-# After the grace: what was cut off has to be recorded, by a store that may be away.
+# After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
 _FLUSH_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a worker behaves. Times are in seconds.
-
-    Args:
-        drain: end when nothing is left in the queue, due or not.
-        max_duration_seconds: end after so long, whatever is left.
-        halt_timeout_seconds: how long a drain that is halted waits for the cause to go.
-    """
-
-    max_concurrency: int = 64
-    requests_per_minute: float | None = None
-    request_timeout_seconds: float = 60.0
-    lease_seconds: float = 300.0
-    batch_size: int = 256
-    max_attempts: int = 8
-    not_found_grace_seconds: float = 900.0
-    halt_timeout_seconds: float = 60.0
-    shutdown_grace_seconds: float = 25.0
-    log_values: bool = False
-    drain: bool = False
-    max_duration_seconds: float | None = None
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-
-
-class Ending(StrEnum):
-    """Why a run ended."""
-
-    DRAINED = "drained"
-    STOPPED = "stopped"
-    MAX_DURATION = "max_duration"
-    HALTED = "halted"
-    OUTAGE = "outage"
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did.
-
-    Args:
-        reason: why everything was halted, if that ended it.
-        empty: whether the queue was left with nothing in it.
-        requests: sent to the service, throttled ones included.
-    """
-
-    ending: Ending
-    reason: str | None
-    empty: bool
-    totals: Totals
-    requests: int
-    throttled: int
-    seconds: float
+_LAST_WORDS_SECONDS = 2.0
+_MOST_BYTES_HELD = 32 * 1024 * 1024  # of metadata in claims, besides their number
+_MOST_NAMED = 20  # of what is left in the end
 
 
 class Worker:
@@ -90,47 +48,115 @@ class Worker:
 
     Args:
         queue: open; it stays open.
-        client: open; it stays open.
-        before_probe: awaited before each probe of a halted service, to read the key again.
+        client: of the service; open, and it stays open.
+        read_key: reads the API key again, where its source has changed, or, told so, in any case; says if it is new.
         around: wraps what turns a claim into its outcome, to watch it.
+        clock: where all parts have the time from.
     """
 
     def __init__(
         self,
-        queue: Queue,
-        client: Client,
+        queue: Store,
+        client: Completions,
         options: Options,
         *,
-        before_probe: Callable[[], Awaitable[None]] | None = None,
+        read_key: ReadKey | None = None,
         around: Callable[[Apply], Apply] | None = None,
+        clock: Clock | None = None,
         logger: structlog.typing.FilteringBoundLogger | None = None,
     ) -> None:
+        self.clock = clock = clock or Clock()
+        self.tallies = tallies = Tallies(clock)
+        self.totals = Totals(tallies)
+        now = clock.monotonic
+        # In containers, and on hosts that share a name, two may have the same name and number.
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        jitter = random.Random()  # noqa: S311 -- no secret
         self._queue = queue
-        self._client = client
         self._options = options
-        self._before_probe = before_probe
-        self._around = around
-        self._logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
-        self._ending: Ending | None = None
-        self._reason: str | None = None
-        self._stop = asyncio.Event()
-        self._halt_timer: asyncio.TimerHandle | None = None
-        self.totals = Totals()
-        self.tallies = Tallies()
-        self._flow: Flow | None = None
-        self._permits: Permits | None = None
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._sharing = Sharing(queue, self._owner)
-        self._leases = Leases(queue, options.lease_seconds, self.tallies, self._logger)
+        self._logger = logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
+
+        self._quota: QuotaKeeper | None = None
+        if options.requests_per_minute is not None:
+            self._quota = QuotaKeeper(queue, options.requests_per_minute, now, lambda: self._sharing.workers)
+        self._flow = Flow(
+            max_concurrency=options.max_concurrency,
+            requests_per_minute=options.requests_per_minute,
+            patience_seconds=SHORT_WAIT_SECONDS,
+            on_short=self._quota.run_short if self._quota else None,
+            clock=now,
+            on_transition=self._gate_changed,
+            on_refused=self._refused,
+        )
+        self._sharing = Sharing(queue, owner, self._flow, now)
+        self._keys = KeyReader(read_key, self._flow, now)
+
+        self._leases = Leases(
+            queue,
+            tallies,
+            logger,
+            clock=now,
+            lease_seconds=options.lease_seconds,
+            most=options.max_concurrency + options.batch_size,
+            most_bytes=_MOST_BYTES_HELD,
+        )
+        self._pool = ApplierPool(options.max_concurrency, self._handle)
+        self._reader = Reader(
+            queue,
+            self._flow,
+            self._leases,
+            logger,
+            submit=self._pool.submit,
+            give_back=self._give_back,
+            tallies=tallies,
+            clock=now,
+            owner=owner,
+            batch_size=options.batch_size,
+            lease_seconds=options.lease_seconds,
+            confirmed_seconds=options.read_lag_seconds,
+        )
+        self._calls = Calls(
+            self._flow,
+            options.retry_policy,
+            jitter,
+            tallies,
+            clock=now,
+            request_timeout_seconds=options.request_timeout_seconds,
+            parked=self._pool.parked,
+            keys=self._keys,
+        )
+        self._rules = options.rules
+        applier = Applier(
+            client, self._calls, self._flow, self._rules, options.retry_policy, jitter, now, tallies, logger
+        )
+        self._apply = around(applier.apply) if around else applier.apply
         self._recorder = Recorder(
             queue,
             self._leases,
-            self.totals,
-            self.tallies,
-            self._logger,
+            tallies,
+            logger,
             batch_size=options.batch_size,
             log_values=options.log_values,
+            keep_seconds=options.read_lag_seconds,
         )
+        self._draining: DrainWatch | None = None
+        if options.drain:
+            self._draining = DrainWatch(
+                queue,
+                self._flow,
+                self._leases,
+                tallies,
+                now,
+                timeout_seconds=options.halt_timeout_seconds,
+                stop=self._end,
+            )
+
+        self._loops = Supervisor(logger, on_death=lambda: self.stop(Ending.FAILED))
+        self._started = False
+        self._ending: Ending | None = None
+        self._cause: Cause | None = None
+        self._stop = asyncio.Event()
+        self._waiting_until = -math.inf
 
     def __repr__(self) -> str:
         return f"<Worker [{self._ending or 'running'}, {len(self._leases)} claims in hand]>"
@@ -146,147 +172,154 @@ class Worker:
         """Whether it claims nothing more."""
         return self._ending is not None
 
-    @property
-    def leases_lost(self) -> int:
-        """Claims that ended in another worker's hands, or in nobody's."""
-        return self._leases.lost
+    def absent(self) -> tuple[int, float]:
+        """Of a drain: how many completions were not found so far, and the seconds until the last is given up."""
+        return self._draining.absent() if self._draining else (0, 0.0)
 
     def flow_state(self) -> FlowState | None:
         """How fast things go, and what holds them; None before the run."""
-        return self._flow.snapshot() if self._flow else None
+        return self._flow.snapshot() if self._started else None
 
     async def run(self) -> Summary:
         """Work until the end, and say how it came.
 
         Raises:
-            QueueUnusable: the store can no longer serve as a queue.
+            QueueMisnamed: the store can never serve as a queue.
         """
-        loop = asyncio.get_running_loop()
-        started_at = loop.time()
+        started_at = self.clock.monotonic()
         self._logger.info("worker.started", drain=self._options.drain, max_concurrency=self._options.max_concurrency)
-        for warning in self._queue.warnings:
-            self._logger.warning("store.warning", warning=warning)
-        if self._options.requests_per_minute is not None:
-            per_minute = self._options.requests_per_minute
-            self._permits = Permits(self._queue, per_minute, loop.time, lambda: self._sharing.workers)
-        self._flow = flow = await self._build_flow()
+        self._started = True
         try:
-            async with asyncio.TaskGroup() as group:
-                await self._run_in(group, flow)
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            ending, empty = await self._work()
         finally:
-            self._cancel_halt_timer()
-        flow_state = flow.snapshot()
-        assert self._ending is not None  # noqa: S101 -- _run_in waits for it
+            await self._loops.stop()
+        if self._loops.error is not None:
+            raise self._loops.error
+        flow_state = self._flow.snapshot()
         return Summary(
-            ending=self._ending,
-            reason=self._reason,
-            empty=await self._queue.next_due_seconds() is None,
+            ending=ending,
+            reason=self._cause.reason if self._cause else None,
+            empty=empty,
             totals=self.totals,
             requests=flow_state.requests,
             throttled=flow_state.throttled,
-            seconds=loop.time() - started_at,
+            seconds=self.clock.monotonic() - started_at,
+            cause=self._cause,
+            left=self._left(),
+            closed_for_seconds=flow_state.closed_for_seconds,
         )
 
-    async def _build_flow(self) -> Flow:
-        return Flow(
-            max_concurrency=self._options.max_concurrency,
-            requests_per_minute=self._options.requests_per_minute,
-            on_short=self._permits.run_short if self._permits else None,
-            start_rate_per_second=await last_limit(self._queue),
-            on_transition=self._gate_changed,
-            on_refused=self._sharing.refused,
-        )
+    async def _work(self) -> tuple[Ending, bool]:
+        """Run all loops until something ends the run, then stop them in order; tell also if nothing is left."""
+        loops = self._loops
+        loops.start("recorder", self._recorder.run())
+        loops.start("heartbeat", self._leases.heartbeat())
+        loops.start("lease expiry", self._leases.expire())
+        loops.start("sharing", self._sharing.run())
+        if self._quota is not None:
+            loops.start("quota", self._quota.run(self._flow))
+        loops.start("appliers", self._pool.run())
+        loops.start("reader", self._read())
+        if self._draining is not None:
+            loops.start("drain watch", self._draining.run())
+        if self._options.max_duration_seconds is None:
+            await self._stop.wait()
+        else:
+            await self._stop_after(self._options.max_duration_seconds)
+        assert self._ending is not None  # noqa: S101 -- `stop` sets it
+        self._logger.info("worker.stopping", why=self._ending, reason=self._cause.reason if self._cause else None)
+        await loops.stop("reader")
+        recorded = await self._wind_down(0.0 if self._ending is Ending.FAILED else self._options.shutdown_grace_seconds)
+        await loops.stop()
+        return self._ending, recorded and await self._last_words()
 
-    async def _run_in(self, group: asyncio.TaskGroup, flow: Flow) -> None:
-        pool = ApplierPool(group, self._options.max_concurrency, self._handle)
-        calls = self._calls(flow, pool)
-        notes = Notes(self._queue, self._owner, flow.snapshot, lambda: self._sharing.workers)
-        apply = self._build_applier(calls).apply
-        self._apply = self._around(apply) if self._around else apply
-        background = [
-            group.create_task(self._recorder.run()),
-            group.create_task(self._leases.keep()),
-            group.create_task(self._leases.expire()),
-            group.create_task(notes.keep()),
-            group.create_task(self._sharing.keep(flow)),
-        ]
-        if self._permits is not None:
-            background.append(group.create_task(self._permits.keep(flow)))
-        reading = group.create_task(self._read(flow, pool))
-        out_of_time = None
-        if self._options.max_duration_seconds is not None:
-            loop = asyncio.get_running_loop()
-            out_of_time = loop.call_later(self._options.max_duration_seconds, self.stop, Ending.MAX_DURATION)
-        await self._stop.wait()
-        if out_of_time is not None:
-            out_of_time.cancel()
-        self._logger.info("worker.stopping", why=self._ending, reason=self._reason)
-        reading.cancel()
-        await self._wind_down(pool, calls)
-        pool.close()
-        for task in background:
-            task.cancel()
-        await notes.remove()
-        await self._sharing.close()
+    async def _last_words(self) -> bool:
+        """Take this worker's notes away, and see whether nothing is left; a store that is away is not waited for."""
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._sharing.close()
+                return await self._queue.next_due_seconds() is None
+        return False
 
-    async def _read(self, flow: Flow, pool: ApplierPool) -> None:
-        options = self._options
-        reader = Reader(
-            self._queue,
-            flow,
-            self._leases,
-            self._logger,
-            pool.submit,
-            tallies=self.tallies,
-            before_probe=self._before_probe,
-            owner=self._owner,
-            batch_size=options.batch_size,
-            ahead=options.max_concurrency + options.batch_size,
-            lease_seconds=options.lease_seconds,
-        )
-        await reader.run(drain=options.drain)
+    async def _stop_after(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            cause = self._flow.snapshot().cause
+            if cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
+                self.stop(Ending.MAX_DURATION)
+            else:  # waiting will not help
+                self._end(Ending.HALTED, cause)
+
+    def _end(self, ending: Ending, cause: Cause | None) -> None:
+        """Stop for a reason."""
+        if self._ending is None:
+            self._cause = cause
+            self.stop(ending)
+
+    def _left(self) -> dict[str, str]:
+        """What is left because it failed, the first few of it, where that ended the run."""
+        if self._draining is None or self._ending is not Ending.STUCK:
+            return {}
+        return dict(islice(self._draining.failing.items(), _MOST_NAMED))
+
+    async def _read(self) -> None:
+        await self._until_begun()
+        await self._reader.run(drain=self._options.drain)
         self.stop(Ending.DRAINED)
 
-    def _calls(self, flow: Flow, pool: ApplierPool) -> Calls:
-        return Calls(
-            flow,
-            self._options.retry_policy,
-            self.totals,
-            self.tallies,
-            clock=asyncio.get_running_loop().time,
-            request_timeout_seconds=self._options.request_timeout_seconds,
-            parked=pool.parked,
-        )
-
-    def _build_applier(self, calls: Calls) -> Applier:
-        endurance = Endurance(self._options.max_attempts, self._options.not_found_grace_seconds)
-        jitter = random.Random()  # noqa: S311 -- no secret
-        policy = self._options.retry_policy
-        clock = asyncio.get_running_loop().time
-        return Applier(self._client, calls, endurance, policy, jitter, clock, self.tallies, self._logger)
+    async def _until_begun(self) -> None:
+        """Wait for the store: it may not be there yet."""
+        pauses = store_pauses()
+        while True:
+            try:
+                with self.tallies.store_call("begin"):
+                    await self._sharing.begin()
+            except QueueUnavailable as error:
+                self._logger.warning("store.unavailable", operation="begin", error=str(error))
+                await asyncio.sleep(next(pauses))
+            else:
+                return
 
     async def _handle(self, work: Work) -> None:
         """What an applier task does with one work."""
         if work.interruption is None:
-            outcome = await self._apply(work)
+            try:
+                outcome = await self._apply(work)
+            except BaseException:  # the pool has broken, and this with it
+                self._give_back(work, CUT_OFF_DELAY_SECONDS)
+                raise
+        if work.is_probe:
+            self._flow.probe_ended()
         if work.interruption is Interruption.LEASE_LOST:
             self._leases.drop([work.claim])
         else:
-            self._recorder.put(outcome)
+            self._record(outcome)
 
-    async def _wind_down(self, pool: ApplierPool, calls: Calls) -> None:
-        """Give back what has not started, wait for the rest as long as the grace lasts, then cut it off."""
-        calls.stopping = True
-        now = asyncio.get_running_loop().time()
+    def _record(self, outcome: Outcome) -> None:
+        if self._draining is not None:
+            self._draining.saw(outcome)
+        self._recorder.put(outcome)
+
+    def _give_back(self, work: Work, delay_seconds: float = 0.0) -> None:
+        """What was claimed is not begun."""
+        blame = Blame(work, self._flow, self._rules, self.clock.monotonic)
+        self._record(Ledger(work, blame).outcome(self.clock.monotonic(), delay_seconds=delay_seconds))
+
+    async def _wind_down(self, grace_seconds: float) -> bool:
+        """Give back what has not started, wait for the rest as long as the grace lasts, then cut it off.
+
+        Tells whether all of it was recorded.
+        """
+        self._calls.stopping = True
         for work in self._leases.works:
             if not work.in_flight:
                 work.interrupt(Interruption.RELEASED)
-        for work in pool.take_back():
-            self._recorder.put(Ledger(work).outcome(now))
+        for work in self._pool.take_back():
+            self._give_back(work)
         try:
-            async with asyncio.timeout(self._options.shutdown_grace_seconds):
+            async with asyncio.timeout(grace_seconds):
                 await self._leases.fewer_than(1)
         except TimeoutError:
             for work in self._leases.works:
@@ -297,26 +330,42 @@ class Worker:
         except TimeoutError:
             # Their leases will run out, and they will be done again.
             self._logger.error("worker.unrecorded", claims=len(self._leases))  # noqa: TRY400 -- no trace needed
+            return False
+        return True
+
+    def _refused(self, delay_seconds: float, word: Ended) -> None:
+        """The service asked this worker to wait."""
+        self._sharing.refused(delay_seconds)
+        until = self.clock.monotonic() + delay_seconds
+        if delay_seconds > SHORT_WAIT_SECONDS and until > self._waiting_until + 1.0:
+            self._waiting_until = until
+            self._logger.warning(
+                "worker.waiting",
+                seconds=round(delay_seconds, 1),
+                until=datetime.fromtimestamp(self.clock.unix() + delay_seconds, UTC).isoformat(timespec="seconds"),
+                error=word.error,
+                status=word.status,
+                request_id=word.request_id,
+            )
 
     def _gate_changed(self, event: GateEvent) -> None:
-        """The gate of flow control halted everything, or let it go on."""
-        self._sharing.transition(event)
+        """The gate of flow control halted everything, or slowed it down, or let it go on."""
+        if event.kind == "slowed":
+            self._logger.warning(
+                "worker.slowed", reason=event.reason, error=event.cause.error, status=event.cause.status
+            )
+            return
+        self._sharing.gate_changed(event)
         if event.kind == "resumed":
             self._logger.info("worker.resumed", reason=event.reason, halted_seconds=event.halted_seconds)
-            self._cancel_halt_timer()
             return
-        told = {"told_by": self._sharing.told_by} if self._sharing.told_by else {}
-        self._logger.error("worker.halted", reason=event.reason, next_probe_seconds=event.next_probe_in_seconds, **told)
-        if self._options.drain and self._halt_timer is None:
-            loop = asyncio.get_running_loop()
-            self._halt_timer = loop.call_later(self._options.halt_timeout_seconds, self._halted_too_long)
-
-    def _halted_too_long(self) -> None:
-        state = self.flow_state()
-        self._reason = state.halt_reason if state else None
-        self.stop(Ending.OUTAGE if self._reason == OUTAGE else Ending.HALTED)
-
-    def _cancel_halt_timer(self) -> None:
-        if self._halt_timer is not None:
-            self._halt_timer.cancel()
-            self._halt_timer = None
+        self._logger.error(
+            "worker.halted",
+            reason=event.reason,
+            error=event.cause.error,
+            status=event.cause.status,
+            request_id=event.cause.request_id,
+            completion_id=event.cause.completion_id,
+            operation=event.operation,
+            next_probe_seconds=event.next_probe_in_seconds,
+        )

@@ -1,6 +1,49 @@
 """Flow control: find the service's limit, keep it, and halt instead of burning the queue."""
 
-from worker.flow.flow import Closed, Flow, FlowState, Halted, Permit, parse_state
-from worker.flow.gate import OUTAGE, GateEvent, GateState
+from worker.flow.ended import (
+    ABSENT,
+    DROPPED,
+    FAILED,
+    FAULT,
+    FOREIGN,
+    METADATA_HIDDEN,
+    OUTAGE,
+    REFUSED,
+    REJECTED,
+    SERVICE_MERGES,
+    SUCCEEDED,
+    End,
+    Ended,
+    Limits,
+    Operation,
+)
+from worker.flow.flow import Closed, Flow, FlowState, Halted, parse_state
+from worker.flow.gate import Cause, GateEvent, GateState
+from worker.flow.permit import Permit
 
-__all__ = ["OUTAGE", "Closed", "Flow", "FlowState", "GateEvent", "GateState", "Halted", "Permit", "parse_state"]
+__all__ = [
+    "ABSENT",
+    "DROPPED",
+    "FAILED",
+    "FAULT",
+    "FOREIGN",
+    "METADATA_HIDDEN",
+    "OUTAGE",
+    "REFUSED",
+    "REJECTED",
+    "SERVICE_MERGES",
+    "SUCCEEDED",
+    "Cause",
+    "Closed",
+    "End",
+    "Ended",
+    "Flow",
+    "FlowState",
+    "GateEvent",
+    "GateState",
+    "Halted",
+    "Limits",
+    "Operation",
+    "Permit",
+    "parse_state",
+]

@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Callable
+from typing import assert_never
 
 from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
-from worker.flow.gate import Gate, GateEvent
+from worker.flow.cubic import Cubic
+from worker.flow.ended import End, Ended, Limits
+from worker.flow.gate import Gate, GateEvent, GateState
 from worker.flow.pacer import Pacer
+from worker.flow.permit import Permit
 
+_CAUTIOUS_SECONDS = 1.0  # between two requests while everybody meets the same refusal
 _IDLE_SECONDS = 2.0  # after which nothing is known of what an endpoint without a known limit can take
 
 
@@ -17,7 +22,7 @@ class Controls:
     Args:
         jitter_seconds: draws what is added to a delay of the service.
         on_transition: is told when the gate halts or opens.
-        on_refused: is told when the service asks to wait, and for how many seconds.
+        on_refused: is told when the service asks to wait, for how many seconds, and by which answer.
     """
 
     def __init__(
@@ -28,7 +33,7 @@ class Controls:
         pacer: Pacer,
         jitter_seconds: Callable[[], float],
         on_transition: Callable[[GateEvent], None],
-        on_refused: Callable[[float], None],
+        on_refused: Callable[[float, Ended], None],
     ) -> None:
         self.gate = gate
         self.concurrency = concurrency
@@ -41,7 +46,11 @@ class Controls:
         self._jitter_seconds = jitter_seconds
         self._on_transition = on_transition
         self._on_refused = on_refused
+        self.throttled_until = -math.inf  # when the last wait ends that a 429 asked for
         self._ended_at = -math.inf
+        self._cautious_until = -math.inf
+        # Whose the refusals since the last of another completion are, and what the pacer knew before them.
+        self._refused: tuple[str, Cubic | None] = ("", None)
 
     def passable(self, now: float) -> bool:
         """Whether neither the gate nor a ``Retry-After`` stops everybody."""
@@ -51,10 +60,14 @@ class Controls:
         """Count a request that starts now, if one may."""
         if not self.gate.is_open:
             return False
-        if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self.pacer.limit_found_per_second is None:
+        if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self.pacer.limit_per_second is None:
             self.concurrency.slow_start(now)
+        if self.gate.is_cautious and now < self._cautious_until:
+            return False
         if self.in_flight >= self.concurrency.slots or not self.pacer.take(now):
             return False
+        if self.gate.is_cautious:
+            self._cautious_until = now + _CAUTIOUS_SECONDS
         self.in_flight += 1
         self.requests += 1
         return True
@@ -66,6 +79,7 @@ class Controls:
         return max(
             self.concurrency.seconds_until_growth(now, self.in_flight),
             self.pacer.wait_seconds(now),
+            self._cautious_until - now if self.gate.is_cautious else 0.0,
         )
 
     def give_back(self, started_at: float) -> None:
@@ -75,13 +89,12 @@ class Controls:
         self.pacer.give_back(started_at)
 
     def start_probe(self, now: float) -> bool:
-        """Count a request that starts now as the probe of a halted gate, if one may."""
-        if self.probe_in_seconds(now) > 0.0 or not self.gate.take_probe(now):
+        """Count a request of the work that is the probe of a halted gate, if one may start now."""
+        if self.gate.state is not GateState.HALF_OPEN or self.pacer.closed_for_seconds(now) > 0.0:
             return False
         self.pacer.take_unpaced(now)
         self.in_flight += 1
         self.requests += 1
-        self.changes += 1
         return True
 
     def probe_in_seconds(self, now: float) -> float:
@@ -91,88 +104,80 @@ class Controls:
         """
         return max(self.gate.next_probe_in_seconds(now), self.pacer.closed_for_seconds(now))
 
-    def accepted(
-        self,
-        now: float,
-        *,
-        sent_at: float,
-        probe: bool,
-        limit: float | None,
-        remaining: float | None,
-        reset_seconds: float | None,
-    ) -> None:
+    def ended(self, now: float, permit: Permit, ended: Ended) -> None:
+        """Learn from the end of a request, and free its slot."""
+        match ended.end:
+            case End.SUCCEEDED | End.ANSWERED | End.ABSENT | End.REJECTED:
+                self._answered(now, permit, ended.limits)
+            case End.THROTTLED:
+                self.throttled += 1
+                if ended.alone:
+                    self._acquit(now, permit.completion_id)
+                else:
+                    self._close(now, permit, ended)
+            case End.FAILED:
+                self.concurrency.failed(now - permit.sent_at)
+                if ended.delay_seconds is not None and not ended.guilty:
+                    self._pause(now, ended, ended.delay_seconds)
+            case End.DROPPED:
+                pass
+            case _:
+                assert_never(ended.end)
+        self.in_flight -= 1
+        self._ended_at = now
+        event = self.gate.ended(now, permit, ended, closed_seconds=self.pacer.closed_for_seconds(now))
+        if event and event.kind == "resumed":
+            self.concurrency.slow_start(now)
+        self.changed(event, probe=permit.is_probe)
+
+    def _answered(self, now: float, permit: Permit, limits: Limits | None) -> None:
         """An answer that is no refusal, whatever it says about the change."""
         self.pacer.accepted()
         self.budget.succeeded()
-        if limit is not None:
-            self.pacer.announce(now, limit, remaining, reset_seconds)
-        self.concurrency.answered(now, now - sent_at, per_second=self.pacer.aim_per_second, in_flight=self.in_flight)
-        self._end(now)
-        event = self.gate.succeeded(now, probe=probe)
-        if event:
-            self.concurrency.slow_start(now)
-            self._changed(event)
-
-    def refused(self, now: float, *, sent_at: float, probe: bool, delay_seconds: float | None, slow_down: bool) -> None:
-        """A 429 that is about the rate."""
-        self._end(now)
-        self.throttled += 1
-        self._close(now, sent_at=sent_at, delay_seconds=delay_seconds, slow_down=slow_down)
-        self.gate.throttled(now, self.pacer.closed_for_seconds(now), probe=probe)
-
-    def failed(
-        self, now: float, completion_id: str, *, sent_at: float, probe: bool, delay_seconds: float | None
-    ) -> None:
-        """No complete answer, or a 5xx; with a delay it is a refusal as well."""
-        self.concurrency.failed(now - sent_at)
-        self._end(now)
-        if delay_seconds is not None:
-            self._close(now, sent_at=sent_at, delay_seconds=delay_seconds, slow_down=False)
-        self._changed(self.gate.failed(now, completion_id, sent_at=sent_at, probe=probe), probe=probe)
-
-    def halted(self, now: float, reason: str, *, sent_at: float, probe: bool) -> None:
-        """The service refuses everybody."""
-        self._end(now)
-        self._changed(self.gate.halt(now, reason, sent_at=sent_at, probe=probe), probe=probe)
+        if limits is not None and limits.limit is not None:
+            self.pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
+        self.concurrency.answered(
+            now, now - permit.sent_at, per_second=self.pacer.aim_per_second, in_flight=self.in_flight
+        )
 
     def others_refused(self, now: float, delay_seconds: float) -> None:
         """Another worker on the same quota was refused."""
         self.pacer.others_refused(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self.changes += 1
 
-    def others_halted(self, now: float, reason: str, *, halted_at: float) -> None:
-        """Another worker was halted."""
-        self._changed(self.gate.halt(now, reason, sent_at=halted_at, probe=False))
-
-    def others_resumed(self, now: float) -> None:
-        """Another worker goes on after a halt."""
-        self.gate.probe_now(now)
+    def _pause(self, now: float, ended: Ended, delay_seconds: float) -> None:
+        """A service in trouble asked everybody to wait: that says nothing about the rate."""
+        self.pacer.pause(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self.changes += 1
+        self._on_refused(self.pacer.closed_for_seconds(now), ended)
 
-    def dropped(self, now: float, *, probe: bool) -> None:
-        """The request was cancelled; nothing is learnt."""
-        self._end(now)
-        self.gate.dropped(probe=probe)
-        self._changed(None, probe=probe)
-
-    def _end(self, now: float) -> None:
-        self.in_flight -= 1
-        self._ended_at = now
-
-    def _close(self, now: float, *, sent_at: float, delay_seconds: float | None, slow_down: bool) -> None:
+    def _close(self, now: float, permit: Permit, ended: Ended) -> None:
+        """The service asked everybody to wait."""
+        if self._refused[0] != permit.completion_id:
+            self._refused = permit.completion_id, self.pacer.course
         far_off = self.pacer.refused(
             now,
-            sent_at=sent_at,
-            delay_seconds=delay_seconds,
+            sent_at=permit.sent_at,
+            delay_seconds=ended.delay_seconds,
             jitter_seconds=self._jitter_seconds(),
-            slow_down=slow_down,
+            slow_down=ended.slow_down,
         )
         if far_off:
             self.concurrency.slow_start(now)
         self.changes += 1
-        self._on_refused(self.pacer.closed_for_seconds(now))
+        self.throttled_until = now + self.pacer.closed_for_seconds(now)
+        self._on_refused(self.pacer.closed_for_seconds(now), ended)
 
-    def _changed(self, event: GateEvent | None, *, probe: bool = False) -> None:
+    def _acquit(self, now: float, completion_id: str) -> None:
+        """One completion is refused, whatever the rate: where the last refusals were all its own, forget them."""
+        refused, course = self._refused
+        if refused == completion_id:
+            self._refused = ("", None)
+            self.pacer.resume(now, course)
+            self.concurrency.slow_start(now)
+
+    def changed(self, event: GateEvent | None, *, probe: bool = False) -> None:
+        """Have those who wait think again, and tell of a transition."""
         if event or probe:
             self.changes += 1
         if event:

@@ -2,36 +2,30 @@
 
 import math
 import random as random_module
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import msgspec
 
-from worker.flow.allowance import Allowance
 from worker.flow.concurrency import Concurrency
 from worker.flow.controls import Controls
-from worker.flow.gate import Gate, GateEvent, GateState
+from worker.flow.ended import Ended, Operation
+from worker.flow.gate import Cause, Gate, GateEvent, GateState
 from worker.flow.line import Line
 from worker.flow.pacer import Pacer
+from worker.flow.permit import Permit
+from worker.flow.quota import GrantedQuota
 
+_SNOOZED_SECONDS = 3.0  # after a wait, until all that waited is claimed again
 _JITTER_SECONDS = (0.05, 0.25)  # so that replicas do not all come back at once
-_CLAIM_PATIENCE_SECONDS = 5.0
-_INVITATION_SECONDS = 1.0  # how long a claim may take to become the probe before another one is asked for
 
 
 class Halted(Exception):
-    """The gate is halted: give the claim back.
+    """The gate is halted: give the claim back."""
 
-    Args:
-        reason: why.
-        retry_in_seconds: when asking again makes sense.
-    """
-
-    def __init__(self, reason: str, retry_in_seconds: float) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(f"halted: {reason}")
         self.reason = reason
-        self.retry_in_seconds = retry_in_seconds
 
 
 class Closed(Exception):
@@ -52,29 +46,38 @@ class FlowState:
 
     Args:
         rate_per_second: what is aimed at; while no limit is known, what was sent of late.
-        limit_found_per_second: the goodput at the last refusal; None while there was none.
+        rate_limit_per_second: the service's limit as this worker has found it, or an earlier run; None while unknown.
         slots: how many requests may run at once.
         throttled: answers 429 so far that were about the rate.
         requests: started so far.
         seconds_closed: how long a ``Retry-After`` kept everybody waiting, in sum.
         gate: ``open``, ``halted`` or ``half_open``.
-        halted_since: by the flow's clock.
+        cause: why it is not open, by the answer that did it; None while it is open.
+        slowed_by: what twenty completions in a row met alike: only one request a second is made.
+        halted_for_seconds: how long everything has been halted; None when the gate is open.
         next_probe_in_seconds: None when the gate is open or a probe is under way.
         closed_for_seconds: how much longer a ``Retry-After`` runs; 0 when none does.
+        got_through_seconds_ago: when the last request of each kind started that got through, by ``get`` and ``update``.
     """
 
     rate_per_second: float
-    limit_found_per_second: float | None
+    rate_limit_per_second: float | None
     in_flight: int
     slots: int
     throttled: int
     requests: int
     seconds_closed: float
     gate: GateState
-    halt_reason: str | None
-    halted_since: float | None
+    cause: Cause | None
+    slowed_by: Cause | None
+    halted_for_seconds: float | None
     next_probe_in_seconds: float | None
     closed_for_seconds: float
+    got_through_seconds_ago: dict[Operation, float] = field(default_factory=dict)
+
+    @property
+    def halt_reason(self) -> str | None:
+        return self.cause.reason if self.cause else None
 
 
 def parse_state(text: str) -> FlowState | None:
@@ -85,105 +88,7 @@ def parse_state(text: str) -> FlowState | None:
         return None
 
 
-class Permit:
-    """One request's right to start now. Exactly one method is called, when the request has ended.
-
-    Each gives the slot back at once. A second call raises `RuntimeError`.
-    """
-
-    __slots__ = ("_clock", "_completion_id", "_controls", "_line", "_probe", "_sent_at", "_spent")
-
-    def __init__(  # noqa: PLR0917 -- made once a request, by `Flow` alone
-        self,
-        completion_id: str,
-        sent_at: float,
-        probe: bool,  # noqa: FBT001 -- likewise
-        controls: Controls,
-        line: Line,
-        clock: Callable[[], float],
-    ) -> None:
-        self._completion_id = completion_id
-        self._sent_at = sent_at
-        self._probe = probe
-        self._controls = controls
-        self._line = line
-        self._clock = clock
-        self._spent = False
-
-    def __repr__(self) -> str:
-        return f"<Permit {'spent' if self._spent else 'running'}{' probe' if self._probe else ''}>"
-
-    def accepted(
-        self, *, limit: float | None = None, remaining: float | None = None, reset_seconds: float | None = None
-    ) -> None:
-        """The service answered, and neither refused, halted nor failed: a 404 or 400 counts, too.
-
-        Args:
-            limit, remaining, reset_seconds: the answer's ``x-ratelimit-*-requests`` headers, where it had them.
-        """
-        self._spend()
-        self._controls.accepted(
-            self._clock(),
-            sent_at=self._sent_at,
-            probe=self._probe,
-            limit=limit,
-            remaining=remaining,
-            reset_seconds=reset_seconds,
-        )
-        self._line.move()
-
-    def throttled(self, *, delay_seconds: float | None, slow_down: bool) -> None:
-        """A 429 about the rate.
-
-        Args:
-            delay_seconds: what the service asked to wait; None when it did not say.
-            slow_down: the answer's code was ``slow_down``.
-        """
-        self._spend()
-        self._controls.refused(
-            self._clock(),
-            sent_at=self._sent_at,
-            probe=self._probe,
-            delay_seconds=delay_seconds,
-            slow_down=slow_down,
-        )
-        self._line.move()
-
-    def failed(self, *, delay_seconds: float | None = None) -> None:
-        """No complete answer came, or a 5xx.
-
-        Args:
-            delay_seconds: what the service asked to wait, where it did: then everybody waits, as after a 429.
-        """
-        self._spend()
-        self._controls.failed(
-            self._clock(),
-            self._completion_id,
-            sent_at=self._sent_at,
-            probe=self._probe,
-            delay_seconds=delay_seconds,
-        )
-        self._line.move()
-
-    def halted(self, reason: str) -> None:
-        """Nothing will work until somebody acts: a bad key, no permission, an exhausted quota, a wrong URL."""
-        self._spend()
-        self._controls.halted(self._clock(), reason, sent_at=self._sent_at, probe=self._probe)
-        self._line.move()
-
-    def dropped(self) -> None:
-        """The request was cancelled: no word about the service."""
-        self._spend()
-        self._controls.dropped(self._clock(), probe=self._probe)
-        self._line.move()
-
-    def _spend(self) -> None:
-        if self._spent:
-            raise RuntimeError("a permit ends once")
-        self._spent = True
-
-
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -196,9 +101,8 @@ class Flow:
     Args:
         max_concurrency: requests at once, at most.
         requests_per_minute: a cap to keep, whatever the service allows.
-        on_short: where that cap is one for several workers: is called when permits are needed; see `grant`.
-        start_rate_per_second: the limit that an earlier run found (`FlowState.limit_found_per_second`): nine tenths
-            of it, or somewhat more of a low one, are the rate to start with. What is no positive number counts as None.
+        patience_seconds: how long a ``Retry-After`` may run for claims to be held until its end.
+        on_short: where that cap is a quota of several workers: is called when a grant is needed; see `grant`.
         clock: seconds, never going back.
         random: for the jitter.
         on_transition: called once when the gate halts (or the reason changes) and once when it opens again.
@@ -213,110 +117,187 @@ class Flow:
         *,
         max_concurrency: int,
         requests_per_minute: float | None = None,
+        patience_seconds: float,
         on_short: Callable[[], None] | None = None,
-        start_rate_per_second: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         random: random_module.Random | None = None,
         on_transition: Callable[[GateEvent], None] = _ignore,
-        on_refused: Callable[[float], None] = _ignore,
+        on_refused: Callable[[float, Ended], None] = _ignore,
     ) -> None:
         if requests_per_minute is not None and not requests_per_minute > 0.0:
             raise ValueError(f"requests_per_minute must be more than 0, not {requests_per_minute}")
-        if start_rate_per_second is not None and not 0.0 < start_rate_per_second < math.inf:
-            start_rate_per_second = None
         now = clock()
         dice = random or random_module.Random()  # noqa: S311 -- jitter, no secret
         self._clock = clock
-        self._allowance = None if on_short is None or requests_per_minute is None else Allowance(on_short)
+        self._patience_seconds = patience_seconds
+        self._quota = None if on_short is None or requests_per_minute is None else GrantedQuota(on_short)
         self._controls = Controls(
             gate=Gate(now),
             concurrency=Concurrency(max_concurrency, now),
-            pacer=Pacer(
-                now,
-                requests_per_minute=requests_per_minute,
-                allowance=self._allowance,
-                start_per_second=start_rate_per_second,
-            ),
+            pacer=Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota),
             jitter_seconds=lambda: dice.uniform(*_JITTER_SECONDS),
             on_transition=on_transition,
             on_refused=on_refused,
         )
         self._line = Line(self._controls, clock)
-        self._invited_until = now
+        self._on_end = self._ended  # bound once, and not for each request
 
     def __repr__(self) -> str:
         return f"<Flow [{self._controls.gate.state}, {self._controls.in_flight} in flight, {len(self._line)} waiting]>"
 
-    def start(self, completion_id: str) -> Permit | None:
+    def begin_at(self, limit_per_second: float | None) -> None:
+        """Start from the limit that an earlier run has found, before the first request.
+
+        Nine tenths of it, or somewhat more of a low one, are the rate to start with. What is no positive number, as
+        None, changes nothing.
+        """
+        if limit_per_second is not None and 0.0 < limit_per_second < math.inf:
+            self._controls.pacer.begin_at(self._clock(), limit_per_second)
+
+    def start(self, completion_id: str, operation: Operation) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait for `admit`."""
         now = self._clock()
         if self._line or not self._controls.start(now):
             return None
-        return Permit(completion_id, now, False, self._controls, self._line, self._clock)
+        return Permit(completion_id, operation, now, self._on_end)
 
-    async def admit(self, completion_id: str, *, patience_seconds: float = 5.0) -> Permit:
+    async def admit(self, completion_id: str, operation: Operation, *, probe: bool = False) -> Permit:
         """Wait until a request may start: gate, then slot, then pace.
 
-        While the gate is halted and a probe is due, the first to ask gets the permit of the probe.
-
         Args:
-            completion_id: whose request it is.
-            patience_seconds: how long a ``Retry-After`` may run for the caller to wait for its end.
+            completion_id, operation: whose request it is, and which.
+            probe: whether its work is the probe of a halted gate; see `take_probe`.
 
         Raises:
             Halted: the gate is halted, or halts meanwhile.
-            Closed: the service asks, now or meanwhile, to wait for longer than that.
+            Closed: the service asks, now or meanwhile, to wait for longer than there is patience for.
         """
-        permit = self.start(completion_id)
+        permit = self.start(completion_id, operation)
         if permit is not None:
             return permit
         now = self._clock()
         while True:
             if not self._controls.gate.is_open:
-                return self._probe(completion_id, now)
+                return self._probe(completion_id, operation, now, probe=probe)
             closed_seconds = self._controls.pacer.closed_for_seconds(now)
-            if closed_seconds > patience_seconds:
+            if closed_seconds > self._patience_seconds:
                 raise Closed(closed_seconds)
             started_at = await self._line.turn()
             now = self._clock()
             if started_at is not None:
                 if self._controls.passable(now):
-                    return self._permit(completion_id, started_at)
+                    return Permit(completion_id, operation, started_at, self._on_end)
                 self._controls.give_back(started_at)  # it closed after the turn had come, before this task went on
 
     async def ready(self) -> int | None:
         """Wait until claiming makes sense.
 
         Returns:
-            None when any number of claims can be worked on; 1 when the gate is halted and a claim is wanted for the
-            probe. If that claim makes no request, the next call asks for another one a second later.
+            None when any number of claims can be worked on; 1 when the gate is halted and a claim is wanted for a
+            probe, or when all that were tried of late met the same refusal.
         """
         while True:
             now = self._clock()
-            if self._controls.gate.is_open:
-                wait_seconds = self._controls.pacer.closed_for_seconds(now) - _CLAIM_PATIENCE_SECONDS
+            gate = self._controls.gate
+            if not gate.is_open:
+                closed_seconds = self._controls.pacer.closed_for_seconds(now)
+                wait_seconds = closed_seconds if gate.wants_others else self._controls.probe_in_seconds(now)
                 if wait_seconds <= 0.0:
-                    return None
-            else:
-                wait_seconds = max(self._controls.probe_in_seconds(now), self._invited_until - now)
-                if wait_seconds <= 0.0:
-                    self._invited_until = now + _INVITATION_SECONDS
                     return 1
+            else:
+                wait_seconds = self._controls.pacer.closed_for_seconds(now) - self._patience_seconds
+                if wait_seconds <= 0.0:
+                    return 1 if gate.is_cautious else None
             await self._line.change(wait_seconds)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is halted."""
+        return self._controls.gate.is_open
+
+    def take_probe(self, completion_id: str) -> bool:
+        """Whether what was just claimed is the probe of the halted gate; if so, `probe_ended` has to follow."""
+        return self._controls.gate.take_probe(self._clock(), completion_id)
+
+    def is_halted_by_few(self) -> bool:
+        """Whether those that met the halt are few, and others got through before with the same kind of call."""
+        return self._controls.gate.is_halted_by_few
+
+    def next_probe_in_seconds(self) -> float:
+        """Seconds until the next probe of a halted gate; infinity while one is under way."""
+        return self._controls.probe_in_seconds(self._clock())
+
+    def probe_ended(self) -> None:
+        """The work that was the probe is over, whatever became of it."""
+        self._controls.gate.probe_ended(self._clock())
+        self._controls.changed(None, probe=True)
+        self._line.move()
+
+    def has_failed(self, completion_id: str) -> bool:
+        """Whether this completion met the halt itself, so that a probe should rather take another one."""
+        return self._controls.gate.has_failed(completion_id)
+
+    def nothing_else(self, in_hand: Collection[str]) -> None:
+        """Nothing more can be claimed: if all that is in hand has failed, there is nobody left who could get through.
+
+        Args:
+            in_hand: the completions that are worked on, and those that were given back after a failure.
+        """
+        now = self._clock()
+        if self._controls.throttled_until + _SNOOZED_SECONDS < now:  # else others only wait, as they were told
+            self._controls.changed(self._controls.gate.nothing_else(now, in_hand))
+            self._line.move()
+
+    def fault(self, completion_id: str, word: Ended, *, probe: bool = False) -> None:
+        """An exception of ours ended the work on a completion.
+
+        Args:
+            probe: whether this work was the probe of a halted gate.
+        """
+        event = self._controls.gate.fault(self._clock(), completion_id, word, is_probe=probe)
+        self._controls.changed(event, probe=probe)
+        self._line.move()
+
+    def others_got_through(self, operation: Operation, completion_id: str, since: float, *, elsewhere: bool) -> bool:
+        """Whether another completion got through with a request of this kind that started after `since`.
+
+        Args:
+            since: by the flow's clock.
+            elsewhere: whether what other workers say of themselves counts, too.
+        """
+        return self._controls.gate.others_got_through(operation, completion_id, since, elsewhere=elsewhere)
+
+    def successes(self, operation: Operation) -> int:
+        """How many requests of this kind got through so far."""
+        return self._controls.gate.successes(operation)
+
+    def alike(self) -> tuple[Cause, float] | None:
+        """What twenty completions in a row met alike, none getting through between them, and for how many seconds."""
+        return self._controls.gate.alike(self._clock())
+
+    def trait(self) -> Cause | None:
+        """What a completion has shown of the service that somebody has to look at, though it halts nothing as yet."""
+        return self._controls.gate.trait()
+
+    def new_key(self) -> None:
+        """Another key is used from here on."""
+        self._controls.gate.new_key(self._clock())
+        self._controls.changed(None, probe=True)
+        self._line.move()
 
     def may_retry(self) -> bool:
         """Spend a token of the retry budget: False when it is empty, and the retry has to go back to the queue."""
         return self._controls.budget.spend()
 
-    def grant(self, permits: int, *, wait_seconds: float, interval_seconds: float) -> None:
-        """Take in permits of the rate that is shared with other workers.
+    def grant(self, requests: int, *, wait_seconds: float, interval_seconds: float) -> None:
+        """Take in what the store has granted of the quota that is shared with other workers.
 
         Args:
-            wait_seconds: until the first may be used.
+            wait_seconds: until the first request may start.
             interval_seconds: from one to the next.
         """
-        if self._allowance is not None:
-            self._allowance.grant(self._clock() + wait_seconds, permits, interval_seconds)
+        if self._quota is not None:
+            self._quota.grant(self._clock() + wait_seconds, requests, interval_seconds)
             self._line.move()
 
     def others_refused(self, delay_seconds: float) -> None:
@@ -325,14 +306,17 @@ class Flow:
         self._line.move()
 
     def others_halted(self, reason: str, age_seconds: float) -> None:
-        """Another worker was halted so long ago: what halts one halts all, unless this one has resumed since then."""
-        now = self._clock()
-        self._controls.others_halted(now, reason, halted_at=now - age_seconds)
-        self._line.move()
+        """Another worker was halted so long ago: here, the first failure for that reason is enough."""
+        self._controls.gate.told(reason, halted_at=self._clock() - age_seconds)
+
+    def others_succeeded(self, operation: Operation, age_seconds: float) -> None:
+        """Something got through at another worker so long ago."""
+        self._controls.gate.others_got_through_elsewhere(operation, self._clock() - age_seconds)
 
     def others_resumed(self) -> None:
         """Another worker's probe got through: where this one is halted, its own is due now."""
-        self._controls.others_resumed(self._clock())
+        self._controls.gate.probe_now(self._clock())
+        self._controls.changed(None, probe=True)
         self._line.move()
 
     def snapshot(self) -> FlowState:
@@ -342,26 +326,27 @@ class Flow:
         gate, pacer = controls.gate, controls.pacer
         return FlowState(
             rate_per_second=pacer.rate_per_second(now),
-            limit_found_per_second=pacer.limit_found_per_second,
+            rate_limit_per_second=pacer.limit_per_second,
             in_flight=controls.in_flight,
             slots=controls.concurrency.slots,
             throttled=controls.throttled,
             requests=controls.requests,
             seconds_closed=pacer.seconds_closed(now),
             gate=gate.state,
-            halt_reason=gate.reason,
-            halted_since=gate.halted_since,
+            cause=gate.cause,
+            slowed_by=alike[0] if (alike := gate.alike(now)) else None,
+            halted_for_seconds=gate.halted_seconds(now),
             next_probe_in_seconds=(gate.next_probe_in_seconds(now) if gate.state is GateState.HALTED else None),
             closed_for_seconds=pacer.closed_for_seconds(now),
+            got_through_seconds_ago=gate.got_through_seconds_ago(now),
         )
 
-    def _probe(self, completion_id: str, now: float) -> Permit:
-        if self._controls.start_probe(now):
-            self._invited_until = now
-            return self._permit(completion_id, now, probe=True)
-        gate = self._controls.gate
-        wait_seconds = max(gate.retry_in_seconds(now), self._controls.pacer.closed_for_seconds(now))
-        raise Halted(gate.reason or "", wait_seconds)
+    def _probe(self, completion_id: str, operation: Operation, now: float, *, probe: bool) -> Permit:
+        if not probe or not self._controls.start_probe(now):
+            cause = self._controls.gate.cause
+            raise Halted(cause.reason if cause else "")
+        return Permit(completion_id, operation, now, self._on_end, is_probe=True)
 
-    def _permit(self, completion_id: str, now: float, *, probe: bool = False) -> Permit:
-        return Permit(completion_id, now, probe, self._controls, self._line, self._clock)
+    def _ended(self, permit: Permit, ended: Ended) -> None:
+        self._controls.ended(self._clock(), permit, ended)
+        self._line.move()

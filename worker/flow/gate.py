@@ -1,16 +1,32 @@
 """May anything run? The circuit that halts all work where the fault is not a change's."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, assert_never
 
-OUTAGE = "outage"
-_FAILURES_OF_AN_OUTAGE = 5
+from worker.flow.ended import (
+    ABSENT,
+    METADATA_HIDDEN,
+    OPERATIONS,
+    OUTAGE,
+    REJECTED,
+    SERVICE_MERGES,
+    End,
+    Ended,
+    Operation,
+)
+from worker.flow.evidence import FAILURES_OF_EVERYBODY, Alike, Evidence
+from worker.flow.permit import Permit
 
-# Somebody has to act before a halt ends; an outage ends by itself, as a rule soon.
+# Somebody has to act before a halt ends; an outage ends by itself, as a rule soon. The first probe goes at once.
 _HALT_PROBE_SECONDS = (5.0, 300.0)
-_OUTAGE_PROBE_SECONDS = (1.0, 60.0)
+_OUTAGE_PROBE_SECONDS = (1.0, 10.0)
+_TRAITS = (METADATA_HIDDEN, SERVICE_MERGES)  # of the service: what three completions show, all would
+_COMPLETIONS_OF_A_TRAIT = 3
+_OF_ONE = {End.ABSENT: ABSENT, End.REJECTED: REJECTED}  # words about one completion, and what they are called of all
+_HANDED_ON_SECONDS = (0.25, 10.0)  # after a probe that came to no request of the kind that halted; then longer
 
 
 class GateState(StrEnum):
@@ -22,47 +38,98 @@ class GateState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why everything is halted, in the words of the answer that did it.
+
+    Args:
+        reason: for programs: ``outage``, ``unauthorized`` and so on.
+        error: the service's own sentence, or what the network said; without secrets.
+        completion_id: whose request met it.
+    """
+
+    reason: str
+    error: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    completion_id: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The reason, and the answer's own words where there were any."""
+        return f"{self.reason}: {self.error}" if self.error else self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class GateEvent:
     """A transition worth one log event.
 
     Args:
-        kind: ``halted`` also when the reason of a halt changes.
-        reason: of the halt that begins or ends.
+        kind: ``halted`` also when the reason of a halt changes; ``slowed`` when all meet the same refusal.
+        cause: of the halt that begins or ends.
+        operation: the kind of call that fails.
         next_probe_in_seconds: when a halt begins.
         halted_seconds: how long the halt lasted, when it ends.
     """
 
-    kind: Literal["halted", "resumed"]
-    reason: str
+    kind: Literal["halted", "slowed", "resumed"]
+    cause: Cause
+    operation: Operation
     next_probe_in_seconds: float | None = None
     halted_seconds: float | None = None
+
+    @property
+    def reason(self) -> str:
+        return self.cause.reason
 
 
 @dataclass(frozen=True, slots=True)
 class _Halt:
-    reason: str
+    cause: Cause
+    operation: Operation
     since: float
     interval_seconds: float
     probe_at: float
+    failed: frozenset[str]  # completions that no probe need take, as long as there are others
+    handed_on: int = 0  # probes in a row that came to nothing
+
+    @property
+    def is_lonely(self) -> bool:
+        """Whether too few have failed to say that it is no fault of theirs: there were no others."""
+        return len(self.failed) < FAILURES_OF_EVERYBODY
 
 
 class Gate:
     """Open, halted or half-open; it reads no clock: every call is handed the time, in seconds.
 
-    Five failures in a row, of different completions, halt it as an outage; `halt` halts it at once. Then one probe
-    is let through after five seconds (outage: one second), and after every failed one twice as late, up to five
-    minutes (outage: one). A probe that succeeds opens the gate; no other answer does. Words about requests that
-    started before the gate last opened are ignored: they are about the trouble that has passed.
+    It judges each kind of call by its own evidence. Where five different completions in a row, or all that there are,
+    met a failure that may concern everybody, and none got through between them, it halts. Then one probe is let
+    through at once, and after every failed one a later one. A probe whose request of the kind that halted gets through
+    opens the gate; one that needs no such request hands the probe on.
     """
 
-    __slots__ = ("_failed", "_halt", "_opened_at", "_probing", "is_open")
+    __slots__ = (
+        "_alike",
+        "_evidence",
+        "_halt",
+        "_opened_at",
+        "_probing",
+        "_suspected",
+        "_traits",
+        "is_cautious",
+        "is_open",
+    )
 
     def __init__(self, now: float) -> None:
-        self.is_open = True  # an attribute, since it is asked for several times a request
+        # Attributes, since they are asked for several times a request.
+        self.is_open = True
+        self.is_cautious = False  # many completions in a row met what looks like the fault of each: one at a time
         self._opened_at = now
+        self._evidence: dict[Operation, Evidence] = {operation: Evidence() for operation in OPERATIONS}
+        self._alike = {(end, operation): Alike() for operation in OPERATIONS for end in _OF_ONE}
+        self._traits: dict[str, dict[str, Cause]] = {trait: {} for trait in _TRAITS}
         self._halt: _Halt | None = None
         self._probing = False
-        self._failed: set[str] = set()
+        self._suspected: frozenset[str] = frozenset()  # reasons for which other workers are halted
 
     @property
     def state(self) -> GateState:
@@ -71,12 +138,12 @@ class Gate:
         return GateState.HALF_OPEN if self._probing else GateState.HALTED
 
     @property
-    def reason(self) -> str | None:
-        return self._halt.reason if self._halt else None
+    def cause(self) -> Cause | None:
+        return self._halt.cause if self._halt else None
 
-    @property
-    def halted_since(self) -> float | None:
-        return self._halt.since if self._halt else None
+    def halted_seconds(self, now: float) -> float | None:
+        """How long the halt has lasted; None when the gate is open."""
+        return now - self._halt.since if self._halt else None
 
     def next_probe_in_seconds(self, now: float) -> float:
         """0 when a probe is due or the gate is open; while a probe is under way, infinity: its end will tell."""
@@ -84,82 +151,227 @@ class Gate:
             return 0.0
         return math.inf if self._probing else max(0.0, self._halt.probe_at - now)
 
-    def retry_in_seconds(self, now: float) -> float:
-        """When it is worth asking again: the next probe, or the one after the probe that is under way."""
-        if self._halt is None:
-            return 0.0
-        return self._halt.interval_seconds if self._probing else max(0.0, self._halt.probe_at - now)
+    @property
+    def wants_others(self) -> bool:
+        """Whether it is halted by few, as there were no others: one that comes is welcome at any time."""
+        return self._halt is not None and not self._probing and self._halt.is_lonely
 
-    def take_probe(self, now: float) -> bool:
-        """Become half-open, if a probe is due: the caller's request is the probe, and must end as one."""
-        if self._halt is None or self._probing or now < self._halt.probe_at:
+    @property
+    def is_halted_by_few(self) -> bool:
+        """Whether those that met the halt are few, and others got through before with the same kind of call."""
+        return self._halt is not None and self._halt.is_lonely and self.successes(self._halt.operation) > 0
+
+    def has_failed(self, completion_id: str) -> bool:
+        """Whether the halt was met by this completion, so that a probe should rather take another one."""
+        return self._halt is not None and completion_id in self._halt.failed
+
+    def others_got_through(self, operation: Operation, completion_id: str, since: float, *, elsewhere: bool) -> bool:
+        """Whether another completion got through since then; see `Evidence`."""
+        return self._evidence[operation].others_got_through(completion_id, since, elsewhere=elsewhere)
+
+    def successes(self, operation: Operation) -> int:
+        """How many requests of this kind got through so far."""
+        return self._evidence[operation].successes
+
+    def got_through_seconds_ago(self, now: float) -> dict[Operation, float]:
+        """When the last request of each kind started that got through; none that never did."""
+        found = {operation: evidence.latest_at for operation, evidence in self._evidence.items()}
+        return {operation: round(now - at, 1) for operation, at in found.items() if not math.isinf(at)}
+
+    def alike(self, now: float) -> tuple[Cause, float] | None:
+        """What all completions meet alike, though it looks like the fault of each, and for how many seconds."""
+        for (end, _), alike in self._alike.items():
+            if alike.word is not None and alike.is_everybodys:
+                word = alike.word
+                return Cause(_OF_ONE[end], word.error, word.status, word.request_id), now - alike.since
+        return None
+
+    def trait(self) -> Cause | None:
+        """What a completion has shown of the service that somebody has to look at, though it halts nothing as yet."""
+        return next((cause for seen in self._traits.values() for cause in reversed(seen.values())), None)
+
+    def take_probe(self, now: float, completion_id: str) -> bool:
+        """Become half-open, if a probe is due: the work on this completion is the probe.
+
+        Where few have failed, as there were no others, one that comes then is tried at once.
+        """
+        halt = self._halt
+        if halt is None or self._probing:
+            return False
+        if now < halt.probe_at and not (halt.is_lonely and completion_id not in halt.failed):
             return False
         self._probing = True
         return True
 
-    def succeeded(self, now: float, *, probe: bool) -> GateEvent | None:
-        """The service answered and is not to blame: opens the gate if this was the probe."""
-        self._failed.clear()
-        if not probe or self._halt is None:
-            return None
-        ended, self._halt, self._probing, self._opened_at = self._halt, None, False, now
-        self.is_open = True
-        return GateEvent("resumed", ended.reason, halted_seconds=now - ended.since)
+    def probe_ended(self, now: float) -> None:
+        """The work that was the probe is over: where it said nothing about the halt, another one is due soon."""
+        if self._probing and self._halt is not None:
+            self._probing = False
+            shortest, longest = _HANDED_ON_SECONDS
+            wait_seconds = min(longest, shortest * 2.0**self._halt.handed_on)
+            self._halt = replace(self._halt, probe_at=now + wait_seconds, handed_on=min(self._halt.handed_on + 1, 16))
 
-    def failed(self, now: float, completion_id: str, *, sent_at: float, probe: bool) -> GateEvent | None:
-        """No answer, a cut one, or a 5xx."""
-        if probe:
-            self._probe_failed(now)
-            return None
-        if self._halt is not None or sent_at < self._opened_at:
-            return None
-        self._failed.add(completion_id)
-        if len(self._failed) < _FAILURES_OF_AN_OUTAGE:
-            return None
-        return self._close(now, OUTAGE)
+    def ended(self, now: float, permit: Permit, ended: Ended, *, closed_seconds: float) -> GateEvent | None:
+        """Learn from the end of a request.
 
-    def halt(self, now: float, reason: str, *, sent_at: float, probe: bool) -> GateEvent | None:
-        """The service refuses everybody: a bad key, an exhausted quota, a wrong URL."""
-        if probe and self._halt is not None:
-            if self._halt.reason == reason:
-                self._probe_failed(now)
-                return None
-            return self._close(now, reason, since=self._halt.since)
-        if self._halt is not None or sent_at < self._opened_at:
+        Args:
+            closed_seconds: how much longer a ``Retry-After`` runs.
+        """
+        match ended.end:
+            case End.SUCCEEDED:
+                return self._succeeded(now, permit)
+            case End.FAILED:
+                return self._failed(now, permit, ended)
+            case End.ABSENT | End.REJECTED:
+                self._alike[ended.end, permit.operation].met(now, permit.completion_id, ended)
+                return self._judge_alike(now, permit.operation) or self._answered(now, permit)
+            case End.THROTTLED:
+                if permit.is_probe:
+                    self._probe_again(max(now + closed_seconds, self._halt.probe_at if self._halt else now))
+            case End.ANSWERED:
+                return self._answered(now, permit)
+            case End.DROPPED:
+                pass
+            case _:
+                assert_never(ended.end)
+        return None
+
+    def nothing_else(self, now: float, in_hand: Collection[str]) -> GateEvent | None:
+        """There is nothing to claim, and this is all that is in hand: have all that there are failed in a row?"""
+        if self._halt is not None:
             return None
-        return self._close(now, reason)
+        for operation, evidence in self._evidence.items():
+            if evidence.is_everybodys(in_hand):
+                return self._close_by_row(now, operation)
+        return None
+
+    def fault(self, now: float, completion_id: str, word: Ended, *, is_probe: bool) -> GateEvent | None:
+        """An exception of ours ended the work on a completion: where it meets all of them, nothing works."""
+        if self._halt is not None:
+            return self._probe_failed(now, completion_id, word) if is_probe and self._probing else None
+        evidence = self._evidence["update"]
+        evidence.failed(completion_id, word)
+        return self._close_by_row(now, "update") if evidence.is_everybodys() else None
+
+    def told(self, reason: str, *, halted_at: float) -> None:
+        """Another worker was halted: here, the next failure for that reason is enough, but for what is over here."""
+        if halted_at >= self._opened_at:
+            self._suspected |= {reason}
+
+    def others_got_through_elsewhere(self, operation: Operation, at: float) -> None:
+        """Another worker says that something got through there at that time."""
+        evidence = self._evidence[operation]
+        evidence.elsewhere_at = max(evidence.elsewhere_at, at)
 
     def probe_now(self, now: float) -> None:
         """Elsewhere work goes on: whether it does here is worth asking at once."""
+        self._suspected = frozenset()
         if self._halt is not None and not self._probing:
-            self._halt = _Halt(self._halt.reason, self._halt.since, self._halt.interval_seconds, now)
+            self._halt = replace(self._halt, probe_at=min(now, self._halt.probe_at))
 
-    def throttled(self, now: float, delay_seconds: float, *, probe: bool) -> None:
-        """The service is there, but says too fast: of a probe, no answer to the question; it is asked again later."""
-        if probe and self._halt is not None:
-            wait_seconds = max(self._halt.interval_seconds, delay_seconds)
-            self._halt = _Halt(self._halt.reason, self._halt.since, self._halt.interval_seconds, now + wait_seconds)
-            self._probing = False
-        self._failed.clear()
-
-    def dropped(self, *, probe: bool) -> None:
-        """The request was cancelled: if it was the probe, another one is due."""
-        if probe:
-            self._probing = False
-
-    def _probe_failed(self, now: float) -> None:
+    def new_key(self, now: float) -> None:
+        """Another key is used from here on: nothing that the one before met counts any more."""
+        for evidence in self._evidence.values():
+            evidence.forget()
+        for alike in self._alike.values():
+            alike.clear()
+        self.is_cautious = False
         if self._halt is not None:
-            interval_seconds = min(2.0 * self._halt.interval_seconds, _probe_seconds(self._halt.reason)[1])
-            self._halt = _Halt(self._halt.reason, self._halt.since, interval_seconds, now + interval_seconds)
+            self._halt = replace(self._halt, failed=frozenset())
+        self.probe_now(now)
+
+    def _succeeded(self, now: float, permit: Permit) -> GateEvent | None:
+        self._evidence[permit.operation].succeeded(permit.completion_id, permit.sent_at)
+        for end in _OF_ONE:
+            alike = self._alike[end, permit.operation]
+            if alike.word is not None:
+                alike.clear()
+                self._judge_alike(now, permit.operation)
+        if self._suspected:
+            self._suspected = frozenset()
+        if permit.operation == "get":
+            self._traits[METADATA_HIDDEN].clear()
+        else:  # what this one kept before, it was an old answer that showed it
+            self._traits[SERVICE_MERGES].pop(permit.completion_id, None)
+        return self._reopen(now, permit)
+
+    def _answered(self, now: float, permit: Permit) -> GateEvent | None:
+        """The service had a word about one completion alone. Where few are left, that is all that can show it is well.
+
+        Of many, it proves nothing: a service may look a completion up, and fail at what comes then.
+        """
+        halt = self._halt
+        if halt is None or not halt.is_lonely or halt.cause.reason in _TRAITS:
+            return None
+        return self._reopen(now, permit)
+
+    def _reopen(self, now: float, permit: Permit) -> GateEvent | None:
+        halt = self._halt
+        if halt is None or not permit.is_probe or permit.operation != halt.operation:
+            return None
+        self._halt, self._probing, self._opened_at, self.is_open = None, False, now, True
+        return GateEvent("resumed", halt.cause, halt.operation, halted_seconds=now - halt.since)
+
+    def _failed(self, now: float, permit: Permit, ended: Ended) -> GateEvent | None:
+        if permit.is_probe and self._halt is not None:
+            return self._probe_failed(now, permit.completion_id, ended)
+        if ended.guilty or self._halt is not None or permit.sent_at < self._opened_at:
+            return None
+        if ended.reason in self._traits:
+            seen, cause = self._traits[ended.reason], _cause(permit.completion_id, ended)
+            seen[permit.completion_id] = cause
+            if len(seen) < _COMPLETIONS_OF_A_TRAIT:
+                return None
+            return self._close(now, permit.operation, cause, frozenset(seen))
+        evidence = self._evidence[permit.operation]
+        evidence.failed(permit.completion_id, ended)
+        if evidence.is_everybodys() or ended.reason in self._suspected:
+            return self._close_by_row(now, permit.operation)
+        return None
+
+    def _probe_failed(self, now: float, completion_id: str, ended: Ended) -> GateEvent | None:
+        halt = self._halt
+        assert halt is not None  # noqa: S101 -- the caller has looked
+        cause = _cause(completion_id, ended)
+        shortest, longest = _probe_seconds(ended.reason)
+        changed = ended.reason != halt.cause.reason
+        interval = shortest if changed else min(longest, max(shortest, 2.0 * halt.interval_seconds))
+        self._halt = replace(
+            halt,
+            cause=cause,
+            interval_seconds=interval,
+            probe_at=now + interval,
+            failed=halt.failed | {completion_id},
+            handed_on=0,
+        )
+        self._probing = False
+        return GateEvent("halted", cause, halt.operation, next_probe_in_seconds=interval) if changed else None
+
+    def _judge_alike(self, now: float, operation: Operation) -> GateEvent | None:
+        was_cautious = self.is_cautious
+        self.is_cautious = any(alike.is_everybodys for alike in self._alike.values())
+        alike = self.alike(now)
+        return GateEvent("slowed", alike[0], operation) if alike and not was_cautious else None
+
+    def _probe_again(self, at: float) -> None:
+        if self._halt is not None:
+            self._halt = replace(self._halt, probe_at=at)
             self._probing = False
 
-    def _close(self, now: float, reason: str, *, since: float | None = None) -> GateEvent:
-        first_probe_seconds = _probe_seconds(reason)[0]
-        self._halt = _Halt(reason, now if since is None else since, first_probe_seconds, now + first_probe_seconds)
-        self.is_open = False
-        self._probing = False
-        self._failed.clear()
-        return GateEvent("halted", reason, next_probe_in_seconds=first_probe_seconds)
+    def _close_by_row(self, now: float, operation: Operation) -> GateEvent:
+        evidence = self._evidence[operation]
+        completion_id, word = next(reversed(evidence.row.items()))
+        row, evidence.row = frozenset(evidence.row), {}
+        return self._close(now, operation, _cause(completion_id, word), row)
+
+    def _close(self, now: float, operation: Operation, cause: Cause, failed: frozenset[str]) -> GateEvent:
+        self._halt = _Halt(cause, operation, now, 0.0, now, failed)
+        self.is_open, self._probing = False, False
+        return GateEvent("halted", cause, operation, next_probe_in_seconds=0.0)
+
+
+def _cause(completion_id: str, word: Ended) -> Cause:
+    return Cause(word.reason, word.error, word.status, word.request_id, completion_id)
 
 
 def _probe_seconds(reason: str) -> tuple[float, float]:

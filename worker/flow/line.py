@@ -57,7 +57,9 @@ class Line:
         """Wait until gate or pacer change, or until the time is over."""
         loop = asyncio.get_running_loop()
         changed: asyncio.Future[None] = loop.create_future()
-        timer = None if math.isinf(timeout_seconds) else loop.call_later(timeout_seconds, _resolve, changed)
+        timer = None
+        if not math.isinf(timeout_seconds):
+            timer = loop.call_later(max(timeout_seconds, _SHORTEST_TIMER_SECONDS), _resolve, changed)
         self._watching.add(changed)
         try:
             await changed

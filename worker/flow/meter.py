@@ -1,11 +1,11 @@
 """Counting over the last seconds, at a cost that does not grow with the count."""
 
 _SLOT_SECONDS = 0.1
-_SLOTS = 1204  # ten seconds, and a few slots to spare for the one that is being filled
+_SLOTS = 1204  # two minutes, and a few slots to spare for the one that is being filled
 
 
 class Meter:
-    """Counts events in slots of a tenth of a second and forgets them after ten seconds."""
+    """Counts events in slots of a tenth of a second and forgets them after two minutes."""
 
     __slots__ = ("_counts", "_newest")
 
@@ -14,7 +14,7 @@ class Meter:
         self._newest = 0
 
     def add(self, now: float, count: int = 1) -> None:
-        """Count events at this time, which may lie up to ten seconds back; a negative count takes some away."""
+        """Count events at this time, which may lie up to two minutes back; a negative count takes some away."""
         slot = int(now / _SLOT_SECONDS)
         if slot > self._newest:
             self._forget_up_to(slot)

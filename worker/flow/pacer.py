@@ -6,11 +6,11 @@ goodput that was measured; from there it follows `Cubic`.
 
 import math
 
-from worker.flow.allowance import Allowance
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
 from worker.flow.cubic import Cubic
 from worker.flow.goodput import LONG_DELAY_SECONDS, Goodput
+from worker.flow.quota import GrantedQuota
 
 _LOWEST_PER_SECOND = 0.01
 _TICK_SECONDS = 0.05  # how often the rate is computed anew
@@ -24,7 +24,6 @@ _LONGEST_SPAN_SECONDS = 120.0
 _SPAN_REQUESTS = 60.0
 _LOW_PER_SECOND = _SPAN_REQUESTS / _SPAN_SECONDS
 _RISING = 1.2  # times the limit that was known: the rate was no steady one
-_WHOLE_CYCLE_DECREASE = 0.9
 
 # Where little can be measured, the limit falls by so much at most.
 _SHORT_SECONDS = 4.0
@@ -59,9 +58,10 @@ class Pacer:
     Args:
         now: the time.
         requests_per_minute: a cap that is kept strictly, whatever the service says.
-        allowance: the permits by which that cap is kept together with others; without it, this pacer alone keeps it.
-        start_per_second: a limit that was found earlier. Without one the pacer holds nothing back until the first
-            refusal: a slow start of concurrency searches for the limit.
+        quota: what other workers leave of that cap, where it is kept together; without it, this pacer alone keeps it.
+
+    Until the first refusal it holds nothing back: a slow start of concurrency searches for the limit. Where an earlier
+    run has found one, `begin_at` spares the search.
     """
 
     def __init__(
@@ -69,15 +69,14 @@ class Pacer:
         now: float,
         *,
         requests_per_minute: float | None = None,
-        allowance: Allowance | None = None,
-        start_per_second: float | None = None,
+        quota: GrantedQuota | None = None,
     ) -> None:
         self._bucket = Bucket(now)
-        self._cap = allowance or Bucket(now)
+        self._cap = quota or Bucket(now)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
         self._announced = Announced()
         self._goodput = Goodput(now)
-        self._cubic = Cubic(start_per_second, settled=True) if start_per_second else None
+        self._cubic: Cubic | None = None
         self._growing = True
         self._unheld = math.inf  # the rate, were there neither headers nor a cap
         self._rate = math.inf
@@ -94,10 +93,26 @@ class Pacer:
         self._slow_per_second = math.inf
         self._update(now)
 
+    def begin_at(self, now: float, limit_per_second: float) -> None:
+        """Start from a limit that an earlier run has found."""
+        self._cubic = Cubic(limit_per_second, settled=True)
+        self._update(now)
+
     @property
-    def limit_found_per_second(self) -> float | None:
-        """The goodput at the last refusal; None while no refusal came."""
+    def limit_per_second(self) -> float | None:
+        """The goodput at the last refusal, before the first what `begin_at` was told; None if neither is known."""
         return self._cubic.limit_per_second if self._cubic else None
+
+    @property
+    def course(self) -> Cubic | None:
+        """What refusals have taught so far, to be handed to `resume`."""
+        return self._cubic
+
+    def resume(self, now: float, course: Cubic | None) -> None:
+        """Go on as before: the refusals since then were about one completion, and not about the rate."""
+        self._fill(now)
+        self._cubic = course
+        self._update(now)
 
     @property
     def aim_per_second(self) -> float:
@@ -202,6 +217,12 @@ class Pacer:
             self._slow_per_second = self._rate
         return far_off
 
+    def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
+        """Close for everybody, without a word about the rate."""
+        self._fill(now)
+        if 0.0 <= delay_seconds < math.inf:
+            self._close(now, now + delay_seconds + jitter_seconds)
+
     def others_refused(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Another worker on the same quota was refused.
 
@@ -268,10 +289,7 @@ class Pacer:
         elif self._unheld < _RISING * cubic.limit_per_second and cubic.limit_per_second < _LOW_PER_SECOND:
             measured = goodput.cycle(now, sent_at, min(_LONGEST_SPAN_SECONDS, _SPAN_REQUESTS / cubic.limit_per_second))
         else:
-            # The end of a cycle also spends what the service had saved up; the whole of it may have left some unused.
             measured = goodput.cycle(now, sent_at, _SPAN_SECONDS)
-            whole = goodput.cycle(now, sent_at, _LONGEST_SPAN_SECONDS)
-            measured = min(measured, max((measured + whole) / 2.0, _WHOLE_CYCLE_DECREASE * measured))
         lowest = 0.0
         if short:
             lowest = _SHORT_DECREASE if cubic.settled else _SHORT_UNSETTLED_DECREASE

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.flow.allowance import Allowance
 from worker.flow.pacer import Pacer
+from worker.flow.quota import GrantedQuota
 
 INTERVAL = 0.1
 
@@ -16,9 +16,9 @@ class _Asked:
         self.times += 1
 
 
-def _pacer(asked: _Asked) -> tuple[Pacer, Allowance]:
-    allowance = Allowance(asked)
-    return Pacer(0.0, requests_per_minute=60.0 / INTERVAL, allowance=allowance), allowance
+def _pacer(asked: _Asked) -> tuple[Pacer, GrantedQuota]:
+    quota = GrantedQuota(asked)
+    return Pacer(0.0, requests_per_minute=60.0 / INTERVAL, quota=quota), quota
 
 
 def test_nothing_starts_without_a_permit_and_one_is_asked_for() -> None:
@@ -30,8 +30,8 @@ def test_nothing_starts_without_a_permit_and_one_is_asked_for() -> None:
 
 
 def test_each_permit_starts_one_request_from_its_time_on() -> None:
-    pacer, allowance = _pacer(_Asked())
-    allowance.grant(1.0, 3, INTERVAL)
+    pacer, quota = _pacer(_Asked())
+    quota.grant(1.0, 3, INTERVAL)
     assert not pacer.take(0.95)
     assert pacer.wait_seconds(0.95) == pytest.approx(0.05)
     assert pacer.take(1.0)
@@ -41,8 +41,8 @@ def test_each_permit_starts_one_request_from_its_time_on() -> None:
 
 def test_more_are_asked_for_when_half_of_a_block_is_used() -> None:
     asked = _Asked()
-    pacer, allowance = _pacer(asked)
-    allowance.grant(1.0, 4, INTERVAL)
+    pacer, quota = _pacer(asked)
+    quota.grant(1.0, 4, INTERVAL)
     assert pacer.take(1.0)
     assert asked.times == 0
     assert pacer.take(1.1)
@@ -50,16 +50,17 @@ def test_more_are_asked_for_when_half_of_a_block_is_used() -> None:
 
 
 def test_permits_that_nobody_used_in_time_are_gone() -> None:
-    pacer, allowance = _pacer(_Asked())
-    allowance.grant(1.0, 5, INTERVAL)
+    pacer, quota = _pacer(_Asked())
+    quota.grant(1.0, 5, INTERVAL)
     assert not pacer.take(3.0)
 
 
 def test_permits_that_go_while_the_rate_is_lower_are_asked_for_when_its_next_request_is_due() -> None:
     asked = _Asked()
-    allowance = Allowance(asked)
-    pacer = Pacer(0.0, requests_per_minute=60.0 / INTERVAL, allowance=allowance, start_per_second=0.25)
-    allowance.grant(1.0, 5, INTERVAL)
+    quota = GrantedQuota(asked)
+    pacer = Pacer(0.0, requests_per_minute=60.0 / INTERVAL, quota=quota)
+    pacer.begin_at(0.0, 0.25)
+    quota.grant(1.0, 5, INTERVAL)
     assert pacer.take(1.0)
     assert not pacer.take(3.0)  # the other four are gone by now
     due_in = pacer.wait_seconds(3.0)
@@ -70,8 +71,8 @@ def test_permits_that_go_while_the_rate_is_lower_are_asked_for_when_its_next_req
 
 
 def test_what_was_given_back_can_be_taken_again() -> None:
-    pacer, allowance = _pacer(_Asked())
-    allowance.grant(1.0, 1, INTERVAL)
+    pacer, quota = _pacer(_Asked())
+    quota.grant(1.0, 1, INTERVAL)
     assert pacer.take(1.0)
     pacer.give_back(1.0)
     assert pacer.take(1.01)

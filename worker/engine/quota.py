@@ -1,4 +1,4 @@
-"""Permits of the rate that all workers on a queue share, fetched in blocks while there is work."""
+"""A worker's part of the quota that all on a queue share, fetched from the store in blocks while there is work."""
 
 import asyncio
 import math
@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 
 from worker.flow import Flow
-from worker.queue import Queue, QueueUnavailable
-from worker.queue.permits import Grant, interval_seconds
+from worker.queue import Coordination, Grant, QueueUnavailable
+from worker.queue.quota import interval_seconds
 
 # A block is asked for when half of the one before is used up: two to four calls a second, whatever the rate.
 _BLOCK_SECONDS = 0.5
@@ -17,8 +17,8 @@ _SHARE_SECONDS = 10.0  # over which a worker's share is measured
 _SHORTEST_WAIT_SECONDS = 0.02
 
 
-class Permits:
-    """Keeps flow control in permits.
+class QuotaKeeper:
+    """Keeps flow control supplied with what the store grants of the quota.
 
     Args:
         per_minute: the rate that all workers keep together.
@@ -26,21 +26,23 @@ class Permits:
         workers: how many they are, as far as is known.
     """
 
-    def __init__(self, queue: Queue, per_minute: float, clock: Callable[[], float], workers: Callable[[], int]) -> None:
+    def __init__(
+        self, queue: Coordination, per_minute: float, clock: Callable[[], float], workers: Callable[[], int]
+    ) -> None:
         self._queue = queue
         self._per_minute = per_minute
         self._interval_seconds = interval_seconds(per_minute)
         self._block = math.ceil(_BLOCK_SECONDS / self._interval_seconds)
         self._clock = clock
         self._short = asyncio.Event()
-        self._share = Share(self._interval_seconds, workers)
+        self._share = QuotaShare(self._interval_seconds, workers)
 
     def run_short(self) -> None:
-        """Flow control needs permits, now or soon."""
+        """Flow control needs more, now or soon."""
         self._short.set()
 
-    async def keep(self, flow: Flow) -> None:
-        """Fetch them as they are needed, for ever; a store that is away means the share that there was before."""
+    async def run(self, flow: Flow) -> None:
+        """Fetch it as it is needed, for ever; a store that is away means the share that there was before."""
         async with asyncio.TaskGroup() as group:
             asking: asyncio.Task[Grant | None] | None = None
             patience_seconds = _PATIENCE_SECONDS
@@ -59,44 +61,42 @@ class Permits:
 
     async def _ask(self) -> Grant | None:
         try:
-            return await self._queue.take_permits(
-                self._block, per_minute=self._per_minute, ahead_seconds=_AHEAD_SECONDS
-            )
+            return await self._queue.take_quota(self._block, per_minute=self._per_minute, ahead_seconds=_AHEAD_SECONDS)
         except QueueUnavailable:
             return None
 
     async def _hand_on(self, flow: Flow, granted: Grant | None) -> None:
         interval = self._interval_seconds if granted else self._share.interval_seconds
         granted = granted or self._share.take(self._clock())
-        if granted.permits:
+        if granted.requests:
             self._short.clear()  # what comes may not be enough: then flow control says so at once
-            flow.grant(granted.permits, wait_seconds=granted.wait_seconds, interval_seconds=interval)
+            flow.grant(granted.requests, wait_seconds=granted.wait_seconds, interval_seconds=interval)
         else:
             await asyncio.sleep(max(granted.wait_seconds, _SHORTEST_WAIT_SECONDS))
 
 
-class Share:
-    """What of the common rate this worker was granted of late, to go by while the store is away.
+class QuotaShare:
+    """What this worker was granted of the quota of late, to go by while the store is away.
 
-    The shares of all workers together are that rate at most: each was granted by the store.
+    The shares of all workers together are the quota at most: each was granted by the store.
 
     Args:
-        common_seconds: the time between two permits of the common rate.
+        common_seconds: the time between two requests of all workers together.
         workers: how many workers there are: what is known while too little was granted to measure.
     """
 
     def __init__(self, common_seconds: float, workers: Callable[[], int]) -> None:
         self._common_seconds = common_seconds
         self._workers = workers
-        self._grants: deque[tuple[float, int]] = deque()  # when the first permit of each became usable, and how many
+        self._grants: deque[tuple[float, int]] = deque()  # when the first request of each might start, and how many
         self._next_at: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Share [{1.0 / self.interval_seconds:.2f} permits/s]>"
+        return f"<QuotaShare [{1.0 / self.interval_seconds:.2f} requests/s]>"
 
     @property
     def interval_seconds(self) -> float:
-        """The time between two permits; infinity where nothing was ever granted."""
+        """The time between two requests; infinity where nothing was ever granted."""
         if not self._grants:
             return math.inf
         if len(self._grants) == 1:
@@ -106,15 +106,15 @@ class Share:
 
     def granted(self, now: float, grant: Grant) -> None:
         """The store handed these out."""
-        if not grant.permits:
+        if not grant.requests:
             return
         self._next_at = None
-        self._grants.append((now + grant.wait_seconds, grant.permits))
+        self._grants.append((now + grant.wait_seconds, grant.requests))
         while len(self._grants) > 2 and self._grants[1][0] < now - _SHARE_SECONDS:  # noqa: PLR2004 -- two make a span
             self._grants.popleft()
 
     def take(self, now: float) -> Grant:
-        """The next permits, without a store."""
+        """The next grant, without a store."""
         interval = self.interval_seconds
         if math.isinf(interval):
             return Grant(0, _PATIENCE_SECONDS)

@@ -1,38 +1,38 @@
-"""A granted share of a common rate: permits to be used from their time on, asked for before they run out."""
+"""What the store granted of the quota that all workers share: requests that may start from their time on."""
 
 import math
 from collections import deque
 from collections.abc import Callable
 
-# A permit that nobody used goes after so long: it must not become part of a burst.
+# A grant that was not used goes after so long: it must not become part of a burst.
 _LONGEST_KEPT_SECONDS = 1.0
 
 
-class Allowance:
-    """Permits of `queue.take_permits`, in the place of the bucket by which one worker alone keeps a rate.
+class GrantedQuota:
+    """Grants of the shared quota, in the place of the bucket by which one worker alone keeps a rate.
 
     Like `Bucket` it reads no clock; times are in seconds.
 
     Args:
-        on_short: is called whenever few are left, or none when one is wanted.
+        on_short: is called whenever few requests are left, or none when one is wanted.
     """
 
     __slots__ = ("_block", "_due", "_now", "_on_short", "_usable")
 
     def __init__(self, on_short: Callable[[], None]) -> None:
         self._on_short = on_short
-        self._due: deque[float] = deque()  # when each permit that is left becomes usable
+        self._due: deque[float] = deque()  # when each request that is left may start
         self._usable = 0
         self._block = 0
         self._now = -math.inf
 
     def __repr__(self) -> str:
-        return f"<Allowance [{self._usable} usable, {len(self._due) - self._usable} to come]>"
+        return f"<GrantedQuota [{self._usable} usable, {len(self._due) - self._usable} to come]>"
 
-    def grant(self, starts_at: float, permits: int, interval_seconds: float) -> None:
-        """Take in a block: the first is usable at `starts_at`, each further one an interval later."""
-        self._due.extend(starts_at + number * interval_seconds for number in range(permits))
-        self._block = permits
+    def grant(self, starts_at: float, requests: int, interval_seconds: float) -> None:
+        """Take in a block: the first may start at `starts_at`, each further one an interval later."""
+        self._due.extend(starts_at + number * interval_seconds for number in range(requests))
+        self._block = requests
 
     def fill(self, now: float, _per_second: float = math.inf) -> None:
         """Let those become usable whose time has come, and forget those whose time is long over."""

@@ -6,12 +6,11 @@ import pytest
 
 from tests.engine.conftest import Bench
 from tests.engine.wrapping import WrappedQueue
-from tests.flow.virtual import run
-from worker.engine.permits import Permits, Share
-from worker.flow import Flow
-from worker.queue import QueueUnavailable
+from tests.virtual import run
+from worker.engine.quota import QuotaKeeper, QuotaShare
+from worker.flow import SUCCEEDED, Flow
+from worker.queue import Grant, QueueUnavailable
 from worker.queue.memory import MemoryQueue
-from worker.queue.permits import Grant
 
 RATE = 1_200.0  # a minute
 
@@ -21,9 +20,9 @@ class _Counting(WrappedQueue):
 
     asked = 0
 
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         self.asked += 1
-        return await super().take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+        return await super().take_quota(requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
 
 async def _put(bench: Bench, count: int) -> None:
@@ -59,7 +58,7 @@ async def test_work_goes_on_at_the_last_share_while_the_store_gives_no_permits(b
     async with asyncio.timeout(30):
         while worker.totals.applied < 20:
             await asyncio.sleep(0.01)
-        queue.unavailable.add("take_permits")
+        queue.unavailable.add("take_quota")
         summary = await running
     assert summary.totals.applied == 60
     assert queue.refused
@@ -70,11 +69,11 @@ class _Away(WrappedQueue):
 
     answers_after: float | None = None
 
-    async def take_permits(self, count: int, *, per_minute: float, ahead_seconds: float) -> Grant:
+    async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         if self.answers_after is not None:
             await asyncio.sleep(self.answers_after)
             raise QueueUnavailable("away")
-        return await super().take_permits(count, per_minute=per_minute, ahead_seconds=ahead_seconds)
+        return await super().take_quota(requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
 
 async def _used_while_away(workers: int, per_minute: float, answers_after: float) -> float:
@@ -84,16 +83,22 @@ async def _used_while_away(workers: int, per_minute: float, answers_after: float
 
     async def apply(flow: Flow, number: int) -> None:
         while True:
-            permit = await flow.admit(str(number))
+            permit = await flow.admit(str(number), "update")
             started.append(loop.time())
             await asyncio.sleep(0.1)
-            permit.accepted()
+            permit.end(SUCCEEDED)
 
     tasks = []
     for _ in range(workers):
-        permits = Permits(store, per_minute, loop.time, lambda: workers)
-        flow = Flow(max_concurrency=8, requests_per_minute=per_minute, on_short=permits.run_short, clock=loop.time)
-        tasks.append(asyncio.create_task(permits.keep(flow)))
+        keeper = QuotaKeeper(store, per_minute, loop.time, lambda: workers)
+        flow = Flow(
+            max_concurrency=8,
+            requests_per_minute=per_minute,
+            patience_seconds=5.0,
+            on_short=keeper.run_short,
+            clock=loop.time,
+        )
+        tasks.append(asyncio.create_task(keeper.run(flow)))
         tasks += [asyncio.create_task(apply(flow, number)) for number in range(8)]
     await asyncio.sleep(180)
     store.answers_after, gone_at = answers_after, loop.time()
@@ -124,23 +129,23 @@ async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int) -> None:
     common = 60.0 / per_minute
-    share, block = Share(common, lambda: workers), max(1, int(0.5 / common))
+    share, block = QuotaShare(common, lambda: workers), max(1, int(0.5 / common))
     for number in range(20):  # each worker in its turn
         share.granted(number * block * common * workers, Grant(block, 0.0))
     now = outage = 19 * block * common * workers
     taken = 0
     while now < outage + 3_600.0:
         granted = share.take(now)
-        taken += granted.permits
-        now += granted.wait_seconds if not granted.permits else 0.1
+        taken += granted.requests
+        now += granted.wait_seconds if not granted.requests else 0.1
     assert taken == pytest.approx(60.0 * per_minute / workers, abs=2 * block + 1)
 
 
 def test_after_a_single_grant_a_share_is_one_part_of_as_many_as_there_are() -> None:
-    share = Share(1.0, lambda: 4)
+    share = QuotaShare(1.0, lambda: 4)
     share.granted(0.0, Grant(1, 0.0))
     assert share.interval_seconds == pytest.approx(4.0)
 
 
 def test_whoever_was_granted_nothing_has_no_share() -> None:
-    assert Share(1.0, lambda: 1).take(100.0).permits == 0
+    assert QuotaShare(1.0, lambda: 1).take(100.0).requests == 0

@@ -1,4 +1,4 @@
-"""A pool of applier tasks: as many as may be at work at once, and more while some of them only wait."""
+"""The pool of applier tasks: as many as may be at work at once, and more while some of them only wait."""
 
 import asyncio
 from collections import deque
@@ -9,24 +9,30 @@ from worker.engine.work import Work
 
 
 class ApplierPool:
-    """Feeds buffered work to tasks of its own, which live as long as the group.
+    """Feeds buffered work to tasks of its own, which live as long as `run`.
 
     Args:
         size: most tasks at work at any time; parked ones do not count.
         handle: what a task does with one work.
     """
 
-    def __init__(self, group: asyncio.TaskGroup, size: int, handle: Callable[[Work], Awaitable[None]]) -> None:
-        self._group = group
+    def __init__(self, size: int, handle: Callable[[Work], Awaitable[None]]) -> None:
+        self._group: asyncio.TaskGroup | None = None
         self._size = size
         self._handle = handle
         self._buffer: deque[Work] = deque()  # bounded by whoever submits: see Reader
-        self._tasks: set[asyncio.Task[None]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()  # of tasks that wait for work
         self._running = 0
 
     def __repr__(self) -> str:
         return f"<ApplierPool [{self._running - len(self._idle)} at work, {len(self._buffer)} buffered]>"
+
+    async def run(self) -> None:
+        """Let tasks work until this is cancelled, and they with it."""
+        async with asyncio.TaskGroup() as self._group:
+            for _ in range(len(self._buffer)):
+                self._top_up()
+            await asyncio.get_running_loop().create_future()
 
     def submit(self, work: Work) -> None:
         """Let a task take it as soon as one is free."""
@@ -49,14 +55,9 @@ class ApplierPool:
         finally:
             self._running += 1
 
-    def close(self) -> None:
-        """Cancel the tasks."""
-        for task in self._tasks:
-            task.cancel()
-
     def _top_up(self) -> None:
         """Wake a task that is idle, or make one, if there is work to take."""
-        if not self._buffer:
+        if not self._buffer or self._group is None:
             return
         while self._idle:
             woken = self._idle.popleft()
@@ -65,11 +66,9 @@ class ApplierPool:
                 return
         if self._running < self._size:
             self._running += 1
-            task = self._group.create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._group.create_task(self._work())
 
-    async def _run(self) -> None:
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 -- this is one
@@ -84,4 +83,5 @@ class ApplierPool:
                 await self._handle(work)
             finally:
                 work.end()
+                del work  # a task may be idle for long, and the claim is as large as its changes
         self._running -= 1

@@ -1,0 +1,145 @@
+"""Leases that are kept, and those that are lost: their deadlines are never overestimated."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from tests.engine.parts import ID, events, leases_on, now, queue_with, running
+from tests.engine.wrapping import WrappedQueue
+from tests.virtual import in_virtual_time
+from worker.engine.work import BYTES_OF_A_CHANGE, Interruption
+from worker.queue import Claim
+
+OTHER = "chatcmpl-2"
+
+
+class _Slow(WrappedQueue):
+    """A store that takes its time to extend a lease."""
+
+    takes_seconds = 0.0
+
+    async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
+        lost = await super().extend(claims, lease_seconds=lease_seconds)
+        await asyncio.sleep(self.takes_seconds)
+        return lost
+
+
+async def _slow(*completion_ids: str) -> tuple[_Slow, list[Claim]]:
+    queue = _Slow(await queue_with(completion_ids))
+    return queue, await queue.claim(10, lease_seconds=30.0, owner="test")
+
+
+@in_virtual_time
+async def test_a_lease_is_counted_from_the_question_and_not_from_the_answer() -> None:
+    queue, claims = await _slow(ID)
+    queue.takes_seconds = 4.0
+    leases, *_ = leases_on(queue)
+    (work,) = leases.take(claims, now())
+    assert work.deadline == 30.0
+    with running(leases.heartbeat()):
+        await asyncio.sleep(12.0)  # asked at 7.5 s, answered at 11.5 s
+        assert work.deadline == 37.5
+
+
+@in_virtual_time
+async def test_a_lease_survives_two_heartbeats_that_the_store_does_not_take() -> None:
+    queue, claims = await _slow(ID)
+    leases, tallies, logger = leases_on(queue)
+    (work,) = leases.take(claims, now())
+    queue.unavailable.add("extend")
+    with running(leases.heartbeat(), leases.expire()):
+        await asyncio.sleep(20.0)
+        queue.unavailable.clear()
+        await asyncio.sleep(100.0)
+        assert work.interruption is None
+        assert (tallies.leases_lost, queue.refused, len(events(logger, "store.unavailable"))) == (0, 2, 2)
+
+
+@in_virtual_time
+async def test_work_ends_with_its_lease_when_the_store_extends_none() -> None:
+    queue, claims = await _slow(ID)
+    leases, tallies, logger = leases_on(queue)
+    (work,) = leases.take(claims, now())
+    queue.unavailable.add("extend")
+    with running(leases.heartbeat(), leases.expire()):
+        await asyncio.sleep(29.9)
+        assert work.interruption is None
+        await asyncio.sleep(0.2)
+        assert work.interruption is Interruption.LEASE_LOST
+        await asyncio.sleep(300.0)
+        assert (tallies.leases_lost, len(events(logger, "lease.lost"))) == (1, 1)
+
+
+@in_virtual_time
+async def test_only_what_the_store_calls_lost_is_interrupted() -> None:
+    queue, claims = await _slow(ID, OTHER)
+    leases, tallies, logger = leases_on(queue)
+    works = leases.take(claims, now())
+    await asyncio.sleep(31.0)  # nobody extended them, and another worker came
+    await queue.claim(1, lease_seconds=3_600.0, owner="another")
+    with running(leases.heartbeat()):
+        await asyncio.sleep(11.0)
+    assert [work.interruption for work in works] == [Interruption.LEASE_LOST, None]
+    assert [event["completion_id"] for event in events(logger, "lease.lost")] == [ID]
+    assert tallies.leases_lost == 1
+
+
+@in_virtual_time
+async def test_a_claim_of_a_completion_that_is_in_hand_ends_the_work_on_the_older_one() -> None:
+    queue, claims = await _slow(ID, OTHER)
+    leases, tallies, logger = leases_on(queue)
+    older, other = leases.take(claims, now())
+    await asyncio.sleep(31.0)  # frozen, so that nothing has extended or expired the leases
+    (newer,) = leases.take(await queue.claim(1, lease_seconds=30.0, owner="test"), now())
+    assert [work.interruption for work in (older, other, newer)] == [Interruption.LEASE_LOST, None, None]
+    assert (tallies.leases_lost, [event["completion_id"] for event in events(logger, "lease.lost")]) == (1, [ID])
+    leases.drop([older.claim])
+    assert leases.works == [other, newer]
+    (newest,) = leases.take([msgspec.structs.replace(newer.claim, lease=99)], now())
+    assert (newer.interruption, newest.interruption) == (Interruption.LEASE_LOST, None)
+
+
+@in_virtual_time
+async def test_a_claim_of_a_completion_that_was_settled_before_interrupts_nothing() -> None:
+    queue, claims = await _slow(ID)
+    leases, tallies, _ = leases_on(queue)
+    (older,) = leases.take(claims, now())
+    leases.drop(claims)
+    leases.take([msgspec.structs.replace(claims[0], lease=99)], now())
+    assert (older.interruption, tallies.leases_lost) == (None, 0)
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    "bound", [{"most": 1}, {"most_bytes": len('{"grade":"A"}') + BYTES_OF_A_CHANGE}], ids=["claims", "bytes"]
+)
+async def test_there_is_room_until_more_is_in_hand_than_may_be(bound: dict[str, int]) -> None:
+    queue, claims = await _slow(ID, OTHER)
+    leases, *_ = leases_on(queue, **bound)
+    leases.take(claims[:1], now())
+    await asyncio.wait_for(leases.room(), 1.0)  # as much as may be, but no more
+    leases.take(claims[1:], now())
+    waiting = asyncio.create_task(leases.room())
+    await asyncio.sleep(1.0)
+    assert not waiting.done()
+    leases.drop(claims[1:])
+    leases.drop(claims[1:])  # twice is once
+    await asyncio.wait_for(waiting, 1.0)
+    leases.take(claims[1:], now())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(leases.room(), 1.0)
+
+
+@in_virtual_time
+async def test_what_is_settled_is_extended_no_more_and_makes_room() -> None:
+    queue, claims = await _slow(ID)
+    leases, *_ = leases_on(queue)
+    leases.take(claims, now())
+    waiting = asyncio.create_task(leases.fewer_than(1))
+    await asyncio.sleep(1.0)
+    assert not waiting.done()
+    leases.drop(claims)
+    await waiting
+    assert (len(leases), leases.works) == (0, [])

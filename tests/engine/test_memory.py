@@ -1,0 +1,24 @@
+"""What a worker holds on to: nothing of a claim that it is done with, whose changes may be megabytes."""
+
+import asyncio
+import gc
+
+from tests.engine.conftest import Bench
+from worker.changes import MetadataChange
+from worker.queue import Claim
+
+
+async def test_a_worker_that_waits_for_more_holds_no_claim_that_it_is_done_with(bench: Bench) -> None:
+    ids = [f"chatcmpl-of-this-test-{number}" for number in range(80)]
+    bench.simulator.seed_completions(ids)
+    bench.simulator.fail_next("internal_error", "dropped")
+    worker = bench.worker(drain=False)
+    running = asyncio.create_task(worker.run())
+    await bench.queue.put([MetadataChange(completion_id, {"grade": "A"}) for completion_id in ids])
+    while worker.totals.applied < len(ids):
+        await asyncio.sleep(0.01)
+    gc.collect()
+    alive = [each.completion_id for each in gc.get_objects() if isinstance(each, Claim) and each.completion_id in ids]
+    worker.stop()
+    await running
+    assert alive == []

@@ -1,0 +1,131 @@
+"""Outcomes become durable in batches, and are counted and logged when they are, and not before."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from tests.engine.parts import events, leases_on, now, queue_with, running
+from tests.engine.virtual import ids
+from tests.engine.wrapping import WrappedQueue
+from tests.virtual import in_virtual_time
+from worker.engine.outcome import Deferral, Outcome
+from worker.engine.recorder import Recorder
+from worker.engine.trials import Trials
+from worker.engine.work import Work
+from worker.queue import Settlement, Store
+
+
+class _Batches(WrappedQueue):
+    """Keeps the time and the size of each batch."""
+
+    def __init__(self, queue: Store) -> None:
+        super().__init__(queue)
+        self.batches: list[tuple[float, int]] = []
+
+    async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
+        self.batches.append((now(), len(settlements)))
+        return await super().settle(settlements, **terms)
+
+
+class Desk:
+    """A recorder, and claims in hand that it is told of."""
+
+    def __init__(self, queue: _Batches, *, batch_size: int) -> None:
+        self.queue = queue
+        self.leases, self.tallies, self.logger = leases_on(queue)
+        bound: Any = self.logger
+        self.recorder = Recorder(
+            queue, self.leases, self.tallies, bound, batch_size=batch_size, log_values=False, keep_seconds=60.0
+        )
+
+    async def claim(self, count: int) -> list[Work]:
+        return self.leases.take(await self.queue.claim(count, lease_seconds=30.0, owner="test"), now())
+
+    def applied(self, works: Sequence[Work]) -> None:
+        for work in works:
+            self.recorder.put(Outcome(work.claim, applied=work.claim.changes))
+
+
+async def desk_with(count: int, *, batch_size: int = 10) -> Desk:
+    return Desk(_Batches(await queue_with(ids(count))), batch_size=batch_size)
+
+
+@in_virtual_time
+async def test_a_full_batch_is_stored_at_once_and_the_rest_soon() -> None:
+    desk = await desk_with(25)
+    works = await desk.claim(25)
+    with running(desk.recorder.run()):
+        desk.applied(works)
+        await asyncio.sleep(1.0)
+    assert [size for _, size in desk.queue.batches] == [10, 10, 5]
+    assert [at for at, _ in desk.queue.batches][:2] == [0.0, 0.0]
+    assert 0.0 < desk.queue.batches[2][0] <= 0.05
+    assert (desk.tallies.outcomes["applied", ""], len(desk.leases)) == (25, 0)
+    assert await desk.queue.next_due_seconds() is None
+
+
+@in_virtual_time
+async def test_what_the_queue_calls_stale_is_neither_logged_nor_counted() -> None:
+    desk = await desk_with(2)
+    works = await desk.claim(2)
+    await asyncio.sleep(31.0)  # the leases ran out, and another worker took one of them
+    await desk.queue.claim(1, lease_seconds=30.0, owner="another")
+    with running(desk.recorder.run()):
+        desk.applied(works)
+        await asyncio.sleep(1.0)
+    (stale, kept) = (work.claim.completion_id for work in works)
+    assert [event["completion_id"] for event in events(desk.logger, "change.applied")] == [kept]
+    assert desk.tallies.outcomes == {("applied", ""): 1}
+    assert [recorded.completion_id for recorded in desk.tallies.latest] == [kept]
+    assert (desk.tallies.stale, len(desk.leases)) == (1, 0)
+    assert stale in {claim.completion_id for claim in await _claimed_later(desk)}
+
+
+async def _claimed_later(desk: Desk) -> list[Any]:
+    await asyncio.sleep(31.0)
+    return await desk.queue.claim(2, lease_seconds=30.0, owner="another")
+
+
+@in_virtual_time
+async def test_a_store_that_is_away_is_told_when_it_is_back_and_once() -> None:
+    desk = await desk_with(1)
+    works = await desk.claim(1)
+    desk.queue.unavailable.add("settle")
+    with running(desk.recorder.run()):
+        desk.applied(works)
+        await asyncio.sleep(20.0)
+        assert (desk.tallies.outcomes.total(), len(desk.leases)) == (0, 1)  # not durable, so not done
+        desk.queue.unavailable.clear()
+        await asyncio.sleep(6.0)
+    assert (desk.tallies.outcomes.total(), len(desk.leases)) == (1, 0)
+    assert len(events(desk.logger, "change.applied")) == 1
+    assert desk.tallies.store_errors["settle"] == desk.queue.refused < 12  # asked less and less often
+
+
+@in_virtual_time
+async def test_what_comes_back_is_due_after_its_delay_with_what_it_has_met() -> None:
+    desk = await desk_with(1)
+    (work,) = await desk.claim(1)
+    with running(desk.recorder.run()):
+        changes = work.claim.changes
+        met = [(changes[0].number, Trials(failures=3).text())]
+        desk.recorder.put(
+            Outcome(work.claim, deferred=changes, deferral=Deferral.RETRY, delay_seconds=40.0, trials=met)
+        )
+        await asyncio.sleep(39.0)
+        assert not await desk.claim(1)
+        await asyncio.sleep(2.0)
+        (again,) = await desk.claim(1)
+    assert again.trials == {changes[0].number: Trials(failures=3)}
+    assert desk.tallies.outcomes["retry", ""] == len(changes)
+
+
+@in_virtual_time
+async def test_what_is_not_recorded_when_it_ends_stays_leased() -> None:
+    desk = await desk_with(1)
+    works = await desk.claim(1)
+    with running(desk.recorder.run()):
+        await asyncio.sleep(0.0)
+        desk.applied(works)
+    await asyncio.sleep(1.0)
+    assert (desk.queue.batches, len(desk.leases)) == ([], 1)

@@ -1,0 +1,133 @@
+"""What answers show: who got through since when, and who failed in a row."""
+
+import random
+
+import pytest
+
+from worker.flow.ended import ABSENT, FAILED, End, Ended
+from worker.flow.evidence import ALIKE_IN_A_ROW, FAILURES_OF_EVERYBODY, Alike, Evidence
+
+NOT_THERE = Ended(End.ABSENT, reason=ABSENT)
+
+
+def _through(evidence: Evidence, completion_id: str, since: float, *, elsewhere: bool = False) -> bool:
+    return evidence.others_got_through(completion_id, since, elsewhere=elsewhere)
+
+
+def test_nothing_got_through_at_first() -> None:
+    evidence = Evidence()
+    assert not _through(evidence, "a", float("-inf"), elsewhere=True)
+    assert (evidence.successes, evidence.is_everybodys([])) == (0, False)
+
+
+def test_what_got_through_speaks_against_others_that_failed_before_it_started() -> None:
+    evidence = Evidence()
+    evidence.succeeded("a", 10.0)
+    assert _through(evidence, "b", 9.9)
+    assert not _through(evidence, "b", 10.0)
+    assert not _through(evidence, "a", 9.9)  # itself is no other
+
+
+def test_the_latest_success_of_another_is_known_though_the_completion_got_through_itself() -> None:
+    evidence = Evidence()
+    for completion_id, sent_at in [("a", 10.0), ("b", 20.0), ("b", 30.0), ("b", 25.0)]:
+        evidence.succeeded(completion_id, sent_at)
+    assert (_through(evidence, "b", 9.0), _through(evidence, "b", 10.0)) == (True, False)
+    assert (_through(evidence, "a", 29.0), _through(evidence, "a", 30.0)) == (True, False)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_others_are_known_whatever_the_order_in_which_requests_end(seed: int) -> None:
+    dice, evidence, latest = random.Random(seed), Evidence(), dict[str, float]()
+    for _ in range(60):
+        completion_id, sent_at = dice.choice("abc"), float(dice.randrange(50))
+        evidence.succeeded(completion_id, sent_at)
+        latest[completion_id] = max(sent_at, latest.get(completion_id, -1.0))
+        for asked in "abcd":
+            others = max((at for each, at in latest.items() if each != asked), default=-1.0)
+            for since in (others - 0.5, others, others + 0.5):
+                assert _through(evidence, asked, since) is (others > since and others >= 0.0)
+    assert evidence.successes == 60
+
+
+def test_what_gets_through_elsewhere_counts_where_it_is_asked_for() -> None:
+    evidence = Evidence()
+    evidence.elsewhere_at = 10.0
+    assert _through(evidence, "a", 9.0, elsewhere=True)
+    assert not _through(evidence, "a", 10.0, elsewhere=True)
+    assert not _through(evidence, "a", 9.0)
+
+
+def test_five_different_completions_in_a_row_are_everybody() -> None:
+    evidence = Evidence()
+    for number in range(FAILURES_OF_EVERYBODY):
+        assert not evidence.is_everybodys()
+        for _ in range(3):  # as often as one fails, it is one
+            evidence.failed(f"c{number}", FAILED)
+    assert evidence.is_everybodys()
+
+
+def test_a_success_ends_the_row() -> None:
+    evidence = Evidence()
+    for number in range(4):
+        evidence.failed(f"c{number}", FAILED)
+    evidence.succeeded("a", 0.0)
+    evidence.failed("c4", FAILED)
+    assert not evidence.is_everybodys()
+    assert list(evidence.row) == ["c4"]
+
+
+@pytest.mark.parametrize(
+    ("in_hand", "expected"), [(["a", "b"], True), (["a"], True), ([], True), (["a", "b", "c"], False), (None, False)]
+)
+def test_all_that_there_are_are_everybody(in_hand: list[str] | None, expected: bool) -> None:  # noqa: FBT001 -- what is expected
+    evidence = Evidence()
+    assert not evidence.is_everybodys(in_hand)  # none has failed
+    for completion_id in "ab":
+        evidence.failed(completion_id, FAILED)
+    assert evidence.is_everybodys(in_hand) is expected
+
+
+def test_another_key_has_met_nothing() -> None:
+    evidence = Evidence()
+    for number in range(5):
+        evidence.failed(f"c{number}", FAILED)
+    for completion_id in "ab":
+        evidence.succeeded(completion_id, 10.0)
+    evidence.failed("c", FAILED)
+    evidence.forget()
+    assert not _through(evidence, "c", 0.0)
+    assert not evidence.is_everybodys([])
+    assert evidence.successes == 2  # a URL that has answered has answered
+
+
+def test_twenty_different_completions_that_meet_the_same_are_everybody() -> None:
+    alike = Alike()
+    for number in range(ALIKE_IN_A_ROW):
+        assert not alike.is_everybodys
+        for _ in range(3):
+            alike.met(float(number), f"c{number}", NOT_THERE)
+    assert alike.is_everybodys
+    assert alike.since == 0.0
+    for number in range(1_000):
+        alike.met(50.0, f"d{number}", NOT_THERE)
+    assert len(alike.completions) == ALIKE_IN_A_ROW  # it grows no further
+    assert alike.since == 0.0
+
+
+def test_a_refusal_in_other_words_goes_on_with_the_row() -> None:
+    alike = Alike()
+    for number in range(ALIKE_IN_A_ROW):
+        alike.met(float(number), f"c{number}", Ended(End.REJECTED, error=f"400: no c{number}"))
+    assert alike.is_everybodys
+    assert alike.since == 0.0
+
+
+def test_what_got_through_clears_the_row() -> None:
+    alike = Alike()
+    for number in range(ALIKE_IN_A_ROW):
+        alike.met(1.0, f"c{number}", NOT_THERE)
+    alike.clear()
+    assert not alike.is_everybodys
+    alike.met(9.0, "c", NOT_THERE)
+    assert alike.since == 9.0

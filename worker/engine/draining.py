@@ -1,0 +1,129 @@
+"""When a drain has to end although something is left: all that is left fails, or the service lets nothing through."""
+
+import asyncio
+from collections.abc import Callable
+
+from worker.engine.leases import Leases
+from worker.engine.options import Ending
+from worker.engine.outcome import Deferral, Outcome
+from worker.engine.tallies import Tallies
+from worker.flow import OUTAGE, Cause, Flow
+from worker.queue import Queue, QueueUnavailable
+
+_LOOKS = 20  # in the time that a drain waits
+_LONGEST_LOOK_SECONDS = 1.0
+_SHORTEST_LOOK_SECONDS = 0.05
+_THROTTLED_TIMEOUTS = 3  # of answers 429 and nothing else, after which a drain ends
+_CLAIMED_WITHIN_SECONDS = 5.0  # of its time: outcomes are recorded, and work is looked for, a little later
+
+Stop = Callable[[Ending, Cause | None], None]
+
+
+class DrainWatch:
+    """Ends a drain that gets nowhere, with the reason for it.
+
+    Args:
+        timeout_seconds: how long nothing may get through.
+        stop: ends the run.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        flow: Flow,
+        leases: Leases,
+        tallies: Tallies,
+        clock: Callable[[], float],
+        *,
+        timeout_seconds: float,
+        stop: Stop,
+    ) -> None:
+        self._queue = queue
+        self._flow = flow
+        self._leases = leases
+        self._tallies = tallies
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+        self._stop = stop
+        self._progress_at = clock()
+        self._throttled = 0  # how often, before nothing came of anything for long
+        self._absent: dict[str, float] = {}  # when those are given up that were not found so far
+        self._second_looks: dict[str, float] = {}  # by when what was not shown as wanted is looked at again
+        self.failing: dict[str, str] = {}  # what is left because it failed: the error, by completion
+
+    def saw(self, outcome: Outcome) -> None:
+        """Take in an outcome."""
+        completion_id = outcome.claim.completion_id
+        if outcome.applied or outcome.unchanged or outcome.dead:
+            self._progress_at = self._clock()
+        self._absent.pop(completion_id, None)
+        self._second_looks.pop(completion_id, None)
+        if outcome.absent_seconds is not None:
+            self._absent[completion_id] = self._clock() + outcome.absent_seconds
+        elif outcome.deferral is Deferral.RETRY:
+            self.failing[completion_id] = outcome.error or "no reason was given"
+            if outcome.second_look:
+                self._second_looks[completion_id] = self._clock() + outcome.delay_seconds + _CLAIMED_WITHIN_SECONDS
+        elif not outcome.deferred:
+            self.failing.pop(completion_id, None)
+
+    def absent(self) -> tuple[int, float]:
+        """How many completions were not found so far, and the seconds until the last of them is given up."""
+        if not self._absent:
+            return 0, 0.0
+        return len(self._absent), max(0.0, max(self._absent.values()) - self._clock())
+
+    async def run(self) -> None:
+        """Look for ever, until there is a reason to stop."""
+        pause = min(max(self._timeout_seconds / _LOOKS, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
+        while True:
+            await asyncio.sleep(pause)
+            found = await self._look()
+            if found is not None:
+                self._stop(*found)
+                return
+
+    async def _look(self) -> tuple[Ending, Cause | None] | None:  # noqa: PLR0911 -- one for each way to end
+        if self._tallies.store_error is not None and self._tallies.store_away_seconds >= self._timeout_seconds:
+            return Ending.STORE_AWAY, None
+        state = self._flow.snapshot()
+        alike = self._flow.alike()
+        if alike is not None and alike[1] >= self._timeout_seconds:
+            return Ending.HALTED, alike[0]
+        if state.cause is not None:
+            if (state.halted_for_seconds or 0.0) < self._timeout_seconds:
+                return None
+            if state.cause.reason == OUTAGE:
+                return Ending.OUTAGE, state.cause
+            # Others got through in this run: what is left is refused alone, not everybody.
+            return (Ending.STUCK if self._flow.is_halted_by_few() else Ending.HALTED), state.cause
+        if state.closed_for_seconds > self._timeout_seconds:
+            return Ending.CLOSED, None
+        if self._is_only_throttled(state.throttled):
+            return Ending.CLOSED, None
+        if not await self._is_stuck():
+            return None
+        trait = self._flow.trait()
+        return (Ending.HALTED, trait) if trait else (Ending.STUCK, None)
+
+    def _is_only_throttled(self, throttled: int) -> bool:
+        """Whether the service has answered 429 for long, and nothing has come of anything."""
+        quiet_seconds = self._clock() - self._progress_at
+        if quiet_seconds < self._timeout_seconds:
+            self._throttled = throttled
+        return quiet_seconds >= _THROTTLED_TIMEOUTS * self._timeout_seconds and throttled > self._throttled
+
+    async def _is_stuck(self) -> bool:
+        """Whether all that is left has failed, and nothing has come of anything for so long."""
+        quiet_seconds = self._clock() - self._progress_at
+        if not self.failing or self._absent or len(self._leases) or quiet_seconds < self._timeout_seconds:
+            return False
+        if max(self._second_looks.values(), default=0.0) > self._clock():
+            return False
+        try:
+            if (await self._queue.next_due_seconds() or 0.0) <= 0:
+                return False
+            return (await self._queue.status()).in_flight == 0
+        except QueueUnavailable:
+            return False

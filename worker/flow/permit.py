@@ -1,0 +1,46 @@
+"""The right to start one request."""
+
+from collections.abc import Callable
+
+from worker.flow.ended import Ended, Operation
+
+
+class Permit:
+    """One request that may start now. `end` is called once, when the request has ended, and frees its slot.
+
+    Args:
+        sent_at: when it was given out, by the flow's clock.
+        is_probe: whether the request tries if a halted service works again.
+        on_end: takes the permit back.
+    """
+
+    __slots__ = ("_on_end", "completion_id", "is_probe", "operation", "sent_at")
+
+    def __init__(
+        self,
+        completion_id: str,
+        operation: Operation,
+        sent_at: float,
+        on_end: Callable[["Permit", Ended], None],
+        *,
+        is_probe: bool = False,
+    ) -> None:
+        self.completion_id = completion_id
+        self.operation = operation
+        self.sent_at = sent_at
+        self.is_probe = is_probe
+        self._on_end: Callable[[Permit, Ended], None] | None = on_end
+
+    def __repr__(self) -> str:
+        return f"<Permit {'running' if self._on_end else 'spent'}{' probe' if self.is_probe else ''}>"
+
+    def end(self, ended: Ended) -> None:
+        """Say what became of the request.
+
+        Raises:
+            RuntimeError: that was said before.
+        """
+        on_end, self._on_end = self._on_end, None
+        if on_end is None:
+            raise RuntimeError("a permit ends once")
+        on_end(self, ended)
