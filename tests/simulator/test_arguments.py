@@ -6,17 +6,25 @@ from dataclasses import fields
 
 import pytest
 
-from worker.simulator import Delay, Faults, Options, RateLimit, add_arguments, options_from
+from worker.flags import add_arguments
+from worker.simulator import Delay, Fault, Options, RateLimit, epilog
+from worker.simulator.answers import refused
+from worker.simulator.kinds import FAULT_KINDS
 
 
 def parse(line: str) -> Options:
-    parser = argparse.ArgumentParser(prog="metasync simulator")
-    add_arguments(parser)
-    return options_from(parser.parse_args(shlex.split(line)))
+    parser = argparse.ArgumentParser(
+        prog="metasync simulator", epilog=epilog(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser, Options)
+    namespace = parser.parse_args(shlex.split(line))
+    options = namespace.read(namespace)
+    assert isinstance(options, Options)
+    return options
 
 
 def test_without_flags_everything_is_as_by_default() -> None:
-    assert parse("") == Options(lag_seconds=0.0)
+    assert parse("") == Options()
 
 
 ORDERS = {
@@ -48,9 +56,26 @@ ORDERS = {
         limit=RateLimit(60, headers="per-day", code="slow_down")
     ),
     "--fault hang=0.25 --fault cut_off=1% --faults-on updates": Options(
-        faults=Faults(hang=0.25, cut_off=0.01, updates_only=True)
+        faults=(Fault("hang", 0.25, on="update"), Fault("cut_off", 0.01, on="update"))
     ),
-    "--fault overloaded=1 --overloaded-retry-after 2m": Options(faults=Faults(overloaded=1, retry_after_seconds=120)),
+    "--fault get:hidden_metadata=1 --fault update:reset=1": Options(
+        faults=(Fault("hidden_metadata", on="get"), Fault("reset", on="update"))
+    ),
+    "--fault hang=0.1 --firewall drop --poison a=b=503": Options(
+        faults=(
+            Fault(refused(503).answer(), completion_id="a=b"),
+            Fault("html_403", holds="drop"),
+            Fault("hang", 0.1),
+        )
+    ),
+    "--fault overloaded=1 --overloaded-retry-after 2m": Options(
+        faults=(Fault("overloaded"),), overloaded_retry_after_seconds=120
+    ),
+    "--fault late=1 --late-by 2s-3s": Options(faults=(Fault("late"),), late_seconds=Delay(2, up_to_seconds=3)),
+    "--fault error_200=1 --error-200-code slow_down": Options(faults=(Fault("error_200"),), error_200_code="slow_down"),
+    "--stale-reads 0s-2s": Options(stale_reads_seconds=Delay(0, up_to_seconds=2)),
+    "--trim-values 64": Options(trim_values=64),
+    "--stream-time 3s": Options(stream_seconds=Delay(3)),
 }
 
 
@@ -101,7 +126,16 @@ BAD_LINES = {
     "--fault hang": "--fault",
     "--fault hang=120%": "--fault",
     "--fault hang=0.6 --fault dropped=0.6": "--fault",
+    "--fault updates:hang=1": "--fault",
+    "--fault update:hang=0.6 --fault dropped=0.6": "--fault",
     "--faults-on reads": "--faults-on",
+    "--poison chatcmpl-1": "--poison",
+    "--poison =500": "--poison",
+    "--poison chatcmpl-1=99": "--poison",
+    "--late-by soon": "--late-by",
+    "--stale-reads 1d": "--stale-reads",
+    "--trim-values some": "--trim-values",
+    "--stream-time x": "--stream-time",
     "--overloaded-retry-after x": "--overloaded-retry-after",
 }
 
@@ -123,7 +157,10 @@ def test_the_help_shows_every_flag_and_an_example_that_works(capsys: pytest.Capt
     options = parse(example)
     assert options.completions == 1_000
     assert options.limit == RateLimit(500)
-    assert options.faults == Faults(internal_error=0.01, cut_off=0.01, updates_only=True)
+    assert options.faults == (Fault("internal_error", 0.01, on="update"), Fault("cut_off", 0.01, on="update"))
+    assert {line.split()[0] for line in shown.partition("kinds of fault")[2].splitlines() if line[:2] == "  "} >= set(
+        FAULT_KINDS
+    )
     for line in ORDERS:
         for word in shlex.split(line):
             assert not word.startswith("--") or word in shown

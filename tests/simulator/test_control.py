@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.simulator.http import Clock, Http
-from worker.simulator import Faults, Options, RateLimit, Simulator
+from worker.simulator import Answer, Fault, Options, RateLimit, Simulator
 
 
 @pytest.fixture
@@ -110,17 +110,23 @@ async def test_options_are_changed_one_by_one(simulator: Simulator, http: Http) 
     order = {
         "semantics": "merge",
         "limit": {"requests_per_minute": 600, "hint": "ms"},
-        "faults": {"hang": 0.5, "updates_only": True},
+        "faults": [
+            {"then": "hang", "share": 0.5, "on": "update"},
+            {"then": {"status": 418, "headers": {"Via": "a"}, "body": "dGVh"}, "completion_id": "chatcmpl-2"},
+        ],
         "update_latency": {"seconds": 1, "up_to_seconds": 2},
     }
     told = (await http.control(simulator, "/options", order)).json()
     assert simulator.options.semantics == told["semantics"] == "merge"
     assert simulator.options.limit == RateLimit(600, hint="ms")
-    assert simulator.options.faults == Faults(hang=0.5, updates_only=True)
+    assert simulator.options.faults == (
+        Fault("hang", 0.5, on="update"),
+        Fault(Answer(418, b"tea", headers={"Via": "a"}), completion_id="chatcmpl-2"),
+    )
     assert simulator.options.history == told["history"] == 5
-    await http.control(simulator, "/options", {"limit": None, "faults": {}})
+    await http.control(simulator, "/options", {"limit": None, "faults": []})
     assert simulator.options.limit is None
-    assert simulator.options.faults == Faults()
+    assert simulator.options.faults == ()
 
 
 async def test_the_key_is_not_shown_among_the_options(http: Http) -> None:
@@ -136,12 +142,13 @@ async def test_the_key_is_not_shown_among_the_options(http: Http) -> None:
 
 async def test_the_next_requests_can_be_made_to_fail(simulator: Simulator, http: Http) -> None:
     simulator.seed("chatcmpl-1")
-    assert (await http.control(simulator, "/fail-next", {"faults": ["bad_gateway", "overloaded"]})).status == 200
-    assert [(await http.update(simulator)).status for _ in range(3)] == [502, 503, 200]
+    assert (await http.control(simulator, "/fail-next", {"faults": ["bad_gateway", {"status": 418}]})).status == 200
+    assert [(await http.update(simulator)).status for _ in range(3)] == [502, 418, 200]
+    assert simulator.counters.faults == {"bad_gateway": 1, "answer": 1}
 
 
 async def test_control_is_free_of_keys_latency_limits_faults_and_outages() -> None:
-    options = Options(api_key="sk-other", latency=3_600, limit=RateLimit(1, burst=1), faults=Faults(hang=1))
+    options = Options(api_key="sk-other", latency=3_600, limit=RateLimit(1, burst=1), faults=(Fault("hang"),))
     async with Simulator(options) as simulator, aiohttp.ClientSession() as session:
         simulator.switches.outage = "dropped"
         for _ in range(3):
@@ -168,7 +175,9 @@ BAD_ORDERS = {
     "a fixed option": ("/options", {"port": 1}, "port"),
     "an unknown field of the limit": ("/options", {"limit": {"requests_per_minute": 1, "per": 2}}, "per"),
     "a limit of nothing": ("/options", {"limit": {"requests_per_minute": 0}}, "requests_per_minute"),
-    "an unknown fault": ("/options", {"faults": {"explosion": 1}}, "explosion"),
+    "an unknown fault": ("/options", {"faults": [{"then": "explosion"}]}, "explosion"),
+    "an unknown field of a fault": ("/options", {"faults": [{"then": "hang", "per": 2}]}, "per"),
+    "faults that are more than all": ("/options", {"faults": [{"then": "hang"}, {"then": "late"}]}, "shares"),
     "a wrong type": ("/options", {"history": "many"}, "history"),
     "an unknown next fault": ("/fail-next", {"faults": ["explosion"]}, "explosion"),
     "no object": ("/options", [], "object"),

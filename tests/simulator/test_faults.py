@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from tests.simulator.http import Http
-from worker.simulator import Faults, Options, Simulator
-from worker.simulator.options import FaultKind
+from worker.simulator import Fault, Options, Simulator
+from worker.simulator.faults import KINDS
+from worker.simulator.kinds import FAULT_KINDS, FaultKind
 
 BEFORE, AFTER = {"n": "0"}, {"n": "1"}
 
@@ -117,7 +118,7 @@ async def test_a_hang_ends_when_the_simulator_stops(simulator: Simulator, http: 
 
 
 async def test_shares_say_how_many_requests_go_wrong(simulator: Simulator, http: Http) -> None:
-    simulator.options = replace(simulator.options, faults=Faults(internal_error=0.25, bad_gateway=0.25))
+    simulator.options = replace(simulator.options, faults=(Fault("internal_error", 0.25), Fault("bad_gateway", 0.25)))
     statuses = [(await http.get(simulator)).status for _ in range(200)]
     assert 25 < statuses.count(500) < 75
     assert 25 < statuses.count(502) < 75
@@ -126,13 +127,18 @@ async def test_shares_say_how_many_requests_go_wrong(simulator: Simulator, http:
 
 
 async def test_faults_may_spare_all_but_updates(simulator: Simulator, http: Http) -> None:
-    simulator.options = replace(simulator.options, faults=Faults(internal_error=1, updates_only=True))
+    simulator.options = replace(simulator.options, faults=(Fault("internal_error", on="update"),))
     assert (await http.get(simulator)).status == 200
     assert (await http.update(simulator)).status == 500
 
 
-def test_every_kind_of_fault_is_a_share() -> None:
-    assert {kind for kind, _ in Faults().shares()} == set(get_args(FaultKind))
+def test_every_kind_of_fault_has_an_answer() -> None:
+    assert KINDS.keys() == FAULT_KINDS.keys() == set(get_args(FaultKind))
+
+
+@pytest.mark.parametrize("name", FAULT_KINDS)
+def test_what_a_kind_of_fault_is_said_to_be_tells_whether_the_request_is_carried_out(name: FaultKind) -> None:
+    assert FAULT_KINDS[name].startswith("done, ") is KINDS[name].done
 
 
 async def test_a_request_without_a_key_is_refused(simulator: Simulator, http: Http) -> None:

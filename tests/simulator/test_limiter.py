@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import pytest
 
-from worker.simulator import Delay, Faults, Options, RateLimit
+from worker.simulator import Answer, Delay, Fault, Options, RateLimit
+from worker.simulator.delay import draw_seconds
+from worker.simulator.kinds import FAULT_KINDS, draw_fault
 from worker.simulator.limiter import limiter_for
-from worker.simulator.options import FAULT_KINDS, LimitKind, draw_seconds
+from worker.simulator.options import LimitKind
+from worker.simulator.requests import Call
 from worker.simulator.watch import Closures
 
+UPDATE = Call("update", "chatcmpl-1", "")
 KINDS: tuple[LimitKind, ...] = ("bucket", "fixed-window", "sliding-window")
 
 
@@ -96,14 +99,38 @@ def test_delays_keep_to_their_distribution() -> None:
 
 def test_faults_fall_by_their_shares() -> None:
     random = Random(1)
-    faults = Faults(dropped=0.2, internal_error=0.1)
-    drawn = [faults.draw(random) for _ in range(10_000)]
+    faults = (Fault("dropped", 0.2), Fault("internal_error", 0.1), Fault("hang", 0.5, on="get"))
+    fates = [draw_fault(faults, UPDATE, b"", random) for _ in range(10_000)]
+    drawn = [fate and fate.name for fate in fates]
     assert drawn.count("dropped") / 10_000 == pytest.approx(0.2, abs=0.02)
     assert drawn.count("internal_error") / 10_000 == pytest.approx(0.1, abs=0.02)
     assert set(drawn) == {"dropped", "internal_error", None}
     for kind in FAULT_KINDS:
-        shares: dict[str, Any] = {kind: 1.0}
-        assert Faults(**shares).draw(random) == kind
+        assert draw_fault([Fault(kind)], UPDATE, b"", random) == Fault(kind)
+
+
+CONCERNED = {
+    "any": (Fault("hang"), True),
+    "its operation": (Fault("hang", on="update"), True),
+    "another operation": (Fault("hang", on="get"), False),
+    "its completion": (Fault("hang", completion_id="chatcmpl-1"), True),
+    "another completion": (Fault("hang", completion_id="chatcmpl-10"), False),
+    "a part of a value": (Fault("hang", holds="eas"), True),
+    "a key": (Fault("hang", holds="fruit"), False),
+    "an escaped value": (Fault("hang", holds="é"), True),
+    "one of two": (Fault("hang", holds="eas", on="create"), False),
+}
+
+
+@pytest.mark.parametrize("name", CONCERNED)
+def test_a_fault_concerns_the_requests_that_it_names(name: str) -> None:
+    fault, concerned = CONCERNED[name]
+    assert fault.concerns(UPDATE, b'{"metadata":{"fruit":"peas","name":"Ren\\u00e9","n":1}}') is concerned
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"[" * 100_000, b'{"metadata":["eas"]}'])
+def test_a_body_that_makes_no_sense_holds_nothing(body: bytes) -> None:
+    assert not Fault("hang", holds="eas").concerns(UPDATE, body)
 
 
 def test_closures_hold_from_start_to_end_and_between_only() -> None:
@@ -132,9 +159,16 @@ BAD: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
     "burst goes": (RateLimit, {"requests_per_minute": 1, "burst": 2, "kind": "fixed-window"}),
     "window_seconds must": (RateLimit, {"requests_per_minute": 1, "window_seconds": 0, "kind": "fixed-window"}),
     "window_seconds goes": (RateLimit, {"requests_per_minute": 1, "window_seconds": 1}),
-    "share of hang": (Faults, {"hang": 1.1}),
-    "come to 1.2": (Faults, {"hang": 0.6, "dropped": 0.6}),
-    "retry_after_seconds": (Faults, {"retry_after_seconds": float("inf")}),
+    "then must": (Fault, {"then": "explosion"}),
+    "on must": (Fault, {"then": "hang", "on": "updates"}),
+    "share of hang": (Fault, {"then": "hang", "share": 1.1}),
+    "share of answer": (Fault, {"then": Answer(200), "share": -0.1}),
+    "update come to 1.2": (Options, {"faults": (Fault("hang", 0.6), Fault("dropped", 0.6, on="update"))}),
+    "overloaded_retry_after_seconds": (Options, {"overloaded_retry_after_seconds": float("inf")}),
+    "late_seconds": (Options, {"late_seconds": -1}),
+    "stale_reads_seconds": (Options, {"stale_reads_seconds": -1}),
+    "stream_seconds": (Options, {"stream_seconds": -1}),
+    "trim_values": (Options, {"trim_values": -1}),
     "semantics": (Options, {"semantics": "patch"}),
     "lag_seconds": (Options, {"lag_seconds": -1}),
     "update_latency": (Options, {"update_latency": -1}),

@@ -5,7 +5,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from tests.simulator.http import Clock, Http, Reply
-from worker.simulator import Faults, Options, RateLimit, Simulator
+from worker.simulator import Options, RateLimit, Simulator
 from worker.simulator.hints import duration
 from worker.simulator.options import Hint, LimitKind
 
@@ -167,7 +167,7 @@ async def test_a_request_during_a_retry_after_is_counted(http: Http, hint: Hint)
 
 async def test_a_503_with_a_retry_after_closes_too(http: Http) -> None:
     clock = Clock()
-    async with Simulator(Options(faults=Faults(retry_after_seconds=2)), clock=clock) as simulator:
+    async with Simulator(Options(overloaded_retry_after_seconds=2), clock=clock) as simulator:
         simulator.seed("chatcmpl-1")
         simulator.fail_next("overloaded")
         reply = await http.update(simulator)

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError, NotFoundError, omit
-from openai.types.chat import ChatCompletion, ChatCompletionDeleted, ChatCompletionStoreMessage
+from openai import AsyncAzureOpenAI, AsyncOpenAI, BadRequestError, NotFoundError, omit
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionDeleted, ChatCompletionStoreMessage
 
 from worker.simulator import Options, Simulator
 
@@ -211,11 +211,100 @@ async def test_the_messages_are_those_of_the_request(client: AsyncOpenAI) -> Non
     first, second = [message async for message in client.chat.completions.messages.list(completion.id)]
     assert isinstance(first, ChatCompletionStoreMessage)
     assert (first.id, first.content, first.content_parts) == (f"{completion.id}-0", "Be brief.", None)
-    assert second.content is None
+    assert second.content == "Write."
     assert second.content_parts is not None
     assert [part.type for part in second.content_parts] == ["text"]
     one_a_page = client.chat.completions.messages.list(completion.id, limit=1, order="desc")
     assert [message.id async for message in one_a_page] == [second.id, first.id]
+
+
+async def test_the_content_of_a_message_is_the_texts_of_its_parts(client: AsyncOpenAI) -> None:
+    image = "https://example.com/a.png"
+    completion = await client.chat.completions.create(
+        model="gpt-4o",
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is "},
+                    {"type": "image_url", "image_url": {"url": image}},
+                    {"type": "text", "text": "this?"},
+                ],
+            },
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]},
+        ],
+        store=True,
+    )
+    first, second = [message async for message in client.chat.completions.messages.list(completion.id)]
+    assert (first.content, second.content) == ("What is this?", None)
+    assert first.content_parts is not None
+    assert [part.type for part in first.content_parts] == ["text", "image_url", "text"]
+    for part in first.content_parts:
+        assert part.to_dict().keys() == {"type", "text", "image_url"}
+
+
+async def test_an_alias_of_a_model_is_answered_by_its_dated_name(client: AsyncOpenAI) -> None:
+    completion = await create(client, model="gpt-4o-mini")
+    await create(client, model="gpt-4o")
+    assert completion.model == "gpt-4o-mini-2024-07-18"
+    assert (await client.chat.completions.retrieve(completion.id)).model == completion.model
+    for model in ("gpt-4o-mini", "gpt-4o-mini-2024-07-18"):
+        found = client.chat.completions.list(model=model)
+        assert [completion.id async for completion in found] == [completion.id]
+    assert (await create(client, model="ft:gpt-4o:me")).model == "ft:gpt-4o:me"
+
+
+async def test_azures_client_drives_every_operation(simulator: Simulator) -> None:
+    azure = AsyncAzureOpenAI(
+        api_key="k", azure_endpoint=simulator.base_url.removesuffix("/v1"), api_version="2024-10-21", max_retries=0
+    )
+    async with azure as client:
+        completion = await create(client, grade="A")
+        assert completion.model == "gpt-4o-2024-08-06"
+        updated = await client.chat.completions.update(completion.id, metadata={"grade": "B"})
+        assert updated.metadata == {"grade": "B"}
+        assert [completion.id async for completion in client.chat.completions.list()] == [completion.id]
+        assert (await client.chat.completions.delete(completion.id)).deleted
+
+
+async def test_a_stream_says_the_reply_word_by_word_and_is_stored(client: AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="gpt-4o",
+        messages=[{"role": "user", "content": "Write."}],
+        store=True,
+        metadata={"grade": "A"},
+        stream=True,
+        stream_options={"include_usage": True},
+        n=2,
+    )
+    chunks = [chunk async for chunk in stream]
+    for chunk in chunks:
+        assert ChatCompletionChunk.model_validate(chunk.model_dump(), strict=True) == chunk
+    assert len({chunk.id for chunk in chunks}) == 1
+    deltas = [choice for chunk in chunks for choice in chunk.choices]
+    for index in range(2):
+        own = [choice for choice in deltas if choice.index == index]
+        assert own[0].delta.role == "assistant"
+        assert "".join(choice.delta.content or "" for choice in own) == TEXT
+        assert [choice.finish_reason for choice in own] == [None] * (len(own) - 1) + ["stop"]
+    stored = await client.chat.completions.retrieve(chunks[0].id)
+    assert stored.metadata == {"grade": "A"}
+    assert [choice.message.content for choice in stored.choices] == [TEXT, TEXT]
+    [usage] = [chunk.usage for chunk in chunks if chunk.usage]
+    assert stored.usage is not None
+    assert usage.total_tokens == stored.usage.total_tokens
+
+
+async def test_the_official_client_puts_a_streamed_tool_call_together(client: AsyncOpenAI) -> None:
+    async with client.chat.completions.stream(
+        model="gpt-4o",
+        messages=[{"role": "user", "content": "Write."}],
+        tools=[{"type": "function", "function": {"name": "grade"}}],
+        tool_choice="required",
+    ) as stream:
+        completion = await stream.get_final_completion()
+    [call] = completion.choices[0].message.tool_calls or []
+    assert (call.function.name, completion.choices[0].finish_reason) == ("grade", "tool_calls")
 
 
 async def test_the_seeded_conversation_is_the_text_that_was_ordered(simulator: Simulator, client: AsyncOpenAI) -> None:

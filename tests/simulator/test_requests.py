@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.simulator.http import Http
+from tests.simulator.http import Clock, Http
 from worker.simulator import Options, Simulator
+
+MESSAGES = [{"role": "user", "content": "Write."}]
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ async def test_an_unknown_completion_is_not_found_by_any_operation(simulator: Si
     for reply in replies:
         assert reply.status == 404
         assert reply.error == {
-            "message": "Completion ID not found",
+            "message": "Completion chatcmpl-unknown not found",
             "type": "invalid_request_error",
             "param": "completion_id",
             "code": "not_found",
@@ -115,6 +117,15 @@ async def test_an_unknown_url_elsewhere_is_a_proxys_page(simulator: Simulator, h
     reply = await http.call("GET", simulator.base_url.removesuffix("/v1") + "/v2/chat/completions/chatcmpl-1")
     assert (reply.status, reply.headers["Content-Type"]) == (404, "text/html")
     assert simulator.counters.count("unknown", 404) == 1
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/models", "/openai/deployments/d/chat/completions/chatcmpl-1"])
+async def test_an_unknown_url_of_azures_is_a_resource_that_is_not_found(
+    simulator: Simulator, http: Http, path: str
+) -> None:
+    reply = await http.call("POST", simulator.base_url.removesuffix("/v1") + path, {"metadata": {}})
+    assert (reply.status, reply.json()) == (404, {"error": {"code": "404", "message": "Resource not found"}})
+    assert "x-request-id" not in reply.headers
 
 
 async def test_a_method_that_the_url_does_not_know_is_refused(simulator: Simulator, http: Http) -> None:
@@ -138,6 +149,30 @@ async def test_a_quoted_id_is_unquoted(simulator: Simulator, http: Http) -> None
     assert (await http.get(simulator, "/chatcmpl%2D1")).status == 200
 
 
+async def test_a_deployment_of_azures_creates_a_completion_and_does_nothing_else(
+    simulator: Simulator, http: Http
+) -> None:
+    url = (
+        f"{simulator.base_url.removesuffix('/v1')}/openai/deployments/gpt%2D4o/chat/completions?api-version=2024-10-21"
+    )
+    reply = await http.call("POST", url, {"messages": MESSAGES, "store": True}, headers={"api-key": "azure-key"})
+    assert (reply.status, reply.json()["model"]) == (200, "gpt-4o-2024-08-06")
+    assert (await http.get(simulator, f"/{reply.json()['id']}")).json()["model"] == "gpt-4o-2024-08-06"
+    assert (await http.call("GET", url)).status == 405
+
+
+async def test_every_answer_of_the_service_tells_how_long_it_took(http: Http) -> None:
+    clock = Clock()
+
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    async with Simulator(Options(completions=1, latency=0.25), clock=clock, sleep=sleep) as simulator:
+        for path, status, took in (("/chatcmpl-000001", 200, "250"), ("/none", 404, "250"), ("/a/b", 404, "0")):
+            reply = await http.get(simulator, path)
+            assert (reply.status, reply.headers["openai-processing-ms"]) == (status, took)
+
+
 LIST_ERRORS = {
     "limit=0": ("limit", "integer_below_min_value"),
     "limit=101": ("limit", "integer_above_max_value"),
@@ -154,7 +189,6 @@ async def test_a_bad_list_query_is_rejected(simulator: Simulator, http: Http, pa
     assert (reply.status, reply.error["param"], reply.error["code"]) == (400, *LIST_ERRORS[query])
 
 
-MESSAGES = [{"role": "user", "content": "Write."}]
 CREATE_ERRORS = {
     "no model": ({"messages": MESSAGES}, None, None),
     "no messages": ({"model": "m"}, "messages", "missing_required_parameter"),
@@ -163,7 +197,7 @@ CREATE_ERRORS = {
     "message of a wrong type": ({"model": "m", "messages": ["Write."]}, "messages[0]", "invalid_type"),
     "empty messages": ({"model": "m", "messages": []}, "messages", "empty_array"),
     "too many choices": ({"model": "m", "messages": MESSAGES, "n": 129}, "n", "invalid_value"),
-    "a stream": ({"model": "m", "messages": MESSAGES, "stream": True}, "stream", "unsupported_parameter"),
+    "stream of a wrong type": ({"model": "m", "messages": MESSAGES, "stream": 1}, "stream", "invalid_type"),
     "metadata without store": ({"model": "m", "messages": MESSAGES, "metadata": {"k": "v"}}, "metadata", None),
     "bad metadata": ({"model": "m", "messages": MESSAGES, "store": True, "metadata": 1}, "metadata", "invalid_type"),
 }

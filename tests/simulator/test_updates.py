@@ -2,6 +2,7 @@
 
 from tests.simulator.http import Clock, Http
 from worker.simulator import Delay, Options, Simulator
+from worker.simulator.store import PAST_SECONDS, Store
 
 
 async def test_replace_sets_exactly_the_map_that_was_sent(http: Http) -> None:
@@ -140,6 +141,64 @@ async def test_a_seeded_completion_is_visible_at_once_unless_a_lag_is_given(http
         assert (await http.get(simulator, "/chatcmpl-2")).status == 404
         clock.now += 1
         assert (await http.get(simulator, "/chatcmpl-2")).status == 200
+
+
+async def test_stale_reads_show_the_metadata_of_so_long_ago(http: Http) -> None:
+    clock = Clock()
+    async with Simulator(Options(stale_reads_seconds=5), clock=clock) as simulator:
+        simulator.seed("chatcmpl-1", {"n": "0"})
+        for number in ("1", "2"):
+            clock.now += 3
+            # The update's own answer is not stale.
+            assert (await http.update(simulator, metadata={"n": number})).json()["metadata"] == {"n": number}
+        for passed, shown in ((1, "0"), (1, "1"), (2.9, "1"), (0.2, "2")):
+            clock.now += passed
+            assert (await http.get(simulator)).json()["metadata"] == {"n": shown}
+            [item] = (await http.get(simulator, "")).json()["data"]
+            assert item["metadata"] == {"n": shown}
+            for number in ("0", "1", "2"):
+                found = (await http.get(simulator, f"?metadata[n]={number}")).json()["data"]
+                assert bool(found) == (number == shown)
+
+
+async def test_staleness_is_drawn_for_each_read(http: Http) -> None:
+    clock = Clock()
+    options = Options(seed=1, stale_reads_seconds=Delay(0, up_to_seconds=10))
+    async with Simulator(options, clock=clock) as simulator:
+        simulator.seed("chatcmpl-1", {"n": "0"})
+        await http.update(simulator, metadata={"n": "1"})
+        clock.now += 5
+        shown = [(await http.get(simulator)).json()["metadata"]["n"] for _ in range(50)]
+        assert 10 < shown.count("0") < 40
+        assert set(shown) == {"0", "1"}
+        clock.now += 5.1
+        assert {(await http.get(simulator)).json()["metadata"]["n"] for _ in range(50)} == {"1"}
+
+
+def test_what_no_read_can_show_is_forgotten() -> None:
+    store = Store()
+    completion = store.add("chatcmpl-1", {"n": "0"}, model="m", now=0)
+    for number in range(1, 5_000):
+        store.update(completion, {"n": str(number)}, "replace", replaced_at=float(number))
+    assert completion.metadata_at(4_999 - PAST_SECONDS)["n"] == str(4_999 - int(PAST_SECONDS))
+    assert completion.past is not None
+    assert len(completion.past) == PAST_SECONDS + 1
+
+
+async def test_values_can_be_trimmed_in_silence(http: Http) -> None:
+    async with Simulator(Options(trim_values=4)) as simulator:
+        simulator.seed("chatcmpl-1")
+        sent = {"long": "abcdef", "space": " \tab\n", "both": "  abcdef", "kept": "a bc"}
+        kept = {"long": "abcd", "space": "ab", "both": "abcd", "kept": "a bc"}
+        reply = await http.update(simulator, metadata=sent)
+        assert (reply.status, reply.json()["metadata"]) == (200, kept)
+        assert (await http.get(simulator)).json()["metadata"] == simulator.metadata("chatcmpl-1") == kept
+        created = await http.call(
+            "POST",
+            f"{simulator.base_url}/chat/completions",
+            {"model": "m", "messages": [{"role": "user", "content": "Write."}], "store": True, "metadata": sent},
+        )
+        assert simulator.metadata(created.json()["id"]) == kept
 
 
 async def test_latency_is_drawn_for_updates_and_for_other_calls(http: Http) -> None:

@@ -1,7 +1,7 @@
 """Answers as values, and the service's error envelope with the words that it uses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Literal
 
 import msgspec
@@ -11,24 +11,40 @@ encode = msgspec.json.Encoder().encode
 JSON = "application/json"
 HTML = "text/html"
 
+PROCESSING_TIME = "OpenAI-Processing-Ms"
+
+Delivery = Literal["whole", "cut_off", "dropped", "reset", "duplicate", "shifted", "streamed"]
+
 NO_ANSWER = 0
 """Stands for the status where the client gets no whole answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of a request.
 
     Args:
         status: `NO_ANSWER` where the client gets none.
-        delivery: ``cut_off`` leaves half of the body out and closes the connection, ``dropped`` only closes it.
+        headers: beside the content type, those of the service, and those that come with every answer.
+        delivery: ``cut_off`` leaves half of the body out and closes the connection, ``dropped`` only closes it,
+            ``reset`` does so with a TCP RST; ``duplicate`` sends the answer twice; ``shifted`` sends it again as the
+            answer to the connection's next request, whose own answers the one after it, and so on; ``streamed``
+            sends one event of the body after the other.
+        pace_seconds: time from the first event of a stream to the last.
+        gateway: it comes from something in front of the service, without the headers of the service.
     """
 
     status: int
     body: bytes = b""
     content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delivery: Literal["whole", "cut_off", "dropped"] = "whole"
+    headers: Mapping[str, str] = {}
+    delivery: Delivery = "whole"
+    pace_seconds: float = 0.0
+    gateway: bool = False
+
+    @property
+    def arrives(self) -> bool:
+        """Whether a client gets a whole answer."""
+        return self.delivery not in ("cut_off", "dropped", "reset")
 
 
 class RequestError(Exception):
@@ -61,16 +77,18 @@ def ok(value: object) -> Answer:
     return Answer(200, encode(value))
 
 
-def not_found() -> RequestError:
+def not_found(completion_id: str) -> RequestError:
     """The same for a completion that is deleted, not yet visible or never was."""
-    return RequestError(404, "Completion ID not found", param="completion_id", code="not_found")
+    return RequestError(404, f"Completion {completion_id} not found", param="completion_id", code="not_found")
 
 
 def unknown_url(method: str, path: str) -> Answer:
-    """A URL that is none of the service's: its own envelope under ``/v1``, a proxy's page elsewhere."""
+    """A URL that is none of the service's: its own envelope under ``/v1``, Azure's there, a proxy's page elsewhere."""
     if path.startswith("/v1/"):
         return RequestError(404, f"Invalid URL ({method} {path})").answer()
-    return NGINX_NOT_FOUND
+    if path.startswith("/openai/"):
+        return Answer(404, encode({"error": {"code": "404", "message": "Resource not found"}}), gateway=True)
+    return page(HTTPStatus.NOT_FOUND)
 
 
 def method_not_allowed(method: str, path: str) -> Answer:
@@ -127,6 +145,12 @@ def internal_error() -> RequestError:
     )
 
 
+def refused(status: int) -> RequestError:
+    """A refusal that says no more than its status."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 -- the class of server errors
+    return RequestError(status, "The request could not be processed.", kind=kind)
+
+
 def overloaded() -> RequestError:
     return RequestError(
         503,
@@ -136,17 +160,11 @@ def overloaded() -> RequestError:
     )
 
 
-NGINX_NOT_FOUND = Answer(
-    404,
-    b"<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n"
-    b"<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
-    HTML,
-)
-BAD_GATEWAY = Answer(
-    502,
-    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
-    b"<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n",
-    HTML,
-)
-DROPPED = Answer(NO_ANSWER, delivery="dropped")
-BARE_STRING = Answer(500, b'{"error":"Internal server error"}')
+def page(status: HTTPStatus, server: str = "nginx") -> Answer:
+    """The HTML page of a server in front of the service."""
+    title = f"{status} {status.phrase}"
+    body = (
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        f"<hr><center>{server}</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return Answer(status, body.encode(), HTML, gateway=True)

@@ -1,5 +1,6 @@
 """Completions as they are kept, and the shapes in which the service shows them: fresh, stored, listed."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Completion:
         model: that it was made by.
         metadata: never changed in place: an update puts another map here.
         origin: how it was created; None for one that was seeded.
+        past: the maps before, each with the Unix time of the update that replaced it, as far as they are kept.
     """
 
     id: str
@@ -50,10 +52,18 @@ class Completion:
     model: str
     metadata: Mapping[str, str]
     origin: Created | None = None
+    past: deque[tuple[float, Mapping[str, str]]] | None = None
+
+    def metadata_at(self, moment: float) -> Mapping[str, str]:
+        """The metadata at this Unix time; the oldest that is kept where it was not there yet."""
+        for replaced_at, metadata in self.past or ():
+            if moment < replaced_at:
+                return metadata
+        return self.metadata
 
 
-def stored_shape(completion: Completion, options: Options) -> JsonObject:
-    """The answer of update and get, and an item of a list."""
+def stored_shape(completion: Completion, options: Options, metadata: Mapping[str, str]) -> JsonObject:
+    """The answer of update and get, and an item of a list, with the metadata that it is to show."""
     origin = completion.origin
     asked = origin.request if origin else _NO_REQUEST
     choices = [stored_choice(choice) for choice in origin.choices] if origin else [_seeded_choice(options.text)]
@@ -78,7 +88,7 @@ def stored_shape(completion: Completion, options: Options) -> JsonObject:
         "response_format": asked.get("response_format"),
     }
     if options.show_metadata:
-        shape["metadata"] = completion.metadata
+        shape["metadata"] = metadata
     return shape
 
 
@@ -122,17 +132,28 @@ def message_shapes(completion: Completion, options: Options) -> list[JsonObject]
     shapes = []
     for index, message in enumerate(_messages(completion, options)):
         content = message.get("content")
-        in_parts = isinstance(content, list)
+        parts = _parts(content) if isinstance(content, list) else None
         shapes.append(
             {
                 "id": f"{completion.id}-{index}",
                 "role": message.get("role"),
-                "content": None if in_parts else content,
+                "content": content if parts is None else _joined(parts),
                 "name": message.get("name"),
-                "content_parts": content if in_parts else None,
+                "content_parts": parts,
             }
         )
     return shapes
+
+
+def _parts(content: Sequence[object]) -> list[JsonObject]:
+    """The parts of a message: each has every key of every type of part."""
+    return [{"type": None, "text": None, "image_url": None} | part for part in content if isinstance(part, dict)]
+
+
+def _joined(parts: Sequence[JsonObject]) -> str | None:
+    """The texts of the parts as one; None where none of them is a text."""
+    texts = [part["text"] for part in parts if isinstance(part["text"], str)]
+    return "".join(texts) if texts else None
 
 
 def _messages(completion: Completion, options: Options) -> Sequence[JsonObject]:

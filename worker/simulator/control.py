@@ -8,8 +8,9 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from worker.simulator.answers import JSON, encode
-from worker.simulator.options import FaultKind, Faults, Options, RateLimit
+from worker.simulator.answers import JSON, Answer, encode
+from worker.simulator.kinds import Fault, FaultKind
+from worker.simulator.options import Options, RateLimit
 from worker.simulator.service import Switches
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ INDEX = {
     "GET /switches, POST /switches": "bad_key, missing_scope, forbidden, quota_exhausted: true or false; "
     "outage: overloaded, dropped or null",
     "GET /options, POST /options": "everything else that can be ordered; a POST names what is to change",
-    "POST /fail-next": "faults: the kinds of fault of the next requests, one each",
+    "POST /fail-next": "faults: the kinds of fault of the next requests, one each, or the answers to them "
+    "(status, headers, content_type, body in base64)",
     "GET /metadata": "the metadata of every completion, by id",
     "GET /metadata/ID": "the metadata of one",
     "GET /history/ID": "the maps that took effect on one, oldest first",
@@ -48,7 +50,7 @@ class SeedOrder(msgspec.Struct, forbid_unknown_fields=True):
 class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     """Body of ``POST /fail-next``."""
 
-    faults: list[FaultKind]
+    faults: list[FaultKind | Answer]
 
 
 class Control:
@@ -158,7 +160,7 @@ def patched(options: Options, patch: dict[str, object]) -> Options:
     """The options with some of them changed.
 
     Args:
-        patch: by name, as plain values; ``limit`` and ``faults`` are given whole.
+        patch: by name, as plain values; ``limit`` and ``faults`` are given whole, bytes in base64.
 
     Raises:
         ValueError: a name is unknown or cannot be changed any more, or a value does not fit.
@@ -167,7 +169,9 @@ def patched(options: Options, patch: dict[str, object]) -> Options:
     for name in _FIXED_OPTIONS & patch.keys():
         raise ValueError(f"option {name!r} cannot be changed at run time")
     _refuse_unknown("field of limit", patch.get("limit"), RateLimit)
-    _refuse_unknown("field of faults", patch.get("faults"), Faults)
+    faults = patch.get("faults")
+    for fault in faults if isinstance(faults, list) else ():
+        _refuse_unknown("field of a fault", fault, Fault)
     changes = {}
     for name, value in patch.items():
         try:
@@ -177,7 +181,7 @@ def patched(options: Options, patch: dict[str, object]) -> Options:
     return replace(options, **changes)
 
 
-def _refuse_unknown(what: str, given: object, kind: type[Options | RateLimit | Faults | Switches]) -> None:
+def _refuse_unknown(what: str, given: object, kind: type[Options | RateLimit | Fault | Switches]) -> None:
     """Raise ValueError where the object has a name that the dataclass lacks."""
     known = {field.name for field in fields(kind)}
     for name in given if isinstance(given, dict) else ():

@@ -33,8 +33,7 @@ def check_create(request: JsonObject, rejected_text: str | None) -> None:
         raise RequestError(
             400, f"Invalid value for 'n': expected 1 to {_MAX_CHOICES}.", param="n", code="invalid_value"
         )
-    if request.get("stream"):
-        raise RequestError(400, "The simulator does not stream.", param="stream", code="unsupported_parameter")
+    _check_type("stream", request.get("stream") or False, bool, "a boolean")
     if check_metadata(request.get("metadata"), rejected_text) and not request.get("store"):
         raise RequestError(400, "The 'metadata' parameter is only allowed when 'store' is enabled.", param="metadata")
 

@@ -22,6 +22,8 @@ DEFAULT_PAGE = 20
 
 # OpenAI's path, then the two of Azure: today's, and the one that carries a dated api-version in the query.
 _PATH = re.compile(r"/(?:v1|openai/v1|openai)/chat/completions(?:/([^/]*)(/messages)?)?")
+# Azure's older path, which names the model; it is known for the create call alone.
+_DEPLOYMENT_PATH = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
 # By method, whether there is an id, and whether the messages are meant; an empty id leaves the collection's own URL.
 _OPERATIONS: dict[tuple[str, bool, bool], Operation] = {
     ("POST", True, False): "update",
@@ -38,17 +40,18 @@ _decode = msgspec.json.Decoder().decode
 JsonObject = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request to the service: what is wanted, and of which completion.
 
     Args:
         query: the raw query string.
+        deployment: of Azure, which stands for a model; empty where the path names none.
     """
 
     operation: Operation
     completion_id: str
     query: str
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +74,25 @@ def parse_call(method: str, target: str) -> Call | Literal["unknown_url", "metho
     path, _, query = target.partition("?")
     match = _PATH.fullmatch(path)
     if match is None:
-        return "unknown_url"
+        return _parse_deployment(method, path, query)
     quoted_id, messages = match.groups()
+    completion_id = unquote(quoted_id) if quoted_id else ""
     # A server that normalises paths would see another URL.
-    if quoted_id and unquote(quoted_id) in (".", ".."):
+    if completion_id in (".", ".."):
         return "unknown_url"
-    operation = _OPERATIONS.get((method, bool(quoted_id), bool(messages)))
+    operation = _OPERATIONS.get((method, bool(completion_id), bool(messages)))
     if operation is None:
         return "method_not_allowed"
-    return Call(operation, unquote(quoted_id) if quoted_id else "", query)
+    return Call(operation, completion_id, query)
+
+
+def _parse_deployment(method: str, path: str, query: str) -> Call | Literal["unknown_url", "method_not_allowed"]:
+    match = _DEPLOYMENT_PATH.fullmatch(path)
+    if match is None:
+        return "unknown_url"
+    if method != "POST":
+        return "method_not_allowed"
+    return Call("create", "", query, unquote(match[1]))
 
 
 def parse_object(body: bytes, content_type: str) -> JsonObject:
@@ -142,6 +155,23 @@ def check_metadata(metadata: object, rejected_text: str | None) -> dict[str, str
     for key, value in metadata.items():
         _check_pair(key, value, rejected_text)
     return metadata
+
+
+def sent_values(body: bytes) -> list[str]:
+    """The metadata values in a request's body, none where the body makes no sense."""
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    return [text for text in metadata.values() if isinstance(text, str)] if isinstance(metadata, dict) else []
+
+
+def trimmed(metadata: Mapping[str, str], max_length: int | None) -> Mapping[str, str]:
+    """The map as a service keeps it that trims values silently; None for `max_length`: as it is."""
+    if max_length is None:
+        return metadata
+    return {key: value.strip()[:max_length] for key, value in metadata.items()}
 
 
 def check_pairs(metadata: Mapping[str, object]) -> None:

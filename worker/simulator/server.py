@@ -3,17 +3,19 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
+from msgspec.structs import replace
 
-from worker.simulator.answers import Answer, method_not_allowed, unknown_url
+from worker.simulator.answers import PROCESSING_TIME, Answer, method_not_allowed, unknown_url
 from worker.simulator.control import Control
-from worker.simulator.options import FaultKind, Options
+from worker.simulator.delivery import Delivery
+from worker.simulator.kinds import Fault, FaultKind
+from worker.simulator.options import Options
 from worker.simulator.requests import Call, parse_call
 from worker.simulator.service import Service, Switches
 from worker.simulator.watch import Counters
@@ -44,6 +46,7 @@ class Simulator:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._service = Service(options or Options(), clock=clock or _unix_clock(), sleep=sleep)
+        self._delivery = Delivery(sleep)
         self._control = Control(self)
         self._port = self.options.port
         self._runner: web.ServerRunner | None = None
@@ -139,9 +142,9 @@ class Simulator:
         self.read_violations.clear()
         self._service.store.forget_history()
 
-    def fail_next(self, *faults: FaultKind) -> None:
-        """Let the next requests that reach the service fail in these ways, one each."""
-        self._service.next_faults.extend(faults)
+    def fail_next(self, *faults: FaultKind | Answer | Fault) -> None:
+        """Let the next requests that reach the service fail in these ways, one each, whichever they are."""
+        self._service.next_faults.extend(fault if isinstance(fault, Fault) else Fault(fault) for fault in faults)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds; it is looked at whenever a request comes, fails or ends."""
@@ -202,9 +205,11 @@ class Simulator:
         else:
             path = target.partition("?")[0]
             explain = unknown_url if call == "unknown_url" else method_not_allowed
-            answer = replace(explain(request.method, path), headers={"X-Request-Id": self._service.request_id()})
+            answer = explain(request.method, path)
+            if not answer.gateway:
+                answer = replace(answer, headers={"X-Request-Id": self._service.request_id(), PROCESSING_TIME: "0"})
             self.counters.ended("unknown", answer.status)
-        return _deliver(request, answer)
+        return await self._delivery.deliver(request, answer)
 
 
 class _Incoming:
@@ -220,21 +225,6 @@ class _Incoming:
 
     async def body(self) -> bytes:
         return await self._request.read() if self._request.body_exists else b""
-
-
-def _deliver(request: web.BaseRequest, answer: Answer) -> web.Response:
-    """Put the answer on the wire, or that part of it which is to get there."""
-    headers = {"Content-Type": answer.content_type, **answer.headers}
-    transport = request.transport
-    if answer.delivery != "whole" and transport is not None:
-        if answer.delivery == "cut_off":
-            head = {"Content-Length": str(len(answer.body)), **headers}
-            lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-            transport.write(f"HTTP/1.1 {answer.status} OK\r\n{lines}\r\n".encode())
-            transport.write(answer.body[: len(answer.body) // 2])
-        # What aiohttp then tries to write finds the connection closed.
-        transport.close()
-    return web.Response(status=answer.status or 200, body=answer.body, headers=headers)
 
 
 def _unix_clock() -> Callable[[], float]:

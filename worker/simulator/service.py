@@ -1,32 +1,30 @@
 """One request's way through the simulated service: watched, admitted or failed, delayed, carried out."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol
 
+from msgspec.structs import replace
+
 from worker.simulator import answers
-from worker.simulator.answers import DROPPED, NO_ANSWER, Answer, RequestError
+from worker.simulator.answers import NO_ANSWER, PROCESSING_TIME, Answer, RequestError
+from worker.simulator.delay import draw_seconds
+from worker.simulator.faults import KINDS, NOTHING, Kind, Scene, kind_of
 from worker.simulator.hints import rate_limit_headers, retry_after
+from worker.simulator.kinds import Fault, draw_fault
 from worker.simulator.limiter import Limiter, limiter_for
-from worker.simulator.operations import Action, Operations
-from worker.simulator.options import FaultKind, Options, draw_seconds
+from worker.simulator.operations import Action, Operations, Times
+from worker.simulator.options import Options
 from worker.simulator.requests import Call
 from worker.simulator.store import Store
 from worker.simulator.watch import Closures, Counters, OneWriter
 
-_SPOILING: frozenset[FaultKind] = frozenset({"cut_off", "malformed", "empty"})
-_FAILURES: dict[FaultKind, Answer] = {
-    "internal_error": answers.internal_error().answer(),
-    "bad_gateway": answers.BAD_GATEWAY,
-    "overloaded": answers.overloaded().answer(),
-    "unauthorized": answers.bad_key("").answer(),
-    "bare_string": answers.BARE_STRING,
-    "dropped": DROPPED,
-}
 _MAX_BODY_BYTES = 1_048_576
+_NO_TIMES = Times()
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ class Service:
         self.counters = Counters()
         self.writer = OneWriter(self.counters)
         self.switches = Switches()
-        self.next_faults: deque[FaultKind] = deque()
+        self.next_faults: deque[Fault] = deque()
         self.stopping = asyncio.Event()
         self._sleep = sleep
         self._closures = Closures()
@@ -83,7 +81,6 @@ class Service:
         self._limiter: Limiter | None = None
         self._admitted = 0
         self._options = options
-        self._faulty = options.faults.total > 0
         self._seed_lots()
         self._start_limiter()
 
@@ -95,7 +92,6 @@ class Service:
     def options(self, options: Options) -> None:
         before, self._options = self._options, options
         self._operations.options = options
-        self._faulty = options.faults.total > 0
         if options.seed != before.seed:
             self._seed_lots()
         if options.limit != before.limit:
@@ -104,9 +100,9 @@ class Service:
     def _seed_lots(self) -> None:
         """Separate lots, so that ordering one thing does not change how the others fall."""
         seed = self._options.seed
-        self._ids, self._lags, self._latencies, self._faults = (
+        self._ids, self._lags, self._latencies, self._faults, self._stale = (
             Random(None if seed is None else f"{seed} {name}")  # noqa: S311 -- lots that can be drawn again, no secrets
-            for name in ("ids", "lags", "latencies", "faults")
+            for name in ("ids", "lags", "latencies", "faults", "stale reads")
         )
 
     def _start_limiter(self) -> None:
@@ -147,8 +143,8 @@ class Service:
         self._notify()
         status, abandoned = NO_ANSWER, True
         try:
-            answer = await self._answer(call, incoming)
-            status, abandoned = answer.status if answer.delivery == "whole" else NO_ANSWER, False
+            answer = await self._answer(call, incoming, now)
+            status, abandoned = answer.status if answer.arrives else NO_ANSWER, False
         finally:
             if ticket:
                 self.writer.leave(ticket, self.clock(), abandoned=abandoned)
@@ -157,36 +153,57 @@ class Service:
             self._notify()
         return answer
 
-    async def _answer(self, call: Call, incoming: Incoming) -> Answer:
+    async def _answer(self, call: Call, incoming: Incoming, since: float) -> Answer:
+        """The answer to a request that came at this Unix time, with the headers that every answer has."""
         headers = {"X-Request-Id": self.request_id()}
         body = await incoming.body()
         try:
             answer = await self._undergo(call, incoming, body, headers)
         except RequestError as error:
             answer = error.answer()
-        return replace(answer, headers=headers)
+        if answer.gateway:
+            return answer
+        headers[PROCESSING_TIME] = str(int((self.clock() - since) * 1_000))
+        return replace(answer, headers={**headers, **answer.headers})
 
     async def _undergo(self, call: Call, incoming: Incoming, body: bytes, headers: dict[str, str]) -> Answer:
         """Everything that may stand between a request and its answer, in order; adds to the answer's headers."""
         if outage := self.switches.outage:
-            return self._failed(outage, headers)
+            return self._replied(KINDS[outage], call)
         self._check_account(incoming)
         self._check_limit(headers)
-        fault = self._draw_fault(call)
-        if fault == "hang":
-            self._count_fault(fault)
-            await self.stopping.wait()
-            return DROPPED
-        if fault and fault not in _SPOILING:
-            self._count_fault(fault)
-            return self._failed(fault, headers)
-        if len(body) > _MAX_BODY_BYTES:
-            raise RequestError(413, f"Request body is larger than {_MAX_BODY_BYTES} bytes.")
-        answer = await self._carry_out(call, body, incoming.header("Content-Type"), headers["X-Request-Id"])
-        if fault:
-            self._count_fault(fault)
-            return _spoiled(answer, fault)
-        return answer
+        fault = self._draw_fault(call, body)
+        if fault is None:
+            return await self._carry_out(call, body, incoming, headers)
+        return await self._go_wrong(fault, call, body, incoming, headers)
+
+    async def _go_wrong(
+        self, fault: Fault, call: Call, body: bytes, incoming: Incoming, headers: dict[str, str]
+    ) -> Answer:
+        """The answer of a fault.
+
+        Raises:
+            RequestError: the request was to be carried out first, and is refused.
+        """
+        kind = kind_of(fault)
+        answer = NOTHING
+        if kind.done or fault.done:
+            answer = await self._carry_out(call, body, incoming, headers)
+        self.counters.faults[fault.name] += 1
+        self._notify()
+        if kind.waits:
+            seconds = draw_seconds(kind.waits(self._options), self._faults)
+            await (self._sleep(seconds) if math.isfinite(seconds) else self.stopping.wait())
+        return self._replied(kind, call, answer)
+
+    def _replied(self, kind: Kind, call: Call, answer: Answer = NOTHING) -> Answer:
+        """What a fault of this kind answers; a client that is told to wait is held to it."""
+        now = self.clock()
+        reply = kind.reply(Scene(call, self._options, self.store, now, answer))
+        for name, value in reply.headers.items():
+            if name.lower() == "retry-after" and value.isdecimal():
+                self._close(now + int(value), now)
+        return reply
 
     def _check_account(self, incoming: Incoming) -> None:
         """Raise RequestError where the key, or what it stands for, is refused."""
@@ -224,34 +241,19 @@ class Service:
         if until is not None:
             self._closures.add(now + self._options.closed_grace_seconds, until, now)
 
-    def _draw_fault(self, call: Call) -> FaultKind | None:
+    def _draw_fault(self, call: Call, body: bytes) -> Fault | None:
         if self.next_faults:
             return self.next_faults.popleft()
         faults = self._options.faults
-        if not self._faulty or (faults.updates_only and call.operation != "update"):
-            return None
-        return faults.draw(self._faults)
+        return draw_fault(faults, call, body, self._faults) if faults else None
 
-    def _count_fault(self, fault: FaultKind) -> None:
-        self.counters.faults[fault] += 1
-        self._notify()
-
-    def _failed(self, fault: FaultKind, headers: dict[str, str]) -> Answer:
-        """The answer to a request that is not carried out."""
-        if fault == "quota":
-            return answers.quota_exhausted(self._options.quota_code).answer()
-        seconds = self._options.faults.retry_after_seconds
-        if fault == "overloaded" and seconds is not None:
-            now = self.clock()
-            hint, until = retry_after("seconds", seconds, now)
-            headers |= hint
-            self._close(until, now)
-        return _FAILURES[fault]
-
-    async def _carry_out(self, call: Call, body: bytes, content_type: str, request_id: str) -> Answer:
+    async def _carry_out(self, call: Call, body: bytes, incoming: Incoming, headers: dict[str, str]) -> Answer:
+        if len(body) > _MAX_BODY_BYTES:
+            raise RequestError(413, f"Request body is larger than {_MAX_BODY_BYTES} bytes.")
         options = self._options
-        lag_seconds = draw_seconds(options.lag_seconds, self._lags) if call.operation == "create" else 0.0
-        act = self._operations.prepare(call, body, content_type, request_id=request_id, lag_seconds=lag_seconds)
+        act = self._operations.prepare(
+            call, body, incoming.header("Content-Type"), self._times(call), headers["X-Request-Id"]
+        )
         if call.operation != "update":
             return await self._after(draw_seconds(options.latency, self._latencies), act)
         latency = options.latency if options.update_latency is None else options.update_latency
@@ -262,18 +264,18 @@ class Service:
         await self._sleep(seconds)
         return answer
 
+    def _times(self, call: Call) -> Times:
+        options = self._options
+        if call.operation == "create":
+            return Times(
+                lag_seconds=draw_seconds(options.lag_seconds, self._lags),
+                stream_seconds=draw_seconds(options.stream_seconds, self._lags),
+            )
+        if options.stale_reads_seconds and call.operation in ("get", "list"):
+            return Times(stale_seconds=draw_seconds(options.stale_reads_seconds, self._stale))
+        return _NO_TIMES
+
     async def _after(self, seconds: float, act: Action) -> Answer:
         if seconds:
             await self._sleep(seconds)
         return act(self.clock())
-
-
-def _spoiled(answer: Answer, fault: FaultKind) -> Answer:
-    """What is left of the answer to a request that was carried out."""
-    match fault:
-        case "cut_off":
-            return replace(answer, delivery="cut_off")
-        case "malformed":
-            return replace(answer, body=answer.body[: len(answer.body) // 2])
-        case _:
-            return replace(answer, body=b"")

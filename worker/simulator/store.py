@@ -3,11 +3,16 @@
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from worker.simulator.answers import RequestError, not_found
 from worker.simulator.completions import Completion, Created
+from worker.simulator.models import dated
 from worker.simulator.options import Semantics
 from worker.simulator.requests import PageQuery, check_pairs
+
+PAST_SECONDS = 600.0
+"""How far back reads can be stale."""
 
 
 class Store:
@@ -64,17 +69,24 @@ class Store:
         """
         completion = self._by_id.get(completion_id)
         if completion is None or completion.visible_at > now:
-            raise not_found()
+            raise not_found(completion_id)
         return completion
 
     def update(
-        self, completion: Completion, metadata: Mapping[str, str] | None, semantics: Semantics, history: int
+        self,
+        completion: Completion,
+        metadata: Mapping[str, str] | None,
+        semantics: Semantics,
+        *,
+        history: int = 0,
+        replaced_at: float | None = None,
     ) -> None:
         """Let an update take effect.
 
         Args:
-            metadata: as it was sent; None for null.
+            metadata: as it is to be kept; None for null.
             history: how many maps are remembered.
+            replaced_at: Unix time now, where the map before is to be found by stale reads.
 
         Raises:
             RequestError: the merged map would have too many pairs; nothing is changed.
@@ -84,6 +96,8 @@ class Store:
         else:
             after = {**completion.metadata, **(metadata or {})}
             check_pairs(after)
+        if replaced_at is not None:
+            _keep_past(completion, replaced_at)
         completion.metadata = after
         if history:
             kept = self._history.get(completion.id)
@@ -112,15 +126,28 @@ class Store:
         """Every completion there is now, visible or not."""
         return list(self._by_id.values())
 
-    def page(self, query: PageQuery, now: float) -> tuple[list[Completion], bool]:
+    def neighbour(self, completion_id: str, now: float) -> Completion | None:
+        """Another visible completion: the next one in the order of creation, the first one after the last."""
+        own = self._by_id.get(completion_id)
+        start = 0 if own is None else bisect_right(self._in_order, own.number, key=_number)
+        for position in chain(range(start, len(self._in_order)), range(start)):
+            other = self._in_order[position]
+            if other is not own and other.visible_at <= now and self._by_id.get(other.id) is other:
+                return other
+        return None
+
+    def page(self, query: PageQuery, now: float, as_of: float) -> tuple[list[Completion], bool]:
         """One page of the visible completions that match, and whether there are more.
+
+        Args:
+            as_of: the Unix time whose metadata the filter goes by.
 
         Raises:
             RequestError: the page is to begin after a completion that is not there.
         """
         found: list[Completion] = []
         for completion in self._from(query, now):
-            if self._matches(completion, query, now):
+            if self._matches(completion, query, now, as_of):
                 if len(found) == query.limit:
                     return found, True
                 found.append(completion)
@@ -147,12 +174,25 @@ class Store:
             )
         return completion
 
-    def _matches(self, completion: Completion, query: PageQuery, now: float) -> bool:
+    def _matches(self, completion: Completion, query: PageQuery, now: float, as_of: float) -> bool:
         if completion.visible_at > now or self._by_id.get(completion.id) is not completion:
             return False
-        if query.model is not None and completion.model != query.model:
+        if query.model is not None and completion.model not in (query.model, dated(query.model)):
             return False
-        return all(completion.metadata.get(key) == value for key, value in query.metadata)
+        if not query.metadata:
+            return True
+        metadata = completion.metadata_at(as_of)
+        return all(metadata.get(key) == value for key, value in query.metadata)
+
+
+def _keep_past(completion: Completion, now: float) -> None:
+    """Keep the map that an update replaces, and forget those that no read can be so stale as to show."""
+    past = completion.past
+    if past is None:
+        past = completion.past = deque()
+    past.append((now, completion.metadata))
+    while past[0][0] < now - PAST_SECONDS:
+        past.popleft()
 
 
 def _number(completion: Completion) -> int:

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from worker.simulator.options import FaultKind
 from worker.simulator.requests import Operation
 
 # Between a client's new request and its closing of the old one's connection lies a turn of its event loop or two.
@@ -20,7 +19,7 @@ class Counters:
             for unknown URLs and methods.
         updates_applied: updates that took effect, whether or not the client learned of it.
         throttled: requests that the rate limit rejected.
-        faults: by kind.
+        faults: by kind; an answer that was ordered counts as ``answer``.
         started_while_closed: requests that came while a retry-after, given before, was running.
         overlapping_updates: pairs of updates of one completion that were in flight together.
         overlapping_reads: pairs of an update and a get of one completion that were in flight together.
@@ -31,7 +30,7 @@ class Counters:
     requests: dict[str, Counter[int]] = field(default_factory=dict)
     updates_applied: int = 0
     throttled: int = 0
-    faults: Counter[FaultKind] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     started_while_closed: int = 0
     overlapping_updates: int = 0
     overlapping_reads: int = 0
