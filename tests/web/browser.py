@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -100,4 +101,19 @@ def looking(
     finally:
         context.close()
     assert seen.complaints == []
-    assert seen.origins == {url.rstrip("/")}
+    parts = urlsplit(url)
+    assert seen.origins == {f"{parts.scheme}://{parts.netloc}"}
+
+
+_AXE = files("axe_playwright_python").joinpath("axe.min.js")  # the package has no types, and little else
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds wrong with the page as it stands: each rule, what broke it, and how."""
+    page.evaluate(_AXE.read_text())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{rule['id']}: {' '.join(map(str, node['target']))}: {node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+    ]

@@ -1,7 +1,9 @@
 """Workers in the states that a person may find them in."""
 
+import json
 import math
 import random
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from tests.web.asking import Surface, serving, surface_of
 
 REJECTED = "poison"
 _LIMIT_PER_MINUTE = 900
+_DEAD = 4  # with too many keys one, and three that are rejected
 
 
 @contextmanager
@@ -56,7 +59,7 @@ def changes(count: int, *, first: int = 1, value: str = "billing") -> list[dict[
 
 
 def with_dead_letters(command: Command) -> None:
-    """Let a run make some: two reasons, one of them a status of 400."""
+    """Let a worker make some: two reasons, one of them a status of 400."""
     too_many: dict[str, Any] = {
         "completion_id": "chatcmpl-000002",
         "metadata": {f"key-{number}": "value" for number in range(16)},
@@ -67,7 +70,15 @@ def with_dead_letters(command: Command) -> None:
         for number in (3, 4, 5)
     ]
     dead = [*changes(1, first=2), too_many, *poisoned]
-    command.run("apply", write_changes(command.folder / "dead.jsonl", dead))
+    command.run("enqueue", write_changes(command.folder / "dead.jsonl", dead))
+    with stopped(command.start("run")) as process:
+        # A rejection kills only when it is met again after another completion's update got through.
+        while (count := json.loads(command.run("status", "--json").stdout)["dead"]) < _DEAD:
+            good = changes(1, first=6, value=f"billing-{time.monotonic_ns()}")
+            command.run("enqueue", write_changes(command.folder / "good.jsonl", good))
+        assert count == _DEAD
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
 
 
 def with_an_hour_behind_it(command: Command) -> None:

@@ -8,8 +8,9 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.processes import Command
 from tests.web import scenes
-from tests.web.asking import Surface
+from tests.web.asking import link_to
 from tests.web.browser import DESK, PHONE, chromium, looking
 
 _PICTURES = Path(__file__).parents[2] / "docs"
@@ -18,7 +19,7 @@ _SETTLED_MS = 14_000  # a figure over ten seconds has become one
 
 def _take(
     browser: Browser,
-    surface: Surface,
+    place: str,
     path: Path,
     *,
     scheme: Literal["light", "dark"] = "light",
@@ -27,9 +28,9 @@ def _take(
     state: str = "Applying",
     story: bool = False,
 ) -> None:
-    url = f"http://127.0.0.1:{surface.port}"
-    with looking(browser, url, scheme=scheme, size=PHONE if phone else DESK, sharpness=2 if phone else 1) as page:
-        expect(page.get_by_role("status").filter(has_text=re.compile(state))).to_be_visible()
+    link = link_to(Command(Path(place), {}))
+    with looking(browser, link, scheme=scheme, size=PHONE if phone else DESK, sharpness=2 if phone else 1) as page:
+        expect(page.locator("#title")).to_have_text(re.compile(state))
         page.wait_for_timeout(_SETTLED_MS if state == "Applying" else 1_500)
         if story:
             _open_story(page)
@@ -44,20 +45,20 @@ def _open_story(page: Page) -> None:
 def main(folder: Path, *, every: bool) -> None:
     """Take the README's pictures, or with `every` those of all states."""
     with chromium() as browser:
-        with tempfile.TemporaryDirectory() as place, scenes.at_work(Path(place)) as surface:
-            _take(browser, surface, folder / "page-light.png", whole=True)
-            _take(browser, surface, folder / "page-dark.png", scheme="dark", whole=every)
-            _take(browser, surface, folder / "page-phone.png", phone=True, whole=every)
+        with tempfile.TemporaryDirectory() as place, scenes.at_work(Path(place)):
+            _take(browser, place, folder / "page-light.png", whole=True)
+            _take(browser, place, folder / "page-dark.png", scheme="dark", whole=every)
+            _take(browser, place, folder / "page-phone.png", phone=True, whole=every)
             if every:
-                _take(browser, surface, folder / "page-story.png", story=True)
-                _take(browser, surface, folder / "page-story-phone.png", scheme="dark", story=True, phone=True)
+                _take(browser, place, folder / "page-story.png", story=True)
+                _take(browser, place, folder / "page-story-phone.png", scheme="dark", story=True, phone=True)
         if not every:
             return
-        with tempfile.TemporaryDirectory() as place, scenes.halted(Path(place)) as surface:
-            _take(browser, surface, folder / "page-halted.png", state="Halted", whole=True)
-            _take(browser, surface, folder / "page-halted-dark.png", scheme="dark", state="Halted", phone=True)
-        with tempfile.TemporaryDirectory() as place, scenes.empty(Path(place)) as surface:
-            _take(browser, surface, folder / "page-empty.png", state="Nothing to do", whole=True)
+        with tempfile.TemporaryDirectory() as place, scenes.halted(Path(place)):
+            _take(browser, place, folder / "page-halted.png", state="Halted", whole=True)
+            _take(browser, place, folder / "page-halted-dark.png", scheme="dark", state="Halted", phone=True)
+        with tempfile.TemporaryDirectory() as place, scenes.empty(Path(place)):
+            _take(browser, place, folder / "page-empty.png", state="Nothing to do", whole=True)
 
 
 if __name__ == "__main__":

@@ -82,11 +82,11 @@ def test_another_name_that_points_here_is_refused(command: Command) -> None:
 
 
 def test_only_the_page_itself_can_ask_for_something_to_be_done(command: Command) -> None:
-    with stopped(serving(command).start("run")) as process:
+    with stopped(serving(command, METASYNC_HTTP_TOKEN=TOKEN).start("run")) as process:
         surface = surface_of(process)
         here = f"127.0.0.1:{surface.port}"
-        json = {"Content-Type": "application/json"}
-        every = '{"all": true}'
+        json = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+        every = '{"all": true, "newest": 5, "shown": 5}'
         for headers in (
             {},
             {"Origin": "http://evil.example"},
@@ -97,20 +97,21 @@ def test_only_the_page_itself_can_ask_for_something_to_be_done(command: Command)
         ours = {"Origin": f"http://{here}", "Sec-Fetch-Site": "same-origin"}
         assert surface.post("/purge", every, **json, **ours) == (200, '{"purged":0}')
         assert surface.post("/replay", every, **json, **ours) == (200, '{"replayed":0,"kept":0}')
-        assert surface.post("/purge", every, **{"Content-Type": "text/plain"}, **ours)[0] == 415
+        assert surface.post("/purge", every, **{**json, "Content-Type": "text/plain"}, **ours)[0] == 415
         assert surface.post("/purge", "{}", **json, **ours)[0] == 400
         assert surface.post("/purge", '{"all": true, "number": 1}', **json, **ours)[0] == 400
         assert surface.post("/purge", "x" * 5_000, **json, **ours)[0] == 413
-        assert surface.ask("/purge")[0] == 404
+        assert surface.with_token(TOKEN).ask("/purge")[0] == 405
 
 
 def test_a_session_is_for_those_who_know_the_token(command: Command) -> None:
     with stopped(serving(command, METASYNC_HTTP_TOKEN=TOKEN).start("run")) as process:
         surface = surface_of(process)
-        for path in ("/page.js", "/events", "/letters"):
+        for path in ("/page.js", "/events", "/letters", "/session"):
             assert surface.ask(path)[0] == 401
         for cookie in ("", "1.2", f"9999999999.{TOKEN}", "\u00fc.\u00fc", "9999999999."):
-            assert surface.ask("/letters", Cookie=f"metasync={cookie}".encode().decode("latin-1"))[0] == 401
+            shown = f"metasync-{surface.port}={cookie}".encode().decode("latin-1")
+            assert surface.ask("/letters", Cookie=shown)[0] == 401
         ours = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
         assert surface.post("/purge", '{"all": true}', **ours)[0] == 401
 

@@ -10,10 +10,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.processes import Command, RunningSimulator, write_changes
 from tests.web import scenes
-from tests.web.asking import Surface
+from tests.web.asking import Surface, link_to
 from tests.web.browser import PHONE, chromium, looking
+from tests.web.inside import Inside, a_worker_in_a_thread
 
 TOKEN = "a-token-of-some-length"
+LATE = {"completion_id": "chatcmpl-000007", "metadata": {f"key-{number}": "value" for number in range(16)}}
 NO_SIDEWAYS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
@@ -23,7 +25,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def _url(surface: Surface) -> str:
+def _url(surface: Surface | Inside) -> str:
     return f"http://127.0.0.1:{surface.port}"
 
 
@@ -49,7 +51,7 @@ def test_it_brings_itself_up_to_date(browser: Browser, command: Command, simulat
         changes = [*scenes.changes(5), *scenes.changes(1, first=9)]
         command.run("enqueue", write_changes(command.folder / "changes.jsonl", changes))
         expect(page.locator("#latest .tag.applied")).to_have_count(5)
-        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
+        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0, timeout=30_000)
         expect(page.locator("#chart-done svg")).to_have_attribute("aria-label", re.compile("Changes a second"))
 
 
@@ -57,6 +59,18 @@ def test_a_halt_is_told_in_words(browser: Browser, tmp_path: Path) -> None:
     with scenes.halted(tmp_path) as surface, looking(browser, _url(surface)) as page:
         expect(page.locator("#title")).to_have_text(re.compile(r"Halted since \d\d:\d\d"))
         expect(page.locator("#detail")).to_contain_text("The API key is refused (401).")
+
+
+def test_what_cannot_be_shown_is_told_in_words_until_it_can(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_worker_in_a_thread(tmp_path) as inside, looking(browser, _url(inside)) as page:
+        expect(page.locator("#title")).to_have_text("Nothing to do")
+        monkeypatch.setattr(inside.worker.tallies, "latest", None)
+        expect(page.locator("#title")).to_have_text("The page cannot be shown")
+        expect(page.locator("#word")).to_have_text("Live")
+        monkeypatch.undo()
+        expect(page.locator("#title")).to_have_text("Nothing to do")
 
 
 def test_the_last_hour_is_there_after_a_restart(
@@ -67,13 +81,13 @@ def test_the_last_hour_is_there_after_a_restart(
         command.run("enqueue", write_changes(command.folder / "changes.jsonl", scenes.changes(3)))
         expect(page.locator("#latest .tag.applied")).to_have_count(3)
     with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
-        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
+        expect(page.locator("#chart-done rect.applied")).not_to_have_count(0, timeout=30_000)
         expect(page.locator("#latest")).to_contain_text("Nothing yet")
 
 
 def test_a_letter_tells_its_story_and_is_replayed(browser: Browser, dead: tuple[Command, RunningSimulator]) -> None:
     command, _ = dead
-    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+    with scenes.a_daemon(command), looking(browser, link_to(command)) as page:
         expect(page.locator("#dead")).to_have_text("4")
         page.locator(".reason[data-reason=too_many_keys] summary").click()
         page.locator(".letter").click()
@@ -92,7 +106,7 @@ def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:
     command, _ = dead
-    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+    with scenes.a_daemon(command), looking(browser, link_to(command)) as page:
         _open_rejected(page)
         page.get_by_role("button", name="Purge these").locator("visible=true").click()
         page.locator("#sure").get_by_role("button", name="Cancel").click()
@@ -104,6 +118,69 @@ def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(
         page.get_by_role("button", name="Purge all").click()
         page.locator("#sure").get_by_role("button", name="Purge").click()
         expect(page.locator("#letters")).to_contain_text("No dead letters")
+
+
+def test_letters_that_come_while_somebody_thinks_are_not_purged(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command), looking(browser, link_to(command)) as page:
+        expect(page.locator("#title")).to_have_text("4 dead letters to look at")
+        page.get_by_role("button", name="Purge all").click()
+        expect(page.locator("#sure")).to_contain_text("Purge 4 letters?")
+        command.run("enqueue", write_changes(command.folder / "late.jsonl", [*scenes.changes(1, first=7), LATE]))
+        expect(page.locator("#dead")).to_have_text("5")
+        page.locator("#sure").get_by_role("button", name="Purge").click()
+        expect(page.locator("#done")).to_have_text("4 letters purged.")
+        expect(page.locator("#dead")).to_have_text("1")
+
+
+def test_whoever_has_not_signed_in_may_look_and_is_told_how_to_act(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        _open_rejected(page)
+        expect(page.locator("#how-to-act")).to_contain_text("metasync page")
+        expect(page.locator("[data-do]").locator("visible=true")).to_have_count(0)
+        page.goto(link_to(command))
+        expect(page.get_by_role("button", name="Purge all")).to_be_visible()
+        assert page.url == f"{_url(surface)}/"
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.locator("#how-to-act")).to_be_visible()
+        expect(page.locator("[data-do]").locator("visible=true")).to_have_count(0)
+
+
+def test_tabs_that_nobody_looks_at_keep_no_connection_and_come_back_up_to_date(
+    browser: Browser, command: Command, simulator: RunningSimulator
+) -> None:
+    simulator.ask("/seed", {"count": 5})
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as first:
+        expect(first.locator("#word")).to_have_text("Live")
+        for _ in range(7):  # a browser has six connections for one host
+            _be_seen(first.context.pages[-1], hidden=True)
+            page = first.context.new_page()
+            page.goto(_url(surface))
+            expect(page.locator("#word")).to_have_text("Live")
+        expect(first).to_have_title("metasync")
+        command.run("enqueue", write_changes(command.folder / "changes.jsonl", scenes.changes(5)))
+        expect(page.locator("#latest .tag.applied")).to_have_count(5)
+        expect(first.locator("#latest .tag.applied")).to_have_count(0)
+        _be_seen(page, hidden=True)
+        _be_seen(first, hidden=False)
+        expect(first.locator("#latest .tag.applied")).to_have_count(5)
+        expect(first.locator("#word")).to_have_text("Live")
+
+
+def _be_seen(page: Page, *, hidden: bool) -> None:
+    """As when a tab is left, or come back to: the browser of a test shows all of them."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
 
 
 def test_everything_can_be_done_with_the_keyboard(browser: Browser, dead: tuple[Command, RunningSimulator]) -> None:

@@ -1,14 +1,16 @@
 """What the store is asked, seldom enough that the asking costs nothing to speak of."""
 
 import asyncio
-import time
+import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from worker.queue import QueueError
+from worker.web.trouble import Trouble
 
 T = TypeVar("T")
 
+STORE_TIMEOUT_SECONDS = 2.0  # longest wait for an answer
 _SHORTEST_SECONDS = 0.9
 _COST = 0.01  # of the time may go into asking: counting ten million rows takes a while
 
@@ -17,14 +19,20 @@ class Asked(Generic[T]):
     """One of the queue's figures, at most as old as asking for it costs.
 
     Args:
+        name: of the figure, for the log.
         ask: asks the queue.
         timeout_seconds: longest wait for the store.
+        clock: seconds, never going back.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], timeout_seconds: float) -> None:
+    def __init__(
+        self, name: str, ask: Callable[[], Awaitable[T]], *, timeout_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        self._trouble = Trouble(name)
         self._ask_queue = ask
         self._timeout_seconds = timeout_seconds
-        self._ask_at = 0.0
+        self._clock = clock
+        self._ask_at = -math.inf
         self._asking = asyncio.Lock()
         self.value: T | None = None
         self.error: str | None = None
@@ -35,22 +43,24 @@ class Asked(Generic[T]):
     async def look(self) -> T | None:
         """The figure; None, with `error` set, while the store does not answer."""
         async with self._asking:  # many who look at once are served by one question
-            if time.monotonic() >= self._ask_at:
+            if self._clock() >= self._ask_at:
                 await self._ask()
         return self.value
 
     def forget(self) -> None:
         """Ask again at the next look: somebody has changed what there is."""
-        self._ask_at = 0.0
+        self._ask_at = -math.inf
 
     async def _ask(self) -> None:
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                self.value, self.error = await self._ask_queue(), None
-        except TimeoutError:
-            self.value, self.error = None, "the store did not answer in time"
-        except QueueError as error:
-            self.value, self.error = None, str(error)
-        ended = time.monotonic()
+        started = self._clock()
+        self.value, self.error = None, "the store's answer makes no sense: web.failing in the log says more"
+        with self._trouble.contained():
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    self.value, self.error = await self._ask_queue(), None
+            except TimeoutError:
+                self.error = "the store did not answer in time"
+            except QueueError as error:
+                self.error = str(error)
+        ended = self._clock()
         self._ask_at = ended + max(_SHORTEST_SECONDS, (ended - started) / _COST if self.error is None else 0.0)

@@ -1,148 +1,124 @@
-"""Who is let in: few connections, short ones, and nobody who asks too often."""
+"""Who is let in."""
 
 import asyncio
-import time
-from typing import NoReturn
+from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from worker.web.access import Sessions, names_this_machine
+from worker.web.access import Sessions, is_from_the_page, names_this_machine
+from worker.web.connections import peer_of
 
-# A few scrapers, probes and people are all that is expected here.
-_MOST_CONNECTIONS = 64
-_LIFETIME_SECONDS = 15.0
-_REQUESTS_PER_SECOND = 20
-_PENALTY_SECONDS = 0.5
+JSON = "application/json"
+
 _MOST_BODY_BYTES = 4096
 _BODY_SECONDS = 5.0
 
-_ANYBODYS = frozenset({"/livez", "/readyz", "/healthz"})
-_TO_SIGN_IN = frozenset({"/sign-in", "/page.css", "/icon.svg"})  # they show nothing of the worker
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",  # no-referrer would take the Origin off the page's own requests
-    "X-Content-Type-Options": "nosniff",
-}
+Guard = Callable[[web.Request], None]
 
 
-class Connections:
-    """Makes the server's connections, at most so many: a new one ends the oldest, so that idle ones keep nobody out.
-
-    None lives longer than a few seconds, whatever it does or does not send, but for those that `keep` names.
-    """
-
-    def __init__(self, server: web.Server) -> None:
-        self._server = server
-        self._kept: set[asyncio.Protocol] = set()
-
-    def __repr__(self) -> str:
-        return f"<Connections [{len(self._server.connections)} open, {len(self._kept)} kept]>"
-
-    def __call__(self) -> asyncio.Protocol:
-        self._kept.intersection_update(self._server.connections)  # the others have ended
-        passing = [each for each in self._server.connections if each not in self._kept]
-        for handler in passing[: max(0, len(passing) + 1 - _MOST_CONNECTIONS)]:
-            end(handler)
-        handler = self._server()
-        asyncio.get_running_loop().call_later(_LIFETIME_SECONDS, self._expire, handler)
-        return handler
-
-    def keep(self, handler: web.RequestHandler) -> None:
-        """Let this one live on; whoever asks for that sees to it that there are few."""
-        self._kept.add(handler)
-
-    def _expire(self, handler: web.RequestHandler) -> None:
-        if handler not in self._kept:
-            end(handler)
+def anybody(_request: web.Request) -> None:
+    """Let everybody in."""
 
 
-def end(handler: web.RequestHandler) -> None:
-    """Cut the connection."""
-    if handler.transport is not None:
-        handler.transport.abort()
+def from_the_page(guard: Guard) -> Guard:
+    """Let in whom `guard` lets in, and of those only our own page: what it asks for changes something."""
+
+    def admit(request: web.Request) -> None:
+        guard(request)
+        if not is_from_the_page(request):
+            raise web.HTTPForbidden(text="only the page itself may ask for this\n")
+
+    return admit
 
 
 class Door:
-    """Looks at each request before anything else does.
+    """Knows those who may see the worker, and those who may act. Its methods are guards of routes.
 
     Args:
-        sessions: what everything but the health of the worker asks for; None lets everybody of this machine see it.
+        is_open: whether everybody of this machine may see it, and no token is set.
     """
 
-    def __init__(self, sessions: Sessions | None) -> None:
+    def __init__(self, sessions: Sessions, *, is_open: bool) -> None:
         self._sessions = sessions
-        self._second = 0
-        self._asked = 0
+        self._is_open = is_open
 
     def __repr__(self) -> str:
-        return f"<Door [{'open' if self._sessions is None else 'token'}]>"
+        return f"<Door [{'open' if self._is_open else 'token'}]>"
 
-    async def admit(self, request: web.BaseRequest) -> None:
-        """Let the request in.
+    def signing_in(self, request: web.Request) -> None:
+        """Let in those who have no session yet: to see nothing of the worker.
 
         Raises:
-            HTTPUnauthorized, HTTPSeeOther: it needs the token, and does not have it; people are sent to sign in.
-            HTTPForbidden: it asks for a name that is not this machine's.
-            HTTPTooManyRequests: there are too many; all are answered late then, so that a flood slows down itself.
+            HTTPForbidden: no token is set, and the request is for a name that is not this machine's.
         """
-        flooded = self._is_flooded()
-        if flooded:
-            await asyncio.sleep(_PENALTY_SECONDS)
-        if request.path in _ANYBODYS:  # in a flood too: whoever asks for our health may end us when we say nothing
-            return
-        if flooded:
-            raise web.HTTPTooManyRequests(text="too many requests\n", headers=HEADERS | {"Retry-After": "1"})
-        if self._sessions is None:
-            if not names_this_machine(request):
-                raise web.HTTPForbidden(
-                    text="ask for 127.0.0.1 or localhost; for other names, set METASYNC_HTTP_TOKEN\n", headers=HEADERS
-                )
-        elif request.path not in _TO_SIGN_IN and not self._sessions.admits(request):
-            _turn_away(request)
+        if self._is_open and not names_this_machine(request):
+            raise web.HTTPForbidden(text="ask for 127.0.0.1 or localhost; for other names, set METASYNC_HTTP_TOKEN\n")
 
-    def _is_flooded(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._asked = second, 0
-        self._asked += 1
-        return self._asked > _REQUESTS_PER_SECOND
+    def seeing(self, request: web.Request) -> None:
+        """Let in those who show the token, or everybody of this machine where none is set.
+
+        Raises:
+            HTTPForbidden: as for `signing_in`.
+            HTTPUnauthorized: the token is not shown.
+        """
+        self.signing_in(request)
+        if not self._is_open and not self._sessions.admits(request):
+            raise self._unauthorized(request, "METASYNC_HTTP_TOKEN is needed, as a bearer token")
+
+    def acting(self, request: web.Request) -> None:
+        """Let in those who show the token, or have signed in by a link: on one machine there are many users.
+
+        Raises:
+            HTTPForbidden: as for `signing_in`.
+            HTTPUnauthorized: neither.
+        """
+        self.signing_in(request)
+        if not self._sessions.admits(request):
+            raise self._unauthorized(request, "sign in first: `metasync page`, where the worker runs, prints a link")
+
+    def person(self, request: web.Request) -> None:
+        """Let in those who may see the worker, and send people who may not to sign in.
+
+        Raises:
+            HTTPForbidden, HTTPUnauthorized: as for `seeing`.
+            HTTPSeeOther: to where people sign in.
+        """
+        try:
+            self.seeing(request)
+        except web.HTTPUnauthorized:
+            if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+                raise web.HTTPSeeOther("/sign-in") from None
+            raise
+
+    def _unauthorized(self, request: web.Request, text: str) -> web.HTTPUnauthorized:
+        if hdrs.AUTHORIZATION in request.headers:
+            self._sessions.say_refused(peer_of(request))
+        return web.HTTPUnauthorized(text=f"{text}\n", headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="metasync"'})
 
 
-def _turn_away(request: web.BaseRequest) -> NoReturn:
-    if request.path == "/" and "text/html" in request.headers.get("Accept", ""):
-        raise web.HTTPSeeOther("/sign-in", headers=HEADERS)
-    headers = HEADERS | {"WWW-Authenticate": 'Bearer realm="metasync"'}
-    raise web.HTTPUnauthorized(text="METASYNC_HTTP_TOKEN is needed, as a bearer token\n", headers=headers)
-
-
-async def body_of(request: web.BaseRequest) -> bytes:
+async def body_of(request: web.Request, most_bytes: int = _MOST_BODY_BYTES) -> bytes:
     """Read a small body.
 
     Raises:
-        HTTPRequestEntityTooLarge, HTTPLengthRequired, HTTPRequestTimeout, HTTPBadRequest: it is none, or does not come.
+        HTTPRequestEntityTooLarge, HTTPLengthRequired, HTTPRequestTimeout, HTTPBadRequest, HTTPUnsupportedMediaType: it
+            is none, or does not come.
     """
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="send the body as it is, without an encoding\n")
     length = request.content_length
     if length is None:
-        raise web.HTTPLengthRequired(text="say how long the body is\n", headers=HEADERS)
-    if length > _MOST_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(_MOST_BODY_BYTES, length, text="that is too much\n", headers=HEADERS)
+        raise web.HTTPLengthRequired(text="say how long the body is\n")
+    if length > most_bytes:
+        raise web.HTTPRequestEntityTooLarge(most_bytes, length, text="that is too much\n")
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await request.content.readexactly(length)
     except TimeoutError:
-        raise web.HTTPRequestTimeout(text="the body did not come\n", headers=HEADERS) from None
-    except asyncio.IncompleteReadError:
-        raise web.HTTPBadRequest(text="the body was cut off\n", headers=HEADERS) from None
+        raise web.HTTPRequestTimeout(text="the body did not come\n") from None
+    except (asyncio.IncompleteReadError, web.RequestPayloadError):
+        raise web.HTTPBadRequest(text="the body was cut off\n") from None
 
 
 def answer(body: bytes, content_type: str, *, status: int = 200) -> web.Response:
-    """An answer that no browser keeps, frames or guesses about, after which the connection ends."""
-    response = web.Response(body=body, status=status, headers=HEADERS | {"Content-Type": content_type})
-    response.force_close()
-    return response
+    """An answer of this content type, its charset included."""
+    return web.Response(body=body, status=status, headers={hdrs.CONTENT_TYPE: content_type})

@@ -4,33 +4,44 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp_sse import EventSourceResponse, sse_response
 
-from worker.web.door import HEADERS, end
+from worker.web.connections import end
+from worker.web.trouble import Trouble
 
 _EVERY_SECONDS = 1.0
 _MOST_STREAMS = 8
 _LIFETIME_SECONDS = 600.0  # then the browser comes again, and has to be let in again
 _PATIENCE_SECONDS = 10.0  # for a reader that takes nothing
+_COME_AGAIN_MS = 2000
+_UNSHOWN = b'{"failed":true}'  # in place of a document that could not be rendered
 
 
 class _Stream:
     """One open page; it gets the newest document when it is ready for one, and never an older one."""
 
-    def __init__(self, handler: web.RequestHandler) -> None:
+    def __init__(self, handler: web.RequestHandler, *, is_known: bool) -> None:
         self.handler = handler
+        self.is_known = is_known
         self.news = asyncio.Event()
-        self.document: bytes | None = None
+        self.document = b""
+
+    def let_go(self) -> None:
+        """End it, and have who serves it notice now."""
+        end(self.handler)
+        self.news.set()
 
 
 class Live:
     """Renders for all open pages at once.
 
     Args:
-        render: gives the document.
+        render: gives the document; where it raises, the pages say so, until it works again.
     """
 
     def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
         self._render = render
+        self._trouble = Trouble("page")
         self._streams: list[_Stream] = []
         self._wanted = asyncio.Event()
 
@@ -41,7 +52,9 @@ class Live:
         """Render once a second as long as somebody looks, for ever."""
         while True:
             await self._wanted.wait()
-            document = await self._render()
+            document = _UNSHOWN
+            with self._trouble.contained():
+                document = await self._render()
             for stream in self._streams:
                 stream.document = document
                 stream.news.set()
@@ -50,38 +63,39 @@ class Live:
     def close(self) -> None:
         """Let go of every reader: a worker that ends waits for none."""
         for stream in self._streams:
-            end(stream.handler)
-            stream.news.set()
+            stream.let_go()
 
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Send documents until the reader goes, or its time is up; a stream too many ends the oldest."""
-        while len(self._streams) >= _MOST_STREAMS:
-            end(self._streams.pop(0).handler)
-        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream; charset=utf-8"})
-        response.force_close()
-        stream = _Stream(request.protocol)
-        self._streams.append(stream)
-        self._wanted.set()
-        try:
-            async with asyncio.timeout(_LIFETIME_SECONDS):
-                await self._send(stream, request, response)
-        except (TimeoutError, ConnectionError):
-            end(request.protocol)
-        finally:
-            if stream in self._streams:
+    async def serve(self, request: web.Request, *, is_known: bool) -> web.StreamResponse:
+        """Send documents until the reader goes, or its time is up; a stream too many ends the oldest.
+
+        Args:
+            is_known: whether the reader has signed in: such streams make way for one another alone.
+        """
+        if request.transport is None:
+            raise ConnectionResetError("the reader has gone")  # aiohttp-sse takes it for granted that there is one
+        async with sse_response(request, send_timeout=_PATIENCE_SECONDS) as response:
+            alike = [stream for stream in self._streams if stream.is_known is is_known]
+            for stream in alike[: max(0, len(alike) + 1 - _MOST_STREAMS)]:
                 self._streams.remove(stream)
-            if not self._streams:
-                self._wanted.clear()
+                stream.let_go()
+            stream = _Stream(request.protocol, is_known=is_known)
+            self._streams.append(stream)
+            self._wanted.set()
+            try:
+                async with asyncio.timeout(_LIFETIME_SECONDS):
+                    await _send(stream, response)
+            except (TimeoutError, ConnectionError):
+                end(request.protocol)
+            finally:
+                if stream in self._streams:
+                    self._streams.remove(stream)
+                if not self._streams:
+                    self._wanted.clear()
         return response
 
-    @staticmethod
-    async def _send(stream: _Stream, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        await response.prepare(request)
-        await response.write(b"retry: 2000\n\n")
-        while True:
-            await stream.news.wait()
-            stream.news.clear()
-            if request.transport is None:
-                return
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await response.write(b"data: %b\n\n" % (stream.document or b"{}"))
+
+async def _send(stream: _Stream, response: EventSourceResponse) -> None:
+    while response.is_connected():
+        await stream.news.wait()
+        stream.news.clear()
+        await response.send(stream.document.decode(), retry=_COME_AGAIN_MS)

@@ -18,12 +18,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from worker.engine.outcome import Left
+from worker.engine.outcome import Deferral
 from worker.engine.tallies import Distribution, Tallies
 from worker.engine.totals import Totals
 from worker.flow import FlowState
 from worker.flow.gate import GateState
-from worker.queue.base import REASONS, QueueStatus
+from worker.queue import REASONS, QueueStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,7 +33,7 @@ _OUTCOMES = (
     ("applied", ""),
     ("unchanged", ""),
     *(("dead", reason) for reason in REASONS),
-    *((left.value, "") for left in Left),
+    *((deferral.value, "") for deferral in Deferral),
 )
 
 
@@ -45,15 +45,15 @@ class Reading:
         flow: None before the worker has begun.
         status: the queue's; None while its store does not answer.
         lag_seconds, worst_lag_seconds: the event loop's, at the last tick and ever.
+        dropped_lines: of the log.
     """
 
     tallies: Tallies
-    totals: Totals
-    leases_lost: int
     flow: FlowState | None
     status: QueueStatus | None
     lag_seconds: float
     worst_lag_seconds: float
+    dropped_lines: int
 
 
 class Metrics:
@@ -86,12 +86,15 @@ def families(reading: Reading) -> Iterator[Metric]:
         "metasync_build", "What runs.", {"version": version("metasync"), "python": platform.python_version()}
     )
     yield from _tallied(reading.tallies)
-    yield _counter("metasync_retries", "Requests and claims tried again after a failure.", reading.totals.retries)
-    yield _counter("metasync_leases_lost", "Claims lost while they were worked on.", reading.leases_lost)
-    yield _counter("metasync_stale_outcomes", "Outcomes refused since the lease was lost.", reading.totals.stale)
+    yield _counter("metasync_retries", "Requests made again after a failure.", Totals(reading.tallies).retries)
+    yield _counter("metasync_leases_lost", "Claims lost while they were worked on.", reading.tallies.leases_lost)
+    yield _counter("metasync_stale_outcomes", "Outcomes refused since the lease was lost.", reading.tallies.stale)
+    yield _counter("metasync_log_dropped", "Lines of the log that were not written.", reading.dropped_lines)
     if reading.flow is not None:
         yield from _flow(reading.flow)
-    yield from _queue(reading.status)
+    yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(_is_up(reading)))
+    if reading.status is not None:
+        yield from _queue(reading.status)
     yield _gauge("metasync_event_loop_lag_seconds", "How late the event loop's last tick was.", reading.lag_seconds)
     yield _gauge("metasync_event_loop_worst_lag_seconds", "How late any tick was.", reading.worst_lag_seconds)
 
@@ -126,8 +129,8 @@ def _flow(state: FlowState) -> Iterator[Metric]:
     yield _gauge("metasync_requests_in_flight", "Requests under way.", state.in_flight)
     yield _gauge("metasync_request_slots", "How many may be under way at once.", state.slots)
     yield _gauge("metasync_request_rate_per_second", "The rate that is aimed at.", state.rate_per_second)
-    if state.limit_found_per_second is not None:
-        yield _gauge("metasync_rate_limit_per_second", "The service's limit, as found.", state.limit_found_per_second)
+    if state.rate_limit_per_second is not None:
+        yield _gauge("metasync_rate_limit_per_second", "The service's limit, as found.", state.rate_limit_per_second)
     yield _counter("metasync_throttles", "Answers 429 that were about the rate.", state.throttled)
     yield _counter("metasync_closed_seconds", "How long the service made everybody wait.", state.seconds_closed)
     gate = GaugeMetricFamily("metasync_gate_state", "1 for the state that the gate is in.", labels=["state"])
@@ -140,10 +143,11 @@ def _flow(state: FlowState) -> Iterator[Metric]:
     yield halted
 
 
-def _queue(status: QueueStatus | None) -> Iterator[Metric]:
-    yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(status is not None))
-    if status is None:
-        return
+def _is_up(reading: Reading) -> bool:
+    return reading.status is not None and reading.tallies.store_error is None
+
+
+def _queue(status: QueueStatus) -> Iterator[Metric]:
     depth = GaugeMetricFamily("metasync_queue_changes", "Changes in the queue.", labels=["state"])
     depth.add_metric(["due"], status.pending - status.in_flight - status.waiting)
     depth.add_metric(["in_flight"], status.in_flight)

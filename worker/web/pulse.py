@@ -1,17 +1,22 @@
 """Whether the event loop turns, and how late it is."""
 
 import asyncio
-import time
+from collections.abc import Callable
 
 _TICK_SECONDS = 0.25
 _STUCK_SECONDS = 15.0
 
 
 class Pulse:
-    """Ticks for as long as the loop turns; can be asked from wherever."""
+    """Ticks for as long as the loop turns; can be asked from wherever.
 
-    def __init__(self) -> None:
-        self._ticked_at = time.monotonic()
+    Args:
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ticked_at = clock()
         self.lag_seconds = 0.0
         self.worst_lag_seconds = 0.0
 
@@ -21,7 +26,7 @@ class Pulse:
     @property
     def age_seconds(self) -> float:
         """How long ago the last tick was."""
-        return time.monotonic() - self._ticked_at
+        return self._clock() - self._ticked_at
 
     @property
     def is_stuck(self) -> bool:
@@ -34,4 +39,4 @@ class Pulse:
             await asyncio.sleep(_TICK_SECONDS)
             self.lag_seconds = max(0.0, self.age_seconds - _TICK_SECONDS)
             self.worst_lag_seconds = max(self.worst_lag_seconds, self.lag_seconds)
-            self._ticked_at = time.monotonic()
+            self._ticked_at = self._clock()

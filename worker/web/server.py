@@ -1,148 +1,186 @@
 """The web surface: health for whoever restarts the worker, metrics for whoever watches it, a page for people."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
-import msgspec
 import structlog
 from aiohttp import web
 
 from worker.api.endpoint import is_loopback
 from worker.engine import Worker
-from worker.queue import Queue, QueueError
+from worker.engine.supervisor import Supervisor
+from worker.queue import QueueError, Store
 from worker.web.access import Sessions
-from worker.web.depth import Asked
-from worker.web.door import HEADERS, Connections, Door, answer
+from worker.web.bounds import REQUESTS_ALTOGETHER, REQUESTS_PER_SECOND, UNCOUNTED, Bounds, Rate
+from worker.web.connections import Connections
+from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
+from worker.web.door import Door, answer, from_the_page
+from worker.web.health import Health
+from worker.web.intake import Intake, Terms
+from worker.web.link import left_for_people
+from worker.web.listening import Unservable, listening
 from worker.web.live import Live
 from worker.web.metrics import CONTENT_TYPE, Metrics, Reading
-from worker.web.page import JSON, Page
-from worker.web.pulse import Pulse
+from worker.web.page import Page, file
+from worker.web.receiving import intake_routes
+from worker.web.routes import Route, application
+from worker.web.trouble import Trouble
 from worker.web.view import View
 
-_STORE_TIMEOUT_SECONDS = 2.0
 _CLOSING_SECONDS = 1.0
-_SAMPLE_SECONDS = 10.0
-
-
-class Unservable(Exception):
-    """The web surface cannot be served like this; the message says why, and what to do."""
+_SAMPLE_SECONDS = 20.0
+_WRONG_GUESSES_PER_SECOND = 2
 
 
 class Surface:
     """Answers for one worker.
 
     Args:
-        token: what all but health asks for; None shows it to everybody of this machine.
+        token: what all but health asks for; None shows it to everybody of this machine, who may not act.
         show_values: whether metadata values are shown.
+        terms: on which changes are taken; None for not at all.
+        dropped_lines: how many lines of the log were not written.
     """
 
-    def __init__(self, worker: Worker, queue: Queue, token: str | None, *, show_values: bool) -> None:
-        self.pulse = Pulse()
-        self.server = web.Server(self._handle, access_log=None)
-        self.connections = Connections(self.server)
+    def __init__(
+        self,
+        worker: Worker,
+        queue: Store,
+        token: str | None,
+        *,
+        show_values: bool,
+        terms: Terms | None,
+        dropped_lines: Callable[[], int],
+    ) -> None:
+        self._dropped_lines = dropped_lines
+        clock, unix_clock = worker.clock.monotonic, worker.clock.unix
+        self.connections = Connections()
         self._worker = worker
-        self._depth = Asked(queue.status, _STORE_TIMEOUT_SECONDS)
+        self._depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
+        self._health = Health(queue, clock, self._failing)
+        self._pulse = self._health.pulse
+        self._intake = Intake(queue, terms, self._depth, self.connections) if terms else None
         self._metrics = Metrics()
         self._view = View(
             worker,
             queue,
             self._depth,
-            timeout_seconds=_STORE_TIMEOUT_SECONDS,
-            signs_in=token is not None,
+            timeout_seconds=STORE_TIMEOUT_SECONDS,
             show_values=show_values,
+            clock=clock,
+            unix_clock=unix_clock,
         )
         self._events = Live(self._view.document)
-        sessions = None if token is None else Sessions(token)
-        self._door = Door(sessions)
-        self._page = Page(queue, self._view, self._events, sessions, self.connections)
+        self.sessions = Sessions(token, unix_clock)
+        self._door = Door(self.sessions, is_open=token is None)
+        self._strangers = Rate(REQUESTS_PER_SECOND, REQUESTS_ALTOGETHER, clock)
+        self._bounds = Bounds(
+            own=self.sessions.admits,
+            own_rate=Rate(REQUESTS_PER_SECOND, REQUESTS_ALTOGETHER, clock),
+            strangers=self._strangers,
+        )
+        guesses = Rate(_WRONG_GUESSES_PER_SECOND, REQUESTS_ALTOGETHER, clock)
+        self._page = Page(queue, self._view, self._events, self.sessions, self.connections, wrong_guesses=guesses)
 
-    async def run(self) -> None:
-        """Do, for ever, what no request asks for."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.pulse.beat())
-            group.create_task(self._events.run())
-            group.create_task(self._sample())
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[web.Server]:
+        """Answer, and do in the background what no request asks for; yields what makes connections."""
+        app = application(self.connections, self._routes(), guard=self._door.seeing, bounds=self._bounds)
+        runner = web.AppRunner(app, shutdown_timeout=_CLOSING_SECONDS)
+        await runner.setup()
+        assert runner.server is not None  # noqa: S101 -- set up
+        loops = Supervisor(structlog.get_logger(), _let_work_go_on)
+        loops.start("web.pulse", self._pulse.beat())
+        loops.start("web.page", self._events.run())
+        loops.start("web.samples", self._sample())
+        try:
+            yield runner.server
+        finally:
+            await loops.stop()
+            self._events.close()
+            await runner.cleanup()
 
-    async def close(self) -> None:
-        """End all connections; those whose answer is under way get a moment."""
-        self._events.close()
-        await self.server.shutdown(_CLOSING_SECONDS)
+    def _routes(self) -> tuple[Route, ...]:
+        """All that can be asked for."""
+        door, page, bounds = self._door, self._page, self._bounds
+        return (
+            *self._health.routes(),
+            *(intake_routes(self._intake, self._strangers) if self._intake else ()),
+            Route("GET", "/metrics", self._scrape, door.seeing, bounds),
+            Route("GET", "/", file("index.html"), door.person, bounds),
+            Route("GET", "/page.js", file("page.js"), door.seeing, bounds),
+            Route("GET", "/charts.js", file("charts.js"), door.seeing, bounds),
+            Route("GET", "/page.css", file("page.css"), door.signing_in, UNCOUNTED),
+            Route("GET", "/icon.svg", file("icon.svg"), door.signing_in, UNCOUNTED),
+            Route("GET", "/sign-in.js", file("sign-in.js"), door.signing_in, UNCOUNTED),
+            Route("GET", "/sign-in", page.sign_in_form, door.signing_in, UNCOUNTED),
+            Route("POST", "/sign-in", page.sign_in, from_the_page(door.signing_in), UNCOUNTED),
+            Route("POST", "/sign-out", page.sign_out, from_the_page(door.seeing), bounds),
+            Route("GET", "/session", page.session, door.seeing, bounds),
+            Route("GET", "/events", page.events, door.seeing, bounds),
+            Route("GET", "/letters", page.letters, door.seeing, bounds),
+            Route("POST", "/replay", page.replay, from_the_page(door.acting), bounds),
+            Route("POST", "/purge", page.purge, from_the_page(door.acting), bounds),
+        )
 
     async def _sample(self) -> None:
+        trouble = Trouble("samples")
         while True:
-            with suppress(QueueError, TimeoutError):  # the page and the metrics say loudly enough that it is away
-                async with asyncio.timeout(_STORE_TIMEOUT_SECONDS):
+            # The page and the metrics say loudly enough that the store is away.
+            with trouble.contained(), suppress(QueueError, TimeoutError):
+                async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
                     await self._view.sample()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
-        try:
-            await self._door.admit(request)
-            return await self._answer(request)
-        except web.HTTPException as refusal:
-            refusal.force_close()
-            raise
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method == "POST":
-            return await self._page.post(request)
-        if request.method not in {"GET", "HEAD"}:
-            raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD", "POST"], headers=HEADERS)
-        match request.path:
-            case "/livez" | "/healthz":
-                return self._live()
-            case "/readyz":
-                return await self._ready()
-            case "/metrics":
-                return await self._scrape()
-            case _:
-                return await self._page.get(request)
-
-    def _live(self) -> web.Response:
-        body = msgspec.json.encode({"tick_age_seconds": round(self.pulse.age_seconds, 3)})
-        return answer(body, JSON, status=503 if self.pulse.is_stuck else 200)
-
-    async def _ready(self) -> web.Response:
-        failing: dict[str, str] = {}
-        await self._depth.look()
-        if self._depth.error is not None:
-            failing["store"] = self._depth.error
+    def _failing(self) -> Iterator[tuple[str, str]]:
+        """What keeps the worker from work, besides a store that cannot be read."""
+        if self._worker.tallies.store_error is not None:  # one may be read, and take nothing in
+            yield "store", self._worker.tallies.store_error
         state = self._worker.flow_state()
         if state is None:
-            failing["worker"] = "it has not started yet"
-        elif state.halt_reason is not None:
-            failing["halted"] = state.halt_reason
+            yield "worker", "it has not started yet"
+        elif state.cause is not None:
+            yield "halted", state.cause.sentence
         if self._worker.stopping:
-            failing["draining"] = "the worker stops"
-        body = msgspec.json.encode({"ready": not failing, "failing": failing})
-        return answer(body, JSON, status=503 if failing else 200)
+            yield "draining", "the worker stops"
 
-    async def _scrape(self) -> web.Response:
+    async def _scrape(self, _request: web.Request) -> web.Response:
         worker = self._worker
         reading = Reading(
             tallies=worker.tallies,
-            totals=worker.totals,
-            leases_lost=worker.leases_lost,
             flow=worker.flow_state(),
             status=await self._depth.look(),
-            lag_seconds=self.pulse.lag_seconds,
-            worst_lag_seconds=self.pulse.worst_lag_seconds,
+            lag_seconds=self._pulse.lag_seconds,
+            worst_lag_seconds=self._pulse.worst_lag_seconds,
+            dropped_lines=self._dropped_lines(),
         )
         return answer(self._metrics.render(reading), CONTENT_TYPE)
 
 
+def _let_work_go_on() -> None:
+    """A background loop of the web surface has died: that is in the log, and no reason to end the worker."""
+
+
 @asynccontextmanager
 async def serving(
-    worker: Worker, queue: Queue, *, host: str, port: int, token: str | None, show_values: bool = False
+    worker: Worker,
+    queue: Store,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    show_values: bool = False,
+    dropped_lines: Callable[[], int] = int,
+    terms: Terms | None = None,
 ) -> AsyncIterator[int]:
     """Serve a worker's web surface; yields the port.
 
     Args:
         port: 0 takes any that is free.
         show_values: whether the page shows metadata values.
+        dropped_lines: how many lines of the log were not written.
+        terms: on which changes are taken; None for not at all.
 
     Raises:
         Unservable: nobody can listen there, or strangers could read it and no token is set.
@@ -151,22 +189,10 @@ async def serving(
         raise Unservable(
             f"METASYNC_HTTP_HOST is {host}, which others can reach: set METASYNC_HTTP_TOKEN, or serve on 127.0.0.1"
         )
-    surface = Surface(worker, queue, token, show_values=show_values)
-    try:
-        listener = await asyncio.get_running_loop().create_server(surface.connections, host, port)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Unservable(f"nothing can listen on METASYNC_HTTP_HOST {host}, port {port}: {reason}") from None
-    running = asyncio.create_task(surface.run())
-    port = _port_of(listener.sockets[0])
-    structlog.get_logger().info("web.started", host=host, port=port, token=token is not None)
-    try:
-        yield port
-    finally:
-        running.cancel()
-        listener.close()
-        await surface.close()
-
-
-def _port_of(listening: socket.socket) -> int:
-    return int(listening.getsockname()[1])
+    surface = Surface(worker, queue, token, show_values=show_values, terms=terms, dropped_lines=dropped_lines)
+    async with surface.running() as server, listening(surface.connections, server, host, port) as at_port:
+        with left_for_people(host, at_port, surface.sessions.ticket_key, is_needed=token is None):
+            structlog.get_logger().info(
+                "web.started", host=host, port=at_port, token=token is not None, intake=terms is not None
+            )
+            yield at_port

@@ -1,8 +1,8 @@
 """What the page shows, as one document: how things stand over all workers, and what this one did last."""
 
-import time
+import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -10,11 +10,8 @@ from typing import Any
 import msgspec
 
 from worker.engine import Worker
-from worker.engine.outcome import Outcome
 from worker.flow import FlowState, parse_state
-from worker.queue import Queue
-from worker.queue.base import DeadLetter, Note, QueueStatus
-from worker.queue.history import HistoryMinute, Sample
+from worker.queue import DeadLetter, HistoryMinute, Note, QueueStatus, Sample, Store
 from worker.queue.notes import at_work, limit_in
 from worker.web.depth import Asked
 from worker.web.words import state_of
@@ -22,6 +19,7 @@ from worker.web.words import state_of
 _MINUTES = 60
 _SPEED_SECONDS = 10.0
 _MASK = "\N{BULLET}\N{BULLET}\N{BULLET}"
+_MOST_SHOWN = 1_000  # characters of what is no metadata
 
 
 class View:
@@ -30,28 +28,32 @@ class View:
     Args:
         status: the queue's, asked seldom.
         timeout_seconds: longest wait for the store.
-        signs_in: whether whoever looks has shown the token.
+        clock: seconds, never going back.
+        unix_clock: Unix time, seconds.
     """
 
     def __init__(
         self,
         worker: Worker,
-        queue: Queue,
+        queue: Store,
         status: Asked[QueueStatus],
         *,
         timeout_seconds: float,
-        signs_in: bool,
         show_values: bool,
+        clock: Callable[[], float],
+        unix_clock: Callable[[], float],
     ) -> None:
         self._worker = worker
         self._queue = queue
         self._status = status
-        self._signs_in = signs_in
         self._show_values = show_values
-        self._history = Asked(lambda: queue.history(_MINUTES), timeout_seconds)
-        self._notes = Asked(queue.read_notes, timeout_seconds)
-        self._reasons = Asked(queue.dead_reasons, timeout_seconds)
+        self._clock = clock
+        self._unix_clock = unix_clock
+        self._history = Asked("history", lambda: queue.history(_MINUTES), timeout_seconds=timeout_seconds, clock=clock)
+        self._notes = Asked("notes", queue.read_notes, timeout_seconds=timeout_seconds, clock=clock)
+        self._reasons = Asked("reasons", queue.dead_reasons, timeout_seconds=timeout_seconds, clock=clock)
         self._speed = Speed()
+        self._last_sample: tuple[int, Sample] | None = None  # with its minute
 
     def __repr__(self) -> str:
         return f"<View of {self._worker!r}>"
@@ -68,35 +70,38 @@ class View:
         reasons = await self._reasons.look()
         workers = _workers(await self._notes.look() or {})
         flow = self._worker.flow_state()
-        per_second = self._speed.look(history or (), time.monotonic())
+        per_second = self._speed.look(history or (), self._clock())
+        now = self._unix_clock()
         state = state_of(
             flow,
             status,
+            now=now,
             per_second=per_second,
             stopping=self._worker.stopping,
             store_error=self._status.error,
         )
         shown: dict[str, Any] = {
-            "at": time.time(),
+            "at": now,
             "version": version("metasync"),
-            "signs_in": self._signs_in,
             "state": asdict(state),
             "per_second": per_second,
             "queue": None if status is None else asdict(status),
             "workers": {name: asdict(each) for name, each in workers.items()},
             "history": None if history is None else [_row(minute) for minute in history],
-            "latest": [_shown(recorded_at, outcome) for recorded_at, outcome in self._worker.tallies.latest],
-            "reasons": reasons,
+            "latest": list(self._worker.tallies.latest),
+            "reasons": None if reasons is None else {reason: asdict(count) for reason, count in reasons.items()},
             "trouble": self._status.error or self._history.error or self._reasons.error,
         }
-        return msgspec.json.encode(shown)
+        return json_bytes(shown)
 
     def letter(self, letter: DeadLetter) -> dict[str, Any]:
-        """A dead letter as it may be shown."""
-        metadata = msgspec.json.decode(letter.metadata)
-        if not self._show_values:
-            metadata = {key: None if value is None else _MASK for key, value in metadata.items()}
-        return asdict(letter) | {"metadata": metadata}
+        """A dead letter as it may be shown; metadata that is no object has no keys, and so nothing but a value."""
+        metadata = letter.decoded
+        if isinstance(metadata, dict):
+            pairs = {key: value if self._show_values or value is None else _MASK for key, value in metadata.items()}
+            return asdict(letter) | {"metadata": pairs, "odd": None}
+        odd = letter.metadata[:_MOST_SHOWN] if self._show_values else _MASK
+        return asdict(letter) | {"metadata": {}, "odd": odd}
 
     async def sample(self) -> None:
         """Have the queue remember how things stand, for the page of whoever looks later.
@@ -109,24 +114,13 @@ class View:
             return
         notes = await self._notes.look() or {}
         rate = sum(flow.rate_per_second for flow in _workers(notes).values())
-        await self._queue.record_sample(
-            Sample(status.pending, status.oldest_pending_seconds, rate, limit_in(notes)),
-        )
-
-
-def _shown(recorded_at: float, outcome: Outcome) -> tuple[object, ...]:
-    """One of the latest outcomes, in the order in which the page reads it: counts of changes, and no value."""
-    return (
-        recorded_at,
-        outcome.claim.completion_id,
-        len(outcome.applied),
-        len(outcome.unchanged),
-        len(outcome.dead),
-        len(outcome.left),
-        outcome.dead[-1][1].reason if outcome.dead else outcome.kind,
-        outcome.status,
-        outcome.duration_ms,
-    )
+        limit = limit_in(notes)
+        per_second = limit.per_second if limit else None
+        sample = Sample(status.pending, status.oldest_pending_seconds, rate, per_second)
+        last = int(self._unix_clock() // 60), sample
+        if last != self._last_sample:  # a queue that is idle is written to seldom
+            await self._queue.record_sample(sample)
+            self._last_sample = last
 
 
 class Speed:
@@ -157,6 +151,14 @@ class Speed:
         if then == now:
             return sum(done.values()) / 90.0  # a minute that is over, and on average half of one that runs
         return max(0.0, (self._total - total) / (now - then))
+
+
+def json_bytes(what: object) -> bytes:
+    """Encode it, whatever texts it holds."""
+    try:
+        return msgspec.json.encode(what)
+    except UnicodeEncodeError:  # half a surrogate pair, out of what somebody stored: the standard library escapes it
+        return json.dumps(msgspec.to_builtins(what)).encode()
 
 
 def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:

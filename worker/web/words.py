@@ -1,19 +1,26 @@
 """What a worker is doing, said in a sentence that somebody who did not write it understands."""
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.flow import FlowState
-from worker.queue.base import QueueStatus
+from worker.flow import Cause, FlowState
+from worker.queue import QueueStatus
 
 _CAUSES = {
     "unauthorized": "the API key is refused (401)",
-    "forbidden": "the API key lacks a permission (403)",
+    "forbidden": "requests are refused (403): the API key lacks a permission, or a firewall says no",
     "quota": "the quota is used up",
+    "proxy": "the proxy lets nothing through",
     "wrong_url": "the service's address is wrong",
     "outage": "the service fails or does not answer",
+    "refused": "something between here and the service refuses all requests",
+    "foreign_answers": "what answers is not the service, or answers about other completions",
+    "metadata_hidden": "the service does not show metadata, so that a merge would wipe it",
+    "service_merges": "the service keeps what a replacement leaves out: set METASYNC_SEMANTICS",
+    "absent": "twenty completions in a row are not there: does the key belong to another project?",
+    "rejected": "the changes of twenty completions in a row are refused",
+    "internal_error": "metasync fails at every change: this is a fault of its own",
 }
 
 
@@ -26,7 +33,7 @@ class State:
         since: Unix time, seconds, at which it began, where that is of interest.
     """
 
-    kind: Literal["busy", "idle", "waiting", "halted", "stopping", "blind"]
+    kind: Literal["busy", "idle", "needed", "waiting", "halted", "stopping", "blind"]
     title: str
     detail: str
     since: float | None = None
@@ -36,6 +43,7 @@ def state_of(
     flow: FlowState | None,
     status: QueueStatus | None,
     *,
+    now: float,
     per_second: float,
     stopping: bool,
     store_error: str | None,
@@ -45,12 +53,15 @@ def state_of(
     Args:
         flow: None before it has begun.
         status: None while the store does not answer.
+        now: Unix time, seconds.
         per_second: changes that are done with, over all workers.
     """
     if stopping:
         return State("stopping", "Stopping", "Nothing new is begun; requests under way may finish.")
-    if flow is not None and flow.halt_reason is not None:
-        return _halted(flow, flow.halt_reason)
+    if flow is not None and flow.cause is not None:
+        return _halted(flow, flow.cause, now)
+    if flow is not None and flow.slowed_by is not None:
+        return _slowed(flow.slowed_by)
     if status is None or flow is None:
         why = store_error or "The worker has not started yet"
         return State("blind", "The queue cannot be seen", f"{why[0].upper()}{why[1:].rstrip('.')}.")
@@ -63,8 +74,12 @@ def state_of(
 def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
     if per_second > 0.0 or flow.in_flight:
         return State("busy", f"Applying {number(per_second)} a second", _pace(flow))
+    if status.pending == 0 and status.dead:
+        letters = "dead letter" if status.dead == 1 else "dead letters"
+        detail = "Nothing else is left to do. What could not be applied is kept until somebody replays or purges it."
+        return State("needed", f"{status.dead:,} {letters} to look at", detail)
     if status.pending == 0:
-        return State("idle", "Nothing to do", "Every change has been applied, or is among the dead letters.")
+        return State("idle", "Nothing to do", "Every change has been applied.")
     if status.pending == status.waiting:
         return State("waiting", "Waiting to try again", "What is pending has failed before, and is due later.")
     if status.pending == status.waiting + status.in_flight:
@@ -72,23 +87,29 @@ def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
     return State("busy", "Starting", _pace(flow))
 
 
-def _halted(flow: FlowState, reason: str) -> State:
-    """Flow control's times are those of the monotonic clock."""
-    since = None if flow.halted_since is None else time.time() - (time.monotonic() - flow.halted_since)
-    cause = _CAUSES.get(reason, reason)
+def _halted(flow: FlowState, why: Cause, now: float) -> State:
+    since = None if flow.halted_for_seconds is None else now - flow.halted_for_seconds
+    cause = _CAUSES.get(why.reason, why.reason)
+    told = f" The answer: {why.error}." if why.error else ""
     if flow.next_probe_in_seconds is None:
         probe = "A probe is under way."
     elif flow.next_probe_in_seconds <= 0.0:
         probe = "The next probe goes out with the next change that is due."
     else:
         probe = f"Next probe in {math.ceil(flow.next_probe_in_seconds)} s."
-    return State("halted", "Halted", f"{cause[0].upper()}{cause[1:]}. {probe}", since)
+    return State("halted", "Halted", f"{cause[0].upper()}{cause[1:]}.{told} {probe}", since)
+
+
+def _slowed(why: Cause) -> State:
+    told = f" The answer: {why.error}." if why.error else ""
+    cause = _CAUSES.get(why.reason, why.reason)
+    return State("waiting", "Slowed", f"{cause[0].upper()}{cause[1:]}.{told} One request a second goes out.")
 
 
 def _pace(flow: FlowState) -> str:
-    if flow.limit_found_per_second is None:
+    if flow.rate_limit_per_second is None:
         return f"No limit has been met so far; {_requests(flow.rate_per_second)} a second go out."
-    return f"The limit found is {_requests(flow.limit_found_per_second)} a second."
+    return f"The limit found is {_requests(flow.rate_limit_per_second)} a second."
 
 
 def _requests(per_second: float) -> str:

@@ -17,6 +17,8 @@ const get = (id) => document.getElementById(id);
 let last = null;
 let heardAt = null;
 let openReason = null;
+let spoken = null;
+let shownReasons = {};
 
 // Everything from the worker goes in as text.
 function make(name, options = {}, ...children) {
@@ -47,12 +49,21 @@ function moment(at) {
   return today ? hours : `${time.getFullYear()}-${String(time.getMonth() + 1).padStart(2, "0")}-${String(time.getDate()).padStart(2, "0")} ${hours}`;
 }
 
+// Said aloud where what goes on is another thing, and not where a figure is.
+function speak(text) {
+  const gist = text.replace(/[\d.,]+/g, "");
+  if (gist === spoken) return;
+  spoken = gist;
+  say("spoken", text);
+}
+
 function showState(doc) {
   const { state } = doc;
   get("state").dataset.kind = state.kind;
   say("title", state.since ? `${state.title} since ${clock(state.since)}` : state.title);
   say("detail", state.detail);
   document.title = `${state.title} – metasync`;
+  speak(state.kind === "busy" ? "Changes are being applied." : `${state.title}.`);
 }
 
 function showFigures(doc) {
@@ -65,6 +76,7 @@ function showFigures(doc) {
   if (!queue) {
     for (const id of ["pending", "oldest", "dead"]) say(id, "–");
     for (const id of ["pending-note", "oldest-note", "dead-note"]) say(id, "not known now");
+    get("needed").hidden = true;
     return;
   }
   say("pending", queue.pending.toLocaleString("en"));
@@ -73,6 +85,9 @@ function showFigures(doc) {
   say("oldest-note", queue.oldest_pending_seconds === null ? "nothing waits" : "since enqueued");
   say("dead", queue.dead.toLocaleString("en"));
   say("dead-note", queue.dead ? "to be looked at" : "none");
+  get("dead").classList.toggle("trouble", queue.dead > 0);
+  get("needed").hidden = queue.dead === 0;
+  say("needed-link", doc.state.kind === "needed" ? "Look at them" : `${count(queue.dead, "dead letter needs", "dead letters need")} somebody: look at ${queue.dead === 1 ? "it" : "them"}`);
 }
 
 function left(doc) {
@@ -141,7 +156,7 @@ function worker([name, flow]) {
   const rate = `${number(flow.rate_per_second)} requests a second`;
   return make("li", { class: "row" },
     make("span", { class: "grow mono" }, name),
-    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.halt_reason}` : "at work"),
+    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.cause?.reason ?? "not said why"}` : "at work"),
     make("span", { class: "side" }, `${rate} · ${flow.in_flight} in flight`));
 }
 
@@ -155,7 +170,8 @@ function showWorkers(doc) {
 
 function showReasons(doc) {
   if (doc.reasons === null) return;
-  const reasons = Object.entries(doc.reasons).sort((one, other) => other[1] - one[1]);
+  shownReasons = doc.reasons;
+  const reasons = Object.entries(doc.reasons).sort((one, other) => other[1].letters - one[1].letters);
   const holder = get("reasons");
   const mark = JSON.stringify(reasons);
   if (holder.dataset.mark === mark) return;
@@ -167,7 +183,7 @@ function showReasons(doc) {
     return;
   }
   const there = new Map([...holder.querySelectorAll(".reason")].map((each) => [each.dataset.reason, each]));
-  const kept = reasons.map(([reason, letters]) => {
+  const kept = reasons.map(([reason, { letters }]) => {
     const group = there.get(reason) ?? makeReason(reason);
     group.querySelector(".count").textContent = letters.toLocaleString("en");
     return group;
@@ -212,7 +228,7 @@ async function fill(reason) {
     class: "letter", data: { letter: letter.number }, on: ["click", () => tell(letter)],
   }, make("span", { class: "grow mono" }, letter.completion_id),
   make("span", { class: "side quiet" }, [letter.status, duration(Date.now() / 1000 - letter.died_at) + " ago"].filter(Boolean).join(" · "))));
-  const all = last?.reasons?.[reason] ?? 0;
+  const all = shownReasons[reason]?.letters ?? 0;
   if (all > LETTERS_SHOWN) rows.push(make("p", { class: "more quiet" }, `The oldest ${LETTERS_SHOWN} of ${number(all)}.`));
   place.replaceChildren(...rows);
   if (focused) place.querySelector(`[data-letter="${CSS.escape(focused)}"]`)?.focus();
@@ -227,7 +243,7 @@ function tell(letter) {
   const tries = letter.attempts ? `after ${count(letter.attempts, "failed attempt", "failed attempts")}` : "";
   const pairs = Object.entries(letter.metadata).map(([key, value]) => make("div", {},
     make("span", { class: "mono" }, key),
-    value === null ? make("em", { class: "quiet" }, "to be removed") : make("span", { class: "mono" }, value)));
+    value === null ? make("em", { class: "quiet" }, "to be removed") : make("span", { class: "mono" }, typeof value === "string" ? value : JSON.stringify(value))));
   get("story-body").replaceChildren(
     make("dl", { class: "facts" },
       ...fact("Completion", make("span", { class: "mono" }, letter.completion_id)),
@@ -238,30 +254,42 @@ function tell(letter) {
       ...fact("Change", letter.change_id && make("span", { class: "mono" }, letter.change_id)),
       ...fact("Attempts", String(letter.attempts)),
       ...fact("Mode", letter.mode)),
-    make("div", { class: "pairs", "aria-label": "Metadata" }, ...pairs),
+    letter.odd === null
+      ? make("div", { class: "pairs", role: "group", "aria-label": "Metadata" }, ...pairs)
+      : make("p", { class: "odd" }, "What was stored as metadata is no object: ", make("span", { class: "mono" }, letter.odd)),
     make("ol", { class: "way" },
       make("li", {}, make("time", {}, moment(letter.enqueued_at)), "Enqueued"),
       make("li", { class: "last" }, make("time", {}, moment(letter.died_at)), `Given up ${tries}`)));
   get("story-acts").replaceChildren(
-    make("button", { class: "danger", data: { do: "purge", number: letter.number } }, "Purge"),
-    make("button", { class: "primary", data: { do: "replay", number: letter.number } }, "Replay"));
+    make("button", { class: "danger", data: { do: "purge", number: letter.number, completion: letter.completion_id } }, "Purge"),
+    make("button", { class: "primary", data: { do: "replay", number: letter.number, completion: letter.completion_id } }, "Replay"));
   get("story").showModal();
 }
 
-// What can be done, once it is confirmed.
+// What can be done, once it is confirmed: to what was shown then, whatever has come since.
 
 let order = null;
 
+function whatIsMeant({ number: letter, completion, reason }) {
+  if (letter) return { number: Number(letter), completion };
+  const meant = reason ? [shownReasons[reason]].filter(Boolean) : Object.values(shownReasons);
+  return {
+    ...(reason ? { reason } : { all: true }),
+    newest: Math.max(0, ...meant.map((each) => each.newest)),
+    shown: meant.reduce((sum, each) => sum + each.letters, 0),
+  };
+}
+
 function confirm(button) {
-  const { do: verb, reason, number: letter, all } = button.dataset;
-  order = { verb, what: letter ? { number: Number(letter) } : reason ? { reason } : { all: Boolean(all) } };
-  const letters = letter ? 1 : reason ? last.reasons[reason] ?? 0 : Object.values(last.reasons).reduce((sum, each) => sum + each, 0);
+  const { do: verb, reason, number: letter } = button.dataset;
+  order = { verb, what: whatIsMeant(button.dataset) };
+  const letters = letter ? 1 : order.what.shown;
   const those = letter ? `letter ${letter}` : `${count(letters, "letter", "letters")}${reason ? ` (${reason})` : ""}`;
   const purges = verb === "purge";
   say("sure-title", purges ? `Purge ${those}?` : `Replay ${those}?`);
-  say("sure-text", purges
-    ? "They are deleted for good, and their changes will never be applied."
-    : "They become pending again, as the newest changes of their completions.");
+  const one = letters === 1;
+  if (purges) say("sure-text", one ? "It is deleted for good, and its change will never be applied." : "They are deleted for good, and their changes will never be applied.");
+  else say("sure-text", one ? "It becomes pending again, as the newest change of its completion." : "They become pending again, as the newest changes of their completions.");
   say("sure-trouble", "");
   const go = get("sure-go");
   go.textContent = purges ? "Purge" : "Replay";
@@ -306,11 +334,26 @@ document.addEventListener("click", (event) => {
 });
 get("sure-go").addEventListener("click", carryOut);
 
-// The connection.
+// Who looks: everybody of the machine may where no token is set, but only who has signed in may act.
+
+async function whoLooks() {
+  const { acts, error } = await ask("/session");
+  if (error) return;
+  get("leave").hidden = !acts;
+  get("how-to-act").hidden = acts;
+  document.body.classList.toggle("onlooker", !acts);
+}
+
+// The connection: there is one while the page is looked at. Browsers have six for one host, and each tab would keep one.
+
+const FAILED = {
+  kind: "blind", title: "The page cannot be shown",
+  detail: "The worker failed to put it together; web.failing in its log says why. The work goes on; what stands below is older.",
+};
 
 function show(doc) {
+  if (doc.failed) return showState({ state: FAILED });
   last = doc;
-  get("leave").hidden = !doc.signs_in;
   showState(doc);
   showFigures(doc);
   showCharts(doc);
@@ -324,23 +367,51 @@ function watch() {
   const live = heardAt === null ? null : silent < SILENCE_MS;
   get("connection").dataset.live = live === null ? "" : live ? "yes" : "no";
   document.body.classList.toggle("stale", live === false);
+  if (live === false) speak("Not connected.");
   say("word", live === null ? "Connecting" : live ? "Live" : `Not connected; last word ${duration(silent / 1000)} ago`);
 }
 
+let events = null;
+
 function listen() {
-  const events = new EventSource("/events");
-  events.addEventListener("message", (event) => {
+  if (document.hidden || events) return;
+  const stream = new EventSource("/events");
+  events = stream;
+  stream.addEventListener("message", (event) => {
     heardAt = Date.now();
-    show(JSON.parse(event.data));
+    try {
+      show(JSON.parse(event.data));
+    } catch (failure) {
+      showState({ state: { ...FAILED, detail: `What the worker sent cannot be shown: ${failure.message}.` } });
+    }
     watch();
   });
-  events.addEventListener("error", async () => {
-    if (events.readyState !== EventSource.CLOSED) return; // the browser comes again by itself
-    await ask("/letters?reason="); // goes to sign in where that is what is wanting
+  stream.addEventListener("error", async () => {
+    if (stream.readyState !== EventSource.CLOSED || events !== stream) return; // the browser comes again by itself
+    await whoLooks(); // goes to sign in where that is what is wanting
+    hangUp();
     setTimeout(listen, 2000);
   });
 }
 
+function hangUp() {
+  events?.close();
+  events = null;
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    hangUp();
+    heardAt = null;
+    document.title = "metasync"; // rather than what may be over by the time that somebody reads it
+  } else {
+    whoLooks();
+    listen();
+  }
+  watch();
+});
 setInterval(watch, 1000);
 addEventListener("resize", () => last && showCharts(last));
+if (location.hash.startsWith("#ticket=")) history.replaceState(null, "", "/"); // of a link that was not needed
+whoLooks();
 listen();

@@ -1,0 +1,68 @@
+"""The body of a request, bounded, whatever it says about its length and however it is packed."""
+
+import zlib
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+MAX_BYTES = 8 * 1024 * 1024
+
+_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class NoBody(Exception):
+    """There is no body that can be used; the message says why.
+
+    Args:
+        status: what the answer is.
+    """
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Read a body of up to `MAX_BYTES`, unpacked where it is said to be gzip.
+
+    Raises:
+        NoBody: it is too large, damaged, cut off, or packed in another way.
+    """
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise NoBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, or with Content-Encoding: gzip")
+    if (request.content_length or 0) > MAX_BYTES:
+        raise _too_large()
+    packed = bytearray()
+    try:
+        async for piece in request.content.iter_any():
+            packed += piece
+            if len(packed) > MAX_BYTES:
+                raise _too_large()
+    except web.RequestPayloadError:
+        raise NoBody(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
+    text = bytes(packed) if encoding == "identity" else _unpacked(bytes(packed))
+    if text.startswith(_GZIP_MAGIC):
+        raise NoBody(HTTPStatus.BAD_REQUEST, "the body is gzip: say Content-Encoding: gzip, and pack it once")
+    return text
+
+
+def _unpacked(packed: bytes) -> bytes:
+    text = bytearray()
+    while packed:
+        unpacker = zlib.decompressobj(_GZIP)
+        try:
+            text += unpacker.decompress(packed, MAX_BYTES + 1 - len(text))
+        except zlib.error:
+            raise NoBody(HTTPStatus.BAD_REQUEST, "the gzip data is damaged") from None
+        if len(text) > MAX_BYTES:
+            raise _too_large()
+        if not unpacker.eof:
+            raise NoBody(HTTPStatus.BAD_REQUEST, "the gzip data ends too early: the body was cut off")
+        packed = unpacker.unused_data  # one member may follow another
+    return bytes(text)
+
+
+def _too_large() -> NoBody:
+    return NoBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_BYTES // 1024**2} MiB at most, unpacked")

@@ -1,0 +1,221 @@
+"""Connections to the web surface: few, short ones, each ended by its answer."""
+
+import asyncio
+import sys
+from http import HTTPStatus
+from ipaddress import IPv6Address
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from worker.web.seal import seal
+from worker.web.trouble import Seldom
+
+# A few scrapers, probes and people are all that is expected here.
+_MOST_STRANGERS = 256
+_MOST_KNOWN = 128
+_LIFETIME_SECONDS = 15.0
+# Of one that may be used again, between two requests: then it is ended in order; and, whatever it does, cut.
+_IDLE_SECONDS = 75.0
+_STAYING_SECONDS = 150.0
+_LINGERING_SECONDS = 1.0  # for the rest of a request that is answered already: to close at once may lose the answer
+_SAID_EVERY_SECONDS = 10.0
+_MALFORMED = (HttpProcessingError, web.RequestPayloadError)
+
+
+class Handler(web.RequestHandler):
+    """Reads requests from one connection, and answers for what fails before or in their handlers."""
+
+    def __init__(self, connections: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        # What is compressed could unfold to any size; and nobody here sends such.
+        super().__init__(
+            server,
+            loop=loop,
+            lingering_time=_LINGERING_SECONDS,
+            keepalive_timeout=_IDLE_SECONDS,
+            auto_decompress=False,
+        )
+        self._connections = connections
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, and make one of those that were there go where there are too many."""
+        super().connection_made(transport)
+        self.peer = peer_name(transport.get_extra_info("peername"))
+        self._connections.came(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._connections.went(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on. Bytes that the parser itself cannot cope with end the connection, and nothing else."""
+        try:
+            super().data_received(data)
+        except Exception as failure:  # noqa: BLE001 -- whatever it is, it would go to the log with what was sent
+            self._connections.say_malformed(self.peer, failure)
+            end(self)
+
+    def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
+        """Log what is met after the answer, such as a body that is none, without the bytes that the library quotes."""
+        failure = exc_info or sys.exception()
+        if isinstance(failure, _MALFORMED):
+            self._connections.say_malformed(self.peer, failure)
+        else:
+            self._connections.say_failed(None, failure)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 -- the parser's, which repeats what was sent
+    ) -> web.StreamResponse:
+        """Answer in one word, sealed like any other answer.
+
+        A handler that raised is logged, with its trace. What is no HTTP gets a line without anything that was sent. Of
+        either, few get through to the log: anybody can send it, as often as they like.
+        """
+        failure = exc or sys.exception()
+        if isinstance(failure, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            raise failure  # whoever asked has gone
+        if isinstance(failure, _MALFORMED):
+            status = HTTPStatus.BAD_REQUEST
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR  # aiohttp calls a handler's TimeoutError a 504
+            self._connections.say_failed(request, failure)
+        else:
+            self._connections.say_malformed(self.peer, failure)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, and cannot become another")
+        response = web.Response(status=status, text=f"{HTTPStatus(status).phrase}\n")
+        seal(response)
+        return response
+
+
+class Crowd:
+    """At most so many connections; one more ends the oldest of whoever has the most then."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of_peer: dict[str, dict[Handler, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<Crowd [{self._count} connections of {len(self._of_peer)} peers]>"
+
+    def add(self, handler: Handler) -> None:
+        """Take it in."""
+        self._of_peer.setdefault(handler.peer, {})[handler] = None
+        self._count += 1
+        if self._count > self._most:
+            own, crowded = self._of_peer[handler.peer], max(self._of_peer.values(), key=len)
+            if len(own) == len(crowded) > 1:  # of those who have as many, whoever wants one more
+                crowded = own
+            oldest = next(iter(crowded))
+            self.discard(oldest)
+            end(oldest)
+
+    def discard(self, handler: Handler) -> None:
+        """Let it go, if it is one of these."""
+        of_peer = self._of_peer.get(handler.peer, {})
+        if handler not in of_peer:
+            return
+        del of_peer[handler]
+        self._count -= 1
+        if not of_peer:
+            del self._of_peer[handler.peer]
+
+
+class Connections:
+    """Makes the server's connections, and bounds them: a new one ends an old one, so that idle ones keep nobody out.
+
+    A connection is a stranger's until a request on it is known to be answered: of a probe, or of somebody who shows
+    that they may ask. Strangers never make those go. None lives longer than a few seconds, whatever it does or does
+    not send, but for those that `keep` names.
+    """
+
+    def __init__(self) -> None:
+        self._strangers = Crowd(_MOST_STRANGERS)
+        self._known = Crowd(_MOST_KNOWN)
+        self._ends: dict[Handler, asyncio.TimerHandle] = {}
+        self._seldom = Seldom(_SAID_EVERY_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<Connections [{len(self._strangers)} strangers, {len(self._known)} known]>"
+
+    def open(self, server: web.Server) -> Handler:
+        """Make the next one."""
+        return Handler(self, server, asyncio.get_running_loop())
+
+    def came(self, handler: Handler) -> None:
+        """There is one more."""
+        self._strangers.add(handler)
+        self._ends[handler] = asyncio.get_running_loop().call_later(_LIFETIME_SECONDS, end, handler)
+
+    def went(self, handler: Handler) -> None:
+        """There is one less."""
+        self.keep(handler)
+
+    def know(self, handler: web.RequestHandler) -> None:
+        """What came on this one is answered, whatever strangers do."""
+        assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
+        if handler in self._ends:
+            self._strangers.discard(handler)
+            self._known.discard(handler)
+            self._known.add(handler)
+
+    def stay(self, handler: web.RequestHandler) -> None:
+        """Let this one live on for a while from now; it still makes way where there are too many."""
+        assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
+        if timer := self._ends.get(handler):
+            timer.cancel()
+            self._ends[handler] = asyncio.get_running_loop().call_later(_STAYING_SECONDS, end, handler)
+
+    def keep(self, handler: web.RequestHandler) -> None:
+        """Let this one live on; whoever asks for that sees to it that there are few."""
+        assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
+        self._strangers.discard(handler)
+        self._known.discard(handler)
+        if timer := self._ends.pop(handler, None):
+            timer.cancel()
+
+    def say_malformed(self, peer: str, failure: BaseException | None) -> None:
+        """Log that something was sent which is no request; what it was stays out of the log."""
+        kind = type(failure).__name__
+        if (more := self._seldom.unsaid("malformed")) is not None:
+            structlog.get_logger().info("web.malformed", peer=peer, error=kind, more=more)
+
+    def say_failed(self, request: web.BaseRequest | None, failure: BaseException | None) -> None:
+        """Log that a request's handler, or what comes after it, failed, with its trace."""
+        if (more := self._seldom.unsaid(type(failure).__name__)) is not None:
+            method, path = (request.method, request.path) if request else (None, None)
+            structlog.get_logger().error("web.failed", method=method, path=path, more=more, exc_info=failure)
+
+
+def end(handler: web.RequestHandler) -> None:
+    """Cut the connection."""
+    if handler.transport is not None:
+        handler.transport.abort()
+
+
+def peer_of(request: web.BaseRequest) -> str:
+    """Who asks: the address that the connection comes from, which is a proxy's where there is one."""
+    return request.protocol.peer if isinstance(request.protocol, Handler) else ""
+
+
+def peer_name(address: Any) -> str:  # noqa: ANN401 -- what the socket's family has for an address
+    """One name for all that one machine may call itself: of IPv6 it has a whole network."""
+    host = str(address[0]) if isinstance(address, tuple) else ""
+    if ":" not in host:
+        return host
+    numbered = IPv6Address(host.partition("%")[0])
+    if numbered.ipv4_mapped is not None:
+        return str(numbered.ipv4_mapped)
+    return host if numbered.is_loopback else str(IPv6Address(int(numbered) >> 64 << 64)) + "/64"

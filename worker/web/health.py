@@ -1,0 +1,53 @@
+"""Health, for whoever restarts a process or sends it requests: anybody may ask."""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+from aiohttp import web
+
+from worker.queue import Store
+from worker.web.bounds import ALWAYS
+from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
+from worker.web.door import JSON, answer, anybody
+from worker.web.pulse import Pulse
+from worker.web.routes import Route
+
+
+class Health:
+    """Answers whether the event loop turns, and whether the process can do what it is there for.
+
+    Args:
+        queue: asked seldom whether it is in reach, and not what is in it: counting takes long.
+        clock: seconds, never going back.
+        failing: what else keeps it from that: a name, and a sentence.
+    """
+
+    def __init__(
+        self,
+        queue: Store,
+        clock: Callable[[], float],
+        failing: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    ) -> None:
+        self.pulse = Pulse(clock)
+        self._reach = Asked("reach", queue.read_notes, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
+        self._failing = failing
+
+    def routes(self) -> tuple[Route, ...]:
+        """What can be asked for."""
+        return (
+            Route("GET", "/livez", self._live, anybody, ALWAYS),
+            Route("GET", "/healthz", self._live, anybody, ALWAYS),
+            Route("GET", "/readyz", self._ready, anybody, ALWAYS),
+        )
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        body = msgspec.json.encode({"tick_age_seconds": round(self.pulse.age_seconds, 3)})
+        return answer(body, JSON, status=503 if self.pulse.is_stuck else 200)
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        await self._reach.look()
+        failing = dict(self._failing())
+        if self._reach.error is not None:
+            failing["store"] = self._reach.error
+        body = msgspec.json.encode({"ready": not failing, "failing": failing})
+        return answer(body, JSON, status=503 if failing else 200)

@@ -1,0 +1,268 @@
+"""Changes that come over HTTP: understood as the lines of a file are, and answered for once they are durable."""
+
+import asyncio
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from io import BytesIO
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+
+from worker.changes import MetadataChange, Mode
+from worker.changes.change import MAX_CHANGE_ID_LENGTH
+from worker.changes.files import ChangeFile, Format, Reading, Refusal, UnreadableFile
+from worker.queue import Queue, QueueError, QueueStatus, QueueUnavailable
+from worker.web.bodies import MAX_BYTES, NoBody, read_body
+from worker.web.connections import Connections
+from worker.web.depth import Asked
+from worker.web.door import JSON, answer
+from worker.web.seal import Lasting
+from worker.web.trouble import Seldom
+
+PATH = "/changes"
+MAX_CHANGES = 10_000
+MAX_KEY_CHARACTERS = MAX_CHANGE_ID_LENGTH - len(f":{MAX_BYTES}")  # of an Idempotency-Key: lines have numbers
+FORMATS: Mapping[str, Format] = {JSON: "json", "application/x-ndjson": "jsonl", "application/jsonl": "jsonl"}
+
+# Of all bodies together that are being read or stored: what they become in memory is several times as much.
+_ROOM_BYTES = 4 * MAX_BYTES
+# What takes longer to read than a moment is read in another thread.
+_LONG_BYTES = 64 * 1024
+_BODY_SECONDS = 30.0
+_SAID_EVERY_SECONDS = 10.0
+# When to come again: where there are too many at once, where the store is away, and where the backlog is too long.
+_BUSY_SECONDS, _AWAY_SECONDS, _FULL_SECONDS = 1, 5, 30
+_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{MAX_KEY_CHARACTERS}}})"?')
+
+CONFLICT = "its change_id is pending already, and says something else"
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A change that did not go in.
+
+    Args:
+        line: its line, or its place in the array, from 1.
+    """
+
+    line: int
+    reason: str
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What became of the changes of a request: those that went in are durable.
+
+    Args:
+        duplicates: changes that are pending already, by their change_id.
+    """
+
+    added: int
+    duplicates: int
+    refused: list[Refused]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why nothing of a request was taken."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms changes are taken.
+
+    Args:
+        tokens: one of them has to be shown.
+        mode: of a change that does not name one.
+        max_pending: no more are taken while there are so many; None for no bound.
+    """
+
+    tokens: Sequence[str]
+    mode: Mode
+    max_pending: int | None
+
+
+class Intake:
+    """Takes changes for a queue.
+
+    Args:
+        depth: the queue's status, asked seldom.
+    """
+
+    def __init__(self, queue: Queue, terms: Terms, depth: Asked[QueueStatus], connections: Connections) -> None:
+        self._queue = queue
+        self._digests = [_digest(token) for token in terms.tokens]
+        self._mode = terms.mode
+        self._max_pending = terms.max_pending
+        self._depth = depth
+        self._connections = connections
+        self._room = _ROOM_BYTES
+        self._seldom = Seldom(_SAID_EVERY_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<Intake [{len(self._digests)} tokens, {(_ROOM_BYTES - self._room):,} bytes in hand]>"
+
+    def is_known(self, request: web.BaseRequest) -> bool:
+        """Whether the request shows one of the tokens, found out in a time that says nothing about them."""
+        scheme, _, shown = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        digest = _digest(shown.strip())
+        is_one = any([hmac.compare_digest(digest, each) for each in self._digests])  # noqa: C419 -- all are compared
+        return is_one and scheme.lower() == "bearer"
+
+    def guard(self, request: web.Request) -> None:
+        """Let in those who show a token.
+
+        Raises:
+            HTTPUnauthorized: none is shown.
+        """
+        if not self.is_known(request):
+            raise web.HTTPUnauthorized(
+                body=msgspec.json.encode(Problem("METASYNC_INTAKE_TOKEN is needed, as a bearer token")),
+                content_type=JSON,
+                headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="metasync intake"'},
+            )
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """Take the changes of a request."""
+        self._connections.stay(request.protocol)
+        try:
+            return await self._take(request)
+        except NoBody as error:
+            return _problem(error.status, str(error))
+        except UnreadableFile as error:
+            return _problem(HTTPStatus.BAD_REQUEST, error.refusal.reason)
+        except QueueUnavailable as error:
+            if (more := self._seldom.unsaid("unavailable")) is not None:
+                structlog.get_logger().warning("intake.unavailable", error=str(error), more=more)
+            return _later("the store is away: nothing is known to be stored, try again", _AWAY_SECONDS)
+        except QueueError as error:
+            if (more := self._seldom.unsaid("unusable")) is not None:
+                structlog.get_logger().error("intake.unusable", error=str(error), more=more)
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the queue cannot be used: its log says why")
+
+    async def _take(self, request: web.Request) -> web.StreamResponse:
+        form = _form(request)
+        key = _key(request)
+        if self._max_pending is not None:
+            status = await self._depth.look()
+            if status is not None and status.pending >= self._max_pending:
+                return _later(f"{status.pending:,} changes are pending: try again when there are fewer", _FULL_SECONDS)
+        is_bounded = request.content_length is not None and hdrs.CONTENT_ENCODING not in request.headers
+        wanted = min(request.content_length or 0, MAX_BYTES) if is_bounded else MAX_BYTES
+        with self._reserved(wanted) as has_room:
+            if not has_room:
+                return _later("there are too many requests at once: try again", _BUSY_SECONDS)
+            try:
+                async with asyncio.timeout(_BODY_SECONDS):
+                    body = await read_body(request)
+            except TimeoutError:
+                raise NoBody(HTTPStatus.REQUEST_TIMEOUT, "the body did not come") from None
+            reading = Reading(self._mode, form)
+            if len(body) > _LONG_BYTES:
+                batch = await asyncio.to_thread(_read, body, reading, key)
+            else:
+                batch = _read(body, reading, key)
+            return await self._store(batch)
+
+    async def _store(self, batch: "_Batch") -> web.StreamResponse:
+        stored = await self._queue.put(batch.changes)
+        refused = [*batch.refused, *[Refused(batch.lines[position], CONFLICT) for position in stored.conflicts]]
+        refused.sort(key=lambda each: each.line)
+        status = HTTPStatus.OK
+        if refused and not stored.added + stored.duplicates:
+            status = HTTPStatus.UNPROCESSABLE_ENTITY if batch.refused else HTTPStatus.CONFLICT
+        account = Account(stored.added, stored.duplicates, refused)
+        return Lasting(body=msgspec.json.encode(account), status=status, content_type=JSON)
+
+    @contextmanager
+    def _reserved(self, size: int) -> Iterator[bool]:
+        """Whether there is room for so many bytes more; it is kept meanwhile."""
+        if size > self._room:
+            yield False
+            return
+        self._room -= size
+        try:
+            yield True
+        finally:
+            self._room += size
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The changes of a body, each with its line, and what is none."""
+
+    changes: list[MetadataChange]
+    lines: list[int]
+    refused: list[Refused]
+
+
+def _read(body: bytes, reading: Reading, key: str | None) -> _Batch:
+    """Understand a body.
+
+    Args:
+        key: what makes, with its line, the change_id of a change that has none.
+
+    Raises:
+        UnreadableFile: it is of another form.
+        NoBody: it holds too many lines.
+    """
+    batch = _Batch([], [], [])
+    with ChangeFile.open("-", reading, stdin=BytesIO(body)) as file:
+        for line, item in file:
+            if len(batch.changes) + len(batch.refused) == MAX_CHANGES:
+                raise NoBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_CHANGES:,} changes at most")
+            if isinstance(item, MetadataChange):
+                if key is not None and item.change_id is None:
+                    item = msgspec.structs.replace(item, change_id=f"{key}:{line}")  # noqa: PLW2901 -- the same one
+                batch.changes.append(item)
+                batch.lines.append(line)
+            elif isinstance(item, Refusal):
+                batch.refused.append(Refused(line, item.reason))
+    return batch
+
+
+def _form(request: web.Request) -> Format:
+    """What the body is said to be.
+
+    Raises:
+        NoBody: it is nothing that is understood here.
+    """
+    if request.content_type not in FORMATS:
+        known = f"say Content-Type: {JSON} for an object or an array, or application/x-ndjson for JSON lines"
+        raise NoBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, known)
+    return FORMATS[request.content_type]
+
+
+def _key(request: web.Request) -> str | None:
+    """The Idempotency-Key, with or without quotes around it.
+
+    Raises:
+        NoBody: it is none.
+    """
+    shown = request.headers.get("Idempotency-Key")
+    if shown is None:
+        return None
+    if (match := _KEY.fullmatch(shown.strip())) is None:
+        raise NoBody(
+            HTTPStatus.BAD_REQUEST, f"the Idempotency-Key must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
+        )
+    return match[1]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+def _problem(status: int, text: str) -> web.Response:
+    return answer(msgspec.json.encode(Problem(text)), JSON, status=status)
+
+
+def _later(text: str, seconds: int) -> web.Response:
+    response = _problem(HTTPStatus.SERVICE_UNAVAILABLE, text)
+    response.headers[hdrs.RETRY_AFTER] = str(seconds)
+    return response

@@ -1,0 +1,38 @@
+"""The socket that the web surface listens on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from aiohttp import web
+
+from worker.web.connections import Connections
+
+_BACKLOG = 1024  # connections that wait to be taken while the loop is busy: one that finds no room comes a second later
+
+
+class Unservable(Exception):
+    """The web surface cannot be served like this; the message says why, and what to do."""
+
+
+@asynccontextmanager
+async def listening(connections: Connections, server: web.Server, host: str, port: int) -> AsyncIterator[int]:
+    """Listen; yields the port.
+
+    Args:
+        port: 0 takes any that is free.
+
+    Raises:
+        Unservable: nobody can listen there.
+    """
+    open_connection = partial(connections.open, server)
+    try:
+        listener = await asyncio.get_running_loop().create_server(open_connection, host, port, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unservable(f"nothing can listen on METASYNC_HTTP_HOST {host}, port {port}: {reason}") from None
+    try:
+        yield int(listener.sockets[0].getsockname()[1])
+    finally:
+        listener.close()

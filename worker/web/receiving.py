@@ -1,0 +1,77 @@
+"""The web surface of a process that takes changes in, and applies none: health, and the door for changes."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from worker.engine.supervisor import Supervisor
+from worker.queue import Store
+from worker.web.bounds import REQUESTS_ALTOGETHER, REQUESTS_PER_SECOND, UNCOUNTED, Bounds, Rate
+from worker.web.connections import Connections
+from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
+from worker.web.door import JSON, answer, anybody
+from worker.web.health import Health
+from worker.web.intake import PATH, Intake, Terms
+from worker.web.listening import listening
+from worker.web.routes import Route, application
+
+
+def intake_routes(intake: Intake, strangers: Rate) -> tuple[Route, ...]:
+    """What producers can ask for; those who show a token as often as they like."""
+    bounds = Bounds(intake.is_known, own_rate=None, strangers=strangers)
+    return (
+        Route("POST", PATH, intake.post, intake.guard, bounds),
+        Route("GET", "/openapi.json", _openapi, anybody, bounds),
+    )
+
+
+async def _openapi(_request: web.Request) -> web.Response:
+    from worker.web.openapi import document  # noqa: PLC0415 -- seldom asked for
+
+    return answer(document(), JSON)
+
+
+@asynccontextmanager
+async def receiving(
+    queue: Store,
+    terms: Terms,
+    *,
+    host: str,
+    port: int,
+    grace_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[int]:
+    """Take changes in; yields the port.
+
+    Args:
+        port: 0 takes any that is free.
+        grace_seconds: how long requests that are under way in the end may take.
+
+    Raises:
+        Unservable: nobody can listen there.
+    """
+    connections = Connections()
+    depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
+    health = Health(queue, clock)
+    intake = Intake(queue, terms, depth, connections)
+    routes = (*health.routes(), *intake_routes(intake, Rate(REQUESTS_PER_SECOND, REQUESTS_ALTOGETHER, clock)))
+    app = application(connections, routes, guard=_nothing_else, bounds=UNCOUNTED)
+    runner = web.AppRunner(app, shutdown_timeout=grace_seconds)
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101 -- set up
+    loops = Supervisor(structlog.get_logger(), lambda: None)
+    loops.start("web.pulse", health.pulse.beat())
+    try:
+        async with listening(connections, runner.server, host, port) as at_port:
+            structlog.get_logger().info("web.started", host=host, port=at_port, token=False, intake=True)
+            yield at_port
+    finally:
+        await loops.stop()
+        await runner.cleanup()
+
+
+def _nothing_else(_request: web.Request) -> None:
+    """Anybody may learn that there is nothing else."""
