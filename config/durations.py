@@ -7,7 +7,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 
 
-def duration_seconds(text: str | float) -> float:
+def duration_seconds(text: object) -> float:
     """Seconds meant by `text`: ``90``, ``250ms``, ``30s``, ``15m``, ``2h`` or ``1d``.
 
     Raises:
@@ -18,6 +18,15 @@ def duration_seconds(text: str | float) -> float:
         if match is None:
             raise ValueError("must be a duration: seconds, or such as 250ms, 30s, 15m, 2h, 1d")
         return float(match[1]) * _UNITS[match[2] or "s"]
-    if isinstance(text, bool) or not math.isfinite(text) or text < 0:
+    if not isinstance(text, int | float) or isinstance(text, bool) or not math.isfinite(text) or text < 0:
         raise ValueError("must be a duration: seconds, or such as 250ms, 30s, 15m, 2h, 1d")
     return float(text)
+
+
+def duration_text(seconds: float) -> str:
+    """The duration as people write it: ``15m`` for 900, in the largest unit of which it is a whole number."""
+    for unit, size in reversed(_UNITS.items()):
+        count = seconds / size
+        if seconds and math.isclose(count, round(count)) and round(count):
+            return f"{round(count)}{unit}"
+    return f"{seconds:g}s"

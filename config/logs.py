@@ -1,18 +1,20 @@
 """How log events are rendered: one JSON object a line, or text for a terminal."""
 
-import asyncio
-import atexit
+import io
 import json
 import logging
 import sys
-import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
+
+from config import sink
+from worker.terminal import has_colors, printable, printable_json, printable_lines
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -34,23 +36,45 @@ def configure(
     structlog.configure(
         processors=[_text_renderer()] if console else [_render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(terminal or sys.stderr) if console else _lines,
+        logger_factory=_Lines(_put_on(terminal) if console and terminal else _put),
         cache_logger_on_first_use=True,
     )
+    sink.on_room(_tell_of_dropped)
     logging.basicConfig(handlers=[_Forwarder()], level=logging.WARNING, force=True)
 
 
 def _text_renderer() -> structlog.typing.Processor:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
     render = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+        colors=has_colors(sys.stderr), exception_formatter=_text_traceback, timestamp_key="time"
     )
 
-    def render_text(logger: Any, method: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401 -- whatever structlog hands over
-        event["level"] = method
-        return _blotted(str(render(logger, method, stamp(logger, method, event))))
+    def render_text(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- whatever structlog hands over
+        line: dict[str, Any] = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
+        line |= {name: _printable(msgspec.to_builtins(value, enc_hook=str)) for name, value in event.items()}
+        line["level"] = method
+        text = str(render(logger, method, stamp(logger, method, line)))
+        return _blotted(text).encode(errors="backslashreplace")
 
     return render_text
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 -- whatever JSON can hold
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {_printable(name): _printable(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_printable(one) for one in value]
+        case _:
+            return value
+
+
+def _text_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(printable_lines(text.getvalue()))
 
 
 _render_exception = structlog.processors.ExceptionRenderer(
@@ -83,43 +107,39 @@ def _timestamp() -> str:
 
 
 class _Lines:
-    """Writes lines to standard error, those of one turn of the event loop together: a call to the system costs.
+    """Where rendered lines go: to standard error, or to what stands in its place."""
 
-    A worker whose log cannot be written goes on without it: the disk may be full of it.
-    """
-
-    def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        self._lock = threading.Lock()
+    def __init__(self, write: Callable[[bytes, bool], None]) -> None:
+        self._write = write
 
     def __call__(self, *_: object) -> "_Lines":
         """There is one for all loggers."""
         return self
 
-    def msg(self, line: bytes) -> None:
-        with self._lock:
-            self._lines.append(line)
-            if len(self._lines) > 1:
-                return
-        try:
-            asyncio.get_running_loop().call_soon(self.flush)
-        except RuntimeError:  # there is none in this thread, or none yet
-            self.flush()
+    def info(self, line: bytes) -> None:
+        self._write(line, False)
 
-    log = debug = info = warning = error = critical = exception = msg
+    def warning(self, line: bytes) -> None:
+        self._write(line, True)
 
-    def flush(self) -> None:
-        with self._lock:
-            lines, self._lines = self._lines, []
-            if lines:
-                with suppress(OSError, ValueError):
-                    sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
-                    sys.stderr.buffer.flush()
+    msg = log = debug = info
+    warn = error = critical = exception = warning
 
 
-_lines = _Lines()
-flush = _lines.flush
-atexit.register(flush)
+def _put(line: bytes, matters: bool) -> None:  # noqa: FBT001 -- called for each line
+    sink.put(line + b"\n", matters=matters)
+
+
+def _put_on(terminal: TextIO) -> Callable[[bytes, bool], None]:
+    def put(line: bytes, _matters: bool) -> None:  # noqa: FBT001 -- likewise
+        with suppress(OSError, ValueError):
+            terminal.write(line.decode() + "\n")
+
+    return put
+
+
+def _tell_of_dropped(lines: int) -> None:
+    structlog.get_logger().warning("worker.log_dropped", lines=lines)
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -127,7 +147,7 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 
 def _json(event: Any) -> str:  # noqa: ANN401 -- an event holds whatever its fields are
     try:
-        return _encoder.encode(event).decode()
+        return printable_json(_encoder.encode(event).decode())
     except UnicodeEncodeError:  # half a surrogate pair, out of somebody's error text: the standard library escapes it
         return json.dumps(event, default=str)
 

@@ -1,18 +1,22 @@
 """What an operator can turn: every setting, its default, its limits and where it may come from."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
@@ -20,12 +24,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from config.durations import duration_seconds
+from config.durations import duration_seconds, duration_text
+from config.kubelet import service_links
+from config.urls import MASK, shown_url, url_secrets
 
 PREFIX = "METASYNC_"
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 DOTENV_FILE = ".env"
 TOML_FILE = "metasync.toml"
+_FROM_SECRETS = "secret file in"
 
 
 class ConfigurationError(Exception):
@@ -33,12 +40,18 @@ class ConfigurationError(Exception):
 
 
 def _https_or_loopback(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # whose message shows what may be a password
+        raise ValueError("must be a URL such as https://api.openai.com/v1") from None
+    if parts.scheme not in ("http", "https") or not host:
         raise ValueError("must be a URL such as https://api.openai.com/v1")
     if parts.username or parts.password:
         raise ValueError("must not hold a user or password")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if "#" in url:
+        raise ValueError("must have no fragment (#...)")
+    if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError("must be https: over plain http the key would be readable on the way (loopback excepted)")
     return url
 
@@ -59,6 +72,22 @@ def _printable_secret(secret: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _printable_secrets(secrets: SecretStr) -> SecretStr:
+    for part in secrets.get_secret_value().split(","):
+        _printable_secret(SecretStr(part))
+    return secrets
+
+
+def tokens_of(secrets: SecretStr) -> tuple[str, ...]:
+    """Those of a setting that holds several, with commas between them."""
+    return tuple(part.strip() for part in secrets.get_secret_value().split(","))
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+AnyCase = BeforeValidator(_lower)
 Seconds = Annotated[float, BeforeValidator(duration_seconds)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 
@@ -88,14 +117,18 @@ class Settings(BaseSettings):
     openai_project_id: str | None = Field(
         None, validation_alias="OPENAI_PROJECT_ID", description="sent as OpenAI-Project"
     )
-    auth: Literal["auto", "bearer", "api-key"] = Field(
+    auth: Annotated[Literal["auto", "bearer", "api-key"], AnyCase] = Field(
         "auto",
         description="how the key is sent; auto: the api-key header to Azure hosts, else Authorization: Bearer",
     )
     trust_env: bool = Field(default=False, description="go through the proxy that HTTPS_PROXY names")
-    queue_url: str = Field("sqlite:///metasync.db", description="where the queue is")
+    queue_url: Annotated[str, AfterValidator(str.strip)] = Field(
+        "sqlite:///metasync.db", description="where the queue is"
+    )
     store_timeout: PositiveSeconds = Field(10.0, description="longest wait for one call to the queue's store")
-    mode: Literal["merge", "replace"] = Field("merge", description="the mode of changes that name none")
+    mode: Annotated[Literal["merge", "replace"], AnyCase] = Field(
+        "merge", description="the mode of changes that name none"
+    )
     max_concurrency: int = Field(64, ge=1, le=10_000, description="most requests in flight at once")
     requests_per_minute: float | None = Field(
         None,
@@ -104,25 +137,53 @@ class Settings(BaseSettings):
         description="most requests a minute, of all workers on the queue together; none: as many as the service takes",
     )
     request_timeout: PositiveSeconds = Field(60.0, description="longest wait for one answer of the service")
-    lease: Seconds = Field(300.0, ge=1, description="how long a completion stays claimed by a worker that is gone")
+    lease: Seconds = Field(
+        300.0, ge=1, le=3_600, description="how long a completion stays claimed by a worker that is gone"
+    )
     batch_size: int = Field(256, ge=1, le=10_000, description="most completions claimed, or outcomes stored, at once")
-    max_attempts: int = Field(8, ge=1, description="failed attempts after which a change is a dead letter")
-    not_found_grace: Seconds = Field(
-        900.0,
+    max_attempts: int = Field(
+        8, ge=1, description="failures while others got through, after which a change is a dead letter"
+    )
+    give_up_after: Seconds = Field(
+        21_600.0, ge=0, description="how long a change has to have failed, too, before it is a dead letter"
+    )
+    not_found_grace: Seconds | None = Field(
+        None,
         ge=0,
-        description="how long after enqueue a completion may be missing before its changes are given up",
+        description="how long a completion may be missing, from the enqueue or the first 404, before its changes are "
+        "given up; none: 2m for a drain, 15m for a daemon",
+    )
+    semantics: Annotated[Literal["unknown", "merge", "replace"], AnyCase] = Field(
+        "unknown",
+        description="what an update does to keys that it does not name, as far as is known: the service keeps them "
+        "(merge) or drops them (replace)",
+    )
+    read_lag: Seconds = Field(
+        60.0, ge=0, description="how long after an update the service may still show what was there before"
     )
     halt_timeout: Seconds = Field(
-        60.0, ge=0, description="how long a halted drain waits for the cause to go before it ends"
+        60.0, ge=0, description="how long a drain waits while nothing gets through, before it ends"
     )
     shutdown_grace: Seconds = Field(25.0, ge=0, description="how long requests in flight may take to finish at the end")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Annotated[Literal["auto", "json", "console"], AnyCase] = Field(
+        "auto", description="auto: console on a terminal, else json"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
+        "info", description="least level that is logged"
+    )
     log_values: bool = Field(default=False, description="log metadata values too, not only their keys")
     http_host: str = Field("127.0.0.1", min_length=1, description="where a daemon serves its health and metrics")
     http_port: int | None = Field(None, ge=0, le=65_535, description="on which port; none: they are not served")
     http_token: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
         None, description="what the metrics ask for, as a bearer token; needed where http_host is not loopback"
+    )
+    intake_token: Annotated[SecretStr, AfterValidator(_printable_secrets)] | None = Field(
+        None,
+        description="what producers show, as a bearer token, to send changes over HTTP; several, with commas between "
+        "them, while one takes the place of another; none: no changes are taken over HTTP",
+    )
+    intake_max_pending: int = Field(
+        1_000_000, ge=1, description="no changes are taken over HTTP while so many are pending"
     )
     secrets_dir: Path | None = Field(
         None, description="a folder of files named like the variables, such as a mounted Kubernetes secret"
@@ -135,6 +196,75 @@ def variable(field: str) -> str:
     return alias if isinstance(alias, str) else PREFIX + field.upper()
 
 
+def file_times(settings: "Settings") -> tuple[int, ...]:
+    """When the files that settings may come from were last changed; 0 for one that is not there."""
+    paths = [Path(DOTENV_FILE), Path(TOML_FILE)]
+    if settings.secrets_dir is not None:
+        paths += [settings.secrets_dir / variable(field) for field in ("openai_api_key", "queue_url")]
+    return tuple(_changed_at(path) for path in paths)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns  # of what a link points to: a mounted secret is renewed by moving one
+    except OSError:
+        return 0
+
+
+def flag(field: str) -> str:
+    """The flag of a setting, for the verbs that use it."""
+    return "--" + field.removeprefix("openai_").replace("_", "-")
+
+
+def is_secret(field: str) -> bool:
+    """Whether the setting has no flag: everybody on the machine can read what a command was started with."""
+    return SecretStr in _types(Settings.model_fields[field].annotation)
+
+
+def choices(field: str) -> tuple[str, ...]:
+    """The only values of a setting, where there are only so many."""
+    annotation = Settings.model_fields[field].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def default_text(field: str) -> str:
+    """The default of a setting as people write it; empty where there is none."""
+    return _text(field, Settings.model_fields[field].default)
+
+
+def metavar(field: str) -> str:
+    """What stands for the setting's value in help; empty where that lists the choices."""
+    if choices(field):
+        return ""
+    if _is_duration(field):
+        return "DURATION"
+    kinds = _types(Settings.model_fields[field].annotation)
+    return "N" if kinds & {int, float} and field != "http_port" else field.rsplit("_", 1)[-1].upper()
+
+
+def _types(annotation: object) -> set[object]:
+    """The plain types that an annotation is made of."""
+    return {annotation}.union(*(_types(part) for part in get_args(annotation)))
+
+
+def _is_duration(field: str) -> bool:
+    # Of `Seconds | None`, the annotation itself still holds the validator.
+    info = Settings.model_fields[field]
+    notes = [
+        *info.metadata,
+        *(note for part in get_args(info.annotation) for note in getattr(part, "__metadata__", ())),
+    ]
+    return any(isinstance(note, BeforeValidator) and note.func is duration_seconds for note in notes)
+
+
+def _text(field: str, value: Any) -> str:  # noqa: ANN401 -- of whatever type the setting is
+    if value is None:
+        return ""
+    if _is_duration(field):
+        return duration_text(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 FIELDS = {variable(field): field for field in Settings.model_fields}
 
 
@@ -144,6 +274,23 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[str, str]
+
+    @property
+    def led_astray(self) -> str | None:
+        """A warning, where the key is the user's own, but the folder that the command runs in says where it is sent."""
+        if not self._is_of_folder("openai_base_url") or self._is_of_folder("openai_api_key"):
+            return None
+        if self.settings.openai_api_key is None:
+            return None
+        url, key = self.origins["openai_base_url"], self.origins["openai_api_key"]
+        return f"OPENAI_BASE_URL, from {url}, has the key from {key} sent to {shown_url(self.settings.openai_base_url)}"
+
+    def _is_of_folder(self, field: str) -> bool:
+        """Whether the setting comes from the working directory, or from where a file in that says."""
+        origin = self.origins[field]
+        if origin.startswith(_FROM_SECRETS):
+            origin = self.origins["secrets_dir"]
+        return origin in (DOTENV_FILE, TOML_FILE)
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Loaded:
@@ -157,37 +304,52 @@ def load(flags: Mapping[str, Any] | None = None) -> Loaded:
     Raises:
         ConfigurationError: a setting is unknown or bad, or a source cannot be read.
     """
-    _refuse_unknown_variables(os.environ, "the environment")
+    _refuse_unknown_variables(os.environ.keys() - service_links(os.environ.items()), "the environment")
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     loaded = _read(given, secrets_dir=None)
     if loaded.settings.secrets_dir is not None:
-        _check_secrets_dir(loaded.settings.secrets_dir)
+        name = flag("secrets_dir") if loaded.origins["secrets_dir"] == "flag" else SECRETS_DIR
+        _check_secrets_dir(loaded.settings.secrets_dir, name)
         loaded = _read(given, secrets_dir=loaded.settings.secrets_dir)
     return loaded
 
 
 def _read(flags: Mapping[str, Any], secrets_dir: Path | None) -> Loaded:
     origins: dict[str, str] = {}
+    if Path(TOML_FILE).is_dir():  # Docker makes one of a file that is to be mounted and is not there
+        raise ConfigurationError(f"{TOML_FILE} cannot be read: it is a directory")
     try:
         settings = _reading_class(secrets_dir, origins)(**flags)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, origins)) from None
-    except (SettingsError, OSError, ValueError) as error:  # ValueError: TOML or UTF-8 that cannot be decoded
-        raise ConfigurationError(f"the settings cannot be read: {error}") from None
     return Loaded(settings, {field: origins.get(field, "default") for field in Settings.model_fields})
 
 
-def _check_secrets_dir(directory: Path) -> None:
-    if not directory.is_dir():
-        raise ConfigurationError(f"{SECRETS_DIR}: {directory} is not a directory")
-    names = [path.name for path in directory.iterdir() if path.is_file()]
+def _check_secrets_dir(directory: Path, name: str) -> None:
+    try:
+        if not directory.is_dir():
+            raise ConfigurationError(f"{name}: {directory} is not a directory")
+        paths = list(directory.iterdir())
+        names = [path.name for path in paths if path.is_file()]
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {directory} cannot be read: {error.strerror}") from None
+    for path in paths:
+        if path.name.upper() in FIELDS and path.name not in names:
+            raise ConfigurationError(f"{path.name}, in the secrets directory {directory}, is not a file")
     _refuse_unknown_variables(names, f"the secrets directory {directory}")
 
 
 def _refuse_unknown_variables(names: Iterable[str], source: str) -> None:
     for name in sorted(names):
         if name.upper().startswith(PREFIX) and name.upper() not in FIELDS:
-            raise ConfigurationError(f"{name}, in {source}, is no setting; `metasync settings` lists them all")
+            raise ConfigurationError(f"{name}, in {source}, {_no_setting(name.upper(), FIELDS)}")
+
+
+def _no_setting(name: str, known: Iterable[str]) -> str:
+    if name.upper() in FIELDS:
+        return f"is no setting: did you mean {FIELDS[name.upper()]}?"  # without the prefix
+    hint = "".join(f": did you mean {near}?" for near in get_close_matches(name, known, n=1))
+    return f"is no setting{hint or '; `metasync settings` lists them all'}"
 
 
 def _reading_class(secrets_dir: Path | None, origins: dict[str, str]) -> type[Settings]:
@@ -199,37 +361,68 @@ def _reading_class(secrets_dir: Path | None, origins: dict[str, str]) -> type[Se
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library passes all five by name
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library passes all five by name
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- likewise
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- likewise
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            sources: list[tuple[str, PydanticBaseSettingsSource]] = [
-                ("flag", init_settings),
-                ("environment", env_settings),
-                (DOTENV_FILE, _OwnLines(settings_cls, env_file=DOTENV_FILE)),
-                (TOML_FILE, TomlConfigSettingsSource(settings_cls, toml_file=Path(TOML_FILE))),
+            sources: list[tuple[str, Callable[[], PydanticBaseSettingsSource]]] = [
+                ("flag", lambda: init_settings),
+                ("environment", lambda: _OwnVariables(settings_cls)),
+                (DOTENV_FILE, lambda: _OwnLines(settings_cls, env_file=DOTENV_FILE)),
+                (TOML_FILE, lambda: TomlConfigSettingsSource(settings_cls, toml_file=Path(TOML_FILE))),
             ]
             if secrets_dir is not None:
-                source = SecretsSettingsSource(settings_cls, secrets_dir=secrets_dir)
-                sources.append((f"secret file in {secrets_dir}", source))
+                label = f"{_FROM_SECRETS} {secrets_dir}"
+                sources.append((label, lambda: SecretsSettingsSource(settings_cls, secrets_dir=secrets_dir)))
             traced = [_traced(label, source, origins) for label, source in sources]
             return cast("tuple[PydanticBaseSettingsSource, ...]", tuple(traced))
 
     return Reading
 
 
+class _OwnVariables(EnvSettingsSource):
+    """The environment, without what the kubelet says there: of a Service `metasync-http` it sets METASYNC_HTTP_PORT."""
+
+    def __call__(self) -> dict[str, Any]:
+        others = {name.lower() for name in service_links(os.environ.items())}
+        self.env_vars = {name: value for name, value in self.env_vars.items() if name.lower() not in others}
+        return super().__call__()
+
+
 class _OwnLines(DotEnvSettingsSource):
     """The lines of ``.env`` that are about us: other programs keep theirs in the same file."""
 
     def __call__(self) -> dict[str, Any]:
+        _refuse_broken_lines(Path(DOTENV_FILE))
         _refuse_unknown_variables((name for name in self.env_vars), DOTENV_FILE)
         found = super().__call__()
         return {name: value for name, value in found.items() if name in Settings.model_fields or name in FIELDS}
 
 
-def _traced(label: str, source: PydanticBaseSettingsSource, origins: dict[str, str]) -> Callable[[], dict[str, Any]]:
+def _refuse_broken_lines(dotenv: Path) -> None:
+    """Refuse lines about us that the library would leave out; its own warning names no file, and is of others' too."""
+    logging.getLogger("dotenv").setLevel(logging.ERROR)
+    if not dotenv.is_file():
+        return
+    with dotenv.open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.error and _OURS.search(binding.original.string):
+                raise ValueError(f"no NAME=VALUE, or a quote that is not closed (at line {binding.original.line})")
+
+
+_OURS = re.compile("METASYNC_|OPENAI_", re.IGNORECASE)
+
+
+def _traced(
+    label: str, source: Callable[[], PydanticBaseSettingsSource], origins: dict[str, str]
+) -> Callable[[], dict[str, Any]]:
     def read() -> dict[str, Any]:
-        found = source()
+        try:
+            found = source()()
+        # ValueError: TOML or UTF-8 that cannot be decoded; RecursionError: brackets without end.
+        except (SettingsError, OSError, ValueError, RecursionError) as error:
+            cause = f": {error.__cause__}" if error.__cause__ else ""
+            raise ConfigurationError(f"{label} cannot be read: {error}{cause}") from None
         for name in found:
             origins.setdefault(FIELDS.get(name.upper(), name), label)
         return found
@@ -245,9 +438,11 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         field = FIELDS.get(name.upper(), name)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "is no setting; `metasync settings` lists them all"
+            message = _no_setting(name, [*Settings.model_fields, *FIELDS])
         shown = variable(field) if field in Settings.model_fields else name
         source = f", from {origins[field]}," if field in origins else ""
+        if origins.get(field) == "flag":
+            shown, source = flag(field), ""
         sentences.append(f"{shown}{source} {message[:1].lower()}{message[1:]}" if shown else message)
     return "; ".join(sentences)
 
@@ -258,16 +453,21 @@ def masked(settings: Settings, field: str) -> str:
     if value is None:
         return ""
     if isinstance(value, SecretStr):
-        return "***"
-    if field == "queue_url":
-        return without_password(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return MASK
+    return shown_url(value) if field in _URLS else _text(field, value)
 
 
-def without_password(url: str) -> str:
-    """The URL with its password, if it has one, blotted out, in its authority and in its query."""
-    parts = urlsplit(url)
-    if parts.password is not None:
-        user, _, host = parts.netloc.rpartition("@")
-        url = url.replace(parts.netloc, f"{user.split(':', 1)[0]}:***@{host}", 1)
-    return re.sub(r"([?&][^=&]*password[^=&]*=)[^&#]*", r"\1***", url, flags=re.IGNORECASE)
+def place_of(queue_url: str) -> str:
+    """The queue's URL for people: without a password, and of a file the whole path."""
+    scheme, is_file, path = queue_url.partition("sqlite:///")
+    return f"{is_file}{Path(path).absolute()}" if is_file and not scheme else shown_url(queue_url)
+
+
+_URLS = ("queue_url", "openai_base_url")
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What no line may show, whoever writes it."""
+    keys = [one.get_secret_value() for one in (settings.openai_api_key, settings.http_token) if one is not None]
+    tokens = tokens_of(settings.intake_token) if settings.intake_token is not None else ()
+    return [*keys, *tokens, *(secret for field in _URLS for secret in url_secrets(getattr(settings, field)))]

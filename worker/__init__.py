@@ -1,6 +1,55 @@
 """metasync: keeps the metadata of stored chat completions in line with a durable queue of pending changes."""
 
-from worker.changes import InvalidChange, MetadataChange
-from worker.queue import Queue, QueueError, open_queue
+TYPE_CHECKING = False  # as type checkers understand it; importing it takes as long as the rest of a start
 
-__all__ = ["InvalidChange", "MetadataChange", "Queue", "QueueError", "open_queue"]
+if TYPE_CHECKING:
+    from worker.changes import MODES, InvalidChange, MetadataChange, Mode
+    from worker.queue import (
+        DeadLetter,
+        DeadSelection,
+        Queue,
+        QueueError,
+        QueueMisnamed,
+        QueueStatus,
+        QueueUnavailable,
+        QueueUnusable,
+        QueueUnwritable,
+        Revived,
+        Store,
+        Stored,
+        SyncQueue,
+        open_queue,
+        open_queue_sync,
+    )
+
+# What producers need, and all that it tells them to catch; `import metasync` gives the same.
+__all__ = [
+    "MODES",
+    "DeadLetter",
+    "DeadSelection",
+    "InvalidChange",
+    "MetadataChange",
+    "Mode",
+    "Queue",
+    "QueueError",
+    "QueueMisnamed",
+    "QueueStatus",
+    "QueueUnavailable",
+    "QueueUnusable",
+    "QueueUnwritable",
+    "Revived",
+    "Store",
+    "Stored",
+    "SyncQueue",
+    "open_queue",
+    "open_queue_sync",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, and only then: `metasync --help` needs none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from worker import changes, queue  # noqa: PLC0415 -- see above
+
+    return getattr(changes if hasattr(changes, name) else queue, name)

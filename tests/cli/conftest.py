@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -9,3 +10,13 @@ from tests.e2e.processes import Command
 def command(tmp_path: Path) -> Command:
     """The command in an empty folder, with nothing set."""
     return Command(tmp_path, {})
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the working directory of this process, with nothing set."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):  # whatever the tests are run with, such as METASYNC_TEST_BROWSER
+        if name.startswith(("METASYNC_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    return tmp_path

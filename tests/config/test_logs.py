@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from config import logs
+from config import logs, sink
+from worker.cli.exits import Exit
+from worker.engine import Ending
 
 
 def _log_everything() -> None:
@@ -31,6 +33,7 @@ def test_events_are_one_json_object_a_line_and_hold_no_secret(capfd: pytest.Capt
     logs.conceal("sk-conceal-me")
     logs.configure("json", "info")
     _log_everything()
+    sink.flush()
     out, err = capfd.readouterr()
     assert out == ""
     assert "sk-conceal-me" not in err
@@ -46,6 +49,7 @@ def test_events_are_text_on_a_console(capfd: pytest.CaptureFixture[str]) -> None
     logs.conceal("sk-conceal-me")
     logs.configure("console", "info")
     _log_everything()
+    sink.flush()
     err = capfd.readouterr().err
     assert "change.applied" in err
     assert "completion_id=chatcmpl-1" in err
@@ -54,7 +58,19 @@ def test_events_are_text_on_a_console(capfd: pytest.CaptureFixture[str]) -> None
     assert "sk-conceal-me" not in err
 
 
+def test_a_console_shows_the_value_of_an_enum_and_not_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("console", "info")
+    structlog.get_logger().info("run.summary", exit_code=Exit.DONE, ending=Ending.DRAINED, reasons={Ending.STUCK: 1})
+    sink.flush()
+    err = capfd.readouterr().err
+    assert "exit_code=0" in err
+    assert "ending=drained" in err
+    assert "{'stuck': 1}" in err
+    assert "<" not in err
+
+
 def test_auto_is_json_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("auto", "info")
     structlog.get_logger().info("worker.started")
+    sink.flush()
     assert json.loads(capfd.readouterr().err)["event"] == "worker.started"

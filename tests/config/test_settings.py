@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import FIELDS, ConfigurationError, Settings, load, masked, variable, without_password
+from config.settings import FIELDS, ConfigurationError, Settings, load, masked, variable
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +19,9 @@ def test_defaults_need_nothing() -> None:
     assert settings.openai_base_url == "https://api.openai.com/v1"
     assert settings.queue_url == "sqlite:///metasync.db"
     assert (settings.max_concurrency, settings.max_attempts, settings.requests_per_minute) == (64, 8, None)
-    assert (settings.request_timeout, settings.lease, settings.not_found_grace, settings.shutdown_grace) == (
-        60,
-        300,
-        900,
-        25,
-    )
+    assert (settings.request_timeout, settings.lease, settings.shutdown_grace) == (60, 300, 25)
+    assert (settings.give_up_after, settings.semantics, settings.read_lag) == (6 * 3600, "unknown", 60)
+    assert settings.not_found_grace is None  # 2 minutes for a drain, 15 for a daemon
 
 
 def test_the_first_source_that_has_a_setting_wins_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +119,7 @@ def test_the_key_does_not_go_over_plain_http_to_other_hosts(url: str, monkeypatc
 
 def test_settings_files_that_cannot_be_read_are_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "metasync.toml").write_text("lease =\n")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"^metasync\.toml cannot be read: .*\(at line 1, column 8\)"):
         load()
 
 
@@ -136,11 +133,36 @@ def test_what_is_shown_holds_no_secret() -> None:
     assert "very-secret" not in repr(settings)
 
 
-def test_a_url_without_password_is_shown_as_it_is() -> None:
-    assert without_password("sqlite:///metasync.db") == "sqlite:///metasync.db"
-
-
 def test_every_setting_has_a_variable_and_says_what_it_is_for() -> None:
     for name, field in Settings.model_fields.items():
         assert variable(name) in FIELDS
         assert field.description
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("lease = 2020-01-01", "METASYNC_LEASE, from metasync.toml, must be a duration"),
+        ("lease = [1]", "METASYNC_LEASE, from metasync.toml, must be a duration"),
+        (f"a = {'[' * 5000}", "metasync.toml cannot be read: "),
+        ("METASYNC_LEASE = 5", "METASYNC_LEASE, from metasync.toml, is no setting: did you mean lease?"),
+        (f"secrets_dir = '{'a' * 300}'", "cannot be read: File name too long"),
+    ],
+)
+def test_whatever_is_in_the_file_is_refused_by_name(tmp_path: Path, toml: str, told: str) -> None:
+    (tmp_path / "metasync.toml").write_text(toml)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert told in str(caught.value)
+
+
+def test_a_settings_file_that_is_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tmp_path / "secrets"
+    (secrets / "OPENAI_API_KEY").mkdir(parents=True)
+    monkeypatch.setenv("METASYNC_SECRETS_DIR", str(secrets))
+    with pytest.raises(ConfigurationError, match=r"OPENAI_API_KEY, in the secrets directory .*, is not a file"):
+        load()
+    monkeypatch.delenv("METASYNC_SECRETS_DIR")
+    (tmp_path / "metasync.toml").mkdir()
+    with pytest.raises(ConfigurationError, match=r"metasync\.toml cannot be read: it is a directory"):
+        load()

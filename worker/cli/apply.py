@@ -1,82 +1,145 @@
 """`metasync apply`: enqueue and drain in one go."""
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
-from config.settings import Loaded
-from worker.changes.files import UnwritableRejects
-from worker.cli.enqueue import Enqueued, InputError, Intake, add_intake, enqueue_files, intake_of
-from worker.cli.enqueue import summary as enqueued_text
+from worker.changes.patience import Patience
+from worker.cli import signals
+from worker.cli.enqueue import Files, failing_as_json
 from worker.cli.exits import Exit
-from worker.cli.flags import LOGGING, WORKING, add_settings, duration, load_settings
-from worker.cli.job import Job, configure_logs, key_of, run_async
-from worker.cli.output import say, say_json, table, tell
+from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
+from worker.cli.inputs import Intake
+from worker.cli.intake import Enqueued, account, take_in
+from worker.cli.job import Job, configure_logs, key_of, opened, run_async
+from worker.cli.output import report, report_json, table, tell
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.session import exit_code, summary_fields, work
-from worker.engine import Summary
-from worker.queue import open_queue
+from worker.engine import Ending, Summary
+from worker.flags import Flag
+from worker.terminal import is_terminal
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    add_intake(parser)
-    parser.add_argument("--max-duration", type=duration, metavar="TIME", help="end after so long, such as 15m")
-    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
-    add_settings(parser, "queue_url", "store_timeout", *WORKING, *LOGGING)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a run: counts of changes, unless a name says otherwise.
+
+    Args:
+        reasons: dead letters by reason.
+        requests: that were made of the service.
+        retries: requests and claims that were tried again after a failure.
+        throttled: answers 429 that were about the rate.
+        ending: what ended the run; null where nothing was applied, since the files could not be taken in whole.
+        leftover: applied changes of which the service kept what they were to replace.
+        halted: what it was halted by, if it ended so.
+        error: the same in the service's own words, or what kept the run from starting.
+        left: the first few completions whose changes are left since they failed, and the error of each.
+        closed_for_seconds: how much longer the service asked to wait in the end.
+        enqueued: what became of the lines of the files.
+    """
+
+    enqueued: Enqueued
+    exit_code: Exit
+    applied: int = 0
+    unchanged: int = 0
+    leftover: int = 0
+    dead: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    requests: int = 0
+    changes: int = 0
+    retries: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+    ending: Ending | None = None
+    halted: str | None = None
+    error: str | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    closed_for_seconds: float = 0.0
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True)
+class Apply(Files):
+    """The verb's arguments."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (*Files.SETTINGS, *WORKING, *LOGGING)
+
+    max_duration: Annotated[float | None, MAX_DURATION] = None
+    json: Annotated[bool, Flag("the summary as one JSON object"), Prints(Report)] = False
+
+
+MODEL = Apply
+
+
+def execute(arguments: Apply) -> int:
     """Store the changes, apply all that is pending, print what became of it."""
-    loaded = load_settings(arguments)
-    settings = loaded.settings
-    key_of(settings)
-    terminal = Terminal() if sys.stderr.isatty() and settings.log_format != "json" else None
-    # Beside a progress line, a line for each outcome is noise, unless it was asked for.
-    quiet = terminal is not None and loaded.origins["log_level"] == "default"
-    configure_logs(settings, level="error" if quiet else None, terminal=terminal)
-
-    def reload() -> Loaded:
-        return load_settings(arguments)
-
-    job = Job(settings, reload, drain=True, max_duration_seconds=arguments.max_duration)
-    intake = intake_of(arguments, settings.mode)
-    return run_async(_apply(job, intake, shown=terminal is not None, json=arguments.json))
+    with failing_as_json(lambda error, code: Report(Enqueued(), code, error=error), wanted=arguments.json):
+        loaded = arguments.load()
+        settings = loaded.settings
+        key_of(settings)
+        terminal = Terminal() if is_terminal(sys.stderr) and settings.log_format != "json" else None
+        # Beside a progress line, a line for each outcome is noise, unless it was asked for.
+        quiet = terminal is not None and loaded.origins["log_level"] == "default"
+        configure_logs(settings, level="error" if quiet else None, terminal=terminal)
+        job = Job(
+            settings,
+            arguments.load,
+            drain=True,
+            max_duration_seconds=arguments.max_duration,
+            warning=loaded.led_astray,
+        )
+        intake = arguments.intake(settings)
+        return run_async(_apply(job, intake, shown=terminal is not None, json=arguments.json))
 
 
 async def _apply(job: Job, intake: Intake, *, shown: bool, json: bool) -> int:
-    settings = job.settings
     started_at = time.monotonic()
-    async with open_queue(settings.queue_url, timeout_seconds=settings.store_timeout) as queue:
-        try:
-            enqueued = await enqueue_files(queue, intake)
-        except (InputError, UnwritableRejects) as error:
-            tell(str(error))
-            return Exit.USAGE
+    async with opened(job) as queue:
+        await queue.next_due_seconds()  # what cannot be used is found before anything is read
+        enqueued = Enqueued()
+        with (
+            closing(Patience()) as patience,
+            signals.stopping(patience.stop, lambda: f"interrupted: {account(enqueued)}"),
+        ):
+            await take_in(queue, intake, patience, enqueued)
+            if enqueued.error is not None:
+                tell(account(enqueued))
+                if json:
+                    report_json(Report(enqueued, enqueued.exit_code, error=enqueued.error))
+                return enqueued.exit_code
         enqueue_seconds = time.monotonic() - started_at
         pending = (await queue.status()).pending if shown else None
         summary = await work(queue, job, show_progress(pending) if shown else None)
     code = exit_code(summary, job)
-    if code is Exit.DONE and enqueued.refused:
-        code = Exit.NOT_ALL
-    fields = summary_fields(summary) | {"exit_code": code, "enqueued": asdict(enqueued)}
+    if code is Exit.DONE:
+        code = enqueued.exit_code
     if json:
-        say_json(fields)
+        report_json(Report(enqueued, code, **summary_fields(summary)))
     else:
-        say(summary_text(summary, enqueued, enqueue_seconds))
+        report(summary_text(summary, enqueued, enqueue_seconds))
     return code
 
 
 def summary_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
-    """The run's figures as a table for people."""
+    """What became of the run, and what to do next, for people."""
+    return f"{figures_text(summary, enqueued, enqueue_seconds)}\n{_ending_text(summary)}"
+
+
+def figures_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
+    """The run's figures as a table."""
     totals = summary.totals
     per_second = totals.changes / summary.seconds if summary.seconds else 0.0
     rows = [
-        ("enqueued", "", enqueued_text(enqueued)),
+        ("enqueued", "", account(enqueued)),
         ("applied", f"{totals.applied:,}", "changes that the service now has"),
         ("unchanged", f"{totals.unchanged:,}", "changes that it had already"),
+        *(
+            [("leftover", f"{totals.leftover:,}", "of those applied, the service kept keys that they replace")]
+            if totals.leftover
+            else []
+        ),
         ("dead", f"{totals.dead:,}", _reasons_text(totals.reasons)),
         ("requests", f"{summary.requests:,}", f"{totals.retries:,} tried again, {summary.throttled:,} throttled"),
         (
@@ -85,7 +148,7 @@ def summary_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -
             f"{enqueue_seconds:.1f} s to enqueue, {summary.seconds:.1f} s to apply: {per_second:,.0f} changes/s",
         ),
     ]
-    return "\n".join((table(rows, right=(1,)), _ending_text(summary)))
+    return table(rows, right=(1,))
 
 
 def _reasons_text(reasons: Mapping[str, int]) -> str:
@@ -96,5 +159,20 @@ def _ending_text(summary: Summary) -> str:
     if summary.empty:
         dead = "; `metasync dead list` shows what was given up" if summary.totals.dead else ""
         return f"done{dead}"
-    why = f"{summary.ending}: {summary.reason}" if summary.reason else summary.ending
-    return f"not finished ({why}); what is left stays in the queue: `metasync run --drain` goes on"
+    first = "mend the cause, then " if summary.ending is Ending.HALTED else ""
+    left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
+    end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
+    return "\n".join((*left, end))
+
+
+def _why(summary: Summary) -> str:
+    cause = summary.cause
+    match summary.ending:
+        case Ending.CLOSED:
+            return f"the service asks to wait for another {summary.closed_for_seconds:,.0f} s"
+        case Ending.STUCK if cause is None:
+            return "stuck: what is left keeps failing"
+        case Ending.OUTAGE if cause is not None:
+            return cause.sentence
+        case ending:
+            return f"{ending}: {cause.sentence}" if cause else ending

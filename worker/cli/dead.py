@@ -1,122 +1,197 @@
 """`metasync dead`: the dead letters, looked at, sent back or thrown away."""
 
-import argparse
-import asyncio
 import json
-import sys
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
+from worker.cli import loop
 from worker.cli.exits import Exit
-from worker.cli.flags import add_settings, load_settings
-from worker.cli.output import say, say_json, table, tell
-from worker.queue import Queue, open_queue
-from worker.queue.base import REASONS, DeadLetter, DeadSelection
+from worker.cli.flags import Configured, Prints
+from worker.cli.output import say, say_json, say_raw, table, tell, time_text
+from worker.cli.verbs import Action
+from worker.flags import Flag
+from worker.queue import DeadLetter, DeadLetters, DeadSelection, Reason, Revived, open_queue
+from worker.terminal import printable_json
 
 _SHOWN_ERROR_LENGTH = 60
+_NUMBERS_END = 2**63  # what a store can be asked for
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, summary in (
-        ("list", "one line a letter, oldest first"),
-        ("show", "everything about the letters, metadata values included"),
-        ("retry", "make the changes pending again"),
-        ("purge", "delete the letters for good"),
-    ):
-        action = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        action.add_argument("number", nargs="*", type=int, help="letters by number")
-        action.add_argument("--reason", choices=REASONS, help="only those that died for this reason")
-        action.add_argument("--completion", metavar="ID", help="only those of this completion")
-        action.add_argument("--json", action="store_true", help="machine-readable")
-        if name != "list":
-            action.add_argument("--all", action="store_true", help="every letter there is")
-        add_settings(action, "queue_url", "store_timeout")
+def _number_of(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < _NUMBERS_END):
+        raise ValueError(f"{text!r} is no letter's number")
+    return int(text)
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A change that was given up, and why. Times are in UTC, as RFC 3339 has them.
+
+    Args:
+        id: the letter's own number, by which it is shown, retried and purged.
+        metadata: what was wanted; of an invalid change whatever was stored.
+        status: of the service's last answer.
+        request_id: of the same.
+        attempts: those that failed.
+    """
+
+    id: int
+    completion_id: str
+    change_id: str | None
+    metadata: Any
+    mode: str
+    reason: str
+    status: int | None
+    error: str | None
+    request_id: str | None
+    attempts: int
+    enqueued_at: str
+    died_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many letters were deleted."""
+
+    purged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letters(Configured):
+    """The arguments that name letters."""
+
+    number: Annotated[tuple[int, ...], Flag("letters by number", positional=True, parse=_number_of)] = ()
+    reason: Annotated[Reason | None, Flag("only those that died for this reason")] = None
+    completion: Annotated[str | None, Flag("only those of this completion", metavar="ID")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliberate(Letters):
+    """The arguments of an action for which letters have to be named."""
+
+    all: Annotated[bool, Flag("every letter there is")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class List(Letters):
+    """The arguments of `list`."""
+
+    json: Annotated[bool, Flag("machine-readable"), Prints(list[Letter])] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Show(Deliberate):
+    """The arguments of `show`."""
+
+    json: Annotated[bool, Flag("machine-readable"), Prints(list[Letter])] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(Deliberate):
+    """The arguments of `retry`."""
+
+    json: Annotated[bool, Flag("machine-readable"), Prints(Revived)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Purge(Deliberate):
+    """The arguments of `purge`."""
+
+    json: Annotated[bool, Flag("machine-readable"), Prints(Purged)] = False
+
+
+MODEL = {
+    "list": Action("one line a letter, oldest first", List),
+    "show": Action("everything about the letters, metadata values included", Show),
+    "retry": Action("make the changes pending again", Retry),
+    "purge": Action("delete the letters for good", Purge),
+}
+
+
+def execute(arguments: Letters) -> int:
     """Carry out the action on the letters that were named."""
     selection = DeadSelection(
-        numbers=tuple(arguments.number) or None,
+        numbers=arguments.number or None,
         completion_id=arguments.completion,
         reason=arguments.reason,
     )
-    if arguments.action != "list" and not _is_deliberate(selection, everything=arguments.all):
-        tell(f"metasync dead {arguments.action}: name letters, --reason or --completion, or say --all (not both)")
+    if isinstance(arguments, Deliberate) and not _is_deliberate(selection, everything=arguments.all):
+        action = next(name for name, action in MODEL.items() if isinstance(arguments, action.model))
+        tell(f"metasync dead {action}: name letters, --reason or --completion, or say --all (not both)")
         return Exit.USAGE
-    settings = load_settings(arguments).settings
-    return asyncio.run(_act(settings.queue_url, settings.store_timeout, arguments, selection))
+    settings = arguments.load().settings
+    return loop.run(_act(settings.queue_url, settings.store_timeout, arguments, selection))
 
 
 def _is_deliberate(selection: DeadSelection, *, everything: bool) -> bool:
     return everything == (selection == DeadSelection())
 
 
-async def _act(url: str, timeout_seconds: float, arguments: argparse.Namespace, selection: DeadSelection) -> int:
-    async with open_queue(url, timeout_seconds=timeout_seconds) as queue:
-        match arguments.action:
-            case "list" | "show" if arguments.json:
+async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: DeadSelection) -> int:
+    async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
+        missing = await _missing(queue, selection)
+        match arguments:
+            case List(json=True) | Show(json=True):
                 await _print_json(queue, selection)
-            case "list":
+            case List():
                 await _print_list(queue, selection)
-            case "show":
-                return await _show(queue, selection)
-            case "retry":
+            case Show():
+                await _show(queue, selection)
+            case Retry():
                 revived = await queue.retry_dead(selection)
-                _report(arguments, {"retried": revived.retried, "kept": revived.kept})
+                _report(revived, json=arguments.json)
                 if revived.kept and not arguments.json:
                     tell(f"{revived.kept} letters stay dead: a change with the same change_id is pending")
-            case "purge":
-                _report(arguments, {"purged": await queue.purge_dead(selection)})
+            case Purge():
+                _report(Purged(await queue.purge_dead(selection)), json=arguments.json)
+    if missing:
+        tell(f"no such dead letter: {', '.join(map(str, missing))}")
+        return Exit.NOT_ALL
     return Exit.DONE
 
 
-def _report(arguments: argparse.Namespace, counts: dict[str, int]) -> None:
-    if arguments.json:
+async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:
+    """The letters that were named and are not there, or not of the reason and the completion that were named, too."""
+    if not selection.numbers:
+        return []
+    there = {letter.number async for letter in queue.dead_letters(selection)}
+    return [number for number in dict.fromkeys(selection.numbers) if number not in there]
+
+
+def _report(counts: Revived | Purged, *, json: bool) -> None:
+    if json:
         say_json(counts)
     else:
-        say(", ".join(f"{count} {what}" for what, count in counts.items()))
+        say(", ".join(f"{count} {what}" for what, count in asdict(counts).items()))
 
 
-async def _print_json(queue: Queue, selection: DeadSelection) -> None:
+async def _print_json(queue: DeadLetters, selection: DeadSelection) -> None:
     """One JSON array, written letter by letter: there may be millions."""
     separator = "["
     async for letter in queue.dead_letters(selection):
-        sys.stdout.write(f"{separator}\n  {json.dumps(_as_json(letter))}")
+        say_raw(f"{separator}\n  {json.dumps(asdict(_shown(letter)))}", end="")
         separator = ","
     say("\n]" if separator == "," else "[]")
 
 
-def _as_json(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.number,
-        "completion_id": letter.completion_id,
-        "change_id": letter.change_id,
-        "metadata": _metadata(letter),
-        "mode": letter.mode,
-        "reason": letter.reason,
-        "status": letter.status,
-        "error": letter.error,
-        "request_id": letter.request_id,
-        "attempts": letter.attempts,
-        "enqueued_at": _time_text(letter.enqueued_at),
-        "died_at": _time_text(letter.died_at),
-    }
+def _shown(letter: DeadLetter) -> Letter:
+    return Letter(
+        id=letter.number,
+        completion_id=letter.completion_id,
+        change_id=letter.change_id,
+        metadata=letter.decoded,
+        mode=letter.mode,
+        reason=letter.reason,
+        status=letter.status,
+        error=letter.error,
+        request_id=letter.request_id,
+        attempts=letter.attempts,
+        enqueued_at=time_text(letter.enqueued_at),
+        died_at=time_text(letter.died_at),
+    )
 
 
-def _metadata(letter: DeadLetter) -> Any:  # noqa: ANN401 -- an invalid letter holds whatever was stored
-    try:
-        return json.loads(letter.metadata)
-    except ValueError:
-        return letter.metadata
-
-
-def _time_text(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-async def _print_list(queue: Queue, selection: DeadSelection) -> None:
+async def _print_list(queue: DeadLetters, selection: DeadSelection) -> None:
     """A table, in pages that are aligned each by itself: there may be millions."""
     page_length = 1_000
     header = ("id", "completion", "reason", "status", "attempts", "died", "error")
@@ -138,21 +213,17 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
         letter.reason,
         "" if letter.status is None else str(letter.status),
         str(letter.attempts),
-        _time_text(letter.died_at),
+        time_text(letter.died_at),
         error if len(error) <= _SHOWN_ERROR_LENGTH else f"{error[: _SHOWN_ERROR_LENGTH - 1]}…",
     )
 
 
-async def _show(queue: Queue, selection: DeadSelection) -> int:
+async def _show(queue: DeadLetters, selection: DeadSelection) -> None:
     found = False
     async for letter in queue.dead_letters(selection):
         if found:
             say("")
         found = True
-        fields = _as_json(letter)
-        fields["metadata"] = json.dumps(fields["metadata"], ensure_ascii=False)
+        fields = asdict(_shown(letter))
+        fields["metadata"] = printable_json(json.dumps(fields["metadata"], ensure_ascii=False))
         say(table([(name, "" if value is None else str(value)) for name, value in fields.items()]))
-    if not found:
-        tell("no such dead letter")
-        return Exit.USAGE
-    return Exit.DONE

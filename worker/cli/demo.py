@@ -1,38 +1,48 @@
 """`metasync demo`: the main job against a simulated service, every result checked."""
 
-import argparse
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import worker
 from config.settings import load
 from worker.changes import MetadataChange
 from worker.changes.files import ChangeFile
-from worker.cli.apply import summary_text
-from worker.cli.enqueue import Enqueued, Intake, enqueue_files
+from worker.changes.patience import Patience
+from worker.cli.apply import figures_text
 from worker.cli.exits import Exit
+from worker.cli.inputs import Intake
+from worker.cli.intake import Enqueued, take_in
 from worker.cli.job import Job, configure_logs, run_async
 from worker.cli.output import say
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.session import work
 from worker.engine import Summary
-from worker.queue import Queue, open_queue
-from worker.queue.base import DeadSelection
-from worker.simulator import Delay, Faults, Options, RateLimit, Simulator
+from worker.flags import Flag
+from worker.queue import DeadSelection, Store, open_queue
+from worker.simulator import Delay, Fault, Options, RateLimit, Simulator
+from worker.terminal import is_terminal
 
 _FILES = ("labels.jsonl", "grades.csv", "redactions.jsonl")
 _LINES = 2_000  # in those files, headers aside; these are the ones among them that are broken on purpose:
 _BROKEN_LINES = 12
 _MAX_PAIRS = 16
 
-_FAULTS = Faults(
-    internal_error=0.01, bad_gateway=0.01, overloaded=0.01, dropped=0.01, cut_off=0.01, malformed=0.01, empty=0.005
+_FAULTS = (
+    Fault("internal_error", 0.01),
+    Fault("bad_gateway", 0.01),
+    Fault("overloaded", 0.01),
+    Fault("dropped", 0.01),
+    Fault("cut_off", 0.01),
+    Fault("malformed", 0.01),
+    Fault("empty", 0.005),
 )
 _LIMIT = RateLimit(requests_per_minute=6_000, hint="ms")
 _SERVICE = Options(
@@ -55,12 +65,17 @@ class Check:
     detail: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--verbose", action="store_true", help="log every outcome")
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The verb's arguments."""
+
+    verbose: Annotated[bool, Flag("log every outcome")] = False
 
 
-def execute(arguments: argparse.Namespace) -> int:
+MODEL = Demo
+
+
+def execute(arguments: Demo) -> int:
     """Start the simulator, enqueue the samples, apply them, check every completion."""
     return run_async(_demo(verbose=arguments.verbose))
 
@@ -70,17 +85,19 @@ async def _demo(*, verbose: bool) -> int:
         queue_url = f"sqlite:///{folder}/queue.db"
         async with Simulator(_SERVICE) as simulator, open_queue(queue_url) as queue:
             held = _seed(simulator)
+            share = sum(fault.share for fault in _FAULTS)
             say(
                 f"simulator  {simulator.base_url}: {len(held)} completions, some visible after {_LAG_SECONDS} s, "
-                f"{_FAULTS.total:.1%} faults, {_LIMIT.requests_per_minute:,.0f} requests a minute"
+                f"{share:.1%} faults, {_LIMIT.requests_per_minute:,.0f} requests a minute"
             )
-            intake = Intake([str(_samples() / name) for name in _FILES], "merge", None, strict=False, rejects_path=None)
+            intake = Intake([str(_samples() / name) for name in _FILES])
             started_at = time.monotonic()
-            enqueued = await enqueue_files(queue, intake)
+            with closing(Patience()) as patience:
+                enqueued = await take_in(queue, intake, patience)
             enqueue_seconds = time.monotonic() - started_at
             summary = await _drain(queue, simulator.base_url, verbose=verbose)
             checks = [check async for check in _checks(queue, simulator, held, enqueued, summary)]
-    say(summary_text(summary, enqueued, enqueue_seconds))
+    say(figures_text(summary, enqueued, enqueue_seconds))  # not what to do next: its queue is gone by now
     for check in checks:
         say(f"{'ok  ' if check.holds else 'FAIL'}  {check.name}: {check.detail}")
     return Exit.DONE if all(check.holds for check in checks) else Exit.INTERNAL_ERROR
@@ -104,8 +121,8 @@ def _seed(simulator: Simulator) -> dict[str, dict[str, str]]:
     return held
 
 
-async def _drain(queue: Queue, base_url: str, *, verbose: bool) -> Summary:
-    terminal = Terminal() if sys.stderr.isatty() else None
+async def _drain(queue: Store, base_url: str, *, verbose: bool) -> Summary:
+    terminal = Terminal() if is_terminal(sys.stderr) else None
     flags = {
         "openai_api_key": "sk-demo",
         "openai_base_url": base_url,
@@ -120,7 +137,7 @@ async def _drain(queue: Queue, base_url: str, *, verbose: bool) -> Summary:
 
 
 async def _checks(
-    queue: Queue,
+    queue: Store,
     simulator: Simulator,
     held: Mapping[str, Mapping[str, str]],
     enqueued: Enqueued,
@@ -174,4 +191,4 @@ def _one_by_one(
 def _good_changes() -> Iterator[MetadataChange]:
     for name in _FILES:
         with ChangeFile.open(str(_samples() / name)) as file:
-            yield from (item for item in file if isinstance(item, MetadataChange))
+            yield from (item for _, item in file if isinstance(item, MetadataChange))

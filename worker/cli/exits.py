@@ -1,15 +1,31 @@
 """Exit codes, after sysexits.h where it has one: people script against them."""
 
 from enum import IntEnum
+from typing import Self
 
 
 class Exit(IntEnum):
     """What the command's end means."""
 
-    DONE = 0  # all that was due is done
-    INTERNAL_ERROR = 1
-    USAGE = 2  # usage or configuration: nothing was changed
-    NOT_ALL = 3  # done, but this run made dead letters, or some lines were refused
-    RUN_AGAIN = 75  # not finished: time was up, an outage, cut short by a signal
-    HALTED = 77  # until somebody acts: key, permission, quota, wrong URL; the queue is kept
-    INTERRUPTED = 130  # second Ctrl-C
+    meaning: str  # as Markdown: help and pages are made of it
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """One exit code with its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "all that was due is done"
+    INTERNAL_ERROR = 1, "internal error, or standard output cannot be written; of `demo`: a check failed"
+    USAGE = 2, "usage or configuration: nothing was changed, and waiting will not help"
+    NOT_ALL = (
+        3,
+        "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there",
+    )
+    RUN_AGAIN = (
+        75,
+        "not finished, run again: an outage, the store, a long wait, changes that fail, `--max-duration`, a signal",
+    )
+    HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
+    INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue` and `apply`, the second"

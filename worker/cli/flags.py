@@ -1,60 +1,108 @@
 """Settings as flags: the same names, meanings and checks as in the environment."""
 
 import argparse
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_type_hints
 
 from config.durations import duration_seconds
-from config.settings import Loaded, Settings, load, variable
+from config.settings import Loaded, Settings, choices, default_text, flag, is_secret, load, metavar, variable
+from worker import flags
+from worker.flags import Argument, Flag
 
+STORE = ("queue_url", "store_timeout", "secrets_dir")
 LOGGING = ("log_format", "log_level")
+SERVING = ("http_host", "http_port")
+RECEIVING = ("mode", "intake_max_pending")
 WORKING = (
     "openai_base_url",
+    "openai_org_id",
+    "openai_project_id",
+    "auth",
+    "trust_env",
     "max_concurrency",
     "requests_per_minute",
     "request_timeout",
     "lease",
     "batch_size",
     "max_attempts",
+    "give_up_after",
     "not_found_grace",
+    "semantics",
+    "read_lag",
     "halt_timeout",
     "shutdown_grace",
     "log_values",
 )
+ALL = tuple(name for name in Settings.model_fields if not is_secret(name))
 
 
-def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Let these settings be given as flags, named like them."""
-    group = parser.add_argument_group("settings", "each may come from the environment or a file too: metasync settings")
-    for name in names:
-        field = Settings.model_fields[name]
-        help_text = f"{field.description} [{variable(name)}, default {field.default}]".replace("%", "%%")
-        if field.annotation is bool:
-            group.add_argument(_flag(name), default=None, action=argparse.BooleanOptionalAction, help=help_text)
-        else:
-            group.add_argument(_flag(name), default=None, metavar=name.rsplit("_", 1)[-1].upper(), help=help_text)
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What every verb is told that uses settings.
 
-
-def _flag(name: str) -> str:
-    return "--" + name.removeprefix("openai_").replace("_", "-")
-
-
-def load_settings(arguments: argparse.Namespace) -> Loaded:
-    """The settings, with the flags on top.
-
-    Raises:
-        ConfigurationError: one of them is bad.
+    Args:
+        SETTINGS: those that it uses; each is a flag of the verb too.
+        given: those that were given as flags, as text, by name.
     """
-    names = set(Settings.model_fields)
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    for name in names:  # flags of the OpenAI settings go without that prefix
-        short = name.removeprefix("openai_")
-        if short != name and getattr(arguments, short, None) is not None:
-            given[name] = getattr(arguments, short)
-    return load(given)
+
+    SETTINGS: ClassVar[tuple[str, ...]] = STORE
+
+    given: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def load(self) -> Loaded:
+        """The settings, with the flags on top.
+
+        Raises:
+            ConfigurationError: one of them is bad.
+        """
+        return load(self.given)
+
+    def explain(self, error: Exception) -> str:
+        """The error, which names settings by what they are or by their variables, in the words of this command line."""
+        message = (
+            str(error).replace("the queue URL", variable("queue_url")).replace("the base URL", variable(_BASE_URL))
+        )
+        for name in self.given:
+            message = re.sub(rf"\b{variable(name)}\b", flag(name), message)
+        return message
 
 
-def duration(text: str) -> float:
-    """A flag's duration, in seconds."""
-    try:
-        return duration_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+@dataclass(frozen=True, slots=True)
+class Prints:
+    """Of a `--json` flag: the type of what is printed, whose schema is published."""
+
+    type: Any
+
+
+_BASE_URL = "openai_base_url"
+MAX_DURATION = Flag("end after so long, such as 15m", metavar="DURATION", parse=duration_seconds)
+
+
+def printed(model: type[Any]) -> Prints | None:
+    """What a verb's `--json` prints; None where it has no such flag."""
+    hints = get_type_hints(model, include_extras=True).values()
+    notes = (note for hint in hints for note in getattr(hint, "__metadata__", ()))
+    return next((note for note in notes if isinstance(note, Prints)), None)
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: type[Any]) -> None:
+    """Have the parser take what a verb's model declares, and the settings that the verb uses."""
+    flags.add_arguments(parser, model, tuple(setting_arguments(model)))
+
+
+def setting_arguments(model: type[Any]) -> Iterator[Argument]:
+    """The settings that a verb uses, as arguments of it."""
+    for name in model.SETTINGS if issubclass(model, Configured) else ():
+        default = f", default {default_text(name)}" if default_text(name) else ""
+        yield Argument(
+            path=("given", name),
+            name=flag(name),
+            help=f"{Settings.model_fields[name].description} [{variable(name)}{default}]",
+            group="settings, each from the environment or a file too",
+            metavar=metavar(name),
+            choices=choices(name),
+            parse=str.lower if choices(name) else None,
+            switch="either" if Settings.model_fields[name].annotation is bool else None,
+        )

@@ -1,12 +1,19 @@
 """What a run of the worker is told, and the setting up that every such command begins with."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import structlog
+
 from config import logs
-from config.settings import ConfigurationError, Loaded, Settings
+from config.settings import ConfigurationError, Loaded, Settings, file_times, place_of, secrets_of
+from worker.cli import loop
+from worker.queue import QueueUnavailable, Store, open_patiently
+
+_FIRST_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,21 +24,56 @@ class Job:
         reload: reads the settings again, for a key that was rotated meanwhile.
         drain: end when nothing is left.
         max_duration_seconds: end after so long, whatever is left.
+        warning: what is to be said before anything is sent.
     """
 
     settings: Settings
     reload: Callable[[], Loaded]
     drain: bool
     max_duration_seconds: float | None = None
+    warning: str | None = None
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on the fast event loop where there is one."""
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(main)
-    finally:
-        logs.flush()
+    return loop.run(main, _loop_factory())
+
+
+@asynccontextmanager
+async def opened(job: Job) -> AsyncIterator[Store]:
+    """The job's queue, from when it is there; calls before that raise `QueueUnavailable`."""
+    settings, url = job.settings, job.settings.queue_url
+    times: tuple[int, ...] | None = None
+
+    async def read_url() -> str:
+        nonlocal url, times
+        found = file_times(settings)
+        if times is not None and found != times:
+            try:
+                url = (await asyncio.to_thread(job.reload)).settings.queue_url
+            except ConfigurationError as error:
+                structlog.get_logger().warning("settings.unreadable", error=str(error))
+        times = found
+        return url
+
+    def tell_of(queue: Store) -> None:
+        structlog.get_logger().info("queue.opened", queue=place_of(url))
+        for warning in queue.warnings:
+            structlog.get_logger().warning("store.warning", warning=warning)
+
+    async with open_patiently(read_url, timeout_seconds=settings.store_timeout, on_open=tell_of) as queue:
+        yield queue
+
+
+async def look_once(queue: Store) -> None:
+    """Of a daemon, which waits for its store at work.
+
+    Raises:
+        QueueMisnamed: what is named can never be a store; that is said at once.
+    """
+    with suppress(QueueUnavailable, TimeoutError):
+        async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+            await queue.next_due_seconds()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -63,7 +105,6 @@ def configure_logs(settings: Settings, *, level: str | None = None, terminal: Te
         level: instead of the setting's.
         terminal: what to write console lines to, instead of standard error.
     """
-    for secret in (settings.openai_api_key, settings.http_token):
-        if secret is not None:
-            logs.conceal(secret.get_secret_value())
+    for secret in secrets_of(settings):
+        logs.conceal(secret)
     logs.configure(settings.log_format, level or settings.log_level, terminal=terminal)

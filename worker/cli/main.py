@@ -1,90 +1,112 @@
 """The `metasync` command: finds the verb, imports what that verb needs and nothing else, and runs it."""
 
-import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.metadata import version
-from typing import Protocol, cast
+from contextlib import suppress
+from signal import SIGINT
 
+from worker.cli import signals
 from worker.cli.exits import Exit
-from worker.cli.output import tell
 
-VERBS = {
-    "demo": "see it at work: a simulated service, 2,000 sample changes, every result checked",
-    "apply": "enqueue change files and apply them until nothing is left",
-    "enqueue": "validate change files and store what they hold",
-    "run": "the worker: a daemon, or with --drain until nothing is left",
-    "status": "what is pending, in flight, waiting and dead",
-    "dead": "list, show, retry or purge the dead letters",
-    "simulator": "the service on a port of this machine, with limits, lag and faults to order",
-    "migrate": "create or upgrade the queue's schema, or print it",
-    "settings": "the effective settings, each with its source",
-}
-
-
-class Verb(Protocol):
-    """What each verb's module offers."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the verb's flags."""
-
-    def execute(self, arguments: argparse.Namespace) -> int:
-        """Do it; returns the exit code."""
+TYPE_CHECKING = False  # as type checkers understand it: importing typing takes long, and signals are to be caught
+if TYPE_CHECKING:
+    from worker.cli.verbs import Verb
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: without the program's name; those of the process by default.
+        argv: without the program's name; by default those of the process, whose signals are then caught, too.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        try:
+            return _run(argv)
+        finally:
+            _flush()
+    words = sys.argv[1:]
+    try:
+        signals.catch()
+        _open_what_is_closed()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # what the locale cannot write is escaped, as on standard error
+            # And whatever PYTHONUNBUFFERED says, a few lines are written at the end, when it is known how that came.
+            sys.stdout.reconfigure(errors="backslashreplace", write_through=False)
+        code = _run(words)
+        signals.ignore()
+    except signals.Stopped as stopped:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        signals.leave(_exit_code(stopped, words))
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    from worker.cli.verbs import VERBS, module_of, parser_of  # noqa: PLC0415 -- signals are caught first
+
     name = next((word for word in words if not word.startswith("-")), None)
-    verb = cast("Verb", import_module(f"worker.cli.{name}")) if name in VERBS else None
-    arguments = _parser(name, verb).parse_args(words)
-    if verb is None:  # argparse has ended the program already for anything but an empty command line
+    namespace, unknown = parser_of([name] if name in VERBS else []).parse_known_args(words)
+    if unknown:
+        namespace.parser.refuse(unknown)
+    if name is None or "read" not in namespace:  # nothing was asked for, or a verb without its action
+        namespace.parser.print_help(sys.stderr)
         return Exit.USAGE
-    return _guarded(verb, arguments)
+    return _guarded(module_of(name), namespace.read(namespace))
 
 
-def _parser(chosen: str | None, verb: Verb | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="metasync",
-        description="Keeps the metadata of stored chat completions in line with a durable queue of pending changes.",
-        epilog="exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 done but for changes that were "
-        "refused or are dead letters, 75 not finished: run again, 77 halted until somebody acts, 130 second Ctrl-C",
-    )
-    parser.add_argument("--version", action="version", version=f"metasync {version('metasync')}")
-    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in VERBS.items():
-        subparser = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        if name == chosen and verb is not None:
-            verb.add_arguments(subparser)
-    return parser
-
-
-def _guarded(verb: Verb, arguments: argparse.Namespace) -> int:
+def _guarded(verb: "Verb", arguments: object) -> int:
     """Turn what a person can mend into one sentence and an exit code; everything else keeps its traceback."""
     from config.settings import ConfigurationError  # noqa: PLC0415 -- pydantic is slow to import: not for --help
-    from worker.queue import QueueUnavailable, QueueUnusable, QueueUnwritable  # noqa: PLC0415 -- likewise
+    from worker.cli.flags import Configured  # noqa: PLC0415 -- likewise
+    from worker.cli.output import OutputLost, flush, silence_stdout, tell  # noqa: PLC0415 -- likewise
+    from worker.queue import QueueMisnamed, QueueUnavailable  # noqa: PLC0415 -- likewise
 
+    code: int | None = None
     try:
         code = verb.execute(arguments)
-        sys.stdout.flush()
-    except (ConfigurationError, QueueUnusable, QueueUnwritable) as error:
-        tell(f"metasync: {error}")
+        flush()
+    except (ConfigurationError, QueueMisnamed) as error:
+        tell(f"metasync: {arguments.explain(error) if isinstance(arguments, Configured) else error}")
         return Exit.USAGE
     except QueueUnavailable as error:
         tell(f"metasync: {error}")
         return Exit.RUN_AGAIN
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
+        silence_stdout()
+        return Exit.DONE if code is None else code
+    except OutputLost as error:
+        silence_stdout()
+        tell(f"metasync: {error}")
+        return code or Exit.INTERNAL_ERROR
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Have standard input, output and error be something: else the next file or socket would be taken for them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, None, "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if name is not None:  # standard output stays none: what was done is said on standard error then
+                setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 -- no path
+
+
+def _exit_code(stopped: signals.Stopped, words: Sequence[str]) -> Exit:
+    """What it means that a signal has ended the command: a daemon has nothing else to wait for."""
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb in {"simulator", "intake"} or (verb == "run" and "--drain" not in words):
+        return Exit.DONE
+    if stopped.number is SIGINT and verb != "run":
+        return Exit.INTERRUPTED
+    return Exit.RUN_AGAIN
+
+
+def _flush() -> None:
+    from config.sink import flush  # noqa: PLC0415 -- signals are caught first
+
+    flush()
 
 
 if __name__ == "__main__":

@@ -1,32 +1,39 @@
 """`metasync migrate`: the queue's schema, created, upgraded or printed."""
 
-import argparse
-import asyncio
+from dataclasses import dataclass
+from typing import Annotated
 
-from config.settings import without_password
+from config.settings import place_of
+from worker.cli import loop
 from worker.cli.exits import Exit
-from worker.cli.flags import add_settings, load_settings
-from worker.cli.output import say, tell
+from worker.cli.flags import Configured
+from worker.cli.output import say_raw, tell
+from worker.flags import Flag
 from worker.queue import migration_sql, open_queue
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--sql", action="store_true", help="print the statements instead of running them")
-    add_settings(parser, "queue_url", "store_timeout")
+@dataclass(frozen=True, slots=True)
+class Migrate(Configured):
+    """The verb's arguments."""
+
+    sql: Annotated[bool, Flag("print the statements instead of running them")] = False
 
 
-def execute(arguments: argparse.Namespace) -> int:
+MODEL = Migrate
+
+
+def execute(arguments: Migrate) -> int:
     """Bring the schema to this version's."""
-    settings = load_settings(arguments).settings
+    settings = arguments.load().settings
     if arguments.sql:
-        say(migration_sql(settings.queue_url).rstrip())
+        say_raw(migration_sql(settings.queue_url).rstrip())
     else:
-        asyncio.run(_open(settings.queue_url, settings.store_timeout))
-        tell(f"the queue at {without_password(settings.queue_url)} is ready")
+        loop.run(_open(settings.queue_url, settings.store_timeout))
+        tell(f"the queue at {place_of(settings.queue_url)} is ready")
     return Exit.DONE
 
 
 async def _open(url: str, timeout_seconds: float) -> None:
-    async with open_queue(url, timeout_seconds=timeout_seconds):
-        pass
+    async with open_queue(url, timeout_seconds=timeout_seconds) as queue:
+        for warning in queue.warnings:
+            tell(f"warning: {warning}")

@@ -1,25 +1,40 @@
-"""What a person at a terminal sees while the worker runs: one line that keeps itself current."""
+"""What a person at a terminal sees while the worker runs: one line that keeps itself current, with the log above it."""
 
 import asyncio
-import sys
+import time
 from collections.abc import Callable, Coroutine
 from io import StringIO
 from typing import Any, NoReturn
 
 from tqdm import tqdm
+from tqdm.utils import disp_len, disp_trim
 
+from config import sink
+from worker.cli.output import age_text
 from worker.cli.words import flow_words
 from worker.engine import Worker
+from worker.flow import FlowState, GateState
+from worker.terminal import columns, printable
 
 _REFRESH_SECONDS = 0.2
+_LEAST_REASON_COLUMNS = 40  # of a halt, which comes before how far the work is
 
 
 class Terminal(StringIO):
-    """Standard error, for log lines that are to stand above the progress line."""
+    """Standard error, for log lines that are to stand above the progress line.
+
+    Whole lines only: the progress line is drawn anew after whatever is written, so over the start of an unfinished one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = ""
 
     def write(self, text: str) -> int:
-        """Put the text above the progress line."""
-        tqdm.write(text, file=sys.stderr, end="")
+        """Put what has come to its end above the progress line."""
+        lines, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            tqdm.write(lines, file=sink.stream)
         return len(text)
 
 
@@ -31,20 +46,59 @@ def show_progress(pending: int | None) -> Callable[[Worker], Coroutine[Any, Any,
     """
 
     async def show(worker: Worker) -> None:
+        started_at = time.monotonic()
         bar: tqdm[NoReturn]
-        with tqdm(total=pending, unit=" changes", dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
-            try:
-                while True:
-                    _refresh(bar, worker)
-                    await asyncio.sleep(_REFRESH_SECONDS)
-            finally:
-                _refresh(bar, worker)
+        with tqdm(bar_format="{desc}", file=sink.stream, leave=False) as bar:
+            while True:
+                words = _words(worker, pending, time.monotonic() - started_at)
+                bar.set_description_str(progress_line(words, columns()))
+                await asyncio.sleep(_REFRESH_SECONDS)
 
     return show
 
 
-def _refresh(bar: "tqdm[NoReturn]", worker: Worker) -> None:
-    bar.n = worker.totals.changes
-    words = [f"{worker.totals.dead} dead"] if worker.totals.dead else []
-    state = worker.flow_state()
-    bar.set_postfix_str(", ".join(words + (flow_words(state) if state else [])), refresh=True)
+def _words(worker: Worker, pending: int | None, seconds: float) -> list[str]:
+    """What there is to say, the most important first: a narrow terminal shows only the start."""
+    flow = worker.flow_state()
+    words = flow_words(flow) if flow else []
+    urgent = [words.pop(0)] if flow and _is_urgent(flow) else []
+    dead = [f"{worker.totals.dead:,} dead"] if worker.totals.dead else []
+    absent, grace_seconds = worker.absent()
+    missing = [f"{absent:,} not found yet, given up in {age_text(grace_seconds)}"] if absent else []
+    done = how_far(worker.totals.changes, pending, seconds, moves=not urgent)
+    return [*urgent, done, *dead, *words, *missing]
+
+
+def _is_urgent(flow: FlowState) -> bool:
+    return flow.gate is not GateState.OPEN or flow.slowed_by is not None
+
+
+def how_far(done: int, pending: int | None, seconds: float, *, moves: bool = True) -> str:
+    """How many changes are done, of how many, how fast, and when the rest will be.
+
+    Args:
+        pending: changes that there were to do at the start; None where there is no end to them.
+        moves: whether the pace so far says anything about the rest.
+    """
+    of_all = f"/{max(done, pending):,}" if pending is not None else ""
+    text = f"{done:,}{of_all} changes"
+    if not moves or not done or not seconds:
+        return text
+    text += f", {done / seconds:,.0f}/s"
+    left = max(0, (pending or 0) - done)
+    return f"{text}, {age_text(left * seconds / done)} left" if left else text
+
+
+def progress_line(words: list[str], columns: int) -> str:
+    """The words on one line of a terminal, cut where it ends; the last column stays free, lest the cursor wraps."""
+    room = columns - 1
+    first, *rest = map(printable, words)
+    room_of_first = room - disp_len(rest[0]) - len(", ,…") if rest else room
+    first = _cut(first, max(room_of_first, _LEAST_REASON_COLUMNS))
+    return _cut(", ".join((first, *rest)), room)
+
+
+def _cut(text: str, columns: int) -> str:
+    if disp_len(text) <= columns:
+        return text
+    return f"{disp_trim(text, columns - 1)}…" if columns > 0 else ""

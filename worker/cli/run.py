@@ -1,62 +1,82 @@
 """`metasync run`: the worker, as a daemon or until nothing is left."""
 
-import argparse
 import sys
 import time
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import structlog
 
-from config.settings import Loaded
 from worker.cli.exits import Exit
-from worker.cli.flags import LOGGING, WORKING, add_settings, duration, load_settings
-from worker.cli.job import Job, configure_logs, key_of, run_async
-from worker.queue import Queue, open_queue
+from worker.cli.flags import LOGGING, MAX_DURATION, RECEIVING, SERVING, STORE, WORKING, Configured
+from worker.cli.job import Job, configure_logs, key_of, look_once, opened, run_async
+from worker.flags import Flag
+from worker.queue import Store
+from worker.terminal import is_terminal
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--drain", action="store_true", help="end when nothing is left that is due or will be")
-    parser.add_argument("--max-duration", type=duration, metavar="TIME", help="end after so long, such as 15m")
-    add_settings(parser, "queue_url", "store_timeout", "http_host", "http_port", *WORKING, *LOGGING)
+@dataclass(frozen=True, slots=True)
+class Run(Configured):
+    """The verb's arguments."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (*STORE, *SERVING, *RECEIVING, *WORKING, *LOGGING)
+
+    drain: Annotated[bool, Flag("end when nothing is left that is due or will be")] = False
+    max_duration: Annotated[float | None, MAX_DURATION] = None
 
 
-def execute(arguments: argparse.Namespace) -> int:
+MODEL = Run
+
+
+def execute(arguments: Run) -> int:
     """Work until stopped, or, as the flags say, until done."""
-    settings = load_settings(arguments).settings
+    loaded = arguments.load()
+    settings = loaded.settings
     key_of(settings)
-
-    def reload() -> Loaded:
-        return load_settings(arguments)
-
-    job = Job(settings, reload, drain=arguments.drain, max_duration_seconds=arguments.max_duration)
-    return run_async(_run(job, shown=sys.stderr.isatty() and settings.log_format != "json"))
+    job = Job(
+        settings,
+        arguments.load,
+        drain=arguments.drain,
+        max_duration_seconds=arguments.max_duration,
+        warning=loaded.led_astray,
+    )
+    return run_async(_run(job, shown=is_terminal(sys.stderr) and settings.log_format != "json"))
 
 
 async def _run(job: Job, *, shown: bool) -> Exit:
     configure_logs(job.settings)
     started_at = time.monotonic()
-    async with open_queue(job.settings.queue_url, timeout_seconds=job.settings.store_timeout) as queue:
-        if job.drain and await queue.next_due_seconds() is None:
-            _nothing_to_do(time.monotonic() - started_at)
-            return Exit.DONE
+    async with opened(job) as queue:
+        if job.drain:
+            if await queue.next_due_seconds() is None:
+                _nothing_to_do(time.monotonic() - started_at)
+                return Exit.DONE
+        else:
+            await look_once(queue)
         return await _work(queue, job, shown=shown)
+
+
+_COUNTS = ("applied", "unchanged", "leftover", "dead", "requests", "changes", "retries", "throttled")
 
 
 def _nothing_to_do(seconds: float) -> None:
     """Say what every run says in the end: most runs that a timer starts find an empty queue."""
-    nothing = dict.fromkeys(("applied", "unchanged", "dead", "requests", "changes", "retries", "throttled"), 0)
+    nothing = dict.fromkeys(_COUNTS, 0)
     structlog.get_logger().info(
         "run.summary",
         **nothing,
         reasons={},
+        left={},
         seconds=round(seconds, 3),
         ending="drained",
         halted=None,
+        error=None,
+        closed_for_seconds=0.0,
         exit_code=Exit.DONE,
     )
 
 
-async def _work(queue: Queue, job: Job, *, shown: bool) -> Exit:
+async def _work(queue: Store, job: Job, *, shown: bool) -> Exit:
     """Start a worker. What only that needs takes longer to import than an empty queue to be seen."""
     from worker.cli.session import exit_code, work  # noqa: PLC0415
 

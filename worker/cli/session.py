@@ -2,35 +2,38 @@
 
 import asyncio
 import gc
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager
+from signal import Signals
+from typing import Any, assert_never
 
 import structlog
 
-from config import logs
-from config.settings import ConfigurationError, Loaded, Settings
+from config import logs, sink
+from config.settings import ConfigurationError, Settings, file_times
 from worker.api import Client
+from worker.cli import signals
 from worker.cli.exits import Exit
 from worker.cli.job import Job, key_of
 from worker.cli.output import tell
 from worker.cli.tracing import Tracing, tracing
-from worker.engine import Ending, Options, Summary, Worker
-from worker.queue import Queue
+from worker.engine import Ending, Options, ReadKey, Summary, Worker
+from worker.engine.supervisor import Supervisor
+from worker.queue import Store
 
 
-async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None = None) -> Summary:
+async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None = None) -> Summary:
     """Run a worker over the queue until it ends, or a signal ends it.
 
     Args:
         observe: runs beside the worker, to show how it goes; cancelled in the end.
     """
     _collect_less()
+    if job.warning:
+        structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
     async with tracing() as traced, _client(job.settings, traced) as client:
-        read_key = _key_reader(client, job.reload)
-        worker = Worker(queue, client, _options(job), before_probe=read_key, around=traced.around)
+        read_key = _key_reader(client, job)
+        worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job):
                 summary = await _observed(worker, observe)
@@ -39,15 +42,19 @@ async def work(queue: Queue, job: Job, observe: Callable[[Worker], Coroutine[Any
 
 
 async def _observed(worker: Worker, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None) -> Summary:
+    """Run the worker; what shows how it goes may fail, and says so, but stops no work."""
+    if observe is None:
+        return await worker.run()
+    beside = Supervisor(structlog.get_logger(), on_death=_let_work_go_on)
+    beside.start("progress", observe(worker))
     try:
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(observe(worker)) if observe else None
-            summary = await worker.run()
-            if watching is not None:
-                watching.cancel()
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return summary
+        return await worker.run()
+    finally:
+        await beside.stop()
+
+
+def _let_work_go_on() -> None:
+    """Progress is not shown any more: that is in the log."""
 
 
 def _collect_less() -> None:
@@ -61,13 +68,14 @@ def _collect_less() -> None:
 
 
 @asynccontextmanager
-async def _served(worker: Worker, queue: Queue, job: Job) -> AsyncIterator[None]:
+async def _served(worker: Worker, queue: Store, job: Job) -> AsyncIterator[None]:
     """Serve health, metrics and the page, where a port is set; a drain ends by itself, and may run beside a daemon."""
     settings = job.settings
     if settings.http_port is None or job.drain:
         yield
         return
-    from worker.web import Unservable, serving  # noqa: PLC0415 -- slow to import, and most commands serve nothing
+    from worker.cli.receiving import terms_of  # noqa: PLC0415 -- slow to import, and most commands serve nothing
+    from worker.web import Unservable, serving  # noqa: PLC0415 -- likewise
 
     token = settings.http_token.get_secret_value() if settings.http_token else None
     try:
@@ -78,6 +86,8 @@ async def _served(worker: Worker, queue: Queue, job: Job) -> AsyncIterator[None]
             port=settings.http_port,
             token=token,
             show_values=settings.log_values,
+            dropped_lines=sink.dropped,
+            terms=terms_of(settings),
         ):
             yield
     except Unservable as error:
@@ -89,14 +99,18 @@ def exit_code(summary: Summary, job: Job) -> Exit:
     match summary.ending:
         case Ending.HALTED:
             return Exit.HALTED
-        case Ending.OUTAGE:
+        case Ending.OUTAGE | Ending.STUCK | Ending.CLOSED | Ending.STORE_AWAY:
             return Exit.RUN_AGAIN
         case Ending.STOPPED if not job.drain:
             return Exit.DONE
         case Ending.STOPPED | Ending.MAX_DURATION if not summary.empty:
             return Exit.RUN_AGAIN
-        case _:
+        case Ending.STOPPED | Ending.MAX_DURATION | Ending.DRAINED:
             return Exit.NOT_ALL if summary.totals.dead else Exit.DONE
+        case Ending.FAILED:
+            return Exit.INTERNAL_ERROR
+        case _:
+            assert_never(summary.ending)
 
 
 def summary_fields(summary: Summary) -> dict[str, Any]:
@@ -105,6 +119,7 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     return {
         "applied": totals.applied,
         "unchanged": totals.unchanged,
+        "leftover": totals.leftover,
         "dead": totals.dead,
         "reasons": dict(totals.reasons),
         "requests": summary.requests,
@@ -114,6 +129,9 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
         "seconds": round(summary.seconds, 3),
         "ending": summary.ending,
         "halted": summary.reason,
+        "error": summary.cause.error if summary.cause else None,
+        "left": dict(summary.left),
+        "closed_for_seconds": round(summary.closed_for_seconds, 1),
     }
 
 
@@ -141,7 +159,10 @@ def _options(job: Job) -> Options:
         lease_seconds=settings.lease,
         batch_size=settings.batch_size,
         max_attempts=settings.max_attempts,
+        give_up_after_seconds=settings.give_up_after,
         not_found_grace_seconds=settings.not_found_grace,
+        semantics=settings.semantics,
+        read_lag_seconds=settings.read_lag,
         halt_timeout_seconds=settings.halt_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
         log_values=settings.log_values,
@@ -150,38 +171,44 @@ def _options(job: Job) -> Options:
     )
 
 
-def _key_reader(client: Client, reload: Callable[[], Loaded]) -> Callable[[], Awaitable[None]]:
-    async def read_key() -> None:
+def _key_reader(client: Client, job: Job) -> ReadKey:
+    """What reads the key again when the files that settings come from have changed."""
+    current, seen = key_of(job.settings), file_times(job.settings)
+
+    async def read_key(always: bool) -> bool:  # noqa: FBT001 -- as `ReadKey` says
+        nonlocal current, seen
+        found = file_times(job.settings)
+        if found == seen and not always:
+            return False
+        seen = found
         try:
-            key = key_of((await asyncio.to_thread(reload)).settings)
+            loaded = await asyncio.to_thread(job.reload)
+            key = key_of(loaded.settings)
             logs.conceal(key)
+            if key != current and loaded.led_astray not in (None, job.warning):
+                structlog.get_logger().warning("settings.key_led_astray", error=loaded.led_astray)
             client.use_key(key)
         except (ConfigurationError, ValueError) as error:  # ValueError: no header can carry the key
             structlog.get_logger().warning("settings.unreadable", error=str(error))
+            return False
+        is_new, current = key != current, key
+        return is_new
 
     return read_key
 
 
-@contextmanager
-def _stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and the first Ctrl-C stop the worker in order, a second Ctrl-C at once."""
-    loop = asyncio.get_running_loop()
+def _stopped_by_signals(worker: Worker) -> AbstractContextManager[None]:
+    """SIGTERM, SIGHUP and the first Ctrl-C stop the worker in order, a second Ctrl-C at once."""
     interrupted = False
 
-    def on_interrupt() -> None:
+    def on_signal(number: Signals) -> None:
         nonlocal interrupted
-        if interrupted:
-            # Nothing is lost: what was in hand comes back when its leases run out.
-            logs.flush()
-            os._exit(Exit.INTERRUPTED)
-        interrupted = True
-        tell("stopping: requests in flight may finish; Ctrl-C again ends at once")
+        if number is Signals.SIGINT:
+            if interrupted:
+                # Nothing is lost: what was in hand comes back when its leases run out.
+                signals.leave()
+            interrupted = True
+            tell("stopping: requests in flight may finish; Ctrl-C again ends at once")
         worker.stop()
 
-    loop.add_signal_handler(signal.SIGTERM, worker.stop)
-    loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-        loop.remove_signal_handler(signal.SIGINT)
+    return signals.handled(on_signal)

@@ -1,25 +1,48 @@
 """`metasync settings`: what is in effect, and where each setting came from."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from config.settings import Settings, masked, variable
 from worker.cli.exits import Exit
-from worker.cli.flags import LOGGING, WORKING, add_settings, load_settings
-from worker.cli.output import say, say_json, table
+from worker.cli.flags import ALL, Configured, Prints
+from worker.cli.output import say, say_json, table, tell
+from worker.flags import Flag
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--json", action="store_true", help="one JSON object: name to value and source")
-    add_settings(parser, "queue_url", "store_timeout", "mode", *WORKING, *LOGGING)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Args:
+        value: as text; of a secret, stars.
+        source: where it came from: ``flag``, ``environment``, a file's name or ``default``.
+    """
+
+    value: str
+    source: str
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True)
+class Effective(Configured):
+    """The verb's arguments."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = ALL
+
+    json: Annotated[bool, Flag("one JSON object: name to value and source"), Prints(dict[str, Setting])] = False
+
+
+MODEL = Effective
+
+
+def execute(arguments: Effective) -> int:
     """Print every setting, secrets masked."""
-    loaded = load_settings(arguments)
+    loaded = arguments.load()
+    if loaded.led_astray:
+        tell(f"warning: {loaded.led_astray}")
     rows = [(variable(field), masked(loaded.settings, field), loaded.origins[field]) for field in Settings.model_fields]
     if arguments.json:
-        say_json({name: {"value": value, "source": source} for name, value, source in rows})
+        say_json({name: Setting(value, source) for name, value, source in rows})
     else:
         say(table([("setting", "value", "source"), *rows]))
     return Exit.DONE

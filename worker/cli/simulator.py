@@ -1,27 +1,26 @@
 """`metasync simulator`: the service on a port of this machine."""
 
-import argparse
 import asyncio
-import signal
 
+from worker.cli import loop, signals
 from worker.cli.exits import Exit
-from worker.cli.output import say
-from worker.simulator import Options, Simulator, add_arguments, options_from
+from worker.cli.output import flush, say
+from worker.simulator import Options, Simulator, epilog
 
-__all__ = ["add_arguments", "execute"]
+MODEL = Options
+EPILOG = epilog()
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: Options) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    asyncio.run(_serve(options_from(arguments)))
+    loop.run(_serve(arguments))
     return Exit.DONE
 
 
 async def _serve(options: Options) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with Simulator(options) as simulator:
-        say(simulator.base_url)
-        await stop.wait()
+    with signals.handled(lambda _: stop.set()):
+        async with Simulator(options) as simulator:
+            say(simulator.base_url)
+            flush()  # whoever started it waits for that
+            await stop.wait()

@@ -1,52 +1,106 @@
-"""`metasync status`: how much is pending, in flight, waiting and dead, and what the workers are doing."""
+"""`metasync status`: how much is pending, in flight, waiting and dead, what the workers do, and who holds how much."""
 
-import argparse
 import asyncio
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Self
 
+from worker.cli import loop
 from worker.cli.exits import Exit
-from worker.cli.flags import add_settings, load_settings
-from worker.cli.output import age_text, say, say_json, table
+from worker.cli.flags import Configured, Prints
+from worker.cli.output import age_text, flush, say, say_json, say_raw, table, time_text
 from worker.cli.words import flow_words
+from worker.flags import Flag
 from worker.flow import FlowState, parse_state
-from worker.queue import open_queue
-from worker.queue.base import Note, QueueStatus
-from worker.queue.notes import at_work
+from worker.queue import LeaseHolder, Note, QueueStatus, Store, open_queue
+from worker.queue.notes import Limit, at_work, limit_in
+from worker.terminal import is_terminal
 
 _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's flags."""
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
-    add_settings(parser, "queue_url", "store_timeout")
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one worker holds leases on.
+
+    Args:
+        owner: the worker's name.
+        since: when the first of the leases was taken.
+        until: when the last of them runs out, unless it is extended.
+    """
+
+    owner: str
+    completions: int
+    changes: int
+    since: str
+    until: str
+
+    @classmethod
+    def of(cls, holder: LeaseHolder) -> Self:
+        """With times as people write them."""
+        return cls(**asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)})
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(QueueStatus):
+    """The queue's figures, and its workers.
+
+    Args:
+        workers: what each worker is doing, by name; null where it is of a release that says other things.
+        limit: the service's rate limit, as it was found last.
+        leases: who holds how much, the longest holder first; null unless it is asked for.
+    """
+
+    workers: Mapping[str, FlowState | None]
+    limit: Limit | None
+    leases: Sequence[Holding] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Configured):
+    """The verb's arguments."""
+
+    json: Annotated[bool, Flag("one JSON object"), Prints(Report)] = False
+    leases: Annotated[bool, Flag("who holds how much, since when and until when")] = False
+    watch: Annotated[bool, Flag("again every second, until Ctrl-C")] = False
+
+
+MODEL = Status
+
+
+def execute(arguments: Status) -> int:
     """Print the queue's figures."""
-    settings = load_settings(arguments).settings
-    asyncio.run(_show(settings.queue_url, settings.store_timeout, json=arguments.json, watch=arguments.watch))
+    settings = arguments.load().settings
+    loop.run(_show(arguments, settings.queue_url, settings.store_timeout))
     return Exit.DONE
 
 
-async def _show(url: str, timeout_seconds: float, *, json: bool, watch: bool) -> None:
-    async with open_queue(url, timeout_seconds=timeout_seconds) as queue:
+async def _show(arguments: Status, url: str, timeout_seconds: float) -> None:
+    async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         while True:
-            status, workers = await queue.status(), _workers(await queue.read_notes())
-            if watch and sys.stdout.isatty() and not json:
-                sys.stdout.write(_HOME_AND_CLEAR)
-            if json:
-                say_json(asdict(status) | {"workers": {name: flow and asdict(flow) for name, flow in workers.items()}})
+            report = await _report(queue, leases=arguments.leases)
+            if arguments.watch and is_terminal(sys.stdout) and not arguments.json:
+                say_raw(_HOME_AND_CLEAR, end="")
+            if arguments.json:
+                say_json(report)
             else:
-                say(_text(status, workers))
-            sys.stdout.flush()
-            if not watch:
+                say(_text(report))
+            flush()
+            if not arguments.watch:
                 return
             await asyncio.sleep(_WATCH_SECONDS)
+
+
+async def _report(queue: Store, *, leases: bool) -> Report:
+    status, notes = await queue.status(), await queue.read_notes()
+    return Report(
+        **asdict(status),
+        workers=_workers(notes),
+        limit=limit_in(notes),
+        leases=[Holding.of(holder) for holder in await queue.leases()] if leases else None,
+    )
 
 
 def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
@@ -54,18 +108,33 @@ def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
     return {name: parse_state(note.text) for name, note in at_work(notes).items()}
 
 
-def _text(status: QueueStatus, workers: Mapping[str, FlowState | None]) -> str:
+def _text(status: Report) -> str:
+    about = "about " if status.approximate else ""
     oldest = "-" if status.oldest_pending_seconds is None else age_text(status.oldest_pending_seconds)
     rows = [
-        ("pending", f"{status.pending:,}", "changes that are not done"),
-        ("in flight", f"{status.in_flight:,}", "of these, held by a worker"),
-        ("waiting", f"{status.waiting:,}", "of these, for a retry time"),
-        ("dead", f"{status.dead:,}", "dead letters"),
+        ("pending", f"{about}{status.pending:,}", "changes that are not done"),
+        ("in flight", f"{about}{status.in_flight:,}", "of these, held by a worker"),
+        ("waiting", f"{about}{status.waiting:,}", "of these, for a retry time"),
+        ("dead", f"{about}{status.dead:,}", "dead letters"),
         ("oldest", oldest, "age of the oldest pending change"),
         ("rate", f"{status.recent_per_second:,.1f}/s", "done a second, over the last five minutes"),
     ]
+    if status.limit is not None:
+        found = f"of requests, as found {age_text(status.limit.age_seconds)} ago"
+        rows.append(("limit", f"{status.limit.per_second * 60:,.0f}/min", found))
     lines = [
         f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, which says other things'}"
-        for name, flow in workers.items()
+        for name, flow in status.workers.items()
     ]
-    return "\n".join((table(rows, right=(1,)), *(lines or ["no worker is running"])))
+    parts = [table(rows, right=(1,)), *(lines or ["no worker is running"])]
+    if status.leases is not None:
+        parts.append(_leases_text(status.leases))
+    return "\n".join(parts)
+
+
+def _leases_text(leases: Sequence[Holding]) -> str:
+    if not leases:
+        return "nobody holds a lease"
+    head = ("owner", "completions", "changes", "since", "until")
+    rows = [(each.owner, f"{each.completions:,}", f"{each.changes:,}", each.since, each.until) for each in leases]
+    return table([head, *rows], right=(1, 2))

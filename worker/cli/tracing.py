@@ -94,7 +94,7 @@ async def tracing() -> AsyncIterator[Tracing]:
     try:
         provider = _provider()
     except ImportError:
-        structlog.get_logger().warning("tracing.unavailable", error="install the extra: metasync[otel]")
+        structlog.get_logger().warning("tracing.unavailable", error="install metasync with its extra otel")
         yield Tracing()
         return
     except Exception as error:  # noqa: BLE001 -- a variable that the SDK cannot read is no reason not to work

@@ -1,0 +1,69 @@
+"""URLs as anybody may see them: no password in them, and nothing at all of one that is not read as it was meant."""
+
+import re
+from urllib.parse import unquote
+
+MASK = "***"
+
+# Strict on purpose: where a URL is split is told by characters that a password may hold unescaped, so that another
+# reading would take a part of it for something that may be shown.
+_WORD = r"[A-Za-z0-9._~%!$&'()*+;=-]*"
+_HOST = r"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{0,5})?"
+_URL = re.compile(
+    r"(?P<scheme>https?|postgres(?:ql)?|rediss?)://"
+    rf"(?:(?P<user>{_WORD})(?P<password>:[^\s/?#@\[\]\x7f-\U0010ffff]*)?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)"
+    r"(?P<path>/[^\s?#@\[\]]*)?"
+    r"(?:\?(?P<query>[^\s#@\[\]]*))?"
+)
+_FILE = re.compile(r"(?P<path>memory:|sqlite:///[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MERE_WORD = re.compile(r"[A-Za-z_]*")
+_HARMLESS = frozenset({"api-version", "application_name", "listen", "prefix", "sslmode", "ssl_ca_certs", "sslrootcert"})
+
+
+def shown_url(url: str) -> str:
+    """The URL with its password, and the values of its query, blotted out; of what does not parse, the scheme alone."""
+    if match := _FILE.fullmatch(url):
+        return f"{match['path']}{_shown_query(match['query'])}"
+    if match := _URL.fullmatch(url):
+        login = _shown_login(match["scheme"], match["user"], match["password"])
+        return f"{match['scheme']}://{login}{match['hosts']}{match['path'] or ''}{_shown_query(match['query'])}"
+    scheme = _SCHEME.match(url)
+    return f"{scheme[0] if scheme else ''}{MASK}"
+
+
+def url_secrets(url: str) -> list[str]:
+    """What `shown_url` blots out, as it stands and unquoted, for others to blot it out of any text.
+
+    A password that is a mere word is left out: that word stands in harmless places, such as the queue's own name.
+    """
+    if _FILE.fullmatch(url):
+        return []
+    match = _URL.fullmatch(url)
+    if match is None:
+        return [url]
+    found = [(match["password"] or ":").removeprefix(":")]
+    found += [value if equals else name for name, equals, value in _pairs(match["query"]) if name not in _HARMLESS]
+    return [text for one in found if not _MERE_WORD.fullmatch(one) for text in dict.fromkeys((one, unquote(one)))]
+
+
+def _shown_login(scheme: str, user: str | None, password: str | None) -> str:
+    if user is None:
+        return ""
+    if password is not None:
+        return f"{user}:{MASK}@"
+    return f"{user}@" if scheme.startswith("postgres") else f"{MASK}@"  # elsewhere a login of one word is the secret
+
+
+def _shown_query(query: str | None) -> str:
+    if query is None:
+        return ""
+    pairs = (
+        f"{name}={value if name in _HARMLESS else MASK}" if equals else MASK for name, equals, value in _pairs(query)
+    )
+    return f"?{'&'.join(pairs)}"
+
+
+def _pairs(query: str | None) -> list[tuple[str, str, str]]:
+    return [pair.partition("=") for pair in (query or "").split("&")]

@@ -1,0 +1,68 @@
+"""What producers import: `from metasync import open_queue`. The command and the worker are in `worker` and `config`."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker import (
+        MODES,
+        DeadLetter,
+        DeadSelection,
+        InvalidChange,
+        MetadataChange,
+        Mode,
+        Queue,
+        QueueError,
+        QueueMisnamed,
+        QueueStatus,
+        QueueUnavailable,
+        QueueUnusable,
+        QueueUnwritable,
+        Revived,
+        Store,
+        Stored,
+        SyncQueue,
+        open_queue,
+        open_queue_sync,
+    )
+
+__all__ = [
+    "MODES",
+    "DeadLetter",
+    "DeadSelection",
+    "InvalidChange",
+    "MetadataChange",
+    "Mode",
+    "Queue",
+    "QueueError",
+    "QueueMisnamed",
+    "QueueStatus",
+    "QueueUnavailable",
+    "QueueUnusable",
+    "QueueUnwritable",
+    "Revived",
+    "Store",
+    "Stored",
+    "SyncQueue",
+    "open_queue",
+    "open_queue_sync",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, and only then: the command starts here, too.
+
+    Raises:
+        ImportError: somebody else's `worker` stands in the way of ours.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from metasync.place import check_ours  # noqa: PLC0415 -- see above
+
+    check_ours("worker")
+    import worker  # noqa: PLC0415 -- likewise
+
+    return getattr(worker, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,127 @@
+"""What nobody reads is held for a while, then dropped and counted; it never holds up whoever writes."""
+
+import os
+import threading
+
+import pytest
+
+from config import sink
+from config.sink import Sink
+
+LINE = b"x" * 1023 + b"\n"
+
+
+class Reader:
+    """One that takes nothing until it is asked to."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.fails = False
+        self.reads = threading.Event()
+
+    def write(self, data: memoryview) -> int:
+        self.reads.wait()
+        if self.fails:
+            raise OSError
+        self.got += data[:5_000]
+        return len(data[:5_000])
+
+
+def _fill(to: Sink, *, matters: bool) -> int:
+    """Put lines until one is dropped; tells how many were kept."""
+    before = to.dropped
+    kept = -1
+    while to.dropped == before:
+        to.put(LINE, matters=matters)
+        kept += 1
+    return kept
+
+
+def test_all_lines_come_out_in_their_order() -> None:
+    reader = Reader()
+    reader.reads.set()
+    to = Sink(reader.write)
+    for number in range(10_000):
+        to.put(b"%d\n" % number, matters=number % 2 == 0)
+    to.flush(30.0)
+    assert reader.got.split() == [b"%d" % number for number in range(10_000)]
+    assert to.dropped == 0
+
+
+def test_where_nobody_reads_memory_is_bounded_and_errors_have_room_of_their_own() -> None:
+    reader = Reader()
+    to = Sink(reader.write)
+    assert _fill(to, matters=False) == sink._ROOM_BYTES // len(LINE)
+    assert _fill(to, matters=True) == sink._ROOM_FOR_TROUBLE_BYTES // len(LINE)
+    assert to.dropped == 2
+    reader.reads.set()
+    to.flush(30.0)
+    assert len(reader.got) == sink._ROOM_BYTES + sink._ROOM_FOR_TROUBLE_BYTES
+
+
+def test_what_was_dropped_is_told_once_there_is_room() -> None:
+    reader, told = Reader(), list[int]()
+    to = Sink(reader.write)
+    to.on_room = told.append
+    _fill(to, matters=False)
+    to.put(LINE, matters=False)
+    reader.reads.set()
+    to.flush(30.0)
+    to.put(LINE)
+    to.flush(30.0)
+    assert told == [2]
+
+
+def test_what_cannot_be_written_is_dropped_and_the_next_line_is_tried_again() -> None:
+    reader, told = Reader(), list[int]()
+    reader.fails = True
+    reader.reads.set()
+    to = Sink(reader.write)
+    to.on_room = told.append
+    to.put(LINE)
+    to.flush(30.0)
+    assert (to.dropped, told) == (1, [])
+    reader.fails = False
+    to.put(b"again\n")
+    to.flush(30.0)
+    assert (reader.got, told) == (b"again\n", [1])
+
+
+def test_an_end_waits_once_for_who_does_not_read() -> None:
+    to = Sink(Reader().write)
+    to.put(LINE)
+    to.flush(0.05)
+    assert to._is_stuck
+    to.flush(3_600.0)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_many_threads_may_write(threads: int) -> None:
+    reader = Reader()
+    reader.reads.set()
+    to = Sink(reader.write)
+
+    def write() -> None:
+        for _ in range(500):
+            to.put(b"line\n")
+
+    writing = [threading.Thread(target=write) for _ in range(threads)]
+    for each in writing:
+        each.start()
+    for each in writing:
+        each.join()
+    to.flush(30.0)
+    assert reader.got == b"line\n" * 500 * threads
+
+
+def test_a_pipe_that_whoever_shares_it_does_not_wait_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w") as stream, open(reading, "rb") as reader:  # noqa: PTH123 -- no paths
+        monkeypatch.setattr("sys.stderr", stream)
+        to = Sink(sink._write)
+        for _ in range(200):
+            to.put(LINE)
+        assert reader.read(200 * len(LINE)) == LINE * 200
+        to.flush(30.0)
+        assert to.dropped == 0

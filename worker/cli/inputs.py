@@ -1,0 +1,239 @@
+"""The files of an intake: checked beforehand, opened one at a time, read in their order."""
+
+import os
+import resource
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import BinaryIO, Self, cast
+
+from worker.changes.files import ChangeFile, Numbered, Reading, Refusal, UnreadableFile, check_name
+from worker.changes.patience import Patience
+from worker.changes.source import STDIN, STDIN_NAME, Stretch
+from worker.cli.output import tell
+
+_EMPTY = "the file holds no change"
+_SHOWN_PROBLEMS = 20
+# Of files that are read twice, this share of what a process may have open is held open; what is in others is copied.
+_KEPT_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a file, or the record of a JSON file; the file as the user named it, empty for the first one."""
+
+    file: str
+    line: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a line's number, with the file's name before it or not.
+
+        Raises:
+            ValueError: there is no number.
+        """
+        file, _, line = text.rpartition(":")
+        if not (line.isascii() and line.isdigit()):
+            raise ValueError(f"{text!r} must be the number of a line, or a file's name, ':' and the number")
+        return cls(file, int(line))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class InputError(Exception):
+    """Nothing was stored; the message, a line for each problem, says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How files are to be taken in.
+
+    Args:
+        reading: how they are to be understood.
+        strict: whether one refused line keeps everything out.
+        rejects_path: where refused lines are written; None for nowhere.
+        after: the last line that a run before this one has dealt with: it and all before it are passed over.
+        fail_on_empty: whether a file without a change counts as refused.
+    """
+
+    paths: Sequence[str]
+    reading: Reading = Reading()  # noqa: RUF009 -- frozen
+    strict: bool = False
+    rejects_path: str | None = None
+    after: Place | None = None
+    fail_on_empty: bool = False
+
+
+class Inputs:
+    """The files of an intake.
+
+    `with_records` has the names of those that hold records, not lines.
+
+    Args:
+        patience: waits for input that is slow to come.
+
+    Raises:
+        InputError: one of the files, as far as it can be looked at beforehand, cannot be used.
+    """
+
+    def __init__(self, intake: Intake, patience: Patience) -> None:
+        self.size_bytes = 0
+        self.with_records: set[str] = set()
+        self._intake = intake
+        self._patience = patience
+        self._spool = _Spool()
+        self._kept: dict[int, Stretch] = {}
+        self._descriptors: list[int] = []
+        self._most_kept = int(_KEPT_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._bytes_before = self._text_before = 0
+        self._file: ChangeFile | None = None
+        self._paths = list(intake.paths)
+        self._skip_files()
+        self._check()
+
+    @property
+    def bytes_read(self) -> int:
+        """How far reading has come, for comparison with `size_bytes`."""
+        return self._bytes_before + (self._file.bytes_read if self._file else 0)
+
+    @property
+    def text_bytes(self) -> int:
+        """How much text was read so far."""
+        return self._text_before + (self._file.text_bytes if self._file else 0)
+
+    def files(self, *, keep: bool = False) -> Iterator[tuple[str, Iterator[Numbered]]]:
+        """Open one file after the other, each as the one before it is read: its name, and what is in it.
+
+        Args:
+            keep: so that they can be read a second time, which gives just what was read now.
+        """
+        self._bytes_before = self._text_before = 0
+        after = self._intake.after.line if self._intake.after else 0
+        for position, path in enumerate(self._paths):
+            copies = keep and not self._can_be_kept(path)
+            spooled_from = self._spool.size
+            try:
+                file = ChangeFile.open(
+                    path,
+                    self._intake.reading,
+                    patience=self._patience,
+                    stretch=self._kept.get(position),
+                    copy=self._spool.write if copies else None,
+                )
+            except UnreadableFile as error:
+                yield error.refusal.source, iter([(0, error.refusal)])
+                continue
+            with file:
+                if file.form == "json":
+                    self.with_records.add(file.source)
+                self._file = file
+                yield file.source, self._items(file, 0 if position else after, quiet=position in self._kept)
+                if keep:
+                    self._keep(position, file, spooled_from, copies=copies)
+                self._bytes_before += file.bytes_read
+                self._text_before += file.text_bytes
+                self._file = None
+
+    def close(self) -> None:
+        self._spool.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+    def _items(self, file: ChangeFile, after: int, *, quiet: bool) -> Iterator[Numbered]:
+        found = after > 0
+        items = iter(file)
+        for numbered in items:
+            number, item = numbered
+            if number > after:
+                yield numbered
+                found = found or item is not None
+                if found:
+                    break
+        yield from items
+        if not found and self._intake.fail_on_empty:
+            yield 0, Refusal(file.source, 0, _EMPTY)
+        elif not found and not quiet:
+            tell(f"{file.source}: {_EMPTY}")
+
+    def _keep(self, position: int, file: ChangeFile, spooled_from: int, *, copies: bool) -> None:
+        stretch = self._spool.stretch(spooled_from) if copies else file.kept()
+        if stretch is None:
+            raise InputError(f"{file.source}: it was replaced while it was read\nnothing was stored")
+        if not copies:
+            self._descriptors.append(stretch.descriptor)
+        self._kept[position] = stretch
+
+    def _can_be_kept(self, path: str) -> bool:
+        status = _status(path)
+        return status is not None and stat.S_ISREG(status.st_mode) and len(self._descriptors) < self._most_kept
+
+    def _skip_files(self) -> None:
+        """Leave out the files before the one where an earlier run came to."""
+        after = self._intake.after
+        if after is None or not after.file:
+            return
+        names = [STDIN_NAME if path == STDIN else path for path in self._paths]
+        if after.file not in names:
+            raise InputError(f"--resume-from: {after.file} is none of the files that are given\nnothing was stored")
+        self._paths = self._paths[names.index(after.file) :]
+
+    def _check(self) -> None:
+        """Look at every file, one at a time: a name that was mistyped is found before anything is stored."""
+        problems = ["-: standard input can be read once: it is named twice"] if self._paths.count(STDIN) > 1 else []
+        for path in self._paths:
+            status = _status(path)
+            is_file = status is not None and stat.S_ISREG(status.st_mode)
+            self.size_bytes += status.st_size if status is not None and is_file else 0
+            try:
+                if path != STDIN and (status is None or is_file or stat.S_ISDIR(status.st_mode)):
+                    ChangeFile.open(path, self._intake.reading).close()
+                elif path != STDIN:
+                    check_name(path, self._intake.reading)  # whoever writes into it may come later
+            except UnreadableFile as error:
+                problems.append(str(error))
+        if problems:
+            more = len(problems) - _SHOWN_PROBLEMS
+            shown = [*problems[:_SHOWN_PROBLEMS], *([f"... and {more:,} more"] if more > 0 else [])]
+            raise InputError("\n".join((*shown, "nothing was stored")))
+
+
+def _status(path: str) -> os.stat_result | None:
+    with suppress(OSError, ValueError, AttributeError):  # not there, not a path, or no standard input
+        return os.fstat(sys.stdin.fileno()) if path == STDIN else os.stat(path)  # noqa: PTH116 -- like `fstat`
+    return None
+
+
+class _Spool:
+    """A file without a name for what can be read but once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file: BinaryIO | None = None
+
+    def write(self, data: bytes) -> None:
+        try:
+            file = self._opened()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            where = f"{tempfile.gettempdir()}: {error.strerror}"
+            raise InputError(f"what is to be read twice cannot be kept in {where}\nnothing was stored") from None
+        self.size += len(data)
+
+    def stretch(self, start: int) -> Stretch:
+        """What was written from there on."""
+        return Stretch(self._opened().fileno(), start, self.size)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            self._file = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 -- close() closes it
+        return self._file

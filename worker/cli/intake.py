@@ -1,0 +1,304 @@
+"""Taking change files in: what is good is stored in its order, and an account is given of it, however it ends."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Container, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+from tqdm import tqdm
+
+from config import sink
+from worker.changes import MetadataChange
+from worker.changes.files import Refusal, RejectsFile, UnwritableRejects
+from worker.changes.patience import Patience, Stopped
+from worker.cli.batches import Batch, batches
+from worker.cli.exits import Exit
+from worker.cli.inputs import InputError, Inputs, Intake, Place
+from worker.cli.refused import Line, Shown
+from worker.queue import QueueError, QueueUnavailable, QueueUnusable, QueueUnwritable, Stored
+from worker.terminal import columns, is_terminal
+from worker.terminal import shown as quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the changes are spread over the completions."""
+
+    completions: int
+    changes_per_completion: float
+    most_changes_of_one: int
+
+
+@dataclass(slots=True)
+class Enqueued:
+    """What became of the lines, counted, up to the last one whose fate is known.
+
+    Args:
+        duplicates: pending already, by their change_id.
+        refused: lines that could not go in, and files.
+        blank: rows of CSV that are blank, or set nothing in mode merge: they are passed over.
+        up_to: the last line that was dealt with; null where none was.
+        unsure_up_to: the last line of those that may be in, or not, since the queue gave no answer.
+        refusals: the first of the refused lines.
+        checked: of `--check`, how the changes are spread; nothing was stored then.
+        error: what kept the rest out; null where nothing did.
+    """
+
+    added: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    blank: int = 0
+    up_to: Place | None = None
+    unsure_up_to: Place | None = None
+    refusals: list[Line] = field(default_factory=list)
+    checked: Spread | None = None
+    error: str | None = None
+    exit_code: Exit = Exit.DONE
+
+    @property
+    def stored(self) -> int:
+        """How many changes are in the queue by now, be it since before."""
+        return self.added + self.duplicates
+
+    def fail(self, code: Exit, error: str) -> None:
+        """Note what kept the rest out. Where something is in already, it is not as if nothing had happened."""
+        self.error = error
+        self.exit_code = Exit.RUN_AGAIN if self.stored else code
+
+
+_NOTHING = "nothing was stored"
+_CHECKED_AT_ONCE = 1_000
+
+
+class Sink(Protocol):
+    """What takes changes: a queue, or what only counts them."""
+
+    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
+        """See `Queue.put`."""
+
+    async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """See `Queue.conflicts`."""
+
+
+class _Failed(Exception):
+    """The rest is kept out."""
+
+    def __init__(self, code: Exit, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def code_of(error: Exception) -> Exit:
+    """What it means that the settings or the queue could not be used: whether to run again helps."""
+    return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable) else Exit.USAGE
+
+
+async def take_in(sink: Sink, intake: Intake, patience: Patience, counts: Enqueued | None = None) -> Enqueued:
+    """Store every good change of the files, in order, as a stream; refused lines are shown.
+
+    Args:
+        patience: what is stopped to end it early.
+        counts: where the account is kept, for others to see meanwhile.
+    """
+    counts = counts or Enqueued()
+    shown = Shown()
+    counts.refusals = shown.lines
+    try:
+        with ExitStack() as stack:
+            inputs = stack.enter_context(closing(Inputs(intake, patience)))
+            rejects = _rejects(stack, intake)
+            taking = _Taking(sink, inputs, rejects, shown, patience, counts)
+            if intake.strict:
+                await taking.check()
+            await taking.store(strict=intake.strict)
+    except InputError as error:
+        counts.fail(Exit.USAGE, str(error))
+    except UnwritableRejects as error:
+        counts.fail(Exit.USAGE, f"metasync: {error}")
+    except Stopped:
+        counts.fail(Exit.RUN_AGAIN, "interrupted")
+    except _Failed as failed:
+        counts.fail(failed.code, str(failed))
+    else:
+        _end(counts)
+    shown.end(has_file=intake.rejects_path is not None)
+    return counts
+
+
+def _rejects(stack: ExitStack, intake: Intake) -> RejectsFile | None:
+    if intake.rejects_path is None:
+        return None
+    file = RejectsFile(intake.rejects_path, inputs=intake.paths, append=intake.after is not None)
+    return stack.enter_context(file)
+
+
+def _end(counts: Enqueued) -> None:
+    """Everything was read."""
+    if not counts.refused:
+        return
+    is_unread = all(line.line == 0 and line.record is None for line in counts.refusals)
+    if is_unread and not counts.stored and not counts.blank:
+        counts.fail(Exit.USAGE, _NOTHING)
+    else:
+        counts.exit_code = Exit.NOT_ALL
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """What taking in needs, and where its account is kept."""
+
+    sink: Sink
+    inputs: Inputs
+    rejects: RejectsFile | None
+    shown: Shown
+    patience: Patience
+    counts: Enqueued
+
+    async def check(self) -> None:
+        """Read everything before anything is stored.
+
+        Raises:
+            InputError: a line is refused, or conflicts with one before it or with what is pending.
+            _Failed: the queue did not say what is pending.
+        """
+        from worker.cli.tally import Tally  # noqa: PLC0415 -- which counts as this module does
+
+        loop = asyncio.get_running_loop()
+        with closing(Tally()) as before:
+
+            async def find(changes: Sequence[MetadataChange]) -> set[int]:
+                return {*(await before.put(changes)).conflicts, *await self.sink.conflicts(changes)}
+
+            def conflicts(changes: Sequence[MetadataChange]) -> set[int]:
+                return asyncio.run_coroutine_threadsafe(find(changes), loop).result()
+
+            try:
+                self.counts.refused = await asyncio.to_thread(self._refuse_all, conflicts)
+            except QueueError as error:
+                raise self._failed(error) from None
+        if self.counts.refused:
+            raise InputError(f"{_NOTHING}: {self.counts.refused:,} lines are refused")
+
+    async def store(self, *, strict: bool) -> None:
+        """Store everything, batch by batch.
+
+        Raises:
+            _Failed: the rest is kept out.
+            Stopped: it was to end early.
+        """
+        size = self.inputs.size_bytes or None
+        shown = sys.stderr is not None and is_terminal(sys.stderr)
+        with tqdm(
+            total=size,
+            unit="B",
+            unit_scale=True,
+            disable=not shown,
+            leave=False,
+            ncols=columns() - 1,
+            file=sink.stream,  # as the log's lines, which stand above it
+        ) as bar:
+            async with batches(self.inputs, self.patience) as stream:
+                async for batch in stream:
+                    await self._store(batch)
+                    bar.update(batch.bytes_read - bar.n)
+                    if strict and self.counts.refused:
+                        raise _Failed(Exit.USAGE, "a line is refused, and nothing after it was stored")
+                    self.patience.check()
+                self.patience.check()
+
+    def _refuse_all(self, conflicts: Callable[[Sequence[MetadataChange]], set[int]]) -> int:
+        refused = 0
+        named: list[tuple[MetadataChange, str, int]] = []  # those that have a change_id
+        for name, items in self.inputs.files(keep=True):
+            for number, item in items:
+                self.patience.check()
+                if isinstance(item, Refusal):
+                    refused += 1
+                    self._refuse(item)
+                elif item is not None and item.change_id is not None:
+                    named.append((item, name, number))
+                    if len(named) == _CHECKED_AT_ONCE:
+                        refused += self._refuse_conflicts(named, conflicts)
+                        named.clear()
+        return refused + self._refuse_conflicts(named, conflicts)
+
+    def _refuse_conflicts(
+        self,
+        named: Sequence[tuple[MetadataChange, str, int]],
+        conflicts: Callable[[Sequence[MetadataChange]], set[int]],
+    ) -> int:
+        found = sorted(conflicts([change for change, _, _ in named])) if named else []
+        for position in found:
+            self._refuse(_conflict(*named[position], self.inputs.with_records))
+        return len(found)
+
+    async def _store(self, batch: Batch) -> None:
+        """Store a batch. What is refused is written first: where that fails, it is as if the batch was never read."""
+        last = Place(*batch.last) if batch.last else self.counts.up_to
+        for refusal in batch.refused:
+            self._refuse(refusal)
+        stored = await self._put(batch.changes, last)
+        self.counts.added += stored.added
+        self.counts.duplicates += stored.duplicates
+        self.counts.refused += len(batch.refused) + len(stored.conflicts)
+        self.counts.blank += batch.blank
+        self.counts.up_to = last
+        for position in stored.conflicts:
+            name, number = batch.places[position]
+            self._refuse(_conflict(batch.changes[position], name, number, self.inputs.with_records))
+
+    async def _put(self, changes: Sequence[MetadataChange], last: Place | None) -> Stored:
+        if not changes:
+            return Stored(0, 0)
+        try:
+            return await self.sink.put(changes)
+        except QueueError as error:
+            failed = self._failed(error)
+            if failed.code is Exit.RUN_AGAIN and not isinstance(error, QueueUnusable | QueueUnwritable):
+                self.counts.unsure_up_to = last
+            raise failed from None
+
+    @staticmethod
+    def _failed(error: QueueError) -> _Failed:
+        return _Failed(code_of(error), f"metasync: {error}")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.shown.add(refusal)
+        if self.rejects:
+            self.rejects.write(refusal)
+
+
+def _conflict(change: MetadataChange, name: str, number: int, with_records: Container[str]) -> Refusal:
+    """What is said of a change whose change_id is pending with another content."""
+    reason = f"change_id {quoted(change.change_id)} is pending with other content: give this one an id of its own"
+    raw = msgspec.json.encode(change)
+    if name in with_records:
+        return Refusal(name, 0, reason, raw, record=number)
+    return Refusal(name, number, reason, raw)
+
+
+def account(counts: Enqueued) -> str:
+    """What is in by now, as one line for people; where the rest was kept out, with the reason and the way on."""
+    added = "added" if counts.checked is None else "would be added"
+    words = [f"{counts.added:,} {added}", f"{counts.duplicates:,} pending already", f"{counts.refused:,} refused"]
+    if counts.blank:
+        words.append(f"{counts.blank:,} blank")
+    if counts.error is None:
+        return ", ".join(words) if counts.checked is None else f"{', '.join(words)}; {_spread(counts.checked)}"
+    if counts.up_to is None:
+        return counts.error if _NOTHING in counts.error else f"{counts.error}: {_NOTHING}"
+    if not counts.duplicates:
+        del words[1]
+    unsure = f"; what follows, up to {counts.unsure_up_to}, may be in or not" if counts.unsure_up_to else ""
+    way_on = f"--resume-from {counts.up_to} goes on after that"
+    return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
+
+
+def _spread(spread: Spread) -> str:
+    return (
+        f"{spread.completions:,} completions, with {spread.changes_per_completion:,.1f} changes each, "
+        f"{spread.most_changes_of_one:,} at most; nothing was stored"
+    )

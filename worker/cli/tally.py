@@ -1,0 +1,82 @@
+"""Counting changes in place of storing them: `metasync enqueue --check`."""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from typing import cast
+
+import apsw
+import msgspec
+
+from worker.changes import MetadataChange
+from worker.cli.intake import Spread
+from worker.queue import Stored
+
+_SETTINGS = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -8000; -- KiB
+CREATE TABLE completion (id TEXT PRIMARY KEY, changes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE pending (change_id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+"""
+_COUNT = """
+INSERT INTO completion VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET changes = changes + excluded.changes
+"""
+_SPREAD = "SELECT count(*), coalesce(max(changes), 0) FROM completion"
+
+
+class Tally:
+    """Takes changes as an empty queue would, and keeps no more than their ids: in a file, which goes in the end."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="metasync-check-")
+        self._ids = apsw.Connection(f"{self._folder.name}/ids.db")
+        self._added = 0
+        for _ in self._ids.execute(_SETTINGS):
+            pass
+
+    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
+        """Count the changes; see `Queue.put`."""
+        conflicts = []
+        per_completion: Counter[str] = Counter()
+        with self._ids:
+            for position, change in enumerate(changes):
+                is_new, is_same = self._known(change)
+                if is_new:
+                    per_completion[change.completion_id] += 1
+                elif not is_same:
+                    conflicts.append(position)
+            self._ids.executemany(_COUNT, per_completion.items())
+        added = per_completion.total()
+        self._added += added
+        return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+
+    async def conflicts(self, _changes: Sequence[MetadataChange]) -> tuple[int, ...]:
+        """Nothing is pending."""
+        return ()
+
+    def spread(self) -> Spread:
+        """How the changes are spread over the completions."""
+        found = cast("list[tuple[int, int]]", self._ids.execute(_SPREAD).fetchall())
+        [(completions, most)] = found
+        return Spread(completions, round(self._added / completions, 3) if completions else 0.0, most)
+
+    def close(self) -> None:
+        self._ids.close()
+        self._folder.cleanup()
+
+    def _known(self, change: MetadataChange) -> tuple[bool, bool]:
+        """Whether the change is new, and, if not, whether it is the same as the one before."""
+        if change.change_id is None:
+            return True, False
+        fields = (change.completion_id, change.mode, sorted(change.metadata.items()))
+        content = hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
+        if self._ids.execute(
+            "INSERT OR IGNORE INTO pending VALUES (?, ?) RETURNING 1", (change.change_id, content)
+        ).fetchall():
+            return True, False
+        [(before,)] = self._ids.execute(
+            "SELECT content FROM pending WHERE change_id = ?", (change.change_id,)
+        ).fetchall()
+        return False, before == content

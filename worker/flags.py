@@ -1,0 +1,305 @@
+"""A command's arguments, declared once: as annotated fields of a frozen dataclass.
+
+Parser, help, reference page and shell completion all come from that declaration, and so does the typed value that the
+command is handed. Nothing else of the house is known here, so that its simulator may use it too.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+Path = tuple[str, ...]
+T = TypeVar("T")
+
+
+class BadValue(ValueError):
+    """A field's value does not fit, or does not go with the others; the flag that set the field is named for it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What a field's annotation says beside its type and its default.
+
+    Args:
+        name: of the flag, where it is not the field's (`max_duration`: `--max-duration`); of an argument without a
+            flag, its metavar alone.
+        parse: reads a value; raises ValueError with a message for people.
+        default: in words, where the field's default does not say it.
+        show: writes the field's default as people write it.
+        sets: what a flag that takes no value sets the field to.
+        values: the only words that may be given, with what each sets the field to.
+        files: whether the value is the path of a file, for completion.
+        group: the title under which help lists it, where the model has none of its own.
+        keys: the words that a value may name, and what each means; `parse` holds values to them.
+    """
+
+    help: str
+    name: str = ""
+    metavar: str = ""
+    parse: Callable[[str], Any] | None = None
+    default: str = ""
+    show: Callable[[Any], str] = str
+    sets: bool = True
+    values: Mapping[str, Any] | None = None
+    files: bool = False
+    positional: bool = False
+    group: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Of a field that has flags of its own, being a dataclass or made out of one.
+
+    Args:
+        title: under which help lists the flags.
+        model: the dataclass that declares them, where the field is none.
+        make: makes the field's value out of the model's.
+    """
+
+    title: str
+    model: type[Any] | None = None
+    make: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One argument of a command, as parsers and pages need it.
+
+    Args:
+        path: of the field that it sets, from the model on.
+        name: the flag; the metavar, where it is given by its place alone.
+        default: as people write it; empty where there is none worth a word.
+        choices: the only values, where there are only so many; `values` says what they mean, if not themselves.
+        switch: it takes no value: it turns on, turns off, or (`either`) has a `--no-` form too.
+        many: any number of values: a flag is repeated.
+        keys: the words that a value may name, and what each means.
+    """
+
+    path: Path
+    name: str
+    help: str
+    group: str = ""
+    metavar: str = ""
+    default: str = ""
+    parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] = ()
+    values: Mapping[str, Any] | None = None
+    switch: Literal["on", "off", "either"] | None = None
+    many: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
+    required: bool = False
+    files: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that may be typed for it."""
+        return (self.name, f"--no-{self.name.removeprefix('--')}") if self.switch == "either" else (self.name,)
+
+    @property
+    def help_text(self) -> str:
+        """The help, with the choices where the metavar does not list them, and the default."""
+        if self.choices and self.metavar:
+            return f"{self.help}: {' or '.join(self.choices)}"
+        return f"{self.help} (default: {self.default})" if self.default else self.help
+
+
+def arguments_of(model: type[Any], path: Path = (), group: str = "") -> Iterator[Argument]:
+    """The arguments that the dataclass declares, in the order of its fields."""
+    hints = get_type_hints(model, include_extras=True)
+    for declared in fields(model):
+        kind, notes = _unwrapped(hints[declared.name])
+        here = (*path, declared.name)
+        for note in notes:
+            match note:
+                case Flag():
+                    default = note.default or _default_text(note, declared.default)
+                    required = declared.default is MISSING and declared.default_factory is MISSING
+                    yield _argument(note, kind, here, group, default, required=required)
+                case Group():
+                    yield from arguments_of(note.model or kind, here, note.title)
+
+
+def _default_text(flag: Flag, default: object) -> str:
+    if flag.values:
+        return next((word for word, value in flag.values.items() if value == default), "")
+    silent = default is MISSING or default is None or isinstance(default, bool) or default == ()
+    return "" if silent else flag.show(default)
+
+
+def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:  # noqa: ANN401 -- annotations have no common type
+    """The type without None, and what is annotated to it."""
+    notes: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *rest = get_args(hint)
+        notes = tuple(rest)
+    if get_origin(hint) in (Union, UnionType):
+        hint = next((part for part in get_args(hint) if part is not NoneType), hint)
+    return hint, notes
+
+
+def _argument(
+    flag: Flag,
+    kind: Any,  # noqa: ANN401 -- annotations have no common type
+    path: Path,
+    group: str,
+    default: str,
+    *,
+    required: bool,
+) -> Argument:
+    many = get_origin(kind) is tuple
+    if many:
+        kind = get_args(kind)[0]
+    choices = tuple(flag.values or ()) or (get_args(kind) if get_origin(kind) is Literal else ())
+    own_name = path[-1].upper() if flag.positional else f"--{path[-1].replace('_', '-')}"
+    name = flag.name or own_name
+    switch: Literal["on", "off"] | None = None
+    if kind is bool and not choices:
+        switch = "on" if flag.sets else "off"
+    listed = switch or (choices and not flag.positional)
+    return Argument(
+        path=path,
+        name=name,
+        help=flag.help,
+        group=flag.group or group,
+        metavar="" if listed else flag.metavar or name.removeprefix("--").replace("-", "_").upper(),
+        default=default,
+        parse=flag.parse or (kind if kind in (int, float) else None),
+        choices=choices,
+        values=flag.values,
+        switch=switch,
+        many=many,
+        required=required,
+        keys=flag.keys,
+        files=flag.files,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: type[T], more: Sequence[Argument] = ()) -> None:
+    """Have the parser take what the model declares; the parsed namespace's `read` then gives the model's value.
+
+    Args:
+        more: arguments from elsewhere; their paths begin with a field that is not annotated, a mapping that takes them.
+    """
+    arguments = [*arguments_of(model), *more]
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for argument in arguments:
+        if argument.group and argument.group not in groups:
+            groups[argument.group] = parser.add_argument_group(argument.group)
+        _add(groups.get(argument.group, parser), argument)
+    parser.set_defaults(read=lambda namespace: _read(parser, model, arguments, namespace))
+
+
+def _add(group: argparse._ActionsContainer, argument: Argument) -> None:
+    options: dict[str, Any] = {"help": argument.help_text.replace("%", "%%"), "default": None}
+    positional = not argument.name.startswith("-")
+    if argument.switch == "either":
+        options["action"] = argparse.BooleanOptionalAction
+    elif argument.switch:
+        options |= {"action": "store_const", "const": argument.switch == "on"}
+    else:
+        if argument.parse:
+            options["type"] = _explained(argument.parse)
+        if argument.choices:
+            options["choices"] = argument.choices
+        if argument.metavar:
+            options["metavar"] = argument.metavar
+        if positional and argument.many:
+            options["nargs"] = "+" if argument.required else "*"
+        elif argument.many:
+            options["action"] = "append"
+    dest = ".".join(argument.path)
+    action = (
+        group.add_argument(dest, **options) if positional else group.add_argument(argument.name, dest=dest, **options)
+    )
+    if argument.files:
+        action.complete = {"bash": "_shtab_compgen_files", "zsh": "_files"}  # type: ignore[attr-defined] # read by shtab
+
+
+def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parsed(text: str) -> object:
+        try:
+            return parse(text)
+        except BadValue as error:
+            raise argparse.ArgumentTypeError(error.message) from None
+        except ValueError as error:
+            # Of Python's own parsers the message is about Python.
+            kinds: dict[object, str] = {int: "whole number", float: "number"}
+            message = f"{text!r} is no {kinds[parse]}" if parse in kinds else str(error)
+            raise argparse.ArgumentTypeError(message) from None
+
+    return parsed
+
+
+def _read(
+    parser: argparse.ArgumentParser, model: type[T], arguments: Sequence[Argument], namespace: argparse.Namespace
+) -> T:
+    """The model's value; what does not fit ends the program with a usage error that names the flag."""
+    given = _Given({}, {argument.path: argument.name for argument in arguments})
+    for argument in arguments:
+        value = getattr(namespace, ".".join(argument.path))
+        if value is not None and value != []:
+            given.take(argument, value)
+    try:
+        return cast("T", _built(model, (), given))
+    except _Misfit as error:
+        parser.error(f"argument {error.name}: {error}")
+
+
+class _Misfit(Exception):
+    """What was given does not make a value of the model: the argument's name, and why."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The values that were given, and the names of the arguments, by the paths of the fields."""
+
+    values: dict[Path, Any]
+    names: dict[Path, str]
+
+    def take(self, argument: Argument, value: Any) -> None:  # noqa: ANN401 -- whatever was parsed
+        """Add what the parser found for the argument."""
+        if argument.many:
+            self.values[argument.path] = tuple(value)
+        else:
+            self.values[argument.path] = argument.values[value] if argument.values else value
+
+    def below(self, path: Path) -> dict[Path, Any]:
+        """The values within the field."""
+        return {name: value for name, value in self.values.items() if name[: len(path)] == path != name}
+
+
+def _built(kind: type[Any], path: Path, given: _Given) -> Any:  # noqa: ANN401 -- a dataclass of any kind
+    hints = get_type_hints(kind, include_extras=True)
+    values: dict[str, Any] = {}
+    for declared in fields(kind):
+        here = (*path, declared.name)
+        if here in given.values:
+            values[declared.name] = given.values[here]
+        elif below := given.below(here):
+            inner, notes = _unwrapped(hints[declared.name])
+            group = next((note for note in notes if isinstance(note, Group)), None)
+            if group and group.model and group.make:
+                values[declared.name] = group.make(_built(group.model, here, given))
+            elif isinstance(inner, type) and is_dataclass(inner):
+                values[declared.name] = _built(inner, here, given)
+            else:
+                values[declared.name] = {name[-1]: value for name, value in below.items()}
+        elif path and declared.default is MISSING:
+            raise _Misfit(given.names[next(iter(given.below(path)))], f"goes with {given.names[here]} only")
+    try:
+        return kind(**values)
+    except BadValue as error:
+        here = (*path, error.field)
+        raise _Misfit(given.names[here], error.message) from None
