@@ -6,7 +6,8 @@ COPY requirements/build.txt requirements/run.txt requirements/
 RUN /opt/metasync/bin/pip install --no-cache-dir --require-hashes --requirement requirements/run.txt \
     && python -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
+COPY metasync metasync
 COPY config config
 COPY worker worker
 COPY examples examples

@@ -26,8 +26,7 @@ from config.settings import load
 from worker.changes import MetadataChange
 from worker.cli.job import Job, configure_logs, run_async
 from worker.cli.session import exit_code, work
-from worker.queue import Queue, open_queue
-from worker.queue.base import Claim, Settlement
+from worker.queue import Claim, Settlement, Store, open_queue
 
 LOAD = 0.5  # of what a drain does
 _TICK_SECONDS = 0.01
@@ -46,7 +45,7 @@ COLUMNS = {
 class _Noting:
     """A queue that notes, by completion, when its claim and its finish returned."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Store) -> None:
         self._queue = queue
         self.claimed: dict[str, float] = {}
         self.finished: dict[str, float] = {}
@@ -54,14 +53,18 @@ class _Noting:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the queue has
         return getattr(self._queue, name)
 
-    async def claim(self, limit: int, *, lease_seconds: float, owner: str) -> list[Claim]:
-        claims = await self._queue.claim(limit, lease_seconds=lease_seconds, owner=owner)
+    async def claim(self, limit: int, **terms: Any) -> list[Claim]:  # noqa: ANN401 -- handed on as they are
+        claims = await self._queue.claim(limit, **terms)
         now = time.monotonic()
         self.claimed.update((claim.completion_id, now) for claim in claims)
         return claims
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        stale = await self._queue.settle(settlements)
+    async def settle(
+        self,
+        settlements: Sequence[Settlement],
+        **terms: Any,  # noqa: ANN401 -- likewise
+    ) -> list[Settlement]:
+        stale = await self._queue.settle(settlements, **terms)
         now = time.monotonic()
         self.finished.update((settlement.claim.completion_id, now) for settlement in settlements)
         return stale

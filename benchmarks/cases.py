@@ -1,5 +1,7 @@
 """The benchmarks of `make bench`: for each, its contenders, of which the first is what the others are set beside."""
 
+import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -81,14 +83,30 @@ def _enqueue(updates: int) -> Iterator[Contenders]:
         for lines in (max(updates // 10, 1), updates):
             write(folder / f"{lines}.jsonl", Work(lines))
             for label, place in (("SQLite", "sqlite"), ("PostgreSQL", store)):
-                contenders[f"{label}, {lines:,} lines"] = partial(_enqueued, folder, lines, place)
+                contenders[f"{label}, {lines:,} lines"] = partial(_enqueued, folder, f"{lines}.jsonl", lines, place)
+        # The command of another release, to be measured in turns with this one.
+        if beside := os.environ.get("METASYNC_BESIDE"):
+            other = partial(_enqueued, folder, f"{updates}.jsonl", updates, "sqlite", command=beside)
+            contenders[f"SQLite, {updates:,} lines, the release beside"] = other
+        large = max(updates // 200, 1)
+        _write_largest(folder / "largest.jsonl", large)
+        contenders[f"SQLite, {large:,} lines of 32 KiB"] = partial(_enqueued, folder, "largest.jsonl", large, "sqlite")
         yield contenders
 
 
-def _enqueued(folder: Path, lines: int, store: str) -> Figures:
+def _write_largest(path: Path, lines: int) -> None:
+    """Changes as large as they may be: sixteen values of 512 characters that take four bytes each."""
+    metadata = {f"key{number}": "\U0001f600" * 512 for number in range(16)}
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(lines):
+            change = {"completion_id": f"chatcmpl-{number}", "metadata": metadata}
+            file.write(json.dumps(change, ensure_ascii=False) + "\n")
+
+
+def _enqueued(folder: Path, name: str, lines: int, store: str, *, command: str | Path = METASYNC) -> Figures:
     with queue_url(store) as url:
         environment = Work(lines).environment("http://127.0.0.1:9/v1", url)
-        figures = cost([METASYNC, "enqueue", f"{lines}.jsonl"], environment, folder)
+        figures = cost([command, "enqueue", name], environment, folder)
         return figures | {"per_second": lines / figures["seconds"]}
 
 

@@ -12,7 +12,6 @@ Record = list[tuple[str, float, float]]
 _BODY = (
     json.dumps(
         {
-            "id": "chatcmpl-bench",
             "object": "chat.completion",
             "created": 1_757_000_000,
             "model": "gpt-4o-mini",
@@ -43,17 +42,17 @@ _BODY = (
                 }
             ],
         }
-    ).encode()[:-1]
+    ).encode()[1:-1]
     + b","
 )
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\ncontent-length: "
 _STORED = b'"metadata":{"grade":"A","reviewer":"ana"}}'
 
 
-def answer(body: bytes) -> bytes:
+def answer(completion_id: bytes, body: bytes) -> bytes:
     """Answer an update by what it set, and anything without a body by what is stored at first."""
-    metadata = body[1:] or _STORED
-    return b"%b%d\r\n\r\n%b%b" % (_HEAD, len(_BODY) + len(metadata), _BODY, metadata)
+    start, metadata = b'{"id":"%b",' % completion_id, body[1:] or _STORED
+    return b"%b%d\r\n\r\n%b%b%b" % (_HEAD, len(start) + len(_BODY) + len(metadata), start, _BODY, metadata)
 
 
 class CannedAnswers(asyncio.Protocol):
@@ -80,27 +79,27 @@ class CannedAnswers(asyncio.Protocol):
         self._buffer += data
         while (head_end := self._buffer.find(b"\r\n\r\n")) >= 0:
             arrived_at = time.monotonic()
-            request_line = self._buffer[: self._buffer.find(b"\r\n")]
+            path = self._buffer[: self._buffer.find(b"\r\n")].split(b" ", 2)[1]
+            completion_id = path.rpartition(b"/")[2]
             head = self._buffer[:head_end].lower()
             at = head.find(b"content-length:")
             length = 0 if at < 0 else int(head[at + 15 :].split(b"\r\n", 1)[0])
             end = head_end + 4 + length
             if len(self._buffer) < end:
                 return
-            reply = answer(self._buffer[head_end + 4 : end])
+            reply = answer(completion_id, self._buffer[head_end + 4 : end])
             self._buffer = self._buffer[end:]
             if self._latency_seconds:
                 loop = asyncio.get_running_loop()
-                loop.call_later(self._latency_seconds, self._answer, reply, request_line, arrived_at)
+                loop.call_later(self._latency_seconds, self._answer, reply, completion_id, arrived_at)
             else:
-                self._answer(reply, request_line, arrived_at)
+                self._answer(reply, completion_id, arrived_at)
 
-    def _answer(self, reply: bytes, request_line: bytes, arrived_at: float) -> None:
+    def _answer(self, reply: bytes, completion_id: bytes, arrived_at: float) -> None:
         if self._transport is None:
             return
         if self._record is not None:  # before the answer can have been read
-            path = request_line.split(b" ", 2)[1]
-            self._record.append((path.rpartition(b"/")[2].decode(), arrived_at, time.monotonic()))
+            self._record.append((completion_id.decode(), arrived_at, time.monotonic()))
         self._transport.write(reply)
 
 

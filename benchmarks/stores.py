@@ -21,8 +21,7 @@ from benchmarks.running import database, postgres
 from tests.queue.postgres_server import connected
 from tests.queue.redis_server import DURABLE, running
 from worker.changes import MetadataChange
-from worker.queue import Queue, open_queue
-from worker.queue.base import Settlement
+from worker.queue import Queue, Settlement, open_queue
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -108,7 +107,7 @@ def _postgres(url: str) -> "Store":
                 "CREATE TEMP TABLE pair AS SELECT n, 'chatcmpl-'"  # noqa: S608 -- numbers and names
                 f" || lpad(to_hex(n::bigint * {_SCATTER} % 4294967296), 8, '0') || '{_TAIL}' AS completion_id"
                 f" FROM generate_series(1, {pending}) n;"
-                " INSERT INTO metasync.completion (completion_id, target) OVERRIDING SYSTEM VALUE"
+                " INSERT INTO metasync.completion (completion_id, target)"
                 " SELECT completion_id, n FROM pair ORDER BY n;"
                 f" SELECT setval('metasync.completion_target_seq', {pending});"
                 " INSERT INTO metasync.target (number, completion_id, visible_at) SELECT n, completion_id,"

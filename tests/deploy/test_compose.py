@@ -12,7 +12,7 @@ import yaml
 from config.durations import duration_seconds
 from config.settings import FIELDS, Settings
 from tests.e2e.processes import METASYNC, Command, running_simulator
-from worker.cli.main import VERBS
+from worker.cli.verbs import VERBS
 from worker.engine.worker import _FLUSH_SECONDS
 
 ROOT = Path(__file__).parents[2]

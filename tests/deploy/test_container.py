@@ -181,3 +181,22 @@ def test_sigkill_under_load_loses_nothing(container: Container, simulator: Runni
     assert process.returncode == -signal.SIGKILL
     assert 0 < len(_applied(simulator)) < CHANGES
     _drain(container, simulator)
+
+
+def test_what_is_installed_is_typed_and_has_the_producers_face(installed: Path, tmp_path: Path) -> None:
+    program = """
+import importlib.resources, importlib.metadata
+from metasync import open_queue_sync
+assert all(importlib.resources.files(name).joinpath("py.typed").is_file() for name in ("metasync", "worker", "config"))
+with open_queue_sync("sqlite:///queue.db") as queue:
+    print(queue.put({"completion_id": "chatcmpl-1", "metadata": {}, "mode": "replace"}).added)
+"""
+    done = subprocess.run(
+        [installed.parent / "python", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr

@@ -1,9 +1,12 @@
 """The image is built as it should be, and says whether it is well."""
 
 import re
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -25,3 +28,39 @@ def test_the_image_is_well_without_a_port_and_ill_when_its_port_is_silent(
     words = [sys.executable, "-c", found[1]]
     done = subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False)
     assert (done.returncode == 0) == well
+
+
+def _is_in_the_context(path: Path) -> bool:
+    """Whether the image's build gets to see this file, by the last rule that names it or what it lies in."""
+    names = [str(each) for each in (path, *path.parents) if each != Path()]
+    is_in = True
+    for rule in (ROOT / ".dockerignore").read_text().split():
+        pattern = rule.removeprefix("!").rstrip("/")
+        if any(fnmatch(name, pattern) for name in names):
+            is_in = rule.startswith("!")
+    return is_in
+
+
+def _files(source: str) -> list[Path]:
+    """What this folder holds, or the file that it is, but for what Python has left there."""
+    path = ROOT / source
+    found = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return [each.relative_to(ROOT) for each in found if "__pycache__" not in each.parts]
+
+
+def test_the_image_builds_a_wheel_that_is_whole(tmp_path: Path) -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    files = [file for source in " ".join(copied).split() for file in _files(source)]
+    for each in files:
+        assert _is_in_the_context(each), f"{each} is not in the build's context"
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / each, tmp_path / each)
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
+    subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=120, check=True)
+    [wheel] = (tmp_path / "dist").glob("*.whl")
+    with ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    for package in ("metasync", "worker", "config"):
+        assert {str(each) for each in _files(package)} <= inside
+    assert "worker/examples/labels.jsonl" in inside
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in inside)

@@ -1,6 +1,9 @@
 """What is deployed to Kubernetes is valid, and agrees with the code."""
 
 import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,7 +15,9 @@ import yaml
 from config.durations import duration_seconds
 from config.settings import FIELDS, Settings
 from tests.deploy.custom_kinds import CUSTOM_KINDS
+from tests.deploy.kubelet import service_links
 from tests.deploy.rendering import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, pod_of, rendered
+from tests.e2e.processes import KEY, Command, stopped, wait_for_event
 from tests.queue.postgres_server import new_database
 from worker import MetadataChange, open_queue
 from worker.cli.exits import Exit
@@ -88,6 +93,60 @@ def test_the_ports_and_paths_of_a_daemon_agree(overlay: str) -> None:
     assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def _services(objects: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The Services that a pod may find in its namespace: those that are rendered, and others whose names begin so."""
+    rendered_service = objects.get("Service")
+    if rendered_service is not None:
+        yield rendered_service["metadata"]["name"], rendered_service["spec"]["ports"]
+    for name in ("metasync-http", "metasync-queue-url", "metasync"):
+        yield name, [{"name": "http", "port": 80}, {"name": "grpc-web", "port": 9464}, {"port": 53, "protocol": "UDP"}]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_command_starts_beside_whatever_services_the_kubelet_tells_of(overlay: str, tmp_path: Path) -> None:
+    objects = rendered(overlay)
+    pod = pod_of(objects)
+    assert pod["enableServiceLinks"] is False
+    told = {key: value for service in _services(objects) for key, value in service_links(*service).items()}
+    assert told["METASYNC_HTTP_PORT"].startswith("tcp://")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "OPENAI_API_KEY").write_text(KEY)
+    (secrets / "METASYNC_HTTP_TOKEN").write_text("a-token-of-some-length")
+    (secrets / "METASYNC_INTAKE_TOKEN").write_text("another-token-of-some-length")
+    (secrets / "METASYNC_HTTP_PORT").write_text("0")
+    (secrets / "METASYNC_QUEUE_URL").write_text(f"sqlite:///{tmp_path}/metasync.db")
+    settings = {
+        **{name: value for name, value in objects["ConfigMap"]["data"].items() if name != "METASYNC_QUEUE_URL"},
+        "METASYNC_SECRETS_DIR": str(secrets),
+        **told,  # in place of the port: whoever set both would have two that differ
+    }
+    with stopped(Command(tmp_path, settings).start(*pod["containers"][0]["args"])) as process:
+        if overlay != "cronjob":
+            wait_for_event(process, "web.started" if overlay == "intake" else "worker.started")
+            process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0, log.decode()
+
+
+def test_an_intake_has_a_secret_and_a_service_of_its_own_that_no_workers_are_behind() -> None:
+    objects, workers = rendered("intake"), rendered("daemon-postgres")
+    pod = pod_of(objects)
+    (container,) = pod["containers"]
+    (volume,) = pod["volumes"]
+    assert container["args"] == ["intake"]
+    assert volume["secret"]["secretName"] == "metasync-intake"
+    assert pod["enableServiceLinks"] is False
+    for each, others in ((objects, workers), (workers, objects)):
+        selector = each["Service"]["spec"]["selector"].items()
+        assert selector <= each["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+        assert not selector <= others["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+        assert each["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= selector
+    assert not objects.keys() & {"Secret"}
+    names = {found["metadata"]["name"] for found in objects.values()}
+    assert names == {"metasync-intake"}
 
 
 def test_a_sqlite_queue_has_one_worker_and_a_volume() -> None:

@@ -68,6 +68,58 @@ def test_a_bad_setting_stops_the_daemon_and_a_drain_may_leave_something() -> Non
     assert _service("metasync-drain.service")["SuccessExitStatus"] == f"{Exit.NOT_ALL.value} {Exit.RUN_AGAIN.value}"
 
 
+def _crontabs() -> dict[str, tuple[dict[str, str], str]]:
+    """Of the file and of what the README shows: what is set, and the command."""
+    readme = re.search(r"```cron\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert readme
+    found = {}
+    for name, text, fields in (("file", CRONTAB.read_text(), 6), ("README", readme[1], 5)):
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        variables = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]+=", line))
+        (entry,) = (line for line in lines if line.startswith("*/15 "))
+        found[name] = (variables, entry.split(maxsplit=fields)[fields])
+    return found
+
+
+@pytest.mark.parametrize("name", ["file", "README"])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 77, 127])
+def test_cron_mails_the_last_line_of_the_log_where_somebody_is_needed(tmp_path: Path, name: str, code: int) -> None:
+    """Whatever a job prints is mailed. The command's end is played: it logs two lines and ends with this code."""
+    variables, command = _crontabs()[name]
+    folder, folder_of_command = tmp_path / "var", tmp_path / "bin"
+    folder.mkdir()
+    folder_of_command.mkdir()
+    if code != 127:
+        stand_in = folder_of_command / "metasync"
+        stand_in.write_text(f'#!/bin/sh\necho "$@" >&2\necho last >&2\nexit {code}\n')
+        stand_in.chmod(0o755)
+    path = re.sub(r"^[^:]+/bin(?=:)", str(folder_of_command), variables["PATH"])
+    assert path.startswith(f"{folder_of_command}:")
+    assert "%" not in command  # which cron would take for a line break
+    script = re.sub(r"cd \S+", f"cd {folder}", command)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
+    log = (folder / "run.log").read_text().splitlines()
+    if code in (0, 3, 75):
+        assert done.stdout + done.stderr == ""
+    else:
+        assert done.stdout.splitlines()[-1] == log[-1]
+        assert name == "README" or f"ended with {code}" in done.stdout
+    assert code == 127 or re.fullmatch(r"run --drain --max-duration 1[24]m", log[0])
+
+
+def test_cron_mails_what_the_command_itself_says_of_a_missing_key(tmp_path: Path) -> None:
+    _, command = _crontabs()["file"]
+    script = re.sub(r"cd \S+", f"cd {tmp_path}", command)
+    environment = {"PATH": f"{METASYNC.parent}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[0] == "metasync ended with 2"
+    assert done.stdout.splitlines()[1].startswith("metasync: OPENAI_API_KEY is not set")
+
+
 def test_every_variable_that_is_named_is_a_setting() -> None:
     for file in (*SYSTEMD.iterdir(), CRONTAB):
         assert set(re.findall(r"\b(?:METASYNC|OPENAI)_[A-Z_]+", file.read_text())) <= set(FIELDS)

@@ -12,8 +12,9 @@ import yaml
 
 from docs.reference import EVERYTHING
 from worker.api.verdict import Halt
-from worker.flow import OUTAGE
-from worker.queue.base import REASONS
+from worker.engine import Ending
+from worker.flow import ended
+from worker.queue import REASONS
 from worker.web.metrics import families
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,8 @@ def test_every_page_belongs_to_an_alert() -> None:
 
 def test_the_pages_name_every_reason_there_is() -> None:
     halted, dead = ((ROOT / "docs" / "runbooks" / name).read_text() for name in ("halted.md", "dead-letters.md"))
-    assert set(re.findall(r"^\| `(\w+)`", halted, re.MULTILINE)) == {*Halt, OUTAGE}
+    reasons = {value for name, value in vars(ended).items() if name.isupper() and type(value) is str}
+    assert set(re.findall(r"^### `(\w+)`", halted, re.MULTILINE)) == {*Halt, *reasons, Ending.STUCK, Ending.CLOSED}
     assert set(re.findall(r"^\| `(\w+)`", dead, re.MULTILINE)) == set(REASONS)
 
 

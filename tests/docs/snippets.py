@@ -1,0 +1,14 @@
+"""What the pages show, by the name in the comment above it."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def snippet(page: str, name: str) -> str:
+    """Give the block of a page that is marked as tested by this name."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found, name
+    return found[1]

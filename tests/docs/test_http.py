@@ -1,0 +1,56 @@
+"""What docs/http.md shows works when it is pasted."""
+
+import json
+import subprocess
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+from tests.docs.snippets import ROOT, snippet
+from tests.e2e.processes import METASYNC, Command, stopped, wait_for_event
+from tests.web.test_intake import TOKEN, an_intake
+from worker.web.openapi import document
+
+PAGE = "docs/http.md"
+
+
+def test_what_is_shown_works(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text(snippet("README.md", "labels.jsonl"))
+    with an_intake(Command(tmp_path, {})) as (door, _):
+
+        def paste(name: str, *command: str) -> object:
+            text = snippet(PAGE, name).replace("127.0.0.1:9464", f"127.0.0.1:{door.port}")
+            done = subprocess.run(
+                [*command, text],
+                cwd=tmp_path,
+                env=Command(tmp_path, {"METASYNC_INTAKE_TOKEN": TOKEN}).environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout.replace("'", '"'))
+
+        for name, command in (("curl", ["/bin/sh", "-ec"]), ("http-python", [sys.executable, "-c"])):
+            assert paste(name, *command) == {"added": 1, "duplicates": 0, "refused": []}
+        for added in (2, 0):
+            assert paste("curl-lines", "/bin/sh", "-ec") == {"added": added, "duplicates": 2 - added, "refused": []}
+
+
+def test_the_command_is_as_it_is_shown(tmp_path: Path) -> None:
+    text = snippet(PAGE, "intake").replace("PORT=9464", "PORT=0").replace("metasync", f"exec {METASYNC}", 1)
+    assert text.count(METASYNC) == 1
+    words = ["/bin/sh", "-ec", text]
+    environment = Command(tmp_path, {}).environment
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with stopped(process):
+        assert wait_for_event(process, "web.started")["intake"]
+
+
+def test_every_status_has_its_line() -> None:
+    text = (ROOT / PAGE).read_text()
+    told = json.loads(document())["paths"]["/changes"]["post"]["responses"]
+    for status in told:
+        assert HTTPStatus(int(status))
+        assert f"| {status}" in text or f", {status}" in text, status
