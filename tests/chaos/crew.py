@@ -28,6 +28,7 @@ _HISTORY = "1000"  # more than any completion is given
 _SETTLED_SECONDS = 60.0
 _PROGRESS_SECONDS = 20.0
 _END_SECONDS = 30.0
+_LOOKS_BETWEEN = 30  # of two good changes: each is applied long before the next
 
 
 class Workload:
@@ -49,15 +50,24 @@ class Workload:
         """Give the next changes, each of a completion drawn by lot; the service rejects a few of them."""
         return [self._next() for _ in range(how_many)]
 
+    def draw_good(self) -> MetadataChange:
+        """Give one more that the service takes."""
+        return self._replacement(self._rng.choice([*self.replacements]))
+
+    def _replacement(self, completion_id: str) -> MetadataChange:
+        number = f"{next(self._numbers):04d}"
+        self.wanted[completion_id] = {"last": number}
+        self.replacements[completion_id].append(self.wanted[completion_id])
+        return MetadataChange(completion_id, {"last": number}, mode="replace", change_id=number)
+
     def _next(self) -> MetadataChange:
         if not self._round:
             self._round = list(self.wanted)
             self._rng.shuffle(self._round)
-        completion_id, number = self._round.pop(), f"{next(self._numbers):04d}"
+        completion_id = self._round.pop()
         if completion_id in self.replacements:
-            self.wanted[completion_id] = {"last": number}
-            self.replacements[completion_id].append(self.wanted[completion_id])
-            return MetadataChange(completion_id, {"last": number}, mode="replace", change_id=number)
+            return self._replacement(completion_id)
+        number = f"{next(self._numbers):04d}"
         if self._rng.random() < _POISONED_SHARE:
             self.poisoned.add(number)
             return MetadataChange(completion_id, {"last": number, number: _POISON}, change_id=number)
@@ -159,15 +169,25 @@ class Crew:
             while self._told(words) == before:
                 await asyncio.sleep(0.05)
 
-    async def until_nothing_is_left(self) -> None:
-        """Wait until nothing is pending."""
+    async def until_only_rejected_are_left(self) -> None:
+        """Wait until no more is pending than the service rejects, which dies only when others get through later."""
         async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
-            while (await queue.status()).pending:
+            while (await queue.status()).pending > len(self._workload.poisoned):
+                await asyncio.sleep(0.1)
+
+    async def _until_all_is_decided(self) -> None:
+        """Wait until nothing is pending; what is rejected dies only after others got through: so others there are."""
+        async with asyncio.timeout(_SETTLED_SECONDS), open_queue(self._url) as queue:
+            for look in count():
+                if not (await queue.status()).pending:
+                    return
+                if look % _LOOKS_BETWEEN == 0:
+                    await queue.put([self._workload.draw_good()])
                 await asyncio.sleep(0.1)
 
     async def check(self) -> None:
         """Let the same workers finish, then check that all that was put has had its effect, in order and one by one."""
-        await self.until_nothing_is_left()
+        await self._until_all_is_decided()
         await self._until_all_have_started()  # before that, a signal ends a process without further ado
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)

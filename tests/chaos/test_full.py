@@ -79,7 +79,7 @@ async def test_a_redis_server_without_memory_is_emptied_and_filled_again(tmp_pat
                 await crew.put(80)
                 await administrator.config_set("maxmemory", "1")
                 await crew.find_full("its memory is used up")
-                await crew.until_nothing_is_left()
+                await crew.until_only_rejected_are_left()
                 await administrator.config_set("maxmemory", "0")
                 await crew.see_progress()
             await crew.check()

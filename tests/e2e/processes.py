@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.request import Request, urlopen
+
+from tests.log_lines import read_line
 
 METASYNC = str(Path(sys.executable).parent / "metasync")
 KEY = "sk-test-0123456789"
@@ -22,10 +24,12 @@ class Command:
 
     Args:
         settings: environment variables beyond those that any process needs.
+        within: what is put before the command to `run`, such as what bounds its memory.
     """
 
     folder: Path
     settings: Mapping[str, str]
+    within: Sequence[str] = ()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -37,7 +41,7 @@ class Command:
     def run(self, *words: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run to the end, whatever the exit code."""
         done = subprocess.run(
-            [METASYNC, *words],
+            [*self.within, METASYNC, *words],
             cwd=self.folder,
             env=self.environment,
             input=stdin,
@@ -105,9 +109,9 @@ def wait_for_event(process: "subprocess.Popen[bytes]", name: str) -> dict[str, A
     """Read the process's JSON log until this event comes."""
     assert process.stderr is not None
     for line in process.stderr:
-        event = json.loads(line)
+        event = read_line(line)
         if event["event"] == name:
-            return dict(event)
+            return event
     raise AssertionError(f"the process ended without {name}")
 
 

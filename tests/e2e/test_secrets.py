@@ -93,7 +93,7 @@ def _assert_private(text: str) -> None:
 def _errors_in(database: Path) -> list[Any]:
     """What the database holds about errors; the changes themselves hold their values, of course."""
     connection = sqlite3.connect(database)
-    rows = connection.execute("SELECT last_error FROM target").fetchall()
+    rows = connection.execute("SELECT trials FROM change").fetchall()
     rows += connection.execute("SELECT error, request_id FROM dead_letter").fetchall()
     connection.close()
     assert any(row[0] for row in rows)

@@ -1,0 +1,193 @@
+"""A signal ends the command in order at any moment: in start-up, as the first process of a container, in every verb."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.e2e.processes import METASYNC, Command, RunningSimulator, stopped, wait_for_event, write_changes
+from worker import open_queue
+
+IDS = [f"chatcmpl-{number}" for number in range(200)]
+_DEADLINE_SECONDS = 60.0
+_UNSHARE = ("unshare", "--pid", "--fork", "--kill-child")
+
+
+def _may_unshare() -> bool:
+    try:
+        return subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+as_first_process = pytest.mark.skipif(
+    not _may_unshare(), reason="a PID namespace of its own is permitted to root alone: run this test as root"
+)
+
+
+def _enqueue(command: Command) -> None:
+    changes = [{"completion_id": each, "metadata": {"grade": "A"}, "mode": "replace"} for each in IDS]
+    done = command.run("enqueue", write_changes(command.folder / "changes.jsonl", changes))
+    assert done.returncode == 0, done.stderr
+
+
+def _start(command: Command, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        words,
+        cwd=command.folder,
+        env=command.environment,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _held(command: Command) -> int:
+    async def ask() -> int:
+        async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+            return (await queue.status()).in_flight
+
+    return asyncio.run(ask())
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _child_of(process: "subprocess.Popen[bytes]") -> int:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _until(lambda: bool(path.read_text().split()))
+    return int(path.read_text().split()[0])
+
+
+@as_first_process
+@pytest.mark.parametrize(("words", "code"), [(("run",), 0), (("run", "--drain"), 75)], ids=["daemon", "drain"])
+def test_the_first_process_of_a_container_ends_at_any_moment_of_its_start_and_leaves_nothing_claimed(
+    words: tuple[str, ...], code: int, command: Command, simulator: RunningSimulator
+) -> None:
+    simulator.ask("/seed", {"ids": IDS})
+    simulator.ask("/options", {"latency": 0.3})
+    command = replace(command, settings={**command.settings, "METASYNC_HTTP_PORT": "0"})
+    _enqueue(command)
+    for moment in range(8):
+        with stopped(_start(command, *_UNSHARE, METASYNC, *words, "--shutdown-grace", "5s")) as process:
+            pid = _child_of(process)
+            _until(lambda: _catches(pid, signal.SIGTERM))  # noqa: B023 -- before that, nothing can be caught
+            time.sleep(0.15 * moment)  # somewhere in the start
+            os.kill(pid, signal.SIGTERM)
+            _, log = process.communicate(timeout=_DEADLINE_SECONDS)
+            assert process.returncode == code, (moment, log.decode())
+            assert b"Traceback" not in log
+        assert _held(command) == 0, moment
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda each: each.name)
+def test_a_signal_stops_a_worker_in_order(
+    number: signal.Signals, command: Command, simulator: RunningSimulator
+) -> None:
+    simulator.ask("/seed", {"ids": IDS})
+    simulator.ask("/options", {"latency": 0.2})
+    _enqueue(command)
+    with stopped(command.start("run", "--max-concurrency", "4")) as process:
+        wait_for_event(process, "change.applied")
+        process.send_signal(number)
+        _, log = process.communicate(timeout=_DEADLINE_SECONDS)
+        assert process.returncode == 0
+    assert b"run.summary" in log
+    assert _held(command) == 0
+
+
+def test_a_hang_up_that_whoever_started_it_ignores_stays_ignored(command: Command, simulator: RunningSimulator) -> None:
+    with stopped(_start(command, "nohup", METASYNC, "run")) as process:
+        assert process.stderr is not None
+        while b"worker.started" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        simulator.ask("/seed", {"ids": IDS})
+        _enqueue(command)
+        wait_for_event(process, "change.applied")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=_DEADLINE_SECONDS)
+        assert process.returncode == 0
+
+
+def _is_empty(pipe: IO[bytes]) -> bool:
+    """Whether all that was written there was read."""
+    waiting_bytes: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+    return waiting_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "code"),
+    [
+        (("enqueue", "--format", "jsonl", "-"), signal.SIGTERM, 75),
+        (("enqueue", "--format", "jsonl", "-"), signal.SIGINT, 75),
+        (("enqueue", "--strict", "--format", "jsonl", "-"), signal.SIGTERM, 75),
+        (("apply", "--format", "jsonl", "-"), signal.SIGHUP, 75),
+        (("status", "--watch"), signal.SIGTERM, 75),
+        (("status", "--watch"), signal.SIGINT, 130),
+        (("simulator",), signal.SIGTERM, 0),
+    ],
+    ids=lambda each: each.name if isinstance(each, signal.Signals) else "",
+)
+def test_every_verb_ends_at_a_signal_even_where_it_waits_for_input(
+    words: tuple[str, ...], number: signal.Signals, code: int, command: Command
+) -> None:
+    command.run("migrate")
+    with stopped(_start(command, METASYNC, *words, stdin=subprocess.PIPE)) as process:
+        if words[0] in ("enqueue", "apply"):
+            assert process.stdin is not None
+            process.stdin.write(b"{")
+            process.stdin.flush()
+            _until(partial(_is_empty, process.stdin))  # it is at it, and nothing else comes
+        else:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(_DEADLINE_SECONDS) == code
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_a_worker_works_whatever_of_its_standard_streams_is_closed(
+    closed: tuple[int, ...], command: Command, simulator: RunningSimulator
+) -> None:
+    simulator.ask("/seed", {"ids": IDS})
+    _enqueue(command)
+    ends = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {ends}', METASYNC, "run", "--drain"],  # noqa: S607 -- wherever the system has it
+        cwd=command.folder,
+        env=command.environment,
+        capture_output=True,
+        timeout=_DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (b"run.summary" in done.stderr) is (2 not in closed)
+    assert len(simulator.ask("/metadata")) == len(IDS)
