@@ -4,13 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv lint tools check-deploy bench bench-queue bench-flow profile lock docs screenshots clean
+.PHONY: demo test test-servers venv lint tools check-deploy bench bench-queue bench-flow profile lock docs screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
 
 test: $(STAMP) tools
 	$(BIN)/pytest
+
+# What every store has to do, once more on the servers of the distribution: Debian 12 has PostgreSQL 15 and Redis 7.
+POSTGRES_SERVER := $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
+REDIS_SERVER := $(shell command -v redis-server)
+test-servers: $(STAMP)
+	@test -n "$(POSTGRES_SERVER)" || echo "skipped: PostgreSQL is not installed in /usr/lib/postgresql"
+	@test -n "$(REDIS_SERVER)" || echo "skipped: redis-server is not installed"
+	METASYNC_TEST_POSTGRES_SERVER=$(POSTGRES_SERVER) METASYNC_TEST_REDIS_SERVER=$(REDIS_SERVER) $(BIN)/pytest \
+		tests/queue/conformance tests/queue/protocol/test_differential.py tests/queue/test_failover.py \
+		-k "$(if $(POSTGRES_SERVER),postgres or base_backup or) $(if $(REDIS_SERVER),redis or replica or data_that or) no_store" \
+		|| test $$? = 5  # none of them
 
 venv: $(STAMP)
 
@@ -39,9 +50,12 @@ $(TOOLS)/checkov/.installed: requirements/checkov.txt
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.intake
 
 bench-queue: $(STAMP)
 	$(BIN)/python -m benchmarks.stores
+	$(BIN)/python -m benchmarks.producers
+	$(BIN)/python -m benchmarks.bloat
 
 profile: $(STAMP)
 	$(BIN)/python -m benchmarks.profile
