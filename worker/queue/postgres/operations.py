@@ -385,6 +385,11 @@ async def read_notes(connection: Connection) -> dict[str, Note]:
     return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
 
 
+async def unix_time(connection: Connection) -> float:
+    """Tell the server's time."""
+    return float(await connection.fetchval(_NOTE["time"]))
+
+
 def _keys(claims: Sequence[Claim]) -> tuple[list[str], list[int]]:
     return [claim.completion_id for claim in claims], [claim.lease for claim in claims]
 

@@ -214,6 +214,10 @@ class PostgresQueue(StoreBase):
         """Give all notes; see `Coordination.read_notes`."""
         return await self._transact(operations.read_notes)
 
+    async def unix_time(self) -> float:
+        """Tell the server's time; see `Coordination.unix_time`."""
+        return await self._transact(operations.unix_time)
+
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
         await self._transact(history.record, sample)
