@@ -11,11 +11,7 @@ from benchmarks.case import Contenders
 from benchmarks.processes import Watched, pin
 from benchmarks.running import METASYNC, Figures, Server, Work, queue_url, rates, server, write_changes
 
-COLUMNS = {
-    "cpu_us": "CPU µs/update",
-    "per_second": "updates/s",
-    "peak_mb": "peak MB",
-}
+COLUMNS = {"cpu_us": "CPU µs/update", "peak_mb": "peak MB"}
 
 
 @contextmanager

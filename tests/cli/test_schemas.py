@@ -48,6 +48,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
             printed["log"] += process.communicate(timeout=20)[1].decode().splitlines()
         printed["dead-purge"] = run("dead", "purge", "--all")
+        printed["doctor"] = run("doctor")
         printed["settings"] = run("settings", "--lease", "10m")
     return printed
 
