@@ -5,8 +5,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from benchmarks.case import Contenders
 from benchmarks.contenders import METADATA, completion_ids
 from benchmarks.processes import Watched, pin
 from benchmarks.running import METASYNC, Figures, Server, Work, postgres, queue_url, server
+from tests.queue.redis_server import DURABLE, running
 from worker.changes import MetadataChange
 from worker.queue import Store, open_queue
 
@@ -27,16 +28,23 @@ _IDLE_SECONDS = 20.0
 @contextmanager
 def contenders(changes: int) -> Iterator[Contenders]:
     """Each store."""
-    with server(recording=True) as answering, postgres() as store:
-        yield {
-            name: partial(_woken, answering, Work(max(changes, 2), store=place))
-            for name, place in (("SQLite", "sqlite"), ("PostgreSQL", store))
+    with (
+        server(recording=True) as answering,
+        postgres() as store,
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), DURABLE) as valkey,
+    ):
+        places: dict[str, Callable[[], AbstractContextManager[str]]] = {
+            "SQLite": partial(queue_url, "sqlite"),
+            "PostgreSQL": partial(queue_url, store),
+            "Valkey": lambda: nullcontext(valkey.url()),
         }
+        yield {name: partial(_woken, answering, Work(max(changes, 2)), place) for name, place in places.items()}
 
 
-def _woken(answering: Server, work: Work) -> Figures:
+def _woken(answering: Server, work: Work, place: Callable[[], AbstractContextManager[str]]) -> Figures:
     answering.take_record()
-    with queue_url(work.store) as url, tempfile.TemporaryDirectory() as name:
+    with place() as url, tempfile.TemporaryDirectory() as name:
         environment = work.environment(answering.base_url, url)
         daemon = Watched([METASYNC, "run"], environment=environment, folder=name, log=(Path(name) / "log").open("wb"))
         pin(daemon.process.pid, last=False)
