@@ -34,13 +34,13 @@ def _libraries() -> Check:
     wrong = []
     for requirement in required:
         match = _REQUIRED.fullmatch(requirement.strip())
-        if match is None or ("win32" in (match["marker"] or "") and sys.platform == "win32"):
+        if match is None:
             continue
         name, floor = match["name"], match["floor"]
         try:
             there = version(name)
         except PackageNotFoundError:
-            if "extra" not in (match["marker"] or ""):
+            if not match["marker"]:  # else it is for an extra, or for another system
                 wrong.append(f"{name} is missing")
             continue
         found.append(f"{name} {there}")
