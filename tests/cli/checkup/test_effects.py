@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Service:
         empty: what an empty map does, and null for a map.
         old_answers: an update's answer shows what was there before it.
         lost: so many updates, from the second on, are swallowed: answered, and not done.
+        lag_seconds: how old reads are.
+        hidden: so many reads, after the first update, are refused.
     """
 
     semantics: Literal["merge", "replace"]
@@ -39,8 +42,11 @@ class Service:
     empty: Empty = "keeps"
     old_answers: bool = False
     lost: int = 0
+    lag_seconds: float = 0.0
+    hidden: int = 0
     metadata: dict[str, Any] = field(default_factory=lambda: dict(BEFORE))
     updates: int = 0
+    past: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # when each map was there no more
 
     def update(self, given: dict[str, Any] | None) -> int:
         """Do it, and give the status."""
@@ -69,11 +75,18 @@ class Service:
 
     async def answer(self, request: web.Request) -> web.Response:
         before = self.metadata
+        if request.method == "GET" and self.updates and self.hidden:
+            self.hidden -= 1
+            return web.json_response({"error": {"message": "no", "code": "invalid_api_key"}}, status=401)
         if request.method == "POST":
             status = self.update(json.loads(await request.read())["metadata"])
             if status != 200:
                 return web.json_response({"error": {"message": "no", "type": "invalid_request_error"}}, status=status)
-        shown = before if self.old_answers else self.metadata
+            self.past.append((time.monotonic(), before))
+        then = time.monotonic() - self.lag_seconds
+        shown = next((metadata for until, metadata in self.past if until > then), self.metadata)
+        if request.method == "POST":
+            shown = before if self.old_answers else self.metadata
         return web.json_response({"id": ID, "object": "chat.completion", "metadata": shown})
 
 
@@ -106,9 +119,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.cli.checkup.writing._FIRST_PAUSE_SECONDS", 0.001)
 
 
-async def probed(service: Service, folder: Path) -> Findings:
+async def probed(service: Service, folder: Path, *, patience_seconds: float = 0.5) -> Findings:
     async with serving(service) as client:
-        probe = WriteProbe(client, ID, timeout_seconds=10.0, patience_seconds=0.5, tell=lambda _: None, folder=folder)
+        probe = WriteProbe(
+            client, ID, timeout_seconds=10.0, patience_seconds=patience_seconds, tell=lambda _: None, folder=folder
+        )
         await asyncio.wait_for(probe.run(), 60)
     assert service.metadata == BEFORE
     assert probe.findings.restored
@@ -151,3 +166,12 @@ async def test_what_was_to_put_it_back_and_had_no_effect_is_sent_again(tmp_path:
     found = await probed(Service("replace", lost=2), tmp_path)
     assert found.error is not None
     assert "no read has shown an update" in found.error
+
+
+async def test_a_read_from_before_the_probe_is_not_taken_for_what_was_put_back(tmp_path: Path) -> None:
+    """The probe ends with its first update, and what is to undo that is swallowed: reads show all as it was."""
+    service = Service("replace", lost=1, lag_seconds=2.0, hidden=1)
+    found = await probed(service, tmp_path, patience_seconds=3.0)
+    assert found.error is not None
+    assert "cannot be read" in found.error
+    assert service.updates == 3
