@@ -72,7 +72,7 @@ def test_where_all_is_well_every_line_says_so_and_no_key_is_shown(working: Comma
 def test_nothing_is_made_and_a_queue_that_is_not_there_yet_is_no_failure(working: Command) -> None:
     code, checks = doctor(working)
     assert (code, checks["queue"]["state"]) == (0, "warning")
-    assert "metasync migrate" in checks["queue"]["advice"]
+    assert "metasync apply" in checks["queue"]["advice"]
     assert list(working.folder.iterdir()) == []
     code, checks = doctor(working, METASYNC_QUEUE_URL="sqlite:////nowhere/at/all.db")
     assert (code, failures(checks)) == (3, {"queue"})

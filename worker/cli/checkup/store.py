@@ -46,7 +46,7 @@ def _missing(url: str, place: str) -> Check:
         if not os.access(folder, os.W_OK):
             return failure("queue", f"{folder} cannot be written to", "the queue's file is made there: allow it")
     detail = f"there is none yet at {place}"
-    return warning("queue", detail, "`metasync enqueue` and `metasync apply` make it, or `metasync migrate` beforehand")
+    return warning("queue", detail, "`metasync enqueue` and `metasync apply` make it")
 
 
 def _clock(shown: float, asked_at: float, answered_at: float) -> Check:
