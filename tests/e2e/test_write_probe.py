@@ -130,16 +130,17 @@ def test_an_outage_in_the_middle_is_waited_for(command: Command, simulator: Runn
     assert_back(command, simulator)
 
 
+@pytest.mark.timeout(300)
 def test_updates_of_which_the_answer_is_late_or_lost_are_undone_too(
     command: Command, simulator: RunningSimulator
 ) -> None:
-    simulator.ask("/options", {"late_seconds": 2.0, "update_latency": 0.05})
-    command = replace(command, settings={**command.settings, "METASYNC_REQUEST_TIMEOUT": "1s"})
+    simulator.ask("/options", {"late_seconds": 7.0, "update_latency": 0.05})
+    command = replace(command, settings={**command.settings, "METASYNC_REQUEST_TIMEOUT": "5s"})
     with stopped(command.start("doctor", "--completion", ID, "--write-probe", "--json")) as process:
         until(lambda: updates(simulator) >= 1)
         faults = [{"then": kind, "share": 0.2, "on": "update"} for kind in ("late", "cut_off")]
         simulator.ask("/options", {"faults": faults})
-        output, told = process.communicate(timeout=170)
+        output, told = process.communicate(timeout=280)
     assert json.loads(output)["probe"]["restored"] is True, told
     assert_back(command, simulator)
 
