@@ -16,11 +16,12 @@ from worker.cli.inputs import Intake
 from worker.cli.intake import Enqueued, account, take_in
 from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
+from worker.cli.paused import Paused
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.session import exit_code, summary_fields, work
 from worker.engine import Ending, Summary
 from worker.flags import Flag
-from worker.terminal import is_terminal
+from worker.terminal import is_terminal, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Report:
         halted: what it was halted by, if it ended so.
         error: the same in the service's own words, or what kept the run from starting.
         left: the first few completions whose changes are left since they failed, and the error of each.
+        paused: who has paused the queue, if that ended the run.
         closed_for_seconds: how much longer the service asked to wait in the end.
         enqueued: what became of the lines of the files.
     """
@@ -57,6 +59,7 @@ class Report:
     halted: str | None = None
     error: str | None = None
     left: Mapping[str, str] = field(default_factory=dict)
+    paused: Paused | None = None
     closed_for_seconds: float = 0.0
 
 
@@ -159,7 +162,7 @@ def _ending_text(summary: Summary) -> str:
     if summary.empty:
         dead = "; `metasync dead list` shows what was given up" if summary.totals.dead else ""
         return f"done{dead}"
-    first = "mend the cause, then " if summary.ending is Ending.HALTED else ""
+    first = {Ending.HALTED: "mend the cause, then ", Ending.PAUSED: "`metasync resume`, then "}.get(summary.ending, "")
     left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
     end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
     return "\n".join((*left, end))
@@ -168,6 +171,8 @@ def _ending_text(summary: Summary) -> str:
 def _why(summary: Summary) -> str:
     cause = summary.cause
     match summary.ending:
+        case Ending.PAUSED if (paused := Paused.of(summary.paused)) is not None:
+            return printable(paused.sentence)
         case Ending.CLOSED:
             return f"the service asks to wait for another {summary.closed_for_seconds:,.0f} s"
         case Ending.STUCK if cause is None:
