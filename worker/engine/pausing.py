@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 import structlog
 
 from worker.engine.clock import Clock
+from worker.engine.leases import Leases
 from worker.engine.tallies import Tallies
 from worker.flow import Flow
 from worker.queue import Coordination, Note, Pause, QueueUnavailable, Standstill, pause_of
@@ -20,6 +21,7 @@ class Pausing:
     """Looks once a second whether the queue is paused. While the store is away, its last word holds.
 
     Args:
+        leases: of what is in hand, which may start at any time.
         tallies: hear while it is paused whether the store answers.
         on_pause: called when a pause begins, after flow control has heard of it.
         logger: gets `queue.paused`, `worker.quiet` once nothing is in flight any more, and `queue.resumed`.
@@ -29,6 +31,7 @@ class Pausing:
         self,
         queue: Coordination,
         flow: Flow,
+        leases: Leases,
         tallies: Tallies,
         logger: structlog.typing.FilteringBoundLogger,
         *,
@@ -37,6 +40,7 @@ class Pausing:
     ) -> None:
         self._queue = queue
         self._flow = flow
+        self._leases = leases
         self._tallies = tallies
         self._logger = logger
         self._clock = clock
@@ -52,9 +56,8 @@ class Pausing:
         """Look for ever: once a second while there is work or a pause; else before work begins, see `look_again`."""
         is_away = False
         while True:
-            before = self._flow.requests
             await asyncio.sleep(_EVERY_SECONDS)
-            if self.standstill is None and not self._flow.in_flight and self._flow.requests == before:
+            if self.standstill is None and not len(self._leases):
                 continue
             try:
                 with self._tallied():

@@ -91,7 +91,6 @@ class Worker:
             on_transition=self._gate_changed,
             on_refused=self._refused,
         )
-        self._pausing = Pausing(queue, self._flow, tallies, logger, clock=clock, on_pause=self._paused)
         self._sharing = Sharing(
             queue, owner, self._flow, now, lambda notes, asked_at: self._pausing.heed(notes.get(PAUSE), asked_at)
         )
@@ -106,6 +105,7 @@ class Worker:
             most=options.max_concurrency + options.batch_size,
             most_bytes=_MOST_BYTES_HELD,
         )
+        self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)
         self._pool = ApplierPool(options.max_concurrency, self._handle)
         self._reader = Reader(
             queue,

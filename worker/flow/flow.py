@@ -237,11 +237,6 @@ class Flow:
         return self._controls.in_flight
 
     @property
-    def requests(self) -> int:
-        """How many were started so far."""
-        return self._controls.requests
-
-    @property
     def is_open(self) -> bool:
         """Whether nothing is halted."""
         return self._controls.gate.is_open
