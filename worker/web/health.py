@@ -52,5 +52,8 @@ class Health:
         failing = dict(self._failing())
         if self._reach.error is not None:
             failing["store"] = self._reach.error
-        body = msgspec.json.encode({"ready": not failing, "failing": failing, "paused": self._is_paused()})
+        said: dict[str, object] = {"ready": not failing, "failing": failing}
+        if self._is_paused():
+            said["paused"] = True
+        body = msgspec.json.encode(said)
         return answer(body, JSON, status=503 if failing else 200)

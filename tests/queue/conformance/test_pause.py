@@ -15,7 +15,8 @@ async def test_a_pause_is_there_for_every_worker_until_it_is_resumed(backend: Ba
     async with backend.another() as another:
         seen = await read_pause(another)
         assert seen is not None
-        assert (seen.by, seen.reason, seen.age_seconds) == ("ana@host", "deploy", about(90))
+        assert seen.words == ("ana@host", "deploy")
+        assert seen.age_seconds == about(90)
         ended = await resume(another)
         assert ended is not None
         assert ended.words == ("ana@host", "deploy")
@@ -32,7 +33,8 @@ async def test_who_pauses_a_paused_queue_gives_it_new_words_and_not_a_new_age(qu
     await advance(60)
     seen = await read_pause(queue)
     assert seen is not None
-    assert (seen.by, seen.reason, seen.age_seconds) == ("ben@host", None, about(3_660))
+    assert seen.words == ("ben@host", None)
+    assert seen.age_seconds == about(3_660)
 
 
 async def test_a_pause_comes_back_with_a_store_that_is_put_back(backend: Backend) -> None:
@@ -75,5 +77,6 @@ async def test_one_note_is_read_by_its_name(queue: Store, advance: Advance) -> N
     found, odd = await queue.read_note("one"), await queue.read_note("half \ud800")
     assert found is not None
     assert odd is not None
-    assert (found.text, found.age_seconds, odd.text) == ("1", about(5), "odd")
+    assert (found.text, odd.text) == ("1", "odd")
+    assert found.age_seconds == about(5)
     assert await queue.read_note("two") is None
