@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class Crowd:
         self._url = url
         self._workers = workers
         self._puts = 0
+        self.quiet_seconds: list[float] = []  # of each pause: until all had said so
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._dice = random.Random(5)
 
@@ -49,13 +51,14 @@ class Crowd:
             before = simulator.requests()
             while simulator.requests() < before + self._workers:
                 await asyncio.sleep(0.05)
-            reason = f"round {round_}"
+            reason, paused_at = f"round {round_}", time.monotonic()
             await pause(queue, "ana@host", reason)
             victim = self._dice.randrange(self._workers)
             self._processes[victim].kill()
             self._processes[victim].wait()
             running.enter_context(self.started(simulator, victim))
             await self.quiet(reason)
+            self.quiet_seconds.append(time.monotonic() - paused_at)
             seen = simulator.requests()
             await asyncio.sleep(_STILL_SECONDS)
             assert simulator.requests() == seen

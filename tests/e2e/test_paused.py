@@ -23,7 +23,7 @@ KILLS = 6
 
 @pytest.mark.timeout(900)
 async def test_eight_workers_start_nothing_in_a_pause_and_lose_nothing(tmp_path: Path) -> None:
-    """A hundred times: `benchmarks/pausing.py`."""
+    """A hundred times: `python -m benchmarks.pausing`."""
     async with STORES["sqlite"](tmp_path) as url:
         crowd = Crowd(tmp_path, url, WORKERS)
         await crowd.pause_again_and_again(ROUNDS)

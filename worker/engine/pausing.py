@@ -110,8 +110,8 @@ class Pausing:
             paused_seconds=round(pause.age_seconds, 1),
             in_flight=self._flow.in_flight,
         )
+        self._is_quiet = False  # of this pause it has not been said: a resume in between may have gone unseen
         if is_new:
-            self._is_quiet = False
             self._on_pause()
 
     def _resume(self, before: Standstill) -> None:
