@@ -1,4 +1,4 @@
-"""Eight workers that are paused and resumed a hundred times under load: `python -m benchmarks.pausing [ROUNDS [STORE]]`.
+"""Eight workers that are paused and resumed a hundred times under load: `python -m benchmarks.pausing 100 sqlite`.
 
 What is measured is that nothing starts in a pause, that nothing is lost, and how long it takes until all are quiet.
 """
@@ -22,9 +22,10 @@ async def _measure(rounds: int, store: str) -> None:
             crowd = Crowd(Path(folder), url, _WORKERS)
             await crowd.pause_again_and_again(rounds)
     seconds = sorted(crowd.quiet_seconds)
+    took = time.monotonic() - started_at
     print(
-        f"{rounds} pauses of {_WORKERS} workers on {store} in {time.monotonic() - started_at:.0f} s: none started in one,"
-        f" nothing lost; all quiet after {seconds[len(seconds) // 2]:.1f} s (median), {seconds[-1]:.1f} s (longest)"
+        f"{rounds} pauses of {_WORKERS} workers on {store} in {took:.0f} s: nothing started in one, nothing was lost;"
+        f" all quiet after {seconds[len(seconds) // 2]:.1f} s (median), {seconds[-1]:.1f} s (longest)"
     )
 
 

@@ -80,8 +80,9 @@ async def test_what_is_in_flight_ends_and_what_is_only_held_goes_back() -> None:
     stage.service.latency_seconds = 30.0
     await stage.put(*ids(100))
     async with running(stage.worker(drain=False, max_concurrency=4)):
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(5.0)
         assert (await stage.queue.status()).in_flight == 100
+        assert stage.service.count() == 4
         await pause(stage.queue, "ana@host", "deploy")
         await asyncio.sleep(HEARD_SECONDS)
         in_flight = stage.service.count()
@@ -108,6 +109,7 @@ async def test_a_merge_that_has_read_does_not_write_before_the_pause_is_over() -
         await pause(stage.queue, "ana@host", None)
         await asyncio.sleep(60.0)
         assert stage.service.count("update") == 0
+        assert (await stage.queue.status()).in_flight == 0
         await resume(stage.queue)
         await asyncio.sleep(60.0)
     assert stage.service.stored["chatcmpl-1"] == {"grade": "A"}
