@@ -96,6 +96,14 @@ class WrappedQueue:
         self._check("write_note")
         await self.queue.write_note(name, text)
 
+    async def read_note(self, name: str) -> Note | None:
+        self._check("read_note")
+        return await self.queue.read_note(name)
+
+    async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
+        self._check("expire_dead")
+        return await self.queue.expire_dead(older_than_seconds, most=most)
+
     async def read_notes(self) -> dict[str, Note]:
         self._check("read_notes")
         return await self.queue.read_notes()

@@ -17,13 +17,21 @@ from worker.cli.inputs import Intake
 from worker.cli.intake import Enqueued, account, take_in
 from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
+from worker.cli.paused import Paused
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.cli.session import exit_code, summary_fields, work
 from worker.engine import Ending, Summary
 from worker.flags import Flag
 from worker.results import Places
-from worker.terminal import is_terminal
+from worker.terminal import is_terminal, printable
+
+# What to do before what is left is gone on with.
+_FIRST = {
+    Ending.HALTED: "mend the cause, then ",
+    Ending.RESULTS_LOST: "mend the cause, then ",
+    Ending.PAUSED: "`metasync resume`, then ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Report:
         halted: what it was halted by, if it ended so.
         error: the same in the service's own words, or what kept the run from starting.
         left: the first few completions whose changes are left since they failed, and the error of each.
+        paused: who has paused the queue, if that ended the run.
         closed_for_seconds: how much longer the service asked to wait in the end.
         enqueued: what became of the lines of the files.
     """
@@ -60,6 +69,7 @@ class Report:
     halted: str | None = None
     error: str | None = None
     left: Mapping[str, str] = field(default_factory=dict)
+    paused: Paused | None = None
     closed_for_seconds: float = 0.0
 
 
@@ -171,7 +181,7 @@ def _ending_text(summary: Summary) -> str:
     if summary.empty:
         dead = "; `metasync dead list` shows what was given up" if summary.totals.dead else ""
         return f"done{dead}"
-    first = "mend the cause, then " if summary.ending in (Ending.HALTED, Ending.RESULTS_LOST) else ""
+    first = _FIRST.get(summary.ending, "")
     left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
     end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
     return "\n".join((*left, end))
@@ -180,6 +190,8 @@ def _ending_text(summary: Summary) -> str:
 def _why(summary: Summary) -> str:
     cause = summary.cause
     match summary.ending:
+        case Ending.PAUSED if (paused := Paused.of(summary.paused)) is not None:
+            return printable(paused.sentence)
         case Ending.CLOSED:
             return f"the service asks to wait for another {summary.closed_for_seconds:,.0f} s"
         case Ending.STUCK if cause is None:

@@ -28,7 +28,7 @@ class Exit(IntEnum):
     )
     RUN_AGAIN = (
         75,
-        "not finished, run again: an outage, the store, a long wait, changes that fail, `--max-duration`, a signal",
+        "not finished, run again: an outage, the store, a pause, a wait, failing changes, `--max-duration`, a signal",
     )
     HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
     INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue` and `apply`, the second"

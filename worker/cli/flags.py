@@ -33,6 +33,7 @@ WORKING = (
     "read_lag",
     "halt_timeout",
     "shutdown_grace",
+    "dead_retention",
     "log_values",
 )
 ALL = tuple(name for name in Settings.model_fields if not is_secret(name))

@@ -54,6 +54,10 @@ async def _run(job: Job, *, shown: bool) -> Exit:
     async with opened(job) as queue:
         if job.drain:
             if await queue.next_due_seconds() is None:
+                if job.settings.dead_retention is not None:  # runs that find work go on with it
+                    from worker.engine.retention import expire  # noqa: PLC0415 -- slow to import, as below
+
+                    await expire(queue, structlog.get_logger(), job.settings.dead_retention)
                 _nothing_to_do(time.monotonic() - started_at)
                 return Exit.DONE
         else:
@@ -76,6 +80,7 @@ def _nothing_to_do(seconds: float) -> None:
         ending="drained",
         halted=None,
         error=None,
+        paused=None,
         closed_for_seconds=0.0,
         exit_code=Exit.DONE,
     )

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import asdict
 from signal import Signals
 from typing import Any, assert_never
 
@@ -16,6 +17,7 @@ from worker.cli import signals
 from worker.cli.exits import Exit
 from worker.cli.job import Job, key_of
 from worker.cli.output import tell
+from worker.cli.paused import Paused
 from worker.cli.tracing import Tracing, tracing
 from worker.engine import Ending, Options, ReadKey, Summary, Worker
 from worker.engine.supervisor import Supervisor
@@ -103,9 +105,9 @@ def exit_code(summary: Summary, job: Job) -> Exit:
             return Exit.RUN_AGAIN
         case Ending.STOPPED if not job.drain:
             return Exit.DONE
-        case Ending.STOPPED | Ending.MAX_DURATION if not summary.empty:
+        case Ending.STOPPED | Ending.MAX_DURATION | Ending.PAUSED if not summary.empty:
             return Exit.RUN_AGAIN
-        case Ending.STOPPED | Ending.MAX_DURATION | Ending.DRAINED:
+        case Ending.STOPPED | Ending.MAX_DURATION | Ending.PAUSED | Ending.DRAINED:
             return Exit.NOT_ALL if summary.totals.dead else Exit.DONE
         case Ending.FAILED:
             return Exit.INTERNAL_ERROR
@@ -131,6 +133,7 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
         "halted": summary.reason,
         "error": summary.cause.error if summary.cause else None,
         "left": dict(summary.left),
+        "paused": None if (paused := Paused.of(summary.paused)) is None else asdict(paused),
         "closed_for_seconds": round(summary.closed_for_seconds, 1),
     }
 
@@ -165,6 +168,7 @@ def _options(job: Job) -> Options:
         read_lag_seconds=settings.read_lag,
         halt_timeout_seconds=settings.halt_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
+        dead_retention_seconds=settings.dead_retention,
         log_values=settings.log_values,
         drain=job.drain,
         max_duration_seconds=job.max_duration_seconds,

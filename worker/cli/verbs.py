@@ -20,6 +20,8 @@ VERBS = {
     "intake": "take changes in over HTTP, and apply none: the producers' side where workers run elsewhere",
     "status": "what is pending, in flight, waiting and dead",
     "doctor": "look at all that a run needs, and say of each thing how it is and what to do",
+    "pause": "have no worker start anything, until `resume`",
+    "resume": "let workers go on after `pause`",
     "page": "print a link that signs you in to the page of a worker on this machine",
     "dead": "list, show, retry or purge the dead letters",
     "simulator": "the service on a port of this machine, with limits, lag and faults to order",

@@ -24,18 +24,21 @@ from worker.engine.ledger import Ledger
 from worker.engine.options import Ending, Options, Summary
 from worker.engine.outcome import Outcome
 from worker.engine.patience import SHORT_WAIT_SECONDS, store_pauses
+from worker.engine.pausing import Pausing
 from worker.engine.pool import ApplierPool
 from worker.engine.quota import QuotaKeeper
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
 from worker.engine.results import Results
+from worker.engine.retention import Retention
 from worker.engine.sharing import Sharing
 from worker.engine.supervisor import Supervisor
 from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
 from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
-from worker.queue import QueueError, QueueUnavailable, Store
+from worker.queue import QueueError, QueueUnavailable, Standstill, Store
+from worker.queue.notes import PAUSE
 
 # After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
 _FLUSH_SECONDS = 5.0
@@ -92,7 +95,9 @@ class Worker:
             on_transition=self._gate_changed,
             on_refused=self._refused,
         )
-        self._sharing = Sharing(queue, owner, self._flow, now)
+        self._sharing = Sharing(
+            queue, owner, self._flow, now, lambda notes, asked_at: self._pausing.heed(notes.get(PAUSE), asked_at)
+        )
         self._keys = KeyReader(read_key, self._flow, now)
 
         self._leases = Leases(
@@ -104,6 +109,7 @@ class Worker:
             most=options.max_concurrency + options.batch_size,
             most_bytes=_MOST_BYTES_HELD,
         )
+        self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)
         self._pool = ApplierPool(options.max_concurrency, self._handle)
         self._reader = Reader(
             queue,
@@ -112,6 +118,7 @@ class Worker:
             logger,
             submit=self._pool.submit,
             give_back=self._give_back,
+            look_for_pause=self._pausing.look_again,
             tallies=tallies,
             clock=now,
             owner=owner,
@@ -178,6 +185,10 @@ class Worker:
         """Whether it claims nothing more."""
         return self._ending is not None
 
+    def standstill(self) -> Standstill | None:
+        """By whom and why the queue is paused, as far as this worker has heard; None while it is not."""
+        return self._pausing.standstill
+
     def absent(self) -> tuple[int, float]:
         """Of a drain: how many completions were not found so far, and the seconds until the last is given up."""
         return self._draining.absent() if self._draining else (0, 0.0)
@@ -213,6 +224,7 @@ class Worker:
             cause=self._cause,
             left=self._left(),
             closed_for_seconds=flow_state.closed_for_seconds,
+            paused=self._pausing.standstill if ending is Ending.PAUSED else None,
         )
 
     async def _work(self) -> tuple[Ending, bool]:
@@ -222,6 +234,8 @@ class Worker:
         loops.start("heartbeat", self._leases.heartbeat())
         loops.start("lease expiry", self._leases.expire())
         loops.start("sharing", self._sharing.run())
+        if (retention := self._options.dead_retention_seconds) is not None:
+            loops.start("retention", Retention(self._queue, self.tallies, self._logger, retention).run())
         if self._quota is not None:
             loops.start("quota", self._quota.run(self._flow))
         loops.start("appliers", self._pool.run())
@@ -253,7 +267,9 @@ class Worker:
                 await self._stop.wait()
         except TimeoutError:
             cause = self._flow.snapshot().cause
-            if cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
+            if self._pausing.standstill is not None:  # what was met before the pause may be over
+                self.stop(Ending.PAUSED)
+            elif cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
                 self.stop(Ending.MAX_DURATION)
             else:  # waiting will not help
                 self._end(Ending.HALTED, cause)
@@ -288,6 +304,7 @@ class Worker:
 
     async def _read(self) -> None:
         await self._until_begun()
+        self._loops.start("pause", self._pausing.run())
         await self._reader.run(drain=self._options.drain)
         self.stop(Ending.DRAINED)
 
@@ -354,6 +371,13 @@ class Worker:
             self._logger.error("worker.unrecorded", claims=len(self._leases))  # noqa: TRY400 -- no trace needed
             return False
         return True
+
+    def _paused(self) -> None:
+        """Nothing may start any more: what is only held is given back, and a drain is over."""
+        for work in self._pool.take_back():
+            self._give_back(work)
+        if self._options.drain:
+            self.stop(Ending.PAUSED)
 
     def _refused(self, delay_seconds: float, word: Ended) -> None:
         """The service asked this worker to wait."""

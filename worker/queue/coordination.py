@@ -24,6 +24,9 @@ class Coordination(Protocol):
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep a short text under this name, in place of the one before; None removes it."""
 
+    async def read_note(self, name: str) -> Note | None:
+        """The note of this name, if there is one."""
+
     async def read_notes(self) -> dict[str, Note]:
         """All notes by name."""
 
