@@ -164,6 +164,7 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
         "workers": {},
         "limit": None,
         "leases": None,
+        "paused": None,
     }
     assert "pending" in command.run("status").stdout
 
