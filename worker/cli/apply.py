@@ -18,6 +18,7 @@ from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.session import exit_code, summary_fields, work
+from worker.cli.words import ending_words
 from worker.engine import Ending, Summary
 from worker.flags import Flag
 from worker.terminal import is_terminal
@@ -161,18 +162,6 @@ def _ending_text(summary: Summary) -> str:
         return f"done{dead}"
     first = "mend the cause, then " if summary.ending is Ending.HALTED else ""
     left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
-    end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
+    why = ending_words(summary.ending, summary.cause, summary.closed_for_seconds)
+    end = f"not finished ({why}); what is left stays in the queue: {first}`metasync run --drain` goes on"
     return "\n".join((*left, end))
-
-
-def _why(summary: Summary) -> str:
-    cause = summary.cause
-    match summary.ending:
-        case Ending.CLOSED:
-            return f"the service asks to wait for another {summary.closed_for_seconds:,.0f} s"
-        case Ending.STUCK if cause is None:
-            return "stuck: what is left keeps failing"
-        case Ending.OUTAGE if cause is not None:
-            return cause.sentence
-        case ending:
-            return f"{ending}: {cause.sentence}" if cause else ending

@@ -35,6 +35,19 @@ WORKING = (
     "shutdown_grace",
     "log_values",
 )
+# What is only read is read by these.
+READING = (
+    "openai_base_url",
+    "openai_org_id",
+    "openai_project_id",
+    "auth",
+    "trust_env",
+    "max_concurrency",
+    "requests_per_minute",
+    "request_timeout",
+    "halt_timeout",
+    "secrets_dir",
+)
 ALL = tuple(name for name in Settings.model_fields if not is_secret(name))
 
 

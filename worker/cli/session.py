@@ -28,11 +28,11 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
     Args:
         observe: runs beside the worker, to show how it goes; cancelled in the end.
     """
-    _collect_less()
+    collect_less()
     if job.warning:
         structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
-    async with tracing() as traced, _client(job.settings, traced) as client:
-        read_key = _key_reader(client, job)
+    async with tracing() as traced, client_of(job.settings, traced) as client:
+        read_key = key_reader(client, job)
         worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job):
@@ -57,7 +57,7 @@ def _let_work_go_on() -> None:
     """Progress is not shown any more: that is in the log."""
 
 
-def _collect_less() -> None:
+def collect_less() -> None:
     """Have the garbage collector look less often, and not at what was imported.
 
     Hardly anything that an update leaves behind is a cycle, yet looking for cycles at the default pace takes 7 % of the
@@ -135,7 +135,12 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _client(settings: Settings, traced: Tracing) -> Client:
+def client_of(settings: Settings, traced: Tracing) -> Client:
+    """The service's client.
+
+    Raises:
+        ConfigurationError: the base URL, the key or something else that goes into a header cannot be used.
+    """
     try:
         return traced.make_client(
             base_url=settings.openai_base_url,
@@ -171,7 +176,7 @@ def _options(job: Job) -> Options:
     )
 
 
-def _key_reader(client: Client, job: Job) -> ReadKey:
+def key_reader(client: Client, job: Job) -> ReadKey:
     """What reads the key again when the files that settings come from have changed."""
     current, seen = key_of(job.settings), file_times(job.settings)
 
