@@ -238,10 +238,10 @@ def render_readme(text: str) -> str:
 def schemas() -> dict[str, str]:
     """The JSON Schemas of what each command prints with `--json`, and of the log's lines, by the file's name."""
     found = {
-        _schema_name(command): _schema(command, prints)
+        _schema_name(command, prints): _schema(command, prints)
         for verb in VERBS
         for command in commands_of(verb)
-        if (prints := printed(command.model))
+        for prints in printed(command.model)
     }
     found[LOG_SCHEMA] = _log_schema(found["apply.json"])
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in found.items()}
@@ -297,8 +297,9 @@ def _schema(command: Command, prints: Prints) -> dict[str, Any]:
             for one in definition["properties"].values():
                 one.pop("default", None)
     for base in getattr(prints.type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
-        _describe(definitions[prints.type.__name__], base.__doc__)
-    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"metasync {command.name} --json"}
+        _describe(definitions[prints.type.__name__], base.__doc__ or "")
+    flags = f"{prints.beside} --json".strip()
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"metasync {command.name} {flags}"}
     return about | schema
 
 
@@ -311,8 +312,8 @@ def _describe(definition: dict[str, Any], docstring: str) -> str:
     return description
 
 
-def _schema_name(command: Command) -> str:
-    return f"{command.name.replace(' ', '-')}.json"
+def _schema_name(command: Command, prints: Prints) -> str:
+    return f"{command.name.replace(' ', '-')}{prints.beside.removeprefix('-')}.json"
 
 
 def _lines() -> Iterator[str]:
@@ -378,15 +379,17 @@ def _command(command: Command, heading: str) -> Iterator[str]:
             yield from (_row(f"`{name}`", meaning) for name, meaning in argument.keys.items())
     if settings := list(setting_arguments(command.model)):
         yield from ("", f"[Settings](#settings): {_codes(name for one in settings for name in one.names)}.")
-    if printed(command.model):
-        name = _schema_name(command)
-        yield from ("", f"What `--json` prints: [schemas/{name}](schemas/{name}).")
+    for prints in printed(command.model):
+        name = _schema_name(command, prints)
+        beside = f", with `{prints.beside}`" if prints.beside else ""
+        yield from ("", f"What `--json` prints{beside}: [schemas/{name}](schemas/{name}).")
 
 
 def _argument_row(argument: Argument) -> str:
     value = argument.metavar if argument.metavar != argument.name else "..." * argument.many
     choices = f"; one of {_codes(argument.choices)}" if argument.choices else ""
-    return _row(f"`{argument.name} {value}`".replace(" `", "`"), argument.default, argument.help + choices)
+    names = ", ".join(argument.names) if argument.short else argument.name
+    return _row(f"`{names} {value}`".replace(" `", "`"), argument.default, argument.help + choices)
 
 
 def _exit_codes() -> Iterator[str]:

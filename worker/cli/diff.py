@@ -84,7 +84,7 @@ class Diff(Readable):
 
     files: Annotated[tuple[str, ...], FILE] = ()
     pending: Annotated[bool, Flag("what waits in the queue, instead of files")] = False
-    summary: Annotated[bool, Flag("the counts alone")] = False
+    summary: Annotated[bool, Flag("the counts alone"), Prints(Compared, beside="--summary")] = False
     keys_only: Annotated[bool, Flag("keys without their values")] = False
     json: Annotated[
         bool, Flag("a JSON object a line for each completion; with --summary, the counts as one"), Prints(Difference)
@@ -98,7 +98,6 @@ class Diff(Readable):
 
 
 MODEL = Diff
-SUMMARY = Prints(Compared)
 EPILOG = """Nothing is written to the service. What differs is read once more after METASYNC_READ_LAG, since reads
 may lag behind; before anything was applied, `--read-lag 0` says it at once.
 

@@ -98,7 +98,7 @@ class PullArguments(Configured):
     ] = None
     created_before: Annotated[float | None, Flag("only those created before then", metavar="TIME", parse=_time)] = None
     limit: Annotated[int | None, Flag("no more than so many lines in all", metavar="N", parse=_count)] = None
-    order: Annotated[Order, Flag("by time of creation", default="asc")] = "asc"
+    order: Annotated[Order, Flag("by time of creation")] = "asc"
     fields: Annotated[
         Fields | None,
         Flag(
