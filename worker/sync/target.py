@@ -107,7 +107,11 @@ class Target:
     @classmethod
     def _open_new(cls, path: str, form: Form, *, gzipped: bool) -> Self:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-        _lock(descriptor, path)
+        try:
+            _lock(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return cls(descriptor, path, form, gzipped=gzipped, blocks=False)
 
     @classmethod
@@ -259,7 +263,6 @@ def _lock(descriptor: int, path: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
         raise Unusable(f"{path}: another pull is writing it") from None
 
 
