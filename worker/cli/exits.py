@@ -21,8 +21,10 @@ class Exit(IntEnum):
     USAGE = 2, "usage or configuration: nothing was changed, and waiting will not help"
     NOT_ALL = (
         3,
-        "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
-        "of `pull` and `diff`: something differs, is missing or cannot be read",
+        (
+            "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
+            "of `pull` and `diff`: something differs, is missing or cannot be read"
+        ),
     )
     RUN_AGAIN = (
         75,

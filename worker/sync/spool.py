@@ -15,7 +15,7 @@ _SETTINGS = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
-PRAGMA cache_size = -16000; -- KiB
+PRAGMA cache_size = -8000; -- KiB
 CREATE TABLE change (completion_id TEXT NOT NULL, mode TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE done (completion_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE again (position INTEGER PRIMARY KEY, due_at REAL NOT NULL);
