@@ -74,8 +74,15 @@ async def test_a_limit_is_kept_and_nothing_starts_while_the_service_asks_to_wait
 
 
 async def test_faults_are_tried_again_until_each_has_its_word() -> None:
-    kinds = ("internal_error", "bad_gateway", "dropped", "cut_off", "empty", "malformed")
-    faults = tuple(Fault(kind, 0.05) for kind in kinds)
+    faults = (
+        Fault("internal_error", 0.05),
+        Fault("bad_gateway", 0.05),
+        Fault("dropped", 0.05),
+        Fault("cut_off", 0.05),
+        Fault("empty", 0.05),
+        Fault("malformed", 0.05),
+        Fault("foreign", 0.05),
+    )
     async with Simulator(Options(faults=faults, seed=3)) as simulator:
         for each in IDS:
             simulator.seed(each, {"id": each})

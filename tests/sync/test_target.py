@@ -11,7 +11,7 @@ from worker.changes.files import ChangeFile
 from worker.sync.lines import Csv, Form, JsonLines
 from worker.sync.target import Target, Unusable, Unwritable
 
-FORMS = {".jsonl": JsonLines(), ".csv": Csv(("model",))}
+FORMS: dict[str, Form] = {".jsonl": JsonLines(), ".csv": Csv(("model",))}
 IDS = [f"chatcmpl-{number}" for number in range(5)]
 METADATA = {"né": 'a,b\n"c"\u2028', "": ""}
 
