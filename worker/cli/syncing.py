@@ -17,6 +17,7 @@ from worker.changes import MetadataChange
 from worker.changes.files import Reading
 from worker.changes.patience import Patience
 from worker.cli.batches import batches
+from worker.cli.calling import client_of, collect_less, key_reader
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured
 from worker.cli.inputs import InputError, Inputs, Intake
@@ -24,7 +25,6 @@ from worker.cli.job import Job, configure_logs, key_of
 from worker.cli.output import age_text
 from worker.cli.progress import Terminal, progress_line
 from worker.cli.refused import Shown
-from worker.cli.session import client_of, collect_less, key_reader
 from worker.cli.tracing import Tracing
 from worker.cli.words import ending_words, flow_words
 from worker.engine import Ending
