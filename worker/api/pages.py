@@ -49,6 +49,11 @@ class _Item(msgspec.Struct):
     metadata: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class _Choices(msgspec.Struct):
+    choices: list[dict[str, msgspec.Raw]] | None = None
+
+
+_decode_choices = msgspec.json.Decoder(_Choices).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -58,7 +63,7 @@ def read_page(body: bytes) -> Page | None:
     """Read the answer to a list call; None where it is no page."""
     try:
         page = _decode_page(body)
-        raws, has_more = [bytes(raw) for raw in page.data], page.has_more
+        items, has_more = [_listed(bytes(raw)) for raw in page.data], page.has_more
     except STRICT_ERRORS:
         try:
             found = load_json(body)
@@ -67,8 +72,8 @@ def read_page(body: bytes) -> Page | None:
         data = found.get("data") if isinstance(found, dict) else None
         if not isinstance(data, list):
             return None
-        raws, has_more = [msgspec.json.encode(_clean(each)) for each in data], found.get("has_more")
-    return Page(items=[_listed(raw) for raw in raws], has_more=has_more if isinstance(has_more, bool) else None)
+        items, has_more = [_fitted(each, msgspec.json.encode(_clean(each))) for each in data], found.get("has_more")
+    return Page(items=items, has_more=has_more if isinstance(has_more, bool) else None)
 
 
 def read_fields(body: bytes, names: Collection[str]) -> dict[str, Any]:
@@ -80,34 +85,54 @@ def read_fields(body: bytes, names: Collection[str]) -> dict[str, Any]:
             anything = load_json(body)
         except ValueError:
             return {}
-        return {name: anything[name] for name in names if name in anything} if isinstance(anything, dict) else {}
+        return (
+            {name: _clean(anything[name]) for name in names if name in anything} if isinstance(anything, dict) else {}
+        )
     return {name: found[name] for name in names if name in found}
+
+
+def read_replies(body: bytes) -> list[Any]:
+    """The messages that a completion answered, each as JSON text or as JSON; none where it shows none."""
+    try:
+        return [each["message"] for each in _decode_choices(body).choices or () if "message" in each]
+    except STRICT_ERRORS:
+        choices = read_fields(body, ["choices"]).get("choices")
+    if isinstance(choices, msgspec.Raw):
+        choices = _clean(load_json(bytes(choices)))
+    whole = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    return [each["message"] for each in whole if "message" in each]
 
 
 def _listed(raw: bytes) -> Listed:
     try:
         item = _decode_item(raw)
     except STRICT_ERRORS:
-        found = load_json(raw)
-        if not isinstance(found, dict):
-            return Listed(id=None, created=None, metadata=None, whole=False, raw=raw)
-        own_id, created = found.get("id"), found.get("created")
-        metadata, whole = fit_metadata(found["metadata"]) if "metadata" in found else (None, True)
-        return Listed(
-            id=own_id if isinstance(own_id, str) else None,
-            created=created if isinstance(created, int) else None,
-            metadata=metadata,
-            whole=whole,
-            raw=raw,
-        )
+        return _fitted(load_json(raw), raw)
     metadata = None if item.metadata is msgspec.UNSET else item.metadata or {}
     return Listed(id=item.id, created=item.created, metadata=metadata, whole=True, raw=raw)
+
+
+def _fitted(found: object, raw: bytes) -> Listed:
+    """What of an item is as it should be."""
+    if not isinstance(found, dict):
+        return Listed(id=None, created=None, metadata=None, whole=False, raw=raw)
+    own_id, created = found.get("id"), found.get("created")
+    metadata, whole = fit_metadata(found["metadata"]) if "metadata" in found else (None, True)
+    return Listed(
+        id=own_id if isinstance(own_id, str) else None,
+        created=created if isinstance(created, int) else None,
+        metadata=metadata,
+        whole=whole,
+        raw=raw,
+    )
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 -- any JSON
     """The value as it can be written: of half a surrogate pair there is no UTF-8, and of NaN no JSON."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode() if not value.isprintable() else value
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)  # as no encoder writes it
     if isinstance(value, list):
         return [_clean(each) for each in value]
     if isinstance(value, dict):

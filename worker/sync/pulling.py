@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from worker.api import Answer, Kind
-from worker.api.pages import Listed, read_fields, read_page
+from worker.api.pages import Listed, read_fields, read_page, read_replies
 from worker.changes import InvalidChange, MetadataChange
 from worker.flow import SUCCEEDED
 from worker.sync.asking import Asking
@@ -18,7 +18,6 @@ from worker.sync.spool import Entry, Spool
 from worker.sync.target import Target
 
 _NOT_SHOWN = "the service does not show its metadata whole: there is no line for it"
-_CHOICES = "choices"
 
 
 class Reads(Gets, Lists, Protocol):
@@ -149,7 +148,7 @@ class Pull:
     async def _further(self, completion_id: str, body: bytes) -> dict[str, Any]:
         fields = read_fields(body, self._fields)
         if self._with_messages:
-            fields[CONVERSATION] = [*await self._messages(completion_id), *_replies(body)]
+            fields[CONVERSATION] = [*await self._messages(completion_id), *read_replies(body)]
         return fields
 
     async def _messages(self, completion_id: str) -> list[Any]:
@@ -174,11 +173,3 @@ class Pull:
 
         answer = await self._asking.ask(completion_id, send, lambda _: SUCCEEDED)
         return read_page(answer.body) if answer.verdict.kind is Kind.OK else None
-
-
-def _replies(body: bytes) -> list[Any]:
-    """What was answered, of a completion's JSON."""
-    choices = read_fields(body, [_CHOICES]).get(_CHOICES)
-    if isinstance(choices, msgspec.Raw):
-        choices = msgspec.json.decode(choices)
-    return [each.get("message") for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
