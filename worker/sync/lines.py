@@ -117,7 +117,10 @@ def _cell(text: str) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, msgspec.Raw):
-        value = msgspec.json.decode(value)
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return bytes(value).decode("utf-8", "replace")
     if value is None:
         return ""
     return value if isinstance(value, str) else _encode(value).decode()
