@@ -38,10 +38,15 @@ class House:
         store.delete(store.get(completion_id))
 
     async def walk(
-        self, wanted: Filter | None = None, *, client: Any = None, between: Callable[[int], Any] | None = None
+        self,
+        wanted: Filter | None = None,
+        *,
+        client: Any = None,
+        between: Callable[[int], Any] | None = None,
+        found: list[str] | None = None,
     ) -> list[str]:
-        """The ids that a walk comes by; `between` is called after each page."""
-        asking, found = asks(), list[str]()
+        """The ids that a walk comes by, also in `found` where it fails; `between` is called after each page."""
+        asking, found = asks(), [] if found is None else found
         walk = Walk(asking, client or self.client, wanted or Filter())
 
         async def go() -> None:

@@ -120,8 +120,10 @@ async def test_pages_that_go_in_a_circle_halt_and_are_said_so() -> None:
 
 async def test_a_circle_so_wide_that_its_start_is_forgotten_is_known_by_its_cursors() -> None:
     pages = [_page(_ids(100, start=100 * number), more=True) for number in range(4)]
+    found: list[str] = []
     with pytest.raises(Unfinished, match="in a circle"):
-        await House(None, None).walk(client=Answers(*pages, pages[0]))  # type: ignore[arg-type] # likewise
+        await House(None, None).walk(client=Answers(*pages, pages[0]), found=found)  # type: ignore[arg-type] # likewise
+    assert found == _ids(400)
 
 
 async def test_a_service_that_begins_anew_where_the_cursor_is_gone_doubles_nothing() -> None:
