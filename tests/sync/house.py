@@ -68,7 +68,7 @@ class House:
         await asking.run(Pull(asking, self.client, target, tell=lambda *_: None).named(spool))
         target.close()
         spool.close()
-        return [json.loads(line) for line in path.read_text().splitlines()]  # noqa: ASYNC240 -- a small one
+        return [json.loads(line) for line in path.read_bytes().splitlines()]  # noqa: ASYNC240 -- a small one
 
     async def diff(
         self, changes: list[MetadataChange], *, semantics: Any = "unknown", lag_seconds: float = 0.0

@@ -120,4 +120,4 @@ async def test_a_completion_is_read_once_in_the_order_of_the_file(house: House, 
     lines = await house.pull(tmp_path / "some.jsonl", [*ids, *ids[:50], "chatcmpl-none"])
     assert [line["completion_id"] for line in lines] == ids
     assert house.requests("get") == 301
-    assert json.loads((tmp_path / "some.jsonl").read_text().splitlines()[0])["mode"] == "replace"
+    assert json.loads((tmp_path / "some.jsonl").read_bytes().splitlines()[0])["mode"] == "replace"
