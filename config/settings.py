@@ -33,6 +33,7 @@ SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 DOTENV_FILE = ".env"
 TOML_FILE = "metasync.toml"
 _FROM_SECRETS = "secret file in"
+_SHORTEST_RETENTION_SECONDS = 3_600.0
 
 
 class ConfigurationError(Exception):
@@ -85,6 +86,13 @@ def tokens_of(secrets: SecretStr) -> tuple[str, ...]:
 
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def _days_not_seconds(seconds: float) -> float:
+    """Letters cannot be had back: who means days and writes a number alone should hear of it."""
+    if seconds < _SHORTEST_RETENTION_SECONDS:
+        raise ValueError("must be an hour or more, such as 30d: a number alone is seconds")
+    return seconds
 
 
 AnyCase = BeforeValidator(_lower)
@@ -160,6 +168,9 @@ class Settings(BaseSettings):
     )
     read_lag: Seconds = Field(
         60.0, ge=0, description="how long after an update the service may still show what was there before"
+    )
+    dead_retention: Annotated[Seconds, AfterValidator(_days_not_seconds)] | None = Field(
+        None, description="how old dead letters may grow before workers delete them, such as 30d; none: they stay"
     )
     halt_timeout: Seconds = Field(
         60.0, ge=0, description="how long a drain waits while nothing gets through, before it ends"

@@ -19,6 +19,7 @@ from worker.flags import Argument, arguments_of
 from worker.flow import FlowState
 from worker.flow.gate import GateState
 from worker.queue import QueueStatus
+from worker.results import Result
 from worker.web.metrics import Reading, families
 
 TARGET = Path(__file__).parent / "reference.md"
@@ -42,6 +43,7 @@ EVERYTHING = Reading(
         next_probe_in_seconds=None,
         closed_for_seconds=0.0,
     ),
+    is_paused=False,
     status=QueueStatus(pending=0, in_flight=0, waiting=0, dead=0, oldest_pending_seconds=None, recent_per_second=0.0),
     lag_seconds=0.0,
     worst_lag_seconds=0.0,
@@ -72,7 +74,15 @@ ENDINGS = {
         "the service asks to wait longer than `METASYNC_HALT_TIMEOUT`: see `closed_for_seconds`; a drain alone",
         "75",
     ),
+    Ending.RESULTS_LOST: (
+        "the file of `--results` takes nothing: what has no line there stays pending, and is done again",
+        "75",
+    ),
     Ending.STORE_AWAY: ("the queue's store took nothing for `METASYNC_HALT_TIMEOUT`; a drain alone ends so", "75"),
+    Ending.PAUSED: (
+        "somebody has paused the queue: `paused` says who and why; a drain, or a run whose `--max-duration` is over",
+        "75, or as `drained` where nothing is left",
+    ),
     Ending.FAILED: (
         "a part of the worker died: `loop.died` says of what; there is no summary then",
         "1, or 2 where the queue's URL names what can never be one",
@@ -103,6 +113,17 @@ EVENTS = {
     ),
     "worker.stopping": ("the run winds down", "`why`, an ending; `reason`, of a halt"),
     "worker.unrecorded": ("at the end the store did not take all outcomes: those are done again", "`claims`"),
+    "results.lost": ("the file of `--results` takes nothing: the run ends", "`error`"),
+    "queue.paused": (
+        "somebody has paused the queue, or says something else about it now: nothing starts any more",
+        "`by`, `reason`, `paused_seconds`, `in_flight`: requests that may still finish",
+    ),
+    "queue.resumed": ("the pause is over", "`by` and `reason` of the pause, `paused_seconds`"),
+    "worker.quiet": ("the queue is paused, and the last request in flight has ended", "`by`, `reason`"),
+    "dead.expired": (
+        "dead letters were deleted that were older than `METASYNC_DEAD_RETENTION`",
+        "`letters`, `older_than_seconds`",
+    ),
     "queue.opened": ("`run` or `apply` starts", "`queue`: where the queue is"),
     "run.summary": ("the run is over", "as `metasync apply --json` prints them, without `enqueued`"),
     "lease.lost": ("another worker may hold it: the request was cut off", "`completion_id`"),
@@ -183,6 +204,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "exception": {"type": "array", "items": {"type": "object"}},
     "halted_seconds": _NUMBER_OR_NULL,
     "host": _TEXT,
+    "in_flight": _COUNT,
     "intake": _TRUTH,
     "kept": _COUNT,
     "keys": _TEXTS,
@@ -199,9 +221,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "newest": {"type": ["integer", "null"]},
     "next_probe_seconds": _NUMBER_OR_NULL,
     "number": {"type": ["integer", "null"]},
+    "older_than_seconds": _NUMBER_OR_NULL,
     "operation": _TEXT_OR_NULL,
     "part": _TEXT,
     "path": _TEXT,
+    "paused_seconds": _NUMBER_OR_NULL,
     "peer": _TEXT,
     "port": _COUNT,
     "queue": _TEXT,
@@ -221,6 +245,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 _OF_CHANGES = ("completion_id", "change_ids", "changes", "keys", "status", "request_id", "duration_ms", "queue_lag_ms")
 _OF_CHANGES_SOMETIMES = ("metadata", "trace_id", "span_id")
 LOG_SCHEMA = "log.json"
+RESULTS_SCHEMA = "results.json"
+_SOMETIMES = {"before", "after"}  # of results: they are there where they were asked for
 
 
 def render() -> str:
@@ -238,12 +264,13 @@ def render_readme(text: str) -> str:
 def schemas() -> dict[str, str]:
     """The JSON Schemas of what each command prints with `--json`, and of the log's lines, by the file's name."""
     found = {
-        _schema_name(command, prints): _schema(command, prints)
+        _schema_name(command, prints): _schema_of(prints.type, _title(command, prints))
         for verb in VERBS
         for command in commands_of(verb)
         for prints in printed(command.model)
     }
     found[LOG_SCHEMA] = _log_schema(found["apply.json"])
+    found[RESULTS_SCHEMA] = _schema_of(Result, "a line of metasync's results")
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in found.items()}
 
 
@@ -287,20 +314,19 @@ def _event_schema(event: str, when: str, exactly: dict[str, Any], named: list[st
     }
 
 
-def _schema(command: Command, prints: Prints) -> dict[str, Any]:
-    schema = msgspec.json.schema(prints.type)
+def _schema_of(printed_type: Any, title: str) -> dict[str, Any]:  # noqa: ANN401 -- any type that msgspec knows
+    schema = msgspec.json.schema(printed_type)
     definitions = schema.get("$defs", {})
     for definition in definitions.values():
         definition["description"] = _describe(definition, definition.get("description", ""))
         if "properties" in definition:  # what has a default is printed all the same
-            definition["required"] = list(definition["properties"])
+            definition["required"] = [name for name in definition["properties"] if name not in _SOMETIMES]
             for one in definition["properties"].values():
                 one.pop("default", None)
-    for base in getattr(prints.type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
-        _describe(definitions[prints.type.__name__], base.__doc__ or "")
-    flags = f"{prints.beside} --json".strip()
-    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"metasync {command.name} {flags}"}
-    return about | schema
+    for base in getattr(printed_type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
+        if base.__doc__ and base is not msgspec.Struct:
+            _describe(definitions[printed_type.__name__], base.__doc__)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
 
 
 def _describe(definition: dict[str, Any], docstring: str) -> str:
@@ -310,6 +336,10 @@ def _describe(definition: dict[str, Any], docstring: str) -> str:
         for name in names.split(", "):
             definition["properties"][name]["description"] = re.sub(r"\s+", " ", text)
     return description
+
+
+def _title(command: Command, prints: Prints) -> str:
+    return " ".join(filter(None, ("metasync", command.name, prints.beside, "--json")))
 
 
 def _schema_name(command: Command, prints: Prints) -> str:
@@ -357,6 +387,9 @@ def _lines() -> Iterator[str]:
     yield f"Their schema: [schemas/{LOG_SCHEMA}](schemas/{LOG_SCHEMA})."
     yield from ("", "| event | when | fields |", "|---|---|---|")
     yield from (_row(f"`{event}`", when, fields or "none") for event, (when, fields) in EVENTS.items())
+    yield from ("", "## Results", "")
+    yield "A line of the file that `--results` of `apply` and `run` names, [as told there](results.md):"
+    yield f"[schemas/{RESULTS_SCHEMA}](schemas/{RESULTS_SCHEMA})."
     yield from ("", "## Metrics", "")
     yield "At `/metrics` of a daemon with `METASYNC_HTTP_PORT` set, besides those of the process (`process_`) and of"
     yield "Python's garbage collector (`python_gc_`)."

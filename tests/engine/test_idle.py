@@ -14,7 +14,7 @@ from worker.web.server import Surface
 
 MINUTE = 60.0
 WRITES = {"put", "claim", "extend", "settle", "take_quota", "write_note", "record_sample"}
-READS = {"next_due_seconds", "status", "read_notes", "history", "dead_reasons"}
+READS = {"next_due_seconds", "status", "read_note", "read_notes", "history", "dead_reasons"}
 
 
 class _Counted(WrappedQueue):

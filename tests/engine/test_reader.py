@@ -55,6 +55,7 @@ class Desk:
             bound,
             submit=self.works.append,
             give_back=self._give_back,
+            look_for_pause=self._look,
             tallies=tallies,
             clock=now,
             owner="test",
@@ -62,6 +63,9 @@ class Desk:
             lease_seconds=3_600.0,
             confirmed_seconds=60.0,
         )
+
+    async def _look(self) -> None:
+        pass
 
     def _give_back(self, work: Work, delay_seconds: float) -> None:
         self.returned.append((work.claim.completion_id, delay_seconds))

@@ -102,9 +102,20 @@ class WrappedQueue:
         self._check("write_note")
         await self.queue.write_note(name, text)
 
+    async def read_note(self, name: str) -> Note | None:
+        self._check("read_note")
+        return await self.queue.read_note(name)
+
+    async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
+        self._check("expire_dead")
+        return await self.queue.expire_dead(older_than_seconds, most=most)
+
     async def read_notes(self) -> dict[str, Note]:
         self._check("read_notes")
         return await self.queue.read_notes()
+
+    async def unix_time(self) -> float:
+        return await self.queue.unix_time()
 
     async def record_sample(self, sample: Sample) -> None:
         await self.queue.record_sample(sample)

@@ -13,7 +13,7 @@ from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, fail
 from tests.queue.postgres_server import connected, new_database
 from worker.queue import MAX_BYTES_PER_CALL, MAX_CHANGES_PER_CLAIM, DeadSelection, Place, Revived
 from worker.queue.base import Part, Stretch
-from worker.queue.postgres import PostgresQueue, letters, operations
+from worker.queue.postgres import PostgresQueue, letters, notes, operations
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.floor import Floor
@@ -145,11 +145,12 @@ async def everything(connection: Connection) -> None:
         DeadSelection(numbers=[newest, 7, 5]),
         DeadSelection(completion_id="c-7"),
         DeadSelection(reason="invalid"),
+        DeadSelection(older_than_seconds=1.0),
     ):
         await letters.read(connection, Stretch(selection, 0, newest))
     await letters.retry(connection, Stretch(DeadSelection(reason="invalid"), 0, newest))
     await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
-    await operations.write_note(connection, "name", "text")
+    await notes.write(connection, "name", "text")
 
 
 @pytest.mark.parametrize("counted_when", ["never", "empty", "full"])

@@ -1,9 +1,12 @@
 """`metasync dead`: the dead letters, looked at, sent back or thrown away."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from config.durations import duration_seconds
 from worker.cli import loop
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
@@ -21,6 +24,30 @@ def _number_of(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < _NUMBERS_END):
         raise ValueError(f"{text!r} is no letter's number")
     return int(text)
+
+
+def _age_of(text: str) -> float:
+    seconds = duration_seconds(text)
+    if not seconds:
+        raise ValueError("must be more than nothing: --all is how to say every letter")
+    return seconds
+
+
+def _ago_of(text: str) -> float:
+    """How many seconds ago it was, whether it is written as an age or as a time."""
+    with suppress(ValueError):
+        return _age_of(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a duration, such as 2h, or a time, such as 2026-11-28T10:15Z") from None
+    seconds = datetime.now(UTC).timestamp() - time.astimezone().timestamp()  # without a zone it is the local time
+    if seconds <= 0:
+        raise ValueError("must be in the past")
+    return seconds
+
+
+_SINCE = Flag("only those that died since, such as 2h (ago) or 2026-11-28T10:15Z", metavar="TIME", parse=_ago_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +90,9 @@ class Letters(Configured):
     number: Annotated[tuple[int, ...], Flag("letters by number", positional=True, parse=_number_of)] = ()
     reason: Annotated[Reason | None, Flag("only those that died for this reason")] = None
     completion: Annotated[str | None, Flag("only those of this completion", metavar="ID")] = None
+    older_than: Annotated[
+        float | None, Flag("only those that died longer ago, such as 30d", metavar="DURATION", parse=_age_of)
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +106,7 @@ class Deliberate(Letters):
 class List(Letters):
     """The arguments of `list`."""
 
+    since: Annotated[float | None, _SINCE] = None
     json: Annotated[bool, Flag("machine-readable"), Prints(list[Letter])] = False
 
 
@@ -83,6 +114,7 @@ class List(Letters):
 class Show(Deliberate):
     """The arguments of `show`."""
 
+    since: Annotated[float | None, _SINCE] = None
     json: Annotated[bool, Flag("machine-readable"), Prints(list[Letter])] = False
 
 
@@ -90,6 +122,7 @@ class Show(Deliberate):
 class Retry(Deliberate):
     """The arguments of `retry`."""
 
+    since: Annotated[float | None, _SINCE] = None
     json: Annotated[bool, Flag("machine-readable"), Prints(Revived)] = False
 
 
@@ -114,13 +147,20 @@ def execute(arguments: Letters) -> int:
         numbers=arguments.number or None,
         completion_id=arguments.completion,
         reason=arguments.reason,
+        older_than_seconds=arguments.older_than,
+        within_seconds=arguments.since if isinstance(arguments, List | Show | Retry) else None,
     )
     if isinstance(arguments, Deliberate) and not _is_deliberate(selection, everything=arguments.all):
         action = next(name for name, action in MODEL.items() if isinstance(arguments, action.model))
-        tell(f"metasync dead {action}: name letters, --reason or --completion, or say --all (not both)")
+        tell(f"metasync dead {action}: name letters, {_conditions(arguments)}, or say --all (not both)")
         return Exit.USAGE
     settings = arguments.load().settings
     return loop.run(_act(settings.queue_url, settings.store_timeout, arguments, selection))
+
+
+def _conditions(arguments: Letters) -> str:
+    since = ", --since" if isinstance(arguments, Show | Retry) else ""
+    return f"--reason, --completion{since} or --older-than"
 
 
 def _is_deliberate(selection: DeadSelection, *, everything: bool) -> bool:

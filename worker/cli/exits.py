@@ -23,12 +23,12 @@ class Exit(IntEnum):
         3,
         (
             "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
-            "of `pull` and `diff`: something differs, is missing or cannot be read"
+            "of `pull` and `diff`: something differs, is missing or cannot be read; of `doctor`: a failure was found"
         ),
     )
     RUN_AGAIN = (
         75,
-        "not finished, run again: an outage, the store, a long wait, changes that fail, `--max-duration`, a signal",
+        "not finished, run again: an outage, the store, a pause, a wait, failing changes, `--max-duration`, a signal",
     )
     HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
     INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue` and `apply`, the second"

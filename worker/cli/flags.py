@@ -33,6 +33,7 @@ WORKING = (
     "read_lag",
     "halt_timeout",
     "shutdown_grace",
+    "dead_retention",
     "log_values",
 )
 # What is only read is read by these.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import asdict
 from signal import Signals
 from typing import Any, assert_never
 
@@ -14,6 +15,7 @@ from worker.cli.calling import client_of, collect_less, key_reader
 from worker.cli.exits import Exit
 from worker.cli.job import Job
 from worker.cli.output import tell
+from worker.cli.paused import Paused
 from worker.cli.tracing import tracing
 from worker.engine import Ending, Options, Summary, Worker
 from worker.engine.supervisor import Supervisor
@@ -31,7 +33,7 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
         structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
     async with tracing() as traced, client_of(job.settings, traced) as client:
         read_key = key_reader(client, job)
-        worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around)
+        worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around, results=job.results)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job):
                 summary = await _observed(worker, observe)
@@ -87,13 +89,13 @@ def exit_code(summary: Summary, job: Job) -> Exit:
     match summary.ending:
         case Ending.HALTED:
             return Exit.HALTED
-        case Ending.OUTAGE | Ending.STUCK | Ending.CLOSED | Ending.STORE_AWAY:
+        case Ending.OUTAGE | Ending.STUCK | Ending.CLOSED | Ending.RESULTS_LOST | Ending.STORE_AWAY:
             return Exit.RUN_AGAIN
         case Ending.STOPPED if not job.drain:
             return Exit.DONE
-        case Ending.STOPPED | Ending.MAX_DURATION if not summary.empty:
+        case Ending.STOPPED | Ending.MAX_DURATION | Ending.PAUSED if not summary.empty:
             return Exit.RUN_AGAIN
-        case Ending.STOPPED | Ending.MAX_DURATION | Ending.DRAINED:
+        case Ending.STOPPED | Ending.MAX_DURATION | Ending.PAUSED | Ending.DRAINED:
             return Exit.NOT_ALL if summary.totals.dead else Exit.DONE
         case Ending.FAILED:
             return Exit.INTERNAL_ERROR
@@ -119,6 +121,7 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
         "halted": summary.reason,
         "error": summary.cause.error if summary.cause else None,
         "left": dict(summary.left),
+        "paused": None if (paused := Paused.of(summary.paused)) is None else asdict(paused),
         "closed_for_seconds": round(summary.closed_for_seconds, 1),
     }
 
@@ -138,6 +141,7 @@ def _options(job: Job) -> Options:
         read_lag_seconds=settings.read_lag,
         halt_timeout_seconds=settings.halt_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
+        dead_retention_seconds=settings.dead_retention,
         log_values=settings.log_values,
         drain=job.drain,
         max_duration_seconds=job.max_duration_seconds,

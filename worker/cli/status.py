@@ -10,12 +10,13 @@ from worker.cli import loop
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
 from worker.cli.output import age_text, flush, say, say_json, say_raw, table, time_text
+from worker.cli.paused import Paused
 from worker.cli.words import flow_words
 from worker.flags import Flag
 from worker.flow import FlowState, parse_state
-from worker.queue import LeaseHolder, Note, QueueStatus, Store, open_queue
-from worker.queue.notes import Limit, at_work, limit_in
-from worker.terminal import is_terminal
+from worker.queue import LeaseHolder, Note, QueueStatus, Store, open_queue, pause_of
+from worker.queue.notes import PAUSE, Limit, at_work, limit_in
+from worker.terminal import is_terminal, printable
 
 _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
@@ -50,11 +51,13 @@ class Report(QueueStatus):
     Args:
         workers: what each worker is doing, by name; null where it is of a release that says other things.
         limit: the service's rate limit, as it was found last.
+        paused: who has paused the queue; null while it is not.
         leases: who holds how much, the longest holder first; null unless it is asked for.
     """
 
     workers: Mapping[str, FlowState | None]
     limit: Limit | None
+    paused: Paused | None = None
     leases: Sequence[Holding] | None = None
 
 
@@ -99,6 +102,7 @@ async def _report(queue: Store, *, leases: bool) -> Report:
         **asdict(status),
         workers=_workers(notes),
         limit=limit_in(notes),
+        paused=Paused.told(pause_of(notes.get(PAUSE))),
         leases=[Holding.of(holder) for holder in await queue.leases()] if leases else None,
     )
 
@@ -127,6 +131,8 @@ def _text(status: Report) -> str:
         for name, flow in status.workers.items()
     ]
     parts = [table(rows, right=(1,)), *(lines or ["no worker is running"])]
+    if status.paused is not None:
+        parts.insert(0, f"PAUSED: {printable(status.paused.sentence)}")
     if status.leases is not None:
         parts.append(_leases_text(status.leases))
     return "\n".join(parts)

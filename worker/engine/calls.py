@@ -28,6 +28,7 @@ from worker.flow import (
     Halted,
     Limits,
     Operation,
+    Paused,
     Permit,
 )
 
@@ -124,6 +125,7 @@ class Calls:
                 seconds <= SHORT_WAIT_SECONDS
                 and ends_at < work.deadline
                 and self._flow.is_open
+                and not self._flow.is_paused
                 and self._flow.may_retry()
             )
 
@@ -211,7 +213,7 @@ class Calls:
             raise GiveBack(Deferral.RELEASED)
         try:
             return await self._flow.admit(work.claim.completion_id, operation, probe=work.is_probe)
-        except Halted:
+        except (Halted, Paused):
             raise GiveBack(Deferral.RELEASED) from None
         except Closed as closed:
             seconds = min(closed.delay_seconds, _LONGEST_SNOOZE_SECONDS)

@@ -8,6 +8,7 @@ from worker.api import RetryPolicy
 from worker.engine.blame import Rules, Semantics
 from worker.engine.totals import Totals
 from worker.flow import Cause
+from worker.queue import Standstill
 
 # How long a completion may be missing: somebody waits for a drain, and the recorded lags are 1 to 6 s; but an id can be
 # known from the first chunk of a stream, long before its completion is stored.
@@ -24,6 +25,7 @@ class Options:
         max_duration_seconds: end after so long, whatever is left.
         halt_timeout_seconds: how long a drain waits while nothing gets through.
         not_found_grace_seconds: None: two minutes for a drain, fifteen for a daemon.
+        dead_retention_seconds: how old a dead letter may grow; None: as old as it gets.
         give_up_after_seconds, semantics, read_lag_seconds: see `Rules`.
     """
 
@@ -39,6 +41,7 @@ class Options:
     read_lag_seconds: float = 60.0
     halt_timeout_seconds: float = 60.0
     shutdown_grace_seconds: float = 25.0
+    dead_retention_seconds: float | None = None
     log_values: bool = False
     drain: bool = False
     max_duration_seconds: float | None = None
@@ -63,6 +66,8 @@ class Ending(StrEnum):
     OUTAGE = "outage"
     STUCK = "stuck"  # all that is left has failed
     CLOSED = "closed"  # the service asks to wait for longer than a drain does
+    RESULTS_LOST = "results_lost"  # the file for results takes nothing
+    PAUSED = "paused"  # somebody has paused the queue, and a drain does not wait for the end of that
     STORE_AWAY = "store_away"  # the store takes nothing for longer than a drain waits
     FAILED = "failed"  # a part of the worker has died
 
@@ -76,6 +81,7 @@ class Summary:
         cause: the same, with the service's own words.
         left: what is left because it failed: the error, by completion; the first few.
         closed_for_seconds: how much longer the service asked to wait when the run ended.
+        paused: by whom and why the queue is paused, if that ended the run.
         empty: whether the queue was left with nothing in it.
         requests: sent to the service, throttled ones included.
     """
@@ -90,3 +96,4 @@ class Summary:
     cause: Cause | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     closed_for_seconds: float = 0.0
+    paused: Standstill | None = None

@@ -1,7 +1,7 @@
 """The reader: claims what is due, ahead of need but never more than can be held."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import cycle, islice
 
 import structlog
@@ -24,6 +24,7 @@ class Reader:
     Args:
         submit: takes over each claimed work.
         give_back: takes over what was claimed for a probe and is none, with the seconds until it is due again.
+        look_for_pause: has flow control hear of a pause before something is claimed.
         clock: monotonic seconds.
         owner: names this worker in the store.
         batch_size: most completions claimed at once.
@@ -40,6 +41,7 @@ class Reader:
         *,
         submit: Callable[[Work], None],
         give_back: Callable[[Work, float], None],
+        look_for_pause: Callable[[], Awaitable[None]],
         tallies: Tallies,
         clock: Callable[[], float],
         owner: str,
@@ -54,6 +56,7 @@ class Reader:
         self._logger = logger
         self._submit = submit
         self._give_back = give_back
+        self._look_for_pause = look_for_pause
         self._clock = clock
         self._owner = owner
         self._batch_size = batch_size
@@ -70,6 +73,10 @@ class Reader:
         while True:
             await self._leases.room()
             at_most = await self._flow.ready()
+            if may_be_due:
+                await self._look_for_pause()
+                if self._flow.is_paused:
+                    continue
             try:
                 claimed = may_be_due and await (self._claim(self._batch_size) if at_most is None else self._claim_one())
                 due_seconds = None if claimed else await self._queue.next_due_seconds()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import count
@@ -19,6 +19,10 @@ _IDLE_PAUSES = 12  # as many of these, while there is nothing to do
 _STATE_SECONDS = 2.0  # between two notes of a state that changes all the time
 _PAUSE_SECONDS = 0.1  # so that a burst of refusals is not as many notes
 _FORGOTTEN_SECONDS = 600.0  # notes of workers that were killed: each start has a name of its own
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -45,13 +49,22 @@ class Sharing:
     Args:
         owner: this worker's name.
         clock: monotonic seconds.
+        on_notes: is handed all notes whenever they were read, and when they were asked for, by the clock.
     """
 
-    def __init__(self, queue: Coordination, owner: str, flow: Flow, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        queue: Coordination,
+        owner: str,
+        flow: Flow,
+        clock: Callable[[], float],
+        on_notes: Callable[[Mapping[str, Note], float], None] = _ignore,
+    ) -> None:
         self._queue = queue
         self._owner = owner
         self._flow = flow
         self._clock = clock
+        self._on_notes = on_notes
         self._numbers = count(time.time_ns())
         self._untold: dict[str, Event] = {}  # by the name of its note; no refusal takes the place of a halt
         self._news = asyncio.Event()
@@ -85,7 +98,7 @@ class Sharing:
         Raises:
             QueueUnavailable: the store is not there.
         """
-        notes = await self._queue.read_notes()
+        notes = await self._read()
         limit = limit_in(notes)
         if limit is not None:
             self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1))
@@ -150,8 +163,14 @@ class Sharing:
             await self._queue.write_note(LIMIT, msgspec.json.encode(found).decode())
             self._limit = limit
 
+    async def _read(self) -> dict[str, Note]:
+        asked_at = self._clock()
+        notes = await self._queue.read_notes()
+        self._on_notes(notes, asked_at)
+        return notes
+
     async def _listen(self) -> None:
-        notes, own = await self._queue.read_notes(), (EVENT + self._owner, REFUSAL + self._owner)
+        notes, own = await self._read(), (EVENT + self._owner, REFUSAL + self._owner)
         self.workers = max(1, len(at_work(notes)))
         for name, note in notes.items():
             if name.startswith((EVENT, REFUSAL, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:

@@ -97,6 +97,7 @@ class Tallies:
         stale: outcomes that the queue refused, since the lease had been lost.
         leftover: applied changes of which the service kept what they were to replace.
         leases_lost: claims that ended in another worker's hands, or in nobody's.
+        letters_expired: dead letters that were deleted for their age.
         latest: the last outcomes, the newest last.
     """
 
@@ -112,6 +113,7 @@ class Tallies:
     requests_retried: int = 0
     stale: int = 0
     leases_lost: int = 0
+    letters_expired: int = 0
     leftover: int = 0
     latest: deque[Recorded] = field(default_factory=lambda: deque(maxlen=LATEST))
     store_error: str | None = None

@@ -22,10 +22,13 @@ from worker.engine.ledger import Ledger
 from worker.engine.options import Ending, Options, Summary
 from worker.engine.outcome import Outcome
 from worker.engine.patience import SHORT_WAIT_SECONDS, store_pauses
+from worker.engine.pausing import Pausing
 from worker.engine.pool import ApplierPool
 from worker.engine.quota import QuotaKeeper
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
+from worker.engine.results import Results
+from worker.engine.retention import Retention
 from worker.engine.sharing import Sharing
 from worker.engine.supervisor import Supervisor
 from worker.engine.tallies import Tallies
@@ -33,11 +36,13 @@ from worker.engine.telling import Telling
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
 from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
-from worker.queue import QueueError, QueueUnavailable, Store
+from worker.queue import QueueError, QueueUnavailable, Standstill, Store
+from worker.queue.notes import PAUSE
 
 # After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
 _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
+_LOST_GRACE_SECONDS = 5.0  # recorded updates took up to 6 s; what they do is done again in any case
 _MOST_BYTES_HELD = 32 * 1024 * 1024  # of metadata in claims, besides their number
 _MOST_NAMED = 20  # of what is left in the end
 
@@ -50,6 +55,7 @@ class Worker:
         client: of the service; open, and it stays open.
         read_key: reads the API key again, where its source has changed, or, told so, in any case; says if it is new.
         around: wraps what turns a claim into its outcome, to watch it.
+        results: where outcomes are written; None for nowhere.
         clock: where all parts have the time from.
     """
 
@@ -61,6 +67,7 @@ class Worker:
         *,
         read_key: ReadKey | None = None,
         around: Callable[[Apply], Apply] | None = None,
+        results: Results | None = None,
         clock: Clock | None = None,
         logger: structlog.typing.FilteringBoundLogger | None = None,
     ) -> None:
@@ -88,7 +95,9 @@ class Worker:
             on_transition=self._gate_changed,
             on_refused=self._refused,
         )
-        self._sharing = Sharing(queue, owner, self._flow, now)
+        self._sharing = Sharing(
+            queue, owner, self._flow, now, lambda notes, asked_at: self._pausing.heed(notes.get(PAUSE), asked_at)
+        )
         self._keys = KeyReader(read_key, self._flow, now)
 
         self._leases = Leases(
@@ -100,6 +109,7 @@ class Worker:
             most=options.max_concurrency + options.batch_size,
             most_bytes=_MOST_BYTES_HELD,
         )
+        self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)
         self._pool = ApplierPool(options.max_concurrency, self._handle)
         self._reader = Reader(
             queue,
@@ -108,6 +118,7 @@ class Worker:
             logger,
             submit=self._pool.submit,
             give_back=self._give_back,
+            look_for_pause=self._pausing.look_again,
             tallies=tallies,
             clock=now,
             owner=owner,
@@ -138,6 +149,8 @@ class Worker:
             batch_size=options.batch_size,
             log_values=options.log_values,
             keep_seconds=options.read_lag_seconds,
+            results=results,
+            on_results_lost=self._results_lost,
         )
         self._draining: DrainWatch | None = None
         if options.drain:
@@ -170,6 +183,10 @@ class Worker:
     def stopping(self) -> bool:
         """Whether it claims nothing more."""
         return self._ending is not None
+
+    def standstill(self) -> Standstill | None:
+        """By whom and why the queue is paused, as far as this worker has heard; None while it is not."""
+        return self._pausing.standstill
 
     def absent(self) -> tuple[int, float]:
         """Of a drain: how many completions were not found so far, and the seconds until the last is given up."""
@@ -206,6 +223,7 @@ class Worker:
             cause=self._cause,
             left=self._left(),
             closed_for_seconds=flow_state.closed_for_seconds,
+            paused=self._pausing.standstill if ending is Ending.PAUSED else None,
         )
 
     async def _work(self) -> tuple[Ending, bool]:
@@ -215,6 +233,8 @@ class Worker:
         loops.start("heartbeat", self._leases.heartbeat())
         loops.start("lease expiry", self._leases.expire())
         loops.start("sharing", self._sharing.run())
+        if (retention := self._options.dead_retention_seconds) is not None:
+            loops.start("retention", Retention(self._queue, self.tallies, self._logger, retention).run())
         if self._quota is not None:
             loops.start("quota", self._quota.run(self._flow))
         loops.start("appliers", self._pool.run())
@@ -228,7 +248,7 @@ class Worker:
         assert self._ending is not None  # noqa: S101 -- `stop` sets it
         self._logger.info("worker.stopping", why=self._ending, reason=self._cause.reason if self._cause else None)
         await loops.stop("reader")
-        recorded = await self._wind_down(0.0 if self._ending is Ending.FAILED else self._options.shutdown_grace_seconds)
+        recorded = await self._wind_down(self._grace_seconds(self._ending))
         await loops.stop()
         return self._ending, recorded and await self._last_words()
 
@@ -246,7 +266,9 @@ class Worker:
                 await self._stop.wait()
         except TimeoutError:
             cause = self._flow.snapshot().cause
-            if cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
+            if self._pausing.standstill is not None:  # what was met before the pause may be over
+                self.stop(Ending.PAUSED)
+            elif cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
                 self.stop(Ending.MAX_DURATION)
             else:  # waiting will not help
                 self._end(Ending.HALTED, cause)
@@ -257,6 +279,22 @@ class Worker:
             self._cause = cause
             self.stop(ending)
 
+    def _grace_seconds(self, ending: Ending) -> float:
+        """How long requests in flight may take: what comes of them cannot always be recorded."""
+        match ending:
+            case Ending.FAILED:
+                return 0.0
+            case Ending.RESULTS_LOST:
+                return min(self._options.shutdown_grace_seconds, _LOST_GRACE_SECONDS)
+            case _:
+                return self._options.shutdown_grace_seconds
+
+    def _results_lost(self, error: str) -> None:
+        """Nothing can be recorded any more: this decides how the run has ended, even if it ends already."""
+        self._logger.error("results.lost", error=error)
+        self._ending, self._cause = Ending.RESULTS_LOST, Cause(Ending.RESULTS_LOST.value, error)
+        self._stop.set()
+
     def _left(self) -> dict[str, str]:
         """What is left because it failed, the first few of it, where that ended the run."""
         if self._draining is None or self._ending is not Ending.STUCK:
@@ -265,6 +303,7 @@ class Worker:
 
     async def _read(self) -> None:
         await self._until_begun()
+        self._loops.start("pause", self._pausing.run())
         await self._reader.run(drain=self._options.drain)
         self.stop(Ending.DRAINED)
 
@@ -331,6 +370,13 @@ class Worker:
             self._logger.error("worker.unrecorded", claims=len(self._leases))  # noqa: TRY400 -- no trace needed
             return False
         return True
+
+    def _paused(self) -> None:
+        """Nothing may start any more: what is only held is given back, and a drain is over."""
+        for work in self._pool.take_back():
+            self._give_back(work)
+        if self._options.drain:
+            self.stop(Ending.PAUSED)
 
     def _refused(self, delay_seconds: float, word: Ended) -> None:
         """The service asked this worker to wait."""

@@ -18,7 +18,7 @@ from worker.flow.ended import (
     Limits,
     Operation,
 )
-from worker.flow.flow import Closed, Flow, FlowState, Halted, parse_state
+from worker.flow.flow import Closed, Flow, FlowState, Halted, Paused, parse_state
 from worker.flow.gate import Cause, GateEvent, GateState
 from worker.flow.permit import Permit
 
@@ -46,6 +46,7 @@ __all__ = [
     "Halted",
     "Limits",
     "Operation",
+    "Paused",
     "Permit",
     "parse_state",
 ]

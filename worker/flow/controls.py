@@ -39,6 +39,7 @@ class Controls:
         self.concurrency = concurrency
         self.pacer = pacer
         self.budget = RetryBudget()
+        self.paused = False  # somebody has said that nothing is to start
         self.in_flight = 0
         self.requests = 0
         self.throttled = 0
@@ -53,12 +54,12 @@ class Controls:
         self._refused: tuple[str, Cubic | None] = ("", None)
 
     def passable(self, now: float) -> bool:
-        """Whether neither the gate nor a ``Retry-After`` stops everybody."""
-        return self.gate.is_open and not self.pacer.closed_for_seconds(now)
+        """Whether neither a pause, nor the gate, nor a ``Retry-After`` stops everybody."""
+        return self.gate.is_open and not self.paused and not self.pacer.closed_for_seconds(now)
 
     def start(self, now: float) -> bool:
         """Count a request that starts now, if one may."""
-        if not self.gate.is_open:
+        if self.paused or not self.gate.is_open:
             return False
         if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self.pacer.limit_per_second is None:
             self.concurrency.slow_start(now)
@@ -74,7 +75,7 @@ class Controls:
 
     def wait_seconds(self, now: float) -> float:
         """Seconds until `start` may succeed; infinity when only the end of a request can help."""
-        if not self.gate.is_open:
+        if self.paused or not self.gate.is_open:
             return math.inf
         return max(
             self.concurrency.seconds_until_growth(now, self.in_flight),
@@ -90,7 +91,7 @@ class Controls:
 
     def start_probe(self, now: float) -> bool:
         """Count a request of the work that is the probe of a halted gate, if one may start now."""
-        if self.gate.state is not GateState.HALF_OPEN or self.pacer.closed_for_seconds(now) > 0.0:
+        if self.paused or self.gate.state is not GateState.HALF_OPEN or self.pacer.closed_for_seconds(now) > 0.0:
             return False
         self.pacer.take_unpaced(now)
         self.in_flight += 1

@@ -40,6 +40,10 @@ class Closed(Exception):
         self.delay_seconds = delay_seconds
 
 
+class Paused(Exception):
+    """Somebody has paused the queue: give the claim back."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlowState:
     """What flow control is doing, for people.
@@ -169,6 +173,7 @@ class Flow:
             probe: whether its work is the probe of a halted gate; see `take_probe`.
 
         Raises:
+            Paused: nothing is to start, from now or meanwhile.
             Halted: the gate is halted, or halts meanwhile.
             Closed: the service asks, now or meanwhile, to wait for longer than there is patience for.
         """
@@ -177,6 +182,8 @@ class Flow:
             return permit
         now = self._clock()
         while True:
+            if self._controls.paused:
+                raise Paused
             if not self._controls.gate.is_open:
                 return self._probe(completion_id, operation, now, probe=probe)
             closed_seconds = self._controls.pacer.closed_for_seconds(now)
@@ -199,7 +206,9 @@ class Flow:
         while True:
             now = self._clock()
             gate = self._controls.gate
-            if not gate.is_open:
+            if self._controls.paused:
+                wait_seconds = math.inf
+            elif not gate.is_open:
                 closed_seconds = self._controls.pacer.closed_for_seconds(now)
                 wait_seconds = closed_seconds if gate.wants_others else self._controls.probe_in_seconds(now)
                 if wait_seconds <= 0.0:
@@ -209,6 +218,23 @@ class Flow:
                 if wait_seconds <= 0.0:
                     return 1 if gate.is_cautious else None
             await self._line.change(wait_seconds)
+
+    def pause(self, *, paused: bool) -> None:
+        """Let nothing start any more, no probe either, and send back those that wait; or let all go on."""
+        if paused is not self._controls.paused:
+            self._controls.paused = paused
+            self._controls.changes += 1
+            self._line.move()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may start, since somebody has said so."""
+        return self._controls.paused
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._controls.in_flight
 
     @property
     def is_open(self) -> bool:

@@ -7,6 +7,7 @@ from worker.queue.history import History, HistoryMinute, Sample
 from worker.queue.letters import REASONS, DeadLetter, DeadLetters, DeadSelection, LetterCount, Reason, Revived
 from worker.queue.opening import migration_sql, open_queue
 from worker.queue.patient import open_patiently
+from worker.queue.pausing import MAX_PAUSE_CHARACTERS, Pause, Standstill, pause, pause_of, read_pause, resume
 from worker.queue.pending import (
     LONGEST_SECONDS,
     MAX_BYTES_PER_CALL,
@@ -28,6 +29,7 @@ __all__ = [
     "LONGEST_SECONDS",
     "MAX_BYTES_PER_CALL",
     "MAX_CHANGES_PER_CLAIM",
+    "MAX_PAUSE_CHARACTERS",
     "REASONS",
     "Claim",
     "Coordination",
@@ -41,6 +43,7 @@ __all__ = [
     "LeaseHolder",
     "LetterCount",
     "Note",
+    "Pause",
     "Place",
     "Queue",
     "QueueError",
@@ -54,6 +57,7 @@ __all__ = [
     "Revived",
     "Sample",
     "Settlement",
+    "Standstill",
     "Store",
     "Stored",
     "SyncQueue",
@@ -61,4 +65,8 @@ __all__ = [
     "open_patiently",
     "open_queue",
     "open_queue_sync",
+    "pause",
+    "pause_of",
+    "read_pause",
+    "resume",
 ]

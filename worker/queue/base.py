@@ -26,11 +26,20 @@ _LAST_NUMBER = 2**53  # no store counts further: Lua's numbers are exact up to h
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The letters of a selection whose numbers are above `after` and not above `until`."""
+    """The letters of a selection whose numbers are above `after` and not above `until`.
+
+    Args:
+        most: how many to look at in one transaction, where it is not for the store to say.
+    """
 
     selection: DeadSelection
     after: int
     until: int
+    most: int | None = None
+
+    def limit(self, usual: int) -> int:
+        """How many letters to look at, of which a store usually takes so many."""
+        return usual if self.most is None else min(usual, self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,11 @@ class StoreBase(ABC):
     async def purge_dead(self, selection: DeadSelection) -> int:
         """Delete the letters; see `DeadLetters.purge_dead`. A large number takes several transactions."""
         return sum([purged async for purged in self._parts(selection, self._purge_letters)])
+
+    async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
+        """Delete the oldest letters; see `DeadLetters.expire_dead`."""
+        selection = DeadSelection(older_than_seconds=older_than_seconds)
+        return (await self._purge_letters(Stretch(selection, 0, last_number(None), most))).result
 
     async def _parts(self, selection: DeadSelection, work: Callable[[Stretch], Awaitable[Part[T]]]) -> AsyncIterator[T]:
         """Go through the letters that there are now, one transaction after another.

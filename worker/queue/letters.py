@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 Reason = Literal[
     "invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "unreadable", "attempts_exhausted"
 ]
+LONGEST_AGO_SECONDS = 1e10  # three centuries: every store can count so far back
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -51,12 +52,26 @@ class DeadSelection:
 
     Args:
         until: none whose number is above this one: those that came after somebody looked.
+        older_than_seconds: only those that died longer ago, by the store's clock.
+        within_seconds: only those that died no longer ago.
     """
 
     numbers: Sequence[int] | None = None
     completion_id: str | None = None
     reason: str | None = None
     until: int | None = None
+    older_than_seconds: float | None = None
+    within_seconds: float | None = None
+
+    @property
+    def ages(self) -> tuple[float, float] | None:
+        """How long ago the letters died: at least and at most so many seconds; None for whenever."""
+        if self.older_than_seconds is None and self.within_seconds is None:
+            return None
+        # A letter that died in the future, by a clock that was put back since, is a young one.
+        shortest = -LONGEST_AGO_SECONDS if self.older_than_seconds is None else self.older_than_seconds
+        longest = LONGEST_AGO_SECONDS if self.within_seconds is None else self.within_seconds
+        return min(shortest, LONGEST_AGO_SECONDS), min(longest, LONGEST_AGO_SECONDS)
 
     @property
     def index(self) -> Literal["number", "completion", "reason", "all"]:
@@ -95,6 +110,12 @@ class DeadLetters(Protocol):
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         """Delete the letters for good; returns how many there were."""
+
+    async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
+        """Delete, of the `most` oldest letters, those that died longer ago; returns how many there were.
+
+        One short transaction, which may look at fewer: to be called again until nothing is left to delete.
+        """
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
         """How many dead letters there are, by reason; with `until`, of those whose number is not above it."""

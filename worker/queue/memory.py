@@ -1,5 +1,6 @@
 """The queue in memory: the contract in plain Python, for tests; it ends with its process."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -227,10 +228,18 @@ class MemoryQueue(StoreBase):
         if text is not None:
             self._notes[name] = text, self._clock()
 
+    async def read_note(self, name: str) -> Note | None:
+        """Give one note; see `Coordination.read_note`."""
+        return (await self.read_notes()).get(storable(name))
+
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Coordination.read_notes`."""
         now = self._clock()
         return {name: Note(text, age_seconds(now, written_at)) for name, (text, written_at) in self._notes.items()}
+
+    async def unix_time(self) -> float:
+        """Tell the time; see `Coordination.unix_time`."""
+        return self._clock()
 
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
@@ -338,8 +347,9 @@ class MemoryQueue(StoreBase):
             del self._targets[settlement.claim.completion_id]
 
     def _selected(self, stretch: Stretch) -> list[DeadLetter]:
-        selection = stretch.selection
-        return [
+        selection, now = stretch.selection, self._clock()
+        shortest, longest = selection.ages or (-math.inf, math.inf)
+        letters = [
             letter
             for letter in self._dead.values()
             if stretch.after < letter.number <= stretch.until
@@ -347,6 +357,7 @@ class MemoryQueue(StoreBase):
             and selection.completion_id in (None, letter.completion_id)
             and selection.reason in (None, letter.reason)
         ]
+        return [letter for letter in letters[: stretch.most] if shortest <= now - letter.died_at <= longest]
 
 
 def _forget(by_minute: dict[int, T], minute: int) -> None:

@@ -22,6 +22,7 @@ class Limit(msgspec.Struct, frozen=True):
 LIMIT = "limit"  # the rate limit that was found last, as `Limit` in JSON
 EVENT = "event "  # followed by a worker's name: its last halt or the end of one, which concerns all, as JSON
 REFUSAL = "refusal "  # followed by a worker's name: the last refusal that it met, likewise
+PAUSE = "pause"  # no worker is to start anything: by whom and why, as JSON; see `worker.queue.pausing`
 WORKER = "worker "  # followed by the worker's name: what its flow control is doing, as JSON
 
 # A worker writes its note anew at least so often; one that is older than FRESH_SECONDS was left by a worker that is

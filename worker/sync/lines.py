@@ -115,12 +115,13 @@ def _cell(text: str) -> str:
     return text
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:  # noqa: ANN401 -- JSON, or its text
     if isinstance(value, msgspec.Raw):
+        text = bytes(value)
         try:
-            value = msgspec.json.decode(value)
+            value = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return bytes(value).decode("utf-8", "replace")
+            return text.decode("utf-8", "replace")
     if value is None:
         return ""
     return value if isinstance(value, str) else _encode(value).decode()

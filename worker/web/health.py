@@ -20,6 +20,7 @@ class Health:
         queue: asked seldom whether it is in reach, and not what is in it: counting takes long.
         clock: seconds, never going back.
         failing: what else keeps it from that: a name, and a sentence.
+        is_paused: whether somebody has paused the queue. That is no failure: a restart would mend nothing.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class Health:
         queue: Store,
         clock: Callable[[], float],
         failing: Callable[[], Iterable[tuple[str, str]]] = tuple,
+        is_paused: Callable[[], bool] = bool,
     ) -> None:
         self.pulse = Pulse(clock)
         self._reach = Asked("reach", queue.read_notes, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
         self._failing = failing
+        self._is_paused = is_paused
 
     def routes(self) -> tuple[Route, ...]:
         """What can be asked for."""
@@ -49,5 +52,8 @@ class Health:
         failing = dict(self._failing())
         if self._reach.error is not None:
             failing["store"] = self._reach.error
-        body = msgspec.json.encode({"ready": not failing, "failing": failing})
+        said: dict[str, object] = {"ready": not failing, "failing": failing}
+        if self._is_paused():
+            said["paused"] = True
+        body = msgspec.json.encode(said)
         return answer(body, JSON, status=503 if failing else 200)

@@ -50,6 +50,7 @@ class Reading:
 
     tallies: Tallies
     flow: FlowState | None
+    is_paused: bool
     status: QueueStatus | None
     lag_seconds: float
     worst_lag_seconds: float
@@ -89,9 +90,11 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield _counter("metasync_retries", "Requests made again after a failure.", Totals(reading.tallies).retries)
     yield _counter("metasync_leases_lost", "Claims lost while they were worked on.", reading.tallies.leases_lost)
     yield _counter("metasync_stale_outcomes", "Outcomes refused since the lease was lost.", reading.tallies.stale)
+    yield _counter("metasync_dead_expired", "Dead letters deleted for their age.", reading.tallies.letters_expired)
     yield _counter("metasync_log_dropped", "Lines of the log that were not written.", reading.dropped_lines)
     if reading.flow is not None:
         yield from _flow(reading.flow)
+    yield _gauge("metasync_paused", "1 while somebody has paused the queue.", float(reading.is_paused))
     yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(_is_up(reading)))
     if reading.status is not None:
         yield from _queue(reading.status)

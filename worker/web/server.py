@@ -58,7 +58,7 @@ class Surface:
         self.connections = Connections()
         self._worker = worker
         self._depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
-        self._health = Health(queue, clock, self._failing)
+        self._health = Health(queue, clock, self._failing, lambda: worker.standstill() is not None)
         self._pulse = self._health.pulse
         self._intake = Intake(queue, terms, self._depth, self.connections) if terms else None
         self._metrics = Metrics()
@@ -150,6 +150,7 @@ class Surface:
         reading = Reading(
             tallies=worker.tallies,
             flow=worker.flow_state(),
+            is_paused=worker.standstill() is not None,
             status=await self._depth.look(),
             lag_seconds=self._pulse.lag_seconds,
             worst_lag_seconds=self._pulse.worst_lag_seconds,

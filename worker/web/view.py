@@ -78,6 +78,7 @@ class View:
             now=now,
             per_second=per_second,
             stopping=self._worker.stopping,
+            standstill=self._worker.standstill(),
             store_error=self._status.error,
         )
         shown: dict[str, Any] = {

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.flow import Cause, FlowState
-from worker.queue import QueueStatus
+from worker.queue import QueueStatus, Standstill
+from worker.terminal import printable
 
 _CAUSES = {
     "unauthorized": "the API key is refused (401)",
@@ -33,19 +34,20 @@ class State:
         since: Unix time, seconds, at which it began, where that is of interest.
     """
 
-    kind: Literal["busy", "idle", "needed", "waiting", "halted", "stopping", "blind"]
+    kind: Literal["busy", "idle", "needed", "waiting", "halted", "paused", "stopping", "blind"]
     title: str
     detail: str
     since: float | None = None
 
 
-def state_of(
+def state_of(  # noqa: PLR0911 -- one for each state
     flow: FlowState | None,
     status: QueueStatus | None,
     *,
     now: float,
     per_second: float,
     stopping: bool,
+    standstill: Standstill | None = None,
     store_error: str | None,
 ) -> State:
     """Say what a worker is doing.
@@ -55,9 +57,12 @@ def state_of(
         status: None while the store does not answer.
         now: Unix time, seconds.
         per_second: changes that are done with, over all workers.
+        standstill: by whom and why the queue is paused.
     """
     if stopping:
         return State("stopping", "Stopping", "Nothing new is begun; requests under way may finish.")
+    if standstill is not None:
+        return _paused(standstill, 0 if flow is None else flow.in_flight)
     if flow is not None and flow.cause is not None:
         return _halted(flow, flow.cause, now)
     if flow is not None and flow.slowed_by is not None:
@@ -85,6 +90,13 @@ def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
     if status.pending == status.waiting + status.in_flight:
         return State("waiting", "Waiting for others", "What is pending is in the hands of another worker.")
     return State("busy", "Starting", _pace(flow))
+
+
+def _paused(standstill: Standstill, in_flight: int) -> State:
+    words = printable(standstill.sentence)
+    left = "" if not in_flight else f" Requests under way may finish: {in_flight:,} to go."
+    detail = f"{words[0].upper()}{words[1:].rstrip('.')}. `metasync resume` lets workers go on.{left}"
+    return State("paused", "Paused", detail, standstill.since)
 
 
 def _halted(flow: FlowState, why: Cause, now: float) -> State:

@@ -37,6 +37,14 @@ WHERE number > $1::bigint AND number <= $2::bigint
 ORDER BY number
 LIMIT $3::integer;
 
+-- name: of_age
+-- $1 numbers, $2 and $3 how many seconds ago they died, at least and at most
+SELECT number
+FROM metasync.dead_letter
+WHERE number = ANY ($1::bigint[])
+    AND extract(epoch FROM statement_timestamp() - died_at)::float8 BETWEEN $2::float8 AND $3::float8
+ORDER BY number;
+
 -- name: newest
 SELECT coalesce(max(number), 0) FROM metasync.dead_letter;
 

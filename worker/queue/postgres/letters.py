@@ -19,14 +19,14 @@ _STATUS = read_statements(__package__, "status")
 
 async def read(connection: Connection, stretch: Stretch) -> Part[list[DeadLetter]]:
     """Give the first letters of the stretch."""
-    numbers = await _selected(connection, stretch, PAGE)
+    numbers, last = await _selected(connection, stretch, PAGE)
     found = await connection.fetch(_DEAD["letters"], numbers)
-    return Part([DeadLetter(**row) for row in found], _last(numbers, PAGE), await _newest(connection))
+    return Part([DeadLetter(**row) for row in found], last, await _newest(connection))
 
 
 async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
     """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
-    newest, numbers = await _newest(connection), await _selected(connection, stretch, BULK)
+    newest, (numbers, last) = await _newest(connection), await _selected(connection, stretch, BULK)
     found = await connection.fetch(_DEAD["hold"], numbers)
     completion_ids = list(dict.fromkeys(row["completion_id"] for row in found))
     held = [row["number"] for row in found]
@@ -35,14 +35,14 @@ async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
     await connection.execute(_DEAD["delete"], revived)
     if len(revived) < len(held):
         await forget_empty(connection, completion_ids)
-    return Part(Revived(len(revived), len(held) - len(revived)), _last(numbers, BULK), newest)
+    return Part(Revived(len(revived), len(held) - len(revived)), last, newest)
 
 
 async def purge(connection: Connection, stretch: Stretch) -> Part[int]:
     """Delete the first letters of the stretch."""
-    newest, numbers = await _newest(connection), await _selected(connection, stretch, BULK)
+    newest, (numbers, last) = await _newest(connection), await _selected(connection, stretch, BULK)
     purged = await connection.fetch(_DEAD["delete"], numbers)
-    return Part(len(purged), _last(numbers, BULK), newest)
+    return Part(len(purged), last, newest)
 
 
 async def reasons(connection: Connection, until: int) -> dict[str, LetterCount]:
@@ -57,12 +57,9 @@ async def _newest(connection: Connection) -> int:
     return number
 
 
-def _last(numbers: Sequence[int], limit: int) -> int | None:
-    return numbers[-1] if len(numbers) == limit else None
-
-
-async def _selected(connection: Connection, stretch: Stretch, limit: int) -> Sequence[int]:
-    selection = stretch.selection
+async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tuple[Sequence[int], int | None]:
+    """Give the numbers of the letters that match, and of the last that was looked at unless there are no more."""
+    selection, limit = stretch.selection, stretch.limit(usual)
     conditions: list[object] = []
     completion_id, reason = storable(selection.completion_id), storable(selection.reason)
     match selection.index:
@@ -74,6 +71,9 @@ async def _selected(connection: Connection, stretch: Stretch, limit: int) -> Seq
         case "reason":
             conditions = [reason]
     statement = _DEAD[f"by_{selection.index}"]
-    return [
-        row["number"] for row in await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
-    ]
+    found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
+    numbers = [row["number"] for row in found]
+    last = numbers[-1] if len(numbers) == limit else None
+    if selection.ages is not None:  # of so many, and no more: however few are of that age, a transaction is short
+        numbers = [row["number"] for row in await connection.fetch(_DEAD["of_age"], numbers, *selection.ages)]
+    return numbers, last

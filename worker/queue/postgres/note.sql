@@ -8,5 +8,14 @@ ON CONFLICT (name) DO UPDATE SET text = excluded.text, written_at = excluded.wri
 -- $1 name
 DELETE FROM metasync.note WHERE name = $1::text;
 
+-- name: one
+-- $1 name
+SELECT text, extract(epoch FROM statement_timestamp() - written_at)::float8 AS age_seconds
+FROM metasync.note
+WHERE name = $1::text;
+
 -- name: all
 SELECT name, text, extract(epoch FROM statement_timestamp() - written_at)::float8 AS age_seconds FROM metasync.note;
+
+-- name: time
+SELECT extract(epoch FROM statement_timestamp())::float8;

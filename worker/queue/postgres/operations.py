@@ -14,7 +14,6 @@ import msgspec
 
 from worker.changes import MetadataChange
 from worker.queue.confirmed import LogRow
-from worker.queue.coordination import Note
 from worker.queue.pending import (
     MAX_BYTES_PER_CALL,
     MAX_CHANGES_PER_CALL,
@@ -60,7 +59,6 @@ _CLAIM = read_statements(__package__, "claim")
 _SETTLE = read_statements(__package__, "settle")
 _STATUS = read_statements(__package__, "status")
 _QUOTA = read_statements(__package__, "quota")
-_NOTE = read_statements(__package__, "note")
 
 
 async def put(connection: Connection, changes: Sequence[MetadataChange]) -> Stored:
@@ -378,20 +376,6 @@ async def take_quota(connection: Connection, requests: int, *, per_minute: float
     granted, due_at = grant(found["due_at"], found["now"], requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
     await connection.execute(_QUOTA["keep"], due_at)
     return granted
-
-
-async def write_note(connection: Connection, name: str, text: str | None) -> None:
-    """Keep the note, or remove it."""
-    if text is None:
-        await connection.execute(_NOTE["remove"], storable(name))
-    else:
-        await connection.execute(_NOTE["write"], storable(name), storable(text))
-
-
-async def read_notes(connection: Connection) -> dict[str, Note]:
-    """Give all notes by name."""
-    found = await connection.fetch(_NOTE["all"])
-    return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
 
 
 def _keys(claims: Sequence[Claim]) -> tuple[list[str], list[int]]:

@@ -13,7 +13,7 @@ from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import DeadLetter, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
-from worker.queue.postgres import history, letters, operations
+from worker.queue.postgres import history, letters, notes, operations
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection, Connections
@@ -208,11 +208,19 @@ class PostgresQueue(StoreBase):
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Coordination.write_note`."""
-        await self._transact(operations.write_note, name, text)
+        await self._transact(notes.write, name, text)
+
+    async def read_note(self, name: str) -> Note | None:
+        """Give one note; see `Coordination.read_note`."""
+        return await self._transact(notes.read, name)
 
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Coordination.read_notes`."""
-        return await self._transact(operations.read_notes)
+        return await self._transact(notes.read_all)
+
+    async def unix_time(self) -> float:
+        """Tell the server's time; see `Coordination.unix_time`."""
+        return await self._transact(notes.unix_time)
 
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""

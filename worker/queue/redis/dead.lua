@@ -23,10 +23,11 @@ local function delete(queue, letter)
 end
 
 -- ARGV: selection [the letters' numbers are above this, and not above this, how many letters to look at, numbers or
--- nil, completion_id or nil, reason or nil]. Gives the letters that match, as they are stored and unpacked; and of a
+-- nil, completion_id or nil, reason or nil, and how many microseconds ago they died, at least and at most]. Gives the letters that match, as they are stored and unpacked; and of a
 -- page the number to go on above, 0 at the end, and the last number that was given out.
 local function selected(queue, packed)
-    local after, until_number, limit, numbers, completion_id, reason = unpack(cmsgpack.unpack(packed), 1, 6)
+    local after, until_number, limit, numbers, completion_id, reason, shortest, longest =
+        unpack(cmsgpack.unpack(packed), 1, 8)
     if not numbers then
         local index = queue.dead
         if completion_id then
@@ -39,7 +40,9 @@ local function selected(queue, packed)
     local stored, letters = {}, {}
     for _, found in ipairs(read('HMGET', queue.letter, numbers)) do
         local letter = found and cmsgpack.unpack(found)
-        if letter and letter[3] == (completion_id or letter[3]) and letter[4] == (reason or letter[4]) then
+        local age = letter and queue.now - letter[2]
+        if letter and letter[3] == (completion_id or letter[3]) and letter[4] == (reason or letter[4])
+            and age >= shortest and age <= longest then
             stored[#stored + 1], letters[#letters + 1] = found, letter
         end
     end

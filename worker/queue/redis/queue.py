@@ -15,7 +15,7 @@ from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError, no_queue
 from worker.queue.history import HistoryMinute, Sample, checked, every_minute
-from worker.queue.letters import REASONS, DeadLetter, LetterCount, Revived
+from worker.queue.letters import LONGEST_AGO_SECONDS, REASONS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import (
     MAX_BYTES_PER_CALL,
     MAX_CHANGES_PER_CALL,
@@ -284,11 +284,24 @@ class RedisQueue(StoreBase):
         texts = () if text is None else (storable(text),)
         await self._server.call("write_note", storable(name), *texts)
 
+    async def read_note(self, name: str) -> Note | None:
+        """Give one note; see `Coordination.read_note`."""
+        now, packed = await self._server.call("read_note", storable(name))
+        if packed is None:
+            return None
+        text, written_at = _note(packed)
+        return Note(text, _age_seconds(now, written_at))
+
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Coordination.read_notes`."""
         now, found = await self._server.call("read_notes")
         notes = {name.decode(): _note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
         return {name: Note(text, _age_seconds(now, written_at)) for name, (text, written_at) in notes.items()}
+
+    async def unix_time(self) -> float:
+        """Tell the server's time; see `Coordination.unix_time`."""
+        now, _ = await self._server.call("read_notes")
+        return float(now) / _US_PER_SECOND
 
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
@@ -367,7 +380,8 @@ def _selection(stretch: Stretch) -> bytes:
     if selection.numbers is not None:
         numbers = sorted({number for number in selection.numbers if stretch.after < number <= stretch.until})[:PAGE]
     conditions = storable(selection.completion_id), storable(selection.reason)
-    return _pack([stretch.after, stretch.until, PAGE, numbers, *conditions])
+    ages = map(_us, selection.ages or (-LONGEST_AGO_SECONDS, LONGEST_AGO_SECONDS))
+    return _pack([stretch.after, stretch.until, stretch.limit(PAGE), numbers, *conditions, *ages])
 
 
 def _told(settlement: Settlement) -> tuple[object, ...]:

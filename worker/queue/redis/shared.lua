@@ -29,6 +29,12 @@ local function write_note(keys, args)
     end
 end
 
+-- ARGV: name. Gives now, and the note, if there is one.
+local function read_note(keys, args)
+    local queue = queue_at(keys[1])
+    return {queue.now, redis.call('HGET', queue.note, args[1])}
+end
+
 -- Gives now, and names and notes in turns.
 local function read_notes(keys)
     local queue = queue_at(keys[1])
@@ -37,4 +43,5 @@ end
 
 register('take_quota', take_quota, 'allow-oom')
 register('write_note', write_note, 'allow-oom')
+register('read_note', read_note, 'no-writes')
 register('read_notes', read_notes, 'no-writes')

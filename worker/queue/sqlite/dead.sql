@@ -41,6 +41,16 @@ FROM (
     SELECT number FROM dead_letter WHERE number > :after AND number <= :until ORDER BY number LIMIT :limit
 );
 
+-- name: of_age
+SELECT json_group_array(number)
+FROM (
+    SELECT number
+    FROM json_each(:numbers) AS selected
+    CROSS JOIN dead_letter ON dead_letter.number = selected.value
+    WHERE died_at BETWEEN :from AND :until
+    ORDER BY number
+);
+
 -- name: newest
 SELECT coalesce(max(number), 0) FROM dead_letter;
 

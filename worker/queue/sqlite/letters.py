@@ -20,16 +20,16 @@ _counts = msgspec.json.Decoder(dict[str, LetterCount]).decode
 _letters = msgspec.json.Decoder(list[DeadLetter]).decode
 
 
-def read(connection: apsw.Connection, stretch: Stretch) -> Part[list[DeadLetter]]:
+def read(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[list[DeadLetter]]:
     """Give the first letters of the stretch."""
-    numbers = _selected(connection, stretch, PAGE)
+    numbers, last = _selected(connection, now, stretch, PAGE)
     letters = _letters(connection.execute(_DEAD["letters"], {"numbers": json_text(numbers)}).get)
-    return Part(letters, _last(numbers, PAGE), _newest(connection))
+    return Part(letters, last, _newest(connection))
 
 
 def retry(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[Revived]:
     """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
-    newest, numbers = _newest(connection), _selected(connection, stretch, BULK)
+    newest, (numbers, last) = _newest(connection), _selected(connection, now, stretch, BULK)
     newest_change = connection.execute(_PUT["newest"]).get
     revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(numbers)}).get
     connection.execute(_DEAD["open"], {"numbers": revivable, "now": now.queue})
@@ -37,14 +37,14 @@ def retry(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[Re
     connection.execute(_PUT["count"], {"newest": newest_change})
     connection.execute(_DEAD["delete"], {"numbers": revivable})
     retried = connection.changes()
-    return Part(Revived(retried, len(numbers) - retried), _last(numbers, BULK), newest)
+    return Part(Revived(retried, len(numbers) - retried), last, newest)
 
 
-def purge(connection: apsw.Connection, stretch: Stretch) -> Part[int]:
+def purge(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[int]:
     """Delete the first letters of the stretch."""
-    newest, numbers = _newest(connection), _selected(connection, stretch, BULK)
+    newest, (numbers, last) = _newest(connection), _selected(connection, now, stretch, BULK)
     connection.execute(_DEAD["delete"], {"numbers": json_text(numbers)})
-    return Part(connection.changes(), _last(numbers, BULK), newest)
+    return Part(connection.changes(), last, newest)
 
 
 def reasons(connection: apsw.Connection, until: int) -> dict[str, LetterCount]:
@@ -57,12 +57,9 @@ def _newest(connection: apsw.Connection) -> int:
     return number
 
 
-def _last(numbers: list[int], limit: int) -> int | None:
-    return numbers[-1] if len(numbers) == limit else None
-
-
-def _selected(connection: apsw.Connection, stretch: Stretch, limit: int) -> list[int]:
-    selection = stretch.selection
+def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual: int) -> tuple[list[int], int | None]:
+    """Give the numbers of the letters that match, and of the last that was looked at unless there are no more."""
+    selection, limit = stretch.selection, stretch.limit(usual)
     conditions = {
         "numbers": None if selection.numbers is None else json_text(list(selection.numbers)),
         "completion_id": storable(selection.completion_id),
@@ -71,4 +68,11 @@ def _selected(connection: apsw.Connection, stretch: Stretch, limit: int) -> list
         "until": stretch.until,
         "limit": limit,
     }
-    return _numbers(connection.execute(_DEAD[f"by_{selection.index}"], conditions).get)
+    numbers = _numbers(connection.execute(_DEAD[f"by_{selection.index}"], conditions).get)
+    last = numbers[-1] if len(numbers) == limit else None
+    if selection.ages is None:
+        return numbers, last
+    # Of so many, and no more: however few are of that age, a transaction is short.
+    shortest, longest = selection.ages
+    bounds = {"numbers": json_text(numbers), "from": now.unix - longest, "until": now.unix - shortest}
+    return _numbers(connection.execute(_DEAD["of_age"], bounds).get), last

@@ -6,5 +6,8 @@ ON CONFLICT (name) DO UPDATE SET text = excluded.text, written_at = excluded.wri
 -- name: remove
 DELETE FROM note WHERE name = :name;
 
+-- name: one
+SELECT text, written_at FROM note WHERE name = :name;
+
 -- name: all
 SELECT json_group_array(json_array(name, text, written_at)) FROM note;

@@ -251,6 +251,12 @@ def write_note(connection: apsw.Connection, now: Moment, name: str, text: str | 
     connection.execute(_NOTE["remove" if text is None else "write"], note)
 
 
+def read_note(connection: apsw.Connection, now: Moment, name: str) -> Note | None:
+    """Give the note of this name."""
+    found: tuple[str, float] | None = connection.execute(_NOTE["one"], {"name": storable(name)}).get
+    return None if found is None else Note(found[0], age_seconds(now.queue, found[1]))
+
+
 def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
     """Give all notes by name."""
     found = _notes(connection.execute(_NOTE["all"]).get)

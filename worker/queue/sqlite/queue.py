@@ -13,7 +13,7 @@ from worker.queue.base import Part, StoreBase, Stretch, last_number
 from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.history import HistoryMinute, Sample, checked
-from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.letters import DeadLetter, DeadSelection, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.quota import Grant
 from worker.queue.sqlite import confirmed, history, letters, operations
@@ -181,6 +181,19 @@ class SqliteQueue(StoreBase):
         """Count the letters; see `DeadLetters.dead_reasons`."""
         return await self._writer.read(lambda connection: letters.reasons(connection, last_number(until)))
 
+    async def purge_dead(self, selection: DeadSelection) -> int:
+        """Delete the letters; see `DeadLetters.purge_dead`. Their values go from the file, and from its log."""
+        purged = await super().purge_dead(selection)
+        await self._writer.truncate_log()
+        return purged
+
+    async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
+        """Delete the oldest letters; see `DeadLetters.expire_dead`. Their values go as those of purged ones do."""
+        purged = await super().expire_dead(older_than_seconds, most=most)
+        if purged:
+            await self._writer.truncate_log()
+        return purged
+
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take of the shared quota; see `Coordination.take_quota`."""
         return await self._write(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
@@ -189,9 +202,17 @@ class SqliteQueue(StoreBase):
         """Keep or remove a note; see `Coordination.write_note`."""
         await self._write(operations.write_note, name, text)
 
+    async def read_note(self, name: str) -> Note | None:
+        """Give one note; see `Coordination.read_note`."""
+        return await self._read(operations.read_note, name)
+
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Coordination.read_notes`."""
         return await self._read(operations.read_notes)
+
+    async def unix_time(self) -> float:
+        """Tell the queue's time; see `Coordination.unix_time`."""
+        return self._clock().queue
 
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
@@ -209,13 +230,13 @@ class SqliteQueue(StoreBase):
         return await self._read(operations.pending, place, letters.PAGE)
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
-        return await self._writer.read(lambda connection: letters.read(connection, stretch))
+        return await self._read(letters.read, stretch)
 
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
         return await self._write(letters.retry, stretch)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
-        return await self._writer.write(lambda connection: letters.purge(connection, stretch))
+        return await self._write(letters.purge, stretch)
 
     async def _write(
         self, operation: Callable[Concatenate[apsw.Connection, Moment, P], T], *args: P.args, **kwargs: P.kwargs

@@ -24,6 +24,7 @@ _BUSY_POLL_SECONDS = 0.005
 # How many pages of 4 KiB come to the log before it is brought into the file: fewer cost throughput, more make it take
 # seconds on a slow disk.
 _CHECKPOINT_PAGES = 4_000
+_TRUNCATE_BUSY_MS = 500  # the longest that calls wait while the log is emptied
 
 
 def _nothing(_: apsw.Connection) -> None:
@@ -109,6 +110,14 @@ class Writer:
             QueueUnavailable, QueueUnusable: as for `write`.
         """
         return await self._answer(_Call(work, self._loop.create_future(), writes=False))
+
+    async def truncate_log(self) -> None:
+        """Bring all of the log into the file and empty it, unless other processes are in the way for long.
+
+        Raises:
+            QueueUnavailable, QueueUnusable: as for `write`.
+        """
+        await self.read(self._truncate)
 
     async def close(self) -> None:
         """Finish all that waits, let go of the file and end the thread; waits no longer than two calls may take."""
@@ -289,6 +298,14 @@ class Writer:
                 self._checkpoint_at = pages + _CHECKPOINT_PAGES
             if is_due:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _truncate(self, connection: apsw.Connection) -> None:
+        connection.set_busy_timeout(_TRUNCATE_BUSY_MS)
+        try:
+            with suppress(apsw.BusyError, apsw.LockedError):  # then a later checkpoint does it
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            connection.set_busy_timeout(int(self._busy_seconds * 1_000))
 
     def _attempt(self, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
         try:

@@ -1,0 +1,33 @@
+"""The notes that workers leave for each other, as functions of a connection."""
+
+from worker.queue.coordination import Note
+from worker.queue.postgres.connections import Connection
+from worker.queue.statements import read_statements
+from worker.queue.text import storable
+
+_NOTE = read_statements(__package__, "note")
+
+
+async def write(connection: Connection, name: str, text: str | None) -> None:
+    """Keep the note, or remove it."""
+    if text is None:
+        await connection.execute(_NOTE["remove"], storable(name))
+    else:
+        await connection.execute(_NOTE["write"], storable(name), storable(text))
+
+
+async def read(connection: Connection, name: str) -> Note | None:
+    """Give the note of this name."""
+    found = await connection.fetchrow(_NOTE["one"], storable(name))
+    return None if found is None else Note(found["text"], max(0.0, found["age_seconds"]))
+
+
+async def read_all(connection: Connection) -> dict[str, Note]:
+    """Give all notes by name."""
+    found = await connection.fetch(_NOTE["all"])
+    return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
+
+
+async def unix_time(connection: Connection) -> float:
+    """Tell the server's time."""
+    return float(await connection.fetchval(_NOTE["time"]))
