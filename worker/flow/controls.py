@@ -6,7 +6,7 @@ from typing import assert_never
 
 from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
-from worker.flow.cubic import Cubic
+from worker.flow.course import Course
 from worker.flow.ended import End, Ended, Limits
 from worker.flow.gate import Gate, GateEvent, GateState
 from worker.flow.pacer import Pacer
@@ -50,7 +50,7 @@ class Controls:
         self._ended_at = -math.inf
         self._cautious_until = -math.inf
         # Whose the refusals since the last of another completion are, and what the pacer knew before them.
-        self._refused: tuple[str, Cubic | None] = ("", None)
+        self._refused: tuple[str, Course | None] = ("", None)
 
     def passable(self, now: float) -> bool:
         """Whether neither the gate nor a ``Retry-After`` stops everybody."""
@@ -155,15 +155,13 @@ class Controls:
         """The service asked everybody to wait."""
         if self._refused[0] != permit.completion_id:
             self._refused = permit.completion_id, self.pacer.course
-        far_off = self.pacer.refused(
+        self.pacer.refused(
             now,
             sent_at=permit.sent_at,
             delay_seconds=ended.delay_seconds,
             jitter_seconds=self._jitter_seconds(),
             slow_down=ended.slow_down,
         )
-        if far_off:
-            self.concurrency.slow_start(now)
         self.changes += 1
         self.throttled_until = now + self.pacer.closed_for_seconds(now)
         self._on_refused(self.pacer.closed_for_seconds(now), ended)
@@ -174,7 +172,6 @@ class Controls:
         if refused == completion_id:
             self._refused = ("", None)
             self.pacer.resume(now, course)
-            self.concurrency.slow_start(now)
 
     def changed(self, event: GateEvent | None, *, probe: bool = False) -> None:
         """Have those who wait think again, and tell of a transition."""
