@@ -203,9 +203,10 @@ class _Play:
             else:
                 self._tell(client, Flow.others_resumed)
 
-        def on_refused(delay_seconds: float, _: Ended) -> None:
-            age = self.scenario.told_after_seconds or 0.0
-            self._tell(client, lambda other: other.others_refused(max(0.0, delay_seconds - age)))
+        def on_refused(delay_seconds: float, ended: Ended) -> None:
+            left_seconds = max(0.0, delay_seconds - (self.scenario.told_after_seconds or 0.0))
+            tell = Flow.others_refused if ended.end is End.THROTTLED else Flow.others_paused
+            self._tell(client, lambda other: tell(other, left_seconds))
 
         flow = Flow(
             max_concurrency=self.scenario.max_concurrency,

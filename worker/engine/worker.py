@@ -33,7 +33,7 @@ from worker.engine.supervisor import Supervisor
 from worker.engine.tallies import Tallies
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
-from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
+from worker.flow import OUTAGE, Cause, End, Ended, Flow, FlowState, GateEvent
 from worker.queue import QueueError, QueueUnavailable, Store
 
 # After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
@@ -335,7 +335,7 @@ class Worker:
 
     def _refused(self, delay_seconds: float, word: Ended) -> None:
         """The service asked this worker to wait."""
-        self._sharing.refused(delay_seconds)
+        self._sharing.refused(delay_seconds, throttled=word.end is End.THROTTLED)
         until = self.clock.monotonic() + delay_seconds
         if delay_seconds > SHORT_WAIT_SECONDS and until > self._waiting_until + 1.0:
             self._waiting_until = until

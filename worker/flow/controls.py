@@ -132,7 +132,7 @@ class Controls:
 
     def _answered(self, now: float, permit: Permit, limits: Limits | None) -> None:
         """An answer that is no refusal, whatever it says about the change."""
-        self.pacer.accepted()
+        self.pacer.accepted(now, permit.sent_at)
         self.budget.succeeded()
         if limits is not None and limits.limit is not None:
             self.pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
@@ -143,6 +143,11 @@ class Controls:
     def others_refused(self, now: float, delay_seconds: float) -> None:
         """Another worker on the same quota was refused."""
         self.pacer.others_refused(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
+        self.changes += 1
+
+    def others_paused(self, now: float, delay_seconds: float) -> None:
+        """A service in trouble asked another worker to wait."""
+        self.pacer.pause(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self.changes += 1
 
     def _pause(self, now: float, ended: Ended, delay_seconds: float) -> None:

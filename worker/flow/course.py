@@ -15,32 +15,23 @@ class Course:
         limit_per_second: the limit as far as it is known.
         seeks: how often it was sought since it was known; 0 where it is.
         delay_seconds: what each refusal costs, where that is always the same.
-        start_per_second: where a search begins; as a rule a little below the limit.
     """
 
-    __slots__ = ("_depth", "_rest_seconds", "_seconds", "_start", "delay_seconds", "limit_per_second", "seeks")
+    __slots__ = ("_depth", "_rest_seconds", "_seconds", "_start", "limit_per_second", "seeks")
 
-    def __init__(
-        self,
-        limit_per_second: float,
-        *,
-        seeks: int = 0,
-        delay_seconds: float = 0.0,
-        start_per_second: float | None = None,
-    ) -> None:
+    def __init__(self, limit_per_second: float, *, seeks: int = 0, delay_seconds: float = 0.0) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
-        self.delay_seconds = delay_seconds
         self._seconds = 0.0
-        self._start = start_per_second or TUNING.seek_from * limit_per_second
+        self._start = TUNING.seek_from * limit_per_second
         if seeks:
-            self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_seconds / self._start)
+            self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / self._start)
             return
-        rest = max(TUNING.rest_seconds, TUNING.rest_requests / limit_per_second, TUNING.rest_delays * delay_seconds)
-        self._rest_seconds = min(TUNING.rest_longest_seconds, rest)
+        rest_seconds = TUNING.rest_seconds * max(1.0, TUNING.rest_below / limit_per_second) ** TUNING.rest_power
+        self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, TUNING.rest_delays * delay_seconds))
         self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / self._rest_seconds)
         if delay_seconds:
-            self._depth = TUNING.growth
+            self._depth = TUNING.costly_depth
 
     def per_second(self) -> float:
         """The rate now."""

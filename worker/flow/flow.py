@@ -305,6 +305,11 @@ class Flow:
         self._controls.others_refused(self._clock(), delay_seconds)
         self._line.move()
 
+    def others_paused(self, delay_seconds: float) -> None:
+        """A service in trouble asked another worker to wait: wait as it does; that says nothing about the rate."""
+        self._controls.others_paused(self._clock(), delay_seconds)
+        self._line.move()
+
     def others_halted(self, reason: str, age_seconds: float) -> None:
         """Another worker was halted so long ago: here, the first failure for that reason is enough."""
         self._controls.gate.told(reason, halted_at=self._clock() - age_seconds)

@@ -5,6 +5,8 @@ goodput that was measured; from there it follows a `Course`.
 """
 
 import math
+from dataclasses import dataclass
+from typing import TypeGuard
 
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
@@ -25,6 +27,15 @@ _ONE_EVENT_SECONDS = 2.0
 
 _SLOW_DOWN_SECONDS = 60.0
 _SLOW_DOUBLING_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A refusal at a rate that was known to be allowed, and how many got through that were sent after it."""
+
+    refused_at: float
+    course: Course
+    passed: int = 0
 
 
 class Pacer:
@@ -65,6 +76,7 @@ class Pacer:
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
         self._delay_before = 0.0
+        self._doubt: _Doubt | None = None
         self._slow_until = -math.inf
         self._slow_per_second = math.inf
         self._update(now)
@@ -148,9 +160,20 @@ class Pacer:
             self._cap.give_back()
         self._sent.remove(taken_at)
 
-    def accepted(self) -> None:
-        """A request got through."""
+    def accepted(self, now: float, sent_at: float) -> None:
+        """A request got through that was sent then.
+
+        Where some get through that were sent after one that was refused, and none of them was refused, that was not
+        about the rate: a limit that is met refuses them as well. What was known then stays.
+        """
         self._refused_in_a_row = 0
+        doubt = self._doubt
+        if doubt and doubt.refused_at < sent_at <= self._cut_at:
+            doubt.passed += 1
+            if doubt.passed >= TUNING.doubts:
+                self._doubt = None
+                self.resume(now, doubt.course)
+                self._cycle_from = max(now, self._closed_until)
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in rate-limit headers: requests, requests, seconds."""
@@ -180,11 +203,16 @@ class Pacer:
         self._fill(now)
         self._sent.remove(sent_at)
         first_of_epoch = sent_at > self._cut_at
+        if self._doubt and sent_at > self._doubt.refused_at:
+            self._doubt = None
         if first_of_epoch:
             self._refused_in_a_row += 1
+        asked_seconds = delay_seconds if _makes_sense(delay_seconds) else 0.0
         delay_seconds = self._delay_seconds(delay_seconds)
         if first_of_epoch:
-            self._cut(now, sent_at, delay_seconds)
+            course, passed = self._course, self._sent.count(self._cycle_from, sent_at)
+            self._cut(now, sent_at, asked_seconds)
+            self._doubt = _Doubt(sent_at, course) if course and passed >= TUNING.doubted_after else None
         self._close(now, now + delay_seconds + jitter_seconds)
         if slow_down:
             self._slow_until = now + _SLOW_DOWN_SECONDS
@@ -193,7 +221,7 @@ class Pacer:
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Close for everybody, without a word about the rate."""
         self._fill(now)
-        if 0.0 <= delay_seconds < math.inf:
+        if _makes_sense(delay_seconds):
             self._close(now, now + delay_seconds + jitter_seconds)
             self._cycle_from = self._closed_until
 
@@ -213,11 +241,18 @@ class Pacer:
 
     def _delay_seconds(self, asked_seconds: float | None) -> float:
         """The service's word; a backoff where there is none, and where it has proved to be too short."""
-        if asked_seconds is None or not 0.0 <= asked_seconds < math.inf:
-            return _backoff_seconds(self._refused_in_a_row - 1)
+        if not _makes_sense(asked_seconds):
+            return self._backoff_seconds(self._refused_in_a_row - 1)
         if self._refused_in_a_row < _WRONG_DELAYS:
             return asked_seconds
-        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
+        return max(asked_seconds, self._backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
+
+    def _backoff_seconds(self, doublings: int) -> float:
+        """At a low limit, what a service gives in a second is no request; one that it owes it gives first."""
+        shortest, longest = TUNING.backoff_seconds
+        if self._course:
+            shortest = max(shortest, TUNING.backoff_requests / self._course.limit_per_second)
+        return min(longest, shortest * 2.0 ** min(max(doublings, 0), 10))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """A refusal ends a cycle: learn the limit from it, and set out anew."""
@@ -239,22 +274,24 @@ class Pacer:
         windowed = delay_seconds > TUNING.long_delay_seconds
         habit = delay_seconds if delay_seconds > TUNING.same_delay_seconds and delay_seconds == self._delay_before else 0.0
         window_seconds = now + delay_seconds - self._opened_at
-        if windowed and not habit and window_seconds <= _LONGEST_WINDOW_SECONDS:
-            measured = (sent.count(self._opened_at, sent_at) + 1) / window_seconds
-            return self._found(measured, seeks=int(course is None))
+        passed = sent.count(self._opened_at, sent_at)
+        if windowed and passed and not habit and window_seconds <= _LONGEST_WINDOW_SECONDS:
+            hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
+            return self._found(passed / window_seconds, seeks=int(hardly_known))
         if course is None:
             return self._found(sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds), seeks=1)
         least = sent.per_second(self._cycle_from, sent_at)
-        if not sent.count(self._opened_at, sent_at):
+        if not passed:
             return self._found(least, seeks=1)
+        least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
         most = sent.per_second(self._opened_at, sent_at)
         if habit:
-            return self._found(most, delay_seconds=habit, lowest=TUNING.far_off)
-        if course.seeks or open_seconds < TUNING.short_seconds:
-            least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
+            return self._found(least, delay_seconds=habit, lowest=TUNING.far_off)
         if course.seeks:
             if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
                 return self._found(least, seeks=course.seeks + 1)
+            if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # so few that hardly any is saved up
+                return self._found(TUNING.few_decrease * self._unheld)
             return self._found((least + max(least, most)) / 2.0)
         if self._rate < self._unheld or sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
             return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
@@ -318,6 +355,5 @@ class Pacer:
         self._rate = min(self._unheld, held_to)
 
 
-def _backoff_seconds(doublings: int) -> float:
-    shortest, longest = TUNING.backoff_seconds
-    return min(longest, shortest * 2.0 ** min(max(doublings, 0), 10))
+def _makes_sense(delay_seconds: float | None) -> TypeGuard[float]:
+    return delay_seconds is not None and 0.0 <= delay_seconds < math.inf

@@ -1,6 +1,6 @@
 """When the latest requests started that were not refused: what goodputs are counted from."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 
 _KEPT = 32_768  # starts: three minutes at 10,000 a minute
 
@@ -26,8 +26,8 @@ class Sent:
             del self._times[place]
 
     def count(self, since: float, until: float) -> int:
-        """How many started after `since` and not after `until`."""
-        return max(0, bisect_right(self._times, until) - bisect_right(self._times, since))
+        """How many started from `since` to `until`."""
+        return max(0, bisect_right(self._times, until) - bisect_left(self._times, since))
 
     def per_second(self, since: float, until: float) -> float:
         """The goodput of a time that ends with a refusal, which was the next request."""
@@ -37,9 +37,12 @@ class Sent:
         """The least limit of a service that saves up so much and refused the next request at the end.
 
         In no span of time it gives more than what comes in it and what was saved up before. So the span in which most
-        got through, beside that, tells its limit; in others, not all of it was used.
+        got through, beside that, tells its limit; in others, not all of it was used. At a low limit, one is saved up.
         """
         times = self._times
         end = bisect_right(times, until)
-        spans = range(bisect_right(times, since), end)
-        return max(((end - first + 0.5) / (until - times[first] + saved_seconds) for first in spans), default=0.0)
+        found = 0.0
+        for first in range(bisect_left(times, since), end):
+            seconds, passed = max(until - times[first], 1e-3), end - first
+            found = max(found, min(passed / seconds, (passed + 0.5) / (seconds + saved_seconds)))
+        return found

@@ -39,30 +39,36 @@ class Tuning:
             minute without hint").
     """
 
-    ramp: float = 60.0
-    ramp_per_answer: float = 0.125
+    ramp: float = 65.0
+    ramp_per_answer: float = 0.06
     saved_seconds: float = 1.0
-    doubling_seconds: float = 6.0
+    doubling_seconds: float = 10.0
+    doubling_requests: float = 6.0
     seek_from: float = 0.95
     soon_seconds: float = 2.0
     seeks: int = 2
     rest_seconds: float = 20.0
-    rest_requests: float = 180.0
+    rest_below: float = 9.0
+    rest_power: float = 1.3
     rest_delays: float = 8.0
     rest_longest_seconds: float = 3600.0
     depth: float = 0.06
-    least_depth: float = 0.01
-    growth: float = 0.1
+    least_depth: float = 0.008
+    costly_depth: float = 0.1
+    growth: float = 0.12
     span_seconds: float = 20.0
     span_requests: float = 60.0
     short_seconds: float = 4.0
     far_off: float = 0.7
     short_decrease: float = 0.97
     few_requests: int = 5
-    few_decrease: float = 0.8
+    few_decrease: float = 0.92
     long_delay_seconds: float = 2.0
     same_delay_seconds: float = 5.0
+    doubts: int = 2
+    doubted_after: int = 20
     old_seconds: float = 600.0
+    backoff_requests: float = 2.0
     backoff_seconds: tuple[float, float] = (1.0, 300.0)
 
 
