@@ -22,7 +22,7 @@ def test_a_limit_that_was_found_is_kept_on_the_documented_curve() -> None:
 def test_at_a_low_limit_the_way_back_is_longer_and_shallower() -> None:
     course = Course(1.0)
     assert 0.99 < course.per_second() < 1.0
-    course.advance(TUNING.rest_requests)
+    course.advance(TUNING.rest_seconds * TUNING.rest_below**TUNING.rest_power)
     assert course.per_second() == pytest.approx(1.0)
     assert Course(0.001).per_second() < 0.001
     lowest = Course(0.001)
@@ -31,7 +31,7 @@ def test_at_a_low_limit_the_way_back_is_longer_and_shallower() -> None:
 
 
 def test_where_each_refusal_costs_a_long_delay_it_is_provoked_seldom() -> None:
-    course = Course(10.0, delay_seconds=60.0)
+    course = Course(10.0, cost_seconds=60.0)
     assert course.per_second() == pytest.approx(10.0 * (1.0 - TUNING.costly_depth))
     course.advance(8 * 60.0)
     assert course.per_second() == pytest.approx(10.0)

@@ -14,12 +14,12 @@ class Course:
     Args:
         limit_per_second: the limit as far as it is known.
         seeks: how often it was sought since it was known; 0 where it is.
-        delay_seconds: what each refusal costs, where that is always the same.
+        cost_seconds: what each refusal costs, whenever it comes.
     """
 
     __slots__ = ("_depth", "_rest_seconds", "_seconds", "_start", "limit_per_second", "seeks")
 
-    def __init__(self, limit_per_second: float, *, seeks: int = 0, delay_seconds: float = 0.0) -> None:
+    def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
         self._seconds = 0.0
@@ -28,9 +28,10 @@ class Course:
             self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / self._start)
             return
         rest_seconds = TUNING.rest_seconds * max(1.0, TUNING.rest_below / limit_per_second) ** TUNING.rest_power
-        self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, TUNING.rest_delays * delay_seconds))
-        self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / self._rest_seconds)
-        if delay_seconds:
+        costly_seconds = TUNING.rest_costs * cost_seconds
+        self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, costly_seconds))
+        self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / rest_seconds)
+        if costly_seconds > rest_seconds:
             self._depth = TUNING.costly_depth
 
     def per_second(self) -> float:

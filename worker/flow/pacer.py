@@ -283,29 +283,30 @@ class Pacer:
         least = sent.per_second(self._cycle_from, sent_at)
         if not passed:
             return self._found(least, seeks=1)
-        least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
+        if passed > 1 or open_seconds < TUNING.short_seconds:
+            least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
         most = sent.per_second(self._opened_at, sent_at)
         if habit:
-            return self._found(least, delay_seconds=habit, lowest=TUNING.far_off)
+            return self._found(least, cost_seconds=habit, lowest=TUNING.far_off)
         if course.seeks:
             if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
                 return self._found(least, seeks=course.seeks + 1)
             if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # so few that hardly any is saved up
                 return self._found(TUNING.few_decrease * self._unheld)
-            return self._found((least + max(least, most)) / 2.0)
+            return self._found((least + max(least, most)) / 2.0, cost_seconds=now - sent_at)
         if self._rate < self._unheld or sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
             return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
         if open_seconds < TUNING.short_seconds:
             if least < TUNING.far_off * self._unheld:
                 return self._found(least, seeks=1)
-            return self._found(least, lowest=TUNING.short_decrease)
+            return self._found(least, lowest=TUNING.short_decrease, cost_seconds=now - sent_at)
         span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
-        return self._found(sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at))
+        return self._found(sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at), cost_seconds=now - sent_at)
 
-    def _found(self, measured: float, *, seeks: int = 0, delay_seconds: float = 0.0, lowest: float = 0.0) -> Course:
+    def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured; the rate that was refused was more than it."""
         limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
-        return Course(limit, seeks=seeks, delay_seconds=delay_seconds)
+        return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
 
     def _recent_per_second(self, now: float, seconds: float = _IDLE_SECONDS) -> float:
         return self._sent.count(now - seconds, now) / seconds

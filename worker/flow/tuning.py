@@ -50,7 +50,7 @@ class Tuning:
     rest_seconds: float = 20.0
     rest_below: float = 9.0
     rest_power: float = 1.3
-    rest_delays: float = 8.0
+    rest_costs: float = 8.0
     rest_longest_seconds: float = 3600.0
     depth: float = 0.06
     least_depth: float = 0.008
