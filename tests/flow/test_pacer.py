@@ -9,9 +9,7 @@ from worker.flow.tuning import TUNING
 
 
 def _refuse(pacer: Pacer, now: float, *, sent_at: float | None = None, delay_seconds: float | None = 1.0) -> None:
-    pacer.refused(
-        now, sent_at=now if sent_at is None else sent_at, delay_seconds=delay_seconds, jitter_seconds=0.1
-    )
+    pacer.refused(now, sent_at=now if sent_at is None else sent_at, delay_seconds=delay_seconds, jitter_seconds=0.1)
 
 
 def _takes(pacer: Pacer, start: float, end: float) -> list[float]:
@@ -101,11 +99,13 @@ def test_a_decrease_goes_to_a_little_below_the_goodput() -> None:
 def test_a_refusal_soon_after_opening_makes_it_seek_the_limit_anew() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 1.0)
-    _refuse(pacer, 1.0, delay_seconds=5.0)  # the limit of an earlier run was far too high
+    _refuse(pacer, 1.0)
+    _takes(pacer, 1.0, 2.5)
+    _refuse(pacer, 2.5)  # the limit of an earlier run was far too high
     limit = pacer.limit_per_second
     assert limit is not None
-    assert limit < 40.0
-    _takes(pacer, 1.0, 20.0)
+    assert limit < 35.0
+    _takes(pacer, 2.5, 20.0)
     assert pacer.rate_per_second(20.0) > 1.5 * limit
 
 
@@ -120,10 +120,13 @@ def test_a_long_delay_is_the_rest_of_a_window() -> None:
 
 def test_a_long_delay_that_is_always_the_same_is_no_window() -> None:
     pacer = _paced(50.0)
-    for start in (0.0, 70.0):
-        _takes(pacer, start, start + 10.0)
-        _refuse(pacer, start + 10.0, delay_seconds=60.0)
-    assert pacer.limit_per_second == pytest.approx(0.7 * 48.0, rel=0.4)
+    _takes(pacer, 0.0, 10.0)
+    _refuse(pacer, 10.0, delay_seconds=60.0)
+    assert pacer.limit_per_second == pytest.approx(480 / 70, rel=0.1)
+    _takes(pacer, 10.0, 130.0)
+    rate = pacer.rate_per_second(130.0)
+    _refuse(pacer, 130.0, delay_seconds=60.0)
+    assert pacer.limit_per_second == pytest.approx(rate, rel=0.31)
 
 
 def test_a_refusal_that_others_sent_after_it_do_not_share_is_no_word_about_the_rate() -> None:
@@ -157,7 +160,8 @@ def test_a_pause_lowers_nothing() -> None:
     pacer.pause(30.0, delay_seconds=30.0, jitter_seconds=0.1)
     assert not pacer.take(60.0)
     assert pacer.take(60.2)
-    assert (pacer.limit_per_second, pacer.rate_per_second(60.2)) == (limit, pytest.approx(rate, rel=0.01))
+    assert pacer.limit_per_second == limit
+    assert 0.95 * rate < pacer.rate_per_second(60.2) <= rate
 
 
 def test_the_rate_grows_back_to_the_limit_in_20_s_and_then_beyond() -> None:
@@ -199,11 +203,15 @@ def test_without_a_hint_delays_double_until_something_is_accepted() -> None:
         _refuse(pacer, now, delay_seconds=None)
         delays.append(pacer.closed_for_seconds(now) - 0.1)
         now += delays[-1] + 1000.0
-    assert delays == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300])
+    assert delays[0] == pytest.approx(1.0)
+    assert all(2**row <= delay + 1e-6 <= 300.1 for row, delay in enumerate(delays[:9]))
+    assert delays[-1] == pytest.approx(300.0)
     pacer.accepted(now, now)
+    limit = pacer.limit_per_second
+    assert limit is not None
     pacer.take(now)
     _refuse(pacer, now, delay_seconds=None)
-    assert pacer.closed_for_seconds(now) == pytest.approx(1.1)
+    assert pacer.closed_for_seconds(now) < 0.1 + 3.0 / limit  # at a low limit, a request that is owed takes its time
 
 
 @pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
@@ -222,7 +230,8 @@ def test_a_hint_that_proves_too_short_is_lengthened() -> None:
         _refuse(pacer, now, delay_seconds=0.0)
         delays.append(pacer.closed_for_seconds(now) - 0.1)
         now += 1000.0
-    assert delays == pytest.approx([0, 0, 1, 2, 4])
+    assert delays[:2] == pytest.approx([0, 0])
+    assert all(2**row <= delay + 1e-6 < 300.0 for row, delay in enumerate(delays[2:]))
 
 
 def test_slow_down_stops_growth_for_a_minute_and_then_allows_a_doubling_a_minute() -> None:

@@ -48,10 +48,9 @@ class Concurrency:
     """The number of requests that may run at once: `slots`.
 
     It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window. Where a limit is known, the window doubles every second and every round
-    trip. Where the limit is searched for, it grows so that the rate does by as much each second, and by a part with each
-    answer, since what is under way when the limit is hit is wasted. It stops at what is configured, and only a window
-    that is made use of grows.
+    law); and, in a slow start, a window. Where a limit is known, it doubles every second and every round trip. Where
+    the limit is searched for, it grows so that the rate does, ever more slowly, and by a part with each answer, since
+    what is under way when the limit is hit is wasted. Only a window that is made use of grows.
 
     Args:
         configured: the upper bound.
@@ -61,7 +60,16 @@ class Concurrency:
         ValueError: the bound is less than one.
     """
 
-    __slots__ = ("_began_at", "_configured", "_grown_at", "_needed", "_sample", "_searching", "_window", "slots")
+    __slots__ = (
+        "_began_at",
+        "_configured",
+        "_grown_at",
+        "_needed",
+        "_sample",
+        "_searching",
+        "_window",
+        "slots",
+    )
 
     def __init__(self, configured: int, now: float) -> None:
         if configured < 1:

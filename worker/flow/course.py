@@ -1,9 +1,11 @@
 """The course that the rate takes between two refusals: seeking the limit, or keeping the one that was found.
 
-To keep it, the rate follows CUBIC (RFC 9438), on a rate instead of a window: ``limit * (1 - depth * ((K - t) / K) ** 3)``
-back to the limit, then beyond. Where K is many seconds, as few requests are made in them or as a refusal costs much, the
-way back is shallower. To seek it, the rate doubles, until the next refusal.
+To keep it, the rate follows CUBIC (RFC 9438), on a rate instead of a window: back to the limit on
+``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond. At a low limit, K is longer and the way back shallower; where
+a refusal costs much, K is longer. To seek it, the rate doubles, until the next refusal.
 """
+
+import math
 
 from worker.flow.tuning import TUNING
 
@@ -27,7 +29,7 @@ class Course:
         if seeks:
             self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / self._start)
             return
-        rest_seconds = TUNING.rest_seconds * max(1.0, TUNING.rest_below / limit_per_second) ** TUNING.rest_power
+        rest_seconds = TUNING.rest_seconds * math.pow(max(1.0, TUNING.rest_below / limit_per_second), TUNING.rest_power)
         costly_seconds = TUNING.rest_costs * cost_seconds
         self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, costly_seconds))
         self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / rest_seconds)

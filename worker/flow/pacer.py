@@ -250,9 +250,8 @@ class Pacer:
     def _backoff_seconds(self, doublings: int) -> float:
         """At a low limit, what a service gives in a second is no request; one that it owes it gives first."""
         shortest, longest = TUNING.backoff_seconds
-        if self._course:
-            shortest = max(shortest, TUNING.backoff_requests / self._course.limit_per_second)
-        return min(longest, shortest * 2.0 ** min(max(doublings, 0), 10))
+        owed_seconds = TUNING.backoff_requests / self._course.limit_per_second if self._course else 0.0
+        return min(longest, max(owed_seconds, shortest * 2.0 ** min(max(doublings, 0), 10)))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """A refusal ends a cycle: learn the limit from it, and set out anew."""
@@ -270,12 +269,12 @@ class Pacer:
         got through between them, over the time, is the limit; or more, where it could not save up all that came
         while it kept us waiting. What got through since it opened, over that time, is too much by what it had saved up.
         """
-        sent, course, open_seconds = self._sent, self._course, sent_at - self._opened_at
-        windowed = delay_seconds > TUNING.long_delay_seconds
-        habit = delay_seconds if delay_seconds > TUNING.same_delay_seconds and delay_seconds == self._delay_before else 0.0
+        sent, course = self._sent, self._course
+        passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
+        is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         window_seconds = now + delay_seconds - self._opened_at
-        passed = sent.count(self._opened_at, sent_at)
-        if windowed and passed and not habit and window_seconds <= _LONGEST_WINDOW_SECONDS:
+        is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= _LONGEST_WINDOW_SECONDS
+        if is_window and passed and not is_habit:
             hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
             return self._found(passed / window_seconds, seeks=int(hardly_known))
         if course is None:
@@ -285,23 +284,33 @@ class Pacer:
             return self._found(least, seeks=1)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
-        most = sent.per_second(self._opened_at, sent_at)
-        if habit:
-            return self._found(least, cost_seconds=habit, lowest=TUNING.far_off)
-        if course.seeks:
-            if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
-                return self._found(least, seeks=course.seeks + 1)
-            if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # so few that hardly any is saved up
-                return self._found(TUNING.few_decrease * self._unheld)
-            return self._found((least + max(least, most)) / 2.0, cost_seconds=now - sent_at)
-        if self._rate < self._unheld or sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
+        if is_habit:
+            return self._found(least, cost_seconds=delay_seconds, lowest=TUNING.far_off)
+        learn = self._sought if course.seeks else self._kept
+        return learn(course, least, sent_at, now - sent_at)
+
+    def _sought(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+        """The course after a refusal that ends a search."""
+        open_seconds = sent_at - self._opened_at
+        if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
+            return self._found(least, seeks=course.seeks + 1)
+        if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
+            return self._found(TUNING.few_decrease * self._unheld)
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))
+        return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
+
+    def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+        """The course after a refusal at a limit that was known."""
+        open_seconds = sent_at - self._opened_at
+        if self._rate < self._unheld or self._sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
             return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
-        if open_seconds < TUNING.short_seconds:
-            if least < TUNING.far_off * self._unheld:
-                return self._found(least, seeks=1)
-            return self._found(least, lowest=TUNING.short_decrease, cost_seconds=now - sent_at)
-        span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
-        return self._found(sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at), cost_seconds=now - sent_at)
+        if open_seconds >= TUNING.short_seconds:
+            span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
+            measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
+            return self._found(measured, cost_seconds=cost_seconds)
+        if least < TUNING.far_off * self._unheld:
+            return self._found(least, seeks=1)
+        return self._found(least, lowest=TUNING.short_decrease, cost_seconds=cost_seconds)
 
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured; the rate that was refused was more than it."""
