@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks import added, observed, start, steady
+from benchmarks import added, observed, start, steady, woken
 from benchmarks.case import THROUGHPUT, Case, Contenders, Measure, draining, watching
 from benchmarks.running import METASYNC, Figures, Server, Work, contender, cost, postgres, queue_url, server
 from benchmarks.running import write_changes as write
@@ -125,6 +125,7 @@ CASES: Mapping[str, Case] = {
     "added": Case(
         "Latency that the worker adds, at half load", 60_000, added.COLUMNS, added.contenders, runs=3, compared=0
     ),
+    "woken": Case("An idle daemon that is given one change", 100, woken.COLUMNS, woken.contenders, runs=1, compared=0),
     "observed": Case("Being watched", 60_000, observed.COLUMNS, observed.contenders, runs=3),
     "enqueue": Case(
         "Enqueue of JSONL",

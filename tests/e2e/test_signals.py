@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -92,8 +93,8 @@ def test_the_first_process_of_a_container_ends_at_any_moment_of_its_start_and_le
     simulator.ask("/seed", {"ids": IDS})
     simulator.ask("/options", {"latency": 0.3})
     command = replace(command, settings={**command.settings, "METASYNC_HTTP_PORT": "0"})
-    _enqueue(command)
     for moment in range(8):
+        _enqueue(command)  # so that there is something to do however much the last one did
         with stopped(_start(command, *_UNSHARE, METASYNC, *words, "--shutdown-grace", "5s")) as process:
             pid = _child_of(process)
             _until(lambda: _catches(pid, signal.SIGTERM))  # noqa: B023 -- before that, nothing can be caught
@@ -103,6 +104,30 @@ def test_the_first_process_of_a_container_ends_at_any_moment_of_its_start_and_le
             assert process.returncode == code, (moment, log.decode())
             assert b"Traceback" not in log
         assert _held(command) == 0, moment
+
+
+@pytest.mark.parametrize(
+    "becomes", ["raise RuntimeError('unreadable schema')", "pass"], ids=["another error", "nothing"]
+)
+def test_a_signal_holds_whatever_a_library_that_is_being_imported_makes_of_it(becomes: str, command: Command) -> None:
+    program = f"""
+import os, signal, sys
+from worker.cli import main, verbs
+parser_of = verbs.parser_of
+def importing(names):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        {becomes}
+    return parser_of(names)
+verbs.parser_of = importing
+sys.exit(main.main())
+"""
+    words = [sys.executable, "-c", program, "run", "--drain"]
+    done = subprocess.run(
+        words, cwd=command.folder, env=command.environment, capture_output=True, timeout=_DEADLINE_SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (75, b"", b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda each: each.name)

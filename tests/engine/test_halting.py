@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.engine.conftest import Bench
-from worker.api import Client
+from worker.api import Answer, Client
 from worker.engine import Ending
 from worker.engine.trials import Trials, trials_of
 from worker.queue import Claim
@@ -132,17 +133,38 @@ async def test_a_key_that_was_renewed_in_time_halts_nothing(bench: Bench) -> Non
     assert not bench.events("worker.halted")
 
 
+class Watched(Client):
+    """Counts the requests that start while a delay runs which an answer has asked for.
+
+    The service could not tell: what is on its way while it refuses another comes late for no fault of ours.
+    """
+
+    started_early = 0
+    closed_until = 0.0
+
+    async def update(self, *whose: Any, **terms: Any) -> Answer:
+        now = asyncio.get_running_loop().time
+        self.started_early += now() < self.closed_until
+        answer = await super().update(*whose, **terms)
+        if (delay := answer.verdict.delay_seconds) is not None:
+            self.closed_until = max(self.closed_until, now() + delay)
+        return answer
+
+
 async def test_no_request_starts_while_a_retry_after_runs(bench: Bench) -> None:
-    limit = RateLimit(requests_per_minute=3_000, hint="ms")
-    bench.simulator.options = replace(bench.simulator.options, limit=limit, closed_grace_seconds=0.02)
+    limit = RateLimit(requests_per_minute=3_000, hint="seconds")  # of a second at least
+    bench.simulator.options = replace(bench.simulator.options, limit=limit)
     ids = [f"chatcmpl-{number}" for number in range(200)]
     bench.simulator.seed_completions(ids)
     for completion_id in ids:
         await bench.put(completion_id, {"grade": "A"}, mode="replace")
-    summary = await bench.drain()
+    async with Watched(base_url=bench.simulator.base_url, api_key="sk-test") as client:
+        bench.client = client
+        summary = await bench.drain()
     assert summary.totals.applied == 200
     assert summary.throttled == bench.simulator.counters.throttled > 0
-    assert bench.simulator.counters.started_while_closed == 0
+    assert client.closed_until > 0
+    assert client.started_early == 0
     assert summary.totals.retries == 0  # being throttled is not a failure
     limit_found = limit_in(await bench.queue.read_notes())
     assert limit_found is not None

@@ -59,17 +59,15 @@ class Surface:
 
 
 def serving(command: Command, **settings: str) -> Command:
-    """The command, with a web surface on a free port, and its link left in the command's folder."""
-    runtime = {"METASYNC_HTTP_PORT": "0", "XDG_RUNTIME_DIR": str(command.folder)}
+    """The command, with a web surface on a free port and its link in the command's folder, where no other looks."""
+    runtime = {"METASYNC_HTTP_PORT": "0", "XDG_RUNTIME_DIR": str(command.folder), "TMPDIR": str(command.folder)}
     return replace(command, settings={**command.settings, **runtime, **settings})
 
 
 def link_to(command: Command) -> str:
-    """What `metasync page` prints beside the only worker of this command's folder, once one before it has gone."""
-    until = time.monotonic() + 30.0
-    while len(links := serving(command).run("page").stdout.split()) != 1:
-        assert time.monotonic() < until, links
-    return links[0]
+    """What `metasync page` prints beside the only worker of this command's folder."""
+    (link,) = serving(command).run("page").stdout.split()
+    return link
 
 
 def surface_of(process: "subprocess.Popen[bytes]") -> Surface:

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 _FLAGS = (
     "--no-sandbox",  # tests may run as root, where the sandbox cannot
@@ -23,6 +23,9 @@ _FLAGS = (
 )
 # Set where a missing browser is a fault of the machine, and not of whoever sits at it.
 _REQUIRED = "METASYNC_TEST_BROWSER"
+
+_PATIENCE_MS = 30_000  # a worker, a browser and three other tests may share two cores
+expect.set_options(timeout=_PATIENCE_MS)
 
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1200, "height": 900}
@@ -94,7 +97,7 @@ def looking(
     seen = Seen()
     try:
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(_PATIENCE_MS)
         seen.watch(page)
         page.goto(url)
         yield page

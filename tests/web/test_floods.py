@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -29,6 +29,9 @@ FLOODS = {
 }
 _AT_ONCE = 400  # connections: more than are kept
 _BEFORE_ASKING = 600
+# Whoever shares an address with a flood may be taken for a part of it until its request has come: a connection that is
+# silent for as long as 256 others take to come makes way. A kubelet asks three times before it acts.
+_TRIES = 3
 
 
 class _Flood:
@@ -79,6 +82,13 @@ def _flooded(surface: Surface, sent: bytes, source: str) -> Iterator[_Flood]:
         thread.join(60)
 
 
+def _answer(ask: Callable[[], tuple[int, str]], tries: int) -> tuple[int, str]:
+    for _ in range(tries - 1):
+        with suppress(ConnectionError):
+            return ask()
+    return ask()
+
+
 @pytest.fixture(scope="module")
 def surface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surface]:
     """One worker for all floods; its log goes to a file."""
@@ -103,15 +113,17 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surface]:
 @pytest.mark.parametrize("sent", FLOODS.values(), ids=FLOODS)
 def test_probes_and_those_with_the_token_are_answered(surface: Surface, sent: bytes, source: str) -> None:
     operator = surface.with_token(TOKEN)
+    form = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+    tries = 1 if source != surface.source else _TRIES
     with _flooded(surface, sent, source) as flood:
         for _ in range(3):
             made = flood.made
-            assert surface.ask("/livez")[0] == 200
-            assert surface.ask("/readyz")[0] == 200
-            assert operator.ask("/metrics")[0] == 200
-            assert operator.order("/purge", {"all": True, "newest": 1, "shown": 1}) == (200, '{"purged":0}')
-            form = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
-            assert surface.post("/sign-in", f"token={TOKEN}", **form)[0] == 303
+            assert _answer(lambda: surface.ask("/livez"), tries)[0] == 200
+            assert _answer(lambda: surface.ask("/readyz"), tries)[0] == 200
+            assert _answer(lambda: operator.ask("/metrics"), tries)[0] == 200
+            order = {"all": True, "newest": 1, "shown": 1}
+            assert _answer(lambda: operator.order("/purge", order), tries) == (200, '{"purged":0}')  # noqa: B023 -- called at once
+            assert _answer(lambda: surface.post("/sign-in", f"token={TOKEN}", **form), tries)[0] == 303
             assert flood.made >= made
 
 

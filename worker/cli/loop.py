@@ -44,6 +44,9 @@ async def _until_signalled(main: Coroutine[Any, Any, T]) -> T:
     with signals.handled(stop):
         for number in signals.caught():
             loop.add_signal_handler(number, signals.tell, number)
+        if (swallowed := signals.raised()) is not None:
+            main.close()
+            raise swallowed  # by a library that was being imported
         try:
             return await main
         except asyncio.CancelledError:

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.reconfigure(errors="backslashreplace", write_through=False)
         code = _run(words)
         signals.ignore()
-    except signals.Stopped as stopped:
+    except BaseException as error:
+        stopped = error if isinstance(error, signals.Stopped) else signals.raised()
+        if stopped is None:
+            raise
         with suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
         signals.leave(_exit_code(stopped, words))

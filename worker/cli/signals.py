@@ -20,6 +20,7 @@ Handler = Callable[[signal.Signals], None]
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _handlers: list[Handler] = []
+_raised: "list[Stopped]" = []
 
 
 class Stopped(BaseException):
@@ -34,6 +35,11 @@ def catch() -> None:
     """From here on, a signal raises `Stopped`; what is inherited as ignored, as by nohup, stays ignored."""
     for number in caught():
         signal.signal(number, _raise)
+
+
+def raised() -> "Stopped | None":
+    """The first one, whatever became of it: a library that was being imported may have made another error of it."""
+    return _raised[0] if _raised else None
 
 
 def ignore() -> None:
@@ -99,4 +105,5 @@ def tell(number: signal.Signals) -> None:
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number))
+    _raised.append(Stopped(signal.Signals(number)))
+    raise _raised[-1]

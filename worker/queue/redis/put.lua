@@ -93,6 +93,9 @@ local function append(queue, changes)
     write('ZADD', queue.oldest, oldest)
     write('HSET', queue.change_ids, new_change_ids)
     redis.call('HINCRBY', queue.queue, 'pending', #new)
+    if #new > 0 then
+        redis.call('XADD', queue.news, 'MAXLEN', 1, '*', 'put', #new)
+    end
     return new, conflicts
 end
 

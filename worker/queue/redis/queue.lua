@@ -38,6 +38,8 @@ local function queue_at(base)
         dead = base .. 'dead',
         dead_reason = base .. 'dead:reason:',
         dead_completion = base .. 'dead:completion:',
+        -- stream of one entry: that something was put; whoever waits for work waits for another one
+        news = base .. 'news',
         -- hash: a note's text and time of writing by its name
         note = base .. 'note',
     }

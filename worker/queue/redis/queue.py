@@ -33,6 +33,7 @@ from worker.queue.quota import Grant, interval_seconds
 from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library, migration_sql
+from worker.queue.redis.listener import Listener
 from worker.queue.redis.server import Server
 from worker.queue.rows import RECENT_MINUTES, Counts, age_seconds, holders_of, status_of
 from worker.queue.text import json_text, storable
@@ -87,6 +88,7 @@ class RedisQueue(StoreBase):
         super().__init__()
         self.warnings = warnings
         self._server = server
+        self._listener = Listener(server, self._work)
         # Claims are numbered, and one is under way at a time, so that the server can tell one whose answer was lost.
         self._caller = uuid.uuid4().hex
         self._claiming = asyncio.Lock()
@@ -226,6 +228,11 @@ class RedisQueue(StoreBase):
         self._work.set()
         return stale
 
+    async def wait_for_work(self, timeout_seconds: float) -> bool:
+        """Wait for this object's put, settle or retry_dead, or for what others put."""
+        self._listener.ask()
+        return await super().wait_for_work(timeout_seconds)
+
     async def next_due_seconds(self) -> float | None:
         """Tell when there is work; see `Queue.next_due_seconds`."""
         now, *first = await self._server.call("next_due")
@@ -305,6 +312,7 @@ class RedisQueue(StoreBase):
         """Give back what a claim has taken whose answer never came, and let go of the server."""
         if self._server.closed:
             return
+        await self._listener.close()
         try:
             if self._called > self._answered:
                 with suppress(QueueError):

@@ -83,6 +83,24 @@ class Server:
             await self._load()
             return await self._client.fcall(name, 1, base, *arguments)
 
+    async def read_news(self, after: bytes, *, wait_seconds: float) -> bytes | None:
+        """Wait until something is put, on a connection of its own.
+
+        Args:
+            after: what this gave last; ``0`` at first, which is answered at once where anything was ever put.
+
+        Returns:
+            what was heard, to go on after; None when nothing was put for so long.
+
+        Raises:
+            QueueError: the server does not answer, or does not let us.
+        """
+        key = f"{self.address.base}news"
+        async with self._bounded(wait_seconds):
+            # [[key, [[entry, fields]]]] by the protocol of our connections; the driver's types are those of all.
+            found: Any = await self._client.xread({key: after}, count=1, block=round(wait_seconds * 1_000))
+        return found[0][1][-1][0] if found else None
+
     async def close(self) -> None:
         """Close the connections."""
         self.closed = True
@@ -99,10 +117,10 @@ class Server:
             raise
 
     @asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
+    async def _bounded(self, more_seconds: float = 0.0) -> AsyncIterator[None]:
         """Bound the time, and turn what the driver raises into a `QueueError`."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds + more_seconds):
                 try:
                     yield
                 except DRIVER_ERRORS as error:

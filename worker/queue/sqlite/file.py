@@ -77,6 +77,11 @@ class QueueFile:
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
 
+    @property
+    def log(self) -> Path:
+        """What SQLite writes commits to before they go into the file."""
+        return self._with("-wal")
+
     def connect(self, busy_timeout_seconds: float) -> apsw.Connection:
         """Open the file, making it or its schema where they are missing; a file that is not ours is left as it is.
 
@@ -103,7 +108,7 @@ class QueueFile:
                 connection.close()
                 raise
         self._identity = _identity(self.path)
-        self._beside = {path: _identity(path) for path in (self._with("-wal"), self._with("-shm"))}
+        self._beside = {path: _identity(path) for path in (self.log, self._with("-shm"))}
         return connection
 
     def is_in_place(self) -> bool:
@@ -174,10 +179,10 @@ class QueueFile:
                 raise self._unusable(f"there is no directory {self.path.parent}")
             if self._identity is not None and not self.path.exists():
                 raise self._unusable(_GONE)
-            log_size = _size(self._with("-wal"))  # first: whoever makes a queue writes the file before its log
+            log_size = _size(self.log)  # first: whoever makes a queue writes the file before its log
             size = _size(self.path)
             if size == 0 and log_size > 0:  # SQLite would delete the log, and with it what only that holds
-                raise self._unusable(_LOG_ALONE.format(log=self._with("-wal")))
+                raise self._unusable(_LOG_ALONE.format(log=self.log))
             if 0 < size < _SMALLEST_DATABASE:  # SQLite would overwrite it
                 raise self._unusable("it is not a SQLite database")
         except OSError as error:  # a name that is too long, a directory that may not be looked into
@@ -199,7 +204,7 @@ class QueueFile:
         """Raise unless the file is ours or empty; what is refused here is left as it was, its log included."""
         if connection.readonly("main"):
             raise apsw.ReadOnlyError
-        log = self._with("-wal")
+        log = self.log
         has_log = log.exists() and log.stat().st_size > 0
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
         # All of it as it was at one moment: another process may be making the schema.

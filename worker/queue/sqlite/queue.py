@@ -19,6 +19,7 @@ from worker.queue.quota import Grant
 from worker.queue.sqlite import confirmed, history, letters, operations
 from worker.queue.sqlite.clock import Clocks, Moment, QueueClock
 from worker.queue.sqlite.file import QueueFile
+from worker.queue.sqlite.watching import told_of_writes
 from worker.queue.sqlite.writer import Writer
 from worker.queue.statements import read_migrations
 from worker.queue.unanswered import UnansweredSettlements
@@ -158,6 +159,11 @@ class SqliteQueue(StoreBase):
             self._warn_of_a_short_log()
         self._work.set()
         return stale
+
+    async def wait_for_work(self, timeout_seconds: float) -> bool:
+        """Wait for what anybody writes, other processes included."""
+        with told_of_writes(self._file.log, self._work.set):
+            return await super().wait_for_work(timeout_seconds)
 
     async def next_due_seconds(self) -> float | None:
         """Tell when there is work; see `Queue.next_due_seconds`."""

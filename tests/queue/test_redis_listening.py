@@ -1,0 +1,103 @@
+"""Whoever waits for work on Redis hears of what others put."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.queue.helpers import bury, change
+from tests.queue.redis_server import a_place, running
+from tests.queue.test_redis_access import allow
+from worker.queue import DeadSelection, QueueUnavailable
+from worker.queue.redis import RedisQueue
+
+FOR_EVER = 3_600.0
+LONGEST_SECONDS = 60.0  # what the test waits for something that comes at once, on a machine that is busy
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with a_place() as place:
+        yield place.url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[RedisQueue]:
+    async with await RedisQueue.open(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def other(url: str) -> AsyncIterator[RedisQueue]:
+    async with await RedisQueue.open(url) as other:
+        yield other
+
+
+async def wait_in_vain_so_far(queue: RedisQueue) -> asyncio.Task[bool]:
+    """Wait for work, with nothing left to hear of what has been before."""
+    while await queue.wait_for_work(0.2):
+        pass
+    waiting = asyncio.create_task(queue.wait_for_work(FOR_EVER))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    return waiting
+
+
+async def heard(waiting: asyncio.Task[bool]) -> bool:
+    async with asyncio.timeout(LONGEST_SECONDS):
+        return await waiting
+
+
+async def test_each_of_many_puts_wakes_whoever_waits(queue: RedisQueue, other: RedisQueue) -> None:
+    for number in range(20):
+        waiting = await wait_in_vain_so_far(queue)
+        await other.put([change(f"c-{number}")])
+        assert await heard(waiting)
+
+
+async def test_what_is_put_between_two_waits_is_heard(queue: RedisQueue, other: RedisQueue) -> None:
+    (await wait_in_vain_so_far(queue)).cancel()
+    await other.put([change("c-1")])
+    assert await heard(asyncio.create_task(queue.wait_for_work(FOR_EVER)))
+
+
+async def test_letters_that_another_process_retries_wake_whoever_waits(queue: RedisQueue, other: RedisQueue) -> None:
+    await bury(queue, change("c-1"))
+    waiting = await wait_in_vain_so_far(queue)
+    assert (await other.retry_dead(DeadSelection())).retried == 1
+    assert await heard(waiting)
+
+
+async def test_what_is_pending_already_wakes_nobody(queue: RedisQueue, other: RedisQueue) -> None:
+    await other.put([change("c-1", change_id="line-1")])
+    waiting = await wait_in_vain_so_far(queue)
+    await other.put([change("c-1", change_id="line-1")])
+    await other.status()
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_user_with_the_documented_rights_hears(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        url = await allow(server)
+        async with await RedisQueue.open(url) as queue, await RedisQueue.open(url) as other:
+            waiting = await wait_in_vain_so_far(queue)
+            await other.put([change("c-1")])
+            assert await heard(waiting)
+
+
+async def test_it_is_heard_again_after_the_server_was_restarted(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        async with await RedisQueue.open(server.url()) as queue, await RedisQueue.open(server.url()) as other:
+            waiting = await wait_in_vain_so_far(queue)
+            server.kill()
+            server.start()
+            async with asyncio.timeout(LONGEST_SECONDS):
+                while not waiting.done():  # a pause lies between two attempts to listen
+                    with suppress(QueueUnavailable):  # the connection that it had
+                        await other.put([change("c-1")])
+                    await asyncio.sleep(0.05)
+            assert waiting.result()

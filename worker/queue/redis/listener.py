@@ -1,0 +1,55 @@
+"""Listening for new work, by a read that the server answers once something is put.
+
+What is heard is a hint and no more: whoever waits for work polls all the same.
+"""
+
+import asyncio
+
+from worker.queue.errors import QueueError
+from worker.queue.redis.server import Server
+
+_READ_SECONDS = 30.0  # a connection that was cut somewhere on its way says nothing by itself
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Listener:
+    """Sets an event whenever something was put; starts when it is first asked to.
+
+    Args:
+        work: the event.
+    """
+
+    def __init__(self, server: Server, work: asyncio.Event) -> None:
+        self._server = server
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Listen until something is heard: a worker that has enough to do does not ask."""
+        self._asked.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="metasync listener")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        heard, pause_seconds = b"0", _FIRST_PAUSE_SECONDS
+        while True:
+            await self._asked.wait()
+            try:
+                news = await self._server.read_news(heard, wait_seconds=_READ_SECONDS)
+            except QueueError:  # whoever claims next meets the same, and says so
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+                continue
+            pause_seconds = _FIRST_PAUSE_SECONDS
+            if news is not None:
+                heard = news
+                self._asked.clear()
+                self._work.set()
