@@ -39,7 +39,7 @@ class Course:
     def per_second(self) -> float:
         """The rate now."""
         if self.seeks:
-            return self._start * 2.0 ** min(self._seconds / self._rest_seconds, 60.0)
+            return self._start * math.pow(2.0, min(self._seconds / self._rest_seconds, 60.0))
         beyond = self._seconds - self._rest_seconds
         if beyond < 0.0:
             return self.limit_per_second * (1.0 + self._depth * (beyond / self._rest_seconds) ** 3)
