@@ -24,6 +24,7 @@ LABELS = {
     "cookbook-half": "cookbook loop, at half the limit",
     "cookbook-twice": "cookbook loop, at twice the limit",
     "tenacity": "semaphore of 20, tenacity",
+    "adaptive": "AWS's adaptive retry mode",
 }
 
 _ROWS_PER_REQUEST_ALLOWED = 4  # some peers give rows up: nobody may run out of them

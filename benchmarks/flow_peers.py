@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import random
 import signal
 import sys
 import time
@@ -15,9 +16,14 @@ from typing import Any
 import aiohttp
 import uvloop
 
+from benchmarks.flow_adaptive import AdaptiveRate, RetryQuota, turn
+
 KEY = "sk-bench"
 METADATA = {"grade": "A", "reviewer": "ana"}
 CONCURRENCY = 20
+
+_ADAPTIVE_ATTEMPTS = 3
+_ADAPTIVE_LONGEST_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -170,11 +176,35 @@ async def cookbook_at_twice(job: Job) -> None:
     await CookbookLoop(job, job.requests_per_minute * 2).run()
 
 
+async def adaptive(job: Job) -> None:
+    """AWS's adaptive retry mode, 20 at once: three attempts, up to a random 1, 2, ... 20 s between them."""
+    rate, quota, dice = AdaptiveRate(time.monotonic()), RetryQuota(), random.Random()  # noqa: S311 -- jitter, no secret
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+
+        async def update(completion_id: str) -> None:
+            url = f"{job.base_url}/chat/completions/{completion_id}"
+            for attempt in range(_ADAPTIVE_ATTEMPTS):
+                await turn(rate)
+                async with session.post(url, json={"metadata": METADATA}) as response:
+                    await response.read()
+                rate.answered(time.monotonic(), throttled=response.status == HTTPStatus.TOO_MANY_REQUESTS)
+                if response.ok:
+                    quota.succeeded(retried=attempt > 0)
+                    return
+                if attempt + 1 == _ADAPTIVE_ATTEMPTS or not quota.take():
+                    break
+                await asyncio.sleep(min(dice.random() * 2**attempt, _ADAPTIVE_LONGEST_SECONDS))
+            response.raise_for_status()
+
+        await _in_parallel(job, update, aiohttp.ClientError)
+
+
 PEERS: dict[str, Peer] = {
     "openai": official,
     "cookbook-half": cookbook_at_half,
     "cookbook-twice": cookbook_at_twice,
     "tenacity": semaphore_and_tenacity,
+    "adaptive": adaptive,
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.chart import Chart, Panel, render, ticks
 from benchmarks.flow import LABELS, chart, table
+from benchmarks.flow_adaptive import AdaptiveRate, RetryQuota
 from benchmarks.flow_peers import CookbookLoop, Job, Tally, completion_ids
 from benchmarks.flow_trial import Sample, Setup, Trial, TrialFailed, run_trial
 from tests.e2e.processes import stopped
@@ -153,6 +154,30 @@ async def test_the_cookbook_loop_tries_a_row_five_times_and_gives_it_up(monkeypa
             await CookbookLoop(job, 1e5).run()
         assert (job.tally.updated, job.tally.given_up) == (1, 1)
         assert simulator.counters.throttled == 5
+
+
+def test_the_adaptive_rate_falls_by_what_is_documented_and_comes_back() -> None:
+    rate = AdaptiveRate(0.0)
+    assert rate.wait_seconds(0.0) == 0.0  # nothing is held back before the first throttled answer
+    for number in range(1, 101):
+        rate.answered(number / 10, throttled=False)
+    rate.answered(10.0, throttled=True)
+    fallen = rate.per_second
+    assert fallen == pytest.approx(0.7 * 10.0, rel=0.3)
+    assert rate.enabled
+    for number in range(1, 51):
+        rate.answered(10.0 + number / 10, throttled=False)
+    assert rate.per_second > fallen
+    assert rate.wait_seconds(15.0) == 0.0
+    assert sum(rate.wait_seconds(15.0) == 0.0 for _ in range(100)) < 30
+
+
+def test_the_adaptive_retry_quota_runs_out_and_is_given_back() -> None:
+    quota = RetryQuota()
+    assert sum(quota.take() for _ in range(200)) == 100
+    quota.succeeded(retried=True)
+    assert quota.take()
+    assert not quota.take()
 
 
 async def test_a_contender_that_runs_out_of_rows_is_a_failed_trial() -> None:

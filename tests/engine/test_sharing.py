@@ -54,8 +54,8 @@ def _replica(queue: MemoryQueue, owner: str) -> Replica:
         sharing.gate_changed(event)
         halts.append(f"{event.kind} {event.reason}")
 
-    def on_refused(delay_seconds: float, _: Ended) -> None:
-        sharing.refused(delay_seconds)
+    def on_refused(delay_seconds: float, word: Ended) -> None:
+        sharing.refused(delay_seconds, throttled=word.end is End.THROTTLED)
 
     flow_control = flow(on_transition=on_transition, on_refused=on_refused)
     sharing = Sharing(queue, owner, flow_control, now)
@@ -92,6 +92,20 @@ async def test_a_halt_that_was_only_heard_is_not_told_on() -> None:
         halt(one.flow, "unauthorized")
         await asyncio.sleep(HEARD_SECONDS)
         assert [name for name in await queue.read_notes() if name.startswith(EVENT)] == [f"{EVENT}worker:0"]
+
+
+@in_virtual_time
+async def test_a_pause_of_one_makes_the_others_wait_and_lowers_nothing() -> None:
+    async with replicas(MemoryQueue(clock=now)) as (one, other):
+        for each in (one, other):
+            each.flow.begin_at(50.0)
+            await _warm(each)
+        under_way = one.flow.start("d", "update")
+        assert under_way is not None
+        under_way.end(Ended(End.FAILED, reason="outage", delay_seconds=20.0))
+        await asyncio.sleep(IDLE_SECONDS)
+        assert other.flow.snapshot().closed_for_seconds
+        assert other.flow.snapshot().rate_limit_per_second == 50.0
 
 
 @in_virtual_time

@@ -1,4 +1,7 @@
-"""Scenarios: clients with a real `Flow` each work against one simulated service, in virtual time."""
+"""Scenarios: clients with a real `Flow` each work against one simulated service, in virtual time.
+
+Seeds 1 to 20 are for tuning constants; what is asserted of medians uses others.
+"""
 
 import asyncio
 import random
@@ -14,13 +17,14 @@ from tests.flow.service import (
     Headers,
     Hint,
     Limiter,
+    NoLimiter,
     SlidingLimiter,
     Trouble,
     WindowLimiter,
     hint_seconds,
 )
 from tests.virtual import run
-from worker.flow import FAILED, Closed, End, Ended, Flow, GateEvent, Halted, Limits, Permit
+from worker.flow import FAILED, OUTAGE, Closed, End, Ended, Flow, GateEvent, Halted, Limits, Permit
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,30 @@ class Change:
     per_minute: float | None = None
     trouble: Trouble | None = None
     until: float = 0.0
+    retry_after: float | None = None  # of a service that is unavailable
+
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated; times in seconds of the virtual clock."""
+    """What is simulated; times in seconds of the virtual clock.
+
+    Args:
+        expect: ranges that hold with every seed.
+        median: ranges of the median over the seeds.
+        per_minute: the limit; without one, what the configured concurrency comes to.
+        chance: the share of the answers that are 429 whatever the rate.
+        offered_per_second: how fast work comes in; infinite work when None.
+        start_age_seconds: how long ago `start_rate_per_second` was found.
+    """
 
     name: str
-    expect: dict[str, tuple[float, float]]
-    kind: Literal["bucket", "window", "sliding"] = "bucket"
+    expect: dict[str, Range]
+    median: dict[str, Range] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (1,)
+    kind: Literal["bucket", "window", "sliding", "none"] = "bucket"
     per_minute: float = 500.0
     burst_seconds: float = 1.0
     rejects_count: bool = True
@@ -55,6 +74,9 @@ class Scenario:
     changes: tuple[Change, ...] = ()
     requests_per_minute: float | None = None
     start_rate_per_second: float | None = None
+    start_age_seconds: float = 0.0
+    chance: float = 0.0
+    offered_per_second: float | None = None
     timeout_seconds: float = 60.0
 
 
@@ -86,6 +108,13 @@ class Outcome:
             "halts": sum(event.kind == "halted" for _, event in self.events),
             "resumes": sum(event.kind == "resumed" for _, event in self.events),
         }
+        for seconds in (30, 60, 180):
+            if scenario.seconds >= seconds:
+                measured[f"g{seconds}"] = sum(self.accepted[:seconds]) / sum(self.limit_at[:seconds])
+        measured["wasted_60s"] = self._wasted(0, 60)
+        measured["t90"] = self._t90()
+        if scenario.offered_per_second:
+            measured["share"] = sum(self.accepted) / (scenario.offered_per_second * scenario.seconds)
         if scenario.changes:
             at = int(scenario.changes[-1].until or scenario.changes[-1].at)
             measured["wasted_5s_after_change"] = self._wasted(at + 5, at + 15)
@@ -99,6 +128,14 @@ class Outcome:
     def _wasted(self, start: int, end: int) -> float:
         refused = sum(self.refused[start:end])
         return refused / max(1, refused + sum(self.accepted[start:end]))
+
+    def _t90(self) -> float:
+        """The first second from which ten seconds together reach 90 % of the limit."""
+        for second in range(len(self.limit_at) - 9):
+            span = slice(second, second + 10)
+            if sum(self.accepted[span]) >= 0.9 * sum(self.limit_at[span]):
+                return second
+        return float("inf")
 
     def _seconds_to_90_percent(self, at: int) -> float:
         """Until the mean over five seconds first reaches 90 % of the limit then in force."""
@@ -117,7 +154,9 @@ def load(path: Path) -> list[Scenario]:
 
 def _scenario(entry: dict[str, Any]) -> Scenario:
     entry = dict(entry)
-    entry["expect"] = {measure: (low, high) for measure, (low, high) in entry["expect"].items()}
+    for ranges in ("expect", "median"):
+        entry[ranges] = {measure: (low, high) for measure, (low, high) in entry.get(ranges, {}).items()}
+    entry["seeds"] = tuple(entry.get("seeds", (1,)))
     entry["changes"] = tuple(Change(**change) for change in entry.get("changes", ()))
     entry["idle"] = tuple(entry.get("idle", (0.0, 0.0)))
     return Scenario(**entry)
@@ -134,7 +173,7 @@ class _Play:
         self.random = random.Random(seed)
         self.limiter = _limiter(scenario)
         self.headers = Headers(**scenario.headers) if scenario.headers else None
-        self.trouble: Trouble | None = None
+        self.trouble: Change | None = None
         self._heeding = False
         self.per_minute = scenario.per_minute
         seconds = int(scenario.seconds)
@@ -164,9 +203,10 @@ class _Play:
             else:
                 self._tell(client, Flow.others_resumed)
 
-        def on_refused(delay_seconds: float, _: Ended) -> None:
-            age = self.scenario.told_after_seconds or 0.0
-            self._tell(client, lambda other: other.others_refused(max(0.0, delay_seconds - age)))
+        def on_refused(delay_seconds: float, ended: Ended) -> None:
+            left_seconds = max(0.0, delay_seconds - (self.scenario.told_after_seconds or 0.0))
+            tell = Flow.others_refused if ended.end is End.THROTTLED else Flow.others_paused
+            self._tell(client, lambda other: tell(other, left_seconds))
 
         flow = Flow(
             max_concurrency=self.scenario.max_concurrency,
@@ -177,7 +217,7 @@ class _Play:
             on_transition=on_transition,
             on_refused=on_refused,
         )
-        flow.begin_at(self.scenario.start_rate_per_second)
+        flow.begin_at(self.scenario.start_rate_per_second, self.scenario.start_age_seconds)
         return flow
 
     def _tell(self, client: int, what: Callable[[Flow], None]) -> None:
@@ -209,7 +249,7 @@ class _Play:
                 if self.headers:
                     self.headers.limit *= change.per_minute / self.scenario.per_minute
             if change.trouble:
-                self.trouble = change.trouble
+                self.trouble = change
                 await asyncio.sleep(change.until - change.at)
                 self.trouble = None
         await asyncio.Event().wait()
@@ -223,6 +263,8 @@ def _limiter(scenario: Scenario) -> Limiter:
             return WindowLimiter(scenario.per_minute)
         case "sliding":
             return SlidingLimiter(scenario.per_minute, scenario.rejects_count)
+        case "none":
+            return NoLimiter(scenario.per_minute)
 
 
 class _Client:
@@ -233,6 +275,7 @@ class _Client:
         self.flow = flow
         self.number = number
         self.told_to_wait_until = 0.0
+        self.taken = 0
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         for applier in range(self.play.scenario.max_concurrency):
@@ -245,6 +288,9 @@ class _Client:
         while True:
             if idle_from <= loop.time() < idle_until:
                 await asyncio.sleep(idle_until - loop.time())
+            if offered := self.play.scenario.offered_per_second:
+                self.taken += 1
+                await asyncio.sleep(max(0.0, self.taken / offered - loop.time()))
             count += 1
             completion_id = f"chatcmpl-{self.number}-{applier}-{count}"
             probe = not self.flow.is_open and self.flow.take_probe(completion_id)
@@ -254,10 +300,11 @@ class _Client:
                     self.play.outcome.early += 1
                 await self._call(permit)
             except (Halted, Closed):
-                await self.flow.ready()
+                pass
             finally:
                 if probe:
                     self.flow.probe_ended()
+            await self.flow.ready()
 
     async def _call(self, permit: Permit) -> None:
         play, scenario = self.play, self.play.scenario
@@ -271,7 +318,8 @@ class _Client:
             return
         if play.headers:
             play.headers.count(now)
-        if play.limiter.passes(now):
+        by_chance = scenario.chance > 0.0 and play.random.random() < scenario.chance
+        if play.limiter.passes(now) and not by_chance:
             play.outcome.accepted[int(now)] += 1
             headers = play.headers.values() if play.headers else (None, None, None)
             latency_seconds = scenario.latency_seconds * play.random.uniform(0.8, 1.2)
@@ -287,15 +335,15 @@ class _Client:
                 self.told_to_wait_until = max(self.told_to_wait_until, loop.time() + delay_seconds)
             permit.end(Ended(End.THROTTLED, delay_seconds=delay_seconds))
 
-    async def _meet_trouble(self, permit: Permit, trouble: Trouble) -> None:
+    async def _meet_trouble(self, permit: Permit, change: Change) -> None:
         scenario = self.play.scenario
-        match trouble:
+        match change.trouble:
             case "unauthorized":
                 await asyncio.sleep(scenario.refusal_seconds / 2)
                 permit.end(Ended(End.FAILED, "unauthorized"))
             case "unavailable":
                 await asyncio.sleep(scenario.refusal_seconds / 2)
-                permit.end(FAILED)
+                permit.end(Ended(End.FAILED, OUTAGE, delay_seconds=change.retry_after))
             case "hang":
                 await asyncio.sleep(scenario.timeout_seconds)
                 permit.end(FAILED)

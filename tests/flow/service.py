@@ -5,10 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Hint = Literal["none", "integer", "milliseconds", "date", "zero", "long"]
+Hint = Literal["none", "integer", "milliseconds", "date"] | float
 Trouble = Literal["unauthorized", "unavailable", "hang"]
-
-_LONG_SECONDS = 10.0
 
 
 class Limiter(Protocol):
@@ -112,6 +110,22 @@ class SlidingLimiter:
 
 
 @dataclass
+class NoLimiter:
+    """A service without a limit."""
+
+    per_minute: float
+
+    def passes(self, now: float) -> bool:  # noqa: ARG002 -- at any time
+        return True
+
+    def wait_seconds(self, now: float) -> float:  # noqa: ARG002 -- at any time
+        return 0.0
+
+    def set_limit(self, now: float, per_minute: float) -> None:  # noqa: ARG002 -- takes effect at once
+        self.per_minute = per_minute
+
+
+@dataclass
 class Headers:
     """What the service says about its limit, which need not be what it enforces: a bucket of its own."""
 
@@ -141,7 +155,7 @@ class Headers:
 
 
 def hint_seconds(hint: Hint, wait_seconds: float, now: float) -> float | None:
-    """What the client will make of the service's ``Retry-After``."""
+    """What the client will make of the service's ``Retry-After``; a number is always the same, whatever is true."""
     match hint:
         case "none":
             return None
@@ -151,7 +165,5 @@ def hint_seconds(hint: Hint, wait_seconds: float, now: float) -> float | None:
             return math.ceil(wait_seconds * 1000) / 1000
         case "date":
             return max(0.0, math.ceil(now + wait_seconds) - now)
-        case "zero":
-            return 0.0
-        case "long":
-            return _LONG_SECONDS
+        case seconds:
+            return float(seconds)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from worker.flow.concurrency import Concurrency, LatencySample
+from worker.flow.tuning import TUNING
 
 
 def _opened(configured: int, *, per_second: float, latency_seconds: float) -> Concurrency:
@@ -65,15 +66,45 @@ def test_a_slow_start_doubles_every_round_trip_once_a_limit_is_known() -> None:
     assert sizes == [1, 2, 4, 8, 16, 32]
 
 
-def test_a_search_grows_slowly_by_answers() -> None:
+def test_a_search_grows_by_a_part_of_each_answer() -> None:
     concurrency = Concurrency(1000, 0.0)
     for _ in range(320):
         concurrency.answered(0.0, 0.01, per_second=math.inf, in_flight=1000)
-    assert concurrency.slots == 11
+    assert concurrency.slots == pytest.approx(1 + 320 * TUNING.ramp_per_answer, abs=1)
 
 
-def test_a_slow_start_doubles_every_second_where_answers_take_longer() -> None:
+def _grown(configured: int, until: float, *, latency_seconds: float | None = None) -> int:
+    """The slots of a search that is made full use of."""
+    concurrency = Concurrency(configured, 0.0)
+    now = 0.0
+    if latency_seconds is not None:
+        concurrency.answered(0.0, latency_seconds, per_second=math.inf, in_flight=configured)
+    while now < until:
+        wait_seconds = concurrency.seconds_until_growth(now, concurrency.slots)
+        if math.isinf(wait_seconds):
+            break
+        now += wait_seconds
+    return concurrency.slots
+
+
+def test_a_search_grows_faster_and_faster_where_nothing_is_answered() -> None:
+    sizes = [_grown(1000, seconds) for seconds in (1.0, 2.0, 4.0)]
+    assert 2 * sizes[0] < sizes[1]
+    assert 2 * sizes[1] < sizes[2]
+    assert 250 <= sizes[2] <= 320  # 116 a second by then, and none of them answered
+
+
+def test_a_search_needs_fewer_at_once_where_answers_come_soon() -> None:
+    assert _grown(1000, 4.0, latency_seconds=0.2) < 0.3 * _grown(1000, 4.0, latency_seconds=4.0)
+
+
+def test_a_search_stops_at_what_is_configured() -> None:
+    assert _grown(64, 60.0) == 64
+
+
+def test_a_slow_start_doubles_every_second_once_a_limit_is_known() -> None:
     concurrency = Concurrency(64, 0.0)
+    concurrency.answered(0.0, 9.0, per_second=1e6, in_flight=0)
     now, sizes = 0.0, []
     for in_flight in range(1, 64):
         wait_seconds = concurrency.seconds_until_growth(now, in_flight)
@@ -95,7 +126,7 @@ def test_a_window_that_is_not_made_use_of_does_not_grow() -> None:
     concurrency = Concurrency(64, 0.0)
     for second in range(100):
         concurrency.answered(float(second), 0.1, per_second=math.inf, in_flight=1)
-    assert concurrency.slots <= 4
+    assert concurrency.slots <= 8
 
 
 def test_less_than_one_at_once_is_refused() -> None:

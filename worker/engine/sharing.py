@@ -34,7 +34,7 @@ class Event(msgspec.Struct, frozen=True):
         reason: of a halt.
     """
 
-    kind: Literal["refused", "halted", "resumed"]
+    kind: Literal["refused", "paused", "halted", "resumed"]
     number: int
     delay_seconds: float = 0.0
     reason: str = ""
@@ -79,9 +79,10 @@ class Sharing:
     def __repr__(self) -> str:
         return f"<Sharing [{self.workers} workers]>"
 
-    def refused(self, delay_seconds: float) -> None:
-        """The service asked this worker to wait."""
-        self._tell(REFUSAL, Event("refused", next(self._numbers), delay_seconds=delay_seconds))
+    def refused(self, delay_seconds: float, *, throttled: bool = True) -> None:
+        """The service asked this worker to wait: as it met the limit, or as the service is in trouble."""
+        kind: Literal["refused", "paused"] = "refused" if throttled else "paused"
+        self._tell(REFUSAL, Event(kind, next(self._numbers), delay_seconds=delay_seconds))
 
     def gate_changed(self, event: GateEvent) -> None:
         """This worker was halted, or goes on."""
@@ -101,7 +102,7 @@ class Sharing:
         notes = await self._read()
         limit = limit_in(notes)
         if limit is not None:
-            self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1))
+            self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1), limit.age_seconds)
             self._share, self._found_at = self._flow.snapshot().rate_limit_per_second, self._clock() - limit.age_seconds
 
     async def run(self) -> None:
@@ -200,6 +201,8 @@ class Sharing:
         match event.kind:
             case "refused":
                 self._flow.others_refused(max(0.0, event.delay_seconds - note.age_seconds))
+            case "paused":
+                self._flow.others_paused(max(0.0, event.delay_seconds - note.age_seconds))
             case "halted":
                 self._flow.others_halted(event.reason, note.age_seconds)
             case "resumed":

@@ -35,7 +35,7 @@ from worker.engine.tallies import Tallies
 from worker.engine.telling import Telling
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
-from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
+from worker.flow import OUTAGE, Cause, End, Ended, Flow, FlowState, GateEvent
 from worker.queue import QueueError, QueueUnavailable, Standstill, Store
 from worker.queue.notes import PAUSE
 
@@ -380,7 +380,7 @@ class Worker:
 
     def _refused(self, delay_seconds: float, word: Ended) -> None:
         """The service asked this worker to wait."""
-        self._sharing.refused(delay_seconds)
+        self._sharing.refused(delay_seconds, throttled=word.end is End.THROTTLED)
         self._telling.refused(delay_seconds, word)
 
     def _gate_changed(self, event: GateEvent) -> None:

@@ -2,13 +2,15 @@
 
 import math
 
+from worker.flow.tuning import TUNING
+
 _SAMPLE_SIZE = 128
 _RANK_EVERY = 16  # latencies, once there are that many: the sort is what a sample costs
 _RANK = 0.95
 _HEADROOM = 2.0  # times what rate and latency need
 _MIN_SLOTS = 16  # so that some requests that hang do not stop the others
 _START_WINDOW = 1.0
-_SEARCH_STEP = 1.0 / 32.0
+_LOOK_SECONDS = 0.05
 
 
 class LatencySample:
@@ -46,9 +48,9 @@ class Concurrency:
     """The number of requests that may run at once: `slots`.
 
     It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window. The window doubles every second, and on top of that every round trip where a
-    limit is known; where the limit is searched for, it grows by a thirty-second, since what is under way when the
-    limit is hit is wasted. It stops at what is configured, and only a window that is made use of grows.
+    law); and, in a slow start, a window. Where a limit is known, it doubles every second and every round trip. Where
+    the limit is searched for, it grows so that the rate does, ever more slowly, and by a part with each answer, since
+    what is under way when the limit is hit is wasted. Only a window that is made use of grows.
 
     Args:
         configured: the upper bound.
@@ -58,20 +60,30 @@ class Concurrency:
         ValueError: the bound is less than one.
     """
 
-    __slots__ = ("_configured", "_grown_at", "_needed", "_sample", "_window", "slots")
+    __slots__ = (
+        "_began_at",
+        "_configured",
+        "_grown_at",
+        "_needed",
+        "_sample",
+        "_searching",
+        "_window",
+        "slots",
+    )
 
     def __init__(self, configured: int, now: float) -> None:
         if configured < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {configured}")
         self._configured = configured
         self._needed = configured
+        self._searching = True
         self._sample = LatencySample()
         self.slow_start(now)
 
     def slow_start(self, now: float) -> None:
         """Begin again with one at a time."""
         self._window = _START_WINDOW
-        self._grown_at = now
+        self._began_at = self._grown_at = now
         self._update()
 
     def answered(self, now: float, latency_seconds: float, *, per_second: float, in_flight: int) -> None:
@@ -87,8 +99,9 @@ class Concurrency:
         if self._window >= self._configured and self._needed == self._configured and math.isinf(per_second):
             self._grown_at = now
             return  # all may run that are configured, and nothing that was learnt changes it
+        self._searching = math.isinf(per_second)
         if in_flight * 2 >= self._window:
-            self._window += _SEARCH_STEP if math.isinf(per_second) else 1.0
+            self._window += TUNING.ramp_per_answer if self._searching else 1.0
             self._grow(now)
         self._grown_at = now
         self._needed = self._slots_needed(per_second)
@@ -112,11 +125,26 @@ class Concurrency:
         self._update()
         if in_flight < self.slots:
             return 0.0
+        if self._searching:
+            seconds = (in_flight + 1 - self._window) / self._grown_per_second(now) + 1e-6
+            return min(seconds, _LOOK_SECONDS)  # it grows faster meanwhile
         return math.log2((in_flight + 1) / self._window) + 1e-6
 
     def _grow(self, now: float) -> None:
-        self._window = min(self._configured, self._window * 2.0 ** min(now - self._grown_at, 1.0))
+        elapsed_seconds = min(now - self._grown_at, 1.0)
+        if self._searching:
+            grown = self._window + elapsed_seconds * self._grown_per_second(now)
+        else:
+            grown = self._window * 2.0**elapsed_seconds
+        self._window = min(self._configured, grown)
         self._grown_at = now
+
+    def _grown_per_second(self, now: float) -> float:
+        """By how much the window of a search grows: as many requests are under way as start in a latency."""
+        age_seconds = now - self._began_at
+        held_seconds = self._sample.held_seconds
+        before_seconds = 0.0 if held_seconds is None else max(0.0, age_seconds - held_seconds)
+        return 1.0 + _ramp_per_second(age_seconds) - _ramp_per_second(before_seconds)
 
     def _slots_needed(self, per_second: float) -> int:
         held_seconds = self._sample.held_seconds
@@ -126,3 +154,8 @@ class Concurrency:
 
     def _update(self) -> None:
         self.slots = min(self._configured, self._needed, int(self._window))
+
+
+def _ramp_per_second(age_seconds: float) -> float:
+    """The rate of a search, so long after it began."""
+    return TUNING.ramp * age_seconds / math.sqrt(age_seconds + 1.0)

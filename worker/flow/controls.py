@@ -6,7 +6,7 @@ from typing import assert_never
 
 from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
-from worker.flow.cubic import Cubic
+from worker.flow.course import Course
 from worker.flow.ended import End, Ended, Limits
 from worker.flow.gate import Gate, GateEvent, GateState
 from worker.flow.pacer import Pacer
@@ -51,7 +51,7 @@ class Controls:
         self._ended_at = -math.inf
         self._cautious_until = -math.inf
         # Whose the refusals since the last of another completion are, and what the pacer knew before them.
-        self._refused: tuple[str, Cubic | None] = ("", None)
+        self._refused: tuple[str, Course | None] = ("", None)
 
     def passable(self, now: float) -> bool:
         """Whether neither a pause, nor the gate, nor a ``Retry-After`` stops everybody."""
@@ -133,7 +133,7 @@ class Controls:
 
     def _answered(self, now: float, permit: Permit, limits: Limits | None) -> None:
         """An answer that is no refusal, whatever it says about the change."""
-        self.pacer.accepted()
+        self.pacer.accepted(now, permit.sent_at)
         self.budget.succeeded()
         if limits is not None and limits.limit is not None:
             self.pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
@@ -146,6 +146,11 @@ class Controls:
         self.pacer.others_refused(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self.changes += 1
 
+    def others_paused(self, now: float, delay_seconds: float) -> None:
+        """A service in trouble asked another worker to wait."""
+        self.pacer.pause(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
+        self.changes += 1
+
     def _pause(self, now: float, ended: Ended, delay_seconds: float) -> None:
         """A service in trouble asked everybody to wait: that says nothing about the rate."""
         self.pacer.pause(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
@@ -156,15 +161,13 @@ class Controls:
         """The service asked everybody to wait."""
         if self._refused[0] != permit.completion_id:
             self._refused = permit.completion_id, self.pacer.course
-        far_off = self.pacer.refused(
+        self.pacer.refused(
             now,
             sent_at=permit.sent_at,
             delay_seconds=ended.delay_seconds,
             jitter_seconds=self._jitter_seconds(),
             slow_down=ended.slow_down,
         )
-        if far_off:
-            self.concurrency.slow_start(now)
         self.changes += 1
         self.throttled_until = now + self.pacer.closed_for_seconds(now)
         self._on_refused(self.pacer.closed_for_seconds(now), ended)
@@ -175,7 +178,6 @@ class Controls:
         if refused == completion_id:
             self._refused = ("", None)
             self.pacer.resume(now, course)
-            self.concurrency.slow_start(now)
 
     def changed(self, event: GateEvent | None, *, probe: bool = False) -> None:
         """Have those who wait think again, and tell of a transition."""

@@ -149,14 +149,14 @@ class Flow:
     def __repr__(self) -> str:
         return f"<Flow [{self._controls.gate.state}, {self._controls.in_flight} in flight, {len(self._line)} waiting]>"
 
-    def begin_at(self, limit_per_second: float | None) -> None:
+    def begin_at(self, limit_per_second: float | None, age_seconds: float = 0.0) -> None:
         """Start from the limit that an earlier run has found, before the first request.
 
-        Nine tenths of it, or somewhat more of a low one, are the rate to start with. What is no positive number, as
-        None, changes nothing.
+        A little below it is the rate to start with. One that was found long ago may be another by now: it is sought
+        again. What is no positive number, as None, changes nothing.
         """
         if limit_per_second is not None and 0.0 < limit_per_second < math.inf:
-            self._controls.pacer.begin_at(self._clock(), limit_per_second)
+            self._controls.pacer.begin_at(self._clock(), limit_per_second, age_seconds=age_seconds)
 
     def start(self, completion_id: str, operation: Operation) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait for `admit`."""
@@ -329,6 +329,11 @@ class Flow:
     def others_refused(self, delay_seconds: float) -> None:
         """Another worker on the same quota met the limit: wait as it does, and aim lower."""
         self._controls.others_refused(self._clock(), delay_seconds)
+        self._line.move()
+
+    def others_paused(self, delay_seconds: float) -> None:
+        """A service in trouble asked another worker to wait: wait as it does; that says nothing about the rate."""
+        self._controls.others_paused(self._clock(), delay_seconds)
         self._line.move()
 
     def others_halted(self, reason: str, age_seconds: float) -> None:

@@ -1,46 +1,25 @@
 """When may the next request start? A token bucket whose rate finds a hidden limit and stays just below it.
 
 A refusal closes the pacer for everybody for as long as the service asked, and sets the rate to a little below the
-goodput that was measured; from there it follows `Cubic`.
+goodput that was measured; from there it follows a `Course`.
 """
 
 import math
+from dataclasses import dataclass
+from typing import TypeGuard
 
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
-from worker.flow.cubic import Cubic
-from worker.flow.goodput import LONG_DELAY_SECONDS, Goodput
+from worker.flow.course import Course
 from worker.flow.quota import GrantedQuota
+from worker.flow.sent import Sent
+from worker.flow.tuning import TUNING
 
-_LOWEST_PER_SECOND = 0.01
+_LOWEST_PER_SECOND = 0.001
 _TICK_SECONDS = 0.05  # how often the rate is computed anew
 _IDLE_SECONDS = 2.0
-
-# Over how long the goodput is measured: the shorter, the more of what the service had saved up is taken for its limit;
-# the longer, the more of what it could not save up is left out.
-_SPAN_SECONDS = 20.0
-_UNSETTLED_SPAN_SECONDS = 10.0
-_LONGEST_SPAN_SECONDS = 120.0
-_SPAN_REQUESTS = 60.0
-_LOW_PER_SECOND = _SPAN_REQUESTS / _SPAN_SECONDS
-_RISING = 1.2  # times the limit that was known: the rate was no steady one
-
-# Where little can be measured, the limit falls by so much at most.
-_SHORT_SECONDS = 4.0
-_SHORT_DECREASE = 0.7
-_SHORT_UNSETTLED_DECREASE = 0.3
-_FEW_REQUESTS = 5
-_FEW_DECREASE = 0.8
-_FAR_OFF = 0.7
-
-_CREDIT = 0.7  # of what could have been sent while closed
-_CREDIT_SECONDS = 1.0
-_CREDIT_LOWEST = 0.02
-_CREDIT_REGAINED = 0.01
-_OVERDRAWN_SECONDS = 1.0
-
-_DEFAULT_DELAY_SECONDS = 1.0
-_LONGEST_DEFAULT_SECONDS = 60.0
+_RECENT_REQUESTS = 5.0
+_LONGEST_WINDOW_SECONDS = 120.0
 _WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
 
 # Two workers that are refused within this time met the same limit at the same moment.
@@ -48,6 +27,15 @@ _ONE_EVENT_SECONDS = 2.0
 
 _SLOW_DOWN_SECONDS = 60.0
 _SLOW_DOUBLING_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A refusal at a rate that was known to be allowed, and how many got through that were sent after it."""
+
+    refused_at: float
+    course: Course
+    passed: int = 0
 
 
 class Pacer:
@@ -75,43 +63,43 @@ class Pacer:
         self._cap = quota or Bucket(now)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
         self._announced = Announced()
-        self._goodput = Goodput(now)
-        self._cubic: Cubic | None = None
+        self._sent = Sent()
+        self._course: Course | None = None
         self._growing = True
         self._unheld = math.inf  # the rate, were there neither headers nor a cap
         self._rate = math.inf
 
         self._cut_at = -math.inf
+        self._cycle_from = now  # the refusal before, or later, if nothing was asked of the service for a while
         self._opened_at = now
-        self._closed_from = now
         self._closed_until = -math.inf
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
-        self._credit = _CREDIT
-        self._blamed_credit = False
+        self._delay_before = 0.0
+        self._doubt: _Doubt | None = None
         self._slow_until = -math.inf
         self._slow_per_second = math.inf
         self._update(now)
 
-    def begin_at(self, now: float, limit_per_second: float) -> None:
-        """Start from a limit that an earlier run has found."""
-        self._cubic = Cubic(limit_per_second, settled=True)
+    def begin_at(self, now: float, limit_per_second: float, *, age_seconds: float = 0.0) -> None:
+        """Start from a limit that an earlier run has found, so long ago: an old one is sought again."""
+        self._course = Course(limit_per_second, seeks=int(age_seconds > TUNING.old_seconds))
         self._update(now)
 
     @property
     def limit_per_second(self) -> float | None:
         """The goodput at the last refusal, before the first what `begin_at` was told; None if neither is known."""
-        return self._cubic.limit_per_second if self._cubic else None
+        return self._course.limit_per_second if self._course else None
 
     @property
-    def course(self) -> Cubic | None:
+    def course(self) -> Course | None:
         """What refusals have taught so far, to be handed to `resume`."""
-        return self._cubic
+        return self._course
 
-    def resume(self, now: float, course: Cubic | None) -> None:
+    def resume(self, now: float, course: Course | None) -> None:
         """Go on as before: the refusals since then were about one completion, and not about the rate."""
         self._fill(now)
-        self._cubic = course
+        self._course = course
         self._update(now)
 
     @property
@@ -122,7 +110,7 @@ class Pacer:
     def rate_per_second(self, now: float) -> float:
         """The rate that is aimed at, or what was really sent of late where nothing holds it back."""
         aim = self.aim_per_second
-        return self._goodput.recent_per_second(now) if math.isinf(aim) else aim
+        return self._recent_per_second(now) if math.isinf(aim) else aim
 
     def closed_for_seconds(self, now: float) -> float:
         """How much longer a ``Retry-After`` keeps everybody waiting; 0 when none does."""
@@ -157,12 +145,12 @@ class Pacer:
             self._bucket.take()
         if capped:
             self._cap.take()
-        self._goodput.sent(now)
+        self._sent.add(now)
         return True
 
     def take_unpaced(self, now: float) -> None:
         """Count a request that starts now without asking: a probe."""
-        self._goodput.sent(now)
+        self._sent.add(now)
 
     def give_back(self, taken_at: float) -> None:
         """Undo `take`: the request was never sent."""
@@ -170,18 +158,29 @@ class Pacer:
             self._bucket.give_back()
         if not math.isinf(self._cap_per_second):
             self._cap.give_back()
-        self._goodput.never_sent(taken_at)
+        self._sent.remove(taken_at)
 
-    def accepted(self) -> None:
-        """A request got through."""
+    def accepted(self, now: float, sent_at: float) -> None:
+        """A request got through that was sent then.
+
+        Where some get through that were sent after one that was refused, and none of them was refused, that was not
+        about the rate: a limit that is met refuses them as well. What was known then stays.
+        """
         self._refused_in_a_row = 0
+        doubt = self._doubt
+        if doubt and doubt.refused_at < sent_at <= self._cut_at:
+            doubt.passed += 1
+            if doubt.passed >= TUNING.doubts:
+                self._doubt = None
+                self.resume(now, doubt.course)
+                self._cycle_from = max(now, self._closed_until)
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in rate-limit headers: requests, requests, seconds."""
         change = self._announced.hear(now, limit, remaining, reset_seconds)
-        if change != 1.0 and self._cubic and not math.isinf(self._announced.ceiling_per_second(now)):
+        if change != 1.0 and self._course and not math.isinf(self._announced.ceiling_per_second(now)):
             # What was found moves along with what is announced, even where the two are different limits.
-            self._cubic.scale(min(2.0, max(0.5, change)))
+            self._course.scale(min(2.0, max(0.5, change)))
         self._update(now)
 
     def refused(
@@ -192,7 +191,7 @@ class Pacer:
         delay_seconds: float | None,
         jitter_seconds: float,
         slow_down: bool = False,
-    ) -> bool:
+    ) -> None:
         """Close for everybody, and lower the rate unless that was done after the request had been sent.
 
         Args:
@@ -200,28 +199,31 @@ class Pacer:
             delay_seconds: what the service asked for; None when it did not say.
             jitter_seconds: to wait on top.
             slow_down: the service asked for a lasting decrease: no growth for a minute, then slowly.
-
-        Returns:
-            whether the rate was far off, so that a slow start is due.
         """
         self._fill(now)
+        self._sent.remove(sent_at)
         first_of_epoch = sent_at > self._cut_at
-        self._goodput.refused(sent_at, in_cycle=first_of_epoch)
+        if self._doubt and sent_at > self._doubt.refused_at:
+            self._doubt = None
         if first_of_epoch:
             self._refused_in_a_row += 1
+        asked_seconds = delay_seconds if _makes_sense(delay_seconds) else 0.0
         delay_seconds = self._delay_seconds(delay_seconds)
-        far_off = first_of_epoch and self._cut(now, sent_at, delay_seconds)
+        if first_of_epoch:
+            course, passed = self._course, self._sent.count(self._cycle_from, sent_at)
+            self._cut(now, sent_at, asked_seconds)
+            self._doubt = _Doubt(sent_at, course) if course and passed >= TUNING.doubted_after else None
         self._close(now, now + delay_seconds + jitter_seconds)
         if slow_down:
             self._slow_until = now + _SLOW_DOWN_SECONDS
             self._slow_per_second = self._rate
-        return far_off
 
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Close for everybody, without a word about the rate."""
         self._fill(now)
-        if 0.0 <= delay_seconds < math.inf:
+        if _makes_sense(delay_seconds):
             self._close(now, now + delay_seconds + jitter_seconds)
+            self._cycle_from = self._closed_until
 
     def others_refused(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Another worker on the same quota was refused.
@@ -232,98 +234,110 @@ class Pacer:
             delay_seconds: what is left of what the service asked for.
         """
         self._fill(now)
-        if now - self._cut_at > _ONE_EVENT_SECONDS and self._goodput.recent_per_second(now) > 0.0:
+        if now - self._cut_at > _ONE_EVENT_SECONDS and self._recent_per_second(now) > 0.0:
             self._cut(now, now, delay_seconds)
         if delay_seconds > 0.0:
             self._close(now, now + delay_seconds + jitter_seconds)
 
     def _delay_seconds(self, asked_seconds: float | None) -> float:
         """The service's word; a backoff where there is none, and where it has proved to be too short."""
-        if asked_seconds is None or not 0.0 <= asked_seconds < math.inf:
-            return _backoff_seconds(self._refused_in_a_row - 1)
+        if not _makes_sense(asked_seconds):
+            return self._backoff_seconds(self._refused_in_a_row - 1)
         if self._refused_in_a_row < _WRONG_DELAYS:
             return asked_seconds
-        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
+        return max(asked_seconds, self._backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
 
-    def _cut(self, now: float, sent_at: float, delay_seconds: float) -> bool:
-        cubic, open_seconds = self._cubic, sent_at - self._opened_at
-        short, windowed = open_seconds < _SHORT_SECONDS, delay_seconds > LONG_DELAY_SECONDS
-        measured = self._measure(now, sent_at, delay_seconds, short=short)
-        overdrawn = self._overdraws(open_seconds)
-        if cubic and cubic.settled and short and not windowed:
-            self._blamed_credit = overdrawn and not self._blamed_credit
-            self._cubic = cubic.again() if self._blamed_credit else cubic.set_back(min(self._unheld, measured))
-        else:
-            self._blamed_credit = False
-            limit = max(_LOWEST_PER_SECOND, min(self._unheld, measured))
-            self._cubic = Cubic(limit, settled=windowed or not (cubic is None or short))
-        far_off = cubic is None or (short and measured < _FAR_OFF * self._unheld)
-        self._goodput.begin_cycle(sent_at)
+    def _backoff_seconds(self, doublings: int) -> float:
+        """At a low limit, what a service gives in a second is no request; one that it owes it gives first."""
+        shortest, longest = TUNING.backoff_seconds
+        owed_seconds = TUNING.backoff_requests / self._course.limit_per_second if self._course else 0.0
+        return min(longest, max(owed_seconds, shortest * 2.0 ** min(max(doublings, 0), 10)))
+
+    def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
+        """A refusal ends a cycle: learn the limit from it, and set out anew."""
+        self._course = self._learn(now, sent_at, delay_seconds)
+        if self._sent.count(self._cycle_from, sent_at):
+            self._cycle_from = sent_at
+        self._delay_before = delay_seconds
         self._cut_at = now
         self._update(now)
-        return far_off
 
-    def _overdraws(self, open_seconds: float) -> bool:
-        """Whether a refusal came while credit was spent; the credit adapts to what the service saves up."""
-        if self._opened_at > self._cut_at and open_seconds < _OVERDRAWN_SECONDS and self._credit > 0.0:
-            self._credit = self._credit / 2.0 if self._credit > _CREDIT_LOWEST else 0.0
-            return True
-        if open_seconds >= _SHORT_SECONDS:
-            self._credit = min(_CREDIT, self._credit + _CREDIT_REGAINED)
-        return False
+    def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course:
+        """The course after a refusal.
 
-    def _measure(self, now: float, sent_at: float, delay_seconds: float, *, short: bool) -> float:
-        """The goodput, by the measure that fits what was going on."""
-        goodput, cubic, held = self._goodput, self._cubic, self._rate < self._unheld
-        window = goodput.window(now, sent_at, opened_at=self._opened_at, delay_seconds=delay_seconds)
-        if cubic is None:
-            if window is not None:
-                return window
-            if not held:
-                return goodput.search(now, sent_at, delay_seconds)
-            return goodput.cycle(now, sent_at, _UNSETTLED_SPAN_SECONDS)
-        if window is not None:
-            measured = window
-        elif not cubic.settled:
-            measured = goodput.cycle(now, sent_at, _UNSETTLED_SPAN_SECONDS)
-        elif self._unheld < _RISING * cubic.limit_per_second and cubic.limit_per_second < _LOW_PER_SECOND:
-            measured = goodput.cycle(now, sent_at, min(_LONGEST_SPAN_SECONDS, _SPAN_REQUESTS / cubic.limit_per_second))
-        else:
-            measured = goodput.cycle(now, sent_at, _SPAN_SECONDS)
-        lowest = 0.0
-        if short:
-            lowest = _SHORT_DECREASE if cubic.settled else _SHORT_UNSETTLED_DECREASE
-        if held or goodput.sent_in_cycle < _FEW_REQUESTS:  # that measured the brake, or chance
-            lowest = _FEW_DECREASE
-        return max(measured, lowest * self._unheld)
+        From one refusal to the next the service gave exactly what it had: at both ends nothing was saved up. So what
+        got through between them, over the time, is the limit; or more, where it could not save up all that came
+        while it kept us waiting. What got through since it opened, over that time, is too much by what it had saved up.
+        """
+        sent, course = self._sent, self._course
+        passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
+        is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
+        window_seconds = now + delay_seconds - self._opened_at
+        is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= _LONGEST_WINDOW_SECONDS
+        if is_window and passed and not is_habit:
+            hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
+            return self._found(passed / window_seconds, seeks=int(hardly_known))
+        if course is None:
+            return self._found(sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds), seeks=1)
+        least = sent.per_second(self._cycle_from, sent_at)
+        if not passed:
+            return self._found(least, seeks=1)
+        if passed > 1 or open_seconds < TUNING.short_seconds:
+            least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
+        if is_habit:
+            return self._found(least, cost_seconds=delay_seconds, lowest=TUNING.far_off)
+        learn = self._sought if course.seeks else self._kept
+        return learn(course, least, sent_at, now - sent_at)
+
+    def _sought(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+        """The course after a refusal that ends a search."""
+        open_seconds = sent_at - self._opened_at
+        if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
+            return self._found(least, seeks=course.seeks + 1)
+        if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
+            return self._found(TUNING.few_decrease * self._unheld)
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))
+        return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
+
+    def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+        """The course after a refusal at a limit that was known."""
+        open_seconds = sent_at - self._opened_at
+        if self._rate < self._unheld or self._sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
+            return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
+        if open_seconds >= TUNING.short_seconds:
+            span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
+            measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
+            return self._found(measured, cost_seconds=cost_seconds)
+        if least < TUNING.far_off * self._unheld:
+            return self._found(least, seeks=1)
+        return self._found(least, lowest=TUNING.short_decrease, cost_seconds=cost_seconds)
+
+    def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
+        """The course for a limit that was measured; the rate that was refused was more than it."""
+        limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
+        return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
+
+    def _recent_per_second(self, now: float, seconds: float = _IDLE_SECONDS) -> float:
+        return self._sent.count(now - seconds, now) / seconds
 
     def _close(self, now: float, until: float) -> None:
-        if until <= self._closed_until:
-            return
-        if now >= self._closed_until:
-            self._closed_from = now
-        self._seconds_closed += until - max(now, self._closed_until)
-        self._closed_until = until
-
-    def _open(self) -> None:
-        """Start with most of what could have been sent while it was closed, so that closing costs little."""
-        self._opened_at = self._closed_until
-        credit_seconds = min(self._credit * (self._closed_until - self._closed_from), _CREDIT_SECONDS)
-        self._bucket.reset(self._opened_at, self._rate * credit_seconds)
+        if until > self._closed_until:
+            self._seconds_closed += until - max(now, self._closed_until)
+            self._closed_until = until
 
     def _fill(self, now: float) -> None:
         if now < self._closed_until:
             return
         if self._opened_at < self._closed_until:
-            self._open()
+            self._opened_at = self._closed_until
+            self._bucket.reset(self._opened_at, 1.0)
         if not math.isinf(self._rate):
             elapsed_seconds = now - self._bucket.filled_at
             used_seconds = self._bucket.fill(now, self._rate)
             if elapsed_seconds - used_seconds > _IDLE_SECONDS:  # the service has saved up: what follows is new
-                self._goodput.begin_cycle(now)
-                self._opened_at = now
-            if self._growing and self._cubic:
-                self._cubic.advance(used_seconds)
+                self._cycle_from = self._opened_at = now
+            if self._growing and self._course:
+                self._course.advance(used_seconds)
         if not math.isinf(self._cap_per_second):
             self._cap.fill(now, self._cap_per_second)
         if now >= self._tick_at:
@@ -331,14 +345,16 @@ class Pacer:
 
     def _update(self, now: float) -> None:
         self._tick_at = now + _TICK_SECONDS
-        held_to = min(self._announced.ceiling_per_second(now), self._cap_per_second)
-        if self._cubic is None:
+        ceiling = self._announced.ceiling_per_second(now)
+        if self._course is None:
             if math.isinf(self._rate):
                 self._bucket.reset(now, 1.0)
-            self._rate = self._announced.ceiling_per_second(now)
+            self._rate = ceiling
             return
-        aim = self._cubic.per_second()
-        highest = max(self._cubic.limit_per_second, 2.0 * self._goodput.recent_per_second(now))
+        held_to = min(ceiling, self._cap_per_second)
+        aim = self._course.per_second()
+        limit = self._course.limit_per_second
+        highest = max(limit, 2.0 * self._recent_per_second(now, max(_IDLE_SECONDS, _RECENT_REQUESTS / limit)))
         if now < self._slow_until:
             highest = min(highest, self._slow_per_second)
         elif not math.isinf(self._slow_per_second):
@@ -349,5 +365,5 @@ class Pacer:
         self._rate = min(self._unheld, held_to)
 
 
-def _backoff_seconds(doublings: int) -> float:
-    return min(_LONGEST_DEFAULT_SECONDS, _DEFAULT_DELAY_SECONDS * 2.0 ** min(max(doublings, 0), 10))
+def _makes_sense(delay_seconds: float | None) -> TypeGuard[float]:
+    return delay_seconds is not None and 0.0 <= delay_seconds < math.inf

@@ -1,0 +1,57 @@
+"""The course that the rate takes between two refusals: seeking the limit, or keeping the one that was found.
+
+To keep it, the rate follows CUBIC (RFC 9438), on a rate instead of a window: back to the limit on
+``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond. At a low limit, K is longer and the way back shallower; where
+a refusal costs much, K is longer. To seek it, the rate doubles, until the next refusal.
+"""
+
+import math
+
+from worker.flow.tuning import TUNING
+
+
+class Course:
+    """A rate as a function of the time that it was made use of.
+
+    Args:
+        limit_per_second: the limit as far as it is known.
+        seeks: how often it was sought since it was known; 0 where it is.
+        cost_seconds: what each refusal costs, whenever it comes.
+    """
+
+    __slots__ = ("_depth", "_rest_seconds", "_seconds", "_start", "limit_per_second", "seeks")
+
+    def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
+        self.limit_per_second = limit_per_second
+        self.seeks = seeks
+        self._seconds = 0.0
+        self._start = TUNING.seek_from * limit_per_second
+        if seeks:
+            self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / self._start)
+            return
+        rest_seconds = TUNING.rest_seconds * math.pow(max(1.0, TUNING.rest_below / limit_per_second), TUNING.rest_power)
+        costly_seconds = TUNING.rest_costs * cost_seconds
+        self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, costly_seconds))
+        self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / rest_seconds)
+        if costly_seconds > rest_seconds:
+            self._depth = TUNING.costly_depth
+
+    def per_second(self) -> float:
+        """The rate now."""
+        if self.seeks:
+            return self._start * math.pow(2.0, min(self._seconds / self._rest_seconds, 60.0))
+        beyond = self._seconds - self._rest_seconds
+        if beyond < 0.0:
+            return self.limit_per_second * (1.0 + self._depth * (beyond / self._rest_seconds) ** 3)
+        return self.limit_per_second * (1.0 + TUNING.growth * (beyond / TUNING.rest_seconds) ** 3)
+
+    def advance(self, seconds: float) -> None:
+        """Go on along the course."""
+        self._seconds += seconds
+
+    def scale(self, factor: float) -> None:
+        """The limit is known to have changed by this factor: be at the new one at once, and rest there."""
+        self.limit_per_second *= factor
+        self._start *= factor
+        if not self.seeks:
+            self._seconds = self._rest_seconds

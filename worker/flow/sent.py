@@ -1,0 +1,48 @@
+"""When the latest requests started that were not refused: what goodputs are counted from."""
+
+from bisect import bisect_left, bisect_right, insort
+
+_KEPT = 32_768  # starts: three minutes at 10,000 a minute
+
+
+class Sent:
+    """Exact times, in seconds, of the latest starts; slots of time would hide a bucket that is empty within one."""
+
+    __slots__ = ("_times",)
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def add(self, at: float) -> None:
+        """A request starts."""
+        insort(self._times, at)
+        if len(self._times) > _KEPT:
+            del self._times[: _KEPT // 2]
+
+    def remove(self, at: float) -> None:
+        """The request that started then was refused, or never sent."""
+        place = bisect_right(self._times, at) - 1
+        if place >= 0 and self._times[place] == at:
+            del self._times[place]
+
+    def count(self, since: float, until: float) -> int:
+        """How many started from `since` to `until`."""
+        return max(0, bisect_right(self._times, until) - bisect_left(self._times, since))
+
+    def per_second(self, since: float, until: float) -> float:
+        """The goodput of a time that ends with a refusal, which was the next request."""
+        return (self.count(since, until) + 1) / max(until - since, 1e-3)
+
+    def least_limit(self, since: float, until: float, saved_seconds: float) -> float:
+        """The least limit of a service that saves up so much and refused the next request at the end.
+
+        In no span of time it gives more than what comes in it and what was saved up before. So the span in which most
+        got through, beside that, tells its limit; in others, not all of it was used. At a low limit, one is saved up.
+        """
+        times = self._times
+        end = bisect_right(times, until)
+        found = 0.0
+        for first in range(bisect_left(times, since), end):
+            seconds, passed = max(until - times[first], 1e-3), end - first
+            found = max(found, min(passed / seconds, (passed + 0.5) / (seconds + saved_seconds)))
+        return found
