@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from tests.e2e.processes import KEY, Command, running_simulator, write_changes
 from tests.queue.helpers import bury, change
 from worker import open_queue
+from worker.flow import Flow
 from worker.queue import resume
-from worker.queue.notes import PAUSE
+from worker.queue.notes import LIMIT, PAUSE, WORKER
 
 EVIL = "rm\n\x1b[2Jdone\u202e\x07"
 
@@ -58,7 +60,17 @@ def test_a_reason_that_is_too_long_is_refused(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "note", [json.dumps({"by": f"ana{EVIL}@host", "reason": EVIL}), "", "{", '{"by":[1]}', '{"who":"ana"}']
+    "note",
+    [
+        json.dumps({"by": f"ana{EVIL}@host", "reason": EVIL}),
+        "",
+        "{",
+        '{"by":[1]}',
+        '{"who":"ana"}',
+        '{"by":"ana","age_seconds":1e300}',
+        '{"by":"ana","age_seconds":1e11}',
+        '{"by":' * 100_000,
+    ],
 )
 async def test_foreign_words_move_no_cursor_and_end_no_command(command: Command, tmp_path: Path, note: str) -> None:
     url = _queue(command)
@@ -82,10 +94,31 @@ async def test_foreign_words_move_no_cursor_and_end_no_command(command: Command,
     async with open_queue(url) as queue:
         assert await resume(queue) is None
     assert lines == len(command.run("status").stdout.splitlines()) + 1
+    assert [len(done.stdout.splitlines()) for done in ran[-2:]] == [1, 1]
     for done in ran:
         for text in (done.stdout, done.stderr):
             assert "Traceback" not in text
             assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_reason_that_is_no_text_pauses_all_the_same(command: Command) -> None:
+    _queue(command)
+    done = command.run("pause", "--reason", b"St\xf6rung".decode(errors="surrogateescape"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(command.run("status", "--json").stdout)["paused"]["reason"] == "St?rung"
+
+
+async def test_a_note_of_a_worker_forges_no_line_and_blinds_nobody(command: Command) -> None:
+    url = _queue(command)
+    state = asdict(Flow(max_concurrency=1, patience_seconds=5.0, clock=float).snapshot())
+    state |= {"gate": "halted", "cause": {"reason": f"outage{EVIL}"}}
+    async with open_queue(url) as queue:
+        await queue.write_note(f"{WORKER}ana", json.dumps(state))
+        await queue.write_note(f"{WORKER}bob", '{"x":' * 100_000)
+        await queue.write_note(LIMIT, '{"x":' * 100_000)
+    done = command.run("status")
+    assert done.returncode == 0
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[-2:]] == ["worker ana", "worker bob"]
 
 
 def test_a_drain_ends_with_75_and_says_by_whom_and_why(tmp_path: Path) -> None:
@@ -149,6 +182,8 @@ async def test_letters_are_named_by_their_age(command: Command) -> None:
     assert _listed(command, "--since", "3d") == ["c-1", "c-2"]
     assert _listed(command, "--since", "3d", "--older-than", "1d") == ["c-1"]
     assert _listed(command, "--since", "2020-01-01") == ["c-0", "c-1", "c-2"]
+    assert _listed(command, "--since", "20200101") == ["c-0", "c-1", "c-2"]
+    assert _listed(command, "--since", "0001-01-01T00:00+23:59") == ["c-0", "c-1", "c-2"]
     assert command.run("dead", "retry", "--since", "1h").stdout == "1 retried, 0 kept\n"
     assert command.run("dead", "purge", "--older-than", "30d", "--reason", "not_found").stdout == "0 purged\n"
     assert command.run("dead", "purge", "--older-than", "30d").stdout == "1 purged\n"
@@ -162,11 +197,14 @@ async def test_letters_are_named_by_their_age(command: Command) -> None:
         ("purge", "--older-than", "0"),
         ("purge", "--older-than", "0.0s"),
         ("purge", "--older-than", "-1d"),
+        ("purge", "--older-than", "30"),
         ("purge", "--older-than", "soon"),
         ("purge", "--older-than", "1d", "--all"),
         ("purge", "--since", "1d"),
         ("retry", "--since", "0"),
         ("retry", "--since", "2999-01-01"),
+        ("retry", "--since", "2026"),
+        ("retry", "--since", "0001-01-01"),
         ("retry", "--since", "yesterday"),
         ("purge",),
     ],

@@ -215,6 +215,42 @@ async def test_workers_are_counted_by_their_fresh_notes() -> None:
         assert one.sharing.workers == 1
 
 
+DEEP = '{"x":' * 100_000
+
+
+@in_virtual_time
+async def test_notes_that_nest_without_end_are_passed_over() -> None:
+    one = One()
+    for name in (LIMIT, f"{EVENT}other", f"{REFUSAL}other", f"{WORKER}other"):
+        await one.queue.write_note(name, DEEP)
+    await one.sharing.begin()
+    with one.listening():
+        await asyncio.sleep(15.0)
+        assert one.sharing.workers == 2
+
+
+@in_virtual_time
+async def test_no_note_has_a_worker_wait_for_longer_than_a_day() -> None:
+    one = One()
+    await one.queue.write_note(f"{REFUSAL}other", '{"kind":"paused","number":1,"delay_seconds":1e300}')
+    with one.listening():
+        await asyncio.sleep(15.0)
+        assert 0.0 < one.flow.snapshot().closed_for_seconds <= 86_401.0
+
+
+@in_virtual_time
+async def test_no_note_tells_of_a_success_to_come() -> None:
+    one = One()
+    with one.listening():
+        await asyncio.sleep(60.0)
+        since = now()
+        state = asdict(one.flow.snapshot()) | {"got_through_seconds_ago": {"update": -1e300}}
+        await one.queue.write_note(f"{WORKER}other", msgspec.json.encode(state).decode())
+        await asyncio.sleep(15.0)
+        assert one.flow.others_got_through("update", "c", since, elsewhere=True)
+        assert not one.flow.others_got_through("update", "c", now() + 1.0, elsewhere=True)
+
+
 @in_virtual_time
 async def test_a_worker_that_ends_takes_its_notes_along_and_leaves_the_limit_of_all() -> None:
     one = One()

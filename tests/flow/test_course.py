@@ -50,6 +50,6 @@ def test_a_limit_that_is_sought_is_passed_soon() -> None:
 @pytest.mark.parametrize("seeks", [0, 1])
 def test_a_limit_that_changed_moves_the_course_at_once(seeks: int) -> None:
     course = Course(10.0, seeks=seeks)
-    course.scale(2.0)
+    course.follow(2.0)
     assert course.per_second() == pytest.approx(19.0 if seeks else 20.0)
     assert course.limit_per_second == 20.0

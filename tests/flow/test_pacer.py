@@ -283,6 +283,13 @@ def test_a_doubled_limit_in_the_headers_doubles_what_was_found() -> None:
     assert pacer.rate_per_second(10.0) == pytest.approx(16.0)
 
 
+def test_headers_that_tell_of_several_limits_by_turns_do_not_lead_away_from_what_was_found() -> None:
+    pacer = _paced(8.0)
+    for turn in range(3_000):
+        pacer.announce(0.1, (1200.0, 600.0, 300.0)[turn % 3], 290.0, 1.0)
+        assert 4.0 <= (pacer.limit_per_second or 0.0) <= 16.0
+
+
 def test_a_start_that_was_taken_by_nobody_is_given_back() -> None:
     pacer = _paced(2.0)
     assert pacer.take(0.0)

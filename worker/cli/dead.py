@@ -27,7 +27,10 @@ def _number_of(text: str) -> int:
 
 
 def _age_of(text: str) -> float:
+    """An age with its unit: who says 30 hardly means half a minute, and what is purged is gone."""
     seconds = duration_seconds(text)
+    if seconds and text.strip()[-1].isdigit():
+        raise ValueError(f"must have a unit, such as {text.strip()}d: a number alone would be seconds")
     if not seconds:
         raise ValueError("must be more than nothing: --all is how to say every letter")
     return seconds
@@ -41,7 +44,10 @@ def _ago_of(text: str) -> float:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("must be a duration, such as 2h, or a time, such as 2026-11-28T10:15Z") from None
-    seconds = datetime.now(UTC).timestamp() - time.astimezone().timestamp()  # without a zone it is the local time
+    try:
+        seconds = datetime.now(UTC).timestamp() - time.timestamp()  # without a zone it is the local time
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("must be a time that a clock can show") from None
     if seconds <= 0:
         raise ValueError("must be in the past")
     return seconds

@@ -9,6 +9,7 @@ from typing import Self
 
 from worker.cli.output import age_text, time_text
 from worker.queue import Pause, Standstill
+from worker.terminal import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Paused:
 
 
 def lasting(pause: Pause) -> str:
-    """By whom, for how long and why, likewise."""
-    return f"{pause.sentence} ({age_text(pause.age_seconds)} ago)"
+    """By whom, for how long and why, on one line, fit for any terminal."""
+    return f"{printable(pause.sentence)} ({age_text(pause.age_seconds)} ago)"
 
 
 def who() -> str:

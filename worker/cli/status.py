@@ -127,7 +127,9 @@ def _text(status: Report) -> str:
         found = f"of requests, as found {age_text(status.limit.age_seconds)} ago"
         rows.append(("limit", f"{status.limit.per_second * 60:,.0f}/min", found))
     lines = [
-        f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, which says other things'}"
+        printable(
+            f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, which says other things'}"
+        )
         for name, flow in status.workers.items()
     ]
     parts = [table(rows, right=(1,)), *(lines or ["no worker is running"])]

@@ -18,6 +18,7 @@ _EVERY_SECONDS = 1.0
 _IDLE_PAUSES = 12  # as many of these, while there is nothing to do
 _STATE_SECONDS = 2.0  # between two notes of a state that changes all the time
 _PAUSE_SECONDS = 0.1  # so that a burst of refusals is not as many notes
+_LONGEST_DELAY_SECONDS = 86_400.0  # no worker waits for longer, so none tells of more
 _FORGOTTEN_SECONDS = 600.0  # notes of workers that were killed: each start has a name of its own
 
 
@@ -196,13 +197,14 @@ class Sharing:
     def _heed(self, note: Note) -> None:
         try:
             event = msgspec.json.decode(note.text, type=Event)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return  # of another version's
+        left_seconds = max(0.0, min(event.delay_seconds, _LONGEST_DELAY_SECONDS) - note.age_seconds)
         match event.kind:
             case "refused":
-                self._flow.others_refused(max(0.0, event.delay_seconds - note.age_seconds))
+                self._flow.others_refused(left_seconds)
             case "paused":
-                self._flow.others_paused(max(0.0, event.delay_seconds - note.age_seconds))
+                self._flow.others_paused(left_seconds)
             case "halted":
                 self._flow.others_halted(event.reason, note.age_seconds)
             case "resumed":

@@ -19,11 +19,21 @@ class Course:
         cost_seconds: what each refusal costs, whenever it comes.
     """
 
-    __slots__ = ("_depth", "_rest_seconds", "_seconds", "_start", "limit_per_second", "seeks")
+    __slots__ = (
+        "_announced",
+        "_depth",
+        "_followed",
+        "_rest_seconds",
+        "_seconds",
+        "_start",
+        "limit_per_second",
+        "seeks",
+    )
 
     def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
+        self._announced = self._followed = 1.0
         self._seconds = 0.0
         self._start = TUNING.seek_from * limit_per_second
         if seeks:
@@ -49,8 +59,17 @@ class Course:
         """Go on along the course."""
         self._seconds += seconds
 
-    def scale(self, factor: float) -> None:
-        """The limit is known to have changed by this factor: be at the new one at once, and rest there."""
+    def follow(self, change: float) -> None:
+        """What is announced has changed by this factor: be at the new limit at once, and rest there.
+
+        That is followed to half and twice of what was found, in sum: answers may tell of different limits by turns,
+        and such steps, each bounded by itself, would lead away from it for ever.
+        """
+        self._announced *= change
+        followed = min(2.0, max(0.5, self._announced))
+        factor, self._followed = followed / self._followed, followed
+        if factor == 1.0:
+            return
         self.limit_per_second *= factor
         self._start *= factor
         if not self.seeks:

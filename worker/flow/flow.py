@@ -88,7 +88,7 @@ def parse_state(text: str) -> FlowState | None:
     """Read what another worker wrote of itself, as JSON; None where its release says other things."""
     try:
         return msgspec.json.decode(text, type=FlowState)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 
@@ -342,7 +342,7 @@ class Flow:
 
     def others_succeeded(self, operation: Operation, age_seconds: float) -> None:
         """Something got through at another worker so long ago."""
-        self._controls.gate.others_got_through_elsewhere(operation, self._clock() - age_seconds)
+        self._controls.gate.others_got_through_elsewhere(operation, self._clock() - max(0.0, age_seconds))
 
     def others_resumed(self) -> None:
         """Another worker's probe got through: where this one is halted, its own is due now."""

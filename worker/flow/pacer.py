@@ -180,7 +180,7 @@ class Pacer:
         change = self._announced.hear(now, limit, remaining, reset_seconds)
         if change != 1.0 and self._course and not math.isinf(self._announced.ceiling_per_second(now)):
             # What was found moves along with what is announced, even where the two are different limits.
-            self._course.scale(min(2.0, max(0.5, change)))
+            self._course.follow(change)
         self._update(now)
 
     def refused(

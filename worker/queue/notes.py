@@ -47,6 +47,6 @@ def limit_in(notes: Mapping[str, Note]) -> Limit | None:
         return None
     try:
         told = msgspec.json.decode(note.text, type=Limit)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return Limit(told.per_second, told.age_seconds + note.age_seconds)

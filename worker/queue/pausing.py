@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import msgspec
 
 from worker.queue.coordination import Coordination, Note
+from worker.queue.letters import LONGEST_AGO_SECONDS
 from worker.queue.notes import PAUSE
+from worker.queue.text import storable
 
 MAX_PAUSE_CHARACTERS = 500  # of a reason, and of a name
 _UNKNOWN = "somebody unknown"
@@ -64,7 +66,8 @@ def pause_of(note: Note | None) -> Pause | None:
         told = msgspec.json.decode(note.text, type=Pause)
     except (msgspec.DecodeError, RecursionError):
         return Pause(_UNKNOWN, None, note.age_seconds)
-    age_seconds = note.age_seconds + max(0.0, told.age_seconds)
+    # What no clock can have measured has no date that anybody could read.
+    age_seconds = min(note.age_seconds + max(0.0, told.age_seconds), LONGEST_AGO_SECONDS)
     by, reason = (text[:MAX_PAUSE_CHARACTERS] for text in (told.by, told.reason or ""))
     return Pause(by or _UNKNOWN, reason or None, age_seconds)
 
@@ -91,7 +94,8 @@ async def pause(queue: Coordination, by: str, reason: str | None) -> Pause | Non
     if max(len(by), len(reason or "")) > MAX_PAUSE_CHARACTERS:
         raise ValueError(f"a pause has at most {MAX_PAUSE_CHARACTERS} characters of reason, and of a name")
     before = await read_pause(queue)
-    told = Pause(by, reason or None, before.age_seconds if before else 0.0)
+    # A word that is no text, from a terminal with another encoding say, must not keep anybody from pausing.
+    told = Pause(storable(by), storable(reason) or None, before.age_seconds if before else 0.0)
     await queue.write_note(PAUSE, msgspec.json.encode(told).decode())
     return before
 
