@@ -101,3 +101,22 @@ async def test_it_is_heard_again_after_the_server_was_restarted(tmp_path: Path) 
                         await other.put([change("c-1")])
                     await asyncio.sleep(0.05)
             assert waiting.result()
+
+
+async def test_a_server_that_counts_from_less_than_the_one_before_is_heard(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        async with await RedisQueue.open(server.url()) as queue, await RedisQueue.open(server.url()) as other:
+            await other.put([change("c-1")])
+            async with server.client() as client:
+                [news] = await client.keys("*news")
+                await client.xadd(news, {"put": 1}, id="99999999999999-0")  # by a clock that was far ahead
+            waiting = await wait_in_vain_so_far(queue)
+            server.kill()
+            server.start()
+            numbers = iter(range(1_000_000))
+            async with asyncio.timeout(LONGEST_SECONDS):
+                while not waiting.done():
+                    with suppress(QueueUnavailable):
+                        await other.put([change(f"c-{next(numbers)}")])
+                    await asyncio.sleep(0.05)
+            assert waiting.result()

@@ -77,3 +77,19 @@ async def test_a_purge_does_not_wait_for_who_reads_the_file_for_long(tmp_path: P
                 assert await queue.purge_dead(DeadSelection()) == 1
             assert await letters(queue) == []
             reader.execute("COMMIT")
+
+
+async def test_values_that_somebody_read_just_then_are_gone_from_the_log_with_a_later_commit(tmp_path: Path) -> None:
+    async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:
+        await _planted_letters(queue, 100)
+        with closing(apsw.Connection(str(tmp_path / "queue.db"))) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM dead_letter").get == 100
+            assert await queue.purge_dead(DeadSelection()) == 100
+            await queue.write_note("a", "still read")
+            assert _holding_it(tmp_path) != []
+            reader.execute("COMMIT")
+            async with asyncio.timeout(60):
+                while _holding_it(tmp_path):
+                    await queue.write_note("a", "b")
+                    await asyncio.sleep(0.05)

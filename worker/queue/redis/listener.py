@@ -45,6 +45,7 @@ class Listener:
             try:
                 news = await self._server.read_news(heard, wait_seconds=_READ_SECONDS)
             except QueueError:  # whoever claims next meets the same, and says so
+                heard = b"0"  # the server that answers next may count from less than this
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
                 continue

@@ -1,6 +1,7 @@
 """The writer: one thread that owns the one connection, runs whole transactions and commits waiting calls together."""
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -25,6 +26,7 @@ _BUSY_POLL_SECONDS = 0.005
 # seconds on a slow disk.
 _CHECKPOINT_PAGES = 4_000
 _TRUNCATE_BUSY_MS = 500  # the longest that calls wait while the log is emptied
+_TRUNCATE_AGAIN_SECONDS = 1.0  # after an attempt in vain, with the next commit
 
 
 def _nothing(_: apsw.Connection) -> None:
@@ -57,6 +59,7 @@ class Writer:
         self._ended = asyncio.Event()
         # A daemon, so that a queue nobody closed does not keep the process alive: what was promised is on disk.
         self._thread = threading.Thread(target=self._run, name=f"metasync {file.path.name}", daemon=True)
+        self._truncate_at = math.inf  # when to try again to empty the log; by the monotonic clock
         self.closed = False
         self.commits = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
@@ -112,7 +115,7 @@ class Writer:
         return await self._answer(_Call(work, self._loop.create_future(), writes=False))
 
     async def truncate_log(self) -> None:
-        """Bring all of the log into the file and empty it, unless other processes are in the way for long.
+        """Bring all of the log into the file and empty it; where others are in the way, with a later commit.
 
         Raises:
             QueueUnavailable, QueueUnusable: as for `write`.
@@ -298,12 +301,17 @@ class Writer:
                 self._checkpoint_at = pages + _CHECKPOINT_PAGES
             if is_due:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if time.monotonic() >= self._truncate_at:
+                self._truncate(connection, busy_ms=0)
 
-    def _truncate(self, connection: apsw.Connection) -> None:
-        connection.set_busy_timeout(_TRUNCATE_BUSY_MS)
+    def _truncate(self, connection: apsw.Connection, *, busy_ms: int = _TRUNCATE_BUSY_MS) -> None:
+        """Empty the log now; or, where somebody reads it, again later: no other checkpoint overwrites all of it."""
+        self._truncate_at = time.monotonic() + _TRUNCATE_AGAIN_SECONDS
+        connection.set_busy_timeout(busy_ms)
         try:
-            with suppress(apsw.BusyError, apsw.LockedError):  # then a later checkpoint does it
+            with suppress(apsw.BusyError, apsw.LockedError):
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._truncate_at = math.inf
         finally:
             connection.set_busy_timeout(int(self._busy_seconds * 1_000))
 
