@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks import added, observed, start, steady, woken
+from benchmarks import added, observed, start, steady, with_results, woken
 from benchmarks.case import THROUGHPUT, Case, Contenders, Measure, draining, watching
 from benchmarks.running import METASYNC, Figures, Server, Work, contender, cost, postgres, queue_url, server
 from benchmarks.running import write_changes as write
@@ -119,6 +119,7 @@ CASES: Mapping[str, Case] = {
     "workers": Case(
         "Workers on one queue, a core each", 30_000, steady.WORKERS_COLUMNS, steady.workers, runs=3, compared=2
     ),
+    "results": Case("`apply` with `--results`", 15_000, with_results.COLUMNS, with_results.contenders, compared=3),
     "backlog": Case("Backlog", 1_000_000, THROUGHPUT, _backlog, runs=1),
     "latency": Case("Latency of the service", 10_000, THROUGHPUT, _latency, runs=1, compared=0),
     "slow": Case("5 s a call, 1,000 in flight", 12_000, steady.SLOW_COLUMNS, steady.slow, runs=1, compared=0),

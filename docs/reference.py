@@ -11,7 +11,7 @@ import msgspec
 
 from config.settings import Settings, default_text, flag, is_secret, variable
 from worker.cli.exits import Exit
-from worker.cli.flags import Prints, printed, setting_arguments
+from worker.cli.flags import printed, setting_arguments
 from worker.cli.verbs import VERBS, Command, commands_of, sentence
 from worker.engine import Ending
 from worker.engine.tallies import Tallies
@@ -19,6 +19,7 @@ from worker.flags import Argument, arguments_of
 from worker.flow import FlowState
 from worker.flow.gate import GateState
 from worker.queue import QueueStatus
+from worker.results import Result
 from worker.web.metrics import Reading, families
 
 TARGET = Path(__file__).parent / "reference.md"
@@ -73,6 +74,10 @@ ENDINGS = {
         "the service asks to wait longer than `METASYNC_HALT_TIMEOUT`: see `closed_for_seconds`; a drain alone",
         "75",
     ),
+    Ending.RESULTS_LOST: (
+        "the file of `--results` takes nothing: what has no line there stays pending, and is done again",
+        "75",
+    ),
     Ending.STORE_AWAY: ("the queue's store took nothing for `METASYNC_HALT_TIMEOUT`; a drain alone ends so", "75"),
     Ending.PAUSED: (
         "somebody has paused the queue: `paused` says who and why; a drain, or a run whose `--max-duration` is over",
@@ -108,6 +113,7 @@ EVENTS = {
     ),
     "worker.stopping": ("the run winds down", "`why`, an ending; `reason`, of a halt"),
     "worker.unrecorded": ("at the end the store did not take all outcomes: those are done again", "`claims`"),
+    "results.lost": ("the file of `--results` takes nothing: the run ends", "`error`"),
     "queue.paused": (
         "somebody has paused the queue, or says something else about it now: nothing starts any more",
         "`by`, `reason`, `paused_seconds`, `in_flight`: requests that may still finish",
@@ -239,6 +245,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 _OF_CHANGES = ("completion_id", "change_ids", "changes", "keys", "status", "request_id", "duration_ms", "queue_lag_ms")
 _OF_CHANGES_SOMETIMES = ("metadata", "trace_id", "span_id")
 LOG_SCHEMA = "log.json"
+RESULTS_SCHEMA = "results.json"
+_SOMETIMES = {"before", "after"}  # of results: they are there where they were asked for
 
 
 def render() -> str:
@@ -256,12 +264,13 @@ def render_readme(text: str) -> str:
 def schemas() -> dict[str, str]:
     """The JSON Schemas of what each command prints with `--json`, and of the log's lines, by the file's name."""
     found = {
-        _schema_name(command): _schema(command, prints)
+        _schema_name(command): _schema_of(prints.type, f"metasync {command.name} --json")
         for verb in VERBS
         for command in commands_of(verb)
         if (prints := printed(command.model))
     }
     found[LOG_SCHEMA] = _log_schema(found["apply.json"])
+    found[RESULTS_SCHEMA] = _schema_of(Result, "a line of metasync's results")
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in found.items()}
 
 
@@ -305,19 +314,19 @@ def _event_schema(event: str, when: str, exactly: dict[str, Any], named: list[st
     }
 
 
-def _schema(command: Command, prints: Prints) -> dict[str, Any]:
-    schema = msgspec.json.schema(prints.type)
+def _schema_of(printed_type: Any, title: str) -> dict[str, Any]:  # noqa: ANN401 -- any type that msgspec knows
+    schema = msgspec.json.schema(printed_type)
     definitions = schema.get("$defs", {})
     for definition in definitions.values():
         definition["description"] = _describe(definition, definition.get("description", ""))
         if "properties" in definition:  # what has a default is printed all the same
-            definition["required"] = list(definition["properties"])
+            definition["required"] = [name for name in definition["properties"] if name not in _SOMETIMES]
             for one in definition["properties"].values():
                 one.pop("default", None)
-    for base in getattr(prints.type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
-        _describe(definitions[prints.type.__name__], base.__doc__)
-    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"metasync {command.name} --json"}
-    return about | schema
+    for base in getattr(printed_type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
+        if base.__doc__ and base is not msgspec.Struct:
+            _describe(definitions[printed_type.__name__], base.__doc__)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
 
 
 def _describe(definition: dict[str, Any], docstring: str) -> str:
@@ -374,6 +383,9 @@ def _lines() -> Iterator[str]:
     yield f"Their schema: [schemas/{LOG_SCHEMA}](schemas/{LOG_SCHEMA})."
     yield from ("", "| event | when | fields |", "|---|---|---|")
     yield from (_row(f"`{event}`", when, fields or "none") for event, (when, fields) in EVENTS.items())
+    yield from ("", "## Results", "")
+    yield "A line of the file that `--results` of `apply` and `run` names, [as told there](results.md):"
+    yield f"[schemas/{RESULTS_SCHEMA}](schemas/{RESULTS_SCHEMA})."
     yield from ("", "## Metrics", "")
     yield "At `/metrics` of a daemon with `METASYNC_HTTP_PORT` set, besides those of the process (`process_`) and of"
     yield "Python's garbage collector (`python_gc_`)."

@@ -27,7 +27,20 @@ from worker.cli.status import Report, _text
 from worker.queue.notes import WORKER
 
 _MOST_THAT_A_PIPE_HOLDS = 65_536
-VERBS = ("demo", "apply", "enqueue", "run", "status", "dead", "simulator", "migrate", "settings", "completion", "help")
+VERBS = (
+    "demo",
+    "apply",
+    "enqueue",
+    "run",
+    "status",
+    "doctor",
+    "dead",
+    "simulator",
+    "migrate",
+    "settings",
+    "completion",
+    "help",
+)
 
 
 @pytest.fixture
@@ -151,6 +164,7 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
         "workers": {},
         "limit": None,
         "leases": None,
+        "paused": None,
     }
     assert "pending" in command.run("status").stdout
 

@@ -41,6 +41,7 @@ GIVEN = {
     "dead_retention": "30d",
     "halt_timeout": "0",
     "shutdown_grace": "1500ms",
+    "dead_retention": "30d",
     "log_format": "json",
     "log_level": "debug",
     "log_values": True,
@@ -67,6 +68,7 @@ BAD = {
     "dead_retention": "30",
     "halt_timeout": "never",
     "shutdown_grace": "1 week",
+    "dead_retention": "soon",
     "log_format": "xml",
     "log_level": "loud",
     "http_host": "",
@@ -149,9 +151,9 @@ def _modules(name: str, seen: set[str]) -> Iterator[Path]:
             yield from _modules(str(node.module).rpartition(".")[2], seen)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("demo", "settings")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("demo", "settings", "doctor")])
 def test_a_verb_has_a_flag_for_every_setting_that_it_uses(verb: str) -> None:
-    """The demo brings its own settings; `settings` shows them all; a drain, as `apply` is, serves nothing."""
+    """The demo brings its own settings; `settings` and `doctor` show them all; `apply` serves nothing, as a drain."""
     text = "".join(path.read_text() for path in _modules(module_name(verb), set()))
     used = {name for name in re.findall(r"settings\.(\w+)", text) if name in Settings.model_fields}
     used = {name for name in used if not is_secret(name)}

@@ -86,6 +86,21 @@ def test_no_command_shows_what_a_base_url_hides(
 
 
 @pytest.mark.parametrize(
+    ("name", "url"), [*(("METASYNC_QUEUE_URL", url) for url in QUEUES), *(("OPENAI_BASE_URL", url) for url in SERVICES)]
+)
+def test_nor_does_the_doctor_who_tells_of_each(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, url)
+    if name != "OPENAI_BASE_URL":
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://{NOWHERE}/v1")
+    assert run(["doctor"]) == 3
+    shown = capfd.readouterr()
+    assert PASSWORD not in shown.out + shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
     ("words", "named"),
     [
         (("status", "--queue-url", f"mysql://me:{PASSWORD}@host/db"), "--queue-url must start with sqlite:///"),

@@ -34,7 +34,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         printed["enqueue"] = run("enqueue", write_changes(folder / "good.jsonl", lines))
         lines = [{"completion_id": f"chatcmpl-none{n}", "metadata": {"g": None}} for n in range(3)]
         (folder / "some.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "nonsense\n")
-        printed["apply"] = run("apply", "some.jsonl", "--not-found-grace", "0")
+        printed["apply"] = run("apply", "some.jsonl", "--not-found-grace", "0", "--results", "results.jsonl")
+        printed["results"] = json.loads((folder / "results.jsonl").read_text().splitlines()[0])
         printed["dead-list"] = run("dead", "list")
         number = str(printed["dead-list"][0]["id"])
         printed["dead-show"] = run("dead", "show", number)
@@ -47,6 +48,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
             printed["log"] += process.communicate(timeout=20)[1].decode().splitlines()
         printed["dead-purge"] = run("dead", "purge", "--all")
+        printed["doctor"] = run("doctor")
         printed["settings"] = run("settings", "--lease", "10m")
     return printed
 

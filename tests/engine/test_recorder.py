@@ -10,6 +10,7 @@ from tests.engine.wrapping import WrappedQueue
 from tests.virtual import in_virtual_time
 from worker.engine.outcome import Deferral, Outcome
 from worker.engine.recorder import Recorder
+from worker.engine.results import ResultsLost
 from worker.engine.trials import Trials
 from worker.engine.work import Work
 from worker.queue import Settlement, Store
@@ -30,12 +31,21 @@ class _Batches(WrappedQueue):
 class Desk:
     """A recorder, and claims in hand that it is told of."""
 
-    def __init__(self, queue: _Batches, *, batch_size: int) -> None:
+    def __init__(self, queue: _Batches, *, batch_size: int, results: "_Results | None" = None) -> None:
         self.queue = queue
         self.leases, self.tallies, self.logger = leases_on(queue)
         bound: Any = self.logger
+        self.lost: list[str] = []
         self.recorder = Recorder(
-            queue, self.leases, self.tallies, bound, batch_size=batch_size, log_values=False, keep_seconds=60.0
+            queue,
+            self.leases,
+            self.tallies,
+            bound,
+            batch_size=batch_size,
+            log_values=False,
+            keep_seconds=60.0,
+            results=results,
+            on_results_lost=self.lost.append,
         )
 
     async def claim(self, count: int) -> list[Work]:
@@ -44,6 +54,26 @@ class Desk:
     def applied(self, works: Sequence[Work]) -> None:
         for work in works:
             self.recorder.put(Outcome(work.claim, applied=work.claim.changes))
+
+
+class _Results:
+    """Keeps how many outcomes were written, and how many settlements the queue had had by then.
+
+    Args:
+        room: for so many outcomes.
+    """
+
+    def __init__(self, queue: _Batches, room: int) -> None:
+        self._queue = queue
+        self._room = room
+        self.written: list[tuple[int, int]] = []
+
+    async def write(self, outcomes: Sequence[Outcome]) -> None:
+        await asyncio.sleep(0.5)  # a slow disk
+        self._room -= len(outcomes)
+        if self._room < 0:
+            raise ResultsLost("no room")
+        self.written.append((len(outcomes), sum(size for _, size in self._queue.batches)))
 
 
 async def desk_with(count: int, *, batch_size: int = 10) -> Desk:
@@ -129,3 +159,31 @@ async def test_what_is_not_recorded_when_it_ends_stays_leased() -> None:
         desk.applied(works)
     await asyncio.sleep(1.0)
     assert (desk.queue.batches, len(desk.leases)) == ([], 1)
+
+
+@in_virtual_time
+async def test_results_are_written_before_what_they_tell_is_durable() -> None:
+    queue = _Batches(await queue_with(ids(25)))
+    results = _Results(queue, room=100)
+    desk = Desk(queue, batch_size=10, results=results)
+    works = await desk.claim(25)
+    with running(desk.recorder.run()):
+        desk.applied(works)
+        await asyncio.sleep(5.0)
+    assert results.written == [(10, 0), (10, 10), (5, 20)]
+    assert (desk.tallies.outcomes["applied", ""], desk.lost) == (25, [])
+
+
+@in_virtual_time
+async def test_once_results_cannot_be_written_everything_is_given_back_and_nothing_is_lost() -> None:
+    queue = _Batches(await queue_with(ids(25)))
+    results = _Results(queue, room=15)
+    desk = Desk(queue, batch_size=10, results=results)
+    works = await desk.claim(25)
+    with running(desk.recorder.run()):
+        desk.applied(works)
+        await asyncio.sleep(5.0)
+    assert (results.written, desk.lost) == ([(10, 0)], ["no room"])  # told once, and not tried again
+    assert desk.tallies.outcomes == {("applied", ""): 10, ("released", ""): 15}
+    assert len(desk.leases) == 0
+    assert len(await desk.claim(25)) == 15  # due at once

@@ -108,6 +108,9 @@ class WrappedQueue:
         self._check("read_notes")
         return await self.queue.read_notes()
 
+    async def unix_time(self) -> float:
+        return await self.queue.unix_time()
+
     async def record_sample(self, sample: Sample) -> None:
         await self.queue.record_sample(sample)
 

@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from worker.changes.patience import Patience
 from worker.cli import signals
+from worker.cli.batches import Batch
 from worker.cli.enqueue import Files, failing_as_json
 from worker.cli.exits import Exit
 from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
@@ -18,10 +19,19 @@ from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
 from worker.cli.paused import Paused
 from worker.cli.progress import Terminal, show_progress
+from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.cli.session import exit_code, summary_fields, work
 from worker.engine import Ending, Summary
 from worker.flags import Flag
+from worker.results import Places
 from worker.terminal import is_terminal, printable
+
+# What to do before what is left is gone on with.
+_FIRST = {
+    Ending.HALTED: "mend the cause, then ",
+    Ending.RESULTS_LOST: "mend the cause, then ",
+    Ending.PAUSED: "`metasync resume`, then ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,8 @@ class Apply(Files):
     SETTINGS: ClassVar[tuple[str, ...]] = (*Files.SETTINGS, *WORKING, *LOGGING)
 
     max_duration: Annotated[float | None, MAX_DURATION] = None
+    results: Annotated[str | None, RESULTS] = None
+    with_values: Annotated[bool, WITH_VALUES] = False
     json: Annotated[bool, Flag("the summary as one JSON object"), Prints(Report)] = False
 
 
@@ -86,18 +98,21 @@ def execute(arguments: Apply) -> int:
         # Beside a progress line, a line for each outcome is noise, unless it was asked for.
         quiet = terminal is not None and loaded.origins["log_level"] == "default"
         configure_logs(settings, level="error" if quiet else None, terminal=terminal)
-        job = Job(
-            settings,
-            arguments.load,
-            drain=True,
-            max_duration_seconds=arguments.max_duration,
-            warning=loaded.led_astray,
-        )
         intake = arguments.intake(settings)
-        return run_async(_apply(job, intake, shown=terminal is not None, json=arguments.json))
+        places = None if arguments.results is None else Places()
+        with results_to(arguments.results, with_values=arguments.with_values, places=places) as results:
+            job = Job(
+                settings,
+                arguments.load,
+                drain=True,
+                max_duration_seconds=arguments.max_duration,
+                warning=loaded.led_astray,
+                results=results,
+            )
+            return run_async(_apply(job, intake, places, shown=terminal is not None, json=arguments.json))
 
 
-async def _apply(job: Job, intake: Intake, *, shown: bool, json: bool) -> int:
+async def _apply(job: Job, intake: Intake, places: Places | None, *, shown: bool, json: bool) -> int:
     started_at = time.monotonic()
     async with opened(job) as queue:
         await queue.next_due_seconds()  # what cannot be used is found before anything is read
@@ -106,7 +121,7 @@ async def _apply(job: Job, intake: Intake, *, shown: bool, json: bool) -> int:
             closing(Patience()) as patience,
             signals.stopping(patience.stop, lambda: f"interrupted: {account(enqueued)}"),
         ):
-            await take_in(queue, intake, patience, enqueued)
+            await take_in(queue, intake, patience, enqueued, None if places is None else _kept_in(places))
             if enqueued.error is not None:
                 tell(account(enqueued))
                 if json:
@@ -123,6 +138,10 @@ async def _apply(job: Job, intake: Intake, *, shown: bool, json: bool) -> int:
     else:
         report(summary_text(summary, enqueued, enqueue_seconds))
     return code
+
+
+def _kept_in(places: Places) -> Callable[[Batch], None]:
+    return lambda batch: places.add_all(batch.changes, batch.places)
 
 
 def summary_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
@@ -162,7 +181,7 @@ def _ending_text(summary: Summary) -> str:
     if summary.empty:
         dead = "; `metasync dead list` shows what was given up" if summary.totals.dead else ""
         return f"done{dead}"
-    first = {Ending.HALTED: "mend the cause, then ", Ending.PAUSED: "`metasync resume`, then "}.get(summary.ending, "")
+    first = _FIRST.get(summary.ending, "")
     left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
     end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
     return "\n".join((*left, end))
@@ -179,5 +198,7 @@ def _why(summary: Summary) -> str:
             return "stuck: what is left keeps failing"
         case Ending.OUTAGE if cause is not None:
             return cause.sentence
+        case Ending.RESULTS_LOST if cause is not None and cause.error is not None:
+            return cause.error
         case ending:
             return f"{ending}: {cause.sentence}" if cause else ending

@@ -21,7 +21,10 @@ class Exit(IntEnum):
     USAGE = 2, "usage or configuration: nothing was changed, and waiting will not help"
     NOT_ALL = (
         3,
-        "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there",
+        (
+            "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
+            "of `doctor`: a failure was found"
+        ),
     )
     RUN_AGAIN = (
         75,

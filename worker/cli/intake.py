@@ -96,12 +96,19 @@ def code_of(error: Exception) -> Exit:
     return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable) else Exit.USAGE
 
 
-async def take_in(sink: Sink, intake: Intake, patience: Patience, counts: Enqueued | None = None) -> Enqueued:
+async def take_in(
+    sink: Sink,
+    intake: Intake,
+    patience: Patience,
+    counts: Enqueued | None = None,
+    on_stored: Callable[[Batch], None] | None = None,
+) -> Enqueued:
     """Store every good change of the files, in order, as a stream; refused lines are shown.
 
     Args:
         patience: what is stopped to end it early.
         counts: where the account is kept, for others to see meanwhile.
+        on_stored: is told of each batch whose changes are in the queue.
     """
     counts = counts or Enqueued()
     shown = Shown()
@@ -110,7 +117,7 @@ async def take_in(sink: Sink, intake: Intake, patience: Patience, counts: Enqueu
         with ExitStack() as stack:
             inputs = stack.enter_context(closing(Inputs(intake, patience)))
             rejects = _rejects(stack, intake)
-            taking = _Taking(sink, inputs, rejects, shown, patience, counts)
+            taking = _Taking(sink, inputs, rejects, shown, patience, counts, on_stored)
             if intake.strict:
                 await taking.check()
             await taking.store(strict=intake.strict)
@@ -156,6 +163,7 @@ class _Taking:
     shown: Shown
     patience: Patience
     counts: Enqueued
+    on_stored: Callable[[Batch], None] | None
 
     async def check(self) -> None:
         """Read everything before anything is stored.
@@ -241,6 +249,8 @@ class _Taking:
         for refusal in batch.refused:
             self._refuse(refusal)
         stored = await self._put(batch.changes, last)
+        if self.on_stored is not None:
+            self.on_stored(batch)
         self.counts.added += stored.added
         self.counts.duplicates += stored.duplicates
         self.counts.refused += len(batch.refused) + len(stored.conflicts)

@@ -13,6 +13,10 @@ from config.settings import ConfigurationError, Loaded, Settings, file_times, pl
 from worker.cli import loop
 from worker.queue import QueueUnavailable, Store, open_patiently
 
+TYPE_CHECKING = False  # as type checkers understand it: importing the engine takes long
+if TYPE_CHECKING:
+    from worker.engine.results import Results
+
 _FIRST_LOOK_SECONDS = 1.0
 
 
@@ -25,6 +29,7 @@ class Job:
         drain: end when nothing is left.
         max_duration_seconds: end after so long, whatever is left.
         warning: what is to be said before anything is sent.
+        results: where outcomes are written; None for nowhere.
     """
 
     settings: Settings
@@ -32,6 +37,7 @@ class Job:
     drain: bool
     max_duration_seconds: float | None = None
     warning: str | None = None
+    results: "Results | None" = None
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:

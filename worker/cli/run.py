@@ -10,6 +10,7 @@ import structlog
 from worker.cli.exits import Exit
 from worker.cli.flags import LOGGING, MAX_DURATION, RECEIVING, SERVING, STORE, WORKING, Configured
 from worker.cli.job import Job, configure_logs, key_of, look_once, opened, run_async
+from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.flags import Flag
 from worker.queue import Store
 from worker.terminal import is_terminal
@@ -23,6 +24,8 @@ class Run(Configured):
 
     drain: Annotated[bool, Flag("end when nothing is left that is due or will be")] = False
     max_duration: Annotated[float | None, MAX_DURATION] = None
+    results: Annotated[str | None, RESULTS] = None
+    with_values: Annotated[bool, WITH_VALUES] = False
 
 
 MODEL = Run
@@ -33,14 +36,16 @@ def execute(arguments: Run) -> int:
     loaded = arguments.load()
     settings = loaded.settings
     key_of(settings)
-    job = Job(
-        settings,
-        arguments.load,
-        drain=arguments.drain,
-        max_duration_seconds=arguments.max_duration,
-        warning=loaded.led_astray,
-    )
-    return run_async(_run(job, shown=is_terminal(sys.stderr) and settings.log_format != "json"))
+    with results_to(arguments.results, with_values=arguments.with_values) as results:
+        job = Job(
+            settings,
+            arguments.load,
+            drain=arguments.drain,
+            max_duration_seconds=arguments.max_duration,
+            warning=loaded.led_astray,
+            results=results,
+        )
+        return run_async(_run(job, shown=is_terminal(sys.stderr) and settings.log_format != "json"))
 
 
 async def _run(job: Job, *, shown: bool) -> Exit:

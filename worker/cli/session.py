@@ -35,7 +35,7 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
         structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
     async with tracing() as traced, _client(job.settings, traced) as client:
         read_key = _key_reader(client, job)
-        worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around)
+        worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around, results=job.results)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job):
                 summary = await _observed(worker, observe)
@@ -101,7 +101,7 @@ def exit_code(summary: Summary, job: Job) -> Exit:
     match summary.ending:
         case Ending.HALTED:
             return Exit.HALTED
-        case Ending.OUTAGE | Ending.STUCK | Ending.CLOSED | Ending.STORE_AWAY:
+        case Ending.OUTAGE | Ending.STUCK | Ending.CLOSED | Ending.RESULTS_LOST | Ending.STORE_AWAY:
             return Exit.RUN_AGAIN
         case Ending.STOPPED if not job.drain:
             return Exit.DONE

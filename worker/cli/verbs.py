@@ -19,6 +19,7 @@ VERBS = {
     "run": "the worker: a daemon, or with --drain until nothing is left",
     "intake": "take changes in over HTTP, and apply none: the producers' side where workers run elsewhere",
     "status": "what is pending, in flight, waiting and dead",
+    "doctor": "look at all that a run needs, and say of each thing how it is and what to do",
     "pause": "have no worker start anything, until `resume`",
     "resume": "let workers go on after `pause`",
     "page": "print a link that signs you in to the page of a worker on this machine",

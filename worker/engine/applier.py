@@ -193,9 +193,10 @@ class _Application:
         if answer.metadata is None or not answer.whole:
             raise GiveBack(Deferral.RETRY, self._judge_hidden(numbers, answer))
         confirmed = self._work.claim.confirmed
-        if confirmed is None or confirmed == answer.metadata:
-            return answer.metadata, False
-        return confirmed, True
+        is_stale = confirmed is not None and confirmed != answer.metadata
+        current = confirmed if confirmed is not None else answer.metadata
+        self._ledger.before = current
+        return current, is_stale
 
     async def _send(self, wanted: Wanted) -> Answer:
         self._ledger.metadata = wanted.metadata

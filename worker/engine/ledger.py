@@ -1,6 +1,6 @@
 """The ledger of one claim: which of its changes are decided, and how; what is left makes up the outcome."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -34,6 +34,7 @@ class Ledger:
         self._keys: dict[str, object] = {}  # in the order in which they were first named; the values are nobody's
         self._answer: Answer | None = None
         self.error: str | None = None
+        self.before: Mapping[str, str] | None = None
         self.metadata: dict[str, str] | None = None
         self.leftover_keys: tuple[str, ...] = ()
         self.leftover = 0
@@ -133,6 +134,7 @@ class Ledger:
             error=self.error,
             duration_ms=round(self._answer.duration_ms, 1) if self._answer else None,
             keys=list(self._keys),
+            before=self.before,
             metadata=self.metadata,
             leftover_keys=self.leftover_keys,
             leftover=self.leftover,

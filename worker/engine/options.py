@@ -66,6 +66,7 @@ class Ending(StrEnum):
     OUTAGE = "outage"
     STUCK = "stuck"  # all that is left has failed
     CLOSED = "closed"  # the service asks to wait for longer than a drain does
+    RESULTS_LOST = "results_lost"  # the file for results takes nothing
     PAUSED = "paused"  # somebody has paused the queue, and a drain does not wait for the end of that
     STORE_AWAY = "store_away"  # the store takes nothing for longer than a drain waits
     FAILED = "failed"  # a part of the worker has died

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Self
 
 import msgspec
 
@@ -27,6 +28,7 @@ class Outcome(msgspec.Struct, frozen=True):
         status, request_id, error: of the last answer; no body, key or metadata value is in them.
         duration_ms: of the last request.
         keys: names of the metadata keys that the changes are about.
+        before: the map that the changes were folded onto, read or confirmed lately; None where that was not needed.
         metadata: the map that was sent or found in place; None when it did not come to that.
         leftover_keys: keys that the service kept although they were not wanted.
         leftover: applied changes of which the service kept what they were to replace.
@@ -52,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     duration_ms: float | None = None
     keys: Sequence[str] = ()
+    before: Mapping[str, str] | None = None
     metadata: dict[str, str] | None = None
     leftover_keys: tuple[str, ...] = ()
     leftover: int = 0
@@ -73,4 +76,17 @@ class Outcome(msgspec.Struct, frozen=True):
             self.delay_seconds,
             trials=self.trials,
             confirmed=self.confirmed,
+        )
+
+    def given_back(self) -> Self:
+        """The outcome of a claim whose changes all stay pending, whatever was done: they are done again."""
+        return msgspec.structs.replace(
+            self,
+            applied=(),
+            unchanged=(),
+            dead=(),
+            deferred=self.claim.changes,
+            deferral=Deferral.RELEASED,
+            delay_seconds=0.0,
+            leftover=0,
         )

@@ -1,7 +1,7 @@
 """The recorder: outcomes become durable in batches, then one log line each."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -9,6 +9,7 @@ from worker.engine.events import log_outcome
 from worker.engine.leases import Leases
 from worker.engine.outcome import Outcome
 from worker.engine.patience import store_pauses
+from worker.engine.results import Results, ResultsLost
 from worker.engine.tallies import Tallies
 from worker.queue import Queue, QueueUnavailable
 
@@ -22,6 +23,9 @@ class Recorder:
         batch_size: most outcomes stored in one transaction.
         log_values: whether the log shows metadata values.
         keep_seconds: how long the queue remembers what the service has confirmed.
+        results: where outcomes are written before the queue is told; None for nowhere.
+        on_results_lost: is told, once, why they cannot be. From there on everything is given back to the queue: what
+            is settled has its line.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class Recorder:
         batch_size: int,
         log_values: bool,
         keep_seconds: float,
+        results: Results | None = None,
+        on_results_lost: Callable[[str], None] | None = None,
     ) -> None:
         self._queue = queue
         self._leases = leases
@@ -42,6 +48,9 @@ class Recorder:
         self._batch_size = batch_size
         self._log_values = log_values
         self._keep_seconds = keep_seconds
+        self._results = results
+        self._on_results_lost = on_results_lost
+        self._results_are_lost = False
         self._outcomes: list[Outcome] = []  # as many as claims are in hand, at most: the reader bounds those
         self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited for long enough
         self._timer: asyncio.TimerHandle | None = None
@@ -73,6 +82,8 @@ class Recorder:
         return batch
 
     async def _record(self, batch: list[Outcome]) -> None:
+        if self._results is not None:
+            batch = await self._written(batch, self._results)
         stale = await self._settle(batch)
         self._leases.drop([outcome.claim for outcome in batch])
         self._tallies.stale += len(stale)
@@ -81,6 +92,19 @@ class Recorder:
                 continue
             self._tallies.outcome(outcome)
             log_outcome(self._logger, outcome, log_values=self._log_values)
+
+    async def _written(self, batch: list[Outcome], results: Results) -> list[Outcome]:
+        """Write the results; gives what is to be settled."""
+        if not self._results_are_lost:
+            try:
+                await results.write(batch)
+            except ResultsLost as error:
+                self._results_are_lost = True
+                if self._on_results_lost is not None:
+                    self._on_results_lost(str(error))
+            else:
+                return batch
+        return [outcome.given_back() for outcome in batch]
 
     async def _settle(self, batch: Iterable[Outcome]) -> set[tuple[str, int]]:
         """Tell the queue until it has understood; a store that is away may come back."""

@@ -29,6 +29,7 @@ from worker.engine.pool import ApplierPool
 from worker.engine.quota import QuotaKeeper
 from worker.engine.reader import Reader
 from worker.engine.recorder import Recorder
+from worker.engine.results import Results
 from worker.engine.retention import Retention
 from worker.engine.sharing import Sharing
 from worker.engine.supervisor import Supervisor
@@ -42,6 +43,7 @@ from worker.queue.notes import PAUSE
 # After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
 _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
+_LOST_GRACE_SECONDS = 5.0  # recorded updates took up to 6 s; what they do is done again in any case
 _MOST_BYTES_HELD = 32 * 1024 * 1024  # of metadata in claims, besides their number
 _MOST_NAMED = 20  # of what is left in the end
 
@@ -54,6 +56,7 @@ class Worker:
         client: of the service; open, and it stays open.
         read_key: reads the API key again, where its source has changed, or, told so, in any case; says if it is new.
         around: wraps what turns a claim into its outcome, to watch it.
+        results: where outcomes are written; None for nowhere.
         clock: where all parts have the time from.
     """
 
@@ -65,6 +68,7 @@ class Worker:
         *,
         read_key: ReadKey | None = None,
         around: Callable[[Apply], Apply] | None = None,
+        results: Results | None = None,
         clock: Clock | None = None,
         logger: structlog.typing.FilteringBoundLogger | None = None,
     ) -> None:
@@ -145,6 +149,8 @@ class Worker:
             batch_size=options.batch_size,
             log_values=options.log_values,
             keep_seconds=options.read_lag_seconds,
+            results=results,
+            on_results_lost=self._results_lost,
         )
         self._draining: DrainWatch | None = None
         if options.drain:
@@ -243,7 +249,7 @@ class Worker:
         assert self._ending is not None  # noqa: S101 -- `stop` sets it
         self._logger.info("worker.stopping", why=self._ending, reason=self._cause.reason if self._cause else None)
         await loops.stop("reader")
-        recorded = await self._wind_down(0.0 if self._ending is Ending.FAILED else self._options.shutdown_grace_seconds)
+        recorded = await self._wind_down(self._grace_seconds(self._ending))
         await loops.stop()
         return self._ending, recorded and await self._last_words()
 
@@ -273,6 +279,22 @@ class Worker:
         if self._ending is None:
             self._cause = cause
             self.stop(ending)
+
+    def _grace_seconds(self, ending: Ending) -> float:
+        """How long requests in flight may take: what comes of them cannot always be recorded."""
+        match ending:
+            case Ending.FAILED:
+                return 0.0
+            case Ending.RESULTS_LOST:
+                return min(self._options.shutdown_grace_seconds, _LOST_GRACE_SECONDS)
+            case _:
+                return self._options.shutdown_grace_seconds
+
+    def _results_lost(self, error: str) -> None:
+        """Nothing can be recorded any more: this decides how the run has ended, even if it ends already."""
+        self._logger.error("results.lost", error=error)
+        self._ending, self._cause = Ending.RESULTS_LOST, Cause(Ending.RESULTS_LOST.value, error)
+        self._stop.set()
 
     def _left(self) -> dict[str, str]:
         """What is left because it failed, the first few of it, where that ended the run."""

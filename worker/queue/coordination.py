@@ -19,7 +19,7 @@ class Note:
 
 
 class Coordination(Protocol):
-    """Notes by name, and the quota of the rate that all workers keep together."""
+    """Notes by name, the time, and the quota of the rate that all workers keep together."""
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep a short text under this name, in place of the one before; None removes it."""
@@ -29,6 +29,9 @@ class Coordination(Protocol):
 
     async def read_notes(self) -> dict[str, Note]:
         """All notes by name."""
+
+    async def unix_time(self) -> float:
+        """The time by the store's own clock, seconds: leases and waits go by that."""
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take the right to up to `requests` requests of the common rate, due at most so far ahead of now.

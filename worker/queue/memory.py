@@ -237,6 +237,10 @@ class MemoryQueue(StoreBase):
         now = self._clock()
         return {name: Note(text, age_seconds(now, written_at)) for name, (text, written_at) in self._notes.items()}
 
+    async def unix_time(self) -> float:
+        """Tell the time; see `Coordination.unix_time`."""
+        return self._clock()
+
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
         self._samples[self._minute()] = sample

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.queue.conformance.backends import Advance
+from tests.queue.conformance.backends import START, Advance
 from tests.queue.helpers import about, bury, change, letters
 from worker.queue import DeadSelection, Store
 
@@ -20,6 +20,13 @@ async def test_a_note_is_kept_until_it_is_replaced_or_removed(queue: Store, adva
     await queue.write_note("rate", None)
     await queue.write_note("never written", None)
     assert set(await queue.read_notes()) == {"worker host:1"}
+
+
+async def test_the_time_is_that_of_the_stores_own_clock(queue: Store, advance: Advance) -> None:
+    before = await queue.unix_time()
+    assert before == about(START)
+    await advance(100)
+    assert await queue.unix_time() - before == about(100)
 
 
 async def test_odd_text_is_kept_in_a_form_that_can_be_read_and_found_by_its_name(queue: Store) -> None:

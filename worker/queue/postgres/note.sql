@@ -16,3 +16,6 @@ WHERE name = $1::text;
 
 -- name: all
 SELECT name, text, extract(epoch FROM statement_timestamp() - written_at)::float8 AS age_seconds FROM metasync.note;
+
+-- name: time
+SELECT extract(epoch FROM statement_timestamp())::float8;

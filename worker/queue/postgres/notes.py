@@ -26,3 +26,8 @@ async def read_all(connection: Connection) -> dict[str, Note]:
     """Give all notes by name."""
     found = await connection.fetch(_NOTE["all"])
     return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
+
+
+async def unix_time(connection: Connection) -> float:
+    """Tell the server's time."""
+    return float(await connection.fetchval(_NOTE["time"]))

@@ -218,6 +218,10 @@ class PostgresQueue(StoreBase):
         """Give all notes; see `Coordination.read_notes`."""
         return await self._transact(notes.read_all)
 
+    async def unix_time(self) -> float:
+        """Tell the server's time; see `Coordination.unix_time`."""
+        return await self._transact(notes.unix_time)
+
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
         await self._transact(history.record, sample)

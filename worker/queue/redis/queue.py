@@ -295,6 +295,11 @@ class RedisQueue(StoreBase):
         notes = {name.decode(): _note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
         return {name: Note(text, _age_seconds(now, written_at)) for name, (text, written_at) in notes.items()}
 
+    async def unix_time(self) -> float:
+        """Tell the server's time; see `Coordination.unix_time`."""
+        now, _ = await self._server.call("read_notes")
+        return float(now) / _US_PER_SECOND
+
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
         await self._server.call("record_sample", json_text(sample))

@@ -210,6 +210,10 @@ class SqliteQueue(StoreBase):
         """Give all notes; see `Coordination.read_notes`."""
         return await self._read(operations.read_notes)
 
+    async def unix_time(self) -> float:
+        """Tell the queue's time; see `Coordination.unix_time`."""
+        return self._clock().queue
+
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
         await self._write(history.record, sample)

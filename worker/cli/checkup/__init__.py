@@ -1,0 +1,1 @@
+"""What `metasync doctor` looks at: a module for each subject, and the probe that writes."""

@@ -1,0 +1,53 @@
+"""From outcomes to lines in the file."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from worker.engine.outcome import Outcome
+from worker.engine.results import ResultsLost
+from worker.results.file import ResultsFile
+from worker.results.line import results_of, text_of
+from worker.results.places import Places
+
+
+class ResultsWriter:
+    """Writes the results of a run; see `worker.engine.results.Results`.
+
+    Args:
+        places: where changes were read; None where none were.
+        with_values: whether metadata values are told, not only keys.
+        clock: the time that lines carry.
+    """
+
+    def __init__(
+        self,
+        file: ResultsFile,
+        *,
+        places: Places | None = None,
+        with_values: bool = False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._file = file
+        self._places = places
+        self._with_values = with_values
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<ResultsWriter {self._file.path}>"
+
+    async def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Append a line for each change that has ended, in one piece, away from the event loop: disks may be slow.
+
+        Raises:
+            ResultsLost: none of them is there.
+        """
+        at = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        results = list(results_of(outcomes, at, places=self._places, with_values=self._with_values))
+        if not results:
+            return
+        try:
+            await asyncio.to_thread(self._file.append, text_of(results))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ResultsLost(f"{self._file.path}: results cannot be written there: {reason}") from None
