@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-servers venv lint tools check-deploy bench bench-queue bench-flow profile lock docs screenshots clean
+.PHONY: demo test test-servers venv lint tools check-deploy bench bench-queue bench-flow profile lock docs picture screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -83,6 +83,10 @@ $(STAMP): pyproject.toml requirements/dev.txt
 
 docs: $(STAMP)
 	$(BIN)/python docs/reference.py
+
+# Of a terminal, for docs/sync.md, by running what it shows.
+picture: $(STAMP)
+	$(BIN)/python docs/picture.py
 
 # Of the page, for the README, by the chromium of this machine.
 screenshots: $(STAMP)

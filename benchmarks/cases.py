@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks import added, observed, start, steady, with_results, woken
+from benchmarks import added, observed, reading, start, steady, with_results, woken
 from benchmarks.case import THROUGHPUT, Case, Contenders, Measure, draining, watching
 from benchmarks.running import METASYNC, Figures, Server, Work, contender, cost, postgres, queue_url, server
 from benchmarks.running import write_changes as write
@@ -116,6 +116,7 @@ CASES: Mapping[str, Case] = {
     "coalesce": Case(
         "Changes per completion", 20_000, {"changes_per_second": "changes/s", **THROUGHPUT}, _coalesce, runs=3
     ),
+    "reading": Case("Reading: `pull` and `diff`", 100_000, reading.COLUMNS, reading.contenders, runs=3, compared=2),
     "workers": Case(
         "Workers on one queue, a core each", 30_000, steady.WORKERS_COLUMNS, steady.workers, runs=3, compared=2
     ),

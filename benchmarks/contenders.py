@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -81,6 +82,40 @@ async def merging(base_url: str, count: int) -> None:
         await _in_parallel(update, completion_ids(count))
 
 
+async def listing(base_url: str, count: int) -> None:
+    """The aiohttp loop that everybody writes to export: page after page, a line for each into a file."""
+    headers = {"Authorization": "Bearer sk-bench"}
+    written, after = 0, ""
+    async with aiohttp.ClientSession(headers=headers) as session:
+        with tempfile.TemporaryFile("w") as file:
+            while written < count:
+                url = f"{base_url}/chat/completions?order=asc&limit=100{after}"
+                async with session.get(url) as response:
+                    response.raise_for_status()
+                    page = await response.json()
+                for each in page["data"]:
+                    file.write(json.dumps({"completion_id": each["id"], "metadata": each["metadata"]}) + "\n")
+                written, after = written + len(page["data"]), f"&after={page['last_id']}"
+
+
+async def reading(base_url: str, count: int) -> None:
+    """The aiohttp loop that everybody writes to read completions, and to compare them with what is wanted."""
+    headers = {"Authorization": "Bearer sk-bench"}
+    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+    wanted = dict.fromkeys(completion_ids(count), METADATA)
+    differ = 0
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+
+        async def read(completion_id: str) -> None:
+            nonlocal differ
+            async with session.get(f"{base_url}/chat/completions/{completion_id}") as response:
+                response.raise_for_status()
+                stored = (await response.json())["metadata"]
+            differ += stored != wanted[completion_id]
+
+        await _in_parallel(read, wanted)
+
+
 async def task_queue(base_url: str, _: int, *, database: str) -> None:
     """Run pgqueuer over jobs that `enqueue_jobs` has stored; each does the POST that everybody writes."""
     import asyncpg  # noqa: PLC0415 -- only this contender's
@@ -141,6 +176,8 @@ CONTENDERS: dict[str, Callable[..., Awaitable[None]]] = {
     "bare": bare,
     "prepared": prepared,
     "merging": merging,
+    "listing": listing,
+    "reading": reading,
     "official": official,
     "task_queue": task_queue,
 }

@@ -62,8 +62,9 @@ class Watched:
         environment: Mapping[str, str],
         folder: str | Path,
         log: IO[bytes] | int = subprocess.DEVNULL,
+        output: IO[bytes] | int = subprocess.DEVNULL,
     ) -> None:
-        self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
+        self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=log)
         self._times: list[float] = []
         self._cpu_seconds: list[float] = []
         self._peak_mb = 0.0

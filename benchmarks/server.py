@@ -55,6 +55,15 @@ def answer(completion_id: bytes, body: bytes) -> bytes:
     return b"%b%d\r\n\r\n%b%b%b" % (_HEAD, len(start) + len(_BODY) + len(metadata), start, _BODY, metadata)
 
 
+def page(query: bytes) -> bytes:
+    """Answer a list call: a hundred completions after the one that is named, and there are always more."""
+    after = query.rpartition(b"after=chatcmpl-")[2].partition(b"&")[0]
+    first = int(after) + 1 if after.isdigit() else 0
+    items = b",".join(b'{"id":"chatcmpl-%07d",%b%b' % (number, _BODY, _STORED) for number in range(first, first + 100))
+    body = b'{"object":"list","data":[%b],"last_id":"chatcmpl-%07d","has_more":true}' % (items, first + 99)
+    return b"%b%d\r\n\r\n%b" % (_HEAD, len(body), body)
+
+
 class CannedAnswers(asyncio.Protocol):
     """Counts Content-Length bytes and answers; no router, no parser, no state but the buffer.
 
@@ -87,7 +96,8 @@ class CannedAnswers(asyncio.Protocol):
             end = head_end + 4 + length
             if len(self._buffer) < end:
                 return
-            reply = answer(completion_id, self._buffer[head_end + 4 : end])
+            name, _, query = completion_id.partition(b"?")
+            reply = page(query) if name == b"completions" else answer(name, self._buffer[head_end + 4 : end])
             self._buffer = self._buffer[end:]
             if self._latency_seconds:
                 loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 
 from config.settings import Settings, default_text, flag, is_secret, variable
 from worker.cli.exits import Exit
-from worker.cli.flags import printed, setting_arguments
+from worker.cli.flags import Prints, printed, setting_arguments
 from worker.cli.verbs import VERBS, Command, commands_of, sentence
 from worker.engine import Ending
 from worker.engine.tallies import Tallies
@@ -246,7 +246,7 @@ _OF_CHANGES = ("completion_id", "change_ids", "changes", "keys", "status", "requ
 _OF_CHANGES_SOMETIMES = ("metadata", "trace_id", "span_id")
 LOG_SCHEMA = "log.json"
 RESULTS_SCHEMA = "results.json"
-_SOMETIMES = {"before", "after"}  # of results: they are there where they were asked for
+_WITH_VALUES = ("before", "after")  # of results: they are there where they were asked for
 
 
 def render() -> str:
@@ -264,13 +264,13 @@ def render_readme(text: str) -> str:
 def schemas() -> dict[str, str]:
     """The JSON Schemas of what each command prints with `--json`, and of the log's lines, by the file's name."""
     found = {
-        _schema_name(command): _schema_of(prints.type, f"metasync {command.name} --json")
+        _schema_name(command, prints): _schema_of(prints.type, _title(command, prints))
         for verb in VERBS
         for command in commands_of(verb)
-        if (prints := printed(command.model))
+        for prints in printed(command.model)
     }
     found[LOG_SCHEMA] = _log_schema(found["apply.json"])
-    found[RESULTS_SCHEMA] = _schema_of(Result, "a line of metasync's results")
+    found[RESULTS_SCHEMA] = _schema_of(Result, "a line of metasync's results", _WITH_VALUES)
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in found.items()}
 
 
@@ -314,19 +314,27 @@ def _event_schema(event: str, when: str, exactly: dict[str, Any], named: list[st
     }
 
 
-def _schema_of(printed_type: Any, title: str) -> dict[str, Any]:  # noqa: ANN401 -- any type that msgspec knows
+def _schema_of(
+    printed_type: Any,  # noqa: ANN401 -- any type that msgspec knows
+    title: str,
+    sometimes: Collection[str] = (),
+) -> dict[str, Any]:
     schema = msgspec.json.schema(printed_type)
     definitions = schema.get("$defs", {})
     for definition in definitions.values():
         definition["description"] = _describe(definition, definition.get("description", ""))
         if "properties" in definition:  # what has a default is printed all the same
-            definition["required"] = [name for name in definition["properties"] if name not in _SOMETIMES]
+            definition["required"] = [name for name in definition["properties"] if name not in sometimes]
             for one in definition["properties"].values():
                 one.pop("default", None)
     for base in getattr(printed_type, "__mro__", ())[1:-1]:  # what is inherited, its docstring says
         if base.__doc__ and base is not msgspec.Struct:
             _describe(definitions[printed_type.__name__], base.__doc__)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
+
+
+def _title(command: Command, prints: Prints) -> str:
+    return f"metasync {command.name} {f'{prints.beside} --json'.strip()}"
 
 
 def _describe(definition: dict[str, Any], docstring: str) -> str:
@@ -338,8 +346,8 @@ def _describe(definition: dict[str, Any], docstring: str) -> str:
     return description
 
 
-def _schema_name(command: Command) -> str:
-    return f"{command.name.replace(' ', '-')}.json"
+def _schema_name(command: Command, prints: Prints) -> str:
+    return f"{command.name.replace(' ', '-')}{prints.beside.removeprefix('-')}.json"
 
 
 def _lines() -> Iterator[str]:
@@ -408,15 +416,17 @@ def _command(command: Command, heading: str) -> Iterator[str]:
             yield from (_row(f"`{name}`", meaning) for name, meaning in argument.keys.items())
     if settings := list(setting_arguments(command.model)):
         yield from ("", f"[Settings](#settings): {_codes(name for one in settings for name in one.names)}.")
-    if printed(command.model):
-        name = _schema_name(command)
-        yield from ("", f"What `--json` prints: [schemas/{name}](schemas/{name}).")
+    for prints in printed(command.model):
+        name = _schema_name(command, prints)
+        beside = f", with `{prints.beside}`" if prints.beside else ""
+        yield from ("", f"What `--json` prints{beside}: [schemas/{name}](schemas/{name}).")
 
 
 def _argument_row(argument: Argument) -> str:
     value = argument.metavar if argument.metavar != argument.name else "..." * argument.many
     choices = f"; one of {_codes(argument.choices)}" if argument.choices else ""
-    return _row(f"`{argument.name} {value}`".replace(" `", "`"), argument.default, argument.help + choices)
+    names = ", ".join(argument.names) if argument.short else argument.name
+    return _row(f"`{names} {value}`".replace(" `", "`"), argument.default, argument.help + choices)
 
 
 def _exit_codes() -> Iterator[str]:

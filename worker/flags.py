@@ -30,6 +30,7 @@ class Flag:
     Args:
         name: of the flag, where it is not the field's (`max_duration`: `--max-duration`); of an argument without a
             flag, its metavar alone.
+        short: one letter that does as well, such as ``-o``.
         parse: reads a value; raises ValueError with a message for people.
         default: in words, where the field's default does not say it.
         show: writes the field's default as people write it.
@@ -43,6 +44,7 @@ class Flag:
     help: str
     name: str = ""
     metavar: str = ""
+    short: str = ""
     parse: Callable[[str], Any] | None = None
     default: str = ""
     show: Callable[[Any], str] = str
@@ -97,11 +99,13 @@ class Argument:
     keys: Mapping[str, str] = field(default_factory=dict)
     required: bool = False
     files: bool = False
+    short: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everything that may be typed for it."""
-        return (self.name, f"--no-{self.name.removeprefix('--')}") if self.switch == "either" else (self.name,)
+        names = (self.short, self.name) if self.short else (self.name,)
+        return (*names, f"--no-{self.name.removeprefix('--')}") if self.switch == "either" else names
 
     @property
     def help_text(self) -> str:
@@ -179,6 +183,7 @@ def _argument(
         required=required,
         keys=flag.keys,
         files=flag.files,
+        short=flag.short,
     )
 
 
@@ -216,9 +221,8 @@ def _add(group: argparse._ActionsContainer, argument: Argument) -> None:
         elif argument.many:
             options["action"] = "append"
     dest = ".".join(argument.path)
-    action = (
-        group.add_argument(dest, **options) if positional else group.add_argument(argument.name, dest=dest, **options)
-    )
+    names = [argument.short, argument.name] if argument.short else [argument.name]
+    action = group.add_argument(dest, **options) if positional else group.add_argument(*names, dest=dest, **options)
     if argument.files:
         action.complete = {"bash": "_shtab_compgen_files", "zsh": "_files"}  # type: ignore[attr-defined] # read by shtab
 

@@ -224,3 +224,15 @@ def test_a_line_that_is_too_long_is_cut_however_the_bytes_arrive() -> None:
     pieces = iter([b"x" * 1000] * 1100 + [b"tail\nnext"])
 
     assert list(lines(lambda: next(pieces, b""))) == [CutLine(b"x" * 4096, "the line is longer than 1 MiB"), b"next"]
+
+
+def test_fields_that_a_change_does_not_have_are_passed_over_where_that_is_wanted() -> None:
+    line = b'{"completion_id":"x","metadata":{"a":"b"},"model":"gpt","usage":{"total":[1,2.5]},"messages":null}'
+    assert read_bytes(line, ignore_unknown=True) == [MetadataChange("x", {"a": "b"})]
+    for refused, ignore_unknown, reason in (
+        (line, False, "unknown field 'model'"),
+        (b'{"completion_id":"x","metadata":{"a":1},"model":"gpt"}', True, "must be a string"),
+    ):
+        (refusal,) = read_bytes(refused, ignore_unknown=ignore_unknown)
+        assert isinstance(refusal, Refusal)
+        assert reason in refusal.reason

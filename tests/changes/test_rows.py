@@ -352,3 +352,12 @@ def test_random_rows_never_crash_and_leave_no_line_out(content: bytes) -> None:
         if isinstance(item, MetadataChange)
     )
     assert sorted(covered.translate(None, b'", \t\n\r\v\f')) == sorted(content.translate(None, b'", \t\n\r\v\f'))
+
+
+def test_columns_that_name_no_key_are_passed_over_where_that_is_wanted() -> None:
+    text = b'completion_id,model,mode,metadata,metadata.grade,metadata.model\nx,gpt,replace,"{""a"": ""b""}",A,own\n'
+    wanted = MetadataChange("x", {"a": "b", "grade": "A", "model": "own"}, "replace")
+    assert read_bytes(text, "csv", ignore_unknown=True) == [wanted]
+    assert read_bytes(b"completion_id,model,metadata.grade\nx,gpt,A\n", "csv") == [
+        MetadataChange("x", {"model": "gpt", "grade": "A"})
+    ]

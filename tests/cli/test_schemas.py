@@ -36,6 +36,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (folder / "some.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "nonsense\n")
         printed["apply"] = run("apply", "some.jsonl", "--not-found-grace", "0", "--results", "results.jsonl")
         printed["results"] = json.loads((folder / "results.jsonl").read_text().splitlines()[0])
+        printed["pull"] = run("pull", "-o", "pulled.jsonl", "--of", "some.jsonl")
+        change = {"completion_id": "chatcmpl-000002", "metadata": {"set": "A"}}
+        differing = write_changes(folder / "differing.jsonl", [change])
+        printed["diff"] = run("diff", differing, "--read-lag", "0")
+        printed["diff-summary"] = run("diff", "some.jsonl", "--read-lag", "0", "--summary")
         printed["dead-list"] = run("dead", "list")
         number = str(printed["dead-list"][0]["id"])
         printed["dead-show"] = run("dead", "show", number)
@@ -68,6 +73,9 @@ def test_every_schema_has_an_output_that_it_is_held_against(outputs: dict[str, A
     assert {path.stem for path in SCHEMAS.iterdir()} == set(outputs)
     assert len(outputs["dead-list"]) == 3
     assert (outputs["apply"]["reasons"], outputs["apply"]["exit_code"]) == ({"not_found": 3}, 3)
+    assert (outputs["pull"]["not_found"], outputs["pull"]["exit_code"]) == (3, 3)
+    assert (outputs["diff"]["state"], outputs["diff"]["set"]) == ("differs", {"set": "A"})
+    assert (outputs["diff-summary"]["not_found"], outputs["diff-summary"]["refused_lines"]) == (3, 1)
     assert (outputs["dead-retry"], outputs["dead-purge"]) == ({"retried": 1, "kept": 0}, {"purged": 2})
 
 

@@ -14,7 +14,7 @@ from tests.e2e.processes import KEY, METASYNC, Command, running_simulator
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("steps", [("apply",), ("daemon", "python"), ("apply", "dead")])
+@pytest.mark.parametrize("steps", [("apply",), ("daemon", "python"), ("apply", "dead"), ("sync",)])
 def test_pasted_commands_work(tmp_path: Path, steps: tuple[str, ...]) -> None:
     with running_simulator(tmp_path, "--completions", "2") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}

@@ -15,6 +15,7 @@ from worker.queue import (
     LeaseHolder,
     LetterCount,
     Note,
+    QueuedChange,
     QueueStatus,
     QueueUnavailable,
     Revived,
@@ -41,6 +42,11 @@ class WrappedQueue:
         if operation in self.unavailable:
             self.refused += 1
             raise QueueUnavailable("the store is away")
+
+    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
+        self._check("pending_changes")
+        async for change in self.queue.pending_changes():
+            yield change
 
     async def put(self, changes: Changes) -> Stored:
         self._check("put")

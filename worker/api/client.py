@@ -144,8 +144,9 @@ class Client:
         limit: int | None = None,
         order: Order = "asc",
         timeout_seconds: float,
+        fresh: bool = False,
     ) -> Answer:
-        """Read a page of completions; `Answer.page` holds it.
+        """Read a page of completions; `Answer.page` holds it, and `fresh` is as in `update`.
 
         Args:
             metadata: pairs that they all have.
@@ -156,7 +157,7 @@ class Client:
         filters = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
         parameters = ({"model": model} if model is not None else {}) | filters | _paging(after, limit, order)
         request = self._get(self._endpoint.list_target(parameters))
-        return await self._call(request, timeout_seconds, metadata=metadata or {})
+        return await self._call(request, timeout_seconds, metadata=metadata or {}, fresh=fresh)
 
     async def messages(
         self,
@@ -166,10 +167,11 @@ class Client:
         limit: int | None = None,
         order: Order = "asc",
         timeout_seconds: float,
+        fresh: bool = False,
     ) -> Answer:
-        """Read a page of the messages that a completion answered; `Answer.messages` holds it."""
+        """Read a page of the messages that a completion answered; `fresh` is as in `update`."""
         target = self._endpoint.messages_target(completion_id, _paging(after, limit, order))
-        return await self._call(self._get(target), timeout_seconds)
+        return await self._call(self._get(target), timeout_seconds, fresh=fresh)
 
     def _get(self, target: str) -> Request:
         return Request("GET", target, self._headers)

@@ -162,7 +162,7 @@ def parse_slowly(line: bytes, reading: Reading) -> MetadataChange:
         raise InvalidChange(f"the line must be a JSON object, not {json_type(fields)}")
     names = reading.fields()
     for name in fields:
-        if name not in names:
+        if name not in names and not reading.ignore_unknown:
             known = f"unknown field {shown(name)}; the fields are {', '.join(names)}"
             is_id = reading.id_column not in fields and folded(name) in ID_NAMES
             raise InvalidChange(known, hint=f"--id-column {name} takes that field for the id" if is_id else "")

@@ -24,6 +24,8 @@ class Reading:
         id_column: the column or field that holds the completion's id.
         empty: what a blank cell of CSV means: ``keep`` the key as it is, or ``remove`` it.
         coerce: write values that are numbers or booleans as JSON does, instead of refusing them.
+        ignore_unknown: pass over fields that are none of a change's, and columns that are neither such a field nor
+            named ``metadata.KEY``, instead of refusing the ones and taking the others for keys.
     """
 
     mode: Mode = "merge"
@@ -32,6 +34,7 @@ class Reading:
     id_column: str = ID_FIELD
     empty: Empty = "keep"
     coerce: bool = False
+    ignore_unknown: bool = False
 
     def fields(self) -> tuple[str, ...]:
         """The names of the fields, with the id's."""

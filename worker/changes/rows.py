@@ -86,6 +86,8 @@ class Header:
         keys: dict[str, int] = {}
         for position, name in enumerate(names):
             is_own = name in reading.fields()
+            if reading.ignore_unknown and not is_own and not name.startswith(_KEY_PREFIX):
+                continue
             key = name if is_own else _key(name, position)
             known = own if is_own else keys
             if key in known:

@@ -21,6 +21,7 @@ from worker.cli.paused import Paused
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.cli.session import exit_code, summary_fields, work
+from worker.cli.words import ending_words
 from worker.engine import Ending, Summary
 from worker.flags import Flag
 from worker.results import Places
@@ -188,17 +189,6 @@ def _ending_text(summary: Summary) -> str:
 
 
 def _why(summary: Summary) -> str:
-    cause = summary.cause
-    match summary.ending:
-        case Ending.PAUSED if (paused := Paused.of(summary.paused)) is not None:
-            return printable(paused.sentence)
-        case Ending.CLOSED:
-            return f"the service asks to wait for another {summary.closed_for_seconds:,.0f} s"
-        case Ending.STUCK if cause is None:
-            return "stuck: what is left keeps failing"
-        case Ending.OUTAGE if cause is not None:
-            return cause.sentence
-        case Ending.RESULTS_LOST if cause is not None and cause.error is not None:
-            return cause.error
-        case ending:
-            return f"{ending}: {cause.sentence}" if cause else ending
+    if (paused := Paused.of(summary.paused)) is not None and summary.ending is Ending.PAUSED:
+        return printable(paused.sentence)
+    return ending_words(summary.ending, summary.cause, summary.closed_for_seconds)

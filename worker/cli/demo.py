@@ -5,9 +5,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from worker.cli.job import Job, configure_logs, run_async
 from worker.cli.output import say
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.session import work
+from worker.cli.trying import compared, pulled
 from worker.engine import Summary
 from worker.flags import Flag
 from worker.queue import DeadSelection, Store, open_queue
@@ -53,6 +55,8 @@ _SERVICE = Options(
     faults=_FAULTS,
 )
 _LAG_SECONDS = 1.5
+_LATE_EVERY = 4
+_HANDFUL = 8
 _NOT_FOUND_GRACE = "6s"
 
 
@@ -95,8 +99,12 @@ async def _demo(*, verbose: bool) -> int:
             with closing(Patience()) as patience:
                 enqueued = await take_in(queue, intake, patience)
             enqueue_seconds = time.monotonic() - started_at
-            summary = await _drain(queue, simulator.base_url, verbose=verbose)
+            job = _job(simulator.base_url, verbose=verbose)
+            handful = _handful(held)
+            before = await pulled(job, list(handful), f"{folder}/before.jsonl")
+            summary = await _drain(queue, job)
             checks = [check async for check in _checks(queue, simulator, held, enqueued, summary)]
+            checks += await _there_and_back(queue, simulator, job, handful=handful, before=before, held=held)
     say(figures_text(summary, enqueued, enqueue_seconds))  # not what to do next: its queue is gone by now
     for check in checks:
         say(f"{'ok  ' if check.holds else 'FAIL'}  {check.name}: {check.detail}")
@@ -116,24 +124,56 @@ def _seed(simulator: Simulator) -> dict[str, dict[str, str]]:
     for number, line in enumerate((_samples() / "completions.jsonl").read_text().splitlines()):
         completion = json.loads(line)
         held[completion["id"]] = completion["metadata"]
-        lag_seconds = _LAG_SECONDS if number % 4 == 0 else 0.0
+        lag_seconds = _LAG_SECONDS if number % _LATE_EVERY == 0 else 0.0
         simulator.seed(completion["id"], completion["metadata"], lag_seconds=lag_seconds)
     return held
 
 
-async def _drain(queue: Store, base_url: str, *, verbose: bool) -> Summary:
-    terminal = Terminal() if is_terminal(sys.stderr) else None
+def _job(base_url: str, *, verbose: bool) -> Job:
     flags = {
         "openai_api_key": "sk-demo",
         "openai_base_url": base_url,
         "not_found_grace": _NOT_FOUND_GRACE,
         "log_level": "info" if verbose else "error",
     }
-    settings = load(flags).settings
-    configure_logs(settings, terminal=terminal)
+    return Job(load(flags).settings, lambda: load(flags), drain=True)
+
+
+async def _drain(queue: Store, job: Job) -> Summary:
+    terminal = Terminal() if is_terminal(sys.stderr) else None
+    configure_logs(job.settings, terminal=terminal)
     pending = (await queue.status()).pending
-    job = Job(settings, lambda: load(flags), drain=True)
     return await work(queue, job, show_progress(pending) if terminal else None)
+
+
+def _handful(held: Mapping[str, Mapping[str, str]]) -> dict[str, list[MetadataChange]]:
+    """A few completions that are visible from the start, and whose changes all can be applied; with these."""
+    _, dead = _one_by_one(held)
+    left_out = {completion_id for completion_id, _ in dead} | {*islice(held, 0, None, _LATE_EVERY)}
+    handful: dict[str, list[MetadataChange]] = {}
+    for change in _good_changes():
+        if change.completion_id not in left_out and (change.completion_id in handful or len(handful) < _HANDFUL):
+            handful.setdefault(change.completion_id, []).append(change)
+    return handful
+
+
+async def _there_and_back(
+    queue: Store,
+    simulator: Simulator,
+    job: Job,
+    *,
+    handful: Mapping[str, list[MetadataChange]],
+    before: Sequence[MetadataChange],
+    held: Mapping[str, Mapping[str, str]],
+) -> list[Check]:
+    """What `pull`, `diff` and `apply` of what was pulled do to a handful."""
+    counts = await compared(job, [change for changes in handful.values() for change in changes])
+    in_sync = Check("diff", counts.in_sync == len(handful), f"{counts.in_sync} of a handful of {len(handful)} in sync")
+    await queue.put(list(before))
+    await _drain(queue, job)
+    found = simulator.all_metadata()
+    back = sum(found[completion_id] == held[completion_id] for completion_id in handful)
+    return [in_sync, Check("back", back == len(handful), f"{back} of these have what was pulled before")]
 
 
 async def _checks(

@@ -32,16 +32,14 @@ def _id_column(text: str) -> str:
     return text
 
 
+FILE = Flag(f"{SUFFIXES}, each also .gz; - is standard input", name="FILE", positional=True, files=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Files(Configured):
-    """The arguments of every verb that takes files in."""
+class Readable(Configured):
+    """The arguments of every verb that reads files of changes."""
 
-    SETTINGS: ClassVar[tuple[str, ...]] = (*STORE, "mode")
-
-    files: Annotated[
-        tuple[str, ...],
-        Flag(f"{SUFFIXES}, each also .gz; - is standard input", name="FILE", positional=True, files=True),
-    ]
+    files: Annotated[tuple[str, ...], FILE] = ()
     format: Annotated[Format | None, Flag("of standard input, or of a file with another name")] = None
     delimiter: Annotated[
         str | None, Flag("what separates the cells of CSV: one character, or tab", metavar="CHAR", parse=_delimiter)
@@ -51,6 +49,30 @@ class Files(Configured):
     ] = ID_FIELD
     empty: Annotated[Empty, Flag("what a blank cell of CSV does with its key")] = "keep"
     coerce: Annotated[bool, Flag("write values that are numbers or booleans as text, as JSON has them")] = False
+    ignore_unknown: Annotated[
+        bool, Flag("pass over fields, and columns without `metadata.` before their name, that a change does not have")
+    ] = False
+
+    def reading(self, settings: Settings) -> Reading:
+        """How the files are to be understood."""
+        return Reading(
+            settings.mode,
+            self.format,
+            self.delimiter,
+            self.id_column,
+            self.empty,
+            self.coerce,
+            self.ignore_unknown,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Readable):
+    """The arguments of every verb that takes files in."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (*STORE, "mode")
+
+    files: Annotated[tuple[str, ...], FILE]
     strict: Annotated[bool, Flag("store nothing if any line is refused")] = False
     fail_on_empty: Annotated[bool, Flag("a file without a change counts as refused")] = False
     rejects: Annotated[
@@ -65,7 +87,7 @@ class Files(Configured):
         """How the files are to be taken in."""
         return Intake(
             self.files,
-            Reading(settings.mode, self.format, self.delimiter, self.id_column, self.empty, self.coerce),
+            self.reading(settings),
             strict=self.strict,
             rejects_path=self.rejects,
             after=self.resume_from,

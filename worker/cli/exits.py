@@ -23,7 +23,7 @@ class Exit(IntEnum):
         3,
         (
             "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
-            "of `doctor`: a failure was found"
+            "of `pull` and `diff`: something differs, is missing or cannot be read; of `doctor`: a failure was found"
         ),
     )
     RUN_AGAIN = (

@@ -36,6 +36,19 @@ WORKING = (
     "dead_retention",
     "log_values",
 )
+# What is only read is read by these.
+READING = (
+    "openai_base_url",
+    "openai_org_id",
+    "openai_project_id",
+    "auth",
+    "trust_env",
+    "max_concurrency",
+    "requests_per_minute",
+    "request_timeout",
+    "halt_timeout",
+    "secrets_dir",
+)
 ALL = tuple(name for name in Settings.model_fields if not is_secret(name))
 
 
@@ -72,20 +85,25 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Prints:
-    """Of a `--json` flag: the type of what is printed, whose schema is published."""
+    """Of a `--json` flag: the type of what is printed, whose schema is published.
+
+    Args:
+        beside: of another flag, that changes what `--json` prints: its name.
+    """
 
     type: Any
+    beside: str = ""
 
 
 _BASE_URL = "openai_base_url"
 MAX_DURATION = Flag("end after so long, such as 15m", metavar="DURATION", parse=duration_seconds)
 
 
-def printed(model: type[Any]) -> Prints | None:
-    """What a verb's `--json` prints; None where it has no such flag."""
+def printed(model: type[Any]) -> list[Prints]:
+    """What a verb's `--json` prints; nothing where it has no such flag."""
     hints = get_type_hints(model, include_extras=True).values()
     notes = (note for hint in hints for note in getattr(hint, "__metadata__", ()))
-    return next((note for note in notes if isinstance(note, Prints)), None)
+    return [note for note in notes if isinstance(note, Prints)]
 
 
 def add_arguments(parser: argparse.ArgumentParser, model: type[Any]) -> None:

@@ -1,7 +1,5 @@
 """A worker's run as the commands need it: built from settings, stopped by signals, ended with an exit code."""
 
-import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import asdict
@@ -10,16 +8,16 @@ from typing import Any, assert_never
 
 import structlog
 
-from config import logs, sink
-from config.settings import ConfigurationError, Settings, file_times
-from worker.api import Client
+from config import sink
+from config.settings import ConfigurationError
 from worker.cli import signals
+from worker.cli.calling import client_of, collect_less, key_reader
 from worker.cli.exits import Exit
-from worker.cli.job import Job, key_of
+from worker.cli.job import Job
 from worker.cli.output import tell
 from worker.cli.paused import Paused
-from worker.cli.tracing import Tracing, tracing
-from worker.engine import Ending, Options, ReadKey, Summary, Worker
+from worker.cli.tracing import tracing
+from worker.engine import Ending, Options, Summary, Worker
 from worker.engine.supervisor import Supervisor
 from worker.queue import Store
 
@@ -30,11 +28,11 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
     Args:
         observe: runs beside the worker, to show how it goes; cancelled in the end.
     """
-    _collect_less()
+    collect_less()
     if job.warning:
         structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
-    async with tracing() as traced, _client(job.settings, traced) as client:
-        read_key = _key_reader(client, job)
+    async with tracing() as traced, client_of(job.settings, traced) as client:
+        read_key = key_reader(client, job)
         worker = Worker(queue, client, _options(job), read_key=read_key, around=traced.around, results=job.results)
         with _stopped_by_signals(worker):
             async with _served(worker, queue, job):
@@ -57,16 +55,6 @@ async def _observed(worker: Worker, observe: Callable[[Worker], Coroutine[Any, A
 
 def _let_work_go_on() -> None:
     """Progress is not shown any more: that is in the log."""
-
-
-def _collect_less() -> None:
-    """Have the garbage collector look less often, and not at what was imported.
-
-    Hardly anything that an update leaves behind is a cycle, yet looking for cycles at the default pace takes 7 % of the
-    time. Measured: peak memory stays where it was.
-    """
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
 
 
 @asynccontextmanager
@@ -138,21 +126,6 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _client(settings: Settings, traced: Tracing) -> Client:
-    try:
-        return traced.make_client(
-            base_url=settings.openai_base_url,
-            api_key=key_of(settings),
-            organization=settings.openai_org_id,
-            project=settings.openai_project_id,
-            auth=settings.auth,
-            max_connections=settings.max_concurrency,
-            trust_env=settings.trust_env,
-        )
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-
-
 def _options(job: Job) -> Options:
     settings = job.settings
     return Options(
@@ -173,32 +146,6 @@ def _options(job: Job) -> Options:
         drain=job.drain,
         max_duration_seconds=job.max_duration_seconds,
     )
-
-
-def _key_reader(client: Client, job: Job) -> ReadKey:
-    """What reads the key again when the files that settings come from have changed."""
-    current, seen = key_of(job.settings), file_times(job.settings)
-
-    async def read_key(always: bool) -> bool:  # noqa: FBT001 -- as `ReadKey` says
-        nonlocal current, seen
-        found = file_times(job.settings)
-        if found == seen and not always:
-            return False
-        seen = found
-        try:
-            loaded = await asyncio.to_thread(job.reload)
-            key = key_of(loaded.settings)
-            logs.conceal(key)
-            if key != current and loaded.led_astray not in (None, job.warning):
-                structlog.get_logger().warning("settings.key_led_astray", error=loaded.led_astray)
-            client.use_key(key)
-        except (ConfigurationError, ValueError) as error:  # ValueError: no header can carry the key
-            structlog.get_logger().warning("settings.unreadable", error=str(error))
-            return False
-        is_new, current = key != current, key
-        return is_new
-
-    return read_key
 
 
 def _stopped_by_signals(worker: Worker) -> AbstractContextManager[None]:

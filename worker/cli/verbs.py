@@ -16,6 +16,8 @@ VERBS = {
     "demo": "see it at work: a simulated service, 2,000 sample changes, every result checked",
     "apply": "enqueue change files and apply them until nothing is left",
     "enqueue": "validate change files and store what they hold",
+    "pull": "what is on the service, as a file of changes that can be edited and applied",
+    "diff": "what change files would change, or whether the service has all that they want",
     "run": "the worker: a daemon, or with --drain until nothing is left",
     "intake": "take changes in over HTTP, and apply none: the producers' side where workers run elsewhere",
     "status": "what is pending, in flight, waiting and dead",

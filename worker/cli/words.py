@@ -1,6 +1,11 @@
 """What flow control is doing, in words that fit on a line."""
 
-from worker.flow import FlowState, GateState
+from typing import TYPE_CHECKING
+
+from worker.flow import Cause, FlowState, GateState
+
+if TYPE_CHECKING:
+    from worker.engine import Ending  # slow to import, and `status` needs none of it
 
 
 def flow_words(flow: FlowState) -> list[str]:
@@ -23,3 +28,18 @@ def _probe(seconds: float | None) -> str:
     if seconds is None:
         return "a probe is under way"
     return f"probe in {seconds:.0f} s" if seconds > 0.0 else "probe with the next change that is due"
+
+
+def ending_words(ending: "Ending", cause: Cause | None, closed_for_seconds: float) -> str:
+    """Why a run ended before everything was done."""
+    match ending:
+        case "closed":
+            return f"the service asks to wait for another {closed_for_seconds:,.0f} s"
+        case "stuck" if cause is None:
+            return "stuck: what is left keeps failing"
+        case "outage" if cause is not None:
+            return cause.sentence
+        case "results_lost" if cause is not None and cause.error is not None:
+            return cause.error
+        case _:
+            return f"{ending}: {cause.sentence}" if cause else str(ending)

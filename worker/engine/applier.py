@@ -14,10 +14,10 @@ from worker.engine.blame import Blame, Rules
 from worker.engine.calls import Calls, GiveBack, Send
 from worker.engine.ledger import Ledger
 from worker.engine.outcome import Deferral, Outcome
-from worker.engine.showing import NOT_AS_WANTED, Wanted, ending_of, wrong_keys
+from worker.engine.showing import HIDDEN, NOT_AS_WANTED, Wanted, ending_of, shown_by_read, wrong_keys
 from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
-from worker.flow import FAULT, METADATA_HIDDEN, SUCCEEDED, End, Ended, Flow, Operation
+from worker.flow import FAULT, End, Ended, Flow, Operation
 
 # In 14 recorded polls a fresh completion answered after 1 to 6 s: asked early, then less and less often.
 _NOT_FOUND_SHORTEST_SECONDS = 1.0
@@ -33,7 +33,6 @@ _SHORTEST_UNPERSISTED_SECONDS = 1.0
 Apply = Callable[[Work], Awaitable[Outcome]]
 
 _TOO_MANY_KEYS = "with this change the completion would have more than 16 pairs"
-_HIDDEN = "the service does not show the completion's metadata: a merge would wipe what is there"
 _NOT_WHOLE = (
     "the completion's metadata holds values that are no strings and cannot be sent back: a merge would wipe them"
 )
@@ -186,7 +185,7 @@ class _Application:
         answer = await self._call(
             "get",
             lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds),
-            _shown_by_read,
+            shown_by_read,
         )
         if answer.verdict.kind is not Kind.OK:
             raise GiveBack(Deferral.RETRY, self._judge(numbers, answer))
@@ -284,7 +283,7 @@ class _Application:
 
     def _judge_hidden(self, numbers: Collection[int], answer: Answer) -> float:
         """A read that does not show all of the metadata: nothing is written over what cannot be seen."""
-        self._ledger.error = _HIDDEN if answer.metadata is None else _NOT_WHOLE
+        self._ledger.error = HIDDEN if answer.metadata is None else _NOT_WHOLE
         alone = self._blame.rejected(numbers, "get")
         self._ledger.die(alone, "unreadable")
         return self._backoff_seconds(_LONGEST_HELD_SECONDS)
@@ -339,12 +338,3 @@ class _Application:
         """
         seconds = backoff_seconds(max(1, self._blame.failures), self._applier.policy, self._applier.random)
         return seconds if self._blame.is_guilty else min(seconds, longest)
-
-
-def _shown_by_read(answer: Answer) -> Ended:
-    """What a read is worth: one that does not show the metadata is no reading."""
-    if answer.metadata is not None and answer.whole:
-        return SUCCEEDED
-    if answer.metadata is not None:
-        return Ended(End.ANSWERED)
-    return Ended(End.FAILED, METADATA_HIDDEN, error=_HIDDEN, status=answer.verdict.status)

@@ -40,7 +40,7 @@ _TROUBLE = frozenset({408, 409, 421, 425, 499})
 
 _FAILURES = frozenset({Kind.RETRY, Kind.HALTED})
 _LONGEST_PAUSE_SECONDS = 86_400.0  # beyond, a service that asks to wait means that a quota is used up
-_THROTTLED_ALONE = 3  # times in a row, while others pass
+THROTTLED_ALONE = 3  # times in a row, while others pass
 _ALONE_SECONDS = (2.0, 900.0)  # how long such a completion stays away, at first and at most
 _LONGEST_SNOOZE_SECONDS = 60.0  # no store keeps a change asleep for as long as one answer may ask
 _LETS_OTHERS_GO_SECONDS = 2.0  # one that was throttled is claimed again after those that were not
@@ -163,21 +163,21 @@ class Calls:
             if repeats:
                 self._tallies.requests_retried += 1
                 repeats = False
-            answer = self._in_context(operation, await self._exchange(work, permit, send))
+            answer = in_context(self._flow, operation, await self._exchange(work, permit, send))
             verdict = answer.verdict
             self._tallies.request(operation, answer)
             if verdict.kind is Kind.THROTTLED:
-                times = blame.throttled(operation) - _THROTTLED_ALONE
+                times = blame.throttled(operation) - THROTTLED_ALONE
                 permit.end(ended(verdict, alone=times >= 0))
                 if times >= 0:
-                    raise GiveBack(Deferral.SNOOZED, self._alone_seconds(times))
+                    raise GiveBack(Deferral.SNOOZED, alone_seconds(times, self._random))
                 # Those that waited line up again first, or one could hold up all others for ever.
                 await asyncio.sleep(0)
             elif verdict.kind is Kind.OK:
                 word = shows(answer)
                 if word.end is End.FAILED:
                     word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
-                permit.end(_with_limits(word, verdict))
+                permit.end(with_limits(word, verdict))
                 blame.passed()
                 return answer
             else:
@@ -221,21 +221,18 @@ class Calls:
                 seconds = min(closed.delay_seconds, _ALONE_SECONDS[1]) + _LETS_OTHERS_GO_SECONDS
             raise GiveBack(Deferral.SNOOZED, seconds) from None
 
-    def _in_context(self, operation: Operation, answer: Answer) -> Answer:
-        """The answer, its verdict read in the light of what this run has met before."""
-        verdict = answer.verdict
-        if verdict.about == "unclear" and self._flow.successes(operation):
-            # This kind of call has worked here before: what is not there is the completion, as it seems.
-            verdict = msgspec.structs.replace(verdict, kind=Kind.NOT_FOUND, halt=None)
-        elif verdict.kind is not Kind.OK and (verdict.delay_seconds or 0.0) > _LONGEST_PAUSE_SECONDS:
-            verdict = msgspec.structs.replace(verdict, kind=Kind.HALTED, halt=Halt.QUOTA)
-        else:
-            return answer
-        return msgspec.structs.replace(answer, verdict=verdict)
 
-    def _alone_seconds(self, times: int) -> float:
-        shortest, longest = _ALONE_SECONDS
-        return min(longest, shortest * 2.0 ** min(times, 20)) * self._random.uniform(0.75, 1.25)
+def in_context(flow: Flow, operation: Operation, answer: Answer) -> Answer:
+    """The answer, its verdict read in the light of what this run has met before."""
+    verdict = answer.verdict
+    if verdict.about == "unclear" and flow.successes(operation):
+        # This kind of call has worked here before: what is not there is the completion, as it seems.
+        verdict = msgspec.structs.replace(verdict, kind=Kind.NOT_FOUND, halt=None)
+    elif verdict.kind is not Kind.OK and (verdict.delay_seconds or 0.0) > _LONGEST_PAUSE_SECONDS:
+        verdict = msgspec.structs.replace(verdict, kind=Kind.HALTED, halt=Halt.QUOTA)
+    else:
+        return answer
+    return msgspec.structs.replace(answer, verdict=verdict)
 
 
 def ended(verdict: Verdict, *, guilty: bool = False, alone: bool = False) -> Ended:
@@ -271,7 +268,7 @@ def ended(verdict: Verdict, *, guilty: bool = False, alone: bool = False) -> End
         status=verdict.status,
         request_id=verdict.request_id,
     )
-    return _with_limits(word, verdict)
+    return with_limits(word, verdict)
 
 
 def _failure_reason(verdict: Verdict) -> str:
@@ -283,9 +280,16 @@ def _failure_reason(verdict: Verdict) -> str:
     return OUTAGE
 
 
-def _with_limits(word: Ended, verdict: Verdict) -> Ended:
+def with_limits(word: Ended, verdict: Verdict) -> Ended:
+    """The same, with what the answer's headers say of limits."""
     limit = verdict.rate_limit
     if limit is None:
         return word
     limits = Limits(limit.limit_requests, limit.remaining_requests, limit.reset_seconds)
     return msgspec.structs.replace(word, limits=limits)
+
+
+def alone_seconds(times: int, random: random_module.Random) -> float:
+    """How long a completion stays away that was throttled so many times while others passed."""
+    shortest, longest = _ALONE_SECONDS
+    return min(longest, shortest * 2.0 ** min(times, 20)) * random.uniform(0.75, 1.25)

@@ -62,7 +62,7 @@ class Ledger:
         changes = {}
         for queued in self._work.claim.changes:
             try:
-                changes[queued.number] = change = _decoded(queued)
+                changes[queued.number] = change = decoded(queued)
             except InvalidChange as error:
                 self.die([queued.number], "invalid", error=str(error))
             else:
@@ -147,7 +147,12 @@ class Ledger:
         )
 
 
-def _decoded(queued: QueuedChange) -> MetadataChange:
+def decoded(queued: QueuedChange) -> MetadataChange:
+    """The change that is stored.
+
+    Raises:
+        InvalidChange: what is stored breaks a rule.
+    """
     try:
         metadata = _metadata_decoder.decode(queued.metadata)
     except msgspec.DecodeError:

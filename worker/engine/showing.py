@@ -1,13 +1,15 @@
-"""What an update's answer shows, held against what was wanted."""
+"""What an answer shows: of an update, held against what was wanted."""
 
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from worker.api import Answer
 from worker.changes import MetadataChange
 from worker.engine.blame import Semantics
-from worker.flow import SERVICE_MERGES, SUCCEEDED, End, Ended
+from worker.flow import METADATA_HIDDEN, SERVICE_MERGES, SUCCEEDED, End, Ended
 
+HIDDEN = "the service does not show the completion's metadata: a merge would wipe what is there"
 NOT_AS_WANTED = "the service answered 200, but does not have it as wanted"
 
 
@@ -70,3 +72,12 @@ def ending_of(shown: Mapping[str, str] | None, wanted: Wanted, semantics: Semant
         error=f"the service kept keys that a replacement leaves out ({', '.join(kept)}): set METASYNC_SEMANTICS to "
         "merge, where that is known and wanted, or to replace",
     )
+
+
+def shown_by_read(answer: Answer) -> Ended:
+    """What a read is worth: one that does not show the metadata is no reading."""
+    if answer.metadata is not None and answer.whole:
+        return SUCCEEDED
+    if answer.metadata is not None:
+        return Ended(End.ANSWERED)
+    return Ended(End.FAILED, METADATA_HIDDEN, error=HIDDEN, status=answer.verdict.status)

@@ -1,14 +1,12 @@
 """The worker: what it is made of, how it starts, and how it ends in order."""
 
 import asyncio
-import math
 import os
 import random
 import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import islice
 
 import structlog
@@ -34,6 +32,7 @@ from worker.engine.retention import Retention
 from worker.engine.sharing import Sharing
 from worker.engine.supervisor import Supervisor
 from worker.engine.tallies import Tallies
+from worker.engine.telling import Telling
 from worker.engine.totals import Totals
 from worker.engine.work import Interruption, Work
 from worker.flow import OUTAGE, Cause, Ended, Flow, FlowState, GateEvent
@@ -83,6 +82,7 @@ class Worker:
         self._options = options
         self._logger = logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
 
+        self._telling = Telling(logger, clock)
         self._quota: QuotaKeeper | None = None
         if options.requests_per_minute is not None:
             self._quota = QuotaKeeper(queue, options.requests_per_minute, now, lambda: self._sharing.workers)
@@ -169,7 +169,6 @@ class Worker:
         self._ending: Ending | None = None
         self._cause: Cause | None = None
         self._stop = asyncio.Event()
-        self._waiting_until = -math.inf
 
     def __repr__(self) -> str:
         return f"<Worker [{self._ending or 'running'}, {len(self._leases)} claims in hand]>"
@@ -382,36 +381,9 @@ class Worker:
     def _refused(self, delay_seconds: float, word: Ended) -> None:
         """The service asked this worker to wait."""
         self._sharing.refused(delay_seconds)
-        until = self.clock.monotonic() + delay_seconds
-        if delay_seconds > SHORT_WAIT_SECONDS and until > self._waiting_until + 1.0:
-            self._waiting_until = until
-            self._logger.warning(
-                "worker.waiting",
-                seconds=round(delay_seconds, 1),
-                until=datetime.fromtimestamp(self.clock.unix() + delay_seconds, UTC).isoformat(timespec="seconds"),
-                error=word.error,
-                status=word.status,
-                request_id=word.request_id,
-            )
+        self._telling.refused(delay_seconds, word)
 
     def _gate_changed(self, event: GateEvent) -> None:
         """The gate of flow control halted everything, or slowed it down, or let it go on."""
-        if event.kind == "slowed":
-            self._logger.warning(
-                "worker.slowed", reason=event.reason, error=event.cause.error, status=event.cause.status
-            )
-            return
         self._sharing.gate_changed(event)
-        if event.kind == "resumed":
-            self._logger.info("worker.resumed", reason=event.reason, halted_seconds=event.halted_seconds)
-            return
-        self._logger.error(
-            "worker.halted",
-            reason=event.reason,
-            error=event.cause.error,
-            status=event.cause.status,
-            request_id=event.cause.request_id,
-            completion_id=event.cause.completion_id,
-            operation=event.operation,
-            next_probe_seconds=event.next_probe_in_seconds,
-        )
+        self._telling.gate_changed(event)

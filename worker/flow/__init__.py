@@ -2,6 +2,7 @@
 
 from worker.flow.ended import (
     ABSENT,
+    ANSWERED,
     DROPPED,
     FAILED,
     FAULT,
@@ -23,6 +24,7 @@ from worker.flow.permit import Permit
 
 __all__ = [
     "ABSENT",
+    "ANSWERED",
     "DROPPED",
     "FAILED",
     "FAULT",

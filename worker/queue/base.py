@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from worker.changes import MetadataChange
 from worker.changes.mapping import Changes
 from worker.queue.batches import Taken, batches_of_any
 from worker.queue.letters import DeadLetter, DeadSelection, Revived
-from worker.queue.pending import Stored
+from worker.queue.pending import QueuedChange, Stored
 
 T = TypeVar("T")
 
@@ -94,6 +94,10 @@ class StoreBase(ABC):
         """Delete the first letters of the stretch; tell how many there were."""
 
     @abstractmethod
+    async def _read_pending(self, place: Any) -> tuple[list[QueuedChange], Any]:  # noqa: ANN401 -- each store's own
+        """Give the pending changes from this place on, None being the start, and the next place, None for the end."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Finish what is under way and let go of the store."""
 
@@ -118,6 +122,16 @@ class StoreBase(ABC):
         was_heard = self._work.is_set()
         self._work.clear()
         return was_heard
+
+    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
+        """Read all that is pending, in pages; see `Store.pending_changes`."""
+        place = None
+        while True:
+            changes, place = await self._read_pending(place)
+            for change in changes:
+                yield change
+            if place is None:
+                return
 
     async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         """Read the letters that match, oldest first, in pages."""

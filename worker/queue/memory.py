@@ -254,6 +254,9 @@ class MemoryQueue(StoreBase):
     async def close(self) -> None:
         """Nothing is under way between two calls."""
 
+    async def _read_pending(self, _place: None) -> tuple[list[QueuedChange], None]:
+        return [change for target in self._targets.values() for change in target.changes.values()], None
+
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return Part(self._selected(stretch), None, self._last_letter)
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable
 from worker.queue.letters import DeadLetter, DeadSelection
 from worker.queue.opening import open_store
+from worker.queue.pending import QueuedChange
 from worker.queue.store import Store
 
 _CLOSE_SECONDS = 2.0  # what was promised is durable; a store that takes no packets any more is left behind
@@ -90,6 +91,12 @@ class _Patient:
         store = await self._opened()
         async for letter in store.dead_letters(selection):
             yield letter
+
+    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
+        """Read what is pending; see `Store.pending_changes`."""
+        store = await self._opened()
+        async for change in store.pending_changes():
+            yield change
 
     async def close(self) -> None:
         if self._opening is not None:

@@ -1,11 +1,12 @@
 """A store: the one object that serves as queue, dead letters, coordination and history."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol, Self
 
 from worker.queue.coordination import Coordination
 from worker.queue.history import History
 from worker.queue.letters import DeadLetters
-from worker.queue.pending import Queue
+from worker.queue.pending import Queue, QueuedChange
 
 
 class Store(Queue, DeadLetters, Coordination, History, Protocol):
@@ -19,6 +20,12 @@ class Store(Queue, DeadLetters, Coordination, History, Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]: ...
+
+    def pending_changes(self) -> AsyncIterator[QueuedChange]:
+        """All that is pending, those of a completion in their order, read in pages; nothing is leased or changed.
+
+        Changes that come or go meanwhile are among them or not; none is there twice.
+        """
 
     async def close(self) -> None:
         """Finish what is under way and let go of the store."""

@@ -360,6 +360,15 @@ async def leases(connection: Connection) -> list[LeaseHolder]:
     return [LeaseHolder(**row) for row in await connection.fetch(_STATUS["leases"])]
 
 
+async def pending(
+    connection: Connection, place: tuple[int, int] | None, limit: int
+) -> tuple[list[QueuedChange], tuple[int, int] | None]:
+    """Read changes from that target and change on, and where the next ones are."""
+    found = await connection.fetch(_STATUS["pending"], *(place or (0, 0)), limit)
+    changes = [QueuedChange(*list(row)[1:]) for row in found]
+    return changes, (found[-1]["target"], changes[-1].number) if len(found) == limit else None
+
+
 async def take_quota(connection: Connection, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
     """Take of the quota that all workers share."""
     found = await connection.fetchrow(_QUOTA["lock"])

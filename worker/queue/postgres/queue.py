@@ -12,7 +12,7 @@ from worker.queue.coordination import Note
 from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import DeadLetter, LetterCount, Revived
-from worker.queue.pending import Claim, LeaseHolder, Place, QueueStatus, Settlement, Stored, check_lease
+from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.postgres import history, letters, notes, operations
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.confirmed import LogIndexWithGaps
@@ -292,6 +292,9 @@ class PostgresQueue(StoreBase):
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _read_pending(self, place: tuple[int, int] | None) -> tuple[list[QueuedChange], tuple[int, int] | None]:
+        return await self._transact(operations.pending, place, letters.PAGE)
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return await self._transact(letters.read, stretch)

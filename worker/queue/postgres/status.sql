@@ -67,3 +67,14 @@ ORDER BY since;
 SELECT extract(epoch FROM min(visible_at) - statement_timestamp())::float8 AS seconds, statement_timestamp() AS at
 FROM metasync.target
 WHERE visible_at >= coalesce($1::timestamptz, '-infinity');
+
+-- name: pending
+-- $1 a target and $2 a change of it: those from there on; $3 how many
+SELECT
+    change.target, change.id, target.completion_id, change.change_id, change.mode, change.metadata,
+    extract(epoch FROM change.enqueued_at)::float8, change.trials
+FROM metasync.change
+JOIN metasync.target ON target.number = change.target
+WHERE (change.target, change.id) > ($1::bigint, $2::bigint)
+ORDER BY change.target, change.id
+LIMIT $3::integer;

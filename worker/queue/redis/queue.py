@@ -34,6 +34,7 @@ from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library, migration_sql
 from worker.queue.redis.listener import Listener
+from worker.queue.redis.pending import Walk
 from worker.queue.redis.server import Server
 from worker.queue.rows import RECENT_MINUTES, Counts, age_seconds, holders_of, status_of
 from worker.queue.text import json_text, storable
@@ -42,6 +43,7 @@ from worker.queue.unanswered import UnansweredSettlements
 SCHEMA = 1
 PAGE = 250  # dead letters that are read, retried or purged at once
 
+_PENDING_AT_ONCE = 10  # completions whose changes are read in one call
 _STATUS_PAGE = 1_000  # targets that are looked at in one call
 _MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
 # A server takes 512 MiB in one piece (proto-max-bulk-len).
@@ -67,6 +69,7 @@ _claimed = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[str, list[_Change]
 _letters = msgspec.msgpack.Decoder(tuple[int, int, list[_Letter]]).decode
 _revived = msgspec.msgpack.Decoder(tuple[int, int, tuple[int, int]]).decode
 _purged = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_pages = msgspec.msgpack.Decoder(list[list[_Change]]).decode
 _holders = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, int, int, int, int]]]).decode
 _note = msgspec.msgpack.Decoder(tuple[str, int]).decode
 _minutes = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, int, str]]]).decode
@@ -339,6 +342,19 @@ class RedisQueue(StoreBase):
             return claims
         maps = dict(_maps(await self._server.call("confirmed", _pack(list(wanted.items())))))
         return confirmed.with_confirmed(claims, {each: _map(text) for each, text in maps.items()})
+
+    async def _read_pending(self, walk: Walk | None) -> tuple[list[QueuedChange], Walk | None]:
+        walk = walk or Walk()
+        if not walk.wanted and walk.cursor is not None:
+            walk.found(*await self._server.call("pending_ids", walk.cursor))
+        wanted, walk.wanted = walk.wanted[:_PENDING_AT_ONCE], walk.wanted[_PENDING_AT_ONCE:]
+        pages = _pages(await self._server.call("pending", _pack(wanted), PAGE)) if wanted else []
+        changes: list[QueuedChange] = []
+        for (completion_id, passed_over), page in zip(wanted, pages, strict=True):
+            changes += _changes(completion_id, page)
+            if len(page) == PAGE:
+                walk.wanted.insert(0, (completion_id, passed_over + PAGE))
+        return changes, walk if walk.wanted or walk.cursor is not None else None
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         after, newest, letters = _letters(await self._server.call("dead_letters", _selection(stretch)))

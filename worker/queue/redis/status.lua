@@ -67,6 +67,29 @@ local function leases(keys, args)
     return cmsgpack.pack({later, holders})
 end
 
+-- ARGV: a cursor, '0' at first. Gives the next one, '0' at the end, and completion_ids that have pending changes, any of
+-- them perhaps twice.
+local function pending_ids(keys, args)
+    local found = redis.call('ZSCAN', queue_at(keys[1]).due, args[1], 'COUNT', 100)
+    local completion_ids = {}
+    for i = 1, #found[2], 2 do
+        completion_ids[#completion_ids + 1] = found[2][i]
+    end
+    return {found[1], completion_ids}
+end
+
+-- ARGV: [[completion_id, how many of its changes to pass over]], how many of each. Gives the changes of each.
+local function pending(keys, args)
+    local queue, changes = queue_at(keys[1]), {}
+    for i, wanted in ipairs(cmsgpack.unpack(args[1])) do
+        local first = wanted[2]
+        changes[i] = array(redis.call('LRANGE', queue.changes .. wanted[1], first, first + tonumber(args[2]) - 1))
+    end
+    return array(changes)
+end
+
+register('pending', pending, 'no-writes')
+register('pending_ids', pending_ids, 'no-writes')
 register('leases', leases, 'no-writes')
 register('next_due', next_due, 'no-writes')
 register('status', status, 'no-writes')

@@ -58,6 +58,7 @@ _NOTE = read_statements(__package__, "note")
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
 _due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
+_pending = msgspec.json.Decoder(list[tuple[int, QueuedChange]]).decode
 _held = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
 _counts = msgspec.json.Decoder(Counts).decode
@@ -221,6 +222,17 @@ def leases(connection: apsw.Connection, now: Moment) -> list[LeaseHolder]:
         LeaseHolder(owner, completions, changes, since_us / 1_000_000 + now.ahead, until + now.ahead)
         for owner, completions, changes, since_us, until in found
     ]
+
+
+def pending(
+    connection: apsw.Connection, now: Moment, place: tuple[int, int] | None, limit: int
+) -> tuple[list[QueuedChange], tuple[int, int] | None]:
+    """Read changes from that target and change on, and where the next ones are."""
+    target, number = place or (0, 0)
+    where = {"target": target, "id": number, "limit": limit, "ahead": now.ahead}
+    found = _pending(connection.execute(_STATUS["pending"], where).get)
+    changes = [change for _, change in found]
+    return changes, (found[-1][0], changes[-1].number) if len(found) == limit else None
 
 
 def take_quota(

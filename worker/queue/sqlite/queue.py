@@ -14,7 +14,7 @@ from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import DeadLetter, DeadSelection, LetterCount, Revived
-from worker.queue.pending import Claim, LeaseHolder, Place, QueueStatus, Settlement, Stored, check_lease
+from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.quota import Grant
 from worker.queue.sqlite import confirmed, history, letters, operations
 from worker.queue.sqlite.clock import Clocks, Moment, QueueClock
@@ -225,6 +225,9 @@ class SqliteQueue(StoreBase):
     async def close(self) -> None:
         """Finish what is under way, and let go of the file."""
         await self._writer.close()
+
+    async def _read_pending(self, place: tuple[int, int] | None) -> tuple[list[QueuedChange], tuple[int, int] | None]:
+        return await self._read(operations.pending, place, letters.PAGE)
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return await self._read(letters.read, stretch)

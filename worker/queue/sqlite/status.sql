@@ -23,3 +23,17 @@ FROM (
 
 -- name: next_due
 SELECT min(visible_at) FROM target;
+
+-- name: pending
+-- From a target and a change of it on.
+SELECT json_group_array(json_array(
+    target, json_array(id, completion_id, change_id, mode, metadata, enqueued_at + :ahead, trials)
+))
+FROM (
+    SELECT change.*, target.completion_id
+    FROM change
+    JOIN target ON target.number = change.target
+    WHERE (change.target, change.id) > (:target, :id)
+    ORDER BY change.target, change.id
+    LIMIT :limit
+);

@@ -1,0 +1,140 @@
+"""Pages of a list, read for what they show of each completion; conversations are skipped over."""
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from worker.api.models import Model
+from worker.api.parsing import STRICT_ERRORS, fit_metadata, load_json
+
+
+class Listed(Model, frozen=True):
+    """A completion as a page shows it. Its repr shows nothing of the content.
+
+    Args:
+        id: None where it shows none.
+        created: Unix time; None likewise.
+        metadata: None where it shows none; ``{}`` where it is empty or null.
+        whole: nothing of what it shows had to be left out; see `Answer.whole`.
+        raw: the item's JSON text.
+    """
+
+    id: str | None
+    created: int | None
+    metadata: dict[str, str] | None
+    whole: bool
+    raw: bytes
+
+
+class Page(Model, frozen=True):
+    """A page of a list.
+
+    Args:
+        has_more: whether there is another; None where the page does not say.
+    """
+
+    items: list[Listed]
+    has_more: bool | None
+
+
+class _Page(msgspec.Struct):
+    data: list[msgspec.Raw]
+    has_more: Any = None
+
+
+class _Item(msgspec.Struct):
+    id: str | None = None
+    created: int | None = None
+    metadata: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Choices(msgspec.Struct):
+    choices: list[dict[str, msgspec.Raw]] | None = None
+
+
+_decode_choices = msgspec.json.Decoder(_Choices).decode
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_item = msgspec.json.Decoder(_Item).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_page(body: bytes) -> Page | None:
+    """Read the answer to a list call; None where it is no page."""
+    try:
+        page = _decode_page(body)
+        items, has_more = [_listed(bytes(raw)) for raw in page.data], page.has_more
+    except STRICT_ERRORS:
+        try:
+            found = load_json(body)
+        except ValueError:
+            return None
+        data = found.get("data") if isinstance(found, dict) else None
+        if not isinstance(data, list):
+            return None
+        items, has_more = [_fitted(each, msgspec.json.encode(_clean(each))) for each in data], found.get("has_more")
+    return Page(items=items, has_more=has_more if isinstance(has_more, bool) else None)
+
+
+def read_fields(body: bytes, names: Collection[str]) -> dict[str, Any]:
+    """The fields of a JSON object that have these names, as far as they are there; values are JSON text."""
+    try:
+        found = _decode_fields(body)
+    except STRICT_ERRORS:
+        try:
+            anything = load_json(body)
+        except ValueError:
+            return {}
+        return (
+            {name: _clean(anything[name]) for name in names if name in anything} if isinstance(anything, dict) else {}
+        )
+    return {name: found[name] for name in names if name in found}
+
+
+def read_replies(body: bytes) -> list[Any]:
+    """The messages that a completion answered, each as JSON text or as JSON; none where it shows none."""
+    try:
+        return [each["message"] for each in _decode_choices(body).choices or () if "message" in each]
+    except STRICT_ERRORS:
+        choices = read_fields(body, ["choices"]).get("choices")
+    if isinstance(choices, msgspec.Raw):
+        choices = _clean(load_json(bytes(choices)))
+    whole = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    return [each["message"] for each in whole if "message" in each]
+
+
+def _listed(raw: bytes) -> Listed:
+    try:
+        item = _decode_item(raw)
+    except STRICT_ERRORS:
+        return _fitted(load_json(raw), raw)
+    metadata = None if item.metadata is msgspec.UNSET else item.metadata or {}
+    return Listed(id=item.id, created=item.created, metadata=metadata, whole=True, raw=raw)
+
+
+def _fitted(found: object, raw: bytes) -> Listed:
+    """What of an item is as it should be."""
+    if not isinstance(found, dict):
+        return Listed(id=None, created=None, metadata=None, whole=False, raw=raw)
+    own_id, created = found.get("id"), found.get("created")
+    metadata, whole = fit_metadata(found["metadata"]) if "metadata" in found else (None, True)
+    return Listed(
+        id=own_id if isinstance(own_id, str) else None,
+        created=created if isinstance(created, int) else None,
+        metadata=metadata,
+        whole=whole,
+        raw=raw,
+    )
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """The value as it can be written: of half a surrogate pair there is no UTF-8, and of NaN no JSON."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode() if not value.isprintable() else value
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)  # as no encoder writes it
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,288 @@
+"""`metasync diff`: what changes would make of the completions, or whether the service has all that they want."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from worker.changes import InvalidChange
+from worker.cli.enqueue import FILE, Readable, failing_as_json
+from worker.cli.exits import Exit
+from worker.cli.flags import LOGGING, READING, STORE, Prints
+from worker.cli.inputs import InputError
+from worker.cli.job import Job, run_async
+from worker.cli.output import report, report_json, say_raw, tell
+from worker.cli.syncing import (
+    above_progress,
+    asking,
+    code_of,
+    gather,
+    how_far,
+    prepared,
+    sentence_of,
+    shown_while,
+)
+from worker.engine import Ending
+from worker.engine.ledger import decoded
+from worker.flags import BadValue, Flag
+from worker.queue import open_queue
+from worker.sync.asking import Asking, Unfinished
+from worker.sync.comparing import Comparison, Counts, Difference
+from worker.sync.spool import Spool, SpoolFull
+from worker.terminal import has_colors, printable, printable_json
+
+_COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
+_RESET = "\x1b[0m"
+_PENDING_AT_ONCE = 5_000
+_MOST_TOLD = 20
+
+
+@dataclass(slots=True)
+class Compared(Counts):
+    """What a comparison came to: completions, each counted once, unless a name says otherwise.
+
+    Args:
+        differs: whose changes would change something.
+        refused: a change would give them more than sixteen pairs, so that it would be a dead letter.
+        unreadable: the service does not show their metadata.
+        refused_lines: lines of the files that are no change.
+        requests: that were made of the service.
+        retries: requests that were made again after a failure.
+        throttled: answers 429 that were about the rate.
+        ending: what ended it before all was compared; null where all is.
+        halted: what it was halted by, if it ended so.
+        error: the same in the service's own words, or what kept it from comparing.
+        left: the first few completions that could not be read, and the error of each.
+        closed_for_seconds: how much longer the service asked to wait in the end.
+    """
+
+    exit_code: Exit = Exit.DONE
+    refused_lines: int = 0
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+    ending: Ending | None = None
+    halted: str | None = None
+    error: str | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    closed_for_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Diff(Readable):
+    """The verb's arguments."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        *dict.fromkeys((*STORE, "mode", *READING, "semantics", "read_lag", *LOGGING)),
+    )
+
+    files: Annotated[tuple[str, ...], FILE] = ()
+    pending: Annotated[bool, Flag("what waits in the queue, instead of files")] = False
+    summary: Annotated[bool, Flag("the counts alone"), Prints(Compared, beside="--summary")] = False
+    keys_only: Annotated[bool, Flag("keys without their values")] = False
+    json: Annotated[
+        bool, Flag("a JSON object a line for each completion; with --summary, the counts as one"), Prints(Difference)
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.pending and self.files:
+            raise BadValue("pending", "compares what waits in the queue, and takes no FILE")
+        if not self.pending and not self.files:
+            raise BadValue("files", "is missing: name files of changes, or say --pending")
+
+
+MODEL = Diff
+EPILOG = """Nothing is written to the service. What differs is read once more after METASYNC_READ_LAG, since reads
+may lag behind; before anything was applied, `--read-lag 0` says it at once.
+
+  + grade=A                  a key that the completion would get
+  ~ topic=billing → refunds  a key that would have another value
+  - draft                    a key that it would lose"""
+
+
+def execute(arguments: Diff) -> int:
+    """Print what differs, and the counts."""
+    wanted = arguments.json and arguments.summary
+    with failing_as_json(lambda error, code: Compared(exit_code=code, error=error), wanted=wanted):
+        job, progress = prepared(arguments, shown=True)
+        return run_async(_diff(arguments, job, progress=progress))
+
+
+async def _diff(arguments: Diff, job: Job, *, progress: bool) -> Exit:
+    started_at = time.monotonic()
+    try:
+        with closing(Spool()) as spool:
+            refused = await _gather(arguments, job, spool)
+            return await _compare(arguments, job, spool, refused, started_at, progress=progress)
+    except InputError as error:
+        return _failed(arguments, str(error), Exit.USAGE)
+    except SpoolFull as error:
+        return _failed(arguments, str(error), Exit.RUN_AGAIN)
+
+
+def _failed(arguments: Diff, error: str, code: Exit) -> Exit:
+    tell(f"metasync: {error}")
+    if arguments.json and arguments.summary:
+        report_json(Compared(exit_code=code, error=error))
+    return code
+
+
+async def _gather(arguments: Diff, job: Job, spool: Spool) -> int:
+    """Have the spool hold the changes; returns how many are none."""
+    settings = job.settings
+    if not arguments.pending:
+        return await gather(arguments.files, arguments.reading(settings), spool.add)
+    refused, batch = 0, []
+    async with open_queue(settings.queue_url, timeout_seconds=settings.store_timeout, create=False) as queue:
+        async for queued in queue.pending_changes():
+            try:
+                batch.append(decoded(queued))
+            except InvalidChange as error:
+                refused += 1
+                if refused <= _MOST_TOLD:
+                    tell(f"{queued.completion_id}: change {queued.number}: {error}")
+            if len(batch) >= _PENDING_AT_ONCE:
+                spool.add(batch)
+                batch.clear()
+    spool.add(batch)
+    return refused
+
+
+async def _compare(arguments: Diff, job: Job, spool: Spool, refused: int, started_at: float, *, progress: bool) -> Exit:
+    settings = job.settings
+    printer = _Printer(arguments, progress=progress)
+    async with asking(job) as (asked, client):
+        comparison = Comparison(
+            asked,
+            client,
+            spool,
+            semantics=settings.semantics,
+            read_lag_seconds=settings.read_lag,
+            now=time.monotonic,
+            sleep=asyncio.sleep,
+        )
+        total = spool.count() if progress else None
+
+        def words(seconds: float) -> list[str]:
+            later = [f"{comparison.later:,} to be read again"] if comparison.later else []
+            return [how_far(comparison.counts.total, total, seconds), *later]
+
+        unfinished: Unfinished | None = None
+        work = comparison.run(printer.print)
+        try:
+            await (shown_while(asked, words, work) if progress else asked.run(work))
+        except Unfinished as error:
+            unfinished = error
+    return _report(arguments, _compared(asked, comparison.counts, refused, unfinished, started_at), unfinished)
+
+
+def _compared(
+    asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None, started_at: float
+) -> Compared:
+    state = asked.state()
+    code = Exit.DONE if counts.total == counts.in_sync and not refused else Exit.NOT_ALL
+    cause = unfinished.cause if unfinished else None
+    return Compared(
+        **asdict(counts),
+        exit_code=code_of(unfinished) if unfinished else code,
+        refused_lines=refused,
+        requests=state.requests,
+        retries=asked.retries,
+        throttled=state.throttled,
+        seconds=round(time.monotonic() - started_at, 3),
+        ending=unfinished.ending if unfinished else None,
+        halted=cause.reason if cause else None,
+        error=cause.error if cause else None,
+        left=unfinished.left if unfinished else {},
+        closed_for_seconds=round(unfinished.closed_for_seconds, 1) if unfinished else 0.0,
+    )
+
+
+def _report(arguments: Diff, compared: Compared, unfinished: Unfinished | None) -> Exit:
+    if unfinished is not None:
+        tell(sentence_of(unfinished))
+    if not arguments.json:
+        report(account(compared))
+    elif arguments.summary:
+        report_json(compared)
+    else:
+        tell(account(compared))
+    return compared.exit_code
+
+
+def account(compared: Compared) -> str:
+    """The counts in a line, for people."""
+    words = [
+        f"{compared.differs:,} to change",
+        f"{compared.in_sync:,} in sync",
+        f"{compared.not_found:,} not found",
+        f"{compared.refused:,} refused (too many keys)",
+    ]
+    if compared.unreadable:
+        words.append(f"{compared.unreadable:,} unreadable")
+    if compared.refused_lines:
+        words.append(f"{compared.refused_lines:,} lines refused")
+    if compared.not_found and not (compared.differs or compared.in_sync or compared.refused):
+        words.append("none is there: is it the key of another project?")
+    return ", ".join(words)
+
+
+class _Printer:
+    """Prints differences as they are found."""
+
+    def __init__(self, arguments: Diff, *, progress: bool) -> None:
+        self._arguments = arguments
+        self._progress = progress and sys.stdout is not None and sys.stdout.isatty()
+        self._colors = sys.stdout is not None and has_colors(sys.stdout)
+
+    def print(self, difference: Difference) -> None:
+        arguments = self._arguments
+        if arguments.summary:
+            return
+        if arguments.json:
+            shown = difference.without_values() if arguments.keys_only else difference
+            self._say(printable_json(msgspec.json.encode(shown).decode()))
+        elif difference.state != "in_sync":
+            lines = text_of(difference, keys_only=arguments.keys_only, colors=self._colors)
+            self._say("\n".join(lines))
+
+    def _say(self, text: str) -> None:
+        with above_progress(shown=self._progress):
+            say_raw(text)
+            if self._progress:
+                sys.stdout.flush()
+
+
+def text_of(difference: Difference, *, keys_only: bool, colors: bool) -> Iterator[str]:
+    """The lines that show a difference, without anything that could move the terminal's cursor but our own colours."""
+    match difference.state:
+        case "not_found":
+            yield f"{difference.completion_id}: not found"
+            return
+        case "unreadable":
+            yield f"{difference.completion_id}: unreadable: {printable(difference.error or '')}"
+            return
+        case "refused":
+            count = f"{difference.refused:,} change{'s' if difference.refused > 1 else ''}"
+            yield f"{difference.completion_id}: refused: {count} would give it more than 16 pairs"
+        case _:
+            yield difference.completion_id
+    for mark, text in _keys(difference, keys_only=keys_only):
+        line = f"{mark} {text}"
+        yield f"  {_COLORS[mark]}{line}{_RESET}" if colors else f"  {line}"
+
+
+def _keys(difference: Difference, *, keys_only: bool) -> Iterator[tuple[str, str]]:
+    for key, value in difference.set.items():
+        yield "+", printable(key) if keys_only else f"{printable(key)}={printable(value or '')}"
+    for key, values in difference.changed.items():
+        before, after = printable(values.before or ""), printable(values.after or "")
+        yield "~", printable(key) if keys_only else f"{printable(key)}={before} → {after}"
+    for key in difference.removed:
+        yield "-", printable(key)

@@ -1,0 +1,296 @@
+"""A pull from its first request to its last line, and what is said of it in the end."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+
+from worker.changes.change import COMPLETION_ID
+from worker.changes.files import Reading, Refusal, UnreadableFile
+from worker.changes.lines import CutLine, lines
+from worker.changes.source import ByteSource
+from worker.cli.exits import Exit
+from worker.cli.inputs import InputError
+from worker.cli.job import Job
+from worker.cli.output import OutputLost, report_json, tell
+from worker.cli.refused import Shown
+from worker.cli.syncing import asking, code_of, gather, how_far, sentence_of, shown_while
+from worker.engine import Ending
+from worker.sync.asking import Asking, Unfinished
+from worker.sync.lines import Format, form_of
+from worker.sync.listing import Filter, Walk
+from worker.sync.pulling import Counts, Pull, Reads
+from worker.sync.spool import Spool, SpoolFull
+from worker.sync.target import Target, Unwritable
+from worker.terminal import shown as quoted
+
+_MOST_TOLD = 20
+_BATCH = 5_000
+
+
+@dataclass(slots=True)
+class Report(Counts):
+    """What became of a pull.
+
+    Args:
+        lines: that are in the file by now, those of an earlier run included.
+        refused: lines of the files that name completions, which name none.
+        requests: that were made of the service.
+        retries: requests that were made again after a failure.
+        throttled: answers 429 that were about the rate.
+        ending: what ended it before all was written; null where all is.
+        halted: what it was halted by, if it ended so.
+        error: the same in the service's own words, or what kept it from writing.
+        left: the first few completions that could not be read, and the error of each.
+        closed_for_seconds: how much longer the service asked to wait in the end.
+    """
+
+    exit_code: Exit = Exit.DONE
+    lines: int = 0
+    refused: int = 0
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+    ending: Ending | None = None
+    halted: str | None = None
+    error: str | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    closed_for_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that lines go to."""
+
+    path: str
+    format: Format
+    gzipped: bool
+    overwrite: bool
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be pulled, and where to.
+
+    Args:
+        place: None for standard output, which has lines of the format.
+        of, ids, id_column: files that name completions; with none, `wanted` says which of the list.
+    """
+
+    place: Place | None
+    format: Format
+    fields: Sequence[str]
+    of: Sequence[str]
+    ids: str | None
+    id_column: str
+    wanted: Filter
+    json: bool
+
+
+async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
+    """Pull, and say what became of it.
+
+    Raises:
+        Unusable: nothing can be written there.
+    """
+    target = await _opened(goal)
+    try:
+        with closing(Spool()) as spool:
+            return await _Pulling(goal, target, spool, progress=progress).run(job)
+    except SpoolFull as error:
+        return _failed(goal, str(error), Exit.RUN_AGAIN)
+    finally:
+        target.close()
+
+
+async def _opened(goal: Goal) -> Target:
+    place = goal.place
+    if place is None:
+        return Target.stdout(form_of(goal.format, goal.fields))
+    form = form_of(place.format, goal.fields)
+    # Whoever is to read a pipe may come later.
+    return await asyncio.to_thread(
+        Target.open, place.path, form, gzipped=place.gzipped, overwrite=place.overwrite, resume=place.resume
+    )
+
+
+def _failed(goal: Goal, error: str, code: Exit) -> Exit:
+    tell(f"metasync: {error}")
+    if goal.json:
+        report_json(Report(exit_code=code, error=error))
+    return code
+
+
+class _Pulling:
+    def __init__(self, goal: Goal, target: Target, spool: Spool, *, progress: bool) -> None:
+        self._goal = goal
+        self._target = target
+        self._spool = spool
+        self._progress = progress
+        self._is_named = bool(goal.of) or goal.ids is not None
+        self._told = 0
+        self._started_at = time.monotonic()
+
+    async def run(self, job: Job) -> Exit:
+        goal, target = self._goal, self._target
+        if goal.place is not None and goal.place.resume:
+            await asyncio.to_thread(self._take_up)
+        try:
+            refused = await self._gather()
+        except InputError as error:
+            return _failed(goal, str(error), Exit.USAGE)
+        async with asking(job) as (asked, client):
+            puller = Pull(asked, client, target, goal.fields, tell=self._tell)
+            unfinished: Unfinished | None = None
+            try:
+                await self._work(asked, client, puller)
+            except Unfinished as error:
+                unfinished = error
+            except Unwritable as error:
+                return self._unwritable(error)
+            except asyncio.CancelledError:
+                target.close()
+                if goal.place is not None:
+                    tell(f"interrupted: {self._so_far()}")
+                raise
+            if unfinished is not None and goal.place is None:
+                await target.flush()
+        return self._report(asked, puller.counts, refused, unfinished)
+
+    def _take_up(self) -> None:
+        """Leave out what is there already."""
+        self._target.take_up(self._spool.mark_done if self._is_named else lambda _: None)
+
+    async def _gather(self) -> int:
+        """Have the spool hold what is to be read; returns how many lines of the files name nothing."""
+        goal, spool = self._goal, self._spool
+        if goal.of:
+            reading = Reading(id_column=goal.id_column)
+            return await gather(goal.of, reading, lambda changes: spool.add_ids(each.completion_id for each in changes))
+        if goal.ids is not None:
+            return await asyncio.to_thread(_read_ids, goal.ids, spool)
+        return 0
+
+    async def _work(self, asked: Asking, client: Reads, puller: Pull) -> None:
+        target, wanted = self._target, self._goal.wanted
+        total: int | None = None
+        if self._is_named:
+            work = puller.named(self._spool)
+            total = self._spool.count() if self._progress else None
+        else:
+            rest = replace(wanted, limit=None if wanted.limit is None else max(0, wanted.limit - target.lines))
+            work = puller.walk(Walk(asked, client, rest, behind=list(target.behind)))
+            total = rest.limit
+
+        def words(seconds: float) -> list[str]:
+            counts = puller.counts
+            missing = [f"{counts.not_found:,} not found"] if counts.not_found else []
+            return [how_far(counts.written + counts.not_found + counts.unreadable, total, seconds), *missing]
+
+        await (shown_while(asked, words, work) if self._progress else asked.run(work))
+
+    def _tell(self, completion_id: str, sentence: str) -> None:
+        self._told += 1
+        if self._told <= _MOST_TOLD:
+            tell(f"{completion_id}: {sentence}")
+        elif self._told == _MOST_TOLD + 1:
+            tell("... and more: the count is below")
+
+    def _so_far(self) -> str:
+        way_on = "; with --resume it is gone on with" if self._goal.place else ""
+        return f"{self._target.lines:,} lines are in {self._target.name}{way_on}"
+
+    def _unwritable(self, error: Unwritable) -> Exit:
+        if self._goal.place is None:
+            raise OutputLost(str(error)) from None
+        words = f"{error}; what was written before is there, and --resume goes on with it"
+        return _failed(self._goal, words, Exit.RUN_AGAIN)
+
+    def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:
+        state = asked.state()
+        code = Exit.DONE if counts.is_all and not refused else Exit.NOT_ALL
+        if unfinished is not None:
+            code = code_of(unfinished)
+        report = Report(
+            **asdict(counts),
+            exit_code=code,
+            lines=self._target.lines,
+            refused=refused,
+            requests=state.requests,
+            retries=asked.retries,
+            throttled=state.throttled,
+            seconds=round(time.monotonic() - self._started_at, 3),
+            ending=unfinished.ending if unfinished else None,
+            halted=unfinished.cause.reason if unfinished and unfinished.cause else None,
+            error=unfinished.cause.error if unfinished and unfinished.cause else None,
+            left=unfinished.left if unfinished else {},
+            closed_for_seconds=round(unfinished.closed_for_seconds, 1) if unfinished else 0.0,
+        )
+        if unfinished is not None:
+            tell(f"{sentence_of(unfinished)}: {self._so_far()}")
+        if self._goal.json:
+            report_json(report)
+        else:
+            tell(_account(report))
+        return code
+
+
+def _account(report: Report) -> str:
+    """The counts in a line, for people."""
+    words = [f"{report.written:,} written"]
+    figures = (
+        ("not found", report.not_found),
+        ("unreadable", report.unreadable),
+        ("not fit to be applied", report.unfit),
+        ("passed over", report.passed_over),
+        ("lines refused", report.refused),
+    )
+    words += [f"{figure:,} {name}" for name, figure in figures if figure]
+    words.append(f"{report.requests:,} requests")
+    if report.not_found and not report.written:
+        words.append("none is there: is it the key of another project?")
+    return ", ".join(words)
+
+
+def _read_ids(path: str, spool: Spool) -> int:
+    """Put the ids that a file names into the spool; returns how many lines are none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    shown, refused, batch = Shown(), 0, list[str]()
+    try:
+        source = ByteSource(path, gzipped=path.lower().endswith(".gz"))
+    except UnreadableFile as error:
+        raise InputError(str(error)) from None
+    with closing(source):
+        for number, line in _lines(source):
+            if isinstance(line, str):
+                batch.append(line)
+                if len(batch) >= _BATCH:
+                    spool.add_ids(batch)
+                    batch.clear()
+            else:
+                refused += 1
+                shown.add(Refusal(source.name, number, str(line)))
+    spool.add_ids(batch)
+    shown.end(has_file=True)
+    return refused
+
+
+def _lines(source: ByteSource) -> Iterator[tuple[int, str | ValueError]]:
+    """The id in each line that is not blank, or what is wrong with it."""
+    for number, line in enumerate(lines(source.read), 1):
+        if isinstance(line, CutLine):
+            yield number, ValueError(line.reason)
+            continue
+        text = line.decode("utf-8", "replace").strip()
+        if not text:
+            continue
+        if COMPLETION_ID.fullmatch(text):
+            yield number, text
+        else:
+            yield number, ValueError(f"{quoted(text)} is not the id of a completion")

@@ -1,0 +1,156 @@
+"""What `pull` and `diff` have in common: requests that only read, shown as they go, and ended in order."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from typing import Any, NoReturn, TypeVar
+
+import structlog
+from tqdm import tqdm
+
+from config import sink
+from config.settings import Loaded
+from worker.api import Client
+from worker.changes import MetadataChange
+from worker.changes.files import Reading
+from worker.changes.patience import Patience
+from worker.cli.batches import batches
+from worker.cli.calling import client_of, collect_less, key_reader
+from worker.cli.exits import Exit
+from worker.cli.flags import Configured
+from worker.cli.inputs import InputError, Inputs, Intake
+from worker.cli.job import Job, configure_logs, key_of
+from worker.cli.output import age_text
+from worker.cli.progress import Terminal, progress_line
+from worker.cli.refused import Shown
+from worker.cli.tracing import Tracing
+from worker.cli.words import ending_words, flow_words
+from worker.engine import Ending
+from worker.flow import GateState
+from worker.sync.asking import Asking, Terms, Unfinished
+from worker.terminal import columns, is_terminal
+
+T = TypeVar("T")
+
+_REFRESH_SECONDS = 0.2
+
+
+def prepared(arguments: Configured, *, shown: bool) -> tuple[Job, bool]:
+    """What the command is told, with the log set up, and whether progress is shown.
+
+    Args:
+        shown: whether progress may be shown, where there is a terminal for it.
+
+    Raises:
+        ConfigurationError: a setting is bad, or the key is missing.
+    """
+    loaded: Loaded = arguments.load()
+    settings = loaded.settings
+    key_of(settings)
+    has_terminal = sys.stderr is not None and is_terminal(sys.stderr) and settings.log_format != "json"
+    terminal = Terminal() if shown and has_terminal else None
+    quiet = terminal is not None and loaded.origins["log_level"] == "default"
+    configure_logs(settings, level="error" if quiet else None, terminal=terminal)
+    return Job(settings, arguments.load, drain=True, warning=loaded.led_astray), terminal is not None
+
+
+def stdout_is_terminal() -> bool:
+    """Whether what is printed is seen at once, where a line of progress would be in the way."""
+    return sys.stdout is not None and is_terminal(sys.stdout)
+
+
+@asynccontextmanager
+async def asking(job: Job) -> AsyncIterator[tuple[Asking, Client]]:
+    """What makes the requests, and the client that it makes them with."""
+    settings = job.settings
+    collect_less()
+    if job.warning:
+        structlog.get_logger().warning("settings.key_led_astray", error=job.warning)
+    async with client_of(settings, Tracing()) as client:
+        terms = Terms(
+            max_concurrency=settings.max_concurrency,
+            requests_per_minute=settings.requests_per_minute,
+            request_timeout_seconds=settings.request_timeout,
+            halt_timeout_seconds=settings.halt_timeout,
+        )
+        yield Asking(terms, read_key=key_reader(client, job)), client
+
+
+async def shown_while(asked: Asking, words: Callable[[float], Sequence[str]], work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, with a line at the terminal that says how far it is.
+
+    Args:
+        words: what there is to say, after so many seconds, the most important first.
+    """
+    showing = asyncio.create_task(_show(asked, words))
+    try:
+        return await asked.run(work)
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+
+
+async def _show(asked: Asking, words: Callable[[float], Sequence[str]]) -> None:
+    started_at = time.monotonic()
+    bar: tqdm[NoReturn]
+    with tqdm(bar_format="{desc}", file=sink.stream, leave=False) as bar:
+        while True:
+            flow = asked.state()
+            of_flow = flow_words(flow)
+            is_urgent = flow.gate is not GateState.OPEN or flow.slowed_by is not None
+            urgent = [of_flow.pop(0)] if is_urgent else []
+            line = [*urgent, *words(time.monotonic() - started_at), *of_flow]
+            bar.set_description_str(progress_line(line, columns()))
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+
+def above_progress(*, shown: bool) -> AbstractContextManager[None]:
+    """Where lines may be written to a terminal that shows progress, too."""
+    return tqdm.external_write_mode(file=sink.stream) if shown else nullcontext()
+
+
+def how_far(done: int, total: int | None, seconds: float) -> str:
+    """How many completions are done, of how many, how fast, and when the rest will be."""
+    text = f"{done:,}{f'/{total:,}' if total is not None else ''} completions"
+    if not done or not seconds:
+        return text
+    left = max(0, (total or 0) - done)
+    rest = f", {age_text(left * seconds / done)} left" if left else ""
+    return f"{text}, {done / seconds:,.0f}/s{rest}"
+
+
+def code_of(unfinished: Unfinished) -> Exit:
+    """Whether running again helps, or somebody has to act."""
+    return Exit.HALTED if unfinished.ending is Ending.HALTED else Exit.RUN_AGAIN
+
+
+def sentence_of(unfinished: Unfinished) -> str:
+    """What ended it, and the first few of what failed, for people."""
+    left = [f"left: {name}: {error}" for name, error in unfinished.left.items()]
+    why = ending_words(unfinished.ending, unfinished.cause, unfinished.closed_for_seconds)
+    return "\n".join((*left, f"not finished ({why})"))
+
+
+async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[MetadataChange]], object]) -> int:
+    """Read the files of changes, and hand them on in batches; refused lines are shown. Returns how many there were.
+
+    Raises:
+        InputError: one of the files cannot be used.
+    """
+    shown, refused = Shown(), 0
+    with closing(Patience()) as patience:
+        try:
+            inputs = Inputs(Intake(paths, reading), patience)
+        except InputError as error:
+            raise InputError(str(error).removesuffix("\nnothing was stored")) from None
+        with closing(inputs):
+            async with batches(inputs, patience) as stream:
+                async for batch in stream:
+                    refused += len(batch.refused)
+                    for refusal in batch.refused:
+                        shown.add(refusal)
+                    take(batch.changes)
+    shown.end(has_file=True)
+    return refused

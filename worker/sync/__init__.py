@@ -1,0 +1,1 @@
+"""Sync's other half: what is on the service, as changes that can be applied, and what changes would make of it."""

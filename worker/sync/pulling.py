@@ -1,0 +1,175 @@
+"""Pulling: completions as the service has them, written as changes that leave each as it was found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from worker.api import Answer, Kind
+from worker.api.pages import Listed, read_fields, read_page, read_replies
+from worker.changes import InvalidChange, MetadataChange
+from worker.flow import SUCCEEDED
+from worker.sync.asking import Asking
+from worker.sync.lines import CONVERSATION
+from worker.sync.listing import PAGE, Lists, Order, Walk
+from worker.sync.reading import Gets, get, read_each, shown
+from worker.sync.spool import Entry, Spool
+from worker.sync.target import Target
+
+_NOT_SHOWN = "the service does not show its metadata whole: there is no line for it"
+
+
+class Reads(Gets, Lists, Protocol):
+    """What a pull asks of the service, as `worker.api.Client` has it."""
+
+    async def messages(
+        self,
+        completion_id: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        order: Order = "asc",
+        timeout_seconds: float,
+        fresh: bool = False,
+    ) -> Answer:
+        """Read a page of messages."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the completions that were looked at.
+
+    Args:
+        written: lines that this run wrote.
+        not_found: named, and not there.
+        unreadable: those whose metadata the service does not show whole, or that it refuses to show.
+        unfit: written, but with metadata that breaks a rule, so that it could not be applied as it stands.
+        passed_over: listed by the service, but not wanted by what it shows.
+    """
+
+    written: int = 0
+    not_found: int = 0
+    unreadable: int = 0
+    unfit: int = 0
+    passed_over: int = 0
+
+    @property
+    def is_all(self) -> bool:
+        """Whether there is a line for each, which can be applied."""
+        return not (self.not_found or self.unreadable or self.unfit)
+
+
+class Pull:
+    """Writes a line for each completion.
+
+    Args:
+        fields: further ones that a line has; see `worker.sync.lines.FIELDS`.
+        tell: is told of each completion without a usable line, a sentence that holds no value.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        client: Reads,
+        target: Target,
+        fields: Sequence[str] = (),
+        *,
+        tell: Callable[[str, str], object],
+    ) -> None:
+        self.counts = Counts()
+        self._asking = asking
+        self._client = client
+        self._target = target
+        self._tell = tell
+        self._with_messages = CONVERSATION in fields
+        self._fields = [name for name in fields if name != CONVERSATION]
+
+    def __repr__(self) -> str:
+        return f"<Pull [{self.counts.written} written]>"
+
+    async def walk(self, walk: Walk) -> None:
+        """Write what a walk through the list comes by."""
+        async for items in walk.pages():
+            for item in items:
+                await self._listed(item)
+            self.counts.passed_over = walk.passed_over
+            self.counts.unreadable += walk.nameless
+            walk.nameless = 0
+            await self._target.flush()  # a page takes long enough
+        await self._target.finish()
+
+    async def named(self, spool: Spool) -> None:
+        """Write those that are in the spool, in its order."""
+
+        async def look(entry: Entry) -> tuple[str, Answer, dict[str, Any]]:
+            answer = await get(self._asking, self._client, entry.completion_id)
+            fields: dict[str, Any] = {}
+            if (self._fields or self._with_messages) and shown(answer) is not None:
+                fields = await self._further(entry.completion_id, answer.body)
+            return entry.completion_id, answer, fields
+
+        def take(found: tuple[str, Answer, dict[str, Any]]) -> None:
+            completion_id, answer, fields = found
+            metadata = shown(answer)
+            if metadata is not None:
+                self._write(completion_id, metadata, fields)
+            elif answer.verdict.kind is Kind.NOT_FOUND:
+                self.counts.not_found += 1
+                self._tell(completion_id, "not found: there is no line for it")
+            else:
+                self.counts.unreadable += 1
+                self._tell(completion_id, answer.verdict.error or _NOT_SHOWN)
+
+        async def settle() -> None:
+            if self._target.is_full:
+                await self._target.flush()
+
+        await read_each(self._asking, spool.entries(), look, take, settle)
+        await self._target.finish()
+
+    async def _listed(self, item: Listed) -> None:
+        if item.id is None or item.metadata is None or not item.whole:
+            self.counts.unreadable += 1
+            self._tell(item.id or "", _NOT_SHOWN)
+            return
+        further = self._fields or self._with_messages
+        self._write(item.id, item.metadata, await self._further(item.id, item.raw) if further else {})
+
+    def _write(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+        self._target.put(self._target.form.line(completion_id, metadata, fields))
+        self.counts.written += 1
+        try:
+            MetadataChange(completion_id, metadata, "replace")
+        except InvalidChange as error:
+            self.counts.unfit += 1
+            self._tell(completion_id, f"its line cannot be applied as it stands: {error}")
+
+    async def _further(self, completion_id: str, body: bytes) -> dict[str, Any]:
+        fields = read_fields(body, self._fields)
+        if self._with_messages:
+            fields[CONVERSATION] = [*await self._messages(completion_id), *read_replies(body)]
+        return fields
+
+    async def _messages(self, completion_id: str) -> list[Any]:
+        """What was sent; as far as the service has it."""
+        found: list[Any] = []
+        cursor: str | None = None
+        while True:
+            page = await self._page(completion_id, cursor)
+            if page is None:
+                return found
+            found += [msgspec.Raw(item.raw) for item in page.items]
+            last = page.items[-1].id if page.items else None
+            if page.has_more is not True or last is None or last == cursor:
+                return found
+            cursor = last
+
+    async def _page(self, completion_id: str, cursor: str | None) -> Any:  # noqa: ANN401 -- a page or None
+        async def send(seconds: float, fresh: bool) -> Answer:  # noqa: FBT001 -- as `Send` says
+            return await self._client.messages(
+                completion_id, after=cursor, limit=PAGE, order="asc", timeout_seconds=seconds, fresh=fresh
+            )
+
+        answer = await self._asking.ask(completion_id, send, lambda _: SUCCEEDED)
+        return read_page(answer.body) if answer.verdict.kind is Kind.OK else None

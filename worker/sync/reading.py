@@ -1,0 +1,95 @@
+"""Reading many completions, many at once, with what comes of it in the order in which they are named."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
+
+from worker.api import Answer, Kind
+from worker.sync.asking import Asking, in_parallel
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MOST_HELD = 1_000  # results that wait for one before them; then that one comes later
+
+
+class Gets(Protocol):
+    """The service's completions, as `worker.api.Client` has them."""
+
+    async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
+        """Read a completion."""
+
+
+class InOrder(Generic[R]):
+    """Hands results on in the order of what was begun; one that takes very long holds up only so many others."""
+
+    def __init__(self, hand_on: Callable[[R], object], most: int = _MOST_HELD) -> None:
+        self._hand_on = hand_on
+        self._most = most
+        self._held: dict[int, R] = {}
+        self._next = 0
+
+    def put(self, number: int, result: R) -> None:
+        """The result of what was begun as that number, from 0."""
+        if number > self._next:
+            self._held[number] = result
+            if len(self._held) <= self._most:
+                return
+            self._next = min(self._held)
+        else:
+            self._hand_on(result)
+            self._next = max(self._next, number + 1)
+        while self._held and self._next in self._held:
+            self._hand_on(self._held.pop(self._next))
+            self._next += 1
+
+
+async def get(asking: Asking, client: Gets, completion_id: str) -> Answer:
+    """Read a completion: what comes is done, not there, or refused."""
+
+    async def send(seconds: float, fresh: bool) -> Answer:  # noqa: FBT001 -- as `Send` says
+        return await client.get(completion_id, timeout_seconds=seconds, fresh=fresh)
+
+    return await asking.ask(completion_id, send)
+
+
+async def read_each(
+    asking: Asking,
+    things: Iterator[T],
+    look: Callable[[T], Awaitable[R]],
+    hand_on: Callable[[R], object],
+    settle: Callable[[], Awaitable[object]],
+) -> None:
+    """Look at each, as many at once as the terms allow.
+
+    Args:
+        look: makes the requests.
+        hand_on: is given what they came to, in order, as far as nothing takes very long.
+        settle: is awaited after each: time to write what has gathered.
+    """
+    numbered = enumerate(await _begun(things))
+    order = InOrder(hand_on)
+    asking.nothing_more = False
+
+    async def read() -> None:
+        for number, thing in numbered:
+            order.put(number, await look(thing))
+            await settle()
+        asking.nothing_more = True
+
+    await in_parallel(asking.terms.max_concurrency, read)
+
+
+async def _begun(things: Iterator[T]) -> Iterable[T]:
+    """The same, with the first fetched in a thread: it can take long to be found."""
+    for first in await asyncio.to_thread(lambda: [thing for _, thing in zip(range(1), things, strict=False)]):
+        return chain((first,), things)
+    return ()
+
+
+def shown(answer: Answer) -> dict[str, str] | None:
+    """The metadata that a read shows whole; None where it does not, or there is no completion."""
+    if answer.verdict.kind is not Kind.OK or not answer.whole:
+        return None
+    return answer.metadata

@@ -1,0 +1,134 @@
+"""What is to be looked at, completion by completion: kept in a temporary file, since a million would fill memory."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import apsw
+import msgspec
+
+from worker.changes import MetadataChange, Mode
+
+_SETTINGS = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA temp_store = FILE;
+PRAGMA cache_size = -8000; -- KiB
+CREATE TABLE change (completion_id TEXT NOT NULL, mode TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE done (completion_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE again (position INTEGER PRIMARY KEY, due_at REAL NOT NULL);
+BEGIN;
+"""
+# In the order in which the completions first came. Changes of one lie together, in their own order.
+_EACH = """
+SELECT first, completion_id, mode, metadata
+FROM (SELECT rowid AS number, min(rowid) OVER (PARTITION BY completion_id) AS first, * FROM change)
+{condition}
+ORDER BY first, number
+"""
+_NOT_DONE = "WHERE completion_id NOT IN (SELECT completion_id FROM done)"
+_COUNT = f"SELECT count(DISTINCT completion_id) FROM change {_NOT_DONE}"  # noqa: S608 -- our own words
+_AGAIN = "JOIN again ON again.position = first"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, str | None]).decode
+
+
+class SpoolFull(Exception):
+    """What is to be looked at cannot be kept; the sentence says where, and why."""
+
+
+class Entry(NamedTuple):
+    """A completion, and the changes that are about it, oldest first.
+
+    Args:
+        position: in the order in which completions first came; not without gaps.
+    """
+
+    position: int
+    completion_id: str
+    changes: list[MetadataChange]
+
+
+class Spool:
+    """Gathers changes by completion; the file goes with the process."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="metasync-sync-", ignore_cleanup_errors=True)
+        path = os.path.join(self._folder.name, "changes.db")  # noqa: PTH118 -- as SQLite takes it
+        self._rows = apsw.Connection(path)
+        self._explained(lambda: [None for _ in self._rows.execute(_SETTINGS)])
+
+    def add(self, changes: Iterable[MetadataChange]) -> None:
+        """Keep these, in this order.
+
+        Raises:
+            SpoolFull: there is no room.
+        """
+        rows = ((each.completion_id, each.mode, _encode(each.metadata).decode()) for each in changes)
+        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, ?, ?)", rows))
+
+    def add_ids(self, completion_ids: Iterable[str]) -> None:
+        """Keep completions that are to be looked at, with nothing to change; raises as `add` does."""
+        rows = ((each,) for each in completion_ids)
+        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}')", rows))
+
+    def mark_done(self, completion_id: str) -> None:
+        """Leave this one out; raises as `add` does."""
+        self._explained(lambda: self._rows.execute("INSERT OR IGNORE INTO done VALUES (?)", (completion_id,)))
+
+    def look_again(self, position: int, due_at: float) -> None:
+        """Have this one come again, in `again`, from that time on; raises as `add` does."""
+        self._explained(lambda: self._rows.execute("INSERT INTO again VALUES (?, ?)", (position, due_at)))
+
+    def count(self) -> int:
+        """How many completions there are that are not done."""
+        found: int = self._rows.execute(_COUNT).get
+        return found
+
+    def entries(self) -> Iterator[Entry]:
+        """Each completion that is not done, once."""
+        return self._entries(_NOT_DONE)
+
+    def again(self) -> Iterator[tuple[Entry, float]]:
+        """Each that is to be looked at again, with the time from which on."""
+        for entry in self._entries(_AGAIN):
+            query = "SELECT due_at FROM again WHERE position = ?"
+            due_at: float = self._rows.execute(query, (entry.position,)).get
+            yield entry, due_at
+
+    def close(self) -> None:
+        self._rows.close()
+        self._folder.cleanup()
+
+    def _entries(self, condition: str) -> Iterator[Entry]:
+        rows = self._rows.execute(_EACH.format(condition=condition))
+        try:
+            for (position, completion_id), group in groupby(rows, key=_key):
+                changes = [
+                    MetadataChange(completion_id, _decode(metadata), _mode(mode)) for _, _, mode, metadata in group
+                ]
+                yield Entry(position, completion_id, changes)
+        except (apsw.FullError, apsw.IOError) as error:
+            raise self._full(error) from None
+
+    def _explained(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
+            raise self._full(error) from None
+
+    def _full(self, error: apsw.Error) -> SpoolFull:
+        return SpoolFull(
+            f"what is to be read cannot be kept in {tempfile.gettempdir()}: {error}; TMPDIR names another place"
+        )
+
+
+def _key(row: tuple[int, str, str, str]) -> tuple[int, str]:
+    return row[0], row[1]
+
+
+def _mode(text: str) -> Mode:
+    return "replace" if text == "replace" else "merge"

@@ -1,0 +1,306 @@
+"""Where a pull writes: a file that is whole lines at any moment and can be gone on with, a pipe, or standard output."""
+
+import asyncio
+import fcntl
+import gzip
+import os
+import secrets
+import stat
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final, Self
+
+from worker.sync.lines import Form, NotOurs
+from worker.sync.listing import REMEMBERED
+
+_FLUSH_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 1024 * 1024
+_MODE: Final = 0o600  # what is in it may be private
+_STDOUT: Final = 1
+_NAMES_OF_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+class Unusable(Exception):
+    """It cannot be written there; the sentence says why, and what to do."""
+
+
+class Unwritable(Exception):
+    """Writing failed on the way: what was written before is there."""
+
+
+class Target:
+    """Takes whole lines, and writes them in pieces of whole lines.
+
+    Args:
+        name: as people know it.
+        blocks: whether a write may take as long as somebody else likes.
+
+    `lines` counts those that are in it, the ones of an earlier run included; `behind` has the ids of the last of them.
+    """
+
+    def __init__(self, descriptor: int, name: str, form: Form, *, gzipped: bool, blocks: bool) -> None:
+        self.name = name
+        self.form = form
+        self.lines = 0
+        self.behind = deque[str](maxlen=REMEMBERED)
+        self._descriptor = descriptor
+        self._gzipped = gzipped
+        self._blocks = blocks
+        self._is_stdout = descriptor == _STDOUT
+        self._buffer: list[bytes] = []
+        self._size = 0
+        self._beside: tuple[str, str] | None = None  # what was opened in place of an old file, and that one's name
+        self._old: int | None = None  # the old file, locked until it is replaced
+        self._writing = asyncio.Lock()
+        self._has_begun = False
+
+    @classmethod
+    def stdout(cls, form: Form) -> Self:
+        """Standard output.
+
+        Raises:
+            BrokenPipeError: it is closed.
+        """
+        if sys.stdout is None:
+            raise BrokenPipeError
+        sys.stdout.flush()
+        is_file = stat.S_ISREG(os.fstat(_STDOUT).st_mode)
+        return cls(_STDOUT, "standard output", form, gzipped=False, blocks=not is_file)
+
+    @classmethod
+    def open(cls, path: str, form: Form, *, gzipped: bool, overwrite: bool = False, resume: bool = False) -> Self:
+        """Open a file, or what has a name like one; waits for who reads a pipe.
+
+        Args:
+            overwrite: put it in the place of one that is there, as soon as there is something to write.
+            resume: go on after the last whole line that is there.
+
+        Raises:
+            Unusable: it cannot be written, or is not to be.
+        """
+        try:
+            status = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 -- a path as it was given
+            if status is not None and not stat.S_ISREG(status.st_mode):
+                return cls._open_stream(path, form, status, gzipped=gzipped, resume=resume)
+            if status is None:
+                return cls._open_new(path, form, gzipped=gzipped)
+            if resume:
+                return cls._open_again(path, form, gzipped=gzipped)
+            if overwrite:
+                return cls._open_beside(path, form, gzipped=gzipped)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise Unusable(f"{path}: it cannot be written: {reason}") from None
+        raise Unusable(f"{path}: it is there already: --resume goes on with it, --overwrite replaces it")
+
+    @classmethod
+    def _open_stream(cls, path: str, form: Form, status: os.stat_result, *, gzipped: bool, resume: bool) -> Self:
+        if stat.S_ISDIR(status.st_mode):
+            raise Unusable(f"{path}: this is a directory, not a file")
+        if resume:
+            raise Unusable(f"{path}: what is no file cannot be gone on with")
+        return cls(os.open(path, os.O_WRONLY | os.O_CLOEXEC), path, form, gzipped=gzipped, blocks=True)
+
+    @classmethod
+    def _open_new(cls, path: str, form: Form, *, gzipped: bool) -> Self:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        try:
+            _lock(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, path, form, gzipped=gzipped, blocks=False)
+
+    @classmethod
+    def _open_beside(cls, path: str, form: Form, *, gzipped: bool) -> Self:
+        old = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _lock(old, path)
+            folder, name = os.path.split(os.path.realpath(path))  # a link stays one
+            beside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")  # noqa: PTH118 -- of a path as it was given
+            target = cls._open_new(beside, form, gzipped=gzipped)
+        except BaseException:
+            os.close(old)
+            raise
+        target.name = path
+        target._beside, target._old = (beside, os.path.join(folder, name)), old  # noqa: SLF001, PTH118 -- its own
+        return target
+
+    @classmethod
+    def _open_again(cls, path: str, form: Form, *, gzipped: bool) -> Self:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _lock(descriptor, path)
+            os.fchmod(descriptor, _MODE)
+            target = cls(descriptor, path, form, gzipped=gzipped, blocks=False)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        target._has_begun = True  # the header is there, or found missing
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Target {self.name} [{self.lines} lines]>"
+
+    def take_up(self, met: Callable[[str], object]) -> None:
+        """Find the last whole line of a file that is gone on with, and drop what is behind it.
+
+        Args:
+            met: is told the id of each completion that is there.
+
+        Raises:
+            Unusable: it holds something else.
+        """
+        header, end, number = self.form.header, 0, 0
+        try:
+            for number, (line, line_end) in enumerate(_whole_lines(self._descriptor, gzipped=self._gzipped), 1):
+                if number == 1 and header:
+                    if line != header.rstrip(b"\n"):
+                        raise NotOurs  # noqa: TRY301 -- as of any other line
+                else:
+                    completion_id = self.form.id_of(line)
+                    self.lines += 1
+                    self.behind.append(completion_id)
+                    met(completion_id)
+                end = line_end
+        except NotOurs:
+            self._close()
+            what = "header" if number == 1 and header else "line"
+            where = f"{self.name}:{number}"
+            raise Unusable(f"{where}: this {what} is none of such a pull: it cannot be gone on with") from None
+        os.ftruncate(self._descriptor, end)
+        os.lseek(self._descriptor, end, os.SEEK_SET)
+        self._has_begun = end > 0
+
+    def put(self, line: bytes) -> None:
+        """Take a line, with its end."""
+        self._buffer.append(line)
+        self._size += len(line)
+        self.lines += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time for `flush`."""
+        return self._size >= _FLUSH_BYTES
+
+    async def flush(self) -> None:
+        """Write what was taken.
+
+        Raises:
+            Unwritable: it cannot be.
+            BrokenPipeError: who read it has seen enough.
+        """
+        async with self._writing:
+            data = self._taken()
+            if not data:
+                return
+            if self._blocks:
+                await asyncio.to_thread(self._write, data)
+            else:
+                self._write(data)
+
+    async def finish(self) -> None:
+        """Write the rest: all is there. A file that was to be replaced is, even by an empty one."""
+        await self.flush()
+        self._take_place()
+        if not self._has_begun and self.form.header:
+            self._buffer.append(b"")
+            await self.flush()
+
+    def close(self) -> None:
+        """Let go of it, after writing what can be written at once."""
+        with suppress(OSError, Unwritable):
+            if not self._blocks and (data := self._taken()):
+                self._write(data)
+        self._close()
+
+    def _close(self) -> None:
+        if self._beside is not None:
+            with suppress(OSError):
+                os.unlink(self._beside[0])  # noqa: PTH108 -- a path as it was given
+        for descriptor in (self._descriptor, self._old):
+            if descriptor is not None and not (descriptor == _STDOUT and self._is_stdout):
+                with suppress(OSError):
+                    os.close(descriptor)
+        self._descriptor, self._old, self._beside, self._is_stdout = _STDOUT, None, None, True
+
+    def _taken(self) -> bytes:
+        if not self._buffer:
+            return b""
+        data = b"".join(self._buffer)
+        if not self._has_begun:
+            data = self.form.header + data
+            self._has_begun = True
+        self._buffer, self._size = [], 0
+        return gzip.compress(data, 6, mtime=0) if self._gzipped and data else data  # a member of whole lines
+
+    def _write(self, data: bytes) -> None:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            self._take_place()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unwritable(f"{self.name} cannot be written: {error.strerror}") from None
+
+    def _take_place(self) -> None:
+        if self._beside is not None:
+            os.rename(*self._beside)  # noqa: PTH104 -- likewise
+            self._beside = None
+
+
+def is_stdout(path: str) -> bool:
+    """Whether this is a name of standard output."""
+    return path in ("-", *_NAMES_OF_STDOUT)
+
+
+def _lock(descriptor: int, path: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Unusable(f"{path}: another pull is writing it") from None
+
+
+def _whole_lines(descriptor: int, *, gzipped: bool) -> Iterator[tuple[bytes, int]]:
+    """Each line that has an end, and how far in the file it, or the member that it lies in, reaches."""
+    if gzipped:
+        for member, end in _members(descriptor):
+            if member.endswith(b"\n"):
+                yield from ((line, end) for line in member.split(b"\n")[:-1])
+        return
+    start, end = b"", 0
+    for piece in _pieces(descriptor):
+        *lines, start = (start + piece).split(b"\n")
+        for line in lines:
+            end += len(line) + 1
+            yield line, end
+
+
+def _members(descriptor: int) -> Iterator[tuple[bytes, int]]:
+    """The text of each whole member of a gzip file, and where it ends."""
+    unpacker, text, end = zlib.decompressobj(31), list[bytes](), 0
+    for piece in _pieces(descriptor):
+        rest = piece
+        while rest:
+            try:
+                text.append(unpacker.decompress(rest))
+            except zlib.error:
+                return
+            if not unpacker.eof:
+                end += len(rest)
+                break
+            end += len(rest) - len(unpacker.unused_data)
+            rest = unpacker.unused_data
+            yield b"".join(text), end
+            unpacker, text = zlib.decompressobj(31), []
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while piece := os.read(descriptor, _PIECE_BYTES):
+        yield piece
