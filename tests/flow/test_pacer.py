@@ -211,7 +211,7 @@ def test_without_a_hint_delays_double_until_something_is_accepted() -> None:
     assert limit is not None
     pacer.take(now)
     _refuse(pacer, now, delay_seconds=None)
-    assert pacer.closed_for_seconds(now) < 0.1 + 3.0 / limit  # at a low limit, a request that is owed takes its time
+    assert pacer.closed_for_seconds(now) < 0.1 + max(2.0, 3.0 / limit)  # a request that is owed takes its time
 
 
 @pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
@@ -281,6 +281,43 @@ def test_a_doubled_limit_in_the_headers_doubles_what_was_found() -> None:
     pacer.announce(10.0, 1200.0, 1190.0, 0.5)
     assert pacer.limit_per_second == pytest.approx(16.0)
     assert pacer.rate_per_second(10.0) == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize("delay_seconds", [None, 1.0, 20.0])
+def test_refusals_before_anything_got_through_set_no_rate(delay_seconds: float | None) -> None:
+    pacer, now = Pacer(0.0), 0.0
+    for _ in range(3):
+        now += pacer.wait_seconds(now)
+        assert pacer.take(now)
+        pacer.refused(now + 0.1, sent_at=now, delay_seconds=delay_seconds, jitter_seconds=0.0)
+        assert not pacer.take(now + 0.2)
+        now += 0.2
+    assert pacer.limit_per_second is None
+    assert math.isinf(pacer.aim_per_second)
+
+
+def test_a_refusal_of_what_comes_seldom_sets_no_rate() -> None:
+    pacer = Pacer(0.0)
+    for minute in range(10):
+        assert pacer.take(60.0 * minute)
+        pacer.accepted(60.0 * minute + 0.1, 60.0 * minute)
+    assert pacer.take(600.0)
+    pacer.refused(600.1, sent_at=600.0, delay_seconds=1.0, jitter_seconds=0.0)
+    assert math.isinf(pacer.aim_per_second)
+
+
+@pytest.mark.parametrize("delay_seconds", [None, 1.0, 20.0])
+def test_a_known_limit_that_others_use_up_for_minutes_is_found_again_in_minutes(delay_seconds: float | None) -> None:
+    pacer, now = _paced(50.0), 0.0
+    while now < 1_000.0 and not (now > 400.0 and pacer.rate_per_second(now) > 45.0):
+        now += pacer.wait_seconds(now) + 1e-6
+        if pacer.take(now):
+            if 100.0 < now < 400.0:
+                pacer.refused(now + 0.01, sent_at=now, delay_seconds=delay_seconds, jitter_seconds=0.1)
+            else:
+                pacer.accepted(now + 0.01, now)
+            now += 0.01
+    assert now < 1_000.0
 
 
 def test_headers_that_tell_of_several_limits_by_turns_do_not_lead_away_from_what_was_found() -> None:

@@ -260,8 +260,8 @@ class Pacer:
         self._cut_at = now
         self._update(now)
 
-    def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course:
-        """The course after a refusal.
+    def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
+        """The course after a refusal; None as long as nothing has been learnt.
 
         From one refusal to the next the service gave exactly what it had: at both ends nothing was saved up. So what
         got through between them, over the time, is the limit; or more, where it could not save up all that came
@@ -276,10 +276,11 @@ class Pacer:
             hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
             return self._found(passed / window_seconds, seeks=int(hardly_known))
         if course is None:
-            return self._found(sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds), seeks=1)
+            least = sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds)
+            return self._found(least, seeks=1) if least else None  # of one that lets nothing through, nothing is known
         least = sent.per_second(self._cycle_from, sent_at)
-        if not passed:
-            return self._found(least, seeks=1)
+        if not passed:  # others may use all of it for now: the next that gets through begins to tell what is left
+            return self._found(least, seeks=1, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
         if is_habit:
