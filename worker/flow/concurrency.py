@@ -14,22 +14,18 @@ _LOOK_SECONDS = 0.05
 
 
 class LatencySample:
-    """The latest 128 latencies, and how long a request is to be expected to hold a slot."""
+    """The latest 128 latencies, and how long a request is to be expected to hold a slot.
 
-    __slots__ = ("_held_seconds", "_latencies", "_seen")
+    `held_seconds` is the 95th percentile, or the mean where a few that hang make it the greater one: None before the
+    first latency; later, up to 15 latencies behind.
+    """
+
+    __slots__ = ("_latencies", "_seen", "held_seconds")
 
     def __init__(self) -> None:
         self._latencies: list[float] = []
         self._seen = 0
-        self._held_seconds: float | None = None
-
-    @property
-    def held_seconds(self) -> float | None:
-        """The 95th percentile, or the mean where a few that hang make it the greater one.
-
-        None before the first latency; later, up to 15 latencies behind.
-        """
-        return self._held_seconds
+        self.held_seconds: float | None = None
 
     def add(self, seconds: float) -> None:
         """Put a latency in the place of the oldest."""
@@ -41,7 +37,7 @@ class LatencySample:
         if self._seen <= _RANK_EVERY or self._seen % _RANK_EVERY == 0:
             ranked = sorted(self._latencies)
             rank = math.ceil(_RANK * len(ranked)) - 1
-            self._held_seconds = max(ranked[rank], math.fsum(ranked) / len(ranked))
+            self.held_seconds = max(ranked[rank], math.fsum(ranked) / len(ranked))
 
 
 class Concurrency:
@@ -64,6 +60,7 @@ class Concurrency:
         "_began_at",
         "_configured",
         "_grown_at",
+        "_growth",
         "_needed",
         "_sample",
         "_searching",
@@ -83,6 +80,7 @@ class Concurrency:
     def slow_start(self, now: float) -> None:
         """Begin again with one at a time."""
         self._window = _START_WINDOW
+        self._growth = 1.0  # a second, in a search
         self._began_at = self._grown_at = now
         self._update()
 
@@ -126,25 +124,29 @@ class Concurrency:
         if in_flight < self.slots:
             return 0.0
         if self._searching:
-            seconds = (in_flight + 1 - self._window) / self._grown_per_second(now) + 1e-6
+            seconds = (in_flight + 1 - self._window) / self._growth + 1e-6
             return min(seconds, _LOOK_SECONDS)  # it grows faster meanwhile
         return math.log2((in_flight + 1) / self._window) + 1e-6
 
     def _grow(self, now: float) -> None:
         elapsed_seconds = min(now - self._grown_at, 1.0)
         if self._searching:
-            grown = self._window + elapsed_seconds * self._grown_per_second(now)
+            self._growth = self._grown_per_second(now)
+            grown = self._window + elapsed_seconds * self._growth
         else:
             grown = self._window * 2.0**elapsed_seconds
         self._window = min(self._configured, grown)
         self._grown_at = now
 
     def _grown_per_second(self, now: float) -> float:
-        """By how much the window of a search grows: as many requests are under way as start in a latency."""
-        age_seconds = now - self._began_at
+        """By how much the window of a search grows: as many requests are under way as start in a latency.
+
+        The rate of a search, so long after it began, is ``ramp * age / sqrt(age + 1)``.
+        """
+        age = now - self._began_at
         held_seconds = self._sample.held_seconds
-        before_seconds = 0.0 if held_seconds is None else max(0.0, age_seconds - held_seconds)
-        return 1.0 + _ramp_per_second(age_seconds) - _ramp_per_second(before_seconds)
+        before = 0.0 if held_seconds is None else max(0.0, age - held_seconds)
+        return 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
 
     def _slots_needed(self, per_second: float) -> int:
         held_seconds = self._sample.held_seconds
@@ -154,8 +156,3 @@ class Concurrency:
 
     def _update(self) -> None:
         self.slots = min(self._configured, self._needed, int(self._window))
-
-
-def _ramp_per_second(age_seconds: float) -> float:
-    """The rate of a search, so long after it began."""
-    return TUNING.ramp * age_seconds / math.sqrt(age_seconds + 1.0)

@@ -338,10 +338,11 @@ class RedisQueue(StoreBase):
         wanted, walk.wanted = walk.wanted[:_PENDING_AT_ONCE], walk.wanted[_PENDING_AT_ONCE:]
         pages = codec.read_pages(await self._server.call("pending", codec.pack(wanted), codec.PAGE)) if wanted else []
         changes: list[QueuedChange] = []
-        for (completion_id, passed_over), page in zip(wanted, pages, strict=True):
+        for place, ((completion_id, passed_over), page) in enumerate(zip(wanted, pages, strict=True)):
             changes += codec.changes_of(completion_id, page)
-            if len(page) == codec.PAGE:
-                walk.wanted.insert(0, (completion_id, passed_over + codec.PAGE))
+            if len(page) == codec.PAGE:  # the rest of it comes before others: changes of one completion lie together
+                walk.wanted[:0] = [(completion_id, passed_over + codec.PAGE), *wanted[place + 1 :]]
+                break
         return changes, walk if walk.wanted or walk.cursor is not None else None
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
