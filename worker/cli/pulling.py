@@ -22,7 +22,7 @@ from worker.sync.lines import Format, form_of
 from worker.sync.listing import Filter, Walk
 from worker.sync.pulling import Counts, Pull, Reads
 from worker.sync.spool import Spool, SpoolFull
-from worker.sync.target import Target, Unwritable
+from worker.sync.target import Gone, Target, Unwritable
 from worker.terminal import shown as quoted
 
 _MOST_TOLD = 20
@@ -206,7 +206,8 @@ class _Pulling:
     def _unwritable(self, error: Unwritable) -> Exit:
         if self._goal.place is None:
             raise OutputLost(str(error)) from None
-        words = f"{error}; what was written before is there, and --resume goes on with it"
+        is_left = not isinstance(error, Gone)
+        words = f"{error}; what was written before is there, and --resume goes on with it" if is_left else str(error)
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 
     def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:
