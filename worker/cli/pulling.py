@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
+from worker.changes import MetadataChange
 from worker.changes.change import COMPLETION_ID
 from worker.changes.files import Reading, Refusal, UnreadableFile
 from worker.changes.lines import CutLine, lines
@@ -169,7 +170,12 @@ class _Pulling:
         goal, spool = self._goal, self._spool
         if goal.of:
             reading = Reading(id_column=goal.id_column)
-            return await gather(goal.of, reading, lambda changes: spool.add_ids(each.completion_id for each in changes))
+
+            def take(changes: list[MetadataChange]) -> Sequence[int]:
+                spool.add_ids(each.completion_id for each in changes)
+                return ()
+
+            return await gather(goal.of, reading, take)
         if goal.ids is not None:
             return await asyncio.to_thread(_read_ids, goal.ids, spool)
         return 0
