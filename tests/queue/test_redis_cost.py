@@ -11,7 +11,7 @@ from tests.queue.redis_server import running
 from worker.changes import MetadataChange
 from worker.queue import DeadSelection
 from worker.queue.redis import RedisQueue
-from worker.queue.redis.queue import PAGE
+from worker.queue.redis.codec import PAGE
 
 BATCH = 256
 SMALL, LARGE = 1_000, 50_000

@@ -240,18 +240,16 @@ class Pacer:
             self._close(now, now + delay_seconds + jitter_seconds)
 
     def _delay_seconds(self, asked_seconds: float | None) -> float:
-        """The service's word; a backoff where there is none, and where it has proved to be too short."""
+        """The service's word; a backoff where there is none, and where it has proved to be too short.
+
+        At a low limit, what a service gives in a second is no request; one that it owes it gives first.
+        """
         if not _makes_sense(asked_seconds):
-            return self._backoff_seconds(self._refused_in_a_row - 1)
+            owed_seconds = TUNING.backoff_requests / self._course.limit_per_second if self._course else 0.0
+            return min(TUNING.backoff_seconds[1], max(owed_seconds, _backoff_seconds(self._refused_in_a_row - 1)))
         if self._refused_in_a_row < _WRONG_DELAYS:
             return asked_seconds
-        return max(asked_seconds, self._backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
-
-    def _backoff_seconds(self, doublings: int) -> float:
-        """At a low limit, what a service gives in a second is no request; one that it owes it gives first."""
-        shortest, longest = TUNING.backoff_seconds
-        owed_seconds = TUNING.backoff_requests / self._course.limit_per_second if self._course else 0.0
-        return min(longest, max(owed_seconds, shortest * 2.0 ** min(max(doublings, 0), 10)))
+        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """A refusal ends a cycle: learn the limit from it, and set out anew."""
@@ -367,3 +365,8 @@ class Pacer:
 
 def _makes_sense(delay_seconds: float | None) -> TypeGuard[float]:
     return delay_seconds is not None and 0.0 <= delay_seconds < math.inf
+
+
+def _backoff_seconds(doublings: int) -> float:
+    shortest, longest = TUNING.backoff_seconds
+    return min(longest, shortest * 2.0 ** min(max(doublings, 0), 10))

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Self
 
-import msgspec
-
 from worker.changes import MetadataChange
 from worker.queue import confirmed
 from worker.queue.base import Part, StoreBase, Stretch, last_number
@@ -15,7 +13,7 @@ from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError, no_queue
 from worker.queue.history import HistoryMinute, Sample, checked, every_minute
-from worker.queue.letters import LONGEST_AGO_SECONDS, REASONS, DeadLetter, LetterCount, Revived
+from worker.queue.letters import REASONS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import (
     MAX_BYTES_PER_CALL,
     MAX_CHANGES_PER_CALL,
@@ -30,54 +28,23 @@ from worker.queue.pending import (
     check_lease,
 )
 from worker.queue.quota import Grant, interval_seconds
+from worker.queue.redis import codec
 from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library, migration_sql
 from worker.queue.redis.listener import Listener
 from worker.queue.redis.pending import Walk
 from worker.queue.redis.server import Server
-from worker.queue.rows import RECENT_MINUTES, Counts, age_seconds, holders_of, status_of
+from worker.queue.rows import RECENT_MINUTES, Counts, holders_of, status_of
 from worker.queue.text import json_text, storable
 from worker.queue.unanswered import UnansweredSettlements
 
 SCHEMA = 1
-PAGE = 250  # dead letters that are read, retried or purged at once
-
 _PENDING_AT_ONCE = 10  # completions whose changes are read in one call
 _STATUS_PAGE = 1_000  # targets that are looked at in one call
 _MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
 # A server takes 512 MiB in one piece (proto-max-bulk-len).
 _MAX_PUT_BYTES = 256 * 1024 * 1024
-_US_PER_SECOND = 1_000_000
-
-
-class _Change(msgspec.Struct, frozen=True, array_like=True):
-    """A change as the library stores it: `change_id` is empty for none, the time is in microseconds."""
-
-    number: int
-    enqueued_at: int
-    change_id: str
-    mode: str
-    metadata: str
-    trials: str | None = None
-
-
-_Letter = tuple[int, int, str, str, _Change, str]
-
-_pack = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # a string of a subclass is a string
-_claimed = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[str, list[_Change]]], list[tuple[int, list[str]]]]).decode
-_letters = msgspec.msgpack.Decoder(tuple[int, int, list[_Letter]]).decode
-_revived = msgspec.msgpack.Decoder(tuple[int, int, tuple[int, int]]).decode
-_purged = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
-_pages = msgspec.msgpack.Decoder(list[list[_Change]]).decode
-_holders = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, int, int, int, int]]]).decode
-_note = msgspec.msgpack.Decoder(tuple[str, int]).decode
-_minutes = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, int, str]]]).decode
-_positions = msgspec.msgpack.Decoder(set[int]).decode
-_maps = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
-_map = msgspec.json.Decoder(dict[str, str]).decode
-_sample = msgspec.json.Decoder(Sample).decode
-_fate = msgspec.json.Decoder(tuple[int, int | None, str | None, str | None]).decode
 
 
 class RedisQueue(StoreBase):
@@ -143,7 +110,7 @@ class RedisQueue(StoreBase):
 
     async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
         """Store them; what is put again after a failure needs change_ids not to be doubled."""
-        packed = _packed(changes)
+        packed = codec.pack_changes(changes)
         if len(packed) > _MAX_PUT_BYTES:
             raise QueueError("a Redis queue takes no more than 256 MiB at once: put fewer changes in one call")
         added, *conflicts = await self._server.call("put", packed)
@@ -152,7 +119,7 @@ class RedisQueue(StoreBase):
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""
-        return tuple(await self._server.call("conflicts", _packed(changes)))
+        return tuple(await self._server.call("conflicts", codec.pack_changes(changes)))
 
     async def claim(
         self,
@@ -167,7 +134,13 @@ class RedisQueue(StoreBase):
         check_lease(lease_seconds)
         async with self._claiming:
             self._called += 1
-            terms = (max(0, limit), _us(lease_seconds), MAX_CHANGES_PER_CLAIM, MAX_CHANGES_PER_CALL, MAX_BYTES_PER_CALL)
+            terms = (
+                max(0, limit),
+                codec.microseconds(lease_seconds),
+                MAX_CHANGES_PER_CLAIM,
+                MAX_CHANGES_PER_CALL,
+                MAX_BYTES_PER_CALL,
+            )
             log = self._log = self._log.covering(confirmed_seconds)
             packed = await self._server.call(
                 "claim",
@@ -176,19 +149,28 @@ class RedisQueue(StoreBase):
                 self._called,
                 self._heard,
                 place,
-                _us(confirmed_seconds and log.seconds),
+                codec.microseconds(confirmed_seconds and log.seconds),
                 log.last,
                 storable(owner),
             )
-            now, lease, claimed, found = _claimed(packed)
+            now, lease, claimed, found = codec.read_claimed(packed)
             claims = [
-                Claim(completion_id, lease, _changes(completion_id, changes), _age_seconds(now, changes[0].enqueued_at))
+                Claim(
+                    completion_id,
+                    lease,
+                    codec.changes_of(completion_id, changes),
+                    codec.age_of(now, changes[0].enqueued_at),
+                )
                 for completion_id, changes in claimed
             ]
             if confirmed_seconds > 0:
-                news = [LogRow(number, number / _US_PER_SECOND, completion_ids) for number, completion_ids in found]
-                log.learn(news, now=now / _US_PER_SECOND)
-                wanted = log.find(confirmed.merged_first(claims), (), since=now / _US_PER_SECOND - confirmed_seconds)
+                news = [
+                    LogRow(number, number / codec.US_PER_SECOND, completion_ids) for number, completion_ids in found
+                ]
+                log.learn(news, now=now / codec.US_PER_SECOND)
+                wanted = log.find(
+                    confirmed.merged_first(claims), (), since=now / codec.US_PER_SECOND - confirmed_seconds
+                )
                 claims = await self._with_confirmed(claims, wanted)
             self._answered, self._heard = self._called, lease or self._heard
         return claims
@@ -196,26 +178,30 @@ class RedisQueue(StoreBase):
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run on; see `Queue.extend`."""
         check_lease(lease_seconds)
-        keys = _pack([claim.key for claim in claims])
-        return [claims[position] for position in await self._server.call("extend", keys, _us(lease_seconds))]
+        keys = codec.pack([claim.key for claim in claims])
+        return [
+            claims[position] for position in await self._server.call("extend", keys, codec.microseconds(lease_seconds))
+        ]
 
     async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
-        packed = _pack([_told(settlement) for settlement in settlements])
+        packed = codec.pack([codec.told(settlement) for settlement in settlements])
         self._settled += 1
         number, heard = self._settled, self._heard_settled
         lost = sorted({call for call, _ in self._unanswered.calls(settlements)})
-        whose = self._caller, number, _pack(heard), _pack(lost)
+        whose = self._caller, number, codec.pack(heard), codec.pack(lost)
         try:
             is_cut_short, positions, answers = await self._server.call(
-                "settle", packed, _us(keep_seconds), confirmed.MAX_UPDATES, *whose
+                "settle", packed, codec.microseconds(keep_seconds), confirmed.MAX_UPDATES, *whose
             )
         except BaseException:
             for position, settlement in enumerate(settlements):
                 self._unanswered.add(settlement, (number, position))
             raise
         self._heard_settled = [*(each for each in self._heard_settled if each not in heard), number]
-        arrived = {call: _positions(answer) for call, answer in zip(lost, answers, strict=True) if answer is not None}
+        arrived = {
+            call: codec.read_positions(answer) for call, answer in zip(lost, answers, strict=True) if answer is not None
+        }
 
         def stored(_: Settlement, said: tuple[int, int]) -> bool:
             call, position = said
@@ -239,7 +225,7 @@ class RedisQueue(StoreBase):
     async def next_due_seconds(self) -> float | None:
         """Tell when there is work; see `Queue.next_due_seconds`."""
         now, *first = await self._server.call("next_due")
-        return (first[0] - now) / _US_PER_SECOND if first else None
+        return (first[0] - now) / codec.US_PER_SECOND if first else None
 
     async def status(self) -> QueueStatus:
         """Count what there is; what is leased or waits is gone through page by page, the latest of it, and no more."""
@@ -251,23 +237,23 @@ class RedisQueue(StoreBase):
             in_flight += page_in_flight
             waiting += page_waiting
             offset += _STATUS_PAGE
-        oldest_enqueued_at = oldest[0] / _US_PER_SECOND if oldest else None
+        oldest_enqueued_at = oldest[0] / codec.US_PER_SECOND if oldest else None
         is_estimate = later > offset
         if is_estimate:  # the others are taken to have as many changes each
             later_changes = min(pending, round((in_flight + waiting) * later / offset))
             in_flight = round(later_changes * in_flight / max(in_flight + waiting, 1))
             waiting = later_changes - in_flight
         counts = Counts(pending, in_flight, waiting, dead, oldest_enqueued_at, recently_done, is_estimate)
-        return status_of(counts, now=now / _US_PER_SECOND)
+        return status_of(counts, now=now / codec.US_PER_SECOND)
 
     async def leases(self) -> list[LeaseHolder]:
         """Tell who holds what, gone through page by page."""
         held: list[LeaseHolder] = []
         offset, later = 0, 1
         while offset < later:
-            later, page = _holders(await self._server.call("leases", offset, _STATUS_PAGE))
+            later, page = codec.read_holders(await self._server.call("leases", offset, _STATUS_PAGE))
             held += [
-                LeaseHolder(owner, completions, changes, since / _US_PER_SECOND, until / _US_PER_SECOND)
+                LeaseHolder(owner, completions, changes, since / codec.US_PER_SECOND, until / codec.US_PER_SECOND)
                 for owner, completions, changes, since, until in page
             ]
             offset += _STATUS_PAGE
@@ -275,9 +261,11 @@ class RedisQueue(StoreBase):
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take of the shared quota; see `Coordination.take_quota`."""
-        interval_us = repr(interval_seconds(per_minute) * _US_PER_SECOND)
-        granted, wait_us = await self._server.call("take_quota", requests, interval_us, _us(ahead_seconds))
-        return Grant(granted, wait_us / _US_PER_SECOND)
+        interval_us = repr(interval_seconds(per_minute) * codec.US_PER_SECOND)
+        granted, wait_us = await self._server.call(
+            "take_quota", requests, interval_us, codec.microseconds(ahead_seconds)
+        )
+        return Grant(granted, wait_us / codec.US_PER_SECOND)
 
     async def write_note(self, name: str, text: str | None) -> None:
         """Keep or remove a note; see `Coordination.write_note`."""
@@ -289,19 +277,19 @@ class RedisQueue(StoreBase):
         now, packed = await self._server.call("read_note", storable(name))
         if packed is None:
             return None
-        text, written_at = _note(packed)
-        return Note(text, _age_seconds(now, written_at))
+        text, written_at = codec.read_note(packed)
+        return Note(text, codec.age_of(now, written_at))
 
     async def read_notes(self) -> dict[str, Note]:
         """Give all notes; see `Coordination.read_notes`."""
         now, found = await self._server.call("read_notes")
-        notes = {name.decode(): _note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
-        return {name: Note(text, _age_seconds(now, written_at)) for name, (text, written_at) in notes.items()}
+        notes = {name.decode(): codec.read_note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
+        return {name: Note(text, codec.age_of(now, written_at)) for name, (text, written_at) in notes.items()}
 
     async def unix_time(self) -> float:
         """Tell the server's time; see `Coordination.unix_time`."""
         now, _ = await self._server.call("read_notes")
-        return float(now) / _US_PER_SECOND
+        return float(now) / codec.US_PER_SECOND
 
     async def record_sample(self, sample: Sample) -> None:
         """Keep a sample; see `History.record_sample`."""
@@ -309,10 +297,10 @@ class RedisQueue(StoreBase):
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
         """Give the last minutes; see `History.history`."""
-        newest, found = _minutes(await self._server.call("history", checked(minutes)))
+        newest, found = codec.read_minutes(await self._server.call("history", checked(minutes)))
         by_minute = list(enumerate(found, newest - minutes + 1))
         done = [(minute, *counts) for minute, (*counts, _) in by_minute]
-        samples = [(minute, _sample(sample)) for minute, (*_, sample) in by_minute if sample]
+        samples = [(minute, codec.read_sample(sample)) for minute, (*_, sample) in by_minute if sample]
         return every_minute(newest, minutes, done, samples)
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
@@ -340,109 +328,32 @@ class RedisQueue(StoreBase):
         """Give the claims with what was confirmed, which is in these entries of the log."""
         if not wanted:
             return claims
-        maps = dict(_maps(await self._server.call("confirmed", _pack(list(wanted.items())))))
-        return confirmed.with_confirmed(claims, {each: _map(text) for each, text in maps.items()})
+        maps = dict(codec.read_maps(await self._server.call("confirmed", codec.pack(list(wanted.items())))))
+        return confirmed.with_confirmed(claims, {each: codec.read_map(text) for each, text in maps.items()})
 
     async def _read_pending(self, walk: Walk | None) -> tuple[list[QueuedChange], Walk | None]:
         walk = walk or Walk()
         if not walk.wanted and walk.cursor is not None:
             walk.found(*await self._server.call("pending_ids", walk.cursor))
         wanted, walk.wanted = walk.wanted[:_PENDING_AT_ONCE], walk.wanted[_PENDING_AT_ONCE:]
-        pages = _pages(await self._server.call("pending", _pack(wanted), PAGE)) if wanted else []
+        pages = codec.read_pages(await self._server.call("pending", codec.pack(wanted), codec.PAGE)) if wanted else []
         changes: list[QueuedChange] = []
         for (completion_id, passed_over), page in zip(wanted, pages, strict=True):
-            changes += _changes(completion_id, page)
-            if len(page) == PAGE:
-                walk.wanted.insert(0, (completion_id, passed_over + PAGE))
+            changes += codec.changes_of(completion_id, page)
+            if len(page) == codec.PAGE:
+                walk.wanted.insert(0, (completion_id, passed_over + codec.PAGE))
         return changes, walk if walk.wanted or walk.cursor is not None else None
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
-        after, newest, letters = _letters(await self._server.call("dead_letters", _selection(stretch)))
-        return Part([_letter(letter) for letter in letters], after or None, newest)
+        after, newest, letters = codec.read_letters(
+            await self._server.call("dead_letters", codec.pack_selection(stretch))
+        )
+        return Part([codec.letter_of(letter) for letter in letters], after or None, newest)
 
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
-        after, newest, counts = _revived(await self._server.call("retry_dead", _selection(stretch)))
+        after, newest, counts = codec.read_revived(await self._server.call("retry_dead", codec.pack_selection(stretch)))
         return Part(Revived(*counts), after or None, newest)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
-        after, newest, purged = _purged(await self._server.call("purge_dead", _selection(stretch)))
+        after, newest, purged = codec.read_purged(await self._server.call("purge_dead", codec.pack_selection(stretch)))
         return Part(purged, after or None, newest)
-
-
-def _packed(changes: Sequence[MetadataChange]) -> bytes:
-    """The changes as the functions read them."""
-    return _pack([(each.completion_id, each.change_id or "", each.mode, json_text(each.metadata)) for each in changes])
-
-
-def _selection(stretch: Stretch) -> bytes:
-    """Say it in the order in which the functions read it."""
-    selection, numbers = stretch.selection, None
-    if selection.numbers is not None:
-        numbers = sorted({number for number in selection.numbers if stretch.after < number <= stretch.until})[:PAGE]
-    conditions = storable(selection.completion_id), storable(selection.reason)
-    ages = map(_us, selection.ages or (-LONGEST_AGO_SECONDS, LONGEST_AGO_SECONDS))
-    return _pack([stretch.after, stretch.until, stretch.limit(PAGE), numbers, *conditions, *ages])
-
-
-def _told(settlement: Settlement) -> tuple[object, ...]:
-    """Say it in the order in which the function reads it."""
-    settlement.check()  # raises before anything is changed
-    deaths = []
-    for death in settlement.dead:
-        number, reason, *fate = death.row()
-        deaths.append((number, reason, json_text(fate)))
-    return (
-        settlement.claim.completion_id,
-        settlement.claim.lease,
-        len(settlement.claim.changes),
-        list(settlement.done()),
-        deaths,
-        _us(settlement.delay_seconds),
-        [part for noted in settlement.trial_rows() for part in noted],
-        len(settlement.applied),
-        len(settlement.unchanged),
-        "" if settlement.confirmed is None else json_text(dict(settlement.confirmed)),
-    )
-
-
-def _changes(completion_id: str, changes: Sequence[_Change]) -> tuple[QueuedChange, ...]:
-    return tuple(
-        QueuedChange(
-            change.number,
-            completion_id,
-            change.change_id or None,
-            change.mode,
-            change.metadata,
-            change.enqueued_at / _US_PER_SECOND,
-            change.trials,
-        )
-        for change in changes
-    )
-
-
-def _letter(letter: _Letter) -> DeadLetter:
-    number, died_at, completion_id, reason, change, fate = letter
-    attempts, status, error, request_id = _fate(fate)
-    return DeadLetter(
-        number,
-        completion_id,
-        change.change_id or None,
-        change.mode,
-        change.metadata,
-        change.enqueued_at / _US_PER_SECOND,
-        reason,
-        status,
-        error,
-        request_id,
-        attempts,
-        died_at / _US_PER_SECOND,
-    )
-
-
-def _age_seconds(now: int, then: int) -> float:
-    return age_seconds(now, then) / _US_PER_SECOND
-
-
-def _us(seconds: float) -> int:
-    """Microseconds, the unit of the library's times."""
-    return round(seconds * _US_PER_SECOND)

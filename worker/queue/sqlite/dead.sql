@@ -43,13 +43,9 @@ FROM (
 
 -- name: of_age
 SELECT json_group_array(number)
-FROM (
-    SELECT number
-    FROM json_each(:numbers) AS selected
-    CROSS JOIN dead_letter ON dead_letter.number = selected.value
-    WHERE died_at BETWEEN :from AND :until
-    ORDER BY number
-);
+FROM json_each(:numbers) AS selected
+CROSS JOIN dead_letter ON dead_letter.number = selected.value
+WHERE died_at BETWEEN :from AND :until;
 
 -- name: newest
 SELECT coalesce(max(number), 0) FROM dead_letter;
