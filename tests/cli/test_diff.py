@@ -40,6 +40,27 @@ def _labels(folder: Path) -> str:
     return write_changes(folder / "labels.jsonl", changes)
 
 
+def test_changes_with_one_change_id_are_compared_as_apply_takes_them(
+    command: Command, simulator: RunningSimulator, tmp_path: Path
+) -> None:
+    simulator.ask("/seed", {"ids": [FIRST], "metadata": {"grade": "B"}})
+    changes = [
+        {"completion_id": FIRST, "metadata": {"grade": "A"}, "change_id": "one"},
+        {"completion_id": FIRST, "metadata": {"grade": "B"}, "change_id": "one"},
+        {"completion_id": SECOND, "metadata": {"grade": "A"}, "change_id": "two"},
+        {"completion_id": SECOND, "metadata": {"grade": "B"}},
+        {"completion_id": SECOND, "metadata": {"grade": "A"}, "change_id": "two"},
+    ]
+    labels = write_changes(tmp_path / "labels.jsonl", changes)
+    before = command.run("diff", labels)
+    assert before.returncode == 3
+    assert "~ grade=B → A" in before.stdout  # and not in sync
+    assert "labels.jsonl:2: change_id 'one' came before, with other content" in before.stderr
+    assert command.run("apply", labels).returncode == 3
+    after = json.loads(command.run("diff", "--summary", "--json", labels).stdout)
+    assert (after["in_sync"], after["differs"], after["refused_lines"], after["exit_code"]) == (2, 0, 1, 3)
+
+
 def test_before_it_says_what_would_change_and_after_that_all_is_in_sync(
     command: Command, simulator: RunningSimulator, tmp_path: Path
 ) -> None:

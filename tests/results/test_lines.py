@@ -123,3 +123,22 @@ def test_of_lines_that_say_the_same_each_change_has_its_own_however_often_it_is_
     places = _places(("a", 1, {"k": "1"}), ("a", 2, {"k": "1"}))
     assert [_place(places, number, {"k": "1"}) for number in (4, 9, 4, 9)] == [("a", 1), ("a", 2), ("a", 1), ("a", 2)]
     assert _place(places, 10, {"k": "1"}) == ("a", 2)  # it was pending before
+
+
+def test_many_lines_that_say_the_same_are_not_searched_one_by_one() -> None:
+    class Number(int):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Number.compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    count = 1_000
+    metadata: dict[str, str | None] = {"k": "1"}
+    places = _places(*(("a", line, metadata) for line in range(count)))
+    assert [_place(places, Number(number), metadata) for number in range(count)] == [
+        ("a", line) for line in range(count)
+    ]
+    assert Number.compared < 10 * count

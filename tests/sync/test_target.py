@@ -86,6 +86,42 @@ async def test_a_file_that_is_there_is_left_alone_unless_something_else_is_said(
     assert path.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("x.jsonl", b"mine, without an end of line"),
+        ("x.csv", b"completion_id,grade"),
+        ("x.jsonl.gz", b"no gzip at all"),
+        ("x.jsonl.gz", gzip.compress(b"mine, without an end of line", mtime=0)),
+        ("x.jsonl.gz", gzip.compress(b"mine, and cut off", mtime=1_700_000_000)[:20]),
+    ],
+)
+async def test_what_is_no_beginning_of_a_pull_is_not_dropped_as_an_unfinished_line(
+    tmp_path: Path, name: str, held: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(held)
+    target = _open(path, resume=True)
+    with pytest.raises(Unusable, match="cannot be gone on with"):
+        target.take_up(lambda _: None)
+    assert path.read_bytes() == held
+
+
+@pytest.mark.parametrize("new", [None, "another's"])
+async def test_lines_for_a_file_that_is_gone_are_not_taken_for_written(tmp_path: Path, new: str | None) -> None:
+    path = tmp_path / "x.jsonl"
+    target = _open(path)
+    target.put(_line(target.form, IDS[0]))
+    await target.flush()
+    path.unlink()
+    if new is not None:
+        path.write_text(new)
+    target.put(_line(target.form, IDS[1]))
+    with pytest.raises(Unwritable, match="was deleted"):
+        await target.finish()
+    target.close()
+
+
 async def test_an_old_file_stays_until_there_is_something_to_put_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("old")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
+from worker.changes import MetadataChange
 from worker.changes.change import COMPLETION_ID
 from worker.changes.files import Reading, Refusal, UnreadableFile
 from worker.changes.lines import CutLine, lines
@@ -22,7 +23,7 @@ from worker.sync.lines import Format, form_of
 from worker.sync.listing import Filter, Walk
 from worker.sync.pulling import Counts, Pull, Reads
 from worker.sync.spool import Spool, SpoolFull
-from worker.sync.target import Target, Unwritable
+from worker.sync.target import Gone, Target, Unwritable
 from worker.terminal import shown as quoted
 
 _MOST_TOLD = 20
@@ -169,7 +170,12 @@ class _Pulling:
         goal, spool = self._goal, self._spool
         if goal.of:
             reading = Reading(id_column=goal.id_column)
-            return await gather(goal.of, reading, lambda changes: spool.add_ids(each.completion_id for each in changes))
+
+            def take(changes: list[MetadataChange]) -> Sequence[int]:
+                spool.add_ids(each.completion_id for each in changes)
+                return ()
+
+            return await gather(goal.of, reading, take)
         if goal.ids is not None:
             return await asyncio.to_thread(_read_ids, goal.ids, spool)
         return 0
@@ -206,7 +212,8 @@ class _Pulling:
     def _unwritable(self, error: Unwritable) -> Exit:
         if self._goal.place is None:
             raise OutputLost(str(error)) from None
-        words = f"{error}; what was written before is there, and --resume goes on with it"
+        is_left = not isinstance(error, Gone)
+        words = f"{error}; what was written before is there, and --resume goes on with it" if is_left else str(error)
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 
     def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:

@@ -14,7 +14,7 @@ from config import sink
 from config.settings import Loaded
 from worker.api import Client
 from worker.changes import MetadataChange
-from worker.changes.files import Reading
+from worker.changes.files import Reading, Refusal
 from worker.changes.patience import Patience
 from worker.cli.batches import batches
 from worker.cli.calling import client_of, collect_less, key_reader
@@ -31,6 +31,7 @@ from worker.engine import Ending
 from worker.flow import GateState
 from worker.sync.asking import Asking, Terms, Unfinished
 from worker.terminal import columns, is_terminal
+from worker.terminal import shown as quoted
 
 T = TypeVar("T")
 
@@ -133,8 +134,11 @@ def sentence_of(unfinished: Unfinished) -> str:
     return "\n".join((*left, f"not finished ({why})"))
 
 
-async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[MetadataChange]], object]) -> int:
+async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[MetadataChange]], Sequence[int]]) -> int:
     """Read the files of changes, and hand them on in batches; refused lines are shown. Returns how many there were.
+
+    Args:
+        take: gives the positions of those that say something else than one before with their `change_id`.
 
     Raises:
         InputError: one of the files cannot be used.
@@ -151,6 +155,10 @@ async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[Me
                     refused += len(batch.refused)
                     for refusal in batch.refused:
                         shown.add(refusal)
-                    take(batch.changes)
+                    for position in take(batch.changes):
+                        refused += 1
+                        file, line = batch.places[position]
+                        change_id = quoted(str(batch.changes[position].change_id))
+                        shown.add(Refusal(file, line, f"change_id {change_id} came before, with other content"))
     shown.end(has_file=True)
     return refused

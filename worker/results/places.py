@@ -31,7 +31,7 @@ class Places:
         self._files: list[tuple[int, str]] = []  # the position of the first change of each, and its name
         self._order: array[int] | None = None  # positions, by fingerprint and then as they were read
         self._sorted = array("q")
-        self._met: dict[int, list[int]] = {}  # numbers that ended, by fingerprint, of lines that say the same
+        self._met: dict[int, dict[int, int]] = {}  # of lines that say the same: which one each number has
 
     def __repr__(self) -> str:
         return f"<Places [{len(self._lines):,} changes of {len(self._files)} files]>"
@@ -58,10 +58,10 @@ class Places:
         if first == end:
             return None, None
         if end - first > 1:
-            met = self._met.setdefault(found, [])
-            if number not in met and len(met) < end - first:
-                met.append(number)
-            first += met.index(number) if number in met else end - first - 1
+            met = self._met.setdefault(found, {})
+            if len(met) < end - first:
+                met.setdefault(number, len(met))
+            first += met.get(number, end - first - 1)
         position = self._order[first]
         file = bisect_right(self._files, position, key=lambda each: each[0]) - 1
         return self._files[file][1], self._lines[position]

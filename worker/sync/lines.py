@@ -34,9 +34,13 @@ class NotOurs(ValueError):
 
 
 class Form(Protocol):
-    """How lines are written."""
+    """How lines are written.
+
+    `header` comes before the first line, and `start` is what a file of such lines begins with.
+    """
 
     header: bytes
+    start: bytes
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
         """One line, with its end.
@@ -65,11 +69,12 @@ class JsonLines:
     """A JSON object a line."""
 
     header = b""
+    start = b'{"completion_id":"'
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
         """One line; see `Form.line`."""
         change = {"completion_id": completion_id, "metadata": metadata, "mode": _MODE}
-        return _encode({**change, **fields} if fields else change) + b"\n"
+        return (_on_one_line(_encode({**change, **fields})) if fields else _encode(change)) + b"\n"
 
     def id_of(self, line: bytes) -> str:
         """The completion of a line; see `Form.id_of`."""
@@ -88,7 +93,7 @@ class Csv:
 
     def __init__(self, fields: Sequence[str] = ()) -> None:
         self._fields = fields
-        self.header = ",".join(("completion_id", "mode", "metadata", *fields)).encode() + b"\n"
+        self.header = self.start = ",".join(("completion_id", "mode", "metadata", *fields)).encode() + b"\n"
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
         """One line; see `Form.line`."""
@@ -115,13 +120,22 @@ def _cell(text: str) -> str:
     return text
 
 
+def _on_one_line(text: bytes) -> bytes:
+    """The same JSON, in UTF-8: what a service indents comes with ends of lines, which only stand between tokens."""
+    if not text.isascii():
+        text = text.decode("utf-8", "replace").encode()
+    return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
+
+
 def _text(value: object) -> str:
     if isinstance(value, msgspec.Raw):
         raw = bytes(value)
         try:
             value = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return raw.decode("utf-8", "replace")
+            return _on_one_line(raw).decode("utf-8", "replace")
     if value is None:
         return ""
-    return value if isinstance(value, str) else _encode(value).decode()
+    if isinstance(value, str) and not ("\n" in value or "\r" in value):  # a row is a line, too
+        return value
+    return _on_one_line(_encode(value)).decode()

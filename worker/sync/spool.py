@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA cache_size = -8000; -- KiB
 CREATE TABLE change (completion_id TEXT NOT NULL, mode TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE named (change_id TEXT PRIMARY KEY, content INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE done (completion_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE again (position INTEGER PRIMARY KEY, due_at REAL NOT NULL);
 BEGIN;
@@ -61,14 +62,29 @@ class Spool:
         self._rows = apsw.Connection(path)
         self._explained(lambda: [None for _ in self._rows.execute(_SETTINGS)])
 
-    def add(self, changes: Iterable[MetadataChange]) -> None:
-        """Keep these, in this order.
+    def add(self, changes: Sequence[MetadataChange]) -> list[int]:
+        """Keep these, in this order; of those with one `change_id` the first alone, as a queue does.
+
+        Returns:
+            The positions of those that say something else than the first with their `change_id`.
 
         Raises:
             SpoolFull: there is no room.
         """
-        rows = ((each.completion_id, each.mode, _encode(each.metadata).decode()) for each in changes)
-        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, ?, ?)", rows))
+        kept, conflicts = list[MetadataChange](), list[int]()
+
+        def sift() -> None:
+            for position, change in enumerate(changes):
+                content = self._content_before(change)
+                if content is None:
+                    kept.append(change)
+                elif content != _content(change):
+                    conflicts.append(position)
+            rows = ((each.completion_id, each.mode, _encode(each.metadata).decode()) for each in kept)
+            self._rows.executemany("INSERT INTO change VALUES (?, ?, ?)", rows)
+
+        self._explained(sift)
+        return conflicts
 
     def add_ids(self, completion_ids: Iterable[str]) -> None:
         """Keep completions that are to be looked at, with nothing to change; raises as `add` does."""
@@ -103,6 +119,16 @@ class Spool:
         self._rows.close()
         self._folder.cleanup()
 
+    def _content_before(self, change: MetadataChange) -> int | None:
+        """What a change with this `change_id` said before; None where there was none."""
+        if change.change_id is None:
+            return None
+        self._rows.execute("INSERT OR IGNORE INTO named VALUES (?, ?)", (change.change_id, _content(change)))
+        if self._rows.changes():
+            return None
+        before: int = self._rows.execute("SELECT content FROM named WHERE change_id = ?", (change.change_id,)).get
+        return before
+
     def _entries(self, condition: str) -> Iterator[Entry]:
         rows = self._rows.execute(_EACH.format(condition=condition))
         try:
@@ -128,6 +154,11 @@ class Spool:
 
 def _key(row: tuple[int, str, str, str]) -> tuple[int, str]:
     return row[0], row[1]
+
+
+def _content(change: MetadataChange) -> int:
+    """Tells what changes say apart, within this process."""
+    return hash((change.completion_id, change.mode, frozenset(change.metadata.items())))
 
 
 def _mode(text: str) -> Mode:

@@ -20,6 +20,7 @@ _FLUSH_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 1024 * 1024
 _MODE: Final = 0o600  # what is in it may be private
 _STDOUT: Final = 1
+_GZIP_START: Final = b"\x1f\x8b\x08" + bytes(5)  # of a member that has no name and no time
 _NAMES_OF_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -29,6 +30,10 @@ class Unusable(Exception):
 
 class Unwritable(Exception):
     """Writing failed on the way: what was written before is there."""
+
+
+class Gone(Unwritable):
+    """The file that was written to has no name any more: nothing of it is left."""
 
 
 class Target:
@@ -171,6 +176,11 @@ class Target:
             what = "header" if number == 1 and header else "line"
             where = f"{self.name}:{number}"
             raise Unusable(f"{where}: this {what} is none of such a pull: it cannot be gone on with") from None
+        wanted = _GZIP_START if self._gzipped else self.form.start
+        found = os.pread(self._descriptor, len(wanted), 0)
+        if not end and found != wanted[: len(found)]:  # not even the beginning of a first line
+            self._close()
+            raise Unusable(f"{self.name}: it holds something else than such a pull: it cannot be gone on with")
         os.ftruncate(self._descriptor, end)
         os.lseek(self._descriptor, end, os.SEEK_SET)
         self._has_begun = end > 0
@@ -243,6 +253,9 @@ class Target:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
             self._take_place()
+            status = os.fstat(self._descriptor)
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink and not self._is_stdout:
+                raise Gone(f"{self.name} was deleted, or another file has taken its place")
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -270,8 +283,9 @@ def _whole_lines(descriptor: int, *, gzipped: bool) -> Iterator[tuple[bytes, int
     """Each line that has an end, and how far in the file it, or the member that it lies in, reaches."""
     if gzipped:
         for member, end in _members(descriptor):
-            if member.endswith(b"\n"):
-                yield from ((line, end) for line in member.split(b"\n")[:-1])
+            if not member.endswith(b"\n"):
+                raise NotOurs
+            yield from ((line, end) for line in member.split(b"\n")[:-1])
         return
     start, end = b"", 0
     for piece in _pieces(descriptor):

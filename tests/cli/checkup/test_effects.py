@@ -35,6 +35,7 @@ class Service:
         lost: so many updates, from the second on, are swallowed: answered, and not done.
         lag_seconds: how old reads are.
         hidden: so many reads, after the first update, are refused.
+        late_seconds: a gateway answers updates that have no pair with 504, and they are done so much later.
     """
 
     semantics: Literal["merge", "replace"]
@@ -44,8 +45,10 @@ class Service:
     lost: int = 0
     lag_seconds: float = 0.0
     hidden: int = 0
+    late_seconds: float = 0.0
     metadata: dict[str, Any] = field(default_factory=lambda: dict(BEFORE))
     updates: int = 0
+    on_its_way: int = 0
     past: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # when each map was there no more
 
     def update(self, given: dict[str, Any] | None) -> int:
@@ -70,6 +73,10 @@ class Service:
             self.metadata = {key: value for key, value in self.metadata.items() if key not in nulled}
         return 200
 
+    def _arrive(self) -> None:
+        self.on_its_way -= 1
+        self.metadata = {}
+
     def _of_null(self, key: str) -> str | None:
         return {"keeps": self.metadata[key], "text": "null"}.get(self.null)
 
@@ -79,7 +86,12 @@ class Service:
             self.hidden -= 1
             return web.json_response({"error": {"message": "no", "code": "invalid_api_key"}}, status=401)
         if request.method == "POST":
-            status = self.update(json.loads(await request.read())["metadata"])
+            given = json.loads(await request.read())["metadata"]
+            if self.late_seconds and not given:
+                self.on_its_way += 1
+                asyncio.get_running_loop().call_later(self.late_seconds, self._arrive)
+                return web.Response(status=504, text="<html>gateway timeout</html>", content_type="text/html")
+            status = self.update(given)
             if status != 200:
                 return web.json_response({"error": {"message": "no", "type": "invalid_request_error"}}, status=status)
             self.past.append((time.monotonic(), before))
@@ -125,6 +137,8 @@ async def probed(service: Service, folder: Path, *, patience_seconds: float = 0.
             client, ID, timeout_seconds=10.0, patience_seconds=patience_seconds, tell=lambda _: None, folder=folder
         )
         await asyncio.wait_for(probe.run(), 60)
+        while service.on_its_way:
+            await asyncio.sleep(0.01)
     assert service.metadata == BEFORE
     assert probe.findings.restored
     return probe.findings
@@ -175,3 +189,11 @@ async def test_a_read_from_before_the_probe_is_not_taken_for_what_was_put_back(t
     assert found.error is not None
     assert "cannot be read" in found.error
     assert service.updates == 3
+
+
+async def test_an_update_that_a_gateway_did_not_wait_for_does_not_come_after_what_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cli.checkup.restoring._UNSURE_SECONDS", 3.0)
+    found = await probed(Service("replace", late_seconds=1.0), tmp_path)
+    assert found.null_metadata == "fails"

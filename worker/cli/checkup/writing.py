@@ -104,7 +104,8 @@ class Desk:
 
     def _ended(self, sending: asyncio.Task[Answer]) -> None:
         verdict = None if sending.cancelled() or sending.exception() else sending.result().verdict
-        if verdict is None or verdict.transport:
+        # What is no answer of the service's own may come from a gateway that did not wait for it.
+        if verdict is None or verdict.transport or (verdict.kind is Kind.RETRY and not verdict.envelope):
             self.is_unsure = True
         if verdict is None or verdict.kind in (Kind.OK, Kind.RETRY):
             self.may_have_written = True
