@@ -158,6 +158,15 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
             assert "Traceback" not in done.stderr
 
 
+def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
+    with running_simulator(tmp_path, "--completions", "3") as simulator:
+        command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
+        done = command.run("pull", "-o", "/dev/full")
+    assert done.returncode == 75
+    assert "/dev/full cannot be written" in done.stderr
+    assert "--resume" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -170,6 +179,7 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
         (("--resume", "--overwrite", "-o", "x.jsonl"), "throws away"),
         (("--json",), "needs --output FILE"),
         (("--with", "choices"), "'choices' is none of the fields"),
+        (("--metadata", "a=1", "--metadata", "a=2"), "two values of one key"),
         (("--metadata", "grade"), "must be a key, '=' and a value"),
         (("--limit", "0"), "must be a whole number above 0"),
         (("--created-after", "yesterday"), "must be a date"),

@@ -121,6 +121,8 @@ class PullArguments(Configured):
             raise BadValue(given[0], f"picks from the list, where {by_id} names exactly what is wanted")
         if by_id and self.order != "asc":
             raise BadValue("order", f"is of the list, where {by_id} names completions in an order of its own")
+        if len(dict(self.metadata)) < len(set(self.metadata)):
+            raise BadValue("metadata", "asks for two values of one key: nothing has both")
         if self.overwrite and self.resume:
             raise BadValue("resume", "goes on with what --overwrite throws away")
         named = self.output is not None and not is_stdout(self.output)

@@ -212,7 +212,7 @@ class _Pulling:
     def _unwritable(self, error: Unwritable) -> Exit:
         if self._goal.place is None:
             raise OutputLost(str(error)) from None
-        is_left = not isinstance(error, Gone)
+        is_left = self._target.is_file and not isinstance(error, Gone)
         words = f"{error}; what was written before is there, and --resume goes on with it" if is_left else str(error)
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 

@@ -62,6 +62,11 @@ class Target:
         self._writing = asyncio.Lock()
         self._has_begun = False
 
+    @property
+    def is_file(self) -> bool:
+        """Whether what is written there can be gone on with: no pipe, no device."""
+        return not self._blocks
+
     @classmethod
     def stdout(cls, form: Form) -> Self:
         """Standard output.
