@@ -7,6 +7,8 @@ from typing import Any, Self
 from worker.changes import MetadataChange
 from worker.changes.mapping import Changes
 from worker.queue import (
+    EVERYTHING,
+    Batch,
     Claim,
     DeadLetter,
     DeadSelection,
@@ -15,6 +17,7 @@ from worker.queue import (
     LeaseHolder,
     LetterCount,
     Note,
+    PendingSelection,
     QueuedChange,
     QueueStatus,
     QueueUnavailable,
@@ -23,6 +26,7 @@ from worker.queue import (
     Settlement,
     Store,
     Stored,
+    Withdrawn,
 )
 
 
@@ -43,14 +47,26 @@ class WrappedQueue:
             self.refused += 1
             raise QueueUnavailable("the store is away")
 
-    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
+    async def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
         self._check("pending_changes")
-        async for change in self.queue.pending_changes():
+        async for change in self.queue.pending_changes(selection):
             yield change
 
-    async def put(self, changes: Changes) -> Stored:
+    async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         self._check("put")
-        return await self.queue.put(changes)
+        return await self.queue.put(changes, batch=batch, urgent=urgent)
+
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        self._check("batches")
+        return await self.queue.batches(name)
+
+    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+        self._check("withdraw")
+        return await self.queue.withdraw(selection)
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        self._check("forget")
+        return await self.queue.forget(older_than_seconds, most=most)
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         self._check("conflicts")

@@ -17,6 +17,7 @@ MAX_PAIRS = 16
 MAX_KEY_LENGTH = 64
 MAX_VALUE_LENGTH = 512
 MAX_CHANGE_ID_LENGTH = 256
+LATEST_AS_OF = 1e10  # seconds of Unix time: what is later is told in milliseconds, or is no time
 
 # What programs write where they have no id; and the field's own name, as where files with header rows were joined.
 _NO_VALUE = re.compile(r"nan|nat|na|null|nil|none|undefined", re.IGNORECASE)
@@ -57,7 +58,9 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
         metadata: the pairs to set. In ``merge``, None removes the key (JSON Merge Patch, RFC 7396).
         mode: ``merge`` keeps the keys that are not named; ``replace`` sets exactly this map.
         change_id: the producer's idempotency key: as long as a change with it is pending, another one with the
-            same key is not stored.
+            same key is not stored, and neither is one that comes again soon after it was applied.
+        as_of: when what this says was so, Unix time, seconds: once a change of the completion that has a newer one was
+            applied, this is not sent. None, as a rule: then it neither gives way to any other, nor any other to it.
 
     Raises:
         InvalidChange: a rule is broken, by type or by size.
@@ -67,6 +70,7 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
     metadata: Mapping[str, str | None]
     mode: Mode = "merge"
     change_id: str | None = None
+    as_of: float | None = None
 
     def __post_init__(self) -> None:
         _check_completion_id(self.completion_id)
@@ -77,6 +81,8 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
         _set(self, "metadata", dict(self.metadata))
         if self.change_id is not None:
             _check_change_id(self.change_id)
+        if self.as_of is not None:
+            _check_as_of(self.as_of)
 
 
 def _check_completion_id(completion_id: object) -> None:
@@ -148,6 +154,13 @@ def _check_change_id(change_id: object) -> None:
         raise InvalidChange(f"change_id must have 1 to {MAX_CHANGE_ID_LENGTH} characters, not {len(change_id)}")
     if _is_unsendable(change_id):
         raise InvalidChange("change_id holds a NUL or half a surrogate pair")
+
+
+def _check_as_of(as_of: object) -> None:
+    if isinstance(as_of, bool) or not isinstance(as_of, int | float):
+        raise InvalidChange(f"as_of must be a time, not {json_type(as_of)}")
+    if not 0 <= as_of < LATEST_AS_OF:  # NaN is neither
+        raise InvalidChange(f"as_of {as_of:g} is no time: seconds since 1970, before the year 2286")
 
 
 def _is_unsendable(text: str) -> bool:

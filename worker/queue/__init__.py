@@ -1,5 +1,15 @@
-"""The durable queue: one contract in four parts, one backend per store, chosen by URL."""
+"""The durable queue: one contract in five parts, one backend per store, chosen by URL."""
 
+from worker.queue.batch import (
+    EVERYTHING,
+    MAX_BATCH_NAME_LENGTH,
+    Batch,
+    Batches,
+    PendingSelection,
+    Withdrawn,
+    check_batch_name,
+    new_batch_name,
+)
 from worker.queue.blocking import SyncQueue, open_queue_sync
 from worker.queue.coordination import Coordination, Note
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
@@ -26,11 +36,15 @@ from worker.queue.quota import Grant
 from worker.queue.store import Store
 
 __all__ = [
+    "EVERYTHING",
     "LONGEST_SECONDS",
+    "MAX_BATCH_NAME_LENGTH",
     "MAX_BYTES_PER_CALL",
     "MAX_CHANGES_PER_CLAIM",
     "MAX_PAUSE_CHARACTERS",
     "REASONS",
+    "Batch",
+    "Batches",
     "Claim",
     "Coordination",
     "DeadLetter",
@@ -44,6 +58,7 @@ __all__ = [
     "LetterCount",
     "Note",
     "Pause",
+    "PendingSelection",
     "Place",
     "Queue",
     "QueueError",
@@ -61,7 +76,10 @@ __all__ = [
     "Store",
     "Stored",
     "SyncQueue",
+    "Withdrawn",
+    "check_batch_name",
     "migration_sql",
+    "new_batch_name",
     "open_patiently",
     "open_queue",
     "open_queue_sync",

@@ -10,9 +10,10 @@ from typing import Any, Generic, Self, TypeVar
 
 from worker.changes import MetadataChange
 from worker.changes.mapping import Changes
-from worker.queue.batches import Taken, batches_of_any
+from worker.queue.batch import EVERYTHING, PendingSelection, Terms, Withdrawn
 from worker.queue.letters import DeadLetter, DeadSelection, Revived
 from worker.queue.pending import QueuedChange, Stored
+from worker.queue.pieces import Taken, pieces_of_any
 
 T = TypeVar("T")
 
@@ -78,8 +79,8 @@ class StoreBase(ABC):
             self.warnings = (*self.warnings, _CUT_SHORT)
 
     @abstractmethod
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
-        """Store the changes, all or none."""
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+        """Store the changes, all or none; a batch that is named is there from now on."""
 
     @abstractmethod
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
@@ -87,15 +88,22 @@ class StoreBase(ABC):
 
     @abstractmethod
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
-        """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
+        """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
 
     @abstractmethod
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
         """Delete the first letters of the stretch; tell how many there were."""
 
     @abstractmethod
-    async def _read_pending(self, place: Any) -> tuple[list[QueuedChange], Any]:  # noqa: ANN401 -- each store's own
-        """Give the pending changes from this place on, None being the start, and the next place, None for the end."""
+    async def _read_pending(self, selection: PendingSelection, place: Any) -> tuple[list[QueuedChange], Any]:  # noqa: ANN401 -- each store's own
+        """Give the selected changes from this place on, None being the start, and the next place, None for the end."""
+
+    @abstractmethod
+    async def _withdraw(self, selection: PendingSelection, place: Any) -> tuple[Withdrawn, Any]:  # noqa: ANN401 -- likewise
+        """Take back the selected changes of a piece, from this place on; gives the next place too, None for the end.
+
+        What comes once the first piece is done may be in a later one or not.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -106,12 +114,13 @@ class StoreBase(ABC):
         """How often to ask what is due; see `Queue.poll_seconds`."""
         return _POLL_SECONDS
 
-    async def put(self, changes: Changes) -> Stored:
+    async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         """Store the changes; see `Queue.put`."""
+        terms = Terms(batch, urgent).checked()
         with Taken() as taken:
-            async for batch in batches_of_any(changes):
-                if batch:
-                    taken.add(await self._put(batch))
+            async for piece in pieces_of_any(changes):
+                if piece:
+                    taken.add(await self._put(piece, terms))
         return taken.stored
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
@@ -123,15 +132,28 @@ class StoreBase(ABC):
         self._work.clear()
         return was_heard
 
-    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
-        """Read all that is pending, in pages; see `Store.pending_changes`."""
+    async def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
+        """Read what is pending, in pages; see `Store.pending_changes`."""
         place = None
         while True:
-            changes, place = await self._read_pending(place)
+            changes, place = await self._read_pending(selection, place)
             for change in changes:
                 yield change
             if place is None:
                 return
+
+    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+        """Take pending changes back; see `Batches.withdraw`."""
+        if selection.is_everything:
+            raise ValueError("say which changes to withdraw: of a batch, a completion or a change_id")
+        withdrawn = in_flight = 0
+        place = None
+        while True:
+            part, place = await self._withdraw(selection, place)
+            withdrawn += part.withdrawn
+            in_flight += part.in_flight
+            if place is None:
+                return Withdrawn(withdrawn, in_flight)
 
     async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         """Read the letters that match, oldest first, in pages."""
@@ -141,12 +163,11 @@ class StoreBase(ABC):
 
     async def retry_dead(self, selection: DeadSelection) -> Revived:
         """Make the letters pending again; see `DeadLetters.retry_dead`. A large number takes several transactions."""
-        retried = kept = 0
+        all_revived = Revived(0, 0)
         async for revived in self._parts(selection, self._retry_letters):
-            retried += revived.retried
-            kept += revived.kept
+            all_revived = all_revived.and_also(revived)
             self._work.set()
-        return Revived(retried, kept)
+        return all_revived
 
     async def purge_dead(self, selection: DeadSelection) -> int:
         """Delete the letters; see `DeadLetters.purge_dead`. A large number takes several transactions."""

@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from worker.changes.mapping import Given
-from worker.queue.batches import Taken, batches
+from worker.queue.batch import Batch, PendingSelection, Withdrawn
 from worker.queue.errors import QueueUnusable
 from worker.queue.letters import DeadLetter, DeadSelection, Revived
 from worker.queue.opening import open_queue
 from worker.queue.pending import QueueStatus, Stored
+from worker.queue.pieces import Taken, pieces
 from worker.queue.store import Store
 
 T = TypeVar("T")
@@ -68,12 +69,20 @@ class SyncQueue:
         """What the person who runs the store should know about it, a sentence each."""
         return self._store.warnings
 
-    def put(self, changes: Given | Iterable[Given]) -> Stored:
+    def put(self, changes: Given | Iterable[Given], *, batch: str | None = None, urgent: bool = False) -> Stored:
         """Store the changes; see `Queue.put`. An iterable is read in the thread that calls."""
         with Taken() as taken:
-            for batch in batches(changes):
-                taken.add(self._run(self._store.put(batch)))
+            for piece in pieces(changes):
+                taken.add(self._run(self._store.put(piece, batch=batch, urgent=urgent)))
         return taken.stored
+
+    def batches(self, name: str | None = None) -> list[Batch]:
+        """The batches that there are; see `Batches.batches`."""
+        return self._run(self._store.batches(name))
+
+    def withdraw(self, selection: PendingSelection) -> Withdrawn:
+        """Take pending changes back; see `Batches.withdraw`."""
+        return self._run(self._store.withdraw(selection))
 
     def status(self) -> QueueStatus:
         """Counts and ages, for people."""

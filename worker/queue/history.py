@@ -29,7 +29,7 @@ class HistoryMinute:
 
     Args:
         starts_at: Unix time, seconds, by the store's clock.
-        applied, unchanged, dead: changes that ended so.
+        applied, unchanged, dead, superseded, withdrawn: changes that ended so.
         sample: the last one of the minute; None when nobody took one.
     """
 
@@ -37,6 +37,8 @@ class HistoryMinute:
     applied: int = 0
     unchanged: int = 0
     dead: int = 0
+    superseded: int = 0
+    withdrawn: int = 0
     sample: Sample | None = None
 
 
@@ -65,15 +67,15 @@ def every_minute(
     Args:
         newest: the last minute of Unix time.
         minutes: how many to give.
-        done: (minute, applied, unchanged, dead) of minutes in which changes ended.
+        done: (minute, applied, unchanged, dead, superseded, withdrawn) of minutes in which changes ended.
         samples: the last of a minute, by minute.
     """
-    done_by_minute = {minute: (applied, unchanged, dead) for minute, applied, unchanged, dead in done}
+    done_by_minute = {minute: counts for minute, *counts in done}
     sample_by_minute = dict(samples)
     history = []
     for minute in range(newest - minutes + 1, newest + 1):
-        applied, unchanged, dead = done_by_minute.get(minute, (0, 0, 0))
-        history.append(HistoryMinute(minute * 60, applied, unchanged, dead, sample_by_minute.get(minute)))
+        counts = done_by_minute.get(minute, ())
+        history.append(HistoryMinute(minute * 60, *counts, sample=sample_by_minute.get(minute)))
     return history
 
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self, get_args
 
 Reason = Literal[
     "invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "unreadable", "attempts_exhausted"
 ]
+MOST_NUMBERS_TOLD = 100
 LONGEST_AGO_SECONDS = 1e10  # three centuries: every store can count so far back
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -20,6 +21,7 @@ class DeadLetter:
         number: the letter's own number, by which it is shown, retried and purged.
         metadata: JSON text of an object.
         enqueued_at, died_at: Unix time, seconds.
+        as_of, batch: of the change; see `QueuedChange`.
     """
 
     number: int
@@ -34,6 +36,8 @@ class DeadLetter:
     request_id: str | None
     attempts: int
     died_at: float
+    as_of: float | None = None
+    batch: str | None = None
 
     @property
     def decoded(self) -> Any:  # noqa: ANN401 -- an invalid letter holds whatever was stored
@@ -54,6 +58,7 @@ class DeadSelection:
         until: none whose number is above this one: those that came after somebody looked.
         older_than_seconds: only those that died longer ago, by the store's clock.
         within_seconds: only those that died no longer ago.
+        batch: only those whose change belongs to the batch of this name.
     """
 
     numbers: Sequence[int] | None = None
@@ -62,6 +67,7 @@ class DeadSelection:
     until: int | None = None
     older_than_seconds: float | None = None
     within_seconds: float | None = None
+    batch: str | None = None
 
     @property
     def ages(self) -> tuple[float, float] | None:
@@ -85,10 +91,28 @@ class DeadSelection:
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """What became of dead letters that were sent back: `kept` ones stay dead, their change_id being pending again."""
+    """What became of dead letters that were sent back.
+
+    Args:
+        kept: they stay dead, since their `change_id` is pending again, or was applied since.
+        superseded: they stay dead, since a change with a newer `as_of` was applied to their completion.
+        superseded_numbers: the numbers of the first 100 of those.
+    """
 
     retried: int
     kept: int
+    superseded: int = 0
+    superseded_numbers: tuple[int, ...] = ()
+
+    def and_also(self, other: Self) -> Self:
+        """What became of these and of others that come after them."""
+        return replace(
+            self,
+            retried=self.retried + other.retried,
+            kept=self.kept + other.kept,
+            superseded=self.superseded + other.superseded,
+            superseded_numbers=(self.superseded_numbers + other.superseded_numbers)[:MOST_NUMBERS_TOLD],
+        )
 
 
 @dataclass(frozen=True, slots=True)

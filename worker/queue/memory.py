@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
 import msgspec
@@ -12,10 +12,11 @@ import msgspec
 from worker.changes import MetadataChange
 from worker.queue import confirmed
 from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.batch import MAX_FINISHED_BATCHES, Batch, PendingSelection, Terms, Withdrawn, ends_by_batch
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueMisnamed
 from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
-from worker.queue.letters import DeadLetter, DeadSelection, LetterCount, Revived
+from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, DeadSelection, LetterCount, Revived
 from worker.queue.pending import (
     MAX_CHANGES_PER_CLAIM,
     Claim,
@@ -30,29 +31,41 @@ from worker.queue.pending import (
 from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     Counts,
+    Remembered,
     age_seconds,
     claims_of,
     conflicts_among,
+    dated,
     ended,
     first_words,
     holders_of,
     microseconds,
     recent_since,
+    remembered_of,
     status_of,
+    with_newest,
 )
 from worker.queue.text import json_text, storable
 
 T = TypeVar("T")
 
 
+MAX_REMEMBERED = 5_000_000  # of each kind
+
+
 @dataclass(slots=True)
 class _Target:
-    """A completion with pending changes, oldest first; `lease` is None while nobody holds it."""
+    """A completion with pending changes, oldest first; `lease` is None while nobody holds it.
+
+    Args:
+        urgent: the numbers of those of them that are.
+    """
 
     visible_at: float
     lease: int | None = None
     owner: str = ""
     changes: dict[int, QueuedChange] = field(default_factory=dict)
+    urgent: set[int] = field(default_factory=set)
 
 
 class MemoryQueue(StoreBase):
@@ -70,9 +83,12 @@ class MemoryQueue(StoreBase):
         self._targets: dict[str, _Target] = {}
         self._dead: dict[int, DeadLetter] = {}
         self._change_ids: dict[str, QueuedChange] = {}  # pending changes, as they came
-        self._done_by_minute: dict[int, tuple[int, ...]] = {}  # applied, unchanged, dead
+        self._done_by_minute: dict[int, tuple[int, ...]] = {}  # applied, unchanged, dead, superseded, withdrawn
         self._samples: dict[int, Sample] = {}
         self._confirmed: dict[str, tuple[float, dict[str, str]]] = {}  # time and map, by completion, oldest first
+        self._batches: dict[str, Batch] = {}  # in the order in which they came
+        self._settled: dict[str, float] = {}  # time by change_id, oldest first
+        self._newest: dict[str, tuple[float, float]] = {}  # time and as_of by completion, oldest first
         self._last_change = self._last_letter = self._last_lease = 0
         self._quota_due_at = 0.0
         self._notes: dict[str, tuple[str, float]] = {}
@@ -94,18 +110,21 @@ class MemoryQueue(StoreBase):
     def __repr__(self) -> str:
         return f"<MemoryQueue [{len(self._targets)} completions, {len(self._dead)} dead letters]>"
 
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
         met = []
+        added = 0
         for position, change in enumerate(changes):
             pending = self._change_ids.get(change.change_id or "")
-            if pending is None:
-                metadata = json_text(change.metadata)
-                self._append(change.completion_id, change.change_id, change.mode, metadata)
-            else:
+            if pending is not None:
                 met.append((position, pending.completion_id, pending.mode, pending.metadata))
+            elif change.change_id not in self._settled:
+                self._append(_queued(change, terms.batch), is_urgent=terms.urgent)
+                added += 1
+        if terms.batch is not None:
+            self._count_in_batch(terms.batch, changes=added)
         self._work.set()
         conflicts = tuple(conflicts_among(changes, met))
-        return Stored(len(changes) - len(met), len(met) - len(conflicts), conflicts)
+        return Stored(added, len(changes) - added - len(conflicts), conflicts)
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""
@@ -125,10 +144,14 @@ class MemoryQueue(StoreBase):
         """Lease due targets; see `Queue.claim`."""
         check_lease(lease_seconds)
         now = self._clock()
-        due = [(target.visible_at, completion_id) for completion_id, target in self._targets.items()]
+        due = [
+            (target.visible_at, completion_id)
+            for completion_id, target in self._targets.items()
+            if bool(target.urgent) == (place == "urgent")
+        ]
         due = sorted((each for each in due if each[0] <= now), key=lambda each: each[0])
-        first, limit = {"oldest": (0, max(limit, 0)), "middle": (len(due) // 2, 1), "newest": (len(due) - 1, 1)}[place]
-        due = due[first : first + limit]
+        first, limit = {"middle": (len(due) // 2, 1), "newest": (len(due) - 1, 1)}.get(place, (0, max(limit, 0)))
+        due = due[max(first, 0) :][:limit]
         if due:
             self._last_lease = max(self._last_lease + 1, microseconds(now))
         changes: list[QueuedChange] = []
@@ -139,7 +162,8 @@ class MemoryQueue(StoreBase):
         for claim in claims:
             target = self._targets[claim.completion_id]
             target.visible_at, target.lease, target.owner = now + lease_seconds, claim.lease, storable(owner)
-        return self._with_confirmed(claims, since=now - confirmed_seconds)
+        known = {each: self._newest[each][1] for each in dated(claims) if each in self._newest}
+        return with_newest(self._with_confirmed(claims, since=now - confirmed_seconds), known)
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run on; see `Queue.extend`."""
@@ -152,7 +176,9 @@ class MemoryQueue(StoreBase):
                 lost.append(claim)
         return lost
 
-    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         for settlement in settlements:
             settlement.check()  # raises before anything is changed
@@ -169,7 +195,11 @@ class MemoryQueue(StoreBase):
             for number, trials in settlement.trial_rows():
                 target.changes[number] = msgspec.structs.replace(target.changes[number], trials=trials)
             self._end_lease(target, settlement)
-        self._count(valid.values())
+        self._count(*ended(valid.values()))
+        for name, ends in ends_by_batch(valid.values()).items():
+            self._count_in_batch(name, **ends._asdict())
+        if remember:
+            self._remember(remembered_of(valid.values()))
         if keep_seconds > 0:
             self._confirm(valid.values(), since=self._clock() - keep_seconds)
         self._work.set()
@@ -193,7 +223,7 @@ class MemoryQueue(StoreBase):
             dead=len(self._dead),
             oldest_enqueued_at=oldest,
             recently_done=sum(
-                sum(done) for minute, done in self._done_by_minute.items() if minute >= recent_since(now)
+                sum(done[:4]) for minute, done in self._done_by_minute.items() if minute >= recent_since(now)
             ),
         )
         return status_of(counts, now=now)
@@ -204,6 +234,28 @@ class MemoryQueue(StoreBase):
         newest = {letter.reason: letter.number for letter in letters}
         counts = Counter(letter.reason for letter in letters)
         return {reason: LetterCount(count, newest[reason]) for reason, count in counts.items()}
+
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        """Give the batches; see `Batches.batches`."""
+        return [batch for batch in reversed(self._batches.values()) if name in (None, batch.name)]
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        """Let go of what is done; see `Batches.forget`."""
+        since = self._clock() - older_than_seconds
+        finished = [batch for batch in self._batches.values() if not batch.pending]
+        too_many = len(finished) - MAX_FINISHED_BATCHES
+        gone = [each.name for place, each in enumerate(finished) if place < too_many or each.last_heard_of_at < since]
+        for name in gone[:most]:
+            del self._batches[name]
+        forgotten = len(gone[:most])
+        times = {completion_id: settled_at for completion_id, (settled_at, _) in self._newest.items()}
+        for kept, settled_at in ((self._settled, self._settled), (self._newest, times)):
+            too_many = len(kept) - MAX_REMEMBERED
+            old = [key for place, key in enumerate(kept) if place < too_many or settled_at[key] < since]
+            for key in old[:most]:
+                del kept[key]
+            forgotten += len(old[:most])
+        return forgotten
 
     async def leases(self) -> list[LeaseHolder]:
         """Tell who holds what; see `Queue.leases`."""
@@ -254,21 +306,51 @@ class MemoryQueue(StoreBase):
     async def close(self) -> None:
         """Nothing is under way between two calls."""
 
-    async def _read_pending(self, _place: None) -> tuple[list[QueuedChange], None]:
-        return [change for target in self._targets.values() for change in target.changes.values()], None
+    async def _read_pending(self, selection: PendingSelection, _place: None) -> tuple[list[QueuedChange], None]:
+        return [
+            change
+            for target in self._targets.values()
+            for change in target.changes.values()
+            if selection.matches(change.completion_id, change.change_id, change.batch)
+        ], None
+
+    async def _withdraw(self, selection: PendingSelection, _place: None) -> tuple[Withdrawn, None]:
+        selected, _ = await self._read_pending(selection, None)
+        withdrawn = 0
+        for change in selected:
+            target = self._targets[change.completion_id]
+            if target.lease is not None and target.visible_at > self._clock():
+                continue
+            withdrawn += 1
+            target.lease = None  # it ran out; its worker's late word must not name what is gone
+            self._remove(target, [change.number])
+            if change.batch is not None:
+                self._count_in_batch(change.batch, withdrawn=1)
+            if not target.changes:
+                del self._targets[change.completion_id]
+        self._count(0, 0, 0, 0, withdrawn)
+        return Withdrawn(withdrawn, len(selected) - withdrawn), None
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return Part(self._selected(stretch), None, self._last_letter)
 
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
         letters = self._selected(stretch)
-        retried = 0
+        retried = kept = 0
+        superseded = []
         for letter in letters:
-            if letter.change_id not in self._change_ids:
-                self._append(letter.completion_id, letter.change_id, letter.mode, letter.metadata)
+            if letter.as_of is not None and letter.as_of < self._newest.get(letter.completion_id, (0, 0))[1]:
+                superseded.append(letter.number)
+            elif letter.change_id in self._change_ids or letter.change_id in self._settled:
+                kept += 1
+            else:
+                self._append(_revived(letter))
+                if letter.batch is not None:
+                    self._take_from_dead(letter.batch)
                 del self._dead[letter.number]
                 retried += 1
-        return Part(Revived(retried, len(letters) - retried), None, self._last_letter)
+        named = tuple(superseded[:MOST_NUMBERS_TOLD])
+        return Part(Revived(retried, kept, len(superseded), named), None, self._last_letter)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
         letters = self._selected(stretch)
@@ -276,13 +358,44 @@ class MemoryQueue(StoreBase):
             del self._dead[letter.number]
         return Part(len(letters), None, self._last_letter)
 
-    def _append(self, completion_id: str, change_id: str | None, mode: str, metadata: str) -> None:
+    def _append(self, change: QueuedChange, *, is_urgent: bool = False) -> None:
+        """Store a change under the next number."""
         now = self._clock()
         self._last_change += 1
-        change = QueuedChange(self._last_change, completion_id, change_id, mode, metadata, now)
-        self._targets.setdefault(completion_id, _Target(visible_at=now)).changes[change.number] = change
-        if change_id is not None:
-            self._change_ids[change_id] = change
+        stored = msgspec.structs.replace(change, number=self._last_change, enqueued_at=now, trials=None)
+        target = self._targets.setdefault(stored.completion_id, _Target(visible_at=now))
+        target.changes[stored.number] = stored
+        if is_urgent:
+            target.urgent.add(stored.number)
+        if stored.change_id is not None:
+            self._change_ids[stored.change_id] = stored
+
+    def _count_in_batch(self, name: str, *, changes: int = 0, **ends: int) -> None:
+        """Add to a batch's counts; make it, where it is not there (any more)."""
+        now = self._clock()
+        batch = self._batches.get(name) or Batch(name, now, 0)
+        counts = {end: getattr(batch, end) + count for end, count in ends.items()}
+        if any(ends.values()):
+            counts |= {"first_done_at": batch.first_done_at or now, "last_done_at": now}
+        self._batches[name] = replace(
+            batch, changes=batch.changes + changes, last_put_at=now if not ends else batch.last_put_at, **counts
+        )
+
+    def _take_from_dead(self, name: str) -> None:
+        """A letter of the batch is pending again; one whose batch was let go of meanwhile is the first of a new one."""
+        if name in self._batches and self._batches[name].dead:
+            self._batches[name] = replace(self._batches[name], dead=self._batches[name].dead - 1)
+        else:
+            self._count_in_batch(name, changes=1)
+
+    def _remember(self, remembered: Remembered) -> None:
+        now = self._clock()
+        for change_id in remembered.change_ids:
+            self._settled.pop(change_id, None)
+            self._settled[change_id] = now
+        for completion_id, as_of in remembered.as_of.items():
+            _, before = self._newest.pop(completion_id, (now, as_of))
+            self._newest[completion_id] = now, max(before, as_of)
 
     def _confirm(self, settlements: Iterable[Settlement], *, since: float) -> None:
         for completion_id, metadata in confirmed.confirmed_by(settlements).items():
@@ -324,16 +437,20 @@ class MemoryQueue(StoreBase):
                 request_id,
                 attempts,
                 died_at=self._clock(),
+                as_of=change.as_of,
+                batch=change.batch,
             )
 
     def _remove(self, target: _Target, numbers: Iterable[int]) -> None:
         for number in numbers:
             change = target.changes.pop(number)
+            target.urgent.discard(number)
             self._change_ids.pop(change.change_id or "", None)
 
-    def _count(self, settlements: Iterable[Settlement]) -> None:
-        before = self._done_by_minute.get(self._minute(), (0, 0, 0))
-        self._done_by_minute[self._minute()] = tuple(map(sum, zip(before, ended(settlements), strict=True)))
+    def _count(self, applied: int, unchanged: int, dead: int, superseded: int, withdrawn: int = 0) -> None:
+        now = applied, unchanged, dead, superseded, withdrawn
+        before = self._done_by_minute.get(self._minute(), (0, 0, 0, 0, 0))
+        self._done_by_minute[self._minute()] = tuple(map(sum, zip(before, now, strict=True)))
         _forget(self._done_by_minute, self._minute())
 
     def _minute(self) -> int:
@@ -356,8 +473,31 @@ class MemoryQueue(StoreBase):
             and (selection.numbers is None or letter.number in selection.numbers)
             and selection.completion_id in (None, letter.completion_id)
             and selection.reason in (None, letter.reason)
+            and selection.batch in (None, letter.batch)
         ]
         return [letter for letter in letters[: stretch.most] if shortest <= now - letter.died_at <= longest]
+
+
+def _queued(change: MetadataChange, batch: str | None) -> QueuedChange:
+    """The change as it is stored, but for its number and the time."""
+    metadata = json_text(change.metadata)
+    return QueuedChange(
+        0, change.completion_id, change.change_id, change.mode, metadata, 0.0, as_of=change.as_of, batch=batch
+    )
+
+
+def _revived(letter: DeadLetter) -> QueuedChange:
+    """Likewise, of a letter."""
+    return QueuedChange(
+        0,
+        letter.completion_id,
+        letter.change_id,
+        letter.mode,
+        letter.metadata,
+        0.0,
+        as_of=letter.as_of,
+        batch=letter.batch,
+    )
 
 
 def _forget(by_minute: dict[int, T], minute: int) -> None:

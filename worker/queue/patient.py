@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from inspect import iscoroutinefunction
 from typing import Any, cast
 
+from worker.queue.batch import EVERYTHING, PendingSelection
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable
 from worker.queue.letters import DeadLetter, DeadSelection
 from worker.queue.opening import open_store
@@ -92,10 +93,10 @@ class _Patient:
         async for letter in store.dead_letters(selection):
             yield letter
 
-    async def pending_changes(self) -> AsyncIterator[QueuedChange]:
+    async def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
         """Read what is pending; see `Store.pending_changes`."""
         store = await self._opened()
-        async for change in store.pending_changes():
+        async for change in store.pending_changes(selection):
             yield change
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ MAX_CHANGES_PER_CALL = 10_000
 MAX_BYTES_PER_CALL = 8_000_000
 LONGEST_SECONDS = 3_600.0  # of a lease or a delay: what is due much later has its time from a clock that was wrong
 
-Place = Literal["oldest", "middle", "newest"]
+Place = Literal["oldest", "middle", "newest", "urgent"]
 
 
 class QueuedChange(msgspec.Struct, frozen=True, array_like=True):  # made in a fifth of a frozen dataclass's time
@@ -33,6 +33,8 @@ class QueuedChange(msgspec.Struct, frozen=True, array_like=True):  # made in a f
         enqueued_at: Unix time, seconds, by the store's clock.
         trials: what the engine noted about failed tries of this change: text that means nothing to the store; None
             while there were none.
+        as_of: when what it says was so, Unix time, seconds; None where the producer did not say.
+        batch: the name of the batch that it belongs to; None for none.
     """
 
     number: int
@@ -42,6 +44,8 @@ class QueuedChange(msgspec.Struct, frozen=True, array_like=True):  # made in a f
     metadata: str
     enqueued_at: float
     trials: str | None = None
+    as_of: float | None = None
+    batch: str | None = None
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -53,6 +57,8 @@ class Claim(msgspec.Struct, frozen=True):
         age_seconds: how long ago the oldest of them was enqueued, by the store's clock, at the time of the claim.
         confirmed: the map that the service confirmed last for the completion, where the first change is a merge and the
             store's log knows one that is young enough; else None.
+        newest_as_of: the newest `as_of` of the completion that was applied and is remembered; None where none is, or no
+            change of the claim has one.
     """
 
     completion_id: str
@@ -60,6 +66,7 @@ class Claim(msgspec.Struct, frozen=True):
     changes: tuple[QueuedChange, ...]
     age_seconds: float
     confirmed: dict[str, str] | None = None
+    newest_as_of: float | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -95,6 +102,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     Args:
         applied, unchanged: numbers of the claimed changes that are done.
+        superseded: of those that were not sent, since a change with a newer `as_of` was applied.
         dead: the claimed changes that never will be.
         delay_seconds: from now, by the store's clock, until what is left is due.
         trials: number and text, to keep with changes that stay pending; the others keep what they have.
@@ -108,10 +116,11 @@ class Settlement(msgspec.Struct, frozen=True):
     delay_seconds: float = 0.0
     trials: Sequence[tuple[int, str]] = ()
     confirmed: Mapping[str, str] | None = None
+    superseded: Sequence[int] = ()
 
     def done(self) -> set[int]:
         """Give the numbers of the changes that are pending no longer."""
-        return {*self.applied, *self.unchanged, *[death.number for death in self.dead]}
+        return {*self.applied, *self.unchanged, *self.superseded, *[death.number for death in self.dead]}
 
     def trial_rows(self) -> list[tuple[int, str | None]]:
         """Give the trials in a form that every store takes."""
@@ -126,7 +135,8 @@ class Settlement(msgspec.Struct, frozen=True):
         if self.delay_seconds > LONGEST_SECONDS:
             raise ValueError(f"a settlement's delay must be at most {LONGEST_SECONDS:g} seconds")
         named = {*self.done(), *[number for number, _ in self.trials]}
-        if len(named) < len(self.applied) + len(self.unchanged) + len(self.dead) + len(self.trials):
+        told = len(self.applied) + len(self.unchanged) + len(self.superseded) + len(self.dead) + len(self.trials)
+        if len(named) < told:
             raise ValueError("a settlement names a change twice")
         if not named.issubset([change.number for change in self.claim.changes]):
             raise ValueError("a settlement names a change that its claim does not hold")
@@ -137,7 +147,8 @@ class Stored:
     """What became of the changes handed to `Queue.put`: each is one of the three.
 
     Args:
-        duplicates: not stored, since the same change is pending under their `change_id`.
+        duplicates: not stored, since the same change is pending under their `change_id`, or one was applied under it
+            lately, whatever that said.
         conflicts: positions, in the call, of those that were not stored although they say something else than what is
             pending under their `change_id`: of another completion, in another mode, or with other metadata.
     """
@@ -155,7 +166,7 @@ class QueueStatus:
         in_flight: changes of completions that a worker holds a lease on.
         waiting: changes of completions that wait for a retry time.
         oldest_pending_seconds: age of the oldest pending change; None when there is none.
-        recent_per_second: changes done (applied, unchanged or dead) a second over the last five minutes.
+        recent_per_second: changes done (applied, unchanged, superseded or dead) a second over the last five minutes.
         approximate: whether some of the counts are estimates: where to count would take long.
     """
 
@@ -210,7 +221,7 @@ def check_lease(lease_seconds: float) -> None:
 class Queue(Protocol):
     """The queue proper: changes go in, are claimed, and end."""
 
-    async def put(self, changes: Changes) -> Stored:
+    async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         """Store the changes in this order; once it returns they are durable.
 
         One change, a list or a tuple is stored whole or not at all. Of any other iterable, an async one too, up to
@@ -218,14 +229,17 @@ class Queue(Protocol):
         `taken` says how many changes they had.
 
         A change whose `change_id` is pending already, in the store or earlier in the same call, is not stored; where it
-        says something else than the one that is pending, it is a conflict.
+        says something else than the one that is pending, it is a conflict. Nor is one stored whose `change_id` was
+        applied lately, as far as `settle` remembers: it came late.
 
         Args:
             changes: each a `MetadataChange`, or a mapping with the fields of a line (``completion_id``, ``metadata``,
-                ``mode``, ``change_id``).
+                ``mode``, ``change_id``, ``as_of``).
+            batch: the name of the batch that they belong to, which may have changes already; None for none.
+            urgent: whether their completions come before all others, with all that is pending for them.
 
         Raises:
-            InvalidChange: one of them is no change; the message says at which position.
+            InvalidChange: one of them is no change; the message says at which position. Or the batch's name is none.
         """
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
@@ -250,7 +264,8 @@ class Queue(Protocol):
         Args:
             lease_seconds: at most `LONGEST_SECONDS`, here and for `extend`.
             owner: the worker's name, for `leases`.
-            place: "middle" and "newest" lease one target at most, to try whether it goes better than the oldest: the
+            place: "urgent" leases the oldest of the targets with an urgent change, the other places of those without.
+                "middle" and "newest" lease one target at most, to try whether it goes better than the oldest: the
                 newest that is due, or one that is far from both ends. Targets that are due since the same moment are
                 in the order in which they came.
             confirmed_seconds: how young a map has to be to be told as `Claim.confirmed`; 0 for none: nothing is read.
@@ -259,7 +274,9 @@ class Queue(Protocol):
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Let the leases run `lease_seconds` from now; returns the claims whose lease is lost."""
 
-    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
         """End the leases, all in one transaction; returns those that were stale and changed nothing.
 
         Of several settlements of one claim, the first counts and the others are stale.
@@ -267,6 +284,8 @@ class Queue(Protocol):
         Args:
             keep_seconds: how long to keep what is `confirmed` by those that count, for later claims; 0 for not at all.
                 No more than the last 200,000 updates are kept: `warnings` tells where those are younger.
+            remember: whether to keep, until `forget` lets go of it, of what is applied or unchanged by those that count
+                the `change_id`, and by completion the newest `as_of`; of what is superseded, the `change_id`.
 
         Raises:
             ValueError: a settlement names a change twice, or one that its claim does not hold; nothing was changed.

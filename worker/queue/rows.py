@@ -116,14 +116,67 @@ def first_words(
     return valid, stale
 
 
-def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int]:
-    """Count the changes that are applied, unchanged and dead."""
-    applied = unchanged = dead = 0
+def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int, int]:
+    """Count the changes that are applied, unchanged, dead and superseded."""
+    applied = unchanged = dead = superseded = 0
     for settlement in settlements:
         applied += len(settlement.applied)
         unchanged += len(settlement.unchanged)
         dead += len(settlement.dead)
-    return applied, unchanged, dead
+        superseded += len(settlement.superseded)
+    return applied, unchanged, dead, superseded
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What settlements leave to be remembered.
+
+    Args:
+        as_of: the newest that was applied, by completion, of changes that have one.
+        change_ids: of what is applied, unchanged or superseded.
+    """
+
+    as_of: dict[str, float]
+    change_ids: list[str]
+
+
+def remembered_of(settlements: Iterable[Settlement]) -> Remembered:
+    """Put together what is to be remembered of these, where they count; most leave nothing."""
+    remembered = Remembered({}, [])
+    for settlement in settlements:
+        claim = settlement.claim
+        telling = {each.number: each for each in claim.changes if each.as_of is not None or each.change_id is not None}
+        if not telling:
+            continue
+        for number in (*settlement.applied, *settlement.unchanged, *settlement.superseded):
+            change = telling.get(number)
+            if change is not None and change.change_id is not None:
+                remembered.change_ids.append(change.change_id)
+        newest = [telling[each].as_of for each in (*settlement.applied, *settlement.unchanged) if each in telling]
+        if found := [as_of for as_of in newest if as_of is not None]:
+            remembered.as_of[claim.completion_id] = max(found)
+    return remembered
+
+
+def dated(claims: Sequence[Claim]) -> list[str]:
+    """The completions of the claims that have a change with an `as_of`: what the newest one was has to be looked up."""
+    return [claim.completion_id for claim in claims if any(change.as_of is not None for change in claim.changes)]
+
+
+def with_newest(claims: Sequence[Claim], newest: Mapping[str, float]) -> list[Claim]:
+    """Give the claims with the newest `as_of` of their completions.
+
+    Args:
+        newest: by completion, of those that are `dated`.
+    """
+    if not newest:
+        return list(claims)
+    return [
+        msgspec.structs.replace(claim, newest_as_of=newest[claim.completion_id])
+        if claim.completion_id in newest
+        else claim
+        for claim in claims
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +185,7 @@ class Counts:
 
     Args:
         oldest_enqueued_at: Unix time, seconds; None when nothing is pending.
-        recently_done: changes done since `recent_since`.
+        recently_done: changes done since `recent_since`; what was withdrawn is not.
     """
 
     pending: int

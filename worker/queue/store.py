@@ -1,15 +1,16 @@
-"""A store: the one object that serves as queue, dead letters, coordination and history."""
+"""A store: the one object that serves as queue, batches, dead letters, coordination and history."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol, Self
 
+from worker.queue.batch import EVERYTHING, Batches, PendingSelection
 from worker.queue.coordination import Coordination
 from worker.queue.history import History
 from worker.queue.letters import DeadLetters
 from worker.queue.pending import Queue, QueuedChange
 
 
-class Store(Queue, DeadLetters, Coordination, History, Protocol):
+class Store(Queue, Batches, DeadLetters, Coordination, History, Protocol):
     """All that a store does. Safe to use from many processes at once.
 
     Every method may raise `QueueUnavailable`; then nothing was changed, or, where the store's answer was lost,
@@ -21,10 +22,13 @@ class Store(Queue, DeadLetters, Coordination, History, Protocol):
     @property
     def warnings(self) -> tuple[str, ...]: ...
 
-    def pending_changes(self) -> AsyncIterator[QueuedChange]:
-        """All that is pending, those of a completion in their order, read in pages; nothing is leased or changed.
+    def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
+        """What is pending, those of a completion in their order, read in pages; nothing is leased or changed.
 
         Changes that come or go meanwhile are among them or not; none is there twice.
+
+        Args:
+            selection: which; one that names a completion or a change_id is looked up, any other is looked for in all.
         """
 
     async def close(self) -> None:

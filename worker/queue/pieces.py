@@ -1,4 +1,4 @@
-"""What producers hand to `put`: one change or many, of any iterable, made into batches that a store takes whole."""
+"""What producers hand to `put`: one change or many, of any iterable, made into pieces that a store takes whole."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -9,18 +9,18 @@ from worker.changes.mapping import Changes, change_from
 from worker.queue.errors import QueueError
 from worker.queue.pending import Stored
 
-_BATCH = 5_000
-_BATCH_CHARACTERS = 8_000_000
+_PIECE = 5_000
+_PIECE_CHARACTERS = 8_000_000
 
 
 class Taken:
-    """What became of the batches of a call so far; within it, an error learns how many changes had been taken."""
+    """What became of the pieces of a call so far; within it, an error learns how many changes had been taken."""
 
     def __init__(self) -> None:
         self.stored = Stored(0, 0)
 
     def add(self, stored: Stored) -> None:
-        """Add what became of the next batch."""
+        """Add what became of the next piece."""
         so_far, size = self.stored, self._size
         self.stored = Stored(
             so_far.added + stored.added,
@@ -44,8 +44,8 @@ class Taken:
             error.add_note(f"{self._size:,} changes of the call had been taken before")
 
 
-class _Batch:
-    """The changes of a call, in batches that are bounded in number and size."""
+class _Piece:
+    """The changes of a call, in pieces that are bounded in number and size."""
 
     def __init__(self) -> None:
         self.changes: list[MetadataChange] = []
@@ -53,7 +53,7 @@ class _Batch:
         self._characters = 0
 
     def add(self, given: object) -> bool:
-        """Take the next one; tell whether the batch is full with it.
+        """Take the next one; tell whether the piece is full with it.
 
         Raises:
             InvalidChange: it is none, or breaks a rule.
@@ -62,16 +62,16 @@ class _Batch:
         self._position += 1
         self._characters += sum([len(key) + len(value or "") for key, value in change.metadata.items()])
         self.changes.append(change)
-        return len(self.changes) == _BATCH or self._characters >= _BATCH_CHARACTERS
+        return len(self.changes) == _PIECE or self._characters >= _PIECE_CHARACTERS
 
     def take(self) -> list[MetadataChange]:
-        """Hand the batch over, and begin the next one."""
+        """Hand the piece over, and begin the next one."""
         taken, self.changes, self._characters = self.changes, [], 0
         return taken
 
 
-def batches(changes: object) -> Iterator[list[MetadataChange]]:
-    """Give what is to be stored whole: one change, a list or a tuple as it is, of other iterables a batch at a time.
+def pieces(changes: object) -> Iterator[list[MetadataChange]]:
+    """Give what is to be stored whole: one change, a list or a tuple as it is, of other iterables a piece at a time.
 
     Raises:
         InvalidChange: one of them is no change; it says at which position, from 0.
@@ -84,24 +84,24 @@ def batches(changes: object) -> Iterator[list[MetadataChange]]:
     if isinstance(changes, list | tuple):
         yield [checked(given, position) for position, given in enumerate(changes)]
         return
-    batch = _Batch()
+    piece = _Piece()
     for given in changes:
-        if batch.add(given):
-            yield batch.take()
-    yield batch.take()
+        if piece.add(given):
+            yield piece.take()
+    yield piece.take()
 
 
-async def batches_of_any(changes: Changes) -> AsyncIterator[list[MetadataChange]]:
-    """Give what is to be stored whole, of an async iterable too; see `batches`."""
+async def pieces_of_any(changes: Changes) -> AsyncIterator[list[MetadataChange]]:
+    """Give what is to be stored whole, of an async iterable too; see `pieces`."""
     if not isinstance(changes, AsyncIterable):
-        for taken in batches(changes):
+        for taken in pieces(changes):
             yield taken
         return
-    batch = _Batch()
+    piece = _Piece()
     async for given in changes:
-        if batch.add(given):
-            yield batch.take()
-    yield batch.take()
+        if piece.add(given):
+            yield piece.take()
+    yield piece.take()
 
 
 def checked(given: object, position: int) -> MetadataChange:

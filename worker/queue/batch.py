@@ -1,0 +1,218 @@
+"""Batches: changes that were handed in together, under one name, and can be watched and withdrawn together."""
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from worker.changes import InvalidChange
+from worker.terminal import shown
+
+if TYPE_CHECKING:
+    from worker.queue.pending import Settlement
+
+MAX_BATCH_NAME_LENGTH = 128
+MAX_FINISHED_BATCHES = 10_000
+# The shell, a URL and a label of a metric take such a name as it is.
+BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
+_STEM = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_STEM = 80
+
+
+class Terms(NamedTuple):
+    """What holds for all changes of one call of `put`.
+
+    Args:
+        batch: the name of the batch that they belong to; None for none.
+        urgent: whether their completions come before all others.
+    """
+
+    batch: str | None = None
+    urgent: bool = False
+
+    def checked(self) -> Self:
+        """Give the terms back.
+
+        Raises:
+            InvalidChange: the name cannot be a batch's.
+        """
+        if self.batch is not None:
+            check_batch_name(self.batch)
+        return self
+
+
+class BatchEnds(NamedTuple):
+    """How many changes of a batch ended, and how."""
+
+    applied: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What has become of the changes of a batch.
+
+    Args:
+        created_at: Unix time, seconds, by the store's clock, when its first changes came.
+        changes: how many were stored under its name; duplicates are not among them.
+        applied, unchanged, superseded, withdrawn: how many ended so.
+        dead: how many are dead letters, or were before somebody purged those. One that is sent back is pending again.
+        first_done_at, last_done_at: when the first and the last of them ended; None while none has.
+        last_put_at: when the last of its changes came.
+    """
+
+    name: str
+    created_at: float
+    changes: int
+    applied: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    dead: int = 0
+    withdrawn: int = 0
+    first_done_at: float | None = None
+    last_done_at: float | None = None
+    last_put_at: float = 0.0
+
+    @property
+    def last_heard_of_at(self) -> float:
+        """When its last change came, or ended."""
+        return max(self.last_put_at, self.last_done_at or 0.0)
+
+    @property
+    def done(self) -> int:
+        """How many are pending no longer."""
+        return self.applied + self.unchanged + self.superseded + self.dead + self.withdrawn
+
+    @property
+    def pending(self) -> int:
+        """How many are pending."""
+        return max(0, self.changes - self.done)
+
+    @property
+    def rate_per_second(self) -> float | None:
+        """How many ended a second, from the first to the last; None while that cannot be told."""
+        if self.first_done_at is None or self.last_done_at is None or self.last_done_at <= self.first_done_at:
+            return None
+        return (self.done - self.withdrawn) / (self.last_done_at - self.first_done_at)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at that rate; 0 when nothing is pending, None where nobody can tell."""
+        if not self.pending:
+            return 0.0
+        rate = self.rate_per_second
+        return self.pending / rate if rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSelection:
+    """Which pending changes: all that match every condition that is given."""
+
+    batch: str | None = None
+    completion_id: str | None = None
+    change_id: str | None = None
+
+    def matches(self, completion_id: str, change_id: str | None, batch: str | None) -> bool:
+        """Whether a change of this completion, with this `change_id`, of this batch, is one of them."""
+        return (
+            self.completion_id in (None, completion_id)
+            and self.change_id in (None, change_id)
+            and self.batch in (None, batch)
+        )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no condition is given."""
+        return self.batch is None and self.completion_id is None and self.change_id is None
+
+
+EVERYTHING = PendingSelection()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What became of pending changes that were withdrawn.
+
+    Args:
+        withdrawn: how many went.
+        in_flight: how many stay, since a worker has their completion in hand: it finishes them.
+    """
+
+    withdrawn: int
+    in_flight: int
+
+
+class Batches(Protocol):
+    """The batches that there are, and taking changes back."""
+
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        """All batches that have pending changes and those that finished lately, the newest first.
+
+        Args:
+            name: only the one of this name, if there is one.
+        """
+
+    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+        """Take pending changes back, in pieces; each is durable once it is done.
+
+        A change whose completion is leased stays, as a worker may be at it. A lease that ran out ends with this.
+        What is left of a completion stays in its order. A withdrawn change may be put again under its `change_id`.
+
+        Raises:
+            ValueError: the selection names nothing.
+        """
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        """Let go of what is kept of things that are done, oldest first; returns how much went.
+
+        That is: batches without pending changes whose last change ended, or came, longer ago, and all but the newest
+        10,000 of them; and of what `settle` remembers, what is older, and all but the last five million of each kind.
+        One short transaction, to be called again until it returns 0.
+
+        Args:
+            most: how many to let go of at once, of each kind.
+        """
+
+
+def check_batch_name(name: object) -> None:
+    """Raise unless a batch may have this name.
+
+    Raises:
+        InvalidChange: it may not.
+    """
+    if not isinstance(name, str) or not BATCH_NAME.fullmatch(name):
+        raise InvalidChange(
+            f"{shown(str(name))} is no name of a batch: a letter or digit, then up to 127 of letters, digits, '.', '_',"
+            " '-', ':', '@' and '+'"
+        )
+
+
+def new_batch_name(source: str, now: float) -> str:
+    """Make a name that is not given yet, such as ``labels-2026-11-28T10:15-3f9a``.
+
+    Args:
+        source: where the changes come from, such as the path of a file.
+        now: Unix time, seconds.
+    """
+    stem = source.rpartition("/")[2].partition(".")[0]
+    stem = _STEM.sub("-", stem).strip("-._")[:_LONGEST_STEM] or "batch"
+    return f"{stem}-{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M}-{secrets.token_hex(2)}"
+
+
+def ends_by_batch(settlements: Iterable["Settlement"]) -> Mapping[str, BatchEnds]:
+    """Count how the changes of each batch ended, by the batch's name; those of no batch are in none."""
+    ends: dict[str, list[int]] = {}
+    for settlement in settlements:
+        names = {change.number: change.batch for change in settlement.claim.changes if change.batch is not None}
+        if not names:
+            continue
+        dead = [death.number for death in settlement.dead]
+        for place, numbers in enumerate((settlement.applied, settlement.unchanged, settlement.superseded, dead)):
+            for number in numbers:
+                if name := names.get(number):
+                    ends.setdefault(name, [0, 0, 0, 0])[place] += 1
+    return {name: BatchEnds(*counts) for name, counts in ends.items()}
