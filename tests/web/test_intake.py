@@ -115,7 +115,7 @@ async def test_the_query_names_a_batch_and_says_what_is_urgent(command: Command)
         assert door.send([line(1), line(2)], query="?batch=labels-1")[0] == 200
         assert door.send(line(3), query="?batch=labels-1&urgent=true")[0] == 200
         assert door.send(line(4), query="?urgent=false")[0] == 200
-    async with open_queue(command.queue_url) as queue:
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
         [batch] = await queue.batches()
         assert (batch.name, batch.changes) == ("labels-1", 3)
         claims = await queue.claim(9, lease_seconds=60, owner="o", place="urgent")
