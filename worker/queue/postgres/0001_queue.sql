@@ -139,28 +139,32 @@ SELECT
     name,
     min(number) AS number,
     min(created_at) AS created_at,
-    coalesce(sum(changes), 0)::bigint AS changes,
-    coalesce(sum(applied), 0)::bigint AS applied,
-    coalesce(sum(unchanged), 0)::bigint AS unchanged,
-    coalesce(sum(superseded), 0)::bigint AS superseded,
-    coalesce(sum(dead), 0)::bigint AS dead,
-    coalesce(sum(withdrawn), 0)::bigint AS withdrawn,
-    coalesce(sum(changes - applied - unchanged - superseded - dead - withdrawn), 0)::bigint AS pending,
+    sum(changes)::bigint AS changes,
+    sum(applied)::bigint AS applied,
+    sum(unchanged)::bigint AS unchanged,
+    sum(superseded)::bigint AS superseded,
+    sum(dead)::bigint AS dead,
+    sum(withdrawn)::bigint AS withdrawn,
+    sum(changes - applied - unchanged - superseded - dead - withdrawn)::bigint AS pending,
     min(first_change) AS first_change,
     max(last_change) AS last_change,
     min(first_done_at) AS first_done_at,
     max(last_done_at) AS last_done_at,
     greatest(max(created_at), max(put_at)) AS last_put_at
 FROM metasync.batch
-LEFT JOIN (
+CROSS JOIN LATERAL (
     SELECT
-        batch, changes, applied, unchanged, superseded, dead, withdrawn, first_change, last_change, put_at,
-        first_done_at, last_done_at
+        changes, applied, unchanged, superseded, dead, withdrawn, first_change, last_change, put_at, first_done_at,
+        last_done_at
     FROM metasync.batch_part
+    WHERE batch_part.batch = batch.number
     UNION ALL
-    SELECT batch, changes, 0, 0, 0, 0, 0, first_change, last_change, put_at, NULL, NULL
+    SELECT changes, 0, 0, 0, 0, 0, first_change, last_change, put_at, NULL, NULL
     FROM metasync.batch_put
-) AS said ON said.batch = batch.number
+    WHERE batch_put.batch = batch.number
+    UNION ALL
+    SELECT 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL
+) AS said
 GROUP BY name;
 
 -- The number of the batch of this name, which is made where there is none. Until this transaction ends, it stays.
@@ -178,17 +182,21 @@ END
 $$;
 
 -- Adds up so many rows of what was put into batches; false where somebody else is at it.
-CREATE FUNCTION metasync.add_up_batches(most integer) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION metasync.add_up_batches(most integer) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off -- the table may have been empty when it was last counted
+AS $$
+DECLARE
+    last record;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(7881707737) THEN
         RETURN false;
     END IF;
+    SELECT * INTO last
+    FROM (SELECT batch, first_change FROM metasync.batch_put ORDER BY batch, first_change LIMIT most) AS said
+    ORDER BY batch DESC, first_change DESC
+    LIMIT 1;
     WITH said AS (
-        DELETE FROM metasync.batch_put
-        WHERE (batch, first_change) IN (
-            SELECT batch, first_change FROM metasync.batch_put ORDER BY batch, first_change LIMIT most
-        )
-        RETURNING *
+        DELETE FROM metasync.batch_put WHERE (batch, first_change) <= (last.batch, last.first_change) RETURNING *
     )
     INSERT INTO metasync.batch_part AS before (batch, part, changes, first_change, last_change, put_at)
     SELECT batch, -1, sum(changes), min(first_change), max(last_change), max(put_at) FROM said GROUP BY batch
@@ -285,7 +293,7 @@ CREATE TABLE metasync.history (
 CREATE FUNCTION metasync.forget_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM metasync.history WHERE minute < NEW.minute - 7 * 24 * 60;
-    PERFORM metasync.add_up_batches(10000);
+    PERFORM metasync.add_up_batches(5000);
     RETURN NULL;
 END
 $$;

@@ -86,13 +86,12 @@ SELECT
     completion_id,
     change_id,
     batch,
-    as_of IS NOT NULL AND EXISTS (
-        SELECT FROM metasync.newest
-        WHERE newest.hash = metasync.hash(dead_letter.completion_id) AND newest.as_of > dead_letter.as_of
-    ) AS is_superseded,
-    change_id IS NOT NULL AND EXISTS (
-        SELECT FROM metasync.settled WHERE settled.hash = metasync.hash(dead_letter.change_id)
-    ) AS is_settled
+    coalesce(as_of < CASE WHEN as_of IS NOT NULL THEN (
+        SELECT newest.as_of FROM metasync.newest WHERE hash = metasync.hash(dead_letter.completion_id)
+    ) END, false) AS is_superseded,
+    CASE WHEN change_id IS NOT NULL THEN (
+        SELECT hash FROM metasync.settled WHERE hash = metasync.hash(dead_letter.change_id)
+    ) END IS NOT NULL AS is_settled
 FROM metasync.dead_letter
 WHERE number = ANY ($1::bigint[])
 ORDER BY number
@@ -130,7 +129,7 @@ WITH revived AS MATERIALIZED (
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
         AS given (batch, letters, first_change, last_change)
     JOIN metasync.batch ON batch.number = given.batch
-    CROSS JOIN LATERAL (SELECT dead FROM metasync.batch_total WHERE batch_total.name = batch.name) AS total
+    CROSS JOIN LATERAL (SELECT dead FROM metasync.batch_total WHERE batch_total.name = batch.name LIMIT 1) AS total
 ),
 put AS (
     INSERT INTO metasync.batch_put (batch, first_change, last_change, changes, put_at)

@@ -104,9 +104,9 @@ WITH found AS MATERIALIZED (
     SELECT
         number,
         lease IS NOT NULL AS has_lease,
-        urgent AND NOT EXISTS (
-            SELECT FROM metasync.change WHERE change.target = target.number AND change.urgent
-        ) AS was_urgent
+        CASE WHEN urgent THEN (
+            SELECT change.urgent FROM metasync.change WHERE change.target = target.number AND change.urgent LIMIT 1
+        ) IS NULL ELSE false END AS was_urgent
     FROM metasync.target
     WHERE number = ANY ($1::bigint[]) AND (urgent OR lease IS NOT NULL)
 )

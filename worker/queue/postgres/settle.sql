@@ -55,11 +55,9 @@ UPDATE metasync.target
 SET
     visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
     lease = NULL,
-    urgent = CASE
-        WHEN urgent
-        THEN EXISTS (SELECT FROM metasync.change WHERE change.target = target.number AND change.urgent)
-        ELSE false
-    END
+    urgent = CASE WHEN target.urgent THEN (
+        SELECT change.urgent FROM metasync.change WHERE change.target = target.number AND change.urgent LIMIT 1
+    ) END IS NOT NULL
 FROM unnest($1::bigint[], $2::float8[]) AS kept (number, delay_seconds)
 WHERE target.number = kept.number;
 
