@@ -29,9 +29,9 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
     change_id: str
     mode: str
     metadata: str
-    trials: str | bool | None = None
-    as_of: float | bool | None = None
-    batch: str | bool | None = None
+    trials: str | bool = False
+    as_of: float | bool = False
+    batch: str | bool = False
     is_urgent: bool = False
 
 
@@ -107,8 +107,13 @@ def told(settlement: Settlement) -> tuple[object, ...]:
 
 def _ends(settlement: Settlement) -> list[list[object]]:
     """Say how the changes of batches ended: most settlements have nothing to say."""
-    ends = ends_by_batch((settlement,))
-    return [[part for name, counts in ends.items() for part in (name, *counts)]] if ends else []
+    if not [change for change in settlement.claim.changes if change.batch is not None]:
+        return []
+    return [[part for name, counts in ends_by_batch((settlement,)).items() for part in (name, *counts)]]
+
+
+def _text(stored: object) -> str | None:
+    return stored if isinstance(stored, str) else None
 
 
 def changes_of(completion_id: str, changes: Sequence[_Change]) -> tuple[QueuedChange, ...]:
@@ -120,9 +125,9 @@ def changes_of(completion_id: str, changes: Sequence[_Change]) -> tuple[QueuedCh
             change.mode,
             change.metadata,
             change.enqueued_at / US_PER_SECOND,
-            change.trials or None,
+            _text(change.trials) if change.trials else None,
             None if change.as_of is False else change.as_of,
-            change.batch or None,
+            _text(change.batch) if change.batch else None,
         )
         for change in changes
     )
@@ -145,7 +150,7 @@ def letter_of(letter: _Letter) -> DeadLetter:
         attempts,
         died_at / US_PER_SECOND,
         None if change.as_of is False else change.as_of,
-        change.batch or None,
+        _text(change.batch),
     )
 
 

@@ -78,23 +78,21 @@ local function sort_out(queue, changes)
     return new, conflicts
 end
 
--- What is stored of a change.
+-- What is stored of a change that has more to it than most.
 local function stored(queue, number, change, is_urgent)
     local _, change_id, mode, metadata, as_of, batch = unpack(change, 1, 6)
     if is_urgent or batch then
         local told = {number, queue.now, change_id, mode, metadata, false, as_of or false, batch or false, is_urgent or nil}
         return cmsgpack.pack(told)
-    elseif as_of then
-        return cmsgpack.pack({number, queue.now, change_id, mode, metadata, false, as_of})
     end
-    return cmsgpack.pack({number, queue.now, change_id, mode, metadata})
+    return cmsgpack.pack({number, queue.now, change_id, mode, metadata, as_of and false, as_of or nil})
 end
 
--- Makes completions urgent that have so many changes more which are, by completion_id.
-local function hurry(queue, counts)
-    local completion_ids, written, due = keys_of(counts), {}, {}
+-- Makes completions urgent that have these changes more, by completion_id. Those that are `fresh` are due then, in turns.
+local function hurry(queue, completion_ids, lists, fresh)
+    local written, due = {}, {}
     for i, count in ipairs(read('HMGET', queue.urgent_changes, completion_ids)) do
-        push(written, completion_ids[i], tonumber(count or 0) + counts[completion_ids[i]])
+        push(written, completion_ids[i], tonumber(count or 0) + #lists[completion_ids[i]])
     end
     for i, visible_at in ipairs(read('ZMSCORE', queue.due, completion_ids)) do
         if visible_at then
@@ -103,6 +101,7 @@ local function hurry(queue, counts)
     end
     write('HSET', queue.urgent_changes, written)
     write('ZADD', queue.urgent, due)
+    write('ZADD', queue.urgent, fresh)
     write('ZREM', queue.due, completion_ids)
 end
 
@@ -111,17 +110,20 @@ local function append(queue, changes, is_urgent)
     local new, conflicts = sort_out(queue, changes)
     local new_change_ids = {}
     local number = redis.call('HINCRBY', queue.queue, 'change', #new) - #new
-    local lists, completion_ids, counts = {}, {}, {}
+    local lists, completion_ids = {}, {}
     for i, position in ipairs(new) do
         local change = changes[position]
-        local completion_id, change_id = change[1], change[2]
+        local completion_id, change_id, mode, metadata = unpack(change)
         if not lists[completion_id] then
             lists[completion_id] = {}
             completion_ids[#completion_ids + 1] = completion_id
         end
         local list = lists[completion_id]
-        list[#list + 1] = stored(queue, number + i, change, is_urgent)
-        counts[completion_id] = #list
+        if is_urgent or #change > 4 then
+            list[#list + 1] = stored(queue, number + i, change, is_urgent)
+        else
+            list[#list + 1] = cmsgpack.pack({number + i, queue.now, change_id, mode, metadata})
+        end
         if change_id ~= '' then
             push(new_change_ids, change_id, string.format('%.0f:%s', number + i, completion_id))
         end
@@ -140,12 +142,13 @@ local function append(queue, changes, is_urgent)
     if #fresh > 0 and is_any_urgent(queue) then -- a server that evicts keys may have thrown away what they had before
         let_be_usual(queue, fresh)
     end
-    write('ZADD', queue.due, due)
+    if is_urgent then
+        hurry(queue, completion_ids, lists, due)
+    else
+        write('ZADD', queue.due, due)
+    end
     write('ZADD', queue.oldest, oldest)
     write('HSET', queue.change_ids, new_change_ids)
-    if is_urgent then
-        hurry(queue, counts)
-    end
     redis.call('HINCRBY', queue.queue, 'pending', #new)
     if #new > 0 then
         redis.call('XADD', queue.news, 'MAXLEN', 1, '*', 'put', #new)

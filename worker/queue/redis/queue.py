@@ -29,7 +29,7 @@ from worker.queue.pending import (
     check_lease,
 )
 from worker.queue.quota import Grant, interval_seconds
-from worker.queue.redis import codec
+from worker.queue.redis import codec, pending
 from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library, migration_sql
@@ -319,7 +319,7 @@ class RedisQueue(StoreBase):
 
     async def batches(self, name: str | None = None) -> list[Batch]:
         """Give the batches; see `Batches.batches`."""
-        if name is not None and not _is_findable(name):
+        if name is not None and not pending.is_findable(name):
             return []
         found: list[Batch] = []
         before: str | int = "+inf"
@@ -373,42 +373,12 @@ class RedisQueue(StoreBase):
     async def _read_pending(
         self, selection: PendingSelection, walk: Walk | None
     ) -> tuple[list[QueuedChange], Walk | None]:
-        walk = await self._next(selection, walk)
-        wanted = walk.wanted
-        walk.wanted, found = codec.read_page(await self._server.call("pending", *_conditions(selection, walk)))
-        changes: list[QueuedChange] = []
-        for (completion_id, _), page in zip(wanted, found, strict=False):
-            walk.met.add(hash(completion_id))
-            changes += codec.changes_of(completion_id, page)
-        return changes, None if walk.is_over or selection.change_id is not None else walk
+        return await pending.read(self._server, selection, walk)
 
     async def _withdraw(self, selection: PendingSelection, walk: Walk | None) -> tuple[Withdrawn, Walk | None]:
-        walk = await self._next(selection, walk)
-        walk.wanted, withdrawn, in_flight = codec.read_withdrawn(
-            await self._server.call("withdraw", *_conditions(selection, walk))
-        )
-        walk.met.update(hash(completion_id) for completion_id, _ in in_flight)  # those must not be counted again
+        withdrawn = await pending.withdraw(self._server, selection, walk)
         self._work.set()
-        withdrawn_now = Withdrawn(withdrawn, sum(changes for _, changes in in_flight))
-        return withdrawn_now, None if walk.is_over or selection.change_id is not None else walk
-
-    async def _next(self, selection: PendingSelection, walk: Walk | None) -> Walk:
-        """Find out which completions to look at next."""
-        conditions = selection.completion_id, selection.change_id, selection.batch
-        if not all(_is_findable(each) for each in conditions if each is not None):
-            return Walk(cursor=None)
-        if walk is None and selection.change_id is not None:
-            found = await self._server.call("pending_of", selection.change_id)
-            number, completion_id = (found[0], found[1].decode()) if found else (0, None)
-            walk = Walk(cursor=None)
-            if found and selection.completion_id in (None, completion_id):
-                walk.wanted = [(completion_id, number - 1)]
-        elif walk is None and selection.completion_id is not None:
-            walk = Walk(cursor=None, wanted=[(selection.completion_id, 0)])
-        walk = walk or Walk()
-        if not walk.wanted and walk.cursor is not None:
-            walk.found(*await self._server.call("pending_ids", walk.cursor))
-        return walk
+        return withdrawn
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         after, newest, letters = codec.read_letters(
@@ -425,12 +395,3 @@ class RedisQueue(StoreBase):
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
         after, newest, purged = codec.read_purged(await self._server.call("purge_dead", codec.pack_selection(stretch)))
         return Part(purged, after or None, newest)
-
-
-def _conditions(selection: PendingSelection, walk: Walk) -> tuple[bytes, str, str]:
-    return codec.pack(walk.wanted), selection.change_id or "", selection.batch or ""
-
-
-def _is_findable(text: str) -> bool:
-    """Whether a store can have it at all."""
-    return text != "" and storable(text) == text

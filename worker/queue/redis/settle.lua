@@ -3,9 +3,9 @@
 local TOLD_MS = 24 * 60 * 60 * 1000 -- how long a caller may take to ask what became of a call
 
 -- Takes the changes that are done off the head of the list, and notes the trials of others by number; gives those that
--- are done, by number, as they were stored, and all of them unpacked.
-local function remove(queue, completion_id, claimed, done, trials)
-    local is_done, stored, removed, kept = {}, {}, {}, {}
+-- are done, by number, as they were stored, and unpacked, and how many were urgent; adds the change_ids that go.
+local function remove(queue, completion_id, claimed, done, trials, change_ids)
+    local is_done, stored, removed, kept, urgent = {}, {}, {}, {}, 0
     for _, number in ipairs(done) do
         is_done[number] = true
     end
@@ -20,10 +20,16 @@ local function remove(queue, completion_id, claimed, done, trials)
         else
             stored[number] = changes[i]
             removed[#removed + 1] = change
+            if change[3] ~= '' then
+                change_ids[#change_ids + 1] = change[3]
+            end
+            if change[9] then
+                urgent = urgent + 1
+            end
         end
     end
     write('LPUSH', list, kept)
-    return stored, removed
+    return stored, removed, urgent
 end
 
 -- Completions have changes left, and are due after these delays, by completion_id; so many of their urgent changes are gone,
@@ -82,24 +88,19 @@ local function settle(keys, args)
             stale[#stale + 1] = position - 1
         else
             leases[completion_id] = nil -- of several words about one claim, the first counts
-            local gone = 0
+            local gone = 0 -- of the urgent ones
             if #done + #noted > 0 then
                 local trials, is_dead = {}, {}
                 for i = 1, #noted, 2 do
                     trials[noted[i]] = noted[i + 1]
                 end
-                local stored, removed = remove(queue, completion_id, claimed, done, trials)
+                local stored, removed
+                stored, removed, gone = remove(queue, completion_id, claimed, done, trials, change_ids)
                 for _, death in ipairs(deaths) do
                     local number, reason, fate = unpack(death)
                     is_dead[number] = true
                     if stored[number] then -- else it was evicted
                         bury(queue, completion_id, stored[number], reason, fate)
-                    end
-                end
-                for _, change in ipairs(removed) do
-                    gone = gone + (change[9] and 1 or 0)
-                    if change[3] ~= '' then
-                        change_ids[#change_ids + 1] = change[3]
                     end
                 end
                 if args[8] == '1' then
