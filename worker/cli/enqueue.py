@@ -1,14 +1,17 @@
 """`metasync enqueue`: change files are validated and stored, line by line, in their order."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from config.settings import ConfigurationError, Settings
+from worker.changes import InvalidChange
 from worker.changes.files import SUFFIXES, Reading
 from worker.changes.patience import Patience
-from worker.changes.reading import FIELDS, ID_FIELD, Empty, Format
+from worker.changes.reading import FIELDS, ID_FIELD, AsOf, Empty, Format
+from worker.changes.times import as_of_from
 from worker.cli import loop, signals
 from worker.cli.exits import Exit
 from worker.cli.flags import STORE, Configured, Prints
@@ -16,7 +19,7 @@ from worker.cli.inputs import Intake, Place
 from worker.cli.intake import Enqueued, account, code_of, take_in
 from worker.cli.output import report, report_json, tell
 from worker.flags import Flag
-from worker.queue import QueueError, open_queue
+from worker.queue import QueueError, check_batch_name, new_batch_name, open_queue
 
 
 def _delimiter(text: str) -> str:
@@ -29,6 +32,25 @@ def _delimiter(text: str) -> str:
 def _id_column(text: str) -> str:
     if text in FIELDS[1:] or not text:
         raise ValueError(f"{text!r} has a meaning of its own: the id must be in another column or field")
+    return text
+
+
+def _as_of(text: str) -> AsOf:
+    if text == "mtime":
+        return text
+    try:
+        moment = as_of_from(text)
+    except InvalidChange as error:
+        raise ValueError(str(error).replace("as_of ", "", 1)) from None
+    assert moment is not None  # noqa: S101 -- text was given
+    return moment
+
+
+def _batch(text: str) -> str:
+    try:
+        check_batch_name(text)
+    except InvalidChange as error:
+        raise ValueError(str(error)) from None
     return text
 
 
@@ -53,7 +75,7 @@ class Readable(Configured):
         bool, Flag("pass over fields, and columns without `metadata.` before their name, that a change does not have")
     ] = False
 
-    def reading(self, settings: Settings) -> Reading:
+    def reading(self, settings: Settings, as_of: AsOf | None = None) -> Reading:
         """How the files are to be understood."""
         return Reading(
             settings.mode,
@@ -63,6 +85,7 @@ class Readable(Configured):
             self.empty,
             self.coerce,
             self.ignore_unknown,
+            as_of,
         )
 
 
@@ -75,6 +98,19 @@ class Files(Readable):
     files: Annotated[tuple[str, ...], FILE]
     strict: Annotated[bool, Flag("store nothing if any line is refused")] = False
     fail_on_empty: Annotated[bool, Flag("a file without a change counts as refused")] = False
+    batch: Annotated[
+        str | None,
+        Flag("the batch that the changes belong to; without it, a new one is named", metavar="NAME", parse=_batch),
+    ] = None
+    urgent: Annotated[bool, Flag("before all that waits, with all that is pending for the same completions")] = False
+    as_of: Annotated[
+        AsOf | None,
+        Flag(
+            "when changes were so that do not tell it: a time with its zone, Unix seconds, or mtime for that of each file",
+            metavar="TIME",
+            parse=_as_of,
+        ),
+    ] = None
     rejects: Annotated[
         str | None, Flag("write refused lines there, to be repaired and enqueued", metavar="PATH", files=True)
     ] = None
@@ -87,11 +123,13 @@ class Files(Readable):
         """How the files are to be taken in."""
         return Intake(
             self.files,
-            self.reading(settings),
+            self.reading(settings, self.as_of),
             strict=self.strict,
             rejects_path=self.rejects,
             after=self.resume_from,
             fail_on_empty=self.fail_on_empty,
+            batch=self.batch or new_batch_name(self.files[0], time.time()),
+            urgent=self.urgent,
         )
 
 

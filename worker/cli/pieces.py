@@ -1,4 +1,4 @@
-"""Reading in a thread of its own: whole batches come out, or what there is when no more has come for a while."""
+"""Reading in a thread of its own: whole pieces come out, or what there is when no more has come for a while."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from worker.changes.files import Item, Refusal
 from worker.changes.patience import Patience, Stopped
 from worker.cli.inputs import Inputs
 
-_BATCH_LINES = 5_000
-_BATCH_TEXT_BYTES = 1_500_000
+_PIECE_LINES = 5_000
+_PIECE_TEXT_BYTES = 1_500_000
 _LOOK_EVERY = 8  # lines: whether that is enough
 # A producer that trickles is not waited for: what has come is stored.
 _IDLE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Batch:
+class Piece:
     """What became of some lines, in their order.
 
     Args:
@@ -45,13 +45,13 @@ class Batch:
 
 
 @asynccontextmanager
-async def batches(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIterator[Batch]]:
-    """Read on in a thread while batches are dealt with; one batch is read ahead. Leaving stops the reading."""
+async def pieces(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIterator[Piece]]:
+    """Read on in a thread while pieces are dealt with; one piece is read ahead. Leaving stops the reading."""
     loop = asyncio.get_running_loop()
-    handed_over: asyncio.Queue[Batch | None] = asyncio.Queue(1)
+    handed_over: asyncio.Queue[Piece | None] = asyncio.Queue(1)
 
-    def hand_over(batch: Batch | None) -> None:
-        asyncio.run_coroutine_threadsafe(handed_over.put(batch), loop).result()
+    def hand_over(piece: Piece | None) -> None:
+        asyncio.run_coroutine_threadsafe(handed_over.put(piece), loop).result()
 
     def read() -> None:
         try:
@@ -61,9 +61,9 @@ async def batches(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIter
         finally:
             hand_over(None)
 
-    async def taken() -> AsyncIterator[Batch]:
-        while (batch := await handed_over.get()) is not None:
-            yield batch
+    async def taken() -> AsyncIterator[Piece]:
+        while (piece := await handed_over.get()) is not None:
+            yield piece
         await handed_over.put(None)  # for whoever stops the reading
 
     reading = asyncio.create_task(asyncio.to_thread(read))
@@ -76,15 +76,15 @@ async def batches(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIter
         await reading
 
 
-def _read(inputs: Inputs, patience: Patience, hand_over: Callable[[Batch], object]) -> None:
-    batch = Batch()
+def _read(inputs: Inputs, patience: Patience, hand_over: Callable[[Piece], object]) -> None:
+    piece = Piece()
     size = text_before = 0
     last: tuple[str, int] | None = None
 
     def flush() -> None:
-        nonlocal batch, size, text_before, last
+        nonlocal piece, size, text_before, last
         patience.interrupt_at(None)
-        full, batch = batch, Batch()
+        full, piece = piece, Piece()
         if size:
             full.last, last = last, None
             full.bytes_read = inputs.bytes_read
@@ -98,14 +98,14 @@ def _read(inputs: Inputs, patience: Patience, hand_over: Callable[[Batch], objec
             size += 1
             place = (name, number)
             if type(item) is MetadataChange:  # as nearly all are
-                batch.changes.append(item)
-                batch.places.append(place)
+                piece.changes.append(item)
+                piece.places.append(place)
             else:
-                batch.leave_out(item)
+                piece.leave_out(item)
             last = place if number else last  # 0 is the whole file
             if size % _LOOK_EVERY:
                 continue
-            if size >= _BATCH_LINES or inputs.text_bytes - text_before > _BATCH_TEXT_BYTES:
+            if size >= _PIECE_LINES or inputs.text_bytes - text_before > _PIECE_TEXT_BYTES:
                 flush()
             patience.check()
     flush()
