@@ -113,19 +113,16 @@ def as_text(metadata: dict[str, Any]) -> dict[str, Any]:
     return {key: _as_text(value) for key, value in metadata.items()}
 
 
-def change_of(
-    completion_id: Any,  # noqa: ANN401 -- whatever was given: the change says what is wrong with it
-    metadata: Any,  # noqa: ANN401 -- likewise
-    mode: Any,  # noqa: ANN401 -- likewise
-    change_id: Any,  # noqa: ANN401 -- likewise
-    as_of: Any,  # noqa: ANN401 -- likewise
-    reading: Reading,
-) -> MetadataChange:
+def change_of(given: tuple[Any, Any, Any, Any, Any], reading: Reading) -> MetadataChange:
     """The change, of what was read of JSON.
+
+    Args:
+        given: completion_id, metadata, mode, change_id and as_of, whatever they are: the change says what is wrong.
 
     Raises:
         InvalidChange: with a hint where a flag helps.
     """
+    completion_id, metadata, mode, change_id, as_of = given
     is_map = isinstance(metadata, dict)
     if is_map and reading.coerce:
         metadata = as_text(metadata)
@@ -179,14 +176,14 @@ def parse_slowly(line: bytes, reading: Reading) -> MetadataChange:
         if name not in fields:
             raise InvalidChange(f"the field {name} is missing")
     id_field, metadata, mode, change_id, as_of = names
-    return change_of(
+    found = (
         fields[id_field],
         fields[metadata],
         fields.get(mode, reading.mode),
         fields.get(change_id),
         fields.get(as_of),
-        reading,
     )
+    return change_of(found, reading)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

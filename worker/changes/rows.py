@@ -135,7 +135,7 @@ class Header:
         change_id = None if self.change_id is None else cells[self.change_id] or None
         as_of = None if self.as_of is None else as_of_from(cells[self.as_of] or None)
         if given:
-            return change_of(cells[self.completion_id], metadata, mode, change_id, as_of, self.reading)
+            return change_of((cells[self.completion_id], metadata, mode, change_id, as_of), self.reading)
         as_of = self.reading.as_of_seconds if as_of is None else as_of
         change = MetadataChange(cells[self.completion_id], metadata, mode, change_id, as_of)
         return change if metadata or self._may_set_nothing(mode) else None

@@ -315,6 +315,11 @@ def account(counts: Enqueued) -> str:
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
 
 
+def account_with_batch(counts: Enqueued) -> str:
+    """The same, with the batch on a line of its own."""
+    return f"{account(counts)}\nbatch {counts.batch}" if counts.batch is not None else account(counts)
+
+
 def _spread(spread: Spread) -> str:
     return (
         f"{spread.completions:,} completions, with {spread.changes_per_completion:,.1f} changes each, "

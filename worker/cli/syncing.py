@@ -16,13 +16,13 @@ from worker.api import Client
 from worker.changes import MetadataChange
 from worker.changes.files import Reading, Refusal
 from worker.changes.patience import Patience
-from worker.cli.pieces import pieces
 from worker.cli.calling import client_of, collect_less, key_reader
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured
 from worker.cli.inputs import InputError, Inputs, Intake
 from worker.cli.job import Job, configure_logs, key_of
 from worker.cli.output import age_text
+from worker.cli.pieces import pieces
 from worker.cli.progress import Terminal, progress_line
 from worker.cli.refused import Shown
 from worker.cli.tracing import Tracing

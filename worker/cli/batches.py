@@ -1,0 +1,100 @@
+"""Batches as commands show them, and finding the one that is named."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Self
+
+from worker.cli.output import tell, time_text
+from worker.queue import Batch, Batches
+from worker.queue.text import storable
+from worker.terminal import printable
+
+_MOST_NEAR = 3
+_ENDS = ("applied", "unchanged", "superseded", "dead", "withdrawn")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """What has become of the changes of a batch. Times are in UTC, as RFC 3339 has them.
+
+    Args:
+        created_at: when its first changes came.
+        last_put_at: when the last of them came.
+        last_done_at: when the last of those that are done was; null while none is.
+        changes: how many came; each is pending, or one of the five that follow.
+        superseded: not sent, since a newer one, by as_of, was applied.
+        dead: dead letters, those that were purged since included.
+        per_second: how many were done a second, from the first to the last; null while that cannot be told.
+        seconds_left: how long the rest takes at that rate; null where nobody can tell.
+    """
+
+    name: str
+    created_at: str
+    last_put_at: str
+    last_done_at: str | None
+    changes: int
+    pending: int
+    applied: int
+    unchanged: int
+    superseded: int
+    dead: int
+    withdrawn: int
+    per_second: float | None
+    seconds_left: float | None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """As the store has it."""
+        per_second, left = batch.rate_per_second, batch.seconds_left
+        return cls(
+            name=batch.name,
+            created_at=time_text(batch.created_at),
+            last_put_at=time_text(batch.last_put_at),
+            last_done_at=None if batch.last_done_at is None else time_text(batch.last_done_at),
+            changes=batch.changes,
+            pending=batch.pending,
+            applied=batch.applied,
+            unchanged=batch.unchanged,
+            superseded=batch.superseded,
+            dead=batch.dead,
+            withdrawn=batch.withdrawn,
+            per_second=None if per_second is None else round(per_second, 3),
+            seconds_left=None if left is None else round(left, 1),
+        )
+
+    @property
+    def counts_text(self) -> str:
+        """How its changes ended, for people; of what did not happen, only that nothing was applied is worth a word."""
+        ends = [(name, getattr(self, name)) for name in _ENDS]
+        words = [f"{count:,} {name}" for name, count in ends if count or name == "applied"]
+        return ", ".join([*words, *([f"{self.pending:,} pending"] if self.pending else [])])
+
+
+def quoted(name: str) -> str:
+    """The name as a shell takes it: one that came by another client may be any text."""
+    return shlex.quote(name)
+
+
+async def find(queue: Batches, name: str) -> Batch | None:
+    """The batch of this name; where there is none, say so, with names that are like it."""
+    wanted = storable(name)
+    if found := await queue.batches(wanted):
+        return found[0]
+    names = [batch.name for batch in await queue.batches()]
+    near = nearest(wanted, names)
+    hint = f"; did you mean {' or '.join(map(printable, near))}?" if near else "; `metasync batch list` shows them"
+    tell(f"metasync: there is no batch {printable(name)}{hint if names else ''}")
+    return None
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The names that may have been meant, the likeliest first: those that go on like it, then those spelled like it.
+
+    Args:
+        names: the newest first.
+    """
+    names = list(names)
+    beginning = [each for each in names if each.startswith(name)]
+    return list(dict.fromkeys([*beginning, *get_close_matches(name, names, n=_MOST_NEAR)]))[:_MOST_NEAR]
