@@ -156,6 +156,7 @@ def figures_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -
     per_second = totals.changes / summary.seconds if summary.seconds else 0.0
     rows = [
         ("enqueued", "", account(enqueued)),
+        *([("batch", "", enqueued.batch)] if enqueued.batch is not None else []),
         ("applied", f"{totals.applied:,}", "changes that the service now has"),
         ("unchanged", f"{totals.unchanged:,}", "changes that it had already"),
         *(

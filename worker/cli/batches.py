@@ -73,8 +73,8 @@ class BatchState:
 
 
 def quoted(name: str) -> str:
-    """The name as a shell takes it: one that came by another client may be any text."""
-    return shlex.quote(name)
+    """The name as a shell takes it, on one line: one that came by another client may be any text."""
+    return printable(shlex.quote(name))
 
 
 async def find(queue: Batches, name: str) -> Batch | None:

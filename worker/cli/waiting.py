@@ -108,7 +108,8 @@ def words_of(waited: Waited, name: str) -> str:
     """What became of the batch, and how to go on, for people."""
     counts = f"batch {printable(name)}: {waited.batch.counts_text}\n" if waited.batch else ""
     if waited.ending is WaitEnding.DONE:
-        dead = f"; `metasync batch show {quoted(name)}` says what was given up" if waited.exit_code else ""
+        has_dead = waited.batch is None or waited.batch.dead
+        dead = f"; `metasync batch show {quoted(name)}` says what was given up" if waited.exit_code and has_dead else ""
         return f"{counts}done{dead}"
     first = "`metasync resume`, then " if waited.paused else ""
     why = str(waited.ending).replace("_", " ") + (f": {waited.error}" if waited.error else "")
