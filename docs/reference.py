@@ -93,6 +93,7 @@ ENDINGS = {
 EVENTS = {
     "change.applied": ("the service has them", "`attempt`; `leftover_keys` and `verified`, where they say something"),
     "change.unchanged": ("the service had them already", "`attempt`"),
+    "change.superseded": ("they were not sent: a change with a newer `as_of` was applied", ""),
     "change.dead_lettered": ("one was given up", "`attempt`, `reason`, `error`"),
     "change.retry_scheduled": ("they failed, and are due again later", "`attempt`, `delay_ms`, `error`"),
     "change.given_back": ("they stay pending, by no fault of theirs; at level debug", "`why`"),
@@ -192,6 +193,7 @@ _TRUTH = {"type": "boolean"}
 FIELDS: dict[str, dict[str, Any]] = {
     "all": _TRUTH,
     "attempt": _COUNT,
+    "batch": _TEXT,
     "by": _TEXT,
     "change_ids": _TEXTS,
     "changes": _COUNT,
@@ -243,7 +245,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "why": _TEXT,
 }
 _OF_CHANGES = ("completion_id", "change_ids", "changes", "keys", "status", "request_id", "duration_ms", "queue_lag_ms")
-_OF_CHANGES_SOMETIMES = ("metadata", "trace_id", "span_id")
+_OF_CHANGES_SOMETIMES = ("batch", "metadata", "trace_id", "span_id")
 LOG_SCHEMA = "log.json"
 RESULTS_SCHEMA = "results.json"
 _WITH_VALUES = ("before", "after")  # of results: they are there where they were asked for
@@ -383,8 +385,8 @@ def _lines() -> Iterator[str]:
     yield from ("", "## Log events", "")
     yield "One JSON object a line on standard error, or readable lines on a terminal. Each has `time`, `level` and"
     yield "`event`; `change.*`, but `change.crashed`, also `completion_id`, `change_ids`, `changes` (how many), `keys`"
-    yield "(names, not values), `status`, `request_id`, `duration_ms` and `queue_lag_ms`, with `METASYNC_LOG_VALUES`"
-    yield "`metadata`, and where it is traced `trace_id` and `span_id`."
+    yield "(names, not values), `status`, `request_id`, `duration_ms` and `queue_lag_ms`, of changes of a batch"
+    yield "`batch`, with `METASYNC_LOG_VALUES` `metadata`, and where it is traced `trace_id` and `span_id`."
     yield ""
     yield "At a terminal, `NO_COLOR` or `TERM=dumb` leave out the colours, `TERM=dumb` the line of progress, too."
     yield ""

@@ -45,6 +45,7 @@ class Report:
         retries: requests and claims that were tried again after a failure.
         throttled: answers 429 that were about the rate.
         ending: what ended the run; null where nothing was applied, since the files could not be taken in whole.
+        superseded: that were not sent, since a change with a newer `as_of` was applied.
         leftover: applied changes of which the service kept what they were to replace.
         halted: what it was halted by, if it ended so.
         error: the same in the service's own words, or what kept the run from starting.
@@ -58,6 +59,7 @@ class Report:
     exit_code: Exit
     applied: int = 0
     unchanged: int = 0
+    superseded: int = 0
     leftover: int = 0
     dead: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -159,6 +161,11 @@ def figures_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -
         *([("batch", "", enqueued.batch)] if enqueued.batch is not None else []),
         ("applied", f"{totals.applied:,}", "changes that the service now has"),
         ("unchanged", f"{totals.unchanged:,}", "changes that it had already"),
+        *(
+            [("superseded", f"{totals.superseded:,}", "not sent: what was applied is as of a later time")]
+            if totals.superseded
+            else []
+        ),
         *(
             [("leftover", f"{totals.leftover:,}", "of those applied, the service kept keys that they replace")]
             if totals.leftover

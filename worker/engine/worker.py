@@ -149,8 +149,16 @@ class Worker:
             batch_size=options.batch_size,
             log_values=options.log_values,
             keep_seconds=options.read_lag_seconds,
+            remember=options.keep_seconds > 0,
             results=results,
             on_results_lost=self._results_lost,
+        )
+        self._retention = Retention(
+            queue,
+            logger,
+            dead_seconds=options.dead_retention_seconds,
+            keep_seconds=options.keep_seconds,
+            tallies=tallies,
         )
         self._draining: DrainWatch | None = None
         if options.drain:
@@ -233,8 +241,7 @@ class Worker:
         loops.start("heartbeat", self._leases.heartbeat())
         loops.start("lease expiry", self._leases.expire())
         loops.start("sharing", self._sharing.run())
-        if (retention := self._options.dead_retention_seconds) is not None:
-            loops.start("retention", Retention(self._queue, self.tallies, self._logger, retention).run())
+        loops.start("retention", self._retention.run())
         if self._quota is not None:
             loops.start("quota", self._quota.run(self._flow))
         loops.start("appliers", self._pool.run())

@@ -141,7 +141,10 @@ class Speed:
         Args:
             now: seconds, never going back.
         """
-        done = {minute.starts_at: minute.applied + minute.unchanged + minute.dead for minute in history[-2:]}
+        done = {
+            minute.starts_at: minute.applied + minute.unchanged + minute.superseded + minute.dead
+            for minute in history[-2:]
+        }
         while self._looks and self._looks[0][0] < now - _SPEED_SECONDS:
             self._looks.popleft()
         if self._looks:
