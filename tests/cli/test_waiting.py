@@ -70,13 +70,13 @@ async def _pause(queue: Store) -> None:
     await pause(queue, "ana@host", "deploy")
 
 
-async def _wait(*steps: Step, count: int = 3, timeout: float | None = None) -> tuple[Waited, Scripted]:
+async def _wait(*steps: Step, count: int = 3, seconds: float | None = None) -> tuple[Waited, Scripted]:
     queue = MemoryQueue()
     await queue.put([change(f"c-{number}") for number in range(count)], batch=NAME)
     [batch] = await queue.batches(NAME)
     scripted = Scripted(queue, list(steps))
     async with asyncio.timeout(60):
-        return await wait_for(scripted, batch, timeout), scripted
+        return await wait_for(scripted, batch, seconds), scripted
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
@@ -143,17 +143,17 @@ async def test_what_is_done_is_done_though_the_queue_is_paused() -> None:
 
 
 async def test_with_a_time_out_a_pause_is_waited_through() -> None:
-    waited, queue = await _wait(_pause, *[_nothing] * 5, _apply_all, timeout=3_600.0)
+    waited, queue = await _wait(_pause, *[_nothing] * 5, _apply_all, seconds=3_600.0)
     assert (waited.ending, queue.looks) == (WaitEnding.DONE, 7)
-    waited, _ = await _wait(_pause, timeout=0.05)
+    waited, _ = await _wait(_pause, seconds=0.05)
     assert (waited.ending, waited.exit_code) == (WaitEnding.TIMEOUT, Exit.RUN_AGAIN)
     assert "not finished (timeout: paused by ana@host since " in words_of(waited, NAME)
 
 
 async def test_a_time_out_of_nothing_looks_once() -> None:
-    waited, queue = await _wait(timeout=0.0)
+    waited, queue = await _wait(seconds=0.0)
     assert (waited.ending, waited.exit_code, queue.looks) == (WaitEnding.TIMEOUT, Exit.RUN_AGAIN, 1)
-    waited, queue = await _wait(_apply_all, timeout=0.0)
+    waited, queue = await _wait(_apply_all, seconds=0.0)
     assert (waited.ending, waited.exit_code, queue.looks) == (WaitEnding.DONE, 0, 1)
 
 
@@ -184,7 +184,7 @@ async def test_what_stands_in_the_way_at_the_end_of_the_time_is_said(
         for step in steps:
             await step(queue)
 
-    waited, _ = await _wait(all_of, timeout=0.05)
+    waited, _ = await _wait(all_of, seconds=0.05)
     assert (waited.ending, waited.exit_code, waited.error) == (ending, code, error)
     assert "\n" not in words_of(waited, NAME).partition("\n")[2]  # foreign words stay on their line
     sink.flush()
@@ -209,15 +209,15 @@ async def test_a_store_that_comes_back_is_waited_for(capfd: pytest.CaptureFixtur
     assert said.count("waiting goes on") == said.count("the queue's store is back") == 1
 
 
-@pytest.mark.parametrize("timeout", [None, 0.05])
-async def test_a_store_that_stays_away_ends_it(timeout: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_AWAY_SECONDS", 0.05 if timeout is None else 3_600.0)
+@pytest.mark.parametrize("seconds", [None, 0.05])
+async def test_a_store_that_stays_away_ends_it(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_AWAY_SECONDS", 0.05 if seconds is None else 3_600.0)
 
     async def go(queue: Store) -> None:
         assert isinstance(queue, WrappedQueue)
         queue.unavailable = {"batches"}
 
-    waited, _ = await _wait(_nothing, go, timeout=timeout)
+    waited, _ = await _wait(_nothing, go, seconds=seconds)
     assert (waited.ending, waited.exit_code) == (WaitEnding.STORE_AWAY, Exit.RUN_AGAIN)
     assert waited.error is not None
 

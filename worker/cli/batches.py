@@ -95,6 +95,11 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     Args:
         names: the newest first.
     """
-    names = list(names)
-    beginning = [each for each in names if each.startswith(name)]
-    return list(dict.fromkeys([*beginning, *get_close_matches(name, names, n=_MOST_NEAR)]))[:_MOST_NEAR]
+    starts: dict[str, str] = {}  # of one that was made, what was typed may be the start: what follows is a time
+    beginning: list[str] = []
+    for each in names:
+        starts.setdefault(each[: len(name) + 1], each)
+        if each.startswith(name):
+            beginning.append(each)
+    near = [starts[start] for start in get_close_matches(name, list(starts), n=_MOST_NEAR)]
+    return list(dict.fromkeys([*beginning, *near]))[:_MOST_NEAR]
