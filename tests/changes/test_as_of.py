@@ -167,7 +167,7 @@ def test_what_has_no_time_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(_line(None))
     os.utime(path, (0, 0))
-    with pytest.raises(UnreadableFile, match="when it was last changed cannot be its as_of .*1970"):
+    with pytest.raises(UnreadableFile, match=r"when it was last changed cannot be its as_of .*1970"):
         ChangeFile.open(str(path), Reading(as_of="mtime"))
     os.utime(path, (SATURDAY + 3 * 86_400,) * 2)
     with pytest.raises(UnreadableFile, match="yet to come"):
