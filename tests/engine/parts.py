@@ -181,7 +181,7 @@ class Calling:
         return await self.applier.apply(work_on(claim_of(*metadata, **claim)))
 
     @contextmanager
-    def _parked(self) -> Iterator[None]:
+    def _parked(self, _: Work) -> Iterator[None]:
         self.parked += 1
         self.were_parked += 1
         yield

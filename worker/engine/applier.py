@@ -102,7 +102,7 @@ class _Application:
     async def run(self) -> Outcome:
         deferral, delay_seconds = Deferral.RETRY, 0.0
         try:
-            changes = self._ledger.decode()
+            changes: Mapping[int, MetadataChange] = self._ledger.decode()
             if self._work.claim.newest_as_of is not None:
                 changes = self._supersede(changes)
             delay_seconds = await self._apply(changes)
