@@ -5,9 +5,12 @@ TYPE_CHECKING = False  # as type checkers understand it; importing it takes as l
 if TYPE_CHECKING:
     from worker.changes import MODES, InvalidChange, MetadataChange, Mode
     from worker.queue import (
+        Batch,
         DeadLetter,
         DeadSelection,
+        PendingSelection,
         Queue,
+        QueuedChange,
         QueueError,
         QueueMisnamed,
         QueueStatus,
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
         Store,
         Stored,
         SyncQueue,
+        Withdrawn,
         open_queue,
         open_queue_sync,
     )
@@ -25,11 +29,13 @@ if TYPE_CHECKING:
 # What producers need, and all that it tells them to catch; `import metasync` gives the same.
 __all__ = [
     "MODES",
+    "Batch",
     "DeadLetter",
     "DeadSelection",
     "InvalidChange",
     "MetadataChange",
     "Mode",
+    "PendingSelection",
     "Queue",
     "QueueError",
     "QueueMisnamed",
@@ -37,10 +43,12 @@ __all__ = [
     "QueueUnavailable",
     "QueueUnusable",
     "QueueUnwritable",
+    "QueuedChange",
     "Revived",
     "Store",
     "Stored",
     "SyncQueue",
+    "Withdrawn",
     "open_queue",
     "open_queue_sync",
 ]

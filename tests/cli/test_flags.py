@@ -17,7 +17,9 @@ from worker.cli.verbs import VERBS, commands_of, module_name
 
 CLI = Path(__file__).parents[2] / "worker" / "cli"
 COMMANDS = [command for verb in VERBS for command in commands_of(verb)]
-NEEDED = {"apply": ["x.jsonl"], "enqueue": ["x.jsonl"], "completion": ["bash"]}
+NEEDED = {"apply": ["x.jsonl"], "enqueue": ["x.jsonl"], "completion": ["bash"]} | {
+    f"batch {action}": ["x"] for action in ("show", "wait", "withdraw")
+}
 
 GIVEN = {
     "openai_base_url": "http://127.0.0.1:9/v1",

@@ -25,6 +25,8 @@ VERBS = {
     "pause": "have no worker start anything, until `resume`",
     "resume": "let workers go on after `pause`",
     "page": "print a link that signs you in to the page of a worker on this machine",
+    "batch": "list, show, wait for or withdraw batches: what was handed in together",
+    "pending": "list or withdraw what waits in the queue",
     "dead": "list, show, retry or purge the dead letters",
     "simulator": "the service on a port of this machine, with limits, lag and faults to order",
     "migrate": "create or upgrade the queue's schema, or print it",
