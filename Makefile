@@ -88,7 +88,7 @@ docs: $(STAMP)
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py
 
-# Of the page, for the README, by the chromium of this machine.
+# Of the page, for docs/page.md, by the chromium of this machine.
 screenshots: $(STAMP)
 	$(BIN)/python -m tests.web.screenshots
 
