@@ -52,6 +52,12 @@ def _run(words: Sequence[str]) -> int:
     namespace, unknown = parser_of([name] if name in VERBS else []).parse_known_args(words)
     if unknown:
         namespace.parser.refuse(unknown)
+    if namespace.version:
+        from worker.cli import version  # noqa: PLC0415 -- what it reads takes as long as all the rest of `--help`
+
+        return _guarded(version, version.Version(verbose=namespace.verbose))
+    if namespace.verbose:
+        namespace.parser.error("-v goes with --version")
     if name is None or "read" not in namespace:  # nothing was asked for, or a verb without its action
         namespace.parser.print_help(sys.stderr)
         return Exit.USAGE
