@@ -38,9 +38,6 @@ class Version:
     verbose: bool = False
 
 
-MODEL = Version
-
-
 def execute(arguments: Version) -> int:
     """Print the version."""
     say(f"metasync {version('metasync')}")
