@@ -1,7 +1,7 @@
 """Asks pip-audit whether locked packages have known vulnerabilities: `make audit`.
 
-pip-audit ends with 0 where an index answers "not found" for every package, and with a traceback where there is no network.
-Neither says that the packages are good; both are said to be skipped here.
+pip-audit ends with 0 where an index answers "not found" for every package, and with a traceback where there is no
+network. Neither means that the packages are good; here both are said to be skipped.
 """
 
 import argparse

@@ -26,7 +26,7 @@ def _audit(folder: Path, *flags: str, **services: object) -> "subprocess.Complet
         "sys.exit(any(one.get('vulns') for one in found))\n"
     )
     stand_in.chmod(0o755)
-    words = [sys.executable, ROOT / "deploy" / "audit.py", stand_in, *flags, "run.txt", "dev.txt"]
+    words = [sys.executable, str(ROOT / "deploy" / "audit.py"), str(stand_in), *flags, "run.txt", "dev.txt"]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
 
