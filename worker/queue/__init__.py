@@ -1,9 +1,9 @@
 """The durable queue: one contract in four parts, and a backend for each kind of store, chosen by URL.
 
 Begin with `store.py` and the four protocols that it joins: `pending.py`, `letters.py`, `coordination.py`,
-`history.py`. `opening.py` chooses the backend: `sqlite`, `postgres`, `redis` or `memory.py`; `base.py` has what they
-share. `patient.py` waits for a store that is away, `blocking.py` is for callers that do not await. CONTRIBUTING.md
-says how to add a store.
+`history.py`. `opening.py` chooses the backend; each lies in a folder of its own, but for `memory.py`, and `base.py`
+has what they share. `patient.py` waits for a store that is away, `blocking.py` is for callers that do not await.
+CONTRIBUTING.md says how to add a store.
 """
 
 from worker.queue.blocking import SyncQueue, open_queue_sync
