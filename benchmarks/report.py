@@ -3,15 +3,13 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import chart
 from benchmarks.running import Figures
 
-_GREY, _BAR = "#6e7781", "#0f9d75"
-_WIDTH, _ROW, _TOP, _LEFT, _RIGHT = 860, 30, 50, 340, 110
 _LIBRARIES = ("metasync", "aiohttp", "apsw", "asyncpg", "msgspec", "openai", "pgqueuer", "redis", "uvloop")
 
 Measured = Mapping[str, Sequence[Figures]]
@@ -68,33 +66,12 @@ def _figure(value: float) -> str:
 def bars(title: str, measured: Measured, columns: Mapping[str, str]) -> str:
     """Draw the medians of the main figure as one SVG document, with a line from the least to the most."""
     column, unit = next(iter(columns.items()))
-    most = max(run[column] for runs in measured.values() for run in runs) or 1.0
-    height = _TOP + _ROW * len(measured) + 10
-    title = title.replace("`", "")
-    size = f'viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13" fill="{_GREY}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
-            f'<title id="title">{escape(title)}: {escape(unit)}</title>',
-            f'<text x="10" y="24" font-size="16" font-weight="bold">{escape(title)}: {escape(unit)}</text>',
-            *(
-                part
-                for number, (name, runs) in enumerate(measured.items())
-                for part in _bar(name, [run[column] for run in runs], _TOP + _ROW * number, most)
-            ),
-            "</svg>\n",
-        ]
-    )
-
-
-def _bar(name: str, values: Sequence[float], top: float, most: float) -> Iterator[str]:
-    scale = (_WIDTH - _LEFT - _RIGHT) / most
-    median, middle = statistics.median(values), top + 9
-    yield f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
-    yield f'<rect class="bar" x="{_LEFT}" y="{top}" width="{median * scale:.1f}" height="18" fill="{_BAR}"/>'
-    least, greatest = _LEFT + min(values) * scale, _LEFT + max(values) * scale
-    yield f'<path d="M{least:.1f} {middle}H{greatest:.1f}" stroke="{_GREY}" stroke-width="2"/>'
-    yield f'<text x="{greatest + 8:.1f}" y="{top + 14}">{_figure(median)}</text>'
+    drawn = []
+    for name, runs in measured.items():
+        values = [run[column] for run in runs]
+        median = statistics.median(values)
+        drawn.append(chart.Bar(name, min(values), median, max(values), _figure(median)))
+    return chart.bars(f"{title.replace('`', '')}: {unit}", drawn)
 
 
 def section(

@@ -1,4 +1,4 @@
-"""Writes reference.md, the schemas and the README's exit codes out of the code: `make docs`; tests hold them equal."""
+"""Writes reference.md and the schemas out of the code: `make docs`; tests hold them equal."""
 
 import json
 import re
@@ -24,7 +24,6 @@ from worker.web.metrics import Reading, families
 
 TARGET = Path(__file__).parent / "reference.md"
 SCHEMAS = TARGET.parent / "schemas"
-README = TARGET.parents[1] / "README.md"
 
 EVERYTHING = Reading(
     tallies=Tallies(),
@@ -256,13 +255,6 @@ def render() -> str:
     return "\n".join(_lines()) + "\n"
 
 
-def render_readme(text: str) -> str:
-    """The README with the table of exit codes as it has to be."""
-    before, start, rest = text.partition("<!-- exit codes, by `make docs` -->\n")
-    _, end, after = rest.partition("<!-- end of exit codes -->\n")
-    return "".join((before, start, *(f"{line}\n" for line in _exit_codes()), end, after))
-
-
 def schemas() -> dict[str, str]:
     """The JSON Schemas of what each command prints with `--json`, and of the log's lines, by the file's name."""
     found = {
@@ -452,7 +444,6 @@ def _code(text: str) -> str:
 def main() -> None:
     """Write what is generated, and remove what is not any more."""
     TARGET.write_text(render())
-    README.write_text(render_readme(README.read_text()))
     SCHEMAS.mkdir(exist_ok=True)
     wanted = schemas()
     for path in SCHEMAS.iterdir():

@@ -1,4 +1,9 @@
-"""metasync: keeps the metadata of stored chat completions in line with a durable queue of pending changes."""
+"""metasync: keeps the metadata of stored chat completions in line with a durable queue of pending changes.
+
+Begin with docs/design.md. `changes` says what a change is, `queue` keeps changes, `api` talks to the service, `flow`
+says how fast, `engine` puts these together. `sync` only reads, `results` writes what became of each change, `web` and
+`cli` are for people, `simulator` is the service on this machine. Imports run downward; `make lint` holds them to it.
+"""
 
 TYPE_CHECKING = False  # as type checkers understand it; importing it takes as long as the rest of a start
 
