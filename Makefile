@@ -58,8 +58,15 @@ $(TOOLS)/audit/.installed: requirements/audit.txt
 	$(TOOLS)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
 	touch $@
 
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+# make bench PYTHONS="3.11 3.13" measures the drain with each of these interpreters that is there, too.
+PYTHONS :=
+FOUND_PYTHONS := $(foreach each,$(PYTHONS),$(if $(shell command -v python$(each)),$(each)))
+.venv-%/.installed: pyproject.toml requirements/dev.txt
+	$(MAKE) venv VENV=.venv-$* PYTHON=python$*
+
+bench: $(STAMP) $(FOUND_PYTHONS:%=.venv-%/.installed)
+	@$(foreach each,$(filter-out $(FOUND_PYTHONS),$(PYTHONS)),echo "skipped: there is no python$(each)";)
+	METASYNC_BENCH_PYTHONS="$(FOUND_PYTHONS)" $(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.intake
 
 bench-queue: $(STAMP)
@@ -67,8 +74,9 @@ bench-queue: $(STAMP)
 	$(BIN)/python -m benchmarks.producers
 	$(BIN)/python -m benchmarks.bloat
 
+# make profile INSTRUCTIONS=yes counts instructions by layer instead, by callgrind: that takes some minutes.
 profile: $(STAMP)
-	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m $(if $(INSTRUCTIONS),benchmarks.instructions --docs docs/performance.md,benchmarks.profile)
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m benchmarks.flow

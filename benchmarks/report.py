@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import chart
+from benchmarks.quiet import Noise
 from benchmarks.running import Figures
 
 _LIBRARIES = ("metasync", "aiohttp", "apsw", "asyncpg", "msgspec", "openai", "pgqueuer", "redis", "uvloop")
@@ -74,14 +75,36 @@ def bars(title: str, measured: Measured, columns: Mapping[str, str]) -> str:
     return chart.bars(f"{title.replace('`', '')}: {unit}", drawn)
 
 
-def section(
-    name: str, title: str, measured: Measured, columns: Mapping[str, str], updates: int, *, compared: int
+def spread(measured: Measured, columns: Mapping[str, str]) -> str:
+    """Say how far the main figure's runs lie apart, where there are several: the contender that varies most."""
+    column = next(iter(columns))
+    if len(next(iter(measured.values()))) == 1:
+        return "one run: how far figures vary is not known"
+    apart = {
+        name: (max(values) - min(values)) / (statistics.median(values) or 1.0)
+        for name, runs in measured.items()
+        for values in [[run[column] for run in runs]]
+    }
+    name = max(apart, key=lambda each: apart[each])
+    return f"runs lie at most {apart[name]:.0%} apart ({name})"
+
+
+def section(  # noqa: PLR0917 -- what a benchmark is, and what came of it
+    name: str,
+    title: str,
+    measured: Measured,
+    columns: Mapping[str, str],
+    updates: int,
+    noise: Noise | None,
+    *,
+    compared: int,
 ) -> str:
     """Write one benchmark's part of the page."""
     about = machine()
     versions = ", ".join(f"{library} {about[library]}" for library in _LIBRARIES)
     runs = len(next(iter(measured.values())))
     repeated = "one run" if runs == 1 else f"median (least to most) of {runs} runs in turns"
+    said = "" if noise is None else f"; {noise}"
     where = f"{about['cores']} cores, {about['processor']}, {about['kernel']}, Python {about['python']}"
     return "\n".join(
         [
@@ -89,7 +112,7 @@ def section(
             "",
             f"![{title.replace('`', '')}](performance/{name}.svg)",
             "",
-            f"{updates:,} updates; {repeated}; {where}, {versions}.",
+            f"{updates:,} updates; {repeated}; {spread(measured, columns)}{said}; {where}, {versions}.",
         ]
     )
 
