@@ -359,12 +359,12 @@ class BrokenQueue(MemoryQueue):
         self.may_go_on.set()
         self.waiting = asyncio.Semaphore(0)
 
-    async def put(self, changes: Changes) -> Stored:
+    async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         self.waiting.release()
         await self.may_go_on.wait()
         if self.failure:
             raise self.failure
-        return await super().put(changes)
+        return await super().put(changes, batch=batch, urgent=urgent)
 
 
 @asynccontextmanager
