@@ -1,5 +1,6 @@
 """What is done to dead letters is what was shown when it was confirmed, on every store."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.queue.helpers import bury, changes, letters
 from tests.queue.stores import STORES
 from tests.web.inside import Inside, a_worker_inside
-from worker.queue import open_queue
+from worker.queue import PendingSelection, open_queue
 
 TOKEN = "a-token-of-some-length"
 
@@ -140,14 +141,25 @@ async def test_the_page_is_told_of_batches_those_that_run_first(inside: Inside) 
     for number in range(30):
         await inside.queue.put([], batch=f"none-{number}")  # nothing comes of nothing
     await inside.queue.put(changes("c-1", range(3)), batch="labels")
-    async with inside.events(TOKEN) as documents:
-        document = await anext(documents)
-        while not (document["batches"] and document["batches"][0]["pending"] == 0):
-            document = await anext(documents)
+    [batch] = await _batches(inside, pending=3)
+    assert (batch["name"], batch["changes"], batch["seconds_left"]) == ("labels", 3, None)
 
-    [batch] = document["batches"]
-    assert (batch["name"], batch["changes"], batch["pending"], batch["seconds_left"]) == ("labels", 3, 0, 0.0)
-    assert batch["dead"] + batch["applied"] + batch["unchanged"] == 3
+    while (await inside.queue.withdraw(PendingSelection(batch="labels"))).in_flight:
+        await asyncio.sleep(0.05)
+    await inside.queue.put(changes("c-2", range(2)), batch="later")
+    running, finished = await _batches(inside, pending=2)
+    assert (running["name"], finished["name"]) == ("later", "labels")
+    assert (finished["withdrawn"], finished["pending"], finished["seconds_left"]) == (3, 0, 0.0)
+
+
+async def _batches(inside: Inside, *, pending: int) -> list[dict[str, Any]]:
+    """What the page is told of batches, as soon as the first of them has so many changes pending."""
+    async with inside.events(TOKEN) as documents:
+        async for document in documents:
+            if document["batches"] and document["batches"][0]["pending"] == pending:
+                found: list[dict[str, Any]] = document["batches"]
+                return found
+    raise AssertionError("the page ended")
 
 
 async def test_the_letters_of_a_batch_are_told_apart(inside: Inside) -> None:
