@@ -30,5 +30,5 @@ class Exit(IntEnum):
         75,
         "not finished, run again: an outage, the store, a pause, a wait, failing changes, `--max-duration`, a signal",
     )
-    HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
+    HALTED = 77, "halted until a person acts: key, permission, quota, URL, settings; the queue is kept"
     INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue` and `apply`, the second"
