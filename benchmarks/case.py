@@ -21,7 +21,7 @@ class Case:
         columns: headings of the figures that are shown; the first is drawn.
         contenders: gives what can be measured while the context is open, for a number of updates.
         runs: the most that it is repeated.
-        compared: how many are compared with the first of them, before the next so many are; 0: nobody is.
+        compared: how many are compared with the first of them, before the next so many are; 0: none.
     """
 
     title: str

@@ -27,7 +27,7 @@ LABELS = {
     "adaptive": "AWS's adaptive retry mode",
 }
 
-_ROWS_PER_REQUEST_ALLOWED = 4  # some peers give rows up: nobody may run out of them
+_ROWS_PER_REQUEST_ALLOWED = 4  # some peers give rows up: none may run out of them
 _FIRST_MINUTE_SECONDS = 60.0
 _TRAILING_SECONDS = 10
 _COUNTS = ("started while closed", "given up", "lost")

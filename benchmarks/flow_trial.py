@@ -73,7 +73,7 @@ class Trial:
         samples: one a second, the first at 0.
         started_while_closed: requests that came 0.1 s or more after a ``Retry-After`` was given, and before its end.
         given_up: rows that failed for good.
-        lost: rows that are neither updated, pending nor given up; None where nobody keeps account.
+        lost: rows that are neither updated, pending nor given up; None where the contender keeps no account.
     """
 
     name: str
@@ -225,7 +225,7 @@ async def _run_worker(name: str, setup: Setup, simulator: Observed, folder: Path
         "OPENAI_API_KEY": KEY,
     }
     await _metasync("enqueue", str(changes), folder=folder, environment=environment)
-    bound = f"{setup.seconds + _START_SECONDS:f}"  # should nobody be left to stop it
+    bound = f"{setup.seconds + _START_SECONDS:f}"  # in case the parent dies and cannot stop it
     command = (_METASYNC, "run", "--max-duration", bound)
     async with _running(*command, folder=folder, environment=environment, log=log) as process:
         samples, closed = await _watch(name, setup, simulator, process, log)

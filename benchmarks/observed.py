@@ -69,7 +69,7 @@ class Watcher:
 
 @contextmanager
 def contenders(updates: int) -> Iterator[Contenders]:
-    """Watched by nobody, by a scrape every 15 s, by one every second, and, where there is a page, by that."""
+    """Not watched, watched by a scrape every 15 s, by one every second, and, where there is a page, by that."""
     with server(recording=True) as answering:
         idle_seconds = min(_IDLE_SECONDS, max(updates / 3_000, 0.3))
         ways: dict[str, tuple[str, float] | None] = {

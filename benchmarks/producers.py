@@ -29,7 +29,7 @@ WAYS = {
     "insert into an outbox": f"INSERT INTO outbox (completion_id, patch) VALUES ({_CHANGE});\n",  # noqa: S608 -- ours
     "`metasync_enqueue`": f"SELECT metasync.metasync_enqueue({_CHANGE});\n",
 }
-# As many as wait for work hold it; here, nobody ever hears and lets go.
+# Each worker that waits for work holds it; here, none hears of work and lets go.
 _AWAITED = "SELECT pg_advisory_lock_shared(7881707736); SELECT pg_sleep(3600)"
 Rates = Mapping[tuple[float, str, int], float]
 
@@ -38,7 +38,7 @@ def measure(seconds: int) -> Rates:
     """Give transactions a second by flush, way and number of producers.
 
     A flush takes as long as it does because the one process that flushes, for all that wait, sleeps before it does:
-    `commit_delay`, with nobody else needed (`commit_siblings` 0). The files are in memory, where there is room.
+    `commit_delay`, without a second session (`commit_siblings` 0). The files are in memory, where there is room.
     """
     rates: dict[tuple[float, str, int], float] = {}
     for flush_ms in FLUSHES_MS:

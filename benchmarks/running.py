@@ -154,7 +154,7 @@ class Work:
     metasync: Path = METASYNC
 
     def environment(self, base_url: str, url: str) -> dict[str, str]:
-        """The command's environment, free of settings of whoever runs the benchmark."""
+        """The command's environment, without the settings of the user who runs the benchmark."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("METASYNC_", "OPENAI_"))}
         return kept | {
             "METASYNC_QUEUE_URL": url,

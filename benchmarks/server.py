@@ -120,7 +120,7 @@ async def _serve(latency_seconds: float, *, recording: bool) -> None:
         lambda: CannedAnswers(latency_seconds, record if recording else None), "127.0.0.1", 0, backlog=4_096
     )
     print(server.sockets[0].getsockname()[1], flush=True)
-    # A line asks for the record; the end of them means that whoever started it lets go.
+    # A line asks for the record; the end of them means that the parent lets go.
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(record), flush=True)
         record.clear()

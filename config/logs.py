@@ -148,7 +148,7 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 def _json(event: Any) -> str:  # noqa: ANN401 -- an event holds whatever its fields are
     try:
         return printable_json(_encoder.encode(event).decode())
-    except UnicodeEncodeError:  # half a surrogate pair, out of somebody's error text: the standard library escapes it
+    except UnicodeEncodeError:  # half a surrogate pair, from the text of an error: the standard library escapes it
         return json.dumps(event, default=str)
 
 

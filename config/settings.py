@@ -118,12 +118,12 @@ class Settings(BaseSettings):
     )
 
     openai_api_key: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
-        None, validation_alias="OPENAI_API_KEY", description="the key that requests are made with"
+        None, validation_alias="OPENAI_API_KEY", description="the API key"
     )
     openai_base_url: Annotated[str, AfterValidator(_https_or_loopback)] = Field(
         "https://api.openai.com/v1",
         validation_alias="OPENAI_BASE_URL",
-        description="where the service is; Azure's https://RESOURCE.openai.azure.com/openai/v1 works too",
+        description="the URL of the service; Azure's https://RESOURCE.openai.azure.com/openai/v1 works too",
     )
     openai_org_id: str | None = Field(None, validation_alias="OPENAI_ORG_ID", description="sent as OpenAI-Organization")
     openai_project_id: str | None = Field(
@@ -133,77 +133,75 @@ class Settings(BaseSettings):
         "auto",
         description="how the key is sent; auto: the api-key header to Azure hosts, else Authorization: Bearer",
     )
-    trust_env: bool = Field(default=False, description="go through the proxy that HTTPS_PROXY names")
+    trust_env: bool = Field(default=False, description="use the proxy that HTTPS_PROXY names")
     queue_url: Annotated[str, AfterValidator(str.strip)] = Field(
-        "sqlite:///metasync.db", description="where the queue is"
+        "sqlite:///metasync.db", description="the URL of the queue"
     )
-    store_timeout: PositiveSeconds = Field(10.0, description="longest wait for one call to the queue's store")
+    store_timeout: PositiveSeconds = Field(10.0, description="longest wait for a call to the queue's store")
     mode: Annotated[Literal["merge", "replace"], AnyCase] = Field(
-        "merge", description="the mode of changes that name none"
+        "merge", description="the mode of a change that names none"
     )
     max_concurrency: int = Field(64, ge=1, le=10_000, description="most requests in flight at once")
     requests_per_minute: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="most requests a minute, of all workers on the queue together; none: as many as the service takes",
+        description="most requests a minute, by all workers on the queue together; none: as many as the service takes",
     )
-    request_timeout: PositiveSeconds = Field(60.0, description="longest wait for one answer of the service")
+    request_timeout: PositiveSeconds = Field(60.0, description="longest wait for an answer of the service")
     lease: Seconds = Field(
-        300.0, ge=1, le=3_600, description="how long a completion stays claimed by a worker that is gone"
+        300.0, ge=1, le=3_600, description="how long a worker that died keeps its completions claimed"
     )
     batch_size: int = Field(256, ge=1, le=10_000, description="most completions claimed, or outcomes stored, at once")
     max_attempts: int = Field(
-        8, ge=1, description="failures while others got through, after which a change is a dead letter"
+        8, ge=1, description="a change is a dead letter after so many failures while others got through"
     )
     give_up_after: Seconds = Field(
-        21_600.0, ge=0, description="how long a change has to have failed, too, before it is a dead letter"
+        21_600.0, ge=0, description="a change is a dead letter only if it has failed for at least so long"
     )
     not_found_grace: Seconds | None = Field(
         None,
         ge=0,
-        description="how long a completion may be missing, from the enqueue or the first 404, before its changes are "
-        "given up; none: 2m for a drain, 15m for a daemon",
+        description="how long a completion may be missing before its changes are given up, from the enqueue or the "
+        "first 404, whichever is later; none: 2m for a drain, 15m for a daemon",
     )
     semantics: Annotated[Literal["unknown", "merge", "replace"], AnyCase] = Field(
         "unknown",
-        description="what an update does to keys that it does not name, as far as is known: the service keeps them "
-        "(merge) or drops them (replace)",
+        description="what the service does with keys that an update does not name, if you know: it keeps them (merge) "
+        "or drops them (replace)",
     )
-    read_lag: Seconds = Field(
-        60.0, ge=0, description="how long after an update the service may still show what was there before"
-    )
+    read_lag: Seconds = Field(60.0, ge=0, description="how long the service may show the old metadata after an update")
     dead_retention: Annotated[Seconds, AfterValidator(_days_not_seconds)] | None = Field(
-        None, description="how old dead letters may grow before workers delete them, such as 30d; none: they stay"
+        None, description="workers delete dead letters that are older, such as 30d; none: they keep all"
     )
     keep: Annotated[Seconds, Field(ge=0), AfterValidator(_nothing_or_days)] = Field(
         604_800.0,
-        description="how long is remembered what was applied, to know a change_id that comes again and a change "
-        "that is as of an earlier time, and what became of batches; 0: nothing, and of batches for an hour",
+        description="how long applied change_ids, the newest as_of of a completion and finished batches are remembered; "
+        "0: batches for an hour, else nothing",
     )
-    halt_timeout: Seconds = Field(
-        60.0, ge=0, description="how long a drain waits while nothing gets through, before it ends"
-    )
-    shutdown_grace: Seconds = Field(25.0, ge=0, description="how long requests in flight may take to finish at the end")
+    halt_timeout: Seconds = Field(60.0, ge=0, description="a drain ends when nothing got through for so long")
+    shutdown_grace: Seconds = Field(25.0, ge=0, description="how long a worker that stops waits for requests in flight")
     log_format: Annotated[Literal["auto", "json", "console"], AnyCase] = Field(
         "auto", description="auto: console on a terminal, else json"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
-        "info", description="least level that is logged"
+        "info", description="the lowest level that is logged"
     )
     log_values: bool = Field(default=False, description="log metadata values too, not only their keys")
-    http_host: str = Field("127.0.0.1", min_length=1, description="where a daemon serves its health and metrics")
-    http_port: int | None = Field(None, ge=0, le=65_535, description="on which port; none: they are not served")
+    http_host: str = Field(
+        "127.0.0.1", min_length=1, description="the address that a daemon serves health, metrics and its page on"
+    )
+    http_port: int | None = Field(None, ge=0, le=65_535, description="the port for these; none: they are not served")
     http_token: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
-        None, description="what the metrics ask for, as a bearer token; needed where http_host is not loopback"
+        None, description="the bearer token for metrics and page; needed unless http_host is loopback"
     )
     intake_token: Annotated[SecretStr, AfterValidator(_printable_secrets)] | None = Field(
         None,
-        description="what producers show, as a bearer token, to send changes over HTTP; several, with commas between "
-        "them, while one takes the place of another; none: no changes are taken over HTTP",
+        description="the bearer token with which producers send changes over HTTP; to replace one, set both with a "
+        "comma between them; none: changes are not taken over HTTP",
     )
     intake_max_pending: int = Field(
-        1_000_000, ge=1, description="no changes are taken over HTTP while so many are pending"
+        1_000_000, ge=1, description="changes are not taken over HTTP while so many are pending"
     )
     secrets_dir: Path | None = Field(
         None, description="a folder of files named like the variables, such as a mounted Kubernetes secret"
@@ -237,12 +235,12 @@ def flag(field: str) -> str:
 
 
 def is_secret(field: str) -> bool:
-    """Whether the setting has no flag: everybody on the machine can read what a command was started with."""
+    """Whether the setting has no flag: all users of the machine can read a command's arguments."""
     return SecretStr in _types(Settings.model_fields[field].annotation)
 
 
 def choices(field: str) -> tuple[str, ...]:
-    """The only values of a setting, where there are only so many."""
+    """The values that a setting may have; empty where any will do."""
     annotation = Settings.model_fields[field].annotation
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
@@ -253,7 +251,7 @@ def default_text(field: str) -> str:
 
 
 def metavar(field: str) -> str:
-    """What stands for the setting's value in help; empty where that lists the choices."""
+    """The placeholder for the value in help; empty where help lists the choices."""
     if choices(field):
         return ""
     if _is_duration(field):
@@ -487,7 +485,7 @@ _URLS = ("queue_url", "openai_base_url")
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What no line may show, whoever writes it."""
+    """The values that no log line may show."""
     keys = [one.get_secret_value() for one in (settings.openai_api_key, settings.http_token) if one is not None]
     tokens = tokens_of(settings.intake_token) if settings.intake_token is not None else ()
     return [*keys, *tokens, *(secret for field in _URLS for secret in url_secrets(getattr(settings, field)))]

@@ -1,4 +1,4 @@
-"""Standard error as everything here writes to it: from a thread, so that whoever does not read it stops nobody."""
+"""Standard error, written from a thread, so that a reader that stops reading does not stop the work."""
 
 import atexit
 import io
@@ -41,7 +41,7 @@ class Sink:
         """Have it written soon; never waits.
 
         Args:
-            matters: keep it longer than what does not, where nobody reads.
+            matters: keep it longer than what does not, while standard error is not read.
         """
         with self._changed:
             room = _ROOM_BYTES + (_ROOM_FOR_TROUBLE_BYTES if matters else 0)
@@ -124,12 +124,12 @@ def _write(data: memoryview) -> int:
     while True:
         try:
             return os.write(number, data)
-        except BlockingIOError:  # somebody who shares it wants it so
+        except BlockingIOError:  # another process that shares it has set it so
             select.select((), (number,), ())
 
 
 class _Stream(io.TextIOBase):
-    """Standard error for those who write to streams, such as progress bars: a terminal that is held stops nobody."""
+    """Standard error for those who write to streams, such as progress bars: a held terminal does not stop the work."""
 
     def write(self, text: str) -> int:
         put(text.encode(errors="backslashreplace"), matters=False)
@@ -150,7 +150,7 @@ atexit.register(flush)
 
 
 def dropped() -> int:
-    """How many lines were not written, since nobody read them or they could not be."""
+    """How many lines were not written, since they were not read or could not be written."""
     return _sink.dropped
 
 

@@ -18,6 +18,8 @@ from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulato
 from tests.queue import redis_server
 from tests.queue.postgres_server import StoppedClock, new_database
 from tests.queue.stores import STORES
+from worker.api import Halt
+from worker.cli.checkup.service import _HALTS
 
 Checks = dict[str, dict[str, Any]]
 
@@ -269,3 +271,8 @@ def test_a_probe_that_writes_needs_a_completion_that_is_named(working: Command) 
     assert (done.returncode, done.stdout) == (2, "")
     assert "--completion ID" in done.stderr
     assert working.run("doctor", "--completion", "../files").returncode == 2
+
+
+@pytest.mark.parametrize("halt", Halt)
+def test_there_is_advice_for_each_reason_to_halt(halt: Halt) -> None:
+    assert _HALTS[halt]

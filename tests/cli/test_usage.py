@@ -128,7 +128,7 @@ def test_help_shows_values_as_people_write_them(capsys: pytest.CaptureFixture[st
         assert "--lease DURATION how long" in shown
         assert "default 5m]" in shown
         assert "--requests-per-minute N most" in shown
-        assert "--base-url URL where" in shown
+        assert "--base-url URL the URL" in shown
         assert "00.0" not in shown
     assert {metavar(name) for name in Settings.model_fields if not is_secret(name)} >= {
         "URL",

@@ -30,7 +30,11 @@ def _mentions(path: Path, pattern: str) -> bool:
     [
         ("give_up_after", r"give_up_after", ("config", "worker")),
         ("migrate", r"\bmigrate\b", ("config", "worker/cli")),
-        ("proxy", r"Halt\.PROXY|\"proxy\"|`proxy`", ("worker/api", "worker/flow", "worker/engine", "worker/web")),
+        (
+            "proxy",
+            r"Halt\.PROXY|\"proxy\"|`proxy`",
+            ("worker/api", "worker/cli", "worker/flow", "worker/engine", "worker/web"),
+        ),
         ("redis", r"redis", ("config", "worker")),
     ],
 )

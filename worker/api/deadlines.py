@@ -84,7 +84,7 @@ class Deadline:
         self._deadlines._end(self)  # noqa: SLF001 -- likewise
         if not self._is_expired or self._task is None:
             return
-        # Where somebody else has cancelled the task as well, that is what it hears.
+        # If the task was cancelled from outside as well, that cancellation wins.
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -35,7 +35,7 @@ class DirectTransport:
         self._connector = connector
         self._loop = asyncio.get_running_loop()
         # Connections that a call has just left, the latest last, and until when they may be taken: the next call takes
-        # one without asking the connector, whose book-keeping costs more than the call's own. Nobody waits for the
+        # one without asking the connector, whose book-keeping costs more than the call's own. Nothing waits for the
         # connector while any is in here.
         self._free: deque[tuple[Connection, float]] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None

@@ -12,7 +12,7 @@ import msgspec
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of an answer. Its repr shows no content, since nearly all of it is somebody's conversation."""
+    """A part of an answer. Its repr shows no content, since most of it is conversation."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

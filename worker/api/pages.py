@@ -113,7 +113,7 @@ def _listed(raw: bytes) -> Listed:
 
 
 def _fitted(found: object, raw: bytes) -> Listed:
-    """What of an item is as it should be."""
+    """The fields of an item that have the right type."""
     if not isinstance(found, dict):
         return Listed(id=None, created=None, metadata=None, whole=False, raw=raw)
     own_id, created = found.get("id"), found.get("created")

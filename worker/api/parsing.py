@@ -83,7 +83,7 @@ def _fit_model(found: dict[str, Any], model: type[M]) -> M:
 
 
 def _fit(found: Any, wanted: Any) -> Any:  # noqa: ANN401 -- any JSON, any field's type
-    """Return what of the value fits the type; None when nothing does."""
+    """Return the part of the value that fits the type; None when no part does."""
     try:
         return msgspec.convert(found, wanted)
     except (msgspec.ValidationError, RecursionError):

@@ -20,7 +20,7 @@ class Kind(StrEnum):
     THROTTLED = "throttled"  # too fast: wait, slow down; not the change's fault
     NOT_FOUND = "not_found"  # not visible yet, or gone: only time tells
     REJECTED = "rejected"  # this change is bad: no retry will help
-    HALTED = "halted"  # nothing will work until somebody acts; not the change's fault
+    HALTED = "halted"  # nothing works until a person acts; not the change's fault
 
 
 class Halt(StrEnum):

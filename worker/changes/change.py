@@ -37,7 +37,7 @@ class InvalidChange(ValueError):
     """The change breaks a rule; the message says which, and holds no metadata value.
 
     Args:
-        hint: the way out for somebody who enqueues files, where there is one.
+        hint: what a person who enqueues files can do about it; empty where there is nothing.
 
     `taken` is how many changes of an iterable `put` had stored, or found pending, in the batches before.
     """
@@ -50,7 +50,7 @@ class InvalidChange(ValueError):
 
 
 class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a frozen dataclass's time
-    """What somebody wants the metadata of one completion to become.
+    """What the metadata of one completion is to become.
 
     Args:
         completion_id: the stored completion, such as ``chatcmpl-9x``: a letter or digit, then up to 255 of

@@ -1,4 +1,4 @@
-"""Waiting for input that is slow to come, such that somebody else can end the waiting."""
+"""Waiting for slow input, in a way that another thread can end."""
 
 import os
 import select
@@ -27,7 +27,7 @@ class Patience:
         """Return when there is input, or its end.
 
         Raises:
-            Stopped: somebody said so.
+            Stopped: another thread ended the waiting.
         """
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -43,7 +43,7 @@ class Patience:
         """Go on.
 
         Raises:
-            Stopped: somebody said so.
+            Stopped: another thread ended the waiting.
         """
         if self.is_stopped:
             raise Stopped

@@ -190,10 +190,10 @@ def _text(entry: dict[str, object], name: str) -> bytes | None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open it so that nobody else can read a file that it makes or empties, whatever the umask is."""
+    """Open it so that only its owner can read a file that this makes or empties, whatever the umask is."""
     descriptor = os.open(path, flags, _MODE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with suppress(OSError):  # somebody else's, who lets us write to it
+        with suppress(OSError):  # the file of another user, who lets us write to it
             os.fchmod(descriptor, _MODE)
     return descriptor
 

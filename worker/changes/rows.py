@@ -30,7 +30,7 @@ class Row:
     Args:
         line: the physical line where it starts, from 1.
         raw: its text, without the last end of line.
-        cells: what it holds, not decoded; or the reason why nobody can tell.
+        cells: what it holds, not decoded; or the reason why that is unknown.
         cut: `raw` is only its start.
         is_marked: a byte order mark stands before it, which is no part of the cells.
     """
@@ -144,7 +144,7 @@ class Header:
         """Whether a row whose cells are blank is a change: it would erase everything.
 
         Raises:
-            InvalidChange: nobody said that this is what is meant.
+            InvalidChange: the file does not say that this is meant.
         """
         if mode == "replace" and self.reading.empty == "keep":
             raise InvalidChange(

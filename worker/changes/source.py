@@ -199,11 +199,11 @@ class _Stretch:
         return self._stretch.descriptor
 
     def close(self) -> None:
-        """The descriptor is somebody else's."""
+        """Leave the descriptor open: the caller owns it."""
 
 
 class _Foreign:
-    """A stream that somebody else opened, and closes."""
+    """A stream that the caller opens and closes."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -217,7 +217,7 @@ class _Foreign:
         return self._stream.fileno()
 
     def close(self) -> None:
-        """Somebody else does."""
+        """Leave the stream open: the caller closes it."""
 
 
 class _Counted(io.RawIOBase):
@@ -283,7 +283,7 @@ def _status(stream: _Stream) -> os.stat_result | None:
 
 def _open(path: str, stdin: BinaryIO | None) -> _Stream:
     if path != STDIN:
-        # A pipe with a name opens at once: whoever is to write into it may come later, or never.
+        # A named pipe opens at once: its writer may come later, or never.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             os.close(descriptor)

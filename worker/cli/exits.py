@@ -34,5 +34,5 @@ class Exit(IntEnum):
             "`--max-duration`, `--timeout`, a signal"
         ),
     )
-    HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
+    HALTED = 77, "halted until a person acts: key, permission, quota, URL, settings; the queue is kept"
     INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait` and a withdrawal, the second"

@@ -1,4 +1,4 @@
-"""Heeds the pause that somebody has left in the store: nothing starts until it is taken away."""
+"""Obeys a pause in the store: nothing starts until it is taken away."""
 
 import asyncio
 import math

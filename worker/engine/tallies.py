@@ -1,4 +1,4 @@
-"""What a worker counts while it works, in plain numbers: whoever shows them reads them when asked."""
+"""What a worker counts while it works, in plain numbers that pages and metrics read when asked."""
 
 import math
 from bisect import bisect_left

@@ -1,4 +1,4 @@
-"""A store that may be away when it is opened: whoever uses it hears that from each call, until it is there."""
+"""A store that may be away when it is opened: each call says so, until it is there."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The pause: somebody's word that no worker is to start anything, kept in the store as a note."""
+"""The pause: a note in the store that keeps all workers from starting anything."""
 
 from dataclasses import dataclass
 

@@ -31,7 +31,7 @@ class ResultsFile:
         if path == "-":
             raise UnusableResults("--results takes the name of a file, not -")
         try:
-            # Who opens a pipe that nobody reads would wait for ever.
+            # Opening a pipe without a reader would wait for ever.
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

@@ -105,7 +105,7 @@ class Ticket:
 
 
 class OneWriter:
-    """Watches that nobody updates a completion while another request updates or reads it.
+    """Watches that no request updates a completion while another one updates or reads it.
 
     An overlap is judged when the earlier request ends. A client that gave that one up and sent another is seen to
     do both in any order: when the end follows so closely, there was no overlap.

@@ -132,7 +132,7 @@ class Walk:
             self._cursors.add(hash(self._cursor))
 
     def _unseen(self, page: Page) -> list[Listed]:
-        """What of the page has not been met; it is met from here on."""
+        """The items of the page that are new; from now on they are not."""
         known, new = set(self._recent), list[Listed]()
         for item in page.items:
             if not _is_named(item):

@@ -41,7 +41,7 @@ class Target:
 
     Args:
         name: as people know it.
-        blocks: whether a write may take as long as somebody else likes.
+        blocks: whether a write may wait for a reader without end.
 
     `lines` counts those that are in it, the ones of an earlier run included; `behind` has the ids of the last of them.
     """

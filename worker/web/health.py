@@ -1,4 +1,4 @@
-"""Health, for whoever restarts a process or sends it requests: anybody may ask."""
+"""Health, for supervisors and load balancers: anyone may ask."""
 
 from collections.abc import Callable, Iterable
 

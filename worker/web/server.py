@@ -1,4 +1,4 @@
-"""The web surface: health for whoever restarts the worker, metrics for whoever watches it, a page for people."""
+"""The web surface: health and metrics for machines, a page for people."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Failures of a part, kept to that part, and said no more often than somebody can read."""
+"""Failures of a part, kept to that part, and logged no more often than a person can read."""
 
 import time
 from collections.abc import Iterator

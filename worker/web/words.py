@@ -1,4 +1,4 @@
-"""What a worker is doing, said in a sentence that somebody who did not write it understands."""
+"""What a worker is doing, in a sentence that a user understands."""
 
 import math
 from dataclasses import dataclass

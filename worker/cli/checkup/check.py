@@ -21,7 +21,7 @@ class Check:
         state: how it is; of a warning, work goes on.
         detail: what was found, without secrets.
         advice: what to do; null where there is nothing to do, or the detail says it.
-        halts: whether a worker would be halted by it until somebody acts: the key above all.
+        halts: whether a worker would be halted by it until a person acts: the key above all.
     """
 
     name: str
