@@ -91,8 +91,8 @@ async def work_on_a_batch(url: str, size: int) -> None:
             await queue.put([named(piece, size)], batch="b", urgent=True)
             for place in ("urgent", "oldest"):
                 claims = await queue.claim(size // 2, lease_seconds=60, owner="batch", place=place)
+                say(piece=piece, place=place)
                 await queue.settle([finished(claimed) for claimed in claims], remember=True)
-            say(piece=piece)
 
 
 def named(piece: int, number: int) -> MetadataChange:

@@ -101,12 +101,13 @@ async def test_a_kill_at_work_on_a_batch_leaves_counts_that_agree_and_what_was_s
     size = 20
     child = await start("batch", f"sqlite:///{tmp_path}/queue.db", str(size))
     assert child.stdout is not None
-    for _ in range(kill_after):
-        await child.stdout.readline()
-    await asyncio.sleep(random.Random(kill_after).uniform(0, 0.05))  # a random moment is what this is about
+    for _ in range(2 * kill_after):  # the last word is that the oldest are about to be settled
+        said = await child.stdout.readline()
+    await asyncio.sleep(random.Random(kill_after).uniform(0, 0.03))  # a random moment is what this is about
     child.kill()
     rest, _ = await child.communicate()
-    pieces = kill_after + len([line for line in rest.splitlines() if line.endswith(b"}")])
+    lines = [said, *[line for line in rest.splitlines() if line.endswith(b"}")]]
+    pieces = msgspec.json.decode(lines[-1])["piece"] + 1  # so many are there whole
 
     async with await SqliteQueue.open(f"sqlite:///{tmp_path}/queue.db") as queue:
         batch = await the_batch(queue)

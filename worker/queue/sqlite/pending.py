@@ -10,7 +10,7 @@ from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
 _PAGE = 500  # changes that are read at once
-_LOOKED_AT = 5_000  # changes that are looked at in one transaction, however few are selected
+_LOOKED_AT = 2_000  # changes that are looked at in one transaction, however few are selected
 
 _PENDING = read_statements(__package__, "pending")
 _SETTLE = read_statements(__package__, "settle")
