@@ -42,13 +42,19 @@ async def check_counts(queue: PostgresQueue, connection: asyncpg.Connection) -> 
     )
     for kind, counted in minutes.items():
         assert sum(getattr(each, kind) for each in batches) == (counted or 0)
-    assert await connection.fetchval(
-        "SELECT count(*) FROM metasync.target WHERE urgent IS DISTINCT FROM"
-        " EXISTS (SELECT FROM metasync.change WHERE target = target.number AND change.urgent)"
-    ) == 0
-    assert await connection.fetchval(
-        "SELECT count(*) FROM metasync.target WHERE NOT EXISTS (SELECT FROM metasync.change WHERE target = target.number)"
-    ) == 0
+    assert (
+        await connection.fetchval(
+            "SELECT count(*) FROM metasync.target WHERE urgent IS DISTINCT FROM"
+            " EXISTS (SELECT FROM metasync.change WHERE target = target.number AND change.urgent)"
+        )
+        == 0
+    )
+    assert (
+        await connection.fetchval(
+            "SELECT count(*) FROM metasync.target WHERE NOT EXISTS (SELECT FROM metasync.change WHERE target = target.number)"
+        )
+        == 0
+    )
 
 
 @dataclass(slots=True)
@@ -97,7 +103,7 @@ class Race:
         await transaction.start()
         try:
             for completion_id in completion_ids:
-                sql = "SELECT metasync_enqueue($1, '{\"label\": \"x\"}', batch => $2, urgent => $3)"
+                sql = 'SELECT metasync_enqueue($1, \'{"label": "x"}\', batch => $2, urgent => $3)'
                 await connection.fetchval(sql, completion_id, dice.choice(NAMES), dice.random() < 0.3)
             await connection.execute("SELECT pg_sleep($1)", dice.random() / 200)
         except asyncpg.DeadlockDetectedError:
@@ -143,9 +149,7 @@ class Race:
                 await queue.forget(3_600, most=10)
 
 
-async def test_everybody_at_once_meets_no_deadlock_and_loses_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_everybody_at_once_meets_no_deadlock_and_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     race = Race(url)
     monkeypatch.setattr("worker.queue.postgres.pending.PIECE", 20)
     async with asyncio.TaskGroup() as group:
