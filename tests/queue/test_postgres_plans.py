@@ -178,14 +178,14 @@ async def everything(connection: Connection) -> None:
     await letters.retry(connection, Stretch(DeadSelection(reason="invalid"), 0, newest))
     await letters.retry(connection, Stretch(DeadSelection(batch="b-1"), 0, newest))
     await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
-    for selection in (EVERYTHING, PendingSelection(completion_id="c-7", batch="b-7"), PendingSelection(batch="b-1")):
-        assert (await pending.read(connection, selection, None))[0]
-    for selection in (
+    for wanted in (EVERYTHING, PendingSelection(completion_id="c-7", batch="b-7"), PendingSelection(batch="b-1")):
+        assert (await pending.read(connection, wanted, None))[0]
+    for wanted in (
         PendingSelection(batch="b-1"),
         PendingSelection(completion_id="c-70000"),
         PendingSelection(change_id="line-80000"),
     ):
-        assert (await pending.withdraw(connection, selection, None))[0].withdrawn
+        assert (await pending.withdraw(connection, wanted, None))[0].withdrawn
     await batches.read(connection, "b-1")
     await notes.write(connection, "name", "text")
 
