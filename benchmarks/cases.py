@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,18 @@ def _drain(updates: int) -> Iterator[Contenders]:
             "aiohttp, bodies encoded ahead, answers not parsed": _looping(answering, "prepared", updates),
             "openai client": _looping(answering, "official", few),
             "pgqueuer, PostgreSQL": _looping(answering, "task_queue", jobs, database=store),
+        }
+
+
+@contextmanager
+def _pythons(updates: int) -> Iterator[Contenders]:
+    """Drain with each interpreter that ``METASYNC_BENCH_PYTHONS`` names, such as "3.11 3.13", or else with this one."""
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    named = os.environ.get("METASYNC_BENCH_PYTHONS", "").split()
+    commands = {each: Path(f".venv-{each}/bin/metasync").absolute() for each in named} or {this: METASYNC}
+    with server() as answering:
+        yield {
+            f"Python {each}": draining(answering, Work(updates, metasync=command)) for each, command in commands.items()
         }
 
 
@@ -112,6 +125,7 @@ def _enqueued(folder: Path, name: str, lines: int, store: str, *, command: str |
 
 CASES: Mapping[str, Case] = {
     "drain": Case("Drain, `replace`, 64 at once", 30_000, THROUGHPUT, _drain),
+    "pythons": Case("Interpreters: drain, `replace`", 30_000, THROUGHPUT, _pythons),
     "merge": Case("Drain, `merge`: two requests an update", 15_000, THROUGHPUT, _merge),
     "coalesce": Case(
         "Changes per completion", 20_000, {"changes_per_second": "changes/s", **THROUGHPUT}, _coalesce, runs=3

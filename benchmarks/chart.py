@@ -1,27 +1,36 @@
-"""Line charts as SVG, drawn by hand: panels one below the other, one legend, readable on light and dark pages."""
+"""Charts as SVG, by matplotlib: lines in panels, and bars. They can be read on light and on dark pages."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import io
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
-# Mid-tones, which stand out against white and against black; the dashes tell lines apart where colours do not.
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Mid-tones stand out against white and against black; dashes tell lines apart where colours do not.
 _GREY = "#6e7781"
-_STROKES = (
-    ("#0f9d75", ""),
-    ("#d1495b", "7 3"),
-    ("#3b82c4", "2 3"),
-    ("#b7791f", "9 3 2 3"),
-    ("#8b6fc0", "5 2"),
-    ("#6b8e23", "12 4"),
+_STROKES: tuple[tuple[str, Any], ...] = (
+    ("#0f9d75", "-"),
+    ("#d1495b", (0, (5, 2))),
+    ("#3b82c4", (0, (1, 2))),
+    ("#b7791f", (0, (6, 2, 1, 2))),
+    ("#8b6fc0", (0, (3, 1))),
+    ("#6b8e23", (0, (9, 3))),
 )
-_WIDTH = 860
-_LEFT, _RIGHT = 70, 20
-_PANEL_HEIGHT, _PANEL_GAP = 190, 56
-_TITLE_HEIGHT = 64
-_LEGEND_COLUMNS, _LEGEND_ROW_HEIGHT = 3, 20
-_AXIS_HEIGHT = 52
-_MOST_STEPS = 7
+_WIDTH_INCHES = 9.0
+_PANEL_INCHES, _BAR_INCHES, _HEAD_INCHES = 2.6, 0.36, 0.5
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud, and takes the page's fonts
+    "svg.hashsalt": "metasync",  # the same figures give the same file
+    "font.family": "sans-serif",
+    "font.size": 10,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _GREY),
+    "grid.color": _GREY,
+    "grid.alpha": 0.3,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,23 @@ class Chart:
     panels: Sequence[Panel]
 
 
-def render(chart: Chart) -> str:
-    """Draw it as one SVG document.
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: the median of several runs, with a line from the least to the greatest.
+
+    Args:
+        label: the median as people read it.
+    """
+
+    name: str
+    least: float
+    median: float
+    greatest: float
+    label: str
+
+
+def lines(chart: Chart) -> str:
+    """Draw a line chart as one SVG document.
 
     Raises:
         ValueError: an axis has no length, or there are more lines than strokes to tell them apart.
@@ -67,86 +91,61 @@ def render(chart: Chart) -> str:
         raise ValueError(f"{len(names)} lines are more than the {len(_STROKES)} that can be told apart")
     if not (chart.right > 0 and all(panel.top > 0 for panel in chart.panels)):
         raise ValueError("an axis must end above 0")
-    strokes = dict(zip(names, _STROKES, strict=False))
-    panels_top = _TITLE_HEIGHT + _LEGEND_ROW_HEIGHT * math.ceil(len(names) / _LEGEND_COLUMNS)
-    height = panels_top + len(chart.panels) * (_PANEL_HEIGHT + _PANEL_GAP) - _PANEL_GAP + _AXIS_HEIGHT
-    size = f'viewBox="0 0 {_WIDTH} {height}"'
-    font = f'font-family="system-ui, sans-serif" font-size="13" fill="{_GREY}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title description" {font}>',
-            f'<title id="title">{escape(chart.title)}</title>',
-            f'<desc id="description">{escape(chart.description)}</desc>',
-            _text(_LEFT, 24, chart.title, size=16, weight="bold"),
-            *_legend(strokes),
-            *(
-                part
-                for number, panel in enumerate(chart.panels)
-                for part in _panel(panel, panels_top + number * (_PANEL_HEIGHT + _PANEL_GAP), chart, strokes)
-            ),
-            _text(_WIDTH - _RIGHT, height - 12, chart.x_label, anchor="end"),
-            "</svg>\n",
-        ]
+    with mpl.rc_context(_STYLE):
+        height = _HEAD_INCHES + _PANEL_INCHES * len(chart.panels)
+        figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
+        figure.suptitle(chart.title, fontweight="bold")
+        drawn: dict[str, Any] = {}
+        for number, panel in enumerate(chart.panels, 1):
+            axes = figure.add_subplot(len(chart.panels), 1, number)
+            axes.set_title(panel.title, loc="left", fontsize="medium")
+            axes.grid(visible=True, axis="y")
+            highest = panel.top
+            for name, points in panel.lines.items():
+                colour, dashes = _STROKES[names.index(name)]
+                heights = [float("nan") if y is None else y for _, y in points]
+                (line,) = axes.plot([x for x, _ in points], heights, color=colour, linestyle=dashes, label=name)
+                line.set_gid(f"line {number} {name}")
+                line.set_zorder(3 - names.index(name) / 10)  # the first one lies on top
+                highest = max(highest, *(y for _, y in points if y is not None), 0.0)
+                drawn.setdefault(name, line)
+            axes.set_xlim(0, chart.right)
+            axes.set_ylim(0, highest)
+        axes.set_xlabel(chart.x_label, loc="right")
+        figure.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=3, frameon=False)
+        return _document(figure, chart.title, chart.description)
+
+
+def bars(title: str, measured: Sequence[Bar]) -> str:
+    """Draw horizontal bars, the first on top, as one SVG document."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_INCHES, _HEAD_INCHES + _BAR_INCHES * len(measured)), layout="constrained")
+        figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
+        axes = figure.add_subplot()
+        medians = [bar.median for bar in measured]
+        spread = [[bar.median - bar.least for bar in measured], [bar.greatest - bar.median for bar in measured]]
+        drawn = axes.barh([bar.name for bar in measured], medians, xerr=spread, color=_STROKES[0][0], ecolor=_GREY)
+        for place, (bar, rectangle) in enumerate(zip(measured, drawn, strict=True)):
+            rectangle.set_gid(f"bar {bar.name}")
+            axes.annotate(
+                bar.label, (bar.greatest, place), xytext=(6, 0), textcoords="offset points", va="center", color=_GREY
+            )
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.12 * max([bar.greatest for bar in measured], default=0) or 1)
+        axes.xaxis.set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[:].set_visible(False)
+        return _document(figure, title, "")
+
+
+def _document(figure: Figure, title: str, description: str) -> str:
+    """Give the drawing as SVG that says what it is to those who cannot see it, and that does not name the day."""
+    written = io.StringIO()
+    figure.savefig(
+        written, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
     )
-
-
-def ticks(end: float) -> list[float]:
-    """Round figures from 0 up to `end`, at most eight of them."""
-    step = 10.0 ** math.floor(math.log10(end))
-    while end / step < _MOST_STEPS / 2:
-        step /= 2
-    while end / step > _MOST_STEPS:
-        step *= 2
-    return [number * step for number in range(int(end / step + 1e-9) + 1)]
-
-
-def _legend(strokes: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    column_width = (_WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
-    for number, (name, stroke) in enumerate(strokes.items()):
-        row, column = divmod(number, _LEGEND_COLUMNS)
-        x, y = _LEFT + column * column_width, 46 + row * _LEGEND_ROW_HEIGHT
-        yield f'<path d="M{x:.1f} {y}h28" {_stroke(stroke, number)}/>'
-        yield _text(x + 36, y + 4, name)
-
-
-def _panel(panel: Panel, top: float, chart: Chart, strokes: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    width = _WIDTH - _LEFT - _RIGHT
-    highest = max((y for line in panel.lines.values() for _, y in line if y is not None), default=0.0)
-    y_end = max(panel.top, highest)
-
-    def place(x: float, y: float) -> str:
-        return f"{_LEFT + width * x / chart.right:.1f} {top + _PANEL_HEIGHT * (1 - y / y_end):.1f}"
-
-    yield _text(_LEFT, top - 8, panel.title)
-    for y in ticks(y_end):
-        yield f'<path d="M{place(0, y)}h{width}" stroke="{_GREY}" stroke-opacity="{0.3 if y else 1}"/>'
-        yield _text(_LEFT - 8, top + _PANEL_HEIGHT * (1 - y / y_end) + 4, f"{y:g}", anchor="end")
-    for x in ticks(chart.right):
-        yield f'<path d="M{place(x, 0)}v5" stroke="{_GREY}"/>'
-        yield _text(_LEFT + width * x / chart.right, top + _PANEL_HEIGHT + 19, f"{x:g}", anchor="middle")
-    numbers = {name: number for number, name in enumerate(strokes)}
-    for name in reversed(list(panel.lines)):  # so that the first one lies on top
-        path = "".join(_steps(panel.lines[name], place))
-        stroke = _stroke(strokes[name], numbers[name])
-        yield f'<path class="line" d="{path}" {stroke}><title>{escape(name)}</title></path>'
-
-
-def _steps(line: Sequence[tuple[float, float | None]], place: Callable[[float, float], str]) -> Iterator[str]:
-    pen_down = False
-    for x, y in line:
-        if y is not None:
-            yield f"{'L' if pen_down else 'M'}{place(x, y)}"
-        pen_down = y is not None
-
-
-def _stroke(stroke: tuple[str, str], number: int) -> str:
-    colour, dashes = stroke
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return f'fill="none" stroke="{colour}" stroke-width="{2 if number else 3}" stroke-linejoin="round"{dashed}'
-
-
-def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, weight: str = "normal") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" font-weight="{weight}">'
-        f"{escape(words)}</text>"
-    )
+    drawing = re.sub(r" +$", "", written.getvalue(), flags=re.MULTILINE)
+    said = f'<title id="title">{escape(title)}</title>\n'
+    said += f'<desc id="description">{escape(description)}</desc>\n' if description else ""
+    labels = 'role="img" aria-labelledby="title description"' if description else 'role="img" aria-labelledby="title"'
+    return re.sub(r"<svg ([^>]*)>\n", lambda found: f"<svg {labels} {found[1]}>\n{said}", drawing, count=1)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chart import Chart, Panel, render
+from benchmarks.chart import Chart, Panel, lines
 from benchmarks.flow_trial import WORKER, Setup, Trial, TrialFailed, run_trial, wasted
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def _write(trials: Sequence[Trial], setup: Setup, *, side_by_side: bool, results
     }
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(figures, indent=2) + "\n")
-    drawing.write_text(render(chart(trials, setup)))
+    drawing.write_text(lines(chart(trials, setup)))
 
 
 def _machine() -> str:

@@ -3,15 +3,14 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import chart
+from benchmarks.quiet import Noise
 from benchmarks.running import Figures
 
-_GREY, _BAR = "#6e7781", "#0f9d75"
-_WIDTH, _ROW, _TOP, _LEFT, _RIGHT = 860, 30, 50, 340, 110
 _LIBRARIES = ("metasync", "aiohttp", "apsw", "asyncpg", "msgspec", "openai", "pgqueuer", "redis", "uvloop")
 
 Measured = Mapping[str, Sequence[Figures]]
@@ -68,43 +67,44 @@ def _figure(value: float) -> str:
 def bars(title: str, measured: Measured, columns: Mapping[str, str]) -> str:
     """Draw the medians of the main figure as one SVG document, with a line from the least to the most."""
     column, unit = next(iter(columns.items()))
-    most = max(run[column] for runs in measured.values() for run in runs) or 1.0
-    height = _TOP + _ROW * len(measured) + 10
-    title = title.replace("`", "")
-    size = f'viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13" fill="{_GREY}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
-            f'<title id="title">{escape(title)}: {escape(unit)}</title>',
-            f'<text x="10" y="24" font-size="16" font-weight="bold">{escape(title)}: {escape(unit)}</text>',
-            *(
-                part
-                for number, (name, runs) in enumerate(measured.items())
-                for part in _bar(name, [run[column] for run in runs], _TOP + _ROW * number, most)
-            ),
-            "</svg>\n",
-        ]
-    )
+    drawn = []
+    for name, runs in measured.items():
+        values = [run[column] for run in runs]
+        median = statistics.median(values)
+        drawn.append(chart.Bar(name, min(values), median, max(values), _figure(median)))
+    return chart.bars(f"{title.replace('`', '')}: {unit}", drawn)
 
 
-def _bar(name: str, values: Sequence[float], top: float, most: float) -> Iterator[str]:
-    scale = (_WIDTH - _LEFT - _RIGHT) / most
-    median, middle = statistics.median(values), top + 9
-    yield f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
-    yield f'<rect class="bar" x="{_LEFT}" y="{top}" width="{median * scale:.1f}" height="18" fill="{_BAR}"/>'
-    least, greatest = _LEFT + min(values) * scale, _LEFT + max(values) * scale
-    yield f'<path d="M{least:.1f} {middle}H{greatest:.1f}" stroke="{_GREY}" stroke-width="2"/>'
-    yield f'<text x="{greatest + 8:.1f}" y="{top + 14}">{_figure(median)}</text>'
+def spread(measured: Measured, columns: Mapping[str, str]) -> str:
+    """Say how far the main figure's runs lie apart, where there are several: the contender that varies most."""
+    column = next(iter(columns))
+    if len(next(iter(measured.values()))) == 1:
+        return "one run: how far figures vary is not known"
+    apart = {
+        name: (max(values) - min(values)) / (statistics.median(values) or 1.0)
+        for name, runs in measured.items()
+        for values in [[run[column] for run in runs]]
+    }
+    name = max(apart, key=lambda each: apart[each])
+    return f"runs lie at most {apart[name]:.0%} apart ({name})"
 
 
-def section(
-    name: str, title: str, measured: Measured, columns: Mapping[str, str], updates: int, *, compared: int
+def section(  # noqa: PLR0917 -- what a benchmark is, and what came of it
+    name: str,
+    title: str,
+    measured: Measured,
+    columns: Mapping[str, str],
+    updates: int,
+    noise: Noise | None,
+    *,
+    compared: int,
 ) -> str:
     """Write one benchmark's part of the page."""
     about = machine()
     versions = ", ".join(f"{library} {about[library]}" for library in _LIBRARIES)
     runs = len(next(iter(measured.values())))
     repeated = "one run" if runs == 1 else f"median (least to most) of {runs} runs in turns"
+    said = "" if noise is None else f"; {noise}"
     where = f"{about['cores']} cores, {about['processor']}, {about['kernel']}, Python {about['python']}"
     return "\n".join(
         [
@@ -112,7 +112,7 @@ def section(
             "",
             f"![{title.replace('`', '')}](performance/{name}.svg)",
             "",
-            f"{updates:,} updates; {repeated}; {where}, {versions}.",
+            f"{updates:,} updates; {repeated}; {spread(measured, columns)}{said}; {where}, {versions}.",
         ]
     )
 

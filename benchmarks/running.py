@@ -140,6 +140,7 @@ class Work:
         workers: how many processes share the queue.
         spread: give each a core, going round, the server's too.
         settings: further environment variables.
+        metasync: the command, of whatever interpreter.
     """
 
     completions: int
@@ -150,6 +151,7 @@ class Work:
     concurrency: int = CONCURRENCY
     store: str = "sqlite"
     settings: tuple[tuple[str, str], ...] = ()
+    metasync: Path = METASYNC
 
     def environment(self, base_url: str, url: str) -> dict[str, str]:
         """The command's environment, free of settings of whoever runs the benchmark."""
@@ -199,7 +201,7 @@ def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figure
     processes = []
     for number in range(work.workers):
         with (folder / f"{number}.log").open("wb") as log:
-            command = [str(METASYNC), "run", "--drain"]
+            command = [str(work.metasync), "run", "--drain"]
             processes.append(Watched(command, environment=environment, folder=folder, log=log))
         if work.spread:
             pin_to(processes[-1].process.pid, number)

@@ -89,10 +89,14 @@ def _lower(value: object) -> object:
 
 
 def _days_not_seconds(seconds: float) -> float:
-    """Letters cannot be had back: who means days and writes a number alone should hear of it."""
+    """What was deleted cannot be had back: who means days and writes a number alone should hear of it."""
     if seconds < _SHORTEST_RETENTION_SECONDS:
         raise ValueError("must be an hour or more, such as 30d: a number alone is seconds")
     return seconds
+
+
+def _nothing_or_days(seconds: float) -> float:
+    return _days_not_seconds(seconds) if seconds else 0.0
 
 
 AnyCase = BeforeValidator(_lower)
@@ -171,6 +175,11 @@ class Settings(BaseSettings):
     )
     dead_retention: Annotated[Seconds, AfterValidator(_days_not_seconds)] | None = Field(
         None, description="how old dead letters may grow before workers delete them, such as 30d; none: they stay"
+    )
+    keep: Annotated[Seconds, Field(ge=0), AfterValidator(_nothing_or_days)] = Field(
+        604_800.0,
+        description="how long is remembered what was applied, to know a change_id that comes again and a change "
+        "that is as of an earlier time, and what became of batches; 0: nothing, and of batches for an hour",
     )
     halt_timeout: Seconds = Field(
         60.0, ge=0, description="how long a drain waits while nothing gets through, before it ends"

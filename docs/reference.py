@@ -1,4 +1,4 @@
-"""Writes reference.md, the schemas and the README's exit codes out of the code: `make docs`; tests hold them equal."""
+"""Writes reference.md and the schemas out of the code: `make docs`; tests hold them equal."""
 
 import json
 import re
@@ -24,7 +24,6 @@ from worker.web.metrics import Reading, families
 
 TARGET = Path(__file__).parent / "reference.md"
 SCHEMAS = TARGET.parent / "schemas"
-README = TARGET.parents[1] / "README.md"
 
 EVERYTHING = Reading(
     tallies=Tallies(),
@@ -93,6 +92,7 @@ ENDINGS = {
 EVENTS = {
     "change.applied": ("the service has them", "`attempt`; `leftover_keys` and `verified`, where they say something"),
     "change.unchanged": ("the service had them already", "`attempt`"),
+    "change.superseded": ("they were not sent: a change with a newer `as_of` was applied", ""),
     "change.dead_lettered": ("one was given up", "`attempt`, `reason`, `error`"),
     "change.retry_scheduled": ("they failed, and are due again later", "`attempt`, `delay_ms`, `error`"),
     "change.given_back": ("they stay pending, by no fault of theirs; at level debug", "`why`"),
@@ -192,6 +192,7 @@ _TRUTH = {"type": "boolean"}
 FIELDS: dict[str, dict[str, Any]] = {
     "all": _TRUTH,
     "attempt": _COUNT,
+    "batch": _TEXT,
     "by": _TEXT,
     "change_ids": _TEXTS,
     "changes": _COUNT,
@@ -243,7 +244,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "why": _TEXT,
 }
 _OF_CHANGES = ("completion_id", "change_ids", "changes", "keys", "status", "request_id", "duration_ms", "queue_lag_ms")
-_OF_CHANGES_SOMETIMES = ("metadata", "trace_id", "span_id")
+_OF_CHANGES_SOMETIMES = ("batch", "metadata", "trace_id", "span_id")
 LOG_SCHEMA = "log.json"
 RESULTS_SCHEMA = "results.json"
 _WITH_VALUES = ("before", "after")  # of results: they are there where they were asked for
@@ -252,13 +253,6 @@ _WITH_VALUES = ("before", "after")  # of results: they are there where they were
 def render() -> str:
     """The whole page."""
     return "\n".join(_lines()) + "\n"
-
-
-def render_readme(text: str) -> str:
-    """The README with the table of exit codes as it has to be."""
-    before, start, rest = text.partition("<!-- exit codes, by `make docs` -->\n")
-    _, end, after = rest.partition("<!-- end of exit codes -->\n")
-    return "".join((before, start, *(f"{line}\n" for line in _exit_codes()), end, after))
 
 
 def schemas() -> dict[str, str]:
@@ -383,8 +377,8 @@ def _lines() -> Iterator[str]:
     yield from ("", "## Log events", "")
     yield "One JSON object a line on standard error, or readable lines on a terminal. Each has `time`, `level` and"
     yield "`event`; `change.*`, but `change.crashed`, also `completion_id`, `change_ids`, `changes` (how many), `keys`"
-    yield "(names, not values), `status`, `request_id`, `duration_ms` and `queue_lag_ms`, with `METASYNC_LOG_VALUES`"
-    yield "`metadata`, and where it is traced `trace_id` and `span_id`."
+    yield "(names, not values), `status`, `request_id`, `duration_ms` and `queue_lag_ms`, of changes of a batch"
+    yield "`batch`, with `METASYNC_LOG_VALUES` `metadata`, and where it is traced `trace_id` and `span_id`."
     yield ""
     yield "At a terminal, `NO_COLOR` or `TERM=dumb` leave out the colours, `TERM=dumb` the line of progress, too."
     yield ""
@@ -450,7 +444,6 @@ def _code(text: str) -> str:
 def main() -> None:
     """Write what is generated, and remove what is not any more."""
     TARGET.write_text(render())
-    README.write_text(render_readme(README.read_text()))
     SCHEMAS.mkdir(exist_ok=True)
     wanted = schemas()
     for path in SCHEMAS.iterdir():

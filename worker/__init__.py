@@ -1,13 +1,21 @@
-"""metasync: keeps the metadata of stored chat completions in line with a durable queue of pending changes."""
+"""metasync: keeps the metadata of stored chat completions in line with a durable queue of pending changes.
+
+Begin with docs/design.md. `changes` says what a change is, `queue` keeps changes, `api` talks to the service, `flow`
+says how fast, `engine` puts these together. `sync` only reads, `results` writes what became of each change, `web` and
+`cli` are for people, `simulator` is the service on this machine. Imports run downward; `make lint` holds them to it.
+"""
 
 TYPE_CHECKING = False  # as type checkers understand it; importing it takes as long as the rest of a start
 
 if TYPE_CHECKING:
     from worker.changes import MODES, InvalidChange, MetadataChange, Mode
     from worker.queue import (
+        Batch,
         DeadLetter,
         DeadSelection,
+        PendingSelection,
         Queue,
+        QueuedChange,
         QueueError,
         QueueMisnamed,
         QueueStatus,
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
         Store,
         Stored,
         SyncQueue,
+        Withdrawn,
         open_queue,
         open_queue_sync,
     )
@@ -25,11 +34,13 @@ if TYPE_CHECKING:
 # What producers need, and all that it tells them to catch; `import metasync` gives the same.
 __all__ = [
     "MODES",
+    "Batch",
     "DeadLetter",
     "DeadSelection",
     "InvalidChange",
     "MetadataChange",
     "Mode",
+    "PendingSelection",
     "Queue",
     "QueueError",
     "QueueMisnamed",
@@ -37,10 +48,12 @@ __all__ = [
     "QueueUnavailable",
     "QueueUnusable",
     "QueueUnwritable",
+    "QueuedChange",
     "Revived",
     "Store",
     "Stored",
     "SyncQueue",
+    "Withdrawn",
     "open_queue",
     "open_queue_sync",
 ]

@@ -162,7 +162,7 @@ def _conclude(span: Span, work: Work, outcome: Outcome) -> None:
     elif outcome.deferred:
         end = str(outcome.deferral)
     else:
-        end = "applied" if outcome.applied else "unchanged"
+        end = "applied" if outcome.applied else "unchanged" if outcome.unchanged else "superseded"
     span.set_attribute("metasync.outcome", end)
     span.set_attribute("metasync.attempt", outcome.attempts + (end in {"applied", "unchanged"}))
 

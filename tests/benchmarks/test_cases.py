@@ -42,7 +42,7 @@ def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, 
         assert figures[next(iter(CASES[name].columns))] > 0
         assert f"| {contender} |" in printed
         assert f"| {contender} |" in page
-    assert drawing.count('class="bar"') == len(contenders)
+    assert drawing.count('id="bar ') == len(contenders)
 
 
 def test_the_benchmark_of_the_stores_compares_sizes_and_an_open_transaction(tmp_path: Path) -> None:

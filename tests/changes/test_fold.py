@@ -16,18 +16,25 @@ ID = "chatcmpl-9x"
 KEYS = st.sampled_from([f"key{number}" for number in range(MAX_PAIRS + 6)])
 VALUES = st.sampled_from(["", "a", "b"])
 MAPS = st.dictionaries(KEYS, VALUES, max_size=MAX_PAIRS)
+TIMES = st.one_of(st.none(), st.integers(0, 3).map(float))
 MERGES = st.builds(
-    lambda sets, removes: MetadataChange(ID, {**sets, **dict.fromkeys(removes)}), MAPS, st.lists(KEYS, max_size=4)
+    lambda sets, removes, as_of: MetadataChange(ID, {**sets, **dict.fromkeys(removes)}, as_of=as_of),
+    MAPS,
+    st.lists(KEYS, max_size=4),
+    TIMES,
 )
-REPLACES = st.builds(lambda metadata: MetadataChange(ID, metadata, "replace"), MAPS)
+REPLACES = st.builds(lambda metadata, as_of: MetadataChange(ID, metadata, "replace", as_of=as_of), MAPS, TIMES)
 CHANGES = st.lists(st.one_of(MERGES, MERGES, REPLACES), max_size=12)
 
 
 def one_by_one(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folded:
-    """What a service that refuses a seventeenth pair ends with, and which changes it refuses."""
+    """What a service that refuses a seventeenth pair ends with, which changes it refuses, and which are not sent."""
     stored = dict(current)
-    refused = []
+    refused, unsent, times = [], [], [0.0]
     for position, change in enumerate(changes):
+        if change.as_of is not None and change.as_of < max(times):
+            unsent.append(position)
+            continue
         wanted = dict(stored) if change.mode == "merge" else {}
         wanted |= {key: value for key, value in change.metadata.items() if value is not None}
         for key, value in change.metadata.items():
@@ -35,9 +42,10 @@ def one_by_one(current: Mapping[str, str], changes: Sequence[MetadataChange]) ->
                 del wanted[key]
         if len(wanted) <= MAX_PAIRS:
             stored = wanted
+            times.append(change.as_of or 0.0)
         else:
             refused.append(position)
-    return Folded(stored, tuple(refused))
+    return Folded(stored, tuple(refused), tuple(unsent))
 
 
 @unhurried
@@ -52,10 +60,20 @@ def test_folding_in_two_parts_equals_folding_at_once(
     current: dict[str, str], first: list[MetadataChange], second: list[MetadataChange]
 ) -> None:
     before = fold(current, first)
-    after = fold(before.metadata, second)
-    refused = before.too_many_keys + tuple(len(first) + position for position in after.too_many_keys)
+    taken = {*range(len(first))}.difference(before.too_many_keys, before.superseded)
+    newest = max((first[position].as_of or 0.0 for position in taken), default=0.0)
+    fresh = [position for position, each in enumerate(second) if each.as_of is None or each.as_of >= newest]
+    after = fold(before.metadata, [second[position] for position in fresh])
 
-    assert fold(current, first + second) == Folded(after.metadata, refused)
+    def places(positions: Sequence[int]) -> set[int]:
+        return {len(first) + fresh[position] for position in positions}
+
+    unsent = {len(first) + position for position in range(len(second))} - places(range(len(fresh)))
+    assert fold(current, first + second) == Folded(
+        after.metadata,
+        tuple(sorted({*before.too_many_keys} | places(after.too_many_keys))),
+        tuple(sorted({*before.superseded} | unsent | places(after.superseded))),
+    )
 
 
 @unhurried
@@ -109,3 +127,21 @@ def test_only_a_merge_in_front_needs_the_current_metadata() -> None:
     assert needs_current([merge, replace])
     assert not needs_current([replace, merge])
     assert not needs_current([])
+
+
+def _dated(label: str, as_of: float | None) -> MetadataChange:
+    return MetadataChange(ID, {"label": label}, as_of=as_of)
+
+
+def test_a_change_that_is_older_than_one_before_it_is_left_out() -> None:
+    folded = fold({}, [_dated("new", 5.0), _dated("old", 3.0), _dated("of then", 5.0), _dated("undated", None)])
+    assert folded == Folded({"label": "undated"}, (), (1,))
+    assert fold({}, [_dated("old", 3.0), _dated("new", 5.0)]) == Folded({"label": "new"}, ())
+
+
+def test_one_that_is_left_out_itself_supersedes_nothing() -> None:
+    full = {f"key{number}": "old" for number in range(MAX_PAIRS)}
+    folded = fold(
+        full, [MetadataChange(ID, {"one too many": "x"}, as_of=5.0), MetadataChange(ID, {"key0": "x"}, as_of=3.0)]
+    )
+    assert folded == Folded(full | {"key0": "x"}, (0,))

@@ -17,7 +17,9 @@ from worker.cli.verbs import VERBS, commands_of, module_name
 
 CLI = Path(__file__).parents[2] / "worker" / "cli"
 COMMANDS = [command for verb in VERBS for command in commands_of(verb)]
-NEEDED = {"apply": ["x.jsonl"], "enqueue": ["x.jsonl"], "completion": ["bash"]}
+NEEDED = {"apply": ["x.jsonl"], "enqueue": ["x.jsonl"], "completion": ["bash"]} | {
+    f"batch {action}": ["x"] for action in ("show", "wait", "withdraw")
+}
 
 GIVEN = {
     "openai_base_url": "http://127.0.0.1:9/v1",
@@ -39,6 +41,7 @@ GIVEN = {
     "semantics": "merge",
     "read_lag": "30s",
     "dead_retention": "30d",
+    "keep": "14d",
     "halt_timeout": "0",
     "shutdown_grace": "1500ms",
     "log_format": "json",
@@ -65,6 +68,7 @@ BAD = {
     "semantics": "patch",
     "read_lag": "-1",
     "dead_retention": "30",
+    "keep": "7",
     "halt_timeout": "never",
     "shutdown_grace": "1 week",
     "log_format": "xml",

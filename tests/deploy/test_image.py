@@ -19,6 +19,14 @@ def test_the_image_passes_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_each_base_is_named_by_its_digest_and_has_a_python_that_is_promised() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    base = re.search(r"^ARG PYTHON=python:(3\.\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert base
+    assert {line.split()[1] for line in text.splitlines() if line.startswith("FROM ")} == {"$PYTHON"}
+    assert f"Python :: {base[1]}" in (ROOT / "pyproject.toml").read_text()
+
+
 @pytest.mark.parametrize(("environment", "well"), [({}, True), ({"METASYNC_HTTP_PORT": "1"}, False)])
 def test_the_image_is_well_without_a_port_and_ill_when_its_port_is_silent(
     environment: dict[str, str], *, well: bool

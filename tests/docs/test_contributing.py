@@ -1,5 +1,6 @@
 """CONTRIBUTING names every file that one more setting, verb, verdict or store needs."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -59,3 +60,17 @@ def test_the_workflow_runs_what_decides_on_every_python_that_is_promised() -> No
     assert ".ci/run" in job["steps"][-1]["run"]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert hooks["repos"][0]["hooks"][0]["entry"] == "make lint"
+
+
+@pytest.mark.parametrize(
+    "package",
+    [path.parent for root in ("benchmarks", "config", "worker") for path in (ROOT / root).rglob("__init__.py")],
+    ids=lambda package: str(package.relative_to(ROOT)),
+)
+def test_a_package_says_in_a_few_lines_what_is_in_it_and_where_to_begin(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text()))
+    assert docstring
+    assert "Begin with " in docstring
+    assert len(docstring.splitlines()) <= 8
+    for name in re.findall(r"`(\w+\.py)`", docstring):
+        assert (package / name).exists(), name

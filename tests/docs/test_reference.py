@@ -43,12 +43,6 @@ def test_the_page_says_what_the_code_does(generated: dict[str, Any]) -> None:
     assert generated["render"]() == PAGE, "run `make docs`"
 
 
-def test_the_readme_says_what_the_exit_codes_mean(generated: dict[str, Any]) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert generated["render_readme"](readme) == readme, "run `make docs`"
-    assert all(f"| {code.value} | {code.meaning} |" in readme for code in Exit)
-
-
 def test_the_schemas_are_those_of_the_code(generated: dict[str, Any]) -> None:
     published = {path.name: path.read_text() for path in (ROOT / "docs" / "schemas").iterdir()}
     assert published == generated["schemas"](), "run `make docs`"

@@ -67,18 +67,25 @@ def claim_of(
     trials: Sequence[Trials] | None = None,
     mode: Mode = "replace",
     lease: int = 1,
+    as_of: Sequence[float | None] | None = None,
+    newest: float | None = None,
+    batches: Sequence[str | None] | None = None,
 ) -> Claim:
     """A claim on `ID`, with a change for each JSON text; ages are in seconds, the oldest first.
 
-    By the store's clock it is now 1000; trials are what each of the changes has met before.
+    By the store's clock it is now 1000; trials are what each of the changes has met before. A change with this `newest`
+    as its `as_of` was applied earlier.
     """
+    nothing = [None] * len(metadata)
     ages = ages or [0.0] * len(metadata)
     met = [each.text() for each in trials] if trials else [None] * len(metadata)
     stored = [
-        QueuedChange(number, ID, None, mode, text, enqueued_at=1_000.0 - age, trials=before)
-        for number, (text, age, before) in enumerate(zip(metadata, ages, met, strict=True), 1)
+        QueuedChange(number, ID, None, mode, text, enqueued_at=1_000.0 - age, trials=before, as_of=dated, batch=batch)
+        for number, (text, age, before, dated, batch) in enumerate(
+            zip(metadata, ages, met, as_of or nothing, batches or nothing, strict=True), 1
+        )
     ]
-    return Claim(ID, lease, tuple(stored), age_seconds=ages[0])
+    return Claim(ID, lease, tuple(stored), age_seconds=ages[0], newest_as_of=newest)
 
 
 def work_on(claim: Claim, *, lease_seconds: float = 300.0) -> Work:
@@ -174,7 +181,7 @@ class Calling:
         return await self.applier.apply(work_on(claim_of(*metadata, **claim)))
 
     @contextmanager
-    def _parked(self) -> Iterator[None]:
+    def _parked(self, _: Work) -> Iterator[None]:
         self.parked += 1
         self.were_parked += 1
         yield

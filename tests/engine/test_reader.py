@@ -25,6 +25,7 @@ class _Claims(WrappedQueue):
         super().__init__(queue)
         self.asked: list[tuple[float, int]] = []
         self.places: list[str] = []
+        self.hurried: list[tuple[float, int]] = []  # likewise, of urgent ones
         self.due_asked = 0
 
     async def next_due_seconds(self) -> float | None:
@@ -32,8 +33,12 @@ class _Claims(WrappedQueue):
         return await super().next_due_seconds()
 
     async def claim(self, limit: int, **terms: Any) -> list[Claim]:
-        self.asked.append((now(), limit))
-        self.places.append(terms.get("place", "oldest"))
+        place = terms.get("place", "oldest")
+        if place == "urgent":
+            self.hurried.append((now(), limit))
+        else:
+            self.asked.append((now(), limit))
+            self.places.append(place)
         await asyncio.sleep(self.takes_seconds)
         return await super().claim(limit, **terms)
 
@@ -54,6 +59,9 @@ class Desk:
             self.leases,
             bound,
             submit=self.works.append,
+            submit_urgent=self.works.append,
+            waiting=lambda: 0,
+            slots=8,
             give_back=self._give_back,
             look_for_pause=self._look,
             tallies=tallies,

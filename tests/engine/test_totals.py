@@ -16,6 +16,8 @@ def test_totals_show_what_the_tallies_count_and_when_they_count_it() -> None:
     assert (totals.changes, totals.applied, totals.unchanged, totals.dead) == (0, 0, 0, 0)
     tallies.outcome(Outcome(CLAIM, applied=[FIRST], unchanged=OTHERS[:3], dead=[(OTHERS[3], Death(5, "rejected", 1))]))
     assert (totals.changes, totals.applied, totals.unchanged, totals.dead) == (5, 1, 3, 1)
+    tallies.outcome(Outcome(CLAIM, superseded=OTHERS))
+    assert (totals.changes, totals.superseded, tallies.latest[-1].superseded) == (9, 4, 4)
     tallies.stale += 2
     assert totals.stale == 2
 

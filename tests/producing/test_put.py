@@ -7,6 +7,7 @@ import pytest
 
 from metasync import InvalidChange, MetadataChange, QueueUnavailable, Stored
 from tests.queue.helpers import change, pending_labels
+from worker.queue.batch import Terms
 from worker.queue.memory import MemoryQueue
 
 
@@ -15,14 +16,14 @@ class CountingQueue(MemoryQueue):
 
     def __init__(self, *, away_at: int | None = None) -> None:
         super().__init__()
-        self.batches: list[int] = []
+        self.pieces: list[int] = []
         self.away_at = away_at
 
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
-        if len(self.batches) == self.away_at:
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+        if len(self.pieces) == self.away_at:
             raise QueueUnavailable("the store is away")
-        self.batches.append(len(changes))
-        return await super()._put(changes)
+        self.pieces.append(len(changes))
+        return await super()._put(changes, terms)
 
 
 def lines(count: int) -> Iterator[dict[str, Any]]:
@@ -59,10 +60,10 @@ async def test_an_iterable_is_stored_in_batches_and_conflicts_have_their_positio
 ) -> None:
     queue = CountingQueue()
     await queue.put([change("c-1", "other", change_id="line-7"), change("c-1", "other", change_id="line-11999")])
-    queue.batches.clear()
+    queue.pieces.clear()
 
     assert await queue.put(make(12_000)) == Stored(11_998, 0, conflicts=(7, 11_999))
-    assert queue.batches == [5_000, 5_000, 2_000]
+    assert queue.pieces == [5_000, 5_000, 2_000]
     assert await queue.put(make(0)) == Stored(0, 0)
 
 
@@ -72,7 +73,7 @@ async def test_no_more_is_read_than_a_batch_before_it_is_stored() -> None:
 
     def watched() -> Iterator[dict[str, Any]]:
         for position, line in enumerate(lines(11_000)):
-            stored_at.append((position, len(queue.batches)))
+            stored_at.append((position, len(queue.pieces)))
             yield line
 
     await queue.put(watched())
@@ -84,14 +85,14 @@ async def test_a_batch_is_bounded_in_size_too() -> None:
     largest = {str(i): "x" * 512 for i in range(16)}
 
     await queue.put({"completion_id": f"c-{i}", "metadata": largest} for i in range(2_000))
-    assert max(queue.batches) < 1_000
+    assert max(queue.pieces) < 1_000
 
 
 async def test_a_list_is_stored_whole_or_not_at_all() -> None:
     queue = CountingQueue()
 
     await queue.put(list(lines(12_000)))
-    assert queue.batches == [12_000]
+    assert queue.pieces == [12_000]
     with pytest.raises(InvalidChange, match=r"stands|is not one.*\(position 1 of what was put\)") as caught:
         await queue.put([change("c-1"), {"completion_id": "../x", "metadata": {}}])
     assert caught.value.taken == 0

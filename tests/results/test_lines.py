@@ -21,11 +21,14 @@ def told(*outcomes: Outcome, places: Places | None = None, with_values: bool = F
     return [json.loads(line) for line in text.splitlines()]
 
 
-def changes(*metadata: str, change_ids: Sequence[str | None] | None = None) -> tuple[QueuedChange, ...]:
-    named = change_ids or [None] * len(metadata)
+def changes(
+    *metadata: str, change_ids: Sequence[str | None] | None = None, batches: Sequence[str | None] | None = None
+) -> tuple[QueuedChange, ...]:
+    nothing = [None] * len(metadata)
+    texts = zip(metadata, change_ids or nothing, batches or nothing, strict=True)
     return tuple(
-        QueuedChange(number, ID, change_id, "merge", text, 0.0)
-        for number, (text, change_id) in enumerate(zip(metadata, named, strict=True), 7)
+        QueuedChange(number, ID, change_id, "merge", text, 0.0, batch=batch)
+        for number, (text, change_id, batch) in enumerate(texts, 7)
     )
 
 
@@ -34,13 +37,16 @@ def claim(held: tuple[QueuedChange, ...]) -> Claim:
 
 
 def test_each_change_has_a_line_with_its_own_keys_and_fate() -> None:
-    applied, unchanged, dead, waiting = held = changes(
-        '{"a":"1"}', '{"b":"1","c":null}', '{"d":"1"}', '{"e":"1"}', change_ids=["one", None, None, None]
+    applied, unchanged, dead, waiting, older = held = changes(
+        *('{"a":"1"}', '{"b":"1","c":null}', '{"d":"1"}', '{"e":"1"}', '{"f":"1"}'),
+        change_ids=["one", None, None, None, None],
+        batches=["b-1", None, "b-2", None, "b-1"],
     )
     outcome = Outcome(
         claim(held),
         applied=(applied,),
         unchanged=(unchanged,),
+        superseded=(older,),
         dead=((dead, Death(dead.number, "rejected", 3, status=400, error="HTTP 400", request_id="req_2")),),
         deferred=(waiting,),
         deferral=Deferral.RETRY,
@@ -49,13 +55,15 @@ def test_each_change_has_a_line_with_its_own_keys_and_fate() -> None:
         request_id="req_1",
         keys=("a", "b", "c", "d", "e"),
     )
-    common = {"completion_id": ID, "change_id": None, "file": None, "line": None, "at": AT}
+    common = {"completion_id": ID, "change_id": None, "batch": None, "file": None, "line": None, "at": AT}
+    unsent = {"reason": None, "error": None, "status": None, "request_id": None, "attempts": 0}
     good = {"reason": None, "error": None, "status": 200, "request_id": "req_1", "attempts": 2}
     assert told(outcome) == [
-        common | good | {"change": 7, "change_id": "one", "outcome": "applied", "keys": ["a"]},
+        common | good | {"change": 7, "change_id": "one", "batch": "b-1", "outcome": "applied", "keys": ["a"]},
         common | good | {"change": 8, "outcome": "unchanged", "keys": ["b", "c"]},
+        common | unsent | {"change": 11, "batch": "b-1", "outcome": "superseded", "keys": ["f"]},
         common
-        | {"change": 9, "outcome": "dead", "keys": ["d"]}
+        | {"change": 9, "batch": "b-2", "outcome": "dead", "keys": ["d"]}
         | {"reason": "rejected", "error": "HTTP 400", "status": 400, "request_id": "req_2", "attempts": 3},
     ]
 
@@ -72,6 +80,10 @@ def test_values_are_told_where_they_are_asked_for_and_only_as_far_as_they_are_kn
     assert all("before" not in one and "after" not in one for one in told(done))
     found = Outcome(claim(held), unchanged=held, before={"a": "1"}, metadata={"a": "1"})
     assert [(one["before"], one["after"]) for one in told(found, with_values=True)] == [({"a": "1"}, {"a": "1"})] * 2
+    older = Outcome(
+        claim(held), applied=(first,), superseded=(second,), before={}, metadata={"a": "1"}, confirmed={"a": "1"}
+    )
+    assert [(one["before"], one["after"]) for one in told(older, with_values=True)] == [({}, {"a": "1"}), (None, None)]
     # The service showed something else than was sent: what it has now nobody knows.
     half = Outcome(claim(held), applied=(first,), dead=((second, Death(8, "not_persisted", 1)),), metadata={"a": "1"})
     assert [(one["before"], one["after"]) for one in told(half, with_values=True)] == [(None, None)] * 2

@@ -94,7 +94,9 @@ def with_an_hour_behind_it(command: Command) -> None:
         applied = int(60 * rate * dice.uniform(1.25, 1.45)) if pending > 0 else 0
         pending = max(0.0, pending + dice.uniform(300, 1_100) + (19_000 if place in {8, 9} else 0) - applied)
         done = (minute, applied, int(applied * 0.07), int(dice.random() * 12))
-        connection.execute("INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?)", done)
+        connection.execute(
+            "INSERT OR REPLACE INTO history (minute, applied, unchanged, dead) VALUES (?, ?, ?, ?)", done
+        )
         sample = (minute, int(pending), pending / max(1.0, rate) / 1.35, rate, 15.4 if place > 2 else None)
         connection.execute("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?, ?)", sample)
     connection.execute("INSERT OR REPLACE INTO note VALUES ('limit', '15.4', unixepoch())")
@@ -114,7 +116,7 @@ def at_work(folder: Path) -> Iterator[Surface]:
         simulator.ask("/seed", {"count": 9_000})
         with_dead_letters(command)
         with_an_hour_behind_it(command)
-        command.run("enqueue", write_changes(folder / "changes.jsonl", changes(9_000)))
+        command.run("enqueue", "--batch", "labels", write_changes(folder / "changes.jsonl", changes(9_000)))
         yield stack.enter_context(a_daemon(command))
 
 

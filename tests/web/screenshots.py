@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the page: `make screenshots`."""
+"""Takes the pictures of the page for docs/page.md: `make screenshots`."""
 
 import re
 import sys
@@ -43,7 +43,7 @@ def _open_story(page: Page) -> None:
 
 
 def main(folder: Path, *, every: bool) -> None:
-    """Take the README's pictures, or with `every` those of all states."""
+    """Take the pictures for docs/page.md, or with `every` those of all states."""
     with chromium() as browser:
         with tempfile.TemporaryDirectory() as place, scenes.at_work(Path(place)):
             _take(browser, place, folder / "page-light.png", whole=True)

@@ -96,7 +96,7 @@ def test_only_the_page_itself_can_ask_for_something_to_be_done(command: Command)
             assert surface.post("/purge", every, **json, **headers)[0] == 403
         ours = {"Origin": f"http://{here}", "Sec-Fetch-Site": "same-origin"}
         assert surface.post("/purge", every, **json, **ours) == (200, '{"purged":0}')
-        assert surface.post("/replay", every, **json, **ours) == (200, '{"replayed":0,"kept":0}')
+        assert surface.post("/replay", every, **json, **ours) == (200, '{"replayed":0,"kept":0,"superseded":0}')
         assert surface.post("/purge", every, **{**json, "Content-Type": "text/plain"}, **ours)[0] == 415
         assert surface.post("/purge", "{}", **json, **ours)[0] == 400
         assert surface.post("/purge", '{"all": true, "number": 1}', **json, **ours)[0] == 400

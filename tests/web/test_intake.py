@@ -41,12 +41,14 @@ class Door:
     def close(self) -> None:
         self.connection.close()
 
-    def send(self, body: Any, content_type: str = JSON, *, token: str = TOKEN, **headers: str) -> tuple[int, Any]:
+    def send(
+        self, body: Any, content_type: str = JSON, *, token: str = TOKEN, query: str = "", **headers: str
+    ) -> tuple[int, Any]:
         """Give the status and the JSON of the answer."""
         given = {"Content-Type": content_type, "Authorization": f"Bearer {token}"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         encoded = body if isinstance(body, bytes | str) or hasattr(body, "__next__") else json.dumps(body)
-        self.connection.request("POST", "/changes", body=encoded, headers=given)
+        self.connection.request("POST", f"/changes{query}", body=encoded, headers=given)
         answer = self.connection.getresponse()
         self.headers = dict(answer.headers)
         text = answer.read()
@@ -106,6 +108,37 @@ def test_what_is_a_change_goes_in(door: Door, case: str) -> None:
     content_type, body, added = TAKEN[case]
 
     assert door.send(body, content_type) == (200, {"added": added, "duplicates": 0, "refused": []})
+
+
+async def test_the_query_names_a_batch_and_says_what_is_urgent(command: Command) -> None:
+    with an_intake(command) as (door, _):
+        assert door.send([line(1), line(2)], query="?batch=labels-1")[0] == 200
+        assert door.send(line(3), query="?batch=labels-1&urgent=true")[0] == 200
+        assert door.send(line(4), query="?urgent=false")[0] == 200
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        [batch] = await queue.batches()
+        assert (batch.name, batch.changes) == ("labels-1", 3)
+        claims = await queue.claim(9, lease_seconds=60, owner="o", place="urgent")
+        assert [claim.completion_id for claim in claims] == ["chatcmpl-3"]
+        assert len(await queue.claim(9, lease_seconds=60, owner="o")) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("?batch=", "no name of a batch"),
+        ("?batch=a%20b", "no name of a batch"),
+        ("?batch=a&batch=b", "twice"),
+        ("?urgent", "true or false"),
+        ("?urgent=yes", "true or false"),
+        ("?bacth=a", "takes batch and urgent, not 'bacth'"),
+        ("?a%0ab=1", r"not 'a\nb'"),
+    ],
+)
+def test_a_query_that_is_none_is_refused_and_nothing_goes_in(door: Door, query: str, says: str) -> None:
+    status, problem = door.send(line(1), query=query)
+
+    assert (status, says in problem["error"]) == (400, True), problem
 
 
 def test_gzip_is_unpacked(door: Door) -> None:
@@ -326,12 +359,12 @@ class BrokenQueue(MemoryQueue):
         self.may_go_on.set()
         self.waiting = asyncio.Semaphore(0)
 
-    async def put(self, changes: Changes) -> Stored:
+    async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         self.waiting.release()
         await self.may_go_on.wait()
         if self.failure:
             raise self.failure
-        return await super().put(changes)
+        return await super().put(changes, batch=batch, urgent=urgent)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """What is done to dead letters is what was shown when it was confirmed, on every store."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.queue.helpers import bury, changes, letters
 from tests.queue.stores import STORES
 from tests.web.inside import Inside, a_worker_inside
-from worker.queue import open_queue
+from worker.queue import PendingSelection, open_queue
 
 TOKEN = "a-token-of-some-length"
 
@@ -56,7 +57,8 @@ async def test_what_came_after_the_newest_that_was_shown_is_let_be(inside: Insid
         assert await _order(inside, "purge", reason="rejected", newest=2, shown=2) == (200, {"purged": 2})
         assert await _numbers(inside) == [3, 4, 5]
         assert await _order(inside, "purge", all=True, newest=4, shown=3) == (200, {"purged": 2})  # fewer: one has gone
-        assert await _order(inside, "replay", all=True, newest=4, shown=9) == (200, {"replayed": 0, "kept": 0})
+        nothing = {"replayed": 0, "kept": 0, "superseded": 0}
+        assert await _order(inside, "replay", all=True, newest=4, shown=9) == (200, nothing)
     assert await _numbers(inside) == [5]
     done = [line for line in logs if line["event"] in {"web.purged", "web.replayed"}]
     assert [(line["peer"], line["newest"], line["letters"]) for line in done] == [
@@ -113,3 +115,61 @@ async def test_odd_numbers_mean_no_letter(tmp_path: Path, number: int) -> None:
         assert status in {400, 409}
         status, _ = await _order(inside, "purge", all=True, newest=number, shown=max(0, number))
         assert status in {200, 400}
+
+
+async def test_letters_are_purged_by_their_age(inside: Inside) -> None:
+    order = {"all": True, "newest": 5, "shown": 5}
+
+    assert await _order(inside, "purge", **order, older_than_seconds=86_400) == (200, {"purged": 0})
+    assert await _numbers(inside) == [1, 2, 3, 4, 5]
+    assert await _order(inside, "purge", reason="rejected", newest=5, shown=3, older_than_seconds=0) == (
+        200,
+        {"purged": 3},
+    )
+    assert await _numbers(inside) == [4, 5]
+
+
+@pytest.mark.parametrize("age", [-1, "30d", [], True])
+async def test_an_age_that_is_none_is_no_order(inside: Inside, age: object) -> None:
+    status, _ = await _order(inside, "purge", all=True, newest=5, shown=5, older_than_seconds=age)
+
+    assert status == 400
+    assert await _numbers(inside) == [1, 2, 3, 4, 5]
+
+
+async def test_the_page_is_told_of_batches_those_that_run_first(inside: Inside) -> None:
+    for number in range(30):
+        await inside.queue.put([], batch=f"none-{number}")  # nothing comes of nothing
+    await inside.queue.put(changes("c-1", range(3)), batch="labels")
+    [batch] = await _batches(inside, pending=3)
+    assert (batch["name"], batch["changes"], batch["seconds_left"]) == ("labels", 3, None)
+
+    while (await inside.queue.withdraw(PendingSelection(batch="labels"))).in_flight:
+        await asyncio.sleep(0.05)
+    await inside.queue.put(changes("c-2", range(2)), batch="later")
+    running, finished = await _batches(inside, pending=2)
+    assert (running["name"], finished["name"]) == ("later", "labels")
+    assert (finished["withdrawn"], finished["pending"], finished["seconds_left"]) == (3, 0, 0.0)
+
+
+async def _batches(inside: Inside, *, pending: int) -> list[dict[str, Any]]:
+    """What the page is told of batches, as soon as the first of them has so many changes pending."""
+    async with inside.events(TOKEN) as documents:
+        async for document in documents:
+            if document["batches"] and document["batches"][0]["pending"] == pending:
+                found: list[dict[str, Any]] = document["batches"]
+                return found
+    raise AssertionError("the page ended")
+
+
+async def test_the_letters_of_a_batch_are_told_apart(inside: Inside) -> None:
+    await bury(inside.queue, *changes("c-9", range(2)))
+    status, told = await _letters(inside, "batch=none")
+    assert (status, told) == (200, {"letters": []})
+    status, told = await _letters(inside, "reason=rejected")
+    assert {letter["batch"] for letter in told["letters"]} == {None}
+
+
+async def _letters(inside: Inside, query: str) -> tuple[int, Any]:
+    answer = await inside.ask(f"GET /letters?{query}", "Host: 127.0.0.1", f"Authorization: Bearer {TOKEN}")
+    return answer.status, json.loads(answer.body)

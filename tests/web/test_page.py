@@ -120,6 +120,38 @@ def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(
         expect(page.locator("#letters")).to_contain_text("No dead letters")
 
 
+def test_letters_that_are_old_enough_are_purged(browser: Browser, dead: tuple[Command, RunningSimulator]) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command), looking(browser, link_to(command)) as page:
+        page.get_by_role("button", name="Purge all").click()
+        page.get_by_label("Those that died").select_option("more than 7 days ago")
+        page.locator("#sure").get_by_role("button", name="Purge").click()
+        expect(page.locator("#done")).to_have_text("0 letters purged.")
+        expect(page.locator("#dead")).to_have_text("4")
+        page.get_by_role("button", name="Replay all").click()
+        expect(page.get_by_label("Those that died")).to_be_hidden()
+
+
+def test_a_batch_shows_how_far_it_is_and_tells_its_story(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    changes = write_changes(command.folder / "changes.jsonl", [*scenes.changes(3, first=7), LATE])
+    command.run("enqueue", "--batch", "labels-1", changes)
+    with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as page:
+        row = page.locator("#batches li[data-batch='labels-1']")
+        expect(row).to_contain_text("finished · 1 dead")
+        expect(row.locator("progress")).to_have_js_property("value", 1)
+        row.get_by_role("button").click()
+        expect(page.locator("#story-title")).to_have_text("Batch labels-1")
+        expect(page.locator("#batch-facts")).to_contain_text("3 applied · 1 dead")
+        expect(page.locator("#story")).to_contain_text("too_many_keys")
+        page.keyboard.press("Escape")
+        page.locator(".reason[data-reason=too_many_keys] summary").click()
+        page.locator(".letter", has_text="chatcmpl-000007").click()
+        expect(page.locator("#story")).to_contain_text("labels-1")
+
+
 def test_letters_that_come_while_somebody_thinks_are_not_purged(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:

@@ -1,4 +1,9 @@
-"""The endpoint: its client, what its answers mean, and when to try again."""
+"""The endpoint: a client, what its answers mean, and when to try again.
+
+Begin with `client.py`: one call, one `Answer`. `judging.py` makes a `Verdict` of it, by the codes in `table.py`;
+`verdict.py` has the words. `retry.py` says how long to wait, `failure.py` what it means that no answer came.
+`direct.py` and `session.py` are two transports; `redact.py` keeps keys out of errors.
+"""
 
 from worker.api.answer import Answer
 from worker.api.client import Client

@@ -1,6 +1,8 @@
 """Files of changes: JSON lines, JSON and CSV, compressed or not, read as a stream of changes and refusals."""
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -14,7 +16,8 @@ from worker.changes.refusal import Refusal, UnreadableFile
 from worker.changes.rejects import RejectsFile, UnwritableRejects, retake
 from worker.changes.rows import Header, Row, rows
 from worker.changes.shape import form_of, separator_line
-from worker.changes.source import STDIN, ByteSource, Stretch
+from worker.changes.source import STDIN, STDIN_NAME, ByteSource, Stretch
+from worker.changes.times import check_as_of
 
 __all__ = [
     "FORMATS",
@@ -49,7 +52,8 @@ _APART = "enqueue those rows as a file of their own"
 class ChangeFile:
     """An open file of changes: iterating, once, yields each change or refusal, with its number, in the file's order.
 
-    Memory does not grow with the file. Damaged data yields the lines before the damage, then a refusal.
+    Memory does not grow with the file. Damaged data yields the lines before the damage, then a refusal. `reading` is
+    as it was given, but for the time of the file in the place of ``mtime``.
 
     Args:
         source: the bytes.
@@ -70,6 +74,9 @@ class ChangeFile:
         except ValueError as error:
             raise UnreadableFile(Refusal(source.name, 0, str(error))) from None
         self.form = form
+        if reading.as_of == "mtime":
+            reading = replace(reading, as_of=_modified_at(path, source))
+        self.reading = reading
         self._items = self._read(form, delimiter, reading)
 
     @classmethod
@@ -94,7 +101,7 @@ class ChangeFile:
 
         Raises:
             UnreadableFile: missing, a directory, no permission, an unknown suffix, not gzip although the name says so,
-                data of another form, CSV without a usable header.
+                data of another form, CSV without a usable header; of no known time, where `reading` asks for it.
         """
         gzipped = path.lower().endswith(".gz")
         source = ByteSource(path, gzipped=gzipped, stdin=stdin, stretch=stretch, patience=patience, copy=copy)
@@ -155,6 +162,28 @@ def check_name(path: str, reading: Reading) -> None:
         UnreadableFile: the name does not say what is in it, and nothing else does.
     """
     _form(path, reading, b"")
+    if reading.as_of == "mtime":
+        raise _timeless(STDIN_NAME if path == STDIN else path)
+
+
+def _modified_at(path: str, source: ByteSource) -> float:
+    """When the file was last changed, Unix time in seconds.
+
+    Raises:
+        UnreadableFile: nobody can tell, or nothing can have been so at that time.
+    """
+    if path == STDIN or source.modified_at is None:
+        raise _timeless(source.name)
+    try:
+        check_as_of(source.modified_at, datetime.fromtimestamp(source.modified_at, UTC))
+    except InvalidChange as error:
+        raise UnreadableFile(Refusal(source.name, 0, f"when it was last changed cannot be its {error}")) from None
+    return source.modified_at
+
+
+def _timeless(name: str) -> UnreadableFile:
+    reason = "only a regular file tells when it was last changed: say --as-of and the time"
+    return UnreadableFile(Refusal(name, 0, reason))
 
 
 def _form(path: str, reading: Reading, start: bytes) -> tuple[Format, str]:

@@ -14,10 +14,12 @@ class Folded(msgspec.Struct, frozen=True):
         metadata: the full map that is wanted in the end.
         too_many_keys: positions, in the sequence, of the changes that were left out, since the map after them
             would have held more than sixteen pairs.
+        superseded: positions of those that were left out, since one before them, that was not, has a newer `as_of`.
     """
 
     metadata: dict[str, str]
     too_many_keys: tuple[int, ...]
+    superseded: tuple[int, ...] = ()
 
 
 def needs_current(changes: Sequence[MetadataChange]) -> bool:
@@ -29,7 +31,8 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
     """Apply the changes in order, on paper.
 
     Folding and then sending the result equals sending one by one, refusals included: a change whose result would
-    be over the limit of pairs has no effect, and the ones after it see the map as it was.
+    be over the limit of pairs has no effect, and the ones after it see the map as it was; and so has one that says what
+    was so before what one before it has said, by their `as_of`: of those that have none, nobody knows.
 
     Args:
         current: the completion's metadata now; not looked at when the first change is a ``replace``.
@@ -37,7 +40,13 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
     """
     metadata = dict(current)
     refused = []
+    superseded = []
+    newest = None
     for position, change in enumerate(changes):
+        as_of = change.as_of
+        if as_of is not None and newest is not None and as_of < newest:
+            superseded.append(position)
+            continue
         if change.mode == "replace":
             after = {key: value for key, value in change.metadata.items() if value is not None}
         else:
@@ -46,7 +55,9 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
             refused.append(position)
         else:
             metadata = after
-    return Folded(metadata, tuple(refused))
+            if as_of is not None:
+                newest = as_of
+    return Folded(metadata, tuple(refused), tuple(superseded))
 
 
 def _merged(metadata: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:

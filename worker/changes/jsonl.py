@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from worker.changes.change import InvalidChange, MetadataChange, Mode, folded, json_type
 from worker.changes.lines import BYTE_ORDER_MARK
 from worker.changes.reading import Reading
+from worker.changes.times import as_of_from
 from worker.terminal import shown
 
 JOINED = "starts with a byte order mark, as where files were joined: take it out"
@@ -24,6 +25,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     metadata: dict[str, str | None]
     mode: Mode | UnsetType = UNSET
     change_id: str | UnsetType | None = UNSET
+    as_of: float | str | UnsetType | None = UNSET
 
 
 @cache
@@ -44,7 +46,7 @@ def line_parser(reading: Reading) -> Callable[[bytes], MetadataChange]:
     and one that msgspec refuses, is read again slowly.
     """
     decode = _decoder(reading.id_column)
-    mode = reading.mode
+    mode, as_of = reading.mode, reading.as_of_seconds
 
     def parse(line: bytes) -> MetadataChange:
         try:
@@ -58,6 +60,7 @@ def line_parser(reading: Reading) -> Callable[[bytes], MetadataChange]:
             fields.metadata,
             mode if fields.mode is UNSET else fields.mode,
             None if fields.change_id is UNSET else fields.change_id,
+            as_of if fields.as_of is UNSET or fields.as_of is None else as_of_from(fields.as_of),
         )
 
     return parse
@@ -110,25 +113,26 @@ def as_text(metadata: dict[str, Any]) -> dict[str, Any]:
     return {key: _as_text(value) for key, value in metadata.items()}
 
 
-def change_of(
-    completion_id: Any,  # noqa: ANN401 -- whatever was given: the change says what is wrong with it
-    metadata: Any,  # noqa: ANN401 -- likewise
-    mode: Any,  # noqa: ANN401 -- likewise
-    change_id: Any,  # noqa: ANN401 -- likewise
-    reading: Reading,
-) -> MetadataChange:
+def change_of(given: tuple[Any, Any, Any, Any, Any], reading: Reading) -> MetadataChange:
     """The change, of what was read of JSON.
+
+    Args:
+        given: completion_id, metadata, mode, change_id and as_of, whatever they are: the change says what is wrong.
 
     Raises:
         InvalidChange: with a hint where a flag helps.
     """
+    completion_id, metadata, mode, change_id, as_of = given
     is_map = isinstance(metadata, dict)
     if is_map and reading.coerce:
         metadata = as_text(metadata)
     elif isinstance(metadata, str) and metadata.lstrip().startswith("{"):
         raise InvalidChange("metadata is JSON text within a string: write the object itself, without quotes around it")
+    moment = as_of_from(as_of)
     try:
-        return MetadataChange(completion_id, metadata, mode, change_id)
+        return MetadataChange(
+            completion_id, metadata, mode, change_id, reading.as_of_seconds if moment is None else moment
+        )
     except InvalidChange as error:
         if is_map and any(isinstance(value, Number | bool) for value in metadata.values()):
             error.hint = "--coerce writes numbers and booleans as text, as JSON has them"
@@ -148,6 +152,8 @@ def _strings(fields: _Line) -> int:
         count += 2
     if fields.change_id is not UNSET:
         count += 1 if fields.change_id is None else 2
+    if fields.as_of is not UNSET:
+        count += 2 if isinstance(fields.as_of, str) else 1
     return count
 
 
@@ -169,8 +175,15 @@ def parse_slowly(line: bytes, reading: Reading) -> MetadataChange:
     for name in names[:2]:
         if name not in fields:
             raise InvalidChange(f"the field {name} is missing")
-    id_field, metadata, mode, change_id = names
-    return change_of(fields[id_field], fields[metadata], fields.get(mode, reading.mode), fields.get(change_id), reading)
+    id_field, metadata, mode, change_id, as_of = names
+    found = (
+        fields[id_field],
+        fields[metadata],
+        fields.get(mode, reading.mode),
+        fields.get(change_id),
+        fields.get(as_of),
+    )
+    return change_of(found, reading)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

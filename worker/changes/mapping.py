@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 
 from worker.changes.change import InvalidChange, MetadataChange, json_type
 from worker.changes.reading import FIELDS
+from worker.changes.times import as_of_from
 from worker.terminal import shown
 
 Given = MetadataChange | Mapping[str, object]
@@ -14,8 +15,8 @@ def change_from(fields: object) -> MetadataChange:
     """Read one change.
 
     Args:
-        fields: a mapping with ``completion_id`` and ``metadata`` and, where wanted, ``mode`` and ``change_id``; or a
-            `MetadataChange`.
+        fields: a mapping with ``completion_id`` and ``metadata`` and, where wanted, ``mode``, ``change_id`` and
+            ``as_of``, which may be a `datetime`, too; or a `MetadataChange`.
 
     Raises:
         InvalidChange: it is neither, or no valid change.
@@ -30,4 +31,6 @@ def change_from(fields: object) -> MetadataChange:
     for name in FIELDS[:2]:
         if name not in fields:
             raise InvalidChange(f"the field {name} is missing")
+    if "as_of" in fields:
+        return MetadataChange(**{**fields, "as_of": as_of_from(fields["as_of"])})
     return MetadataChange(**dict(fields))

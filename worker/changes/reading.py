@@ -8,8 +8,9 @@ from worker.changes.change import Mode
 Format = Literal["jsonl", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Empty = Literal["keep", "remove"]
+AsOf = float | Literal["mtime"]
 
-FIELDS = ("completion_id", "metadata", "mode", "change_id")
+FIELDS = ("completion_id", "metadata", "mode", "change_id", "as_of")
 ID_FIELD = FIELDS[0]
 
 
@@ -26,6 +27,7 @@ class Reading:
         coerce: write values that are numbers or booleans as JSON does, instead of refusing them.
         ignore_unknown: pass over fields that are none of a change's, and columns that are neither such a field nor
             named ``metadata.KEY``, instead of refusing the ones and taking the others for keys.
+        as_of: of a change that does not tell it, Unix time in seconds; ``mtime`` for when its file was last changed.
     """
 
     mode: Mode = "merge"
@@ -35,7 +37,13 @@ class Reading:
     empty: Empty = "keep"
     coerce: bool = False
     ignore_unknown: bool = False
+    as_of: AsOf | None = None
 
     def fields(self) -> tuple[str, ...]:
         """The names of the fields, with the id's."""
         return (self.id_column, *FIELDS[1:])
+
+    @property
+    def as_of_seconds(self) -> float | None:
+        """Of a change that does not tell it; of a file the opened `ChangeFile` knows it."""
+        return None if self.as_of == "mtime" else self.as_of

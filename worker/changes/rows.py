@@ -15,6 +15,7 @@ from worker.changes.change import InvalidChange, MetadataChange, check_key, fold
 from worker.changes.jsonl import ID_NAMES, JOINED, change_of, decode_utf8, parse_object
 from worker.changes.lines import BYTE_ORDER_MARK, CUT_LINE_BYTES, MAX_LINE_BYTES, CutLine
 from worker.changes.reading import FIELDS, ID_FIELD, Reading
+from worker.changes.times import as_of_from
 from worker.terminal import shown
 
 _KEY_PREFIX = "metadata."
@@ -54,7 +55,7 @@ class Header:
         raw: the row itself.
         columns: the names, as they stand there.
         names: the same, not decoded.
-        completion_id, mode, change_id, metadata: positions of the columns with these names.
+        completion_id, mode, change_id, as_of, metadata: positions of the columns with these names.
         keys: position and metadata key of every other column.
         reading: how rows are to be understood.
     """
@@ -65,6 +66,7 @@ class Header:
     completion_id: int
     mode: int | None
     change_id: int | None
+    as_of: int | None
     metadata: int | None
     keys: tuple[tuple[int, str], ...]
     reading: Reading
@@ -100,6 +102,7 @@ class Header:
             completion_id=own[reading.id_column],
             mode=own.get("mode"),
             change_id=own.get("change_id"),
+            as_of=own.get("as_of"),
             metadata=own.get("metadata"),
             keys=tuple((position, key) for key, position in keys.items()),
             reading=reading,
@@ -130,9 +133,11 @@ class Header:
             elif removes:
                 metadata.setdefault(key, None)
         change_id = None if self.change_id is None else cells[self.change_id] or None
+        as_of = None if self.as_of is None else as_of_from(cells[self.as_of] or None)
         if given:
-            return change_of(cells[self.completion_id], metadata, mode, change_id, self.reading)
-        change = MetadataChange(cells[self.completion_id], metadata, mode, change_id)
+            return change_of((cells[self.completion_id], metadata, mode, change_id, as_of), self.reading)
+        as_of = self.reading.as_of_seconds if as_of is None else as_of
+        change = MetadataChange(cells[self.completion_id], metadata, mode, change_id, as_of)
         return change if metadata or self._may_set_nothing(mode) else None
 
     def _may_set_nothing(self, mode: str) -> bool:

@@ -90,6 +90,11 @@ class ByteSource:
         return self._raw.size_bytes
 
     @property
+    def modified_at(self) -> float | None:
+        """When a regular file was last changed, Unix time in seconds; None of anything else."""
+        return self._raw.modified_at
+
+    @property
     def bytes_read(self) -> int:
         """How much was taken from the input so far, before decompression."""
         return self._raw.bytes_read
@@ -220,7 +225,9 @@ class _Counted(io.RawIOBase):
 
     def __init__(self, stream: _Stream, *, patience: Patience | None, copy: Callable[[bytes], object] | None) -> None:
         self.bytes_read = 0
-        self.size_bytes = _size(stream)
+        status = _status(stream)
+        self.size_bytes = None if status is None else status.st_size
+        self.modified_at = None if status is None else status.st_mtime
         self._stream = stream
         self._start = b""
         self._copy = copy
@@ -265,12 +272,13 @@ class _Counted(io.RawIOBase):
         return data
 
 
-def _size(stream: _Stream) -> int | None:
+def _status(stream: _Stream) -> os.stat_result | None:
+    """What the system knows of a regular file; None of anything else."""
     try:
         status = os.fstat(stream.fileno())
     except OSError:  # io.UnsupportedOperation: no file stands behind it
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _open(path: str, stdin: BinaryIO | None) -> _Stream:

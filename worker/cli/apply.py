@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar
 
 from worker.changes.patience import Patience
 from worker.cli import signals
-from worker.cli.batches import Batch
 from worker.cli.enqueue import Files, failing_as_json
 from worker.cli.exits import Exit
 from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
@@ -18,6 +17,7 @@ from worker.cli.intake import Enqueued, account, take_in
 from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
 from worker.cli.paused import Paused
+from worker.cli.pieces import Piece
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.cli.session import exit_code, summary_fields, work
@@ -45,6 +45,7 @@ class Report:
         retries: requests and claims that were tried again after a failure.
         throttled: answers 429 that were about the rate.
         ending: what ended the run; null where nothing was applied, since the files could not be taken in whole.
+        superseded: that were not sent, since a change with a newer `as_of` was applied.
         leftover: applied changes of which the service kept what they were to replace.
         halted: what it was halted by, if it ended so.
         error: the same in the service's own words, or what kept the run from starting.
@@ -58,6 +59,7 @@ class Report:
     exit_code: Exit
     applied: int = 0
     unchanged: int = 0
+    superseded: int = 0
     leftover: int = 0
     dead: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -141,8 +143,8 @@ async def _apply(job: Job, intake: Intake, places: Places | None, *, shown: bool
     return code
 
 
-def _kept_in(places: Places) -> Callable[[Batch], None]:
-    return lambda batch: places.add_all(batch.changes, batch.places)
+def _kept_in(places: Places) -> Callable[[Piece], None]:
+    return lambda piece: places.add_all(piece.changes, piece.places)
 
 
 def summary_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
@@ -156,8 +158,14 @@ def figures_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -
     per_second = totals.changes / summary.seconds if summary.seconds else 0.0
     rows = [
         ("enqueued", "", account(enqueued)),
+        *([("batch", "", enqueued.batch)] if enqueued.batch is not None else []),
         ("applied", f"{totals.applied:,}", "changes that the service now has"),
         ("unchanged", f"{totals.unchanged:,}", "changes that it had already"),
+        *(
+            [("superseded", f"{totals.superseded:,}", "not sent: what was applied is as of a later time")]
+            if totals.superseded
+            else []
+        ),
         *(
             [("leftover", f"{totals.leftover:,}", "of those applied, the service kept keys that they replace")]
             if totals.leftover

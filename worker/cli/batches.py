@@ -1,111 +1,105 @@
-"""Reading in a thread of its own: whole batches come out, or what there is when no more has come for a while."""
+"""Batches as commands show them, and finding the one that is named."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Self
 
-from worker.changes import MetadataChange
-from worker.changes.files import Item, Refusal
-from worker.changes.patience import Patience, Stopped
-from worker.cli.inputs import Inputs
+from worker.cli.output import tell, time_text
+from worker.queue import Batch, Batches
+from worker.queue.text import storable
+from worker.terminal import printable
 
-_BATCH_LINES = 5_000
-_BATCH_TEXT_BYTES = 1_500_000
-_LOOK_EVERY = 8  # lines: whether that is enough
-# A producer that trickles is not waited for: what has come is stored.
-_IDLE_SECONDS = 1.0
+_MOST_NEAR = 3
+_ENDS = ("applied", "unchanged", "superseded", "dead", "withdrawn")
 
 
-@dataclass(slots=True)
-class Batch:
-    """What became of some lines, in their order.
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """What has become of the changes of a batch. Times are in UTC, as RFC 3339 has them.
 
     Args:
-        places: file and line of each change.
-        blank: how many rows are blank.
-        last: file and line of the last of them, if that is one.
-        bytes_read: how far reading has come with them.
+        created_at: when its first changes came.
+        last_put_at: when the last of them came.
+        last_done_at: when the last of those that are done was; null while none is.
+        changes: how many came; each is pending, or one of the five that follow.
+        superseded: not sent, since a newer one, by as_of, was applied.
+        dead: dead letters, those that were purged since included.
+        per_second: how many were done a second, from the first to the last; null while that cannot be told.
+        seconds_left: how long the rest takes at that rate; null where nobody can tell.
     """
 
-    changes: list[MetadataChange] = field(default_factory=list)
-    places: list[tuple[str, int]] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    blank: int = 0
-    last: tuple[str, int] | None = None
-    bytes_read: int = 0
+    name: str
+    created_at: str
+    last_put_at: str
+    last_done_at: str | None
+    changes: int
+    pending: int
+    applied: int
+    unchanged: int
+    superseded: int
+    dead: int
+    withdrawn: int
+    per_second: float | None
+    seconds_left: float | None
 
-    def leave_out(self, item: Item) -> None:
-        """Put in a line that is no change."""
-        if isinstance(item, Refusal):
-            self.refused.append(item)
-        else:
-            self.blank += 1
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """As the store has it."""
+        per_second, left = batch.rate_per_second, batch.seconds_left
+        return cls(
+            name=batch.name,
+            created_at=time_text(batch.created_at),
+            last_put_at=time_text(batch.last_put_at),
+            last_done_at=None if batch.last_done_at is None else time_text(batch.last_done_at),
+            changes=batch.changes,
+            pending=batch.pending,
+            applied=batch.applied,
+            unchanged=batch.unchanged,
+            superseded=batch.superseded,
+            dead=batch.dead,
+            withdrawn=batch.withdrawn,
+            per_second=None if per_second is None else round(per_second, 3),
+            seconds_left=None if left is None else round(left, 1),
+        )
 
-
-@asynccontextmanager
-async def batches(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIterator[Batch]]:
-    """Read on in a thread while batches are dealt with; one batch is read ahead. Leaving stops the reading."""
-    loop = asyncio.get_running_loop()
-    handed_over: asyncio.Queue[Batch | None] = asyncio.Queue(1)
-
-    def hand_over(batch: Batch | None) -> None:
-        asyncio.run_coroutine_threadsafe(handed_over.put(batch), loop).result()
-
-    def read() -> None:
-        try:
-            _read(inputs, patience, hand_over)
-        except Stopped:
-            pass
-        finally:
-            hand_over(None)
-
-    async def taken() -> AsyncIterator[Batch]:
-        while (batch := await handed_over.get()) is not None:
-            yield batch
-        await handed_over.put(None)  # for whoever stops the reading
-
-    reading = asyncio.create_task(asyncio.to_thread(read))
-    try:
-        yield taken()
-    finally:
-        patience.stop()
-        while await handed_over.get() is not None:
-            pass
-        await reading
+    @property
+    def counts_text(self) -> str:
+        """How its changes ended, for people; of what did not happen, only that nothing was applied is worth a word."""
+        ends = [(name, getattr(self, name)) for name in _ENDS]
+        words = [f"{count:,} {name}" for name, count in ends if count or name == "applied"]
+        return ", ".join([*words, *([f"{self.pending:,} pending"] if self.pending else [])])
 
 
-def _read(inputs: Inputs, patience: Patience, hand_over: Callable[[Batch], object]) -> None:
-    batch = Batch()
-    size = text_before = 0
-    last: tuple[str, int] | None = None
+def quoted(name: str) -> str:
+    """The name as a shell takes it, on one line: one that came by another client may be any text."""
+    return printable(shlex.quote(name))
 
-    def flush() -> None:
-        nonlocal batch, size, text_before, last
-        patience.interrupt_at(None)
-        full, batch = batch, Batch()
-        if size:
-            full.last, last = last, None
-            full.bytes_read = inputs.bytes_read
-            size, text_before = 0, inputs.text_bytes
-            hand_over(full)
 
-    for name, items in inputs.files():
-        for number, item in items:
-            if size == 0:
-                patience.interrupt_at(time.monotonic() + _IDLE_SECONDS, flush)
-            size += 1
-            place = (name, number)
-            if type(item) is MetadataChange:  # as nearly all are
-                batch.changes.append(item)
-                batch.places.append(place)
-            else:
-                batch.leave_out(item)
-            last = place if number else last  # 0 is the whole file
-            if size % _LOOK_EVERY:
-                continue
-            if size >= _BATCH_LINES or inputs.text_bytes - text_before > _BATCH_TEXT_BYTES:
-                flush()
-            patience.check()
-    flush()
+async def find(queue: Batches, name: str) -> Batch | None:
+    """The batch of this name; where there is none, say so, with names that are like it."""
+    wanted = storable(name)
+    if found := await queue.batches(wanted):
+        return found[0]
+    names = [batch.name for batch in await queue.batches()]
+    near = nearest(wanted, names)
+    hint = f"; did you mean {' or '.join(map(printable, near))}?" if near else "; `metasync batch list` shows them"
+    tell(f"metasync: there is no batch {printable(name)}{hint if names else ''}")
+    return None
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The names that may have been meant, the likeliest first: those that go on like it, then those spelled like it.
+
+    Args:
+        names: the newest first.
+    """
+    starts: dict[str, str] = {}  # of one that was made, what was typed may be the start: what follows is a time
+    beginning: list[str] = []
+    for each in names:
+        starts.setdefault(each[: len(name) + 1], each)
+        if each.startswith(name):
+            beginning.append(each)
+    near = [starts[start] for start in get_close_matches(name, list(starts), n=_MOST_NEAR)]
+    return list(dict.fromkeys([*beginning, *near]))[:_MOST_NEAR]

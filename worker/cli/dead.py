@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from config.durations import duration_seconds
 from worker.cli import loop
@@ -14,9 +14,11 @@ from worker.cli.output import say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.flags import Flag
 from worker.queue import DeadLetter, DeadLetters, DeadSelection, Reason, Revived, open_queue
+from worker.queue.text import storable
 from worker.terminal import printable_json
 
 _SHOWN_ERROR_LENGTH = 60
+HEAD = ("id", "completion", "reason", "status", "attempts", "died", "error")
 _NUMBERS_END = 2**63  # what a store can be asked for
 
 
@@ -66,6 +68,8 @@ class Letter:
         status: of the service's last answer.
         request_id: of the same.
         attempts: those that failed.
+        as_of: when it was so; null where the producer did not say.
+        batch: the batch that it belongs to; null for none.
     """
 
     id: int
@@ -80,6 +84,28 @@ class Letter:
     attempts: int
     enqueued_at: str
     died_at: str
+    as_of: str | None
+    batch: str | None
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        """As the store has it."""
+        return cls(
+            id=letter.number,
+            completion_id=letter.completion_id,
+            change_id=letter.change_id,
+            metadata=letter.decoded,
+            mode=letter.mode,
+            reason=letter.reason,
+            status=letter.status,
+            error=letter.error,
+            request_id=letter.request_id,
+            attempts=letter.attempts,
+            enqueued_at=time_text(letter.enqueued_at),
+            died_at=time_text(letter.died_at),
+            as_of=None if letter.as_of is None else time_text(letter.as_of),
+            batch=letter.batch,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +122,7 @@ class Letters(Configured):
     number: Annotated[tuple[int, ...], Flag("letters by number", positional=True, parse=_number_of)] = ()
     reason: Annotated[Reason | None, Flag("only those that died for this reason")] = None
     completion: Annotated[str | None, Flag("only those of this completion", metavar="ID")] = None
+    batch: Annotated[str | None, Flag("only those of this batch", metavar="NAME")] = None
     older_than: Annotated[
         float | None, Flag("only those that died longer ago, such as 30d", metavar="DURATION", parse=_age_of)
     ] = None
@@ -155,6 +182,7 @@ def execute(arguments: Letters) -> int:
         reason=arguments.reason,
         older_than_seconds=arguments.older_than,
         within_seconds=arguments.since if isinstance(arguments, List | Show | Retry) else None,
+        batch=storable(arguments.batch),
     )
     if isinstance(arguments, Deliberate) and not _is_deliberate(selection, everything=arguments.all):
         action = next(name for name, action in MODEL.items() if isinstance(arguments, action.model))
@@ -166,7 +194,7 @@ def execute(arguments: Letters) -> int:
 
 def _conditions(arguments: Letters) -> str:
     since = ", --since" if isinstance(arguments, Show | Retry) else ""
-    return f"--reason, --completion{since} or --older-than"
+    return f"--reason, --completion, --batch{since} or --older-than"
 
 
 def _is_deliberate(selection: DeadSelection, *, everything: bool) -> bool:
@@ -185,11 +213,16 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
                 await _show(queue, selection)
             case Retry():
                 revived = await queue.retry_dead(selection)
-                _report(revived, json=arguments.json)
-                if revived.kept and not arguments.json:
-                    tell(f"{revived.kept} letters stay dead: a change with the same change_id is pending")
+                if arguments.json:
+                    say_json(revived)
+                else:
+                    _tell_of(revived)
             case Purge():
-                _report(Purged(await queue.purge_dead(selection)), json=arguments.json)
+                purged = Purged(await queue.purge_dead(selection))
+                if arguments.json:
+                    say_json(purged)
+                else:
+                    say(f"{purged.purged} purged")
     if missing:
         tell(f"no such dead letter: {', '.join(map(str, missing))}")
         return Exit.NOT_ALL
@@ -204,54 +237,42 @@ async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:
     return [number for number in dict.fromkeys(selection.numbers) if number not in there]
 
 
-def _report(counts: Revived | Purged, *, json: bool) -> None:
-    if json:
-        say_json(counts)
-    else:
-        say(", ".join(f"{count} {what}" for what, count in asdict(counts).items()))
+def _tell_of(revived: Revived) -> None:
+    """Say what became of the letters, and of those that stay why."""
+    superseded = f", {revived.superseded} superseded" if revived.superseded else ""
+    say(f"{revived.retried} retried, {revived.kept} kept{superseded}")
+    if revived.kept:
+        tell(f"{revived.kept} letters stay dead: a change with the same change_id is pending, or was applied since")
+    if revived.superseded:
+        numbers = ", ".join(map(str, revived.superseded_numbers))
+        more = ", ..." if revived.superseded > len(revived.superseded_numbers) else ""
+        tell(f"superseded: a newer change of the same completion, by as_of, was applied since; letters {numbers}{more}")
 
 
 async def _print_json(queue: DeadLetters, selection: DeadSelection) -> None:
     """One JSON array, written letter by letter: there may be millions."""
     separator = "["
     async for letter in queue.dead_letters(selection):
-        say_raw(f"{separator}\n  {json.dumps(asdict(_shown(letter)))}", end="")
+        say_raw(f"{separator}\n  {json.dumps(asdict(Letter.of(letter)))}", end="")
         separator = ","
     say("\n]" if separator == "," else "[]")
-
-
-def _shown(letter: DeadLetter) -> Letter:
-    return Letter(
-        id=letter.number,
-        completion_id=letter.completion_id,
-        change_id=letter.change_id,
-        metadata=letter.decoded,
-        mode=letter.mode,
-        reason=letter.reason,
-        status=letter.status,
-        error=letter.error,
-        request_id=letter.request_id,
-        attempts=letter.attempts,
-        enqueued_at=time_text(letter.enqueued_at),
-        died_at=time_text(letter.died_at),
-    )
 
 
 async def _print_list(queue: DeadLetters, selection: DeadSelection) -> None:
     """A table, in pages that are aligned each by itself: there may be millions."""
     page_length = 1_000
-    header = ("id", "completion", "reason", "status", "attempts", "died", "error")
     rows: list[tuple[str, ...]] = []
     async for letter in queue.dead_letters(selection):
-        rows.append(_row(letter))
+        rows.append(letter_row(letter))
         if len(rows) == page_length:
-            say(table([header, *rows], right=(0, 3, 4)))
+            say(table([HEAD, *rows], right=(0, 3, 4)))
             rows.clear()
     if rows:
-        say(table([header, *rows], right=(0, 3, 4)))
+        say(table([HEAD, *rows], right=(0, 3, 4)))
 
 
-def _row(letter: DeadLetter) -> tuple[str, ...]:
+def letter_row(letter: DeadLetter) -> tuple[str, ...]:
+    """A letter as a row of a table, under `HEAD`."""
     error = " ".join((letter.error or "").split())
     return (
         str(letter.number),
@@ -270,6 +291,6 @@ async def _show(queue: DeadLetters, selection: DeadSelection) -> None:
         if found:
             say("")
         found = True
-        fields = asdict(_shown(letter))
+        fields = asdict(Letter.of(letter))
         fields["metadata"] = printable_json(json.dumps(fields["metadata"], ensure_ascii=False))
         say(table([(name, "" if value is None else str(value)) for name, value in fields.items()]))

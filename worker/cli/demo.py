@@ -1,6 +1,7 @@
 """`metasync demo`: the main job against a simulated service, every result checked."""
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from worker.changes import MetadataChange
 from worker.changes.files import ChangeFile
 from worker.changes.patience import Patience
 from worker.cli.apply import figures_text
+from worker.cli.batches import BatchState
 from worker.cli.exits import Exit
 from worker.cli.inputs import Intake
 from worker.cli.intake import Enqueued, take_in
@@ -28,7 +30,7 @@ from worker.cli.session import work
 from worker.cli.trying import compared, pulled
 from worker.engine import Summary
 from worker.flags import Flag
-from worker.queue import DeadSelection, Store, open_queue
+from worker.queue import Batch, DeadSelection, PendingSelection, Store, open_queue
 from worker.simulator import Delay, Fault, Options, RateLimit, Simulator
 from worker.terminal import is_terminal
 
@@ -58,6 +60,9 @@ _LAG_SECONDS = 1.5
 _LATE_EVERY = 4
 _HANDFUL = 8
 _NOT_FOUND_GRACE = "6s"
+_BATCH = "samples"
+_WRONG = 50  # changes of a file that is taken back
+_BACKFILL = 150  # changes before which an urgent one comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ async def _demo(*, verbose: bool) -> int:
                 f"simulator  {simulator.base_url}: {len(held)} completions, some visible after {_LAG_SECONDS} s, "
                 f"{share:.1%} faults, {_LIMIT.requests_per_minute:,.0f} requests a minute"
             )
-            intake = Intake([str(_samples() / name) for name in _FILES])
+            intake = Intake([str(_samples() / name) for name in _FILES], batch=_BATCH)
             started_at = time.monotonic()
             with closing(Patience()) as patience:
                 enqueued = await take_in(queue, intake, patience)
@@ -104,6 +109,7 @@ async def _demo(*, verbose: bool) -> int:
             before = await pulled(job, list(handful), f"{folder}/before.jsonl")
             summary = await _drain(queue, job)
             checks = [check async for check in _checks(queue, simulator, held, enqueued, summary)]
+            checks += await _batches(queue, simulator, job, handful=handful, held=held)
             checks += await _there_and_back(queue, simulator, job, handful=handful, before=before, held=held)
     say(figures_text(summary, enqueued, enqueue_seconds))  # not what to do next: its queue is gone by now
     for check in checks:
@@ -155,6 +161,45 @@ def _handful(held: Mapping[str, Mapping[str, str]]) -> dict[str, list[MetadataCh
         if change.completion_id not in left_out and (change.completion_id in handful or len(handful) < _HANDFUL):
             handful.setdefault(change.completion_id, []).append(change)
     return handful
+
+
+async def _batches(
+    queue: Store,
+    simulator: Simulator,
+    job: Job,
+    *,
+    handful: Mapping[str, list[MetadataChange]],
+    held: Mapping[str, Mapping[str, str]],
+) -> list[Check]:
+    """What batches are for: one is looked at, one taken back, one hurried; a handful of completions is left alone."""
+    [samples] = await queue.batches(_BATCH)
+    wanted, _ = _one_by_one(held)
+    ids = [each for each, metadata in wanted.items() if len(metadata) < _MAX_PAIRS and each not in handful]
+    await queue.put([MetadataChange(each, {"wrong": "yes"}) for each in ids[:_WRONG]], batch="wrong-file")
+    went = (await queue.withdraw(PendingSelection(batch="wrong-file"))).withdrawn
+    await queue.put([MetadataChange(each, {"checked": "yes"}) for each in ids[:_BACKFILL]], batch="backfill")
+    await queue.put([MetadataChange(ids[-1], {"checked": "now"})], batch="hurried", urgent=True)
+    await _drain(queue, job)
+    found = simulator.all_metadata()
+    sent = sum("wrong" in metadata for metadata in found.values())
+    [backfill], [hurried] = await queue.batches("backfill"), await queue.batches("hurried")
+    took, after = _seconds(backfill, backfill), _seconds(backfill, hurried)
+    return [
+        Check("batch", not samples.pending, f"{samples.name}: {BatchState.of(samples).counts_text}"),
+        Check(
+            "withdrawn", (went, sent) == (_WRONG, 0), f"{went} changes of a wrong file of {_WRONG}, {sent} were sent"
+        ),
+        Check(
+            "urgent",
+            (hurried.applied, backfill.applied) == (1, _BACKFILL) and after < took / 2,
+            f"done after {max(0.0, after):.1f} s, the {_BACKFILL} that came before it after {took:.1f} s",
+        ),
+    ]
+
+
+def _seconds(first: Batch, last: Batch) -> float:
+    """From the first change of the one that was done to the last of the other."""
+    return (last.last_done_at or math.inf) - (first.first_done_at or 0.0)
 
 
 async def _there_and_back(

@@ -1,22 +1,27 @@
 """`metasync enqueue`: change files are validated and stored, line by line, in their order."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
+from config.durations import duration_seconds
 from config.settings import ConfigurationError, Settings
+from worker.changes import InvalidChange
 from worker.changes.files import SUFFIXES, Reading
 from worker.changes.patience import Patience
-from worker.changes.reading import FIELDS, ID_FIELD, Empty, Format
+from worker.changes.reading import FIELDS, ID_FIELD, AsOf, Empty, Format
+from worker.changes.times import as_of_from
 from worker.cli import loop, signals
 from worker.cli.exits import Exit
 from worker.cli.flags import STORE, Configured, Prints
 from worker.cli.inputs import Intake, Place
-from worker.cli.intake import Enqueued, account, code_of, take_in
+from worker.cli.intake import Enqueued, account, account_with_batch, code_of, take_in
 from worker.cli.output import report, report_json, tell
-from worker.flags import Flag
-from worker.queue import QueueError, open_queue
+from worker.cli.waiting import Waited, wait_for, words_of
+from worker.flags import BadValue, Flag
+from worker.queue import QueueError, Store, check_batch_name, new_batch_name, open_queue
 
 
 def _delimiter(text: str) -> str:
@@ -29,6 +34,25 @@ def _delimiter(text: str) -> str:
 def _id_column(text: str) -> str:
     if text in FIELDS[1:] or not text:
         raise ValueError(f"{text!r} has a meaning of its own: the id must be in another column or field")
+    return text
+
+
+def _as_of(text: str) -> AsOf:
+    if text == "mtime":
+        return "mtime"
+    try:
+        moment = as_of_from(text)
+    except InvalidChange as error:
+        raise ValueError(str(error).replace("as_of ", "", 1)) from None
+    assert moment is not None  # noqa: S101 -- text was given
+    return moment
+
+
+def _batch(text: str) -> str:
+    try:
+        check_batch_name(text)
+    except InvalidChange as error:
+        raise ValueError(str(error)) from None
     return text
 
 
@@ -53,7 +77,7 @@ class Readable(Configured):
         bool, Flag("pass over fields, and columns without `metadata.` before their name, that a change does not have")
     ] = False
 
-    def reading(self, settings: Settings) -> Reading:
+    def reading(self, settings: Settings, as_of: AsOf | None = None) -> Reading:
         """How the files are to be understood."""
         return Reading(
             settings.mode,
@@ -63,6 +87,7 @@ class Readable(Configured):
             self.empty,
             self.coerce,
             self.ignore_unknown,
+            as_of,
         )
 
 
@@ -75,6 +100,19 @@ class Files(Readable):
     files: Annotated[tuple[str, ...], FILE]
     strict: Annotated[bool, Flag("store nothing if any line is refused")] = False
     fail_on_empty: Annotated[bool, Flag("a file without a change counts as refused")] = False
+    batch: Annotated[
+        str | None,
+        Flag("the batch that the changes belong to; without it, a new one is named", metavar="NAME", parse=_batch),
+    ] = None
+    urgent: Annotated[bool, Flag("before all that waits, with all that is pending for the same completions")] = False
+    as_of: Annotated[
+        AsOf | None,
+        Flag(
+            "of changes that do not tell when they were so: ISO 8601 with a zone, Unix seconds, or mtime of each file",
+            metavar="TIME",
+            parse=_as_of,
+        ),
+    ] = None
     rejects: Annotated[
         str | None, Flag("write refused lines there, to be repaired and enqueued", metavar="PATH", files=True)
     ] = None
@@ -87,12 +125,27 @@ class Files(Readable):
         """How the files are to be taken in."""
         return Intake(
             self.files,
-            self.reading(settings),
+            self.reading(settings, self.as_of),
             strict=self.strict,
             rejects_path=self.rejects,
             after=self.resume_from,
             fail_on_empty=self.fail_on_empty,
+            batch=self.batch or new_batch_name(self.files[0], time.time()),
+            urgent=self.urgent,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedAndWaited:
+    """What became of the lines of the files, and of the batch that they are.
+
+    Args:
+        waited: null where there was nothing to wait for, or the files could not be taken in whole.
+    """
+
+    enqueued: Enqueued
+    waited: Waited | None
+    exit_code: Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +153,21 @@ class Enqueue(Files):
     """The verb's arguments."""
 
     check: Annotated[bool, Flag("validate only: store nothing, and need no queue")] = False
+    wait: Annotated[
+        bool,
+        Flag("return when workers are done with the batch; exit codes as of `apply`"),
+        Prints(EnqueuedAndWaited, beside="--wait"),
+    ] = False
+    timeout: Annotated[float | None, Flag("wait no longer than that", metavar="DURATION", parse=duration_seconds)] = (
+        None
+    )
     json: Annotated[bool, Flag("the counts as one JSON object"), Prints(Enqueued)] = False
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.wait:
+            raise BadValue("timeout", "goes with --wait only")
+        if self.check and self.wait:
+            raise BadValue("wait", "does not go with --check, which stores nothing to wait for")
 
 
 MODEL = Enqueue
@@ -108,7 +175,12 @@ MODEL = Enqueue
 
 def execute(arguments: Enqueue) -> int:
     """Store what is good, name what is not."""
-    with failing_as_json(lambda error, code: Enqueued(error=error, exit_code=code), wanted=arguments.json):
+
+    def failure(error: str, code: Exit) -> Enqueued | EnqueuedAndWaited:
+        counts = Enqueued(error=error, exit_code=code)
+        return EnqueuedAndWaited(counts, None, code) if arguments.wait else counts
+
+    with failing_as_json(failure, wanted=arguments.json):
         return loop.run(_enqueue(arguments, arguments.load().settings))
 
 
@@ -138,19 +210,36 @@ async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:
             from worker.cli.tally import Tally  # noqa: PLC0415 -- needed here alone
 
             with closing(Tally()) as tally:
-                await take_in(tally, intake, patience, counts)
+                await take_in(tally, replace(intake, batch=None), patience, counts)
                 counts.checked = tally.spread()
-        else:
-            async with open_queue(settings.queue_url, timeout_seconds=settings.store_timeout) as queue:
-                await take_in(queue, intake, patience, counts)
-        _report(counts, json=arguments.json)
-    return counts.exit_code
+            return _report(counts, None, arguments)
+        async with open_queue(settings.queue_url, timeout_seconds=settings.store_timeout) as queue:
+            await take_in(queue, intake, patience, counts)
+            waited = await _wait(queue, counts, arguments) if arguments.wait else None
+        return _report(counts, waited, arguments)
 
 
-def _report(counts: Enqueued, *, json: bool) -> None:
+async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue) -> Waited | None:
+    """Wait for what was stored; where the files could not be taken in whole, that comes first."""
+    if counts.error is not None or counts.batch is None:
+        return None
+    found = await queue.batches(counts.batch)
+    if not found:
+        return None
+    if not arguments.json:
+        report(account_with_batch(counts))
+    return await wait_for(queue, found[0], arguments.timeout)
+
+
+def _report(counts: Enqueued, waited: Waited | None, arguments: Enqueue) -> Exit:
+    """Say what became of it all; returns the exit code."""
+    code = waited.exit_code if waited is not None and waited.exit_code else counts.exit_code
     if counts.error is not None:
         tell(account(counts))
-    if json:
-        report_json(counts)
+    if arguments.json:
+        report_json(EnqueuedAndWaited(counts, waited, code) if arguments.wait else counts)
+    elif waited is not None:
+        report(words_of(waited, counts.batch or ""))
     elif counts.error is None:
-        report(account(counts))
+        report(account_with_batch(counts))
+    return code

@@ -22,13 +22,17 @@ class Exit(IntEnum):
     NOT_ALL = (
         3,
         (
-            "done, but this run made dead letters, lines were refused, or a dead letter that was named is not there; "
+            "done, but this run made dead letters, lines were refused, changes waited for were withdrawn, or a dead "
+            "letter or batch that was named is not there; "
             "of `pull` and `diff`: something differs, is missing or cannot be read; of `doctor`: a failure was found"
         ),
     )
     RUN_AGAIN = (
         75,
-        "not finished, run again: an outage, the store, a pause, a wait, failing changes, `--max-duration`, a signal",
+        (
+            "not finished, run again: an outage, the store, a pause, a wait, failing changes, changes in flight, "
+            "`--max-duration`, `--timeout`, a signal"
+        ),
     )
     HALTED = 77, "halted until somebody acts: key, permission, quota, URL, settings; the queue is kept"
-    INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue` and `apply`, the second"
+    INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait` and a withdrawal, the second"

@@ -34,6 +34,7 @@ WORKING = (
     "halt_timeout",
     "shutdown_grace",
     "dead_retention",
+    "keep",
     "log_values",
 )
 # What is only read is read by these.

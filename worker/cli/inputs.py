@@ -58,6 +58,8 @@ class Intake:
         rejects_path: where refused lines are written; None for nowhere.
         after: the last line that a run before this one has dealt with: it and all before it are passed over.
         fail_on_empty: whether a file without a change counts as refused.
+        batch: the name of the batch that the changes belong to; None for none.
+        urgent: whether their completions come before all others.
     """
 
     paths: Sequence[str]
@@ -66,6 +68,8 @@ class Intake:
     rejects_path: str | None = None
     after: Place | None = None
     fail_on_empty: bool = False
+    batch: str | None = None
+    urgent: bool = False
 
 
 class Inputs:
@@ -87,6 +91,7 @@ class Inputs:
         self._patience = patience
         self._spool = _Spool()
         self._kept: dict[int, Stretch] = {}
+        self._readings: dict[int, Reading] = {}  # of those that are kept: what is copied has another time
         self._descriptors: list[int] = []
         self._most_kept = int(_KEPT_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._bytes_before = self._text_before = 0
@@ -119,7 +124,7 @@ class Inputs:
             try:
                 file = ChangeFile.open(
                     path,
-                    self._intake.reading,
+                    self._readings.get(position, self._intake.reading),
                     patience=self._patience,
                     stretch=self._kept.get(position),
                     copy=self._spool.write if copies else None,
@@ -166,6 +171,7 @@ class Inputs:
         if not copies:
             self._descriptors.append(stretch.descriptor)
         self._kept[position] = stretch
+        self._readings[position] = file.reading
 
     def _can_be_kept(self, path: str) -> bool:
         status = _status(path)
@@ -191,7 +197,7 @@ class Inputs:
             try:
                 if path != STDIN and (status is None or is_file or stat.S_ISDIR(status.st_mode)):
                     ChangeFile.open(path, self._intake.reading).close()
-                elif path != STDIN:
+                else:
                     check_name(path, self._intake.reading)  # whoever writes into it may come later
             except UnreadableFile as error:
                 problems.append(str(error))

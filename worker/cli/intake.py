@@ -14,9 +14,9 @@ from config import sink
 from worker.changes import MetadataChange
 from worker.changes.files import Refusal, RejectsFile, UnwritableRejects
 from worker.changes.patience import Patience, Stopped
-from worker.cli.batches import Batch, batches
 from worker.cli.exits import Exit
 from worker.cli.inputs import InputError, Inputs, Intake, Place
+from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
 from worker.queue import QueueError, QueueUnavailable, QueueUnusable, QueueUnwritable, Stored
 from worker.terminal import columns, is_terminal
@@ -45,6 +45,7 @@ class Enqueued:
         refusals: the first of the refused lines.
         checked: of `--check`, how the changes are spread; nothing was stored then.
         error: what kept the rest out; null where nothing did.
+        batch: the batch that the changes belong to; null where there was none to store.
     """
 
     added: int = 0
@@ -57,6 +58,7 @@ class Enqueued:
     checked: Spread | None = None
     error: str | None = None
     exit_code: Exit = Exit.DONE
+    batch: str | None = None
 
     @property
     def stored(self) -> int:
@@ -76,7 +78,7 @@ _CHECKED_AT_ONCE = 1_000
 class Sink(Protocol):
     """What takes changes: a queue, or what only counts them."""
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
+    async def put(self, changes: Sequence[MetadataChange], *, batch: str | None, urgent: bool) -> Stored:
         """See `Queue.put`."""
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
@@ -101,14 +103,14 @@ async def take_in(
     intake: Intake,
     patience: Patience,
     counts: Enqueued | None = None,
-    on_stored: Callable[[Batch], None] | None = None,
+    on_stored: Callable[[Piece], None] | None = None,
 ) -> Enqueued:
     """Store every good change of the files, in order, as a stream; refused lines are shown.
 
     Args:
         patience: what is stopped to end it early.
         counts: where the account is kept, for others to see meanwhile.
-        on_stored: is told of each batch whose changes are in the queue.
+        on_stored: is told of each piece whose changes are in the queue.
     """
     counts = counts or Enqueued()
     shown = Shown()
@@ -117,7 +119,7 @@ async def take_in(
         with ExitStack() as stack:
             inputs = stack.enter_context(closing(Inputs(intake, patience)))
             rejects = _rejects(stack, intake)
-            taking = _Taking(sink, inputs, rejects, shown, patience, counts, on_stored)
+            taking = _Taking(sink, intake, inputs, rejects, shown, patience, counts, on_stored)
             if intake.strict:
                 await taking.check()
             await taking.store(strict=intake.strict)
@@ -158,12 +160,13 @@ class _Taking:
     """What taking in needs, and where its account is kept."""
 
     sink: Sink
+    intake: Intake
     inputs: Inputs
     rejects: RejectsFile | None
     shown: Shown
     patience: Patience
     counts: Enqueued
-    on_stored: Callable[[Batch], None] | None
+    on_stored: Callable[[Piece], None] | None
 
     async def check(self) -> None:
         """Read everything before anything is stored.
@@ -178,7 +181,10 @@ class _Taking:
         with closing(Tally()) as before:
 
             async def find(changes: Sequence[MetadataChange]) -> set[int]:
-                return {*(await before.put(changes)).conflicts, *await self.sink.conflicts(changes)}
+                return {
+                    *(await before.put(changes, batch=None, urgent=False)).conflicts,
+                    *await self.sink.conflicts(changes),
+                }
 
             def conflicts(changes: Sequence[MetadataChange]) -> set[int]:
                 return asyncio.run_coroutine_threadsafe(find(changes), loop).result()
@@ -191,7 +197,7 @@ class _Taking:
             raise InputError(f"{_NOTHING}: {self.counts.refused:,} lines are refused")
 
     async def store(self, *, strict: bool) -> None:
-        """Store everything, batch by batch.
+        """Store everything, piece by piece.
 
         Raises:
             _Failed: the rest is kept out.
@@ -208,10 +214,10 @@ class _Taking:
             ncols=columns() - 1,
             file=sink.stream,  # as the log's lines, which stand above it
         ) as bar:
-            async with batches(self.inputs, self.patience) as stream:
-                async for batch in stream:
-                    await self._store(batch)
-                    bar.update(batch.bytes_read - bar.n)
+            async with pieces(self.inputs, self.patience) as stream:
+                async for piece in stream:
+                    await self._store(piece)
+                    bar.update(piece.bytes_read - bar.n)
                     if strict and self.counts.refused:
                         raise _Failed(Exit.USAGE, "a line is refused, and nothing after it was stored")
                     self.patience.check()
@@ -243,28 +249,29 @@ class _Taking:
             self._refuse(_conflict(*named[position], self.inputs.with_records))
         return len(found)
 
-    async def _store(self, batch: Batch) -> None:
-        """Store a batch. What is refused is written first: where that fails, it is as if the batch was never read."""
-        last = Place(*batch.last) if batch.last else self.counts.up_to
-        for refusal in batch.refused:
+    async def _store(self, piece: Piece) -> None:
+        """Store a piece. What is refused is written first: where that fails, it is as if the piece was never read."""
+        last = Place(*piece.last) if piece.last else self.counts.up_to
+        for refusal in piece.refused:
             self._refuse(refusal)
-        stored = await self._put(batch.changes, last)
+        stored = await self._put(piece.changes, last)
         if self.on_stored is not None:
-            self.on_stored(batch)
+            self.on_stored(piece)
         self.counts.added += stored.added
         self.counts.duplicates += stored.duplicates
-        self.counts.refused += len(batch.refused) + len(stored.conflicts)
-        self.counts.blank += batch.blank
+        self.counts.refused += len(piece.refused) + len(stored.conflicts)
+        self.counts.blank += piece.blank
         self.counts.up_to = last
         for position in stored.conflicts:
-            name, number = batch.places[position]
-            self._refuse(_conflict(batch.changes[position], name, number, self.inputs.with_records))
+            name, number = piece.places[position]
+            self._refuse(_conflict(piece.changes[position], name, number, self.inputs.with_records))
 
     async def _put(self, changes: Sequence[MetadataChange], last: Place | None) -> Stored:
         if not changes:
             return Stored(0, 0)
+        self.counts.batch = self.intake.batch
         try:
-            return await self.sink.put(changes)
+            return await self.sink.put(changes, batch=self.intake.batch, urgent=self.intake.urgent)
         except QueueError as error:
             failed = self._failed(error)
             if failed.code is Exit.RUN_AGAIN and not isinstance(error, QueueUnusable | QueueUnwritable):
@@ -303,8 +310,14 @@ def account(counts: Enqueued) -> str:
     if not counts.duplicates:
         del words[1]
     unsure = f"; what follows, up to {counts.unsure_up_to}, may be in or not" if counts.unsure_up_to else ""
-    way_on = f"--resume-from {counts.up_to} goes on after that"
+    batch = f" --batch {counts.batch}" if counts.batch else ""
+    way_on = f"--resume-from {counts.up_to}{batch} goes on after that"
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
+
+
+def account_with_batch(counts: Enqueued) -> str:
+    """The same, with the batch on a line of its own."""
+    return f"{account(counts)}\nbatch {counts.batch}" if counts.batch is not None else account(counts)
 
 
 def _spread(spread: Spread) -> str:

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from signal import SIGINT
 
@@ -12,7 +12,7 @@ from worker.cli.exits import Exit
 
 TYPE_CHECKING = False  # as type checkers understand it: importing typing takes long, and signals are to be caught
 if TYPE_CHECKING:
-    from worker.cli.verbs import Verb
+    from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,13 +52,19 @@ def _run(words: Sequence[str]) -> int:
     namespace, unknown = parser_of([name] if name in VERBS else []).parse_known_args(words)
     if unknown:
         namespace.parser.refuse(unknown)
+    if namespace.version:
+        from worker.cli import version  # noqa: PLC0415 -- what it reads takes as long as all the rest of `--help`
+
+        return _guarded(version.execute, version.Version(verbose=namespace.verbose))
+    if namespace.verbose:
+        namespace.parser.error("-v goes with --version")
     if name is None or "read" not in namespace:  # nothing was asked for, or a verb without its action
         namespace.parser.print_help(sys.stderr)
         return Exit.USAGE
-    return _guarded(module_of(name), namespace.read(namespace))
+    return _guarded(module_of(name).execute, namespace.read(namespace))
 
 
-def _guarded(verb: "Verb", arguments: object) -> int:
+def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
     """Turn what a person can mend into one sentence and an exit code; everything else keeps its traceback."""
     from config.settings import ConfigurationError  # noqa: PLC0415 -- pydantic is slow to import: not for --help
     from worker.cli.flags import Configured  # noqa: PLC0415 -- likewise
@@ -67,7 +73,7 @@ def _guarded(verb: "Verb", arguments: object) -> int:
 
     code: int | None = None
     try:
-        code = verb.execute(arguments)
+        code = execute(arguments)
         flush()
     except (ConfigurationError, QueueMisnamed) as error:
         tell(f"metasync: {arguments.explain(error) if isinstance(arguments, Configured) else error}")

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from io import StringIO
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
@@ -12,9 +12,11 @@ from tqdm.utils import disp_len, disp_trim
 from config import sink
 from worker.cli.output import age_text
 from worker.cli.words import flow_words
-from worker.engine import Worker
 from worker.flow import FlowState, GateState
 from worker.terminal import columns, printable
+
+if TYPE_CHECKING:
+    from worker.engine import Worker  # slow to import, and whoever only waits needs none of it
 
 _REFRESH_SECONDS = 0.2
 _LEAST_REASON_COLUMNS = 40  # of a halt, which comes before how far the work is
@@ -38,14 +40,14 @@ class Terminal(StringIO):
         return len(text)
 
 
-def show_progress(pending: int | None) -> Callable[[Worker], Coroutine[Any, Any, None]]:
+def show_progress(pending: int | None) -> Callable[["Worker"], Coroutine[Any, Any, None]]:
     """Show how far a worker is, until cancelled.
 
     Args:
         pending: changes that there are to do; None where there is no end to them.
     """
 
-    async def show(worker: Worker) -> None:
+    async def show(worker: "Worker") -> None:
         started_at = time.monotonic()
         bar: tqdm[NoReturn]
         with tqdm(bar_format="{desc}", file=sink.stream, leave=False) as bar:
@@ -57,7 +59,7 @@ def show_progress(pending: int | None) -> Callable[[Worker], Coroutine[Any, Any,
     return show
 
 
-def _words(worker: Worker, pending: int | None, seconds: float) -> list[str]:
+def _words(worker: "Worker", pending: int | None, seconds: float) -> list[str]:
     """What there is to say, the most important first: a narrow terminal shows only the start."""
     flow = worker.flow_state()
     words = flow_words(flow) if flow else []

@@ -54,10 +54,7 @@ async def _run(job: Job, *, shown: bool) -> Exit:
     async with opened(job) as queue:
         if job.drain:
             if await queue.next_due_seconds() is None:
-                if job.settings.dead_retention is not None:  # runs that find work go on with it
-                    from worker.engine.retention import expire  # noqa: PLC0415 -- slow to import, as below
-
-                    await expire(queue, structlog.get_logger(), job.settings.dead_retention)
+                await _let_go(queue, job)
                 _nothing_to_do(time.monotonic() - started_at)
                 return Exit.DONE
         else:
@@ -65,7 +62,16 @@ async def _run(job: Job, *, shown: bool) -> Exit:
         return await _work(queue, job, shown=shown)
 
 
-_COUNTS = ("applied", "unchanged", "leftover", "dead", "requests", "changes", "retries", "throttled")
+_COUNTS = ("applied", "unchanged", "superseded", "leftover", "dead", "requests", "changes", "retries", "throttled")
+
+
+async def _let_go(queue: Store, job: Job) -> None:
+    """Let go of what is too old, as runs that find work do all the time."""
+    from worker.engine.retention import Retention  # noqa: PLC0415 -- slow to import, as below
+
+    settings = job.settings
+    logger = structlog.get_logger()
+    await Retention(queue, logger, dead_seconds=settings.dead_retention, keep_seconds=settings.keep).step()
 
 
 def _nothing_to_do(seconds: float) -> None:

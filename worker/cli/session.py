@@ -109,6 +109,7 @@ def summary_fields(summary: Summary) -> dict[str, Any]:
     return {
         "applied": totals.applied,
         "unchanged": totals.unchanged,
+        "superseded": totals.superseded,
         "leftover": totals.leftover,
         "dead": totals.dead,
         "reasons": dict(totals.reasons),
@@ -142,6 +143,7 @@ def _options(job: Job) -> Options:
         halt_timeout_seconds=settings.halt_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
         dead_retention_seconds=settings.dead_retention,
+        keep_seconds=settings.keep,
         log_values=settings.log_values,
         drain=job.drain,
         max_duration_seconds=job.max_duration_seconds,

@@ -52,12 +52,14 @@ class Report(QueueStatus):
         workers: what each worker is doing, by name; null where it is of a release that says other things.
         limit: the service's rate limit, as it was found last.
         paused: who has paused the queue; null while it is not.
+        batches: how many batches have changes that are pending.
         leases: who holds how much, the longest holder first; null unless it is asked for.
     """
 
     workers: Mapping[str, FlowState | None]
     limit: Limit | None
     paused: Paused | None = None
+    batches: int = 0
     leases: Sequence[Holding] | None = None
 
 
@@ -103,6 +105,7 @@ async def _report(queue: Store, *, leases: bool) -> Report:
         workers=_workers(notes),
         limit=limit_in(notes),
         paused=Paused.told(pause_of(notes.get(PAUSE))),
+        batches=sum(batch.pending > 0 for batch in await queue.batches()),
         leases=[Holding.of(holder) for holder in await queue.leases()] if leases else None,
     )
 
@@ -123,6 +126,8 @@ def _text(status: Report) -> str:
         ("oldest", oldest, "age of the oldest pending change"),
         ("rate", f"{status.recent_per_second:,.1f}/s", "done a second, over the last five minutes"),
     ]
+    if status.batches:
+        rows.append(("batches", f"{status.batches:,}", "that have pending changes: `metasync batch list`"))
     if status.limit is not None:
         found = f"of requests, as found {age_text(status.limit.age_seconds)} ago"
         rows.append(("limit", f"{status.limit.per_second * 60:,.0f}/min", found))

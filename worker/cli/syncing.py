@@ -16,13 +16,13 @@ from worker.api import Client
 from worker.changes import MetadataChange
 from worker.changes.files import Reading, Refusal
 from worker.changes.patience import Patience
-from worker.cli.batches import batches
 from worker.cli.calling import client_of, collect_less, key_reader
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured
 from worker.cli.inputs import InputError, Inputs, Intake
 from worker.cli.job import Job, configure_logs, key_of
 from worker.cli.output import age_text
+from worker.cli.pieces import pieces
 from worker.cli.progress import Terminal, progress_line
 from worker.cli.refused import Shown
 from worker.cli.tracing import Tracing
@@ -135,7 +135,7 @@ def sentence_of(unfinished: Unfinished) -> str:
 
 
 async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[MetadataChange]], Sequence[int]]) -> int:
-    """Read the files of changes, and hand them on in batches; refused lines are shown. Returns how many there were.
+    """Read the files of changes, and hand them on in pieces; refused lines are shown. Returns how many there were.
 
     Args:
         take: gives the positions of those that say something else than one before with their `change_id`.
@@ -150,15 +150,15 @@ async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[Me
         except InputError as error:
             raise InputError(str(error).removesuffix("\nnothing was stored")) from None
         with closing(inputs):
-            async with batches(inputs, patience) as stream:
-                async for batch in stream:
-                    refused += len(batch.refused)
-                    for refusal in batch.refused:
+            async with pieces(inputs, patience) as stream:
+                async for piece in stream:
+                    refused += len(piece.refused)
+                    for refusal in piece.refused:
                         shown.add(refusal)
-                    for position in take(batch.changes):
+                    for position in take(piece.changes):
                         refused += 1
-                        file, line = batch.places[position]
-                        change_id = quoted(str(batch.changes[position].change_id))
+                        file, line = piece.places[position]
+                        change_id = quoted(str(piece.changes[position].change_id))
                         shown.add(Refusal(file, line, f"change_id {change_id} came before, with other content"))
     shown.end(has_file=True)
     return refused

@@ -36,7 +36,7 @@ class Tally:
         for _ in self._ids.execute(_SETTINGS):
             pass
 
-    async def put(self, changes: Sequence[MetadataChange]) -> Stored:
+    async def put(self, changes: Sequence[MetadataChange], **_terms: object) -> Stored:
         """Count the changes; see `Queue.put`."""
         conflicts = []
         per_completion: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -25,6 +24,8 @@ VERBS = {
     "pause": "have no worker start anything, until `resume`",
     "resume": "let workers go on after `pause`",
     "page": "print a link that signs you in to the page of a worker on this machine",
+    "batch": "list, show, wait for or withdraw batches: what was handed in together",
+    "pending": "list or withdraw what waits in the queue",
     "dead": "list, show, retry or purge the dead letters",
     "simulator": "the service on a port of this machine, with limits, lag and faults to order",
     "migrate": "create or upgrade the queue's schema, or print it",
@@ -132,7 +133,10 @@ def parser_of(verbs: Collection[str]) -> Parser:
         + "\n".join(f"  {code:<4} {code.meaning.replace('`', '')}" for code in Exit),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
+    parser.add_argument(
+        "-v", dest="verbose", action="store_true", help="with --version: print commit, Python and libraries as well"
+    )
     names = parser.add_subparsers(metavar="COMMAND")
     for name, summary in VERBS.items():
         subparser = names.add_parser(name, help=summary, description=sentence(summary))
@@ -154,13 +158,3 @@ def _declare(parser: argparse.ArgumentParser, model: type[Any] | Mapping[str, Ac
     for name, action in model.items():
         subparser = actions.add_parser(name, help=action.summary, description=sentence(action.summary))
         add_arguments(subparser, action.model)
-
-
-class _Version(argparse.Action):
-    """Looks the version up when it is asked for: that takes as long as all the rest of `--help`."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import version  # noqa: PLC0415 -- see above
-
-        parser._print_message(f"metasync {version('metasync')}\n", sys.stdout)  # noqa: SLF001 -- as argparse's own does
-        parser.exit()

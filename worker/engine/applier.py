@@ -102,7 +102,10 @@ class _Application:
     async def run(self) -> Outcome:
         deferral, delay_seconds = Deferral.RETRY, 0.0
         try:
-            delay_seconds = await self._apply(self._ledger.decode())
+            changes: Mapping[int, MetadataChange] = self._ledger.decode()
+            if self._work.claim.newest_as_of is not None:
+                changes = self._supersede(changes)
+            delay_seconds = await self._apply(changes)
         except GiveBack as given_back:
             deferral, delay_seconds = given_back.deferral, given_back.delay_seconds
         except asyncio.CancelledError:
@@ -125,22 +128,45 @@ class _Application:
             current, is_stale = await self._read(changes)
         folded = fold(current or {}, in_order)
         refused: list[int] = []
+        older: list[int] = []
         accepted = list(changes)
-        if folded.too_many_keys:
-            refused = [number for position, number in enumerate(changes) if position in folded.too_many_keys]
-            accepted = [number for number in changes if number not in refused]
+        if folded.too_many_keys or folded.superseded:
+            refused = [accepted[position] for position in folded.too_many_keys]
+            older = [accepted[position] for position in folded.superseded]
+            left_out = {*refused, *older}
+            accepted = [number for number in changes if number not in left_out]
         if not accepted or (folded.metadata == current and not is_stale):
             self._ledger.metadata = folded.metadata
             self._refuse(refused)
             self._ledger.unchanged(accepted)
+            self._ledger.supersede(older)
             return 0.0
-        taken = {number: changes[number] for number in accepted} if refused else changes
+        taken = {number: changes[number] for number in accepted} if refused or older else changes
         wanted = Wanted(folded.metadata, taken)
         answer = await self._send(wanted)
         if answer.verdict.kind is Kind.REJECTED and len(changes) > 1:
             return await self._apply_one_by_one(changes, current)
         self._refuse(refused)
+        if older:
+            return await self._judge_with_older(accepted, {number: changes[number] for number in older}, answer, wanted)
         return self._judge(accepted, answer, wanted)
+
+    async def _judge_with_older(
+        self, accepted: Collection[int], older: Mapping[int, MetadataChange], answer: Answer, wanted: Wanted
+    ) -> float:
+        """Likewise, where some were not sent, since they are older than one of those that were."""
+        if answer.verdict.kind is not Kind.OK:  # it is about the completion, and so about all of them
+            return self._judge([*accepted, *older], answer, wanted)
+        delay_seconds = self._judge(accepted, answer, wanted)
+        if any(map(self._ledger.is_open, accepted)):
+            return delay_seconds
+        # What was to supersede them may have died of what the service showed: then it is their turn.
+        return await self._apply(self._supersede(older))
+
+    def _supersede(self, changes: Mapping[int, MetadataChange]) -> Mapping[int, MetadataChange]:
+        """Leave out what is older than what was applied."""
+        self._ledger.supersede(changes)
+        return {number: change for number, change in changes.items() if self._ledger.is_open(number)}
 
     async def _apply_one_by_one(
         self, changes: Mapping[int, MetadataChange], current: Mapping[str, str] | None
@@ -152,6 +178,10 @@ class _Application:
         """
         delay_seconds, held = 0.0, dict[int, Answer]()
         for number, change in changes.items():
+            if change.as_of is not None:
+                self._ledger.supersede([number])
+                if not self._ledger.is_open(number):
+                    continue
             if current is None and needs_current([change]):
                 current, _ = await self._read([number])
             folded = fold(current or {}, [change])

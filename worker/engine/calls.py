@@ -69,7 +69,7 @@ class Calls:
         clock: monotonic seconds, by which leases end.
         request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
         keys: keeps the API key current.
-        parked: a context in which the current task makes room for another claim, since it only waits.
+        parked: a context in which the current task makes room for another claim, since this work only waits.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Calls:
         clock: Callable[[], float],
         request_timeout_seconds: float,
         keys: KeyReader,
-        parked: Callable[[], AbstractContextManager[None]],
+        parked: Callable[[Work], AbstractContextManager[None]],
     ) -> None:
         self._flow = flow
         self._policy = policy
@@ -119,6 +119,10 @@ class Calls:
         async def again() -> Answer:
             return await self._once(work, blame, operation, send, shows, repeats=True)
 
+        async def sleep(seconds: float) -> None:
+            with self._parked(work):
+                await asyncio.sleep(seconds)
+
         def may_wait(seconds: float) -> bool:
             ends_at = self._clock() + seconds
             return (
@@ -135,13 +139,9 @@ class Calls:
             policy=self._policy,
             max_tries=self._policy.max_tries,
             may_wait=may_wait,
-            sleep=self._sleep,
+            sleep=sleep,
             random=self._random,
         )
-
-    async def _sleep(self, seconds: float) -> None:
-        with self._parked():
-            await asyncio.sleep(seconds)
 
     async def _once(
         self,
@@ -200,7 +200,8 @@ class Calls:
         """The permit of a request, with a key that is current and a lease that holds."""
         if work.is_probe or self._keys.is_due():
             await self._keys.refresh(probe=work.is_probe)
-        permit = None if self.stopping else self._flow.start(work.claim.completion_id, operation)
+        urgent = work.is_urgent
+        permit = None if self.stopping else self._flow.start(work.claim.completion_id, operation, urgent=urgent)
         if permit is None:
             permit = await self._admit(work, blame, operation)
         if self._clock() >= work.deadline:  # this process was frozen, or its store is away
@@ -212,7 +213,8 @@ class Calls:
         if self.stopping:
             raise GiveBack(Deferral.RELEASED)
         try:
-            return await self._flow.admit(work.claim.completion_id, operation, probe=work.is_probe)
+            completion_id, urgent = work.claim.completion_id, work.is_urgent
+            return await self._flow.admit(completion_id, operation, probe=work.is_probe, urgent=urgent)
         except (Halted, Paused):
             raise GiveBack(Deferral.RELEASED) from None
         except Closed as closed:

@@ -55,7 +55,7 @@ class DrainWatch:
     def saw(self, outcome: Outcome) -> None:
         """Take in an outcome."""
         completion_id = outcome.claim.completion_id
-        if outcome.applied or outcome.unchanged or outcome.dead:
+        if outcome.applied or outcome.unchanged or outcome.superseded or outcome.dead:
             self._progress_at = self._clock()
         self._absent.pop(completion_id, None)
         self._second_looks.pop(completion_id, None)

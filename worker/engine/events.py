@@ -1,6 +1,6 @@
 """One log event per outcome, in the shape that people script against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -9,8 +9,10 @@ from worker.engine.outcome import Deferral, Outcome
 from worker.queue import QueuedChange
 
 
-def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, *, log_values: bool) -> None:
-    """Log what became of a claim: one event for each kind of end that its changes met.
+def log_outcome(  # noqa: C901 -- a branch for each kind of end
+    logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, *, log_values: bool
+) -> None:
+    """Log what became of a claim: one event for each kind of end that its changes met, and each batch of them.
 
     Args:
         log_values: whether the events show metadata values; keys they always show.
@@ -32,20 +34,32 @@ def log_outcome(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome,
             extra["leftover_keys"] = outcome.leftover_keys
         if not outcome.verified:
             extra["verified"] = False
-        logger.info("change.applied", **fields, **_about(outcome.applied), **extra)
+        for about in _abouts(outcome.applied):
+            logger.info("change.applied", **fields, **about, **extra)
     if outcome.unchanged:
-        logger.info("change.unchanged", **fields, **_about(outcome.unchanged), attempt=outcome.attempts + 1)
+        for about in _abouts(outcome.unchanged):
+            logger.info("change.unchanged", **fields, **about, attempt=outcome.attempts + 1)
+    if outcome.superseded:
+        for about in _abouts(outcome.superseded):
+            logger.info("change.superseded", **fields, **about)
+    if outcome.dead:
+        _log_dead(logger, outcome, fields)
+    if outcome.deferred:
+        for about in _abouts(outcome.deferred):
+            _log_deferred(logger, outcome, fields | about)
+
+
+def _log_dead(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, fields: dict[str, Any]) -> None:
     for change, death in outcome.dead:
+        (about,) = _abouts((change,))
         logger.warning(
             "change.dead_lettered",
             **fields | {"status": death.status, "request_id": death.request_id},
-            **_about((change,)),
+            **about,
             attempt=death.attempts,
             reason=death.reason,
             error=death.error,
         )
-    if outcome.deferred:
-        _log_deferred(logger, outcome, fields | _about(outcome.deferred))
 
 
 def _log_deferred(logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, fields: dict[str, Any]) -> None:
@@ -58,8 +72,16 @@ def _log_deferred(logger: structlog.typing.FilteringBoundLogger, outcome: Outcom
         logger.debug("change.given_back", **fields, why=outcome.deferral)
 
 
-def _about(changes: Sequence[QueuedChange]) -> dict[str, Any]:
-    return {
-        "change_ids": [change.change_id for change in changes if change.change_id is not None],
-        "changes": len(changes),
-    }
+def _abouts(changes: Sequence[QueuedChange]) -> Iterable[dict[str, Any]]:
+    """What is said of the changes themselves: once, as a rule; where they are of several batches, once for each."""
+    by_batch: dict[str | None, dict[str, Any]] = {}
+    for change in changes:
+        about = by_batch.get(change.batch)
+        if about is None:
+            about = by_batch[change.batch] = {"change_ids": [], "changes": 0}
+            if change.batch is not None:
+                about["batch"] = change.batch
+        about["changes"] += 1
+        if change.change_id is not None:
+            about["change_ids"].append(change.change_id)
+    return by_batch.values()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import structlog
 
@@ -42,7 +43,8 @@ class Leases:
         self._lease_seconds = lease_seconds
         self._most = most
         self._most_bytes = most_bytes
-        self._bytes = 0
+        self._bytes = self._urgent_bytes = 0
+        self._urgent = 0
         self._latest: dict[str, Work] = {}
         self._logger = logger
         self._held: dict[tuple[str, int], Work] = {}
@@ -59,13 +61,20 @@ class Leases:
         """All that is in hand now."""
         return list(self._held.values())
 
-    def take(self, claims: Iterable[Claim], claimed_at: float) -> list[Work]:
+    @property
+    def urgent(self) -> int:
+        """How many of the claims are urgent ones."""
+        return self._urgent
+
+    def take(self, claims: Iterable[Claim], claimed_at: float, *, urgent: bool = False) -> list[Work]:
         """Hold these from here on.
 
         Args:
             claimed_at: the time just before the claim was asked for, so that the lease is never overestimated.
+            urgent: whether they were claimed as such.
         """
-        works = [Work(claim, claimed_at, claimed_at + self._lease_seconds) for claim in claims]
+        deadline = claimed_at + self._lease_seconds
+        works = [Work(claim, claimed_at, deadline, is_urgent=urgent) for claim in claims]
         for work in works:
             claim = work.claim
             if (before := self._latest.get(claim.completion_id)) is not None:
@@ -74,6 +83,9 @@ class Leases:
             self._latest[claim.completion_id] = work
             self._held[claim.key] = work
             self._bytes += work.size_bytes
+            if urgent:
+                self._urgent += 1
+                self._urgent_bytes += work.size_bytes
         return works
 
     def drop(self, claims: Iterable[Claim]) -> None:
@@ -82,15 +94,35 @@ class Leases:
             work = self._held.pop(claim.key, None)
             if work is not None:
                 self._bytes -= work.size_bytes
+                if work.is_urgent:
+                    self._urgent -= 1
+                    self._urgent_bytes -= work.size_bytes
                 if self._latest.get(claim.completion_id) is work:
                     del self._latest[claim.completion_id]
         self._fewer.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more claims may be taken in hand."""
+        return len(self._held) <= self._most and self._bytes <= self._most_bytes
+
+    @property
+    def has_room_for_urgent(self) -> bool:
+        """Whether urgent ones may, whatever others are in hand: with those they carry half as many bytes at most."""
+        return self._urgent_bytes <= self._most_bytes // 2
+
     async def room(self) -> None:
         """Wait until more claims may be taken in hand."""
-        while len(self._held) > self._most or self._bytes > self._most_bytes:
+        while not self.has_room:
             self._fewer.clear()
             await self._fewer.wait()
+
+    async def fewer(self, timeout_seconds: float) -> None:
+        """Wait until a claim is no longer in hand, or the time is over."""
+        self._fewer.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._fewer.wait()
 
     async def fewer_than(self, limit: int) -> None:
         """Wait until fewer claims than `limit` are in hand."""

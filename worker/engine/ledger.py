@@ -30,6 +30,8 @@ class Ledger:
         self._open = {change.number: change for change in work.claim.changes}
         self._applied: list[QueuedChange] = []
         self._unchanged: list[QueuedChange] = []
+        self._superseded: list[QueuedChange] = []
+        self._newest_as_of = work.claim.newest_as_of
         self._dead: list[tuple[QueuedChange, Death]] = []
         self._keys: dict[str, object] = {}  # in the order in which they were first named; the values are nobody's
         self._answer: Answer | None = None
@@ -81,11 +83,28 @@ class Ledger:
 
     def applied(self, numbers: Iterable[int]) -> None:
         """The service has them."""
-        self._applied += [self._open.pop(number) for number in numbers]
+        self._done(numbers, self._applied)
 
     def unchanged(self, numbers: Iterable[int]) -> None:
         """The service had them already."""
-        self._unchanged += [self._open.pop(number) for number in numbers]
+        self._done(numbers, self._unchanged)
+
+    def _done(self, numbers: Iterable[int], group: list[QueuedChange]) -> None:
+        for number in numbers:
+            change = self._open.pop(number)
+            group.append(change)
+            if change.as_of is not None:
+                self._newest_as_of = max(change.as_of, self._newest_as_of or 0.0)
+
+    def supersede(self, numbers: Iterable[int]) -> None:
+        """Those of them that are older than what was applied are not sent; the others stay open."""
+        newest = self._newest_as_of
+        if newest is None:
+            return
+        for number in list(numbers):
+            change = self._open[number]
+            if change.as_of is not None and change.as_of < newest:
+                self._superseded.append(self._open.pop(number))
 
     def die(
         self, numbers: Iterable[int], reason: Reason, *, error: str | None = None, answer: Answer | None = None
@@ -141,6 +160,7 @@ class Ledger:
             absent_seconds=self.absent_seconds if deferred else None,
             second_look=self.second_look and bool(deferred),
             confirmed=self.confirmed,
+            superseded=self._superseded,
             trials=self._blame.records([change.number for change in deferred]) if deferred else (),
             verified=self.verified,
             lag_ms=round(lag_seconds * 1_000, 1),
@@ -160,4 +180,4 @@ def decoded(queued: QueuedChange) -> MetadataChange:
     mode = _MODES.get(queued.mode)
     if mode is None:
         raise InvalidChange(f"what is stored as mode is none: {queued.mode!a}")
-    return MetadataChange(queued.completion_id, metadata, mode, queued.change_id)
+    return MetadataChange(queued.completion_id, metadata, mode, queued.change_id, queued.as_of)

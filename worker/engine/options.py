@@ -26,6 +26,7 @@ class Options:
         halt_timeout_seconds: how long a drain waits while nothing gets through.
         not_found_grace_seconds: None: two minutes for a drain, fifteen for a daemon.
         dead_retention_seconds: how old a dead letter may grow; None: as old as it gets.
+        keep_seconds: how long is remembered what was applied; 0: nothing is.
         give_up_after_seconds, semantics, read_lag_seconds: see `Rules`.
     """
 
@@ -42,6 +43,7 @@ class Options:
     halt_timeout_seconds: float = 60.0
     shutdown_grace_seconds: float = 25.0
     dead_retention_seconds: float | None = None
+    keep_seconds: float = 604_800.0
     log_values: bool = False
     drain: bool = False
     max_duration_seconds: float | None = None

@@ -18,10 +18,11 @@ class Deferral(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The end of one claim. Every claimed change is in exactly one of the four groups.
+    """The end of one claim. Every claimed change is in exactly one of the five groups.
 
     Args:
         applied, unchanged, dead, deferred: the claimed changes by what became of them.
+        superseded: those that were not sent, since a change with a newer `as_of` was applied.
         deferral: why the deferred ones stay pending; None where there are none.
         delay_seconds: until those are due again.
         attempts: failures that count against those of the changes that met the most.
@@ -65,6 +66,7 @@ class Outcome(msgspec.Struct, frozen=True):
     verified: bool = True
     lag_ms: float = 0.0
     trace: Mapping[str, str] = {}
+    superseded: Sequence[QueuedChange] = ()
 
     def settlement(self) -> Settlement:
         """What the queue has to be told."""
@@ -76,6 +78,7 @@ class Outcome(msgspec.Struct, frozen=True):
             self.delay_seconds,
             trials=self.trials,
             confirmed=self.confirmed,
+            superseded=[change.number for change in self.superseded] if self.superseded else (),
         )
 
     def given_back(self) -> Self:
@@ -84,6 +87,7 @@ class Outcome(msgspec.Struct, frozen=True):
             self,
             applied=(),
             unchanged=(),
+            superseded=(),
             dead=(),
             deferred=self.claim.changes,
             deferral=Deferral.RELEASED,

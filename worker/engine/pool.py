@@ -34,6 +34,9 @@ class ApplierPool:
                 self._top_up()
             await asyncio.get_running_loop().create_future()
 
+    def __len__(self) -> int:
+        return len(self._buffer)
+
     def submit(self, work: Work) -> None:
         """Let a task take it as soon as one is free."""
         self._buffer.append(work)

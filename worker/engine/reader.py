@@ -1,8 +1,13 @@
-"""The reader: claims what is due, ahead of need but never more than can be held."""
+"""The reader: claims what is due, ahead of need but never more than can be held.
+
+Urgent completions are claimed apart, whatever is in hand. One that was in hand already when it became urgent waits for
+what is ahead of it: two seconds' work at most, once the service's limit or a configured rate is known.
+"""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 
 import structlog
 
@@ -16,13 +21,19 @@ from worker.queue import Claim, Place, Queue, QueueUnavailable
 _SHORTEST_WAIT_SECONDS = 0.01
 _SHORTEST_POLL_SECONDS = 0.05
 _LONGEST_AWAY_SECONDS = 10.0  # how long what was claimed in vain stays away
+_URGENT_SECONDS = 0.5  # between two looks for urgent ones while there is other work
+_LOOKED_SECONDS = 0.05  # within which a look for urgent ones is not repeated
+_AHEAD_SECONDS = 2.0  # of what may start, which is claimed ahead where the rate is limited
 
 
 class Reader:
     """Fills the appliers' buffer until it is cancelled, or, when draining, until nothing is left.
 
     Args:
-        submit: takes over each claimed work.
+        submit: takes over each claimed work,
+        submit_urgent: or this, where it is urgent.
+        waiting: how many works wait for their first request.
+        slots: most requests in flight at once.
         give_back: takes over what was claimed for a probe and is none, with the seconds until it is due again.
         look_for_pause: has flow control hear of a pause before something is claimed.
         clock: monotonic seconds.
@@ -40,6 +51,9 @@ class Reader:
         logger: structlog.typing.FilteringBoundLogger,
         *,
         submit: Callable[[Work], None],
+        submit_urgent: Callable[[Work], None],
+        waiting: Callable[[], int],
+        slots: int,
         give_back: Callable[[Work, float], None],
         look_for_pause: Callable[[], Awaitable[None]],
         tallies: Tallies,
@@ -55,6 +69,11 @@ class Reader:
         self._tallies = tallies
         self._logger = logger
         self._submit = submit
+        self._submit_urgent = submit_urgent
+        self._waiting = waiting
+        self._slots = slots
+        self._urgent_at = -math.inf  # when to look for urgent ones again, at the latest
+        self._more_are_urgent = False  # as far as the last look tells
         self._give_back = give_back
         self._look_for_pause = look_for_pause
         self._clock = clock
@@ -71,14 +90,18 @@ class Reader:
         pauses = store_pauses()
         may_be_due = True  # else it is only asked: to claim in vain is dearer
         while True:
-            await self._leases.room()
             at_most = await self._flow.ready()
-            if may_be_due:
-                await self._look_for_pause()
-                if self._flow.is_paused:
-                    continue
+            has_room = self._has_room()
             try:
-                claimed = may_be_due and await (self._claim(self._batch_size) if at_most is None else self._claim_one())
+                if may_be_due or not has_room:
+                    await self._look_for_pause()
+                    if self._flow.is_paused:
+                        continue
+                    await self._hurry(at_most)
+                if not has_room:
+                    await self._leases.fewer(_URGENT_SECONDS)
+                    continue
+                claimed = may_be_due and (await self._claim() if at_most is None else await self._claim_one())
                 due_seconds = None if claimed else await self._queue.next_due_seconds()
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="claim", error=str(error))
@@ -99,37 +122,81 @@ class Reader:
             may_be_due = was_heard or (due_seconds is not None and due_seconds <= wait_seconds)
             poll_seconds = min(poll_seconds * 2, self._queue.poll_seconds)
 
-    async def _claim(self, limit: int) -> bool:
+    def _has_room(self) -> bool:
+        """Whether more is to be claimed: not before half of what is ahead is used up."""
+        ahead = self._flow.starts_within(_AHEAD_SECONDS)
+        return self._leases.has_room and (ahead is None or 2 * self._waiting() <= ahead)
+
+    def _limit(self) -> int:
+        """How many completions to claim at once."""
+        ahead = self._flow.starts_within(_AHEAD_SECONDS)
+        return self._batch_size if ahead is None else min(self._batch_size, max(1, ahead - self._waiting()))
+
+    async def _hurry(self, at_most: int | None) -> None:
+        """Claim urgent ones, beside what is in hand: so many that half of what may start in a second can be theirs."""
+        if not len(self._leases) or not self._flow.is_open or not self._leases.has_room_for_urgent:
+            return  # with nothing in hand, the next claim in vain looks for them
+        most = 1 if at_most else (self._slots + 1) // 2
+        soon = self._flow.starts_within(1.0)
+        if soon is not None:
+            most = min(most, soon)
+        free = most - self._leases.urgent
+        is_due = self._clock() >= self._urgent_at or (self._more_are_urgent and 2 * free >= most)
+        if free > 0 and is_due:
+            await self._claim_urgent(free)
+
+    async def _claim(self) -> bool:
         """Claim what is due, and hand it on; tells whether there was anything."""
+        limit = self._limit()
         works = await self._lease(limit, "oldest")
         for work in works:
             self._submit(work)
+        if works or self._clock() < self._urgent_at - _URGENT_SECONDS + _LOOKED_SECONDS:
+            return bool(works)
+        return await self._claim_urgent(limit)  # no others wait
+
+    async def _claim_urgent(self, limit: int) -> bool:
+        self._urgent_at = self._clock() + _URGENT_SECONDS
+        works = await self._lease(limit, "urgent")
+        self._more_are_urgent = len(works) == limit
+        for work in works:
+            self._submit_urgent(work)
         return bool(works)
 
     async def _claim_one(self) -> bool:
-        """Claim one completion: while all is halted, for a probe, one that has not failed, if there is any."""
+        """Claim one completion: while all is halted, for a probe, one that has not failed, if there is any.
+
+        Urgent ones come last here: what opens the gate for one opens it for all.
+        """
         failed: list[Work] = []
         away_seconds = min(self._flow.next_probe_in_seconds(), _LONGEST_AWAY_SECONDS)
         try:
-            for place in islice(self._places, 3):
+            others_wait = True
+            for place in chain(islice(self._places, 3), ("urgent",)):
+                if not others_wait and place != "urgent":
+                    continue
                 works = await self._lease(1, place)
                 if not works:
-                    break
+                    others_wait = False
+                    continue
                 (work,) = works
                 if self._flow.is_open or not self._flow.has_failed(work.claim.completion_id):
                     work.is_probe = self._flow.take_probe(work.claim.completion_id)
-                    self._submit(work)
+                    self._hand_on(work)
                     return True
                 failed.append(work)
             if failed and self._flow.take_probe(failed[0].claim.completion_id):
                 work = failed.pop(0)
                 work.is_probe = True
-                self._submit(work)
+                self._hand_on(work)
                 return True
             return False
         finally:
             for work in failed:
                 self._give_back(work, away_seconds)
+
+    def _hand_on(self, work: Work) -> None:
+        (self._submit_urgent if work.is_urgent else self._submit)(work)
 
     async def _lease(self, limit: int, place: Place) -> list[Work]:
         claimed_at = self._clock()
@@ -141,7 +208,7 @@ class Reader:
                 place=place,
                 confirmed_seconds=self._confirmed_seconds,
             )
-        return self._leases.take(claims, claimed_at)
+        return self._leases.take(claims, claimed_at, urgent=place == "urgent")
 
 
 def _wait_seconds(poll_seconds: float, due_seconds: float | None) -> float:

@@ -23,6 +23,7 @@ class Recorder:
         batch_size: most outcomes stored in one transaction.
         log_values: whether the log shows metadata values.
         keep_seconds: how long the queue remembers what the service has confirmed.
+        remember: whether it remembers, for longer, what was applied; see `Queue.settle`.
         results: where outcomes are written before the queue is told; None for nowhere.
         on_results_lost: is told, once, why they cannot be. From there on everything is given back to the queue: what
             is settled has its line.
@@ -38,6 +39,7 @@ class Recorder:
         batch_size: int,
         log_values: bool,
         keep_seconds: float,
+        remember: bool = False,
         results: Results | None = None,
         on_results_lost: Callable[[str], None] | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class Recorder:
         self._batch_size = batch_size
         self._log_values = log_values
         self._keep_seconds = keep_seconds
+        self._remember = remember
         self._results = results
         self._on_results_lost = on_results_lost
         self._results_are_lost = False
@@ -113,7 +116,9 @@ class Recorder:
         while True:
             try:
                 with self._tallies.store_call("settle"):
-                    stale = await self._queue.settle(settlements, keep_seconds=self._keep_seconds)
+                    stale = await self._queue.settle(
+                        settlements, keep_seconds=self._keep_seconds, remember=self._remember
+                    )
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="settle", error=str(error))
                 await asyncio.sleep(next(pauses))

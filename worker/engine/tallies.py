@@ -49,7 +49,7 @@ class Recorded(NamedTuple):
 
     Args:
         recorded_at: Unix time, seconds.
-        applied, unchanged, dead, deferred: how many changes.
+        applied, unchanged, dead, deferred, superseded: how many changes.
         why: the last dead letter's reason, or that of the deferral.
     """
 
@@ -62,6 +62,7 @@ class Recorded(NamedTuple):
     why: str | None
     status: int | None
     duration_ms: float | None
+    superseded: int = 0
 
     @classmethod
     def of(cls, recorded_at: float, outcome: Outcome) -> Self:
@@ -76,6 +77,7 @@ class Recorded(NamedTuple):
             outcome.dead[-1][1].reason if outcome.dead else outcome.deferral,
             outcome.status,
             outcome.duration_ms,
+            len(outcome.superseded),
         )
 
 
@@ -84,7 +86,8 @@ class Tallies:
     """Counts since the worker started.
 
     Args:
-        outcomes: changes by (outcome, reason): applied, unchanged, dead with its reason, or retry, snoozed, released.
+        outcomes: changes by (outcome, reason): applied, unchanged, superseded, dead with its reason, or retry, snoozed,
+            released.
         requests: by (operation, status class, error type); the operation is update or get, the class ``2xx`` to
             ``5xx``, or ``none`` without an answer; the error type is empty where there was none, ``transport``, or
             the verdict's kind.
@@ -142,6 +145,8 @@ class Tallies:
             self.leftover += outcome.leftover
         if outcome.unchanged:
             outcomes["unchanged", ""] += len(outcome.unchanged)
+        if outcome.superseded:
+            outcomes["superseded", ""] += len(outcome.superseded)
         for _, death in outcome.dead:
             outcomes["dead", death.reason] += 1
         if outcome.deferral is not None:

@@ -21,6 +21,11 @@ class Totals:
         return self.tallies.outcomes["unchanged", ""]
 
     @property
+    def superseded(self) -> int:
+        """Changes that were not sent, since one with a newer `as_of` was applied."""
+        return self.tallies.outcomes["superseded", ""]
+
+    @property
     def reasons(self) -> Counter[str]:
         """Dead letters by reason."""
         outcomes = self.tallies.outcomes
@@ -33,7 +38,7 @@ class Totals:
     @property
     def changes(self) -> int:
         """Changes that are done with, one way or another."""
-        return self.applied + self.unchanged + self.dead
+        return self.applied + self.unchanged + self.superseded + self.dead
 
     @property
     def retries(self) -> int:

@@ -24,6 +24,8 @@ class Work:
         claimed_at: the time just before the claim was asked for, by the worker's monotonic clock.
         deadline: when the lease ends, by the same clock, unless it is extended.
 
+        is_urgent: whether it was claimed as such, and goes before others.
+
     `in_flight` says whether a request of it is under way, `is_probe` whether it tries if a halted service works again,
     `has_trials` whether anything was met by its changes, now or before; `size_bytes` is what it takes in memory.
     """
@@ -39,16 +41,18 @@ class Work:
         "in_flight",
         "interruption",
         "is_probe",
+        "is_urgent",
         "size_bytes",
     )
 
-    def __init__(self, claim: Claim, claimed_at: float, deadline: float) -> None:
+    def __init__(self, claim: Claim, claimed_at: float, deadline: float, *, is_urgent: bool = False) -> None:
         self.claim = claim
         self.claimed_at = claimed_at
         self.deadline = deadline
         self.size_bytes = claim.size_bytes + BYTES_OF_A_CHANGE * len(claim.changes)
         self.in_flight = False
         self.is_probe = False
+        self.is_urgent = is_urgent
         self.interruption: Interruption | None = None
         self._task: asyncio.Task[None] | None = None
         self._trials: dict[int, Trials] | None = None

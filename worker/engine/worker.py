@@ -111,12 +111,18 @@ class Worker:
         )
         self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)
         self._pool = ApplierPool(options.max_concurrency, self._handle)
+        # Urgent works have tasks of their own, or they would wait behind all that are at work, parked or in line. How
+        # many requests may be in flight, and whose turn it is, flow control says.
+        self._urgent_pool = ApplierPool(options.max_concurrency, self._handle)
         self._reader = Reader(
             queue,
             self._flow,
             self._leases,
             logger,
             submit=self._pool.submit,
+            submit_urgent=self._urgent_pool.submit,
+            waiting=lambda: len(self._pool) + self._flow.waiting,
+            slots=options.max_concurrency,
             give_back=self._give_back,
             look_for_pause=self._pausing.look_again,
             tallies=tallies,
@@ -133,7 +139,7 @@ class Worker:
             tallies,
             clock=now,
             request_timeout_seconds=options.request_timeout_seconds,
-            parked=self._pool.parked,
+            parked=lambda work: self._pool_of(work).parked(),
             keys=self._keys,
         )
         self._rules = options.rules
@@ -149,8 +155,16 @@ class Worker:
             batch_size=options.batch_size,
             log_values=options.log_values,
             keep_seconds=options.read_lag_seconds,
+            remember=options.keep_seconds > 0,
             results=results,
             on_results_lost=self._results_lost,
+        )
+        self._retention = Retention(
+            queue,
+            logger,
+            dead_seconds=options.dead_retention_seconds,
+            keep_seconds=options.keep_seconds,
+            tallies=tallies,
         )
         self._draining: DrainWatch | None = None
         if options.drain:
@@ -233,11 +247,11 @@ class Worker:
         loops.start("heartbeat", self._leases.heartbeat())
         loops.start("lease expiry", self._leases.expire())
         loops.start("sharing", self._sharing.run())
-        if (retention := self._options.dead_retention_seconds) is not None:
-            loops.start("retention", Retention(self._queue, self.tallies, self._logger, retention).run())
+        loops.start("retention", self._retention.run())
         if self._quota is not None:
             loops.start("quota", self._quota.run(self._flow))
         loops.start("appliers", self._pool.run())
+        loops.start("urgent appliers", self._urgent_pool.run())
         loops.start("reader", self._read())
         if self._draining is not None:
             loops.start("drain watch", self._draining.run())
@@ -354,8 +368,7 @@ class Worker:
         for work in self._leases.works:
             if not work.in_flight:
                 work.interrupt(Interruption.RELEASED)
-        for work in self._pool.take_back():
-            self._give_back(work)
+        self._take_back()
         try:
             async with asyncio.timeout(grace_seconds):
                 await self._leases.fewer_than(1)
@@ -371,10 +384,17 @@ class Worker:
             return False
         return True
 
+    def _pool_of(self, work: Work) -> ApplierPool:
+        return self._urgent_pool if work.is_urgent else self._pool
+
+    def _take_back(self) -> None:
+        """Give back to the queue what no task has taken."""
+        for work in (*self._urgent_pool.take_back(), *self._pool.take_back()):
+            self._give_back(work)
+
     def _paused(self) -> None:
         """Nothing may start any more: what is only held is given back, and a drain is over."""
-        for work in self._pool.take_back():
-            self._give_back(work)
+        self._take_back()
         if self._options.drain:
             self.stop(Ending.PAUSED)
 

@@ -1,4 +1,9 @@
-"""Flow control: find the service's limit, keep it, and halt instead of burning the queue."""
+"""Flow control: whether a request may start, how many at once, and when the next one.
+
+Begin with `flow.py`: `Flow.admit` is all that a caller needs. `gate.py` halts and probes, `concurrency.py` bounds what
+is in flight, `pacer.py` finds the rate, `bucket.py` keeps it. `tuning.py` holds every constant. Nothing here knows a
+clock of its own: times are handed in, so that tests run on a virtual clock.
+"""
 
 from worker.flow.ended import (
     ABSENT,

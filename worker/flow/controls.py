@@ -41,6 +41,7 @@ class Controls:
         self.budget = RetryBudget()
         self.paused = False  # somebody has said that nothing is to start
         self.in_flight = 0
+        self.urgent_in_flight = 0  # of those
         self.requests = 0
         self.throttled = 0
         self.changes = 0  # goes up whenever those who wait should think again
@@ -83,10 +84,11 @@ class Controls:
             self._cautious_until - now if self.gate.is_cautious else 0.0,
         )
 
-    def give_back(self, started_at: float) -> None:
+    def give_back(self, started_at: float, *, urgent: bool = False) -> None:
         """Undo `start`: the request was never sent."""
         self.requests -= 1
         self.in_flight -= 1
+        self.urgent_in_flight -= urgent
         self.pacer.give_back(started_at)
 
     def start_probe(self, now: float) -> bool:
@@ -125,6 +127,7 @@ class Controls:
             case _:
                 assert_never(ended.end)
         self.in_flight -= 1
+        self.urgent_in_flight -= permit.is_urgent
         self._ended_at = now
         event = self.gate.ended(now, permit, ended, closed_seconds=self.pacer.closed_for_seconds(now))
         if event and event.kind == "resumed":

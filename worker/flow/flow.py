@@ -158,26 +158,32 @@ class Flow:
         if limit_per_second is not None and 0.0 < limit_per_second < math.inf:
             self._controls.pacer.begin_at(self._clock(), limit_per_second, age_seconds=age_seconds)
 
-    def start(self, completion_id: str, operation: Operation) -> Permit | None:
+    def start(self, completion_id: str, operation: Operation, *, urgent: bool = False) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait for `admit`."""
         now = self._clock()
         if self._line or not self._controls.start(now):
             return None
-        return Permit(completion_id, operation, now, self._on_end)
+        if not urgent:
+            return Permit(completion_id, operation, now, self._on_end)
+        self._controls.urgent_in_flight += 1
+        return Permit(completion_id, operation, now, self._on_end, is_urgent=True)
 
-    async def admit(self, completion_id: str, operation: Operation, *, probe: bool = False) -> Permit:
+    async def admit(
+        self, completion_id: str, operation: Operation, *, probe: bool = False, urgent: bool = False
+    ) -> Permit:
         """Wait until a request may start: gate, then slot, then pace.
 
         Args:
             completion_id, operation: whose request it is, and which.
             probe: whether its work is the probe of a halted gate; see `take_probe`.
+            urgent: whether it goes before others that wait; see `Line`.
 
         Raises:
             Paused: nothing is to start, from now or meanwhile.
             Halted: the gate is halted, or halts meanwhile.
             Closed: the service asks, now or meanwhile, to wait for longer than there is patience for.
         """
-        permit = self.start(completion_id, operation)
+        permit = self.start(completion_id, operation, urgent=urgent)
         if permit is not None:
             return permit
         now = self._clock()
@@ -189,12 +195,14 @@ class Flow:
             closed_seconds = self._controls.pacer.closed_for_seconds(now)
             if closed_seconds > self._patience_seconds:
                 raise Closed(closed_seconds)
-            started_at = await self._line.turn()
+            started_at = await self._line.turn(urgent=urgent)
             now = self._clock()
             if started_at is not None:
                 if self._controls.passable(now):
-                    return Permit(completion_id, operation, started_at, self._on_end)
-                self._controls.give_back(started_at)  # it closed after the turn had come, before this task went on
+                    return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
+                self._controls.give_back(
+                    started_at, urgent=urgent
+                )  # it closed after the turn had come, before this task went on
 
     async def ready(self) -> int | None:
         """Wait until claiming makes sense.
@@ -218,6 +226,15 @@ class Flow:
                 if wait_seconds <= 0.0:
                     return 1 if gate.is_cautious else None
             await self._line.change(wait_seconds)
+
+    def starts_within(self, seconds: float) -> int | None:
+        """How many requests may start within so many seconds, one at least; None while no limit is known."""
+        return self._controls.pacer.starts_within(self._clock(), seconds)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return len(self._line)
 
     def pause(self, *, paused: bool) -> None:
         """Let nothing start any more, no probe either, and send back those that wait; or let all go on."""

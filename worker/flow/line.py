@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from worker.flow.controls import Controls
 
@@ -14,6 +15,9 @@ _SHORTEST_TIMER_SECONDS = 0.001
 class Line:
     """Lets requests start in the order in which they came, as soon as the controls allow it.
 
+    Urgent ones have a line of their own. While both wait, they take turns, whatever the rate; and where urgent requests
+    take longer than others, they have half of the slots at most: so nobody starves.
+
     Only the first in line is considered, and nothing is reserved for anybody: when rate, gate or slots change, the
     next start is computed anew.
     """
@@ -22,34 +26,38 @@ class Line:
         self._controls = controls
         self._clock = clock
         self._waiting: deque[asyncio.Future[float | None]] = deque()
+        self._urgent: deque[asyncio.Future[float | None]] = deque()
+        self._urgent_went_last = False  # of the last start while both waited
         self._watching: set[asyncio.Future[None]] = set()
         self._changes_seen = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Line [{len(self._waiting)} waiting, {len(self._watching)} watching]>"
+        return f"<Line [{len(self)} waiting, {len(self._watching)} watching]>"
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._urgent)
 
-    async def turn(self) -> float | None:
+    async def turn(self, *, urgent: bool = False) -> float | None:
         """Wait for the turn to start a request.
 
         Returns:
             when it started, by the clock, with the start counted; or None when gate or pacer closed, to look again.
         """
         turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        line = self._urgent if urgent else self._waiting
+        line.append(turn)
         self.move()
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._leave(turn)
+                with suppress(ValueError):  # it has left already
+                    line.remove(turn)
             else:
                 started_at = turn.result()
                 if started_at is not None:
-                    self._controls.give_back(started_at)
+                    self._controls.give_back(started_at, urgent=urgent)
             self.move()
             raise
 
@@ -79,12 +87,15 @@ class Line:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while self._waiting:
+        while line := self._whose_turn() if self._urgent else self._waiting:
             now = self._clock()
-            if self._waiting[0].done():
-                self._waiting.popleft()
+            if line[0].done():
+                line.popleft()
             elif self._controls.start(now):
-                self._waiting.popleft().set_result(now)
+                if line is self._urgent:
+                    self._controls.urgent_in_flight += 1
+                self._urgent_went_last = line is self._urgent
+                line.popleft().set_result(now)
             else:
                 wait_seconds = self._controls.wait_seconds(now)
                 if not math.isinf(wait_seconds):
@@ -92,17 +103,20 @@ class Line:
                     self._timer = asyncio.get_running_loop().call_later(delay_seconds, self.move)
                 return
 
-    def _send_back(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    def _whose_turn(self) -> deque[asyncio.Future[float | None]]:
+        """The line whose first is next, where an urgent request waits."""
+        if not self._waiting:
+            return self._urgent
+        half = (self._controls.concurrency.slots + 1) // 2
+        is_usual = self._urgent_went_last or self._controls.urgent_in_flight >= half
+        return self._waiting if is_usual else self._urgent
 
-    def _leave(self, turn: asyncio.Future[float | None]) -> None:
-        try:
-            self._waiting.remove(turn)
-        except ValueError:
-            return  # it had left already
+    def _send_back(self) -> None:
+        for line in (self._urgent, self._waiting):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -112,6 +112,17 @@ class Pacer:
         aim = self.aim_per_second
         return self._recent_per_second(now) if math.isinf(aim) else aim
 
+    def starts_within(self, now: float, seconds: float) -> int | None:
+        """How many requests may start within so many seconds, one at least; None while neither limit nor cap is known.
+
+        Where other workers leave less of the cap, it goes by what was sent of late.
+        """
+        aim = self.aim_per_second
+        if math.isinf(aim):
+            return None
+        recent = self._recent_per_second(now)
+        return max(1, math.ceil(seconds * (min(aim, 2.0 * recent) if recent else aim)))
+
     def closed_for_seconds(self, now: float) -> float:
         """How much longer a ``Retry-After`` keeps everybody waiting; 0 when none does."""
         return max(0.0, self._closed_until - now)

@@ -11,10 +11,11 @@ class Permit:
     Args:
         sent_at: when it was given out, by the flow's clock.
         is_probe: whether the request tries if a halted service works again.
+        is_urgent: whether it went before others that waited.
         on_end: takes the permit back.
     """
 
-    __slots__ = ("_on_end", "completion_id", "is_probe", "operation", "sent_at")
+    __slots__ = ("_on_end", "completion_id", "is_probe", "is_urgent", "operation", "sent_at")
 
     def __init__(
         self,
@@ -24,11 +25,13 @@ class Permit:
         on_end: Callable[["Permit", Ended], None],
         *,
         is_probe: bool = False,
+        is_urgent: bool = False,
     ) -> None:
         self.completion_id = completion_id
         self.operation = operation
         self.sent_at = sent_at
         self.is_probe = is_probe
+        self.is_urgent = is_urgent
         self._on_end: Callable[[Permit, Ended], None] | None = on_end
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ _CUT_SHORT = (
     " them, and merges may be built upon it; lower METASYNC_READ_LAG or the rate"
 )
 _POLL_SECONDS = 1.0
+_STRETCHES_BEYOND = 9  # of letters, that are looked at where none of the first stretch is too old
 _LAST_NUMBER = 2**53  # no store counts further: Lua's numbers are exact up to here
 
 
@@ -72,6 +73,7 @@ class StoreBase(ABC):
 
     def __init__(self) -> None:
         self._work = asyncio.Event()
+        self._looked_to = 0  # the number of the letter up to which letters beyond the first ones were looked at
 
     def _warn_of_a_short_log(self) -> None:
         """Say, once, that what was confirmed goes before its time."""
@@ -174,9 +176,25 @@ class StoreBase(ABC):
         return sum([purged async for purged in self._parts(selection, self._purge_letters)])
 
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
-        """Delete the oldest letters; see `DeadLetters.expire_dead`."""
+        """Delete the oldest letters; see `DeadLetters.expire_dead`.
+
+        As a rule those are the first ones. A clock that was put back leaves letters in front that seem to be younger
+        than what came after them: where none of the first is too old, a few others are looked at, the next time others.
+        """
         selection = DeadSelection(older_than_seconds=older_than_seconds)
-        return (await self._purge_letters(Stretch(selection, 0, last_number(None), most))).result
+        part = await self._purge_letters(Stretch(selection, 0, last_number(None), most))
+        beyond = part.last
+        for _ in range(_STRETCHES_BEYOND):
+            if part.result or beyond is None:
+                break
+            if not beyond <= self._looked_to < part.newest:
+                self._looked_to = beyond
+            start = self._looked_to
+            part = await self._purge_letters(Stretch(selection, start, last_number(None), most))
+            self._looked_to = part.last or 0
+            if part.last is None and start == beyond:  # these were all that there are
+                break
+        return part.result
 
     async def _parts(self, selection: DeadSelection, work: Callable[[Stretch], Awaitable[Part[T]]]) -> AsyncIterator[T]:
         """Go through the letters that there are now, one transaction after another.

@@ -4,25 +4,25 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from worker.changes.mapping import Given
-from worker.queue.batch import Batch, PendingSelection, Withdrawn
+from worker.queue.batch import EVERYTHING, Batch, PendingSelection, Withdrawn
 from worker.queue.errors import QueueUnusable
 from worker.queue.letters import DeadLetter, DeadSelection, Revived
 from worker.queue.opening import open_queue
-from worker.queue.pending import QueueStatus, Stored
+from worker.queue.pending import QueuedChange, QueueStatus, Stored
 from worker.queue.pieces import Taken, pieces
 from worker.queue.store import Store
 
 T = TypeVar("T")
 
 _EVERY_LETTER = DeadSelection()
-_LETTERS_AT_ONCE = 100
+_READ_AT_ONCE = 100
 
 
 def open_queue_sync(url: str, *, timeout_seconds: float = 10.0) -> "SyncQueue":
@@ -80,6 +80,10 @@ class SyncQueue:
         """The batches that there are; see `Batches.batches`."""
         return self._run(self._store.batches(name))
 
+    def pending_changes(self, selection: PendingSelection = EVERYTHING) -> Iterator[QueuedChange]:
+        """Read what is pending, piece by piece; see `Store.pending_changes`."""
+        return self._read(self._store.pending_changes(selection))
+
     def withdraw(self, selection: PendingSelection) -> Withdrawn:
         """Take pending changes back; see `Batches.withdraw`."""
         return self._run(self._store.withdraw(selection))
@@ -90,18 +94,7 @@ class SyncQueue:
 
     def dead_letters(self, selection: DeadSelection = _EVERY_LETTER) -> Iterator[DeadLetter]:
         """Read the letters that match, oldest first, piece by piece."""
-        letters = self._store.dead_letters(selection)
-
-        async def some() -> list[DeadLetter]:
-            found: list[DeadLetter] = []
-            async for letter in letters:
-                found.append(letter)
-                if len(found) == _LETTERS_AT_ONCE:
-                    break
-            return found
-
-        while found := self._run(some()):
-            yield from found
+        return self._read(self._store.dead_letters(selection))
 
     def retry_dead(self, selection: DeadSelection) -> Revived:
         """Make the letters pending again; see `DeadLetters.retry_dead`."""
@@ -128,6 +121,18 @@ class SyncQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _read(self, source: AsyncIterator[T]) -> Iterator[T]:
+        async def some() -> list[T]:
+            found: list[T] = []
+            async for each in source:
+                found.append(each)
+                if len(found) == _READ_AT_ONCE:
+                    break
+            return found
+
+        while found := self._run(some()):
+            yield from found
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Have it done in the other thread, and wait."""

@@ -1,7 +1,7 @@
 """What the queue remembers of its last day, minute by minute, over all workers and all restarts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 KEPT_MINUTES = 24 * 60
@@ -75,7 +75,8 @@ def every_minute(
     history = []
     for minute in range(newest - minutes + 1, newest + 1):
         counts = done_by_minute.get(minute, ())
-        history.append(HistoryMinute(minute * 60, *counts, sample=sample_by_minute.get(minute)))
+        sample = sample_by_minute.get(minute)
+        history.append(replace(HistoryMinute(minute * 60, *counts), sample=sample))
     return history
 
 

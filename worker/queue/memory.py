@@ -353,10 +353,12 @@ class MemoryQueue(StoreBase):
         return Part(Revived(retried, kept, len(superseded), named), None, self._last_letter)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
+        looked_at = [number for number in self._dead if stretch.after < number <= stretch.until]
         letters = self._selected(stretch)
         for letter in letters:
             del self._dead[letter.number]
-        return Part(len(letters), None, self._last_letter)
+        is_part = stretch.most is not None and len(looked_at) > stretch.most
+        return Part(len(letters), looked_at[stretch.most - 1] if is_part and stretch.most else None, self._last_letter)
 
     def _append(self, change: QueuedChange, *, is_urgent: bool = False) -> None:
         """Store a change under the next number."""

@@ -10,7 +10,7 @@ from worker.engine.outcome import Outcome
 from worker.queue import QueuedChange, Reason
 from worker.results.places import Places, fingerprint
 
-Ended = Literal["applied", "unchanged", "dead"]
+Ended = Literal["applied", "unchanged", "superseded", "dead"]
 
 _decode = msgspec.json.Decoder(dict[str, str | None]).decode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -24,22 +24,26 @@ class Result(msgspec.Struct, frozen=True):
         change_id: the one that it was enqueued with; null for none.
         file: the file that it was read from, as it was named to this run of `apply`; null where that is not known.
         line: its line there, or, of a file with one JSON document, its record.
-        outcome: ``applied``, ``unchanged`` (the service had it already), or ``dead``.
+        batch: the batch that it belongs to; null for none.
+        outcome: ``applied``, ``unchanged`` (the service had it already), ``superseded`` (not sent, since a change with
+            a newer `as_of` was applied), or ``dead``.
         reason: of a dead letter.
         error: what was wrong with a dead letter; it holds no metadata value.
         status: HTTP status of the service's last answer; null where there was none.
         request_id: of that answer.
-        attempts: that were made of the change, as the log counts them.
+        attempts: that were made of the change, as the log counts them; 0 where it is superseded.
         at: when it was recorded, UTC.
         keys: names of the metadata keys that the change is about.
         before: with `--with-values`, the completion's metadata before the update that the change was part of; null
-            where it was not read, as for a `replace`.
-        after: with `--with-values`, the metadata after that; null for a dead letter, and where it is not known.
+            where it was not read, as for a `replace`, and for one that is superseded.
+        after: with `--with-values`, the metadata after that; null for a dead letter and one that is superseded, and
+            where it is not known.
     """
 
     change: int
     completion_id: str
     change_id: str | None
+    batch: str | None
     file: str | None
     line: int | None
     outcome: Ended
@@ -78,6 +82,9 @@ def results_of(outcomes: Sequence[Outcome], at: str, *, places: Places | None, w
             yield _result(change, "applied", word, at, keys, places, before, after)
         for change in outcome.unchanged:
             yield _result(change, "unchanged", word, at, keys, places, before, after)
+        for change in outcome.superseded:
+            unsent: _Values = None if with_values else msgspec.UNSET
+            yield _result(change, "superseded", _UNSENT, at, keys, places, unsent, unsent)
         for change, death in outcome.dead:
             last = _Word(death.status, death.request_id, death.attempts, death.reason, death.error)
             yield _result(change, "dead", last, at, keys, places, before, None if with_values else msgspec.UNSET)
@@ -94,6 +101,9 @@ class _Word(NamedTuple):
     attempts: int
     reason: Reason | None = None
     error: str | None = None
+
+
+_UNSENT = _Word(None, None, 0)
 
 
 def _result(  # noqa: PLR0917 -- in a loop over all changes of a run
@@ -118,6 +128,7 @@ def _result(  # noqa: PLR0917 -- in a loop over all changes of a run
         change.number,
         change.completion_id,
         change.change_id,
+        change.batch,
         file,
         line,
         outcome,

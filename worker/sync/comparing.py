@@ -86,7 +86,8 @@ def compare(entry: Entry, current: Mapping[str, str], semantics: Semantics) -> D
     wanted, refused = folded.metadata, len(folded.too_many_keys)
     if wanted == current:
         return Difference(entry.completion_id, "refused" if refused else "in_sync", refused=refused)
-    taken = {number: change for number, change in enumerate(entry.changes) if number not in folded.too_many_keys}
+    left_out = {*folded.too_many_keys, *folded.superseded}
+    taken = {number: change for number, change in enumerate(entry.changes) if number not in left_out}
     update = Wanted(wanted, taken)
     wrong = set(wrong_keys(current, update))
     gone = [key for key in current if key not in wanted]

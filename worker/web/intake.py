@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
+from typing import NamedTuple
 
 import msgspec
 import structlog
 from aiohttp import hdrs, web
 
-from worker.changes import MetadataChange, Mode
+from worker.changes import InvalidChange, MetadataChange, Mode
 from worker.changes.change import MAX_CHANGE_ID_LENGTH
 from worker.changes.files import ChangeFile, Format, Reading, Refusal, UnreadableFile
-from worker.queue import Queue, QueueError, QueueStatus, QueueUnavailable
+from worker.queue import Queue, QueueError, QueueStatus, QueueUnavailable, check_batch_name
+from worker.terminal import shown
 from worker.web.bodies import MAX_BYTES, NoBody, read_body
 from worker.web.connections import Connections
 from worker.web.depth import Asked
@@ -38,6 +40,7 @@ _BODY_SECONDS = 30.0
 _SAID_EVERY_SECONDS = 10.0
 # When to come again: where there are too many at once, where the store is away, and where the backlog is too long.
 _BUSY_SECONDS, _AWAY_SECONDS, _FULL_SECONDS = 1, 5, 30
+_URGENT = {None: False, "false": False, "true": True}
 _KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{MAX_KEY_CHARACTERS}}})"?')
 
 CONFLICT = "its change_id is pending already, and says something else"
@@ -58,7 +61,7 @@ class Account(msgspec.Struct, frozen=True):
     """What became of the changes of a request: those that went in are durable.
 
     Args:
-        duplicates: changes that are pending already, by their change_id.
+        duplicates: changes that are pending already, or were applied lately, by their change_id.
     """
 
     added: int
@@ -148,6 +151,7 @@ class Intake:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         form = _form(request)
         key = _key(request)
+        wish = _wish(request)
         if self._max_pending is not None:
             status = await self._depth.look()
             if status is not None and status.pending >= self._max_pending:
@@ -164,18 +168,18 @@ class Intake:
                 raise NoBody(HTTPStatus.REQUEST_TIMEOUT, "the body did not come") from None
             reading = Reading(self._mode, form)
             if len(body) > _LONG_BYTES:
-                batch = await asyncio.to_thread(_read, body, reading, key)
+                read = await asyncio.to_thread(_read, body, reading, key)
             else:
-                batch = _read(body, reading, key)
-            return await self._store(batch)
+                read = _read(body, reading, key)
+            return await self._store(read, wish)
 
-    async def _store(self, batch: "_Batch") -> web.StreamResponse:
-        stored = await self._queue.put(batch.changes)
-        refused = [*batch.refused, *[Refused(batch.lines[position], CONFLICT) for position in stored.conflicts]]
+    async def _store(self, read: "_Read", wish: "_Wish") -> web.StreamResponse:
+        stored = await self._queue.put(read.changes, batch=wish.batch, urgent=wish.is_urgent)
+        refused = [*read.refused, *[Refused(read.lines[position], CONFLICT) for position in stored.conflicts]]
         refused.sort(key=lambda each: each.line)
         status = HTTPStatus.OK
         if refused and not stored.added + stored.duplicates:
-            status = HTTPStatus.UNPROCESSABLE_ENTITY if batch.refused else HTTPStatus.CONFLICT
+            status = HTTPStatus.UNPROCESSABLE_ENTITY if read.refused else HTTPStatus.CONFLICT
         account = Account(stored.added, stored.duplicates, refused)
         return Lasting(body=msgspec.json.encode(account), status=status, content_type=JSON)
 
@@ -192,8 +196,15 @@ class Intake:
             self._room += size
 
 
+class _Wish(NamedTuple):
+    """What the query says of all changes of a request."""
+
+    batch: str | None
+    is_urgent: bool
+
+
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class _Read:
     """The changes of a body, each with its line, and what is none."""
 
     changes: list[MetadataChange]
@@ -201,7 +212,7 @@ class _Batch:
     refused: list[Refused]
 
 
-def _read(body: bytes, reading: Reading, key: str | None) -> _Batch:
+def _read(body: bytes, reading: Reading, key: str | None) -> _Read:
     """Understand a body.
 
     Args:
@@ -211,19 +222,42 @@ def _read(body: bytes, reading: Reading, key: str | None) -> _Batch:
         UnreadableFile: it is of another form.
         NoBody: it holds too many lines.
     """
-    batch = _Batch([], [], [])
+    read = _Read([], [], [])
     with ChangeFile.open("-", reading, stdin=BytesIO(body)) as file:
         for line, item in file:
-            if len(batch.changes) + len(batch.refused) == MAX_CHANGES:
+            if len(read.changes) + len(read.refused) == MAX_CHANGES:
                 raise NoBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_CHANGES:,} changes at most")
             if isinstance(item, MetadataChange):
                 if key is not None and item.change_id is None:
                     item = msgspec.structs.replace(item, change_id=f"{key}:{line}")  # noqa: PLW2901 -- the same one
-                batch.changes.append(item)
-                batch.lines.append(line)
+                read.changes.append(item)
+                read.lines.append(line)
             elif isinstance(item, Refusal):
-                batch.refused.append(Refused(line, item.reason))
-    return batch
+                read.refused.append(Refused(line, item.reason))
+    return read
+
+
+def _wish(request: web.Request) -> _Wish:
+    """What ``?batch=NAME&urgent=true`` asks for.
+
+    Raises:
+        NoBody: it is said in another way: a word that is misspelt must not be passed over.
+    """
+    query = request.query
+    for name in query:
+        if name not in ("batch", "urgent"):
+            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}")
+        if len(query.getall(name)) > 1:
+            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query says {name} twice")
+    batch, urgent = query.get("batch"), query.get("urgent")
+    try:
+        if batch is not None:
+            check_batch_name(batch)
+    except InvalidChange as error:
+        raise NoBody(HTTPStatus.BAD_REQUEST, str(error)) from None
+    if urgent not in _URGENT:
+        raise NoBody(HTTPStatus.BAD_REQUEST, "urgent must be true or false")
+    return _Wish(batch, _URGENT[urgent])
 
 
 def _form(request: web.Request) -> Format:

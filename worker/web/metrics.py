@@ -32,6 +32,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OUTCOMES = (
     ("applied", ""),
     ("unchanged", ""),
+    ("superseded", ""),
     *(("dead", reason) for reason in REASONS),
     *((deferral.value, "") for deferral in Deferral),
 )

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from worker.changes import MODES
-from worker.changes.change import MAX_CHANGE_ID_LENGTH, MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH
+from worker.changes.change import LATEST_AS_OF, MAX_CHANGE_ID_LENGTH, MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH
+from worker.queue.batch import BATCH_NAME
 from worker.web.bodies import MAX_BYTES
 from worker.web.door import JSON
 from worker.web.intake import FORMATS, MAX_CHANGES, MAX_KEY_CHARACTERS, PATH, Account, Problem
@@ -18,7 +19,7 @@ _COUNTED = {
     "422": "Nothing went in: each change is refused, by name.",
 }
 _PROBLEMS = {
-    "400": "Nothing of the body can be read, or the Idempotency-Key is none.",
+    "400": "Nothing of the body can be read, or the Idempotency-Key or the query is none.",
     "401": "No token is shown.",
     "408": "The body did not come in time.",
     "413": f"The body is larger than {MAX_BYTES:,} bytes, unpacked, or holds more than {MAX_CHANGES:,} changes.",
@@ -71,7 +72,19 @@ def _post() -> dict[str, Any]:
                 "in": "header",
                 "description": "With the number of the line, the change_id of a change that has none.",
                 "schema": {"type": "string", "pattern": f"^[!#-~]{{1,{MAX_KEY_CHARACTERS}}}$"},
-            }
+            },
+            {
+                "name": "batch",
+                "in": "query",
+                "description": "The name of the batch that the changes belong to; it may have some already.",
+                "schema": {"type": "string", "pattern": f"^{BATCH_NAME.pattern}$"},
+            },
+            {
+                "name": "urgent",
+                "in": "query",
+                "description": "Whether their completions come before all others.",
+                "schema": {"type": "boolean", "default": False},
+            },
         ],
         "requestBody": {
             "required": True,
@@ -128,7 +141,15 @@ def _change() -> dict[str, Any]:
                 "type": ["string", "null"],
                 "minLength": 1,
                 "maxLength": MAX_CHANGE_ID_LENGTH,
-                "description": "As long as a change with it is pending, the same change is not stored again.",
+                "description": "While a change with it is pending, or was applied lately, it is not stored again.",
+            },
+            "as_of": {
+                "oneOf": [
+                    {"type": "string", "format": "date-time"},
+                    {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST_AS_OF},
+                    {"type": "null"},
+                ],
+                "description": "When this was so: a newer one that was applied stands. A number is Unix time, seconds.",
             },
         },
     }

@@ -1,5 +1,7 @@
 """What a person has confirmed is to be done to dead letters: to those that were shown, and to no others."""
 
+from typing import Annotated
+
 import msgspec
 
 from worker.queue import DeadLetters, DeadSelection
@@ -12,6 +14,7 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
         completion: with a number, whose letter was shown.
         newest: with a reason, or all: the highest number among those that were shown.
         shown: with the same, how many there were.
+        older_than_seconds: with the same, only those of them that died longer ago.
     """
 
     number: int | None = None
@@ -20,6 +23,7 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     all: bool = False
     newest: int | None = None
     shown: int | None = None
+    older_than_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
     def selection(self) -> DeadSelection:
         """Say it as the queue understands it.
@@ -30,12 +34,12 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
         if [self.number is not None, self.reason is not None, self.all].count(True) != 1:
             raise ValueError("say a number, a reason, or all")
         if self.number is not None:
-            if self.completion is None or self.newest is not None or self.shown is not None:
+            if self.completion is None or (self.newest, self.shown, self.older_than_seconds) != (None, None, None):
                 raise ValueError("say the completion, too, whose letter has this number, and nothing else")
             return DeadSelection([self.number], completion_id=self.completion)
         if self.completion is not None or self.newest is None or self.shown is None:
             raise ValueError("say newest, the highest number that was shown, and shown, how many there were")
-        return DeadSelection(reason=self.reason, until=self.newest)
+        return DeadSelection(reason=self.reason, until=self.newest, older_than_seconds=self.older_than_seconds)
 
 
 async def refusal(queue: DeadLetters, order: Order) -> str | None:

@@ -100,12 +100,13 @@ class Page:
         return response
 
     async def letters(self, request: web.Request) -> web.StreamResponse:
-        """The oldest letters of a reason."""
-        reason = request.rel_url.query.get("reason")
+        """The oldest letters of a reason, or of a batch."""
+        query = request.rel_url.query
+        selection = DeadSelection(reason=query.get("reason"), batch=query.get("batch"))
         shown: list[dict[str, Any]] = []
         try:
             async with asyncio.timeout(_LETTERS_SECONDS):
-                async for letter in self._queue.dead_letters(DeadSelection(reason=reason)):
+                async for letter in self._queue.dead_letters(selection):
                     shown.append(self._view.letter(letter))
                     if len(shown) == _LETTERS_SHOWN:
                         break
@@ -148,8 +149,9 @@ class Page:
 
     async def _replay(self, order: Order, peer: str) -> dict[str, int]:
         revived = await self._queue.retry_dead(order.selection())
-        _log_done("web.replayed", order, peer=peer, letters=revived.retried, kept=revived.kept)
-        return {"replayed": revived.retried, "kept": revived.kept}
+        counts = {"kept": revived.kept, "superseded": revived.superseded}
+        _log_done("web.replayed", order, peer=peer, letters=revived.retried, **counts)
+        return {"replayed": revived.retried, **counts}
 
     async def _purge(self, order: Order, peer: str) -> dict[str, int]:
         purged = await self._queue.purge_dead(order.selection())
@@ -168,7 +170,14 @@ def file(name: str) -> Handler:
 
 def _log_done(event: str, order: Order, *, peer: str, **counts: int) -> None:
     structlog.get_logger().info(
-        event, peer=peer, number=order.number, reason=order.reason, all=order.all, newest=order.newest, **counts
+        event,
+        peer=peer,
+        number=order.number,
+        reason=order.reason,
+        all=order.all,
+        newest=order.newest,
+        older_than_seconds=order.older_than_seconds,
+        **counts,
     )
 
 

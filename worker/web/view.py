@@ -11,12 +11,13 @@ import msgspec
 
 from worker.engine import Worker
 from worker.flow import FlowState, parse_state
-from worker.queue import DeadLetter, HistoryMinute, Note, QueueStatus, Sample, Store
+from worker.queue import Batch, DeadLetter, HistoryMinute, Note, QueueStatus, Sample, Store
 from worker.queue.notes import at_work, limit_in
 from worker.web.depth import Asked
 from worker.web.words import state_of
 
 _MINUTES = 60
+_RUNNING_SHOWN, _FINISHED_SHOWN = 20, 5
 _SPEED_SECONDS = 10.0
 _MASK = "\N{BULLET}\N{BULLET}\N{BULLET}"
 _MOST_SHOWN = 1_000  # characters of what is no metadata
@@ -52,6 +53,7 @@ class View:
         self._history = Asked("history", lambda: queue.history(_MINUTES), timeout_seconds=timeout_seconds, clock=clock)
         self._notes = Asked("notes", queue.read_notes, timeout_seconds=timeout_seconds, clock=clock)
         self._reasons = Asked("reasons", queue.dead_reasons, timeout_seconds=timeout_seconds, clock=clock)
+        self._batches = Asked("batches", queue.batches, timeout_seconds=timeout_seconds, clock=clock)
         self._speed = Speed()
         self._last_sample: tuple[int, Sample] | None = None  # with its minute
 
@@ -68,6 +70,7 @@ class View:
         status = await self._status.look()
         history = await self._history.look()
         reasons = await self._reasons.look()
+        batches = await self._batches.look()
         workers = _workers(await self._notes.look() or {})
         flow = self._worker.flow_state()
         per_second = self._speed.look(history or (), self._clock())
@@ -90,8 +93,9 @@ class View:
             "workers": {name: asdict(each) for name, each in workers.items()},
             "history": None if history is None else [_row(minute) for minute in history],
             "latest": list(self._worker.tallies.latest),
+            "batches": None if batches is None else [_told(batch) for batch in _to_show(batches)],
             "reasons": None if reasons is None else {reason: asdict(count) for reason, count in reasons.items()},
-            "trouble": self._status.error or self._history.error or self._reasons.error,
+            "trouble": self._status.error or self._history.error or self._reasons.error or self._batches.error,
         }
         return json_bytes(shown)
 
@@ -141,7 +145,10 @@ class Speed:
         Args:
             now: seconds, never going back.
         """
-        done = {minute.starts_at: minute.applied + minute.unchanged + minute.dead for minute in history[-2:]}
+        done = {
+            minute.starts_at: minute.applied + minute.unchanged + minute.superseded + minute.dead
+            for minute in history[-2:]
+        }
         while self._looks and self._looks[0][0] < now - _SPEED_SECONDS:
             self._looks.popleft()
         if self._looks:
@@ -168,8 +175,21 @@ def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
     return {name: state for name, state in states.items() if state}
 
 
+def _to_show(batches: Sequence[Batch]) -> list[Batch]:
+    """The newest of those that run, and after them the newest of those that are done."""
+    running = [batch for batch in batches if batch.pending][:_RUNNING_SHOWN]
+    finished = [batch for batch in batches if not batch.pending][:_FINISHED_SHOWN]
+    return [*running, *finished]
+
+
+def _told(batch: Batch) -> dict[str, Any]:
+    rate, left = batch.rate_per_second, batch.seconds_left
+    return asdict(batch) | {"pending": batch.pending, "rate_per_second": rate, "seconds_left": left}
+
+
 def _row(minute: HistoryMinute) -> tuple[float | None, ...]:
-    done = (minute.starts_at, minute.applied, minute.unchanged, minute.dead)
+    not_sent = minute.unchanged + minute.superseded
+    done = (minute.starts_at, minute.applied, not_sent, minute.dead)
     sample = minute.sample
     if sample is None:
         return (*done, None, None, None, None)

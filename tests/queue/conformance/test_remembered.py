@@ -98,7 +98,9 @@ async def test_a_change_id_that_was_applied_is_a_duplicate_whatever_it_says(queu
 async def test_so_is_one_that_was_done_without_being_sent(queue: Store, ending: str) -> None:
     await queue.put(change("c-1", change_id="mine"))
     claimed = await claim_one(queue)
-    await queue.settle([Settlement(claimed, **{ending: numbers(claimed)})], remember=True)
+    done = numbers(claimed)
+    settlement = Settlement(claimed, unchanged=done) if ending == "unchanged" else Settlement(claimed, superseded=done)
+    await queue.settle([settlement], remember=True)
 
     assert (await queue.put(change("c-1", change_id="mine"))).duplicates == 1
 

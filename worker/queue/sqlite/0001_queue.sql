@@ -11,11 +11,12 @@ CREATE TABLE target (
     visible_at REAL NOT NULL,
     lease INTEGER, -- NULL: nobody's
     owner TEXT, -- who took the last lease
-    pending INTEGER NOT NULL CHECK (pending >= 0) -- 0 only until its changes are stored, in the same transaction
+    pending INTEGER NOT NULL CHECK (pending >= 0), -- 0 only until its changes are stored, in the same transaction
+    urgent INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)) -- 1 while one of its changes is
 ) STRICT;
 
--- Claims need the first two columns; the others let the counts of a status be read without touching the table.
-CREATE INDEX target_visible_at ON target (visible_at, number, lease, pending);
+-- Claims need the first three columns; the others let the counts of a status be read without touching the table.
+CREATE INDEX target_visible_at ON target (urgent, visible_at, number, lease, pending);
 
 -- The pending changes, in the queue's order.
 CREATE TABLE change (
@@ -25,10 +26,57 @@ CREATE TABLE change (
     mode TEXT NOT NULL,
     metadata TEXT NOT NULL, -- JSON
     enqueued_at REAL NOT NULL, -- the queue's time
-    trials TEXT -- what the engine noted about failed tries
+    trials TEXT, -- what the engine noted about failed tries
+    as_of REAL,
+    batch INTEGER, -- number of a batch
+    urgent INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1))
 ) STRICT;
 
 CREATE INDEX change_target ON change (target, id);
+CREATE INDEX change_urgent ON change (target) WHERE urgent = 1;
+
+-- What was handed in under a name. Its changes are found between the first and the last of them: an index on the batch of
+-- every change would make all of them dearer, those of no batch too.
+CREATE TABLE batch (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_at REAL NOT NULL, -- the queue's time, as are the others here
+    last_put_at REAL NOT NULL,
+    first_done_at REAL,
+    last_done_at REAL,
+    first_change INTEGER,
+    last_change INTEGER,
+    changes INTEGER NOT NULL DEFAULT 0,
+    applied INTEGER NOT NULL DEFAULT 0,
+    unchanged INTEGER NOT NULL DEFAULT 0,
+    superseded INTEGER NOT NULL DEFAULT 0,
+    dead INTEGER NOT NULL DEFAULT 0,
+    withdrawn INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What is remembered of changes that are done, by a hash of 63 bits of the change_id, or of the completion. A row says in
+-- which generation it was written last, and not when: a byte or two, and no index.
+CREATE TABLE settled (
+    hash INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE newest (
+    hash INTEGER PRIMARY KEY,
+    as_of REAL NOT NULL,
+    generation INTEGER NOT NULL
+) STRICT;
+
+-- Stretches of what is remembered, each written after the one before, and forgotten as a whole.
+CREATE TABLE generation (
+    kind TEXT NOT NULL, -- settled or newest
+    number INTEGER NOT NULL,
+    began_at REAL NOT NULL, -- the queue's time
+    written_at REAL NOT NULL, -- likewise, the last time
+    size INTEGER NOT NULL, -- how many rows came with it
+    swept INTEGER, -- how far it is forgotten: up to this hash; NULL: not at all
+    PRIMARY KEY (kind, number)
+) STRICT, WITHOUT ROWID;
 
 -- What the service confirmed last, for as long as its reads may lag behind. A row is what one call of settle confirmed: one
 -- for each completion, found by its id, would cost as much as the settlement.
@@ -53,7 +101,9 @@ CREATE TABLE dead_letter (
     error TEXT,
     request_id TEXT,
     attempts INTEGER NOT NULL,
-    died_at REAL NOT NULL
+    died_at REAL NOT NULL,
+    as_of REAL,
+    batch TEXT -- its name: a letter stays longer than a batch
 ) STRICT;
 
 CREATE INDEX dead_letter_completion_id ON dead_letter (completion_id);
@@ -67,12 +117,14 @@ CREATE TABLE counter (
 
 INSERT INTO counter (name, value) VALUES ('lease', 0);
 
--- Changes done, by minute of Unix time.
+-- Changes that ended, by minute of Unix time.
 CREATE TABLE history (
     minute INTEGER PRIMARY KEY,
     applied INTEGER NOT NULL,
     unchanged INTEGER NOT NULL,
-    dead INTEGER NOT NULL
+    dead INTEGER NOT NULL,
+    superseded INTEGER NOT NULL,
+    withdrawn INTEGER NOT NULL
 ) STRICT;
 
 -- With each new minute, what is older than a week goes.

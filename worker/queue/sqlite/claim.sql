@@ -1,13 +1,23 @@
 -- name: heal
 -- No lease and no delay is as long as that: what is due so far off was written when a clock was wrong. It is due now.
-UPDATE target SET visible_at = :now WHERE visible_at > :furthest;
+UPDATE target SET visible_at = :now WHERE urgent IN (0, 1) AND visible_at > :furthest;
 
 -- name: oldest
 SELECT json_group_array(json_array(number, completion_id))
 FROM (
     SELECT number, completion_id
     FROM target
-    WHERE visible_at <= :now
+    WHERE urgent = 0 AND visible_at <= :now
+    ORDER BY visible_at, number
+    LIMIT :limit
+);
+
+-- name: urgent
+SELECT json_group_array(json_array(number, completion_id))
+FROM (
+    SELECT number, completion_id
+    FROM target
+    WHERE urgent = 1 AND visible_at <= :now
     ORDER BY visible_at, number
     LIMIT :limit
 );
@@ -17,7 +27,7 @@ SELECT json_group_array(json_array(number, completion_id))
 FROM (
     SELECT number, completion_id
     FROM target
-    WHERE visible_at <= :now
+    WHERE urgent = 0 AND visible_at <= :now
     ORDER BY visible_at DESC, number DESC
     LIMIT 1
 );
@@ -28,10 +38,14 @@ FROM (
 -- once takes up little time, and much that was done long ago leaves gaps. The one in their midst is far from both ends.
 WITH
 oldest AS MATERIALIZED (
-    SELECT visible_at, number FROM target WHERE visible_at <= :now ORDER BY visible_at, number LIMIT 1
+    SELECT visible_at, number FROM target WHERE urgent = 0 AND visible_at <= :now ORDER BY visible_at, number LIMIT 1
 ),
 newest AS MATERIALIZED (
-    SELECT visible_at, number FROM target WHERE visible_at <= :now ORDER BY visible_at DESC, number DESC LIMIT 1
+    SELECT visible_at, number
+    FROM target
+    WHERE urgent = 0 AND visible_at <= :now
+    ORDER BY visible_at DESC, number DESC
+    LIMIT 1
 ),
 last AS MATERIALIZED (SELECT max(number) AS number FROM target),
 point AS MATERIALIZED (
@@ -45,14 +59,14 @@ sample (number) AS (
         (
             SELECT target.number
             FROM target
-            WHERE target.visible_at = point.visible_at AND target.number >= point.number
+            WHERE target.urgent = 0 AND target.visible_at = point.visible_at AND target.number >= point.number
             ORDER BY target.number
             LIMIT 1
         ),
         (
             SELECT target.number
             FROM target
-            WHERE target.visible_at > point.visible_at
+            WHERE target.urgent = 0 AND target.visible_at > point.visible_at
             ORDER BY target.visible_at, target.number
             LIMIT 1
         )
@@ -72,7 +86,7 @@ due AS MATERIALIZED (
     SELECT target.number, completion_id, row_number() OVER (ORDER BY visible_at, target.number) - 1 AS position
     FROM sample
     CROSS JOIN target ON target.number = sample.number
-    WHERE visible_at <= :now
+    WHERE target.urgent = 0 AND visible_at <= :now
 )
 SELECT json_group_array(json_array(number, completion_id))
 FROM due
@@ -83,7 +97,7 @@ WHERE position = (SELECT count(*) FROM due) / 2;
 -- What is too much is not even read: of its text, only the length is looked at.
 SELECT json_group_array(json_array(
     change.id, carried.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,
-    change.trials
+    change.trials, change.as_of, (SELECT batch.name FROM batch WHERE batch.number = change.batch)
 ))
 FROM (
     SELECT id, completion_id, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
@@ -111,8 +125,8 @@ SET visible_at = :visible_at, lease = :lease, owner = :owner
 WHERE number IN (SELECT value FROM json_each(:targets));
 
 -- name: held
--- claims: JSON array of [completion_id, lease]; gives [position, number, pending] of those whose lease still holds
-SELECT json_group_array(json_array(claim.key, target.number, target.pending))
+-- claims: JSON array of [completion_id, lease]; gives [position, number, pending, urgent] of those whose lease still holds
+SELECT json_group_array(json_array(claim.key, target.number, target.pending, target.urgent))
 FROM json_each(:claims) AS claim
 CROSS JOIN target ON target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
 

@@ -41,11 +41,12 @@ FROM (
     SELECT number FROM dead_letter WHERE number > :after AND number <= :until ORDER BY number LIMIT :limit
 );
 
--- name: of_age
+-- name: matching
+-- Of these, those of that age and batch.
 SELECT json_group_array(number)
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value
-WHERE died_at BETWEEN :from AND :until;
+WHERE died_at BETWEEN :from AND :until AND (:batch IS NULL OR batch = :batch);
 
 -- name: newest
 SELECT coalesce(max(number), 0) FROM dead_letter;
@@ -63,7 +64,9 @@ SELECT json_group_array(json_object(
     'error', error,
     'request_id', request_id,
     'attempts', attempts,
-    'died_at', died_at
+    'died_at', died_at,
+    'as_of', as_of,
+    'batch', batch
 ))
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value;
@@ -80,6 +83,13 @@ FROM (
     ORDER BY 1
 );
 
+-- name: dated
+-- Of these, those that what is remembered may keep dead: [number, completion_id, change_id, as_of].
+SELECT json_group_array(json_array(number, completion_id, change_id, as_of))
+FROM json_each(:numbers) AS selected
+CROSS JOIN dead_letter ON dead_letter.number = selected.value
+WHERE change_id IS NOT NULL OR as_of IS NOT NULL;
+
 -- name: open
 INSERT INTO target (completion_id, visible_at, pending)
 SELECT completion_id, :now, 0
@@ -89,8 +99,10 @@ WHERE true -- without it, ON CONFLICT would read as a join's ON
 ON CONFLICT (completion_id) DO NOTHING;
 
 -- name: revive
-INSERT INTO change (target, change_id, mode, metadata, enqueued_at)
-SELECT target.number, change_id, mode, metadata, :now
+INSERT INTO change (target, change_id, mode, metadata, enqueued_at, as_of, batch)
+SELECT
+    target.number, change_id, mode, metadata, :now, as_of,
+    (SELECT batch.number FROM batch WHERE batch.name = dead_letter.batch)
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value
 CROSS JOIN target ON target.completion_id = dead_letter.completion_id;

@@ -11,7 +11,7 @@ from worker.queue.statements import read_statements
 
 _HISTORY = read_statements(__package__, "history")
 
-_done = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
+_done = msgspec.json.Decoder(list[tuple[int, int, int, int, int, int]]).decode
 _samples = msgspec.json.Decoder(list[tuple[int, Sample]]).decode
 
 

@@ -8,7 +8,7 @@ ON CONFLICT (minute) DO UPDATE SET
     limit_per_second = excluded.limit_per_second;
 
 -- name: done
-SELECT json_group_array(json_array(minute, applied, unchanged, dead)) FROM history WHERE minute >= :since;
+SELECT json_group_array(json_array(minute, applied, unchanged, dead, superseded, withdrawn)) FROM history WHERE minute >= :since;
 
 -- name: samples
 SELECT json_group_array(json_array(minute, json_object(

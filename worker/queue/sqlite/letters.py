@@ -1,10 +1,13 @@
 """What people do to dead letters, as functions of a connection: each within one transaction."""
 
+from collections.abc import Sequence
+
 import apsw
 import msgspec
 
 from worker.queue.base import Part, Stretch
-from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.letters import LONGEST_AGO_SECONDS, MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
+from worker.queue.sqlite import batches, remembered
 from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
@@ -17,6 +20,7 @@ _PUT = read_statements(__package__, "put")
 
 _numbers = msgspec.json.Decoder(list[int]).decode
 _counts = msgspec.json.Decoder(dict[str, LetterCount]).decode
+_dated = msgspec.json.Decoder(list[tuple[int, str, str | None, float | None]]).decode
 _letters = msgspec.json.Decoder(list[DeadLetter]).decode
 
 
@@ -28,16 +32,37 @@ def read(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[lis
 
 
 def retry(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[Revived]:
-    """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
+    """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
     newest, (numbers, last) = _newest(connection), _selected(connection, now, stretch, BULK)
     newest_change = connection.execute(_PUT["newest"]).get
-    revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(numbers)}).get
-    connection.execute(_DEAD["open"], {"numbers": revivable, "now": now.queue})
-    connection.execute(_DEAD["revive"], {"numbers": revivable, "now": now.queue})
-    connection.execute(_PUT["count"], {"newest": newest_change})
-    connection.execute(_DEAD["delete"], {"numbers": revivable})
+    superseded, settled = _out_of_date(connection, numbers)
+    candidates = set(numbers).difference(superseded, settled)
+    revivable = connection.execute(_DEAD["revivable"], {"numbers": json_text(sorted(candidates))}).get
+    revived = {"numbers": revivable, "now": now.queue, "newest": newest_change, "urgent": False}
+    connection.execute(_DEAD["open"], revived)
+    batches.open_again(connection, revived)
+    connection.execute(_DEAD["revive"], revived)
+    connection.execute(_PUT["count"], revived)
+    batches.revive(connection, revived)
+    connection.execute(_DEAD["delete"], revived)
     retried = connection.changes()
-    return Part(Revived(retried, len(numbers) - retried), last, newest)
+    kept = len(numbers) - retried - len(superseded)
+    return Part(Revived(retried, kept, len(superseded), tuple(superseded[:MOST_NUMBERS_TOLD])), last, newest)
+
+
+def _out_of_date(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[int], set[int]]:
+    """Give the letters whose completion has had a newer as_of applied, and the others whose change_id was settled."""
+    if not remembered.holds_anything(connection):
+        return [], set()
+    dated = _dated(connection.execute(_DEAD["dated"], {"numbers": json_text(numbers)}).get)
+    newest = remembered.newest(connection, list({completion_id for _, completion_id, _, as_of in dated if as_of}))
+    superseded = [
+        number
+        for number, completion_id, _, as_of in dated
+        if as_of is not None and as_of < newest.get(completion_id, 0.0)
+    ]
+    settled = remembered.settled(connection, [change_id for _, _, change_id, _ in dated])
+    return superseded, {dated[position][0] for position in settled}.difference(superseded)
 
 
 def purge(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[int]:
@@ -70,9 +95,9 @@ def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual:
     }
     numbers = _numbers(connection.execute(_DEAD[f"by_{selection.index}"], conditions).get)
     last = numbers[-1] if len(numbers) == limit else None
-    if selection.ages is None:
+    if selection.ages is None and selection.batch is None:
         return numbers, last
-    # Of so many, and no more: however few are of that age, a transaction is short.
-    shortest, longest = selection.ages
-    bounds = {"numbers": json_text(numbers), "from": now.unix - longest, "until": now.unix - shortest}
-    return _numbers(connection.execute(_DEAD["of_age"], bounds).get), last
+    # Of so many, and no more: however few match, a transaction is short.
+    shortest, longest = selection.ages or (-LONGEST_AGO_SECONDS, LONGEST_AGO_SECONDS)
+    bounds = {"from": now.unix - longest, "until": now.unix - shortest, "batch": storable(selection.batch)}
+    return _numbers(connection.execute(_DEAD["matching"], {"numbers": json_text(numbers), **bounds}).get), last

@@ -11,6 +11,7 @@ import apsw
 import msgspec
 
 from worker.changes import MetadataChange
+from worker.queue.batch import Terms
 from worker.queue.coordination import Note
 from worker.queue.pending import (
     LONGEST_SECONDS,
@@ -38,7 +39,7 @@ from worker.queue.rows import (
     recent_since,
     status_of,
 )
-from worker.queue.sqlite import confirmed
+from worker.queue.sqlite import batches, confirmed, remembered
 from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
@@ -58,30 +59,34 @@ _NOTE = read_statements(__package__, "note")
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
 _due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
-_pending = msgspec.json.Decoder(list[tuple[int, QueuedChange]]).decode
-_held = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
+_held = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
 _notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
 _counts = msgspec.json.Decoder(Counts).decode
 _leases = msgspec.json.Decoder(list[tuple[str, int, int, int, float]]).decode
 
 
-def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChange]) -> Stored:
-    """Append the changes, but for those whose change_id is pending, and see to their targets."""
+def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+    """Append the changes, but for those whose change_id is pending or was settled, and see to their targets."""
     newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
+    batch = None if terms.batch is None else batches.opened(connection, now, terms.batch)
     added = 0
     conflicts: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
-        texts = _texts(chunk)
-        given = {"changes": texts, "now": now.queue}
+        settled = remembered.settled(connection, [each.change_id for each in chunk])
+        fresh = [each for position, each in enumerate(chunk) if position not in settled] if settled else chunk
+        given = {"changes": _texts(fresh), "now": now.queue, "batch": batch, "urgent": terms.urgent}
         connection.execute(_PUT["open"], given)
         connection.execute(_PUT["append"], given)
         appended = connection.changes()
         added += appended
-        if appended < len(chunk):
+        if appended < len(fresh):
+            texts = _texts(chunk) if settled else given["changes"]
             suspects = _suspects(connection.execute(_PUT["suspects"], {"changes": texts}).get)
             conflicts += [start + position for position in conflicts_among(chunk, suspects)]
-    connection.execute(_PUT["count"], {"newest": newest})
+    connection.execute(_PUT["count"], {"newest": newest, "urgent": terms.urgent})
+    if batch is not None and added:
+        batches.grow(connection, batch, added, newest)
     if added < len(changes):
         connection.execute(_PUT["forget_empty"], {"newest_target": newest_target})
     return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
@@ -98,7 +103,7 @@ def conflicts(connection: apsw.Connection, _now: Moment, changes: Sequence[Metad
 
 
 def _texts(changes: Sequence[MetadataChange]) -> str:
-    return json_text([(each.completion_id, each.change_id, each.mode, each.metadata) for each in changes])
+    return json_text([(each.completion_id, each.change_id, each.mode, each.metadata, each.as_of) for each in changes])
 
 
 def claim(
@@ -131,13 +136,13 @@ def claim(
             "visible_at": now.queue + lease_seconds,
         },
     )
-    return claims
+    return remembered.attach(connection, claims)
 
 
 def extend(connection: apsw.Connection, now: Moment, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Move the deadline of the leases that hold; give the claims whose lease does not."""
     keys = _keys(claims)
-    held = {position for position, _, _ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
+    held = {position for position, *_ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
     if held:
         connection.execute(_CLAIM["extend"], {"claims": keys, "visible_at": now.queue + lease_seconds})
     return [claim for position, claim in enumerate(claims) if position not in held]
@@ -149,16 +154,24 @@ def release(connection: apsw.Connection, now: Moment, claims: Sequence[Claim]) -
 
 
 def settle(
-    connection: apsw.Connection, now: Moment, settlements: Sequence[Settlement], *, keep_seconds: float
+    connection: apsw.Connection, now: Moment, settlements: Sequence[Settlement], *, keep_seconds: float, remember: bool
 ) -> tuple[list[Settlement], bool]:
     """Carry out the settlements whose lease holds; give the others, and whether the log is cut short."""
     for settlement in settlements:
         settlement.check()  # raises before anything is changed
     keys = _keys(settlement.claim for settlement in settlements)
     found = _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)
-    valid, stale = first_words(settlements, {position: target for position, target, _ in found})
+    valid, stale = first_words(settlements, {position: target for position, target, *_ in found})
     _remove_done(connection, now, valid.values())
-    _end_leases(connection, now, valid, {target: pending for _, target, pending in found})
+    _end_leases(
+        connection,
+        now,
+        valid,
+        pending={target: pending for _, target, pending, _ in found},
+        urgent={target for _, target, _, urgent in found if urgent},
+    )
+    if remember:
+        remembered.keep(connection, now, valid.values())
     return stale, keep_seconds > 0 and confirmed.append(connection, now.queue, valid.values(), keep_seconds)
 
 
@@ -170,20 +183,26 @@ def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Set
     if deaths:
         connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "unix": now.unix, "ahead": now.ahead})
     connection.execute(_SETTLE["remove"], {"numbers": json_text(done)})
-    applied, unchanged, dead = ended(valid)
-    connection.execute(
-        _SETTLE["count"], {"minute": int(now.unix // 60), "applied": applied, "unchanged": unchanged, "dead": dead}
-    )
+    applied, unchanged, dead, superseded = ended(valid)
+    counts = {"applied": applied, "unchanged": unchanged, "dead": dead, "superseded": superseded, "withdrawn": 0}
+    connection.execute(_SETTLE["count"], {"minute": int(now.unix // 60), **counts})
+    batches.end(connection, now, valid)
 
 
 def _end_leases(
-    connection: apsw.Connection, now: Moment, valid: Mapping[int, Settlement], pending: Mapping[int, int]
+    connection: apsw.Connection,
+    now: Moment,
+    valid: Mapping[int, Settlement],
+    *,
+    pending: Mapping[int, int],
+    urgent: Collection[int],
 ) -> None:
     """Let the targets go that have no changes left, and tell when the others are due.
 
     Args:
         valid: by target.
         pending: how many changes each target had.
+        urgent: the targets that were.
     """
     left = {target: pending[target] - len(settlement.done()) for target, settlement in valid.items()}
     finished = [target for target, changes in left.items() if not changes]
@@ -196,6 +215,8 @@ def _end_leases(
     ]
     if kept:
         connection.execute(_SETTLE["keep"], {"targets": json_text(kept)})
+        if urgent:
+            connection.execute(_SETTLE["calm"], {"targets": json_text([each for each in urgent if left.get(each)])})
         noted = [each for settlement in valid.values() for each in settlement.trial_rows()]
         if noted:
             connection.execute(_SETTLE["keep_trials"], {"trials": json_text(noted)})
@@ -222,17 +243,6 @@ def leases(connection: apsw.Connection, now: Moment) -> list[LeaseHolder]:
         LeaseHolder(owner, completions, changes, since_us / 1_000_000 + now.ahead, until + now.ahead)
         for owner, completions, changes, since_us, until in found
     ]
-
-
-def pending(
-    connection: apsw.Connection, now: Moment, place: tuple[int, int] | None, limit: int
-) -> tuple[list[QueuedChange], tuple[int, int] | None]:
-    """Read changes from that target and change on, and where the next ones are."""
-    target, number = place or (0, 0)
-    where = {"target": target, "id": number, "limit": limit, "ahead": now.ahead}
-    found = _pending(connection.execute(_STATUS["pending"], where).get)
-    changes = [change for _, change in found]
-    return changes, (found[-1][0], changes[-1].number) if len(found) == limit else None
 
 
 def take_quota(

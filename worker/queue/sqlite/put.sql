@@ -5,7 +5,7 @@ SELECT coalesce(max(id), 0) FROM change;
 SELECT coalesce(max(number), 0) FROM target;
 
 -- name: open
--- changes: JSON array of [completion_id, change_id, mode, metadata]
+-- changes: JSON array of [completion_id, change_id, mode, metadata, as_of]
 INSERT INTO target (completion_id, visible_at, pending)
 SELECT value ->> 0, :now, 0
 FROM json_each(:changes)
@@ -14,8 +14,9 @@ ON CONFLICT (completion_id) DO NOTHING;
 
 -- name: append
 -- changes: as above
-INSERT INTO change (target, change_id, mode, metadata, enqueued_at)
-SELECT target.number, given.value ->> 1, given.value ->> 2, given.value -> 3, :now
+INSERT INTO change (target, change_id, mode, metadata, enqueued_at, as_of, batch, urgent)
+SELECT
+    target.number, given.value ->> 1, given.value ->> 2, given.value -> 3, :now, given.value ->> 4, :batch, :urgent
 FROM json_each(:changes) AS given
 CROSS JOIN target ON target.completion_id = given.value ->> 0
 WHERE true -- likewise
@@ -35,7 +36,7 @@ WHERE target.completion_id <> given.value ->> 0
 -- name: count
 -- NOT INDEXED: in the order of the index on targets, every pending change would be looked at.
 UPDATE target
-SET pending = pending + fresh.changes
+SET pending = pending + fresh.changes, urgent = max(urgent, :urgent)
 FROM (SELECT target, count(*) AS changes FROM change NOT INDEXED WHERE id > :newest GROUP BY target) AS fresh
 WHERE target.number = fresh.target;
 

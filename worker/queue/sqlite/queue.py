@@ -1,5 +1,6 @@
 """The queue in a SQLite file: the contract's calls, handed to the writer's thread."""
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -10,13 +11,14 @@ import apsw
 
 from worker.changes import MetadataChange
 from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.batch import Batch, PendingSelection, Terms, Withdrawn
 from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import DeadLetter, DeadSelection, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.quota import Grant
-from worker.queue.sqlite import confirmed, history, letters, operations
+from worker.queue.sqlite import batches, confirmed, history, letters, operations, pending, remembered
 from worker.queue.sqlite.clock import Clocks, Moment, QueueClock
 from worker.queue.sqlite.file import QueueFile
 from worker.queue.sqlite.watching import told_of_writes
@@ -26,6 +28,9 @@ from worker.queue.unanswered import UnansweredSettlements
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+# Between two pieces of a withdrawal: other processes ask for the write lock more often than that.
+_TURN_SECONDS = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +95,8 @@ class SqliteQueue(StoreBase):
     def __repr__(self) -> str:
         return f"<SqliteQueue {self._file.path} [{'closed' if self._writer.closed else 'open'}]>"
 
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
-        stored = await self._write(operations.put, changes)
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+        stored = await self._write(operations.put, changes, terms)
         self._work.set()
         return stored
 
@@ -136,14 +141,18 @@ class SqliteQueue(StoreBase):
         check_lease(lease_seconds)
         return await self._write(operations.extend, claims, lease_seconds=lease_seconds)
 
-    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         if not settlements:
             return []
         call = _SettleCall()
 
         def settle(connection: apsw.Connection) -> tuple[list[Settlement], bool]:
-            stale, is_cut_short = operations.settle(connection, self._clock(), settlements, keep_seconds=keep_seconds)
+            stale, is_cut_short = operations.settle(
+                connection, self._clock(), settlements, keep_seconds=keep_seconds, remember=remember
+            )
             call.valid = Counter(each.claim.key for each in settlements) - Counter(each.claim.key for each in stale)
             return stale, is_cut_short
 
@@ -194,6 +203,21 @@ class SqliteQueue(StoreBase):
             await self._writer.truncate_log()
         return purged
 
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        """Give the batches; see `Batches.batches`."""
+        return await self._read(batches.read, name)
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        """Let go of what is done; see `Batches.forget`. Each transaction is short, and there may be many."""
+        forgotten = await self._write(batches.forget, older_than_seconds, most)
+        for kind in remembered.KINDS:
+            gone, is_all = 0, False
+            while gone < most and not is_all:
+                part, is_all = await self._write(remembered.forget, kind, older_than_seconds, most - gone)
+                gone += part
+            forgotten += gone
+        return forgotten
+
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take of the shared quota; see `Coordination.take_quota`."""
         return await self._write(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
@@ -226,8 +250,17 @@ class SqliteQueue(StoreBase):
         """Finish what is under way, and let go of the file."""
         await self._writer.close()
 
-    async def _read_pending(self, place: tuple[int, int] | None) -> tuple[list[QueuedChange], tuple[int, int] | None]:
-        return await self._read(operations.pending, place, letters.PAGE)
+    async def _read_pending(
+        self, selection: PendingSelection, place: pending.Place | None
+    ) -> tuple[list[QueuedChange], pending.Place | None]:
+        return await self._read(pending.read, selection, place)
+
+    async def _withdraw(
+        self, selection: PendingSelection, place: pending.Place | None
+    ) -> tuple[Withdrawn, pending.Place | None]:
+        if place is not None:
+            await asyncio.sleep(_TURN_SECONDS)
+        return await self._write(pending.withdraw, selection, place)
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return await self._read(letters.read, stretch)

@@ -12,6 +12,7 @@ const REASONS = {
 };
 const SILENCE_MS = 4500;
 const LETTERS_SHOWN = 50;
+const BATCH_LETTERS_SHOWN = 10;
 
 const get = (id) => document.getElementById(id);
 let last = null;
@@ -166,6 +167,79 @@ function showWorkers(doc) {
   say("foot", `metasync ${doc.version}${doc.trouble ? ` · ${doc.trouble}` : ""}`);
 }
 
+// Batches: those that run, with what is done of them, and the last that are finished. One tells its story on a click.
+
+let openBatch = null;
+
+function ends(batch) {
+  const parts = ["applied", "unchanged", "superseded", "dead", "withdrawn"].filter((end) => batch[end]);
+  return parts.map((end) => `${number(batch[end])} ${end}`).join(" · ") || "nothing yet";
+}
+
+function remaining(batch) {
+  if (!batch.pending) return "finished";
+  const time = batch.seconds_left === null ? "" : ` · ${duration(Math.max(1, batch.seconds_left))} left`;
+  return `${number(batch.pending)} pending${time}`;
+}
+
+function makeBatch(name) {
+  return make("li", { data: { batch: name } },
+    make("button", { class: "batch", on: ["click", () => tellBatch(name)] },
+      make("span", { class: "grow mono", title: name }, name),
+      make("progress", { max: "1", "aria-label": `How much of ${name} is done` }),
+      make("span", { class: "side" })));
+}
+
+function showBatches(doc) {
+  const batches = doc.batches ?? [];
+  get("batches-section").hidden = batches.length === 0;
+  const holder = get("batches");
+  const there = new Map([...holder.children].map((each) => [each.dataset.batch, each]));
+  const kept = batches.map((batch) => {
+    const row = there.get(batch.name) ?? makeBatch(batch.name);
+    const bar = row.querySelector("progress");
+    bar.value = batch.changes ? (batch.changes - batch.pending) / batch.changes : 1;
+    row.querySelector(".side").textContent = remaining(batch);
+    row.querySelector(".side").classList.toggle("trouble", batch.dead > 0);
+    if (batch.dead) row.querySelector(".side").textContent += ` · ${number(batch.dead)} dead`;
+    return row;
+  });
+  const same = kept.length === holder.children.length && kept.every((row, place) => holder.children[place] === row);
+  if (!same) holder.replaceChildren(...kept);
+  if (openBatch && get("story").open) tellCounts(batches.find((each) => each.name === openBatch));
+}
+
+function tellCounts(batch) {
+  const facts = document.getElementById("batch-facts");
+  if (!batch || !facts) return;
+  facts.replaceChildren(
+    ...fact("Came", moment(batch.created_at)),
+    ...fact("Changes", batch.changes.toLocaleString("en")),
+    ...fact("Left", remaining(batch)),
+    ...fact("Done", ends(batch)),
+    ...fact("Pace", batch.rate_per_second === null ? null : `${number(batch.rate_per_second)} a second`),
+    ...fact("Last done", batch.last_done_at === null ? null : moment(batch.last_done_at)));
+}
+
+async function tellBatch(name) {
+  const batch = last?.batches?.find((each) => each.name === name);
+  if (!batch) return;
+  openBatch = name;
+  say("story-title", `Batch ${name}`);
+  const letters = make("div", { class: "list" });
+  get("story-body").replaceChildren(make("dl", { class: "facts", id: "batch-facts" }), letters);
+  get("story-acts").replaceChildren();
+  tellCounts(batch);
+  get("story").showModal();
+  if (!batch.dead) return;
+  const answer = await ask(`/letters?batch=${encodeURIComponent(name)}`);
+  if (openBatch !== name) return;
+  letters.replaceChildren(make("h3", {}, "Its dead letters"), ...(answer.error
+    ? [make("p", { class: "more trouble" }, answer.error)]
+    : answer.letters.slice(0, BATCH_LETTERS_SHOWN).map((letter) => make("p", { class: "row" },
+      make("span", { class: "grow mono" }, letter.completion_id), make("span", { class: "side" }, letter.reason)))));
+}
+
 // Dead letters. The list keeps what is open and where the focus is.
 
 function showReasons(doc) {
@@ -239,6 +313,7 @@ function fact(name, value) {
 }
 
 function tell(letter) {
+  openBatch = null;
   say("story-title", `Letter ${letter.number}`);
   const tries = letter.attempts ? `after ${count(letter.attempts, "failed attempt", "failed attempts")}` : "";
   const pairs = Object.entries(letter.metadata).map(([key, value]) => make("div", {},
@@ -252,6 +327,8 @@ function tell(letter) {
       ...fact("Error", letter.error),
       ...fact("Request", letter.request_id && make("span", { class: "mono" }, letter.request_id)),
       ...fact("Change", letter.change_id && make("span", { class: "mono" }, letter.change_id)),
+      ...fact("Batch", letter.batch && make("span", { class: "mono" }, letter.batch)),
+      ...fact("As of", letter.as_of === null ? null : moment(letter.as_of)),
       ...fact("Attempts", String(letter.attempts)),
       ...fact("Mode", letter.mode)),
     letter.odd === null
@@ -291,6 +368,8 @@ function confirm(button) {
   if (purges) say("sure-text", one ? "It is deleted for good, and its change will never be applied." : "They are deleted for good, and their changes will never be applied.");
   else say("sure-text", one ? "It becomes pending again, as the newest change of its completion." : "They become pending again, as the newest changes of their completions.");
   say("sure-trouble", "");
+  get("sure-age").hidden = !purges || Boolean(letter);
+  get("older").value = "";
   const go = get("sure-go");
   go.textContent = purges ? "Purge" : "Replay";
   go.className = purges ? "primary danger" : "primary";
@@ -298,7 +377,9 @@ function confirm(button) {
 }
 
 async function carryOut() {
-  const { verb, what } = order;
+  const { verb } = order;
+  const older = get("older").value;
+  const what = older ? { ...order.what, older_than_seconds: Number(older) } : order.what;
   const go = get("sure-go");
   go.disabled = true;
   const answer = await ask(`/${verb}`, {
@@ -311,7 +392,8 @@ async function carryOut() {
   }
   get("sure").close();
   get("story").close();
-  const kept = answer.kept ? `; ${count(answer.kept, "stays", "stay")}, as the same change is pending` : "";
+  const kept = (answer.kept ? `; ${count(answer.kept, "stays", "stay")}, as the same change is pending or was applied since` : "")
+    + (answer.superseded ? `; ${count(answer.superseded, "stays", "stay")}, as a newer change was applied` : "");
   say("done", verb === "purge" ? `${count(answer.purged, "letter", "letters")} purged.` : `${count(answer.replayed, "letter", "letters")} replayed${kept}.`);
   if (openReason) fill(openReason);
 }
@@ -359,6 +441,7 @@ function show(doc) {
   showCharts(doc);
   showLatest(doc);
   showReasons(doc);
+  showBatches(doc);
   showWorkers(doc);
 }
 

@@ -1,0 +1,232 @@
+"""`make profile INSTRUCTIONS=yes`: how many instructions an update takes, by layer, counted by callgrind.
+
+Instructions do not depend on what else the machine does. Callgrind cannot tell Python's functions apart, so layers are
+counted by leaving out: each step runs in a process of its own, which warms up before the counting begins, and what a
+step takes beyond those that it is built upon is its own layer's. The kernel's are in none of them.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.contenders import METADATA, completion_ids
+from benchmarks.report import insert
+from benchmarks.running import server
+from benchmarks.server import answer
+from config import logs
+from worker.api import Answer, Client, Kind, Verdict
+from worker.api.judging import judge
+from worker.changes import MetadataChange
+from worker.engine import Options, Worker
+from worker.engine.applier import Completions
+from worker.engine.patience import SHORT_WAIT_SECONDS
+from worker.flow import SUCCEEDED, Flow
+from worker.queue import Claim, Place, QueuedChange, Settlement, Store, open_queue
+from worker.queue.memory import MemoryQueue
+
+WARM_UP, COUNTED = 300, 1_500
+_COLLECTED = re.compile(rb"Collected : (\d+)")
+_CONCURRENCY = 64
+_LEASE_SECONDS = 60.0
+
+
+class _Prepared(MemoryQueue):
+    """A queue that costs nothing: it hands out claims that were made ahead, and takes every word for it."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        text = json.dumps(METADATA)
+        self._unsettled = count
+        self._claims = [
+            Claim(each, number, (QueuedChange(number, each, None, "replace", text, 1.0),), 0.0)
+            for number, each in enumerate(completion_ids(count), 1)
+        ]
+
+    async def claim(self, limit: int, *, place: Place = "oldest", **_terms: object) -> list[Claim]:
+        """Hand out the next ones."""
+        if place != "oldest":
+            return []
+        claimed, self._claims = self._claims[:limit], self._claims[limit:]
+        return claimed
+
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
+        """Take them all."""
+        del keep_seconds, remember
+        self._unsettled -= len(settlements)
+        self._work.set()
+        return []
+
+    async def next_due_seconds(self) -> float | None:
+        """Something is due until the last one is settled."""
+        return _LEASE_SECONDS if self._unsettled else None
+
+
+class _Obliging:
+    """A service without a network: it answers every update by what it set."""
+
+    async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
+        """A replacement reads nothing."""
+        raise NotImplementedError(completion_id, timeout_seconds)
+
+    async def update(
+        self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
+    ) -> Answer:
+        """Answer at once."""
+        del completion_id, timeout_seconds, fresh
+        await asyncio.sleep(0)
+        return Answer(Verdict(Kind.OK, 200), dict(metadata))
+
+
+async def _flow(count: int, _base_url: str, _folder: Path) -> None:
+    flow = Flow(max_concurrency=_CONCURRENCY, patience_seconds=SHORT_WAIT_SECONDS, clock=time.monotonic)
+    for completion_id in completion_ids(count):
+        permit = flow.start(completion_id, "update") or await flow.admit(completion_id, "update")
+        permit.end(SUCCEEDED)
+
+
+async def _verdict(count: int, _base_url: str, _folder: Path) -> None:
+    body = json.dumps({"metadata": METADATA}).encode()
+    for completion_id in completion_ids(count):
+        _, _, content = answer(completion_id.encode(), body).partition(b"\r\n\r\n")
+        verdict, _ = judge(200, {"x-request-id": "req_bench"}, content, asked=completion_id)
+        if verdict.kind is not Kind.OK:
+            raise SystemExit(f"the canned answer is judged {verdict}")
+
+
+async def _engine(count: int, _base_url: str, _folder: Path) -> None:
+    async with _Prepared(count) as queue:
+        await _work(queue, _Obliging(), count)
+
+
+async def _store(count: int, _base_url: str, folder: Path) -> None:
+    async with open_queue(_url(folder)) as queue:
+        await _work(queue, _Obliging(), count)
+
+
+async def _transport(count: int, base_url: str, folder: Path) -> None:
+    async with open_queue(_url(folder)) as queue, Client(base_url=base_url, api_key="sk-bench") as client:
+        await _work(queue, client, count)
+
+
+async def _log(count: int, base_url: str, folder: Path) -> None:
+    logs.configure("json", "info")
+    await _transport(count, base_url, folder)
+
+
+# What each step runs, and the steps that it is built upon.
+STEPS: Mapping[str, tuple[Callable[[int, str, Path], Coroutine[None, None, None]], Sequence[str]]] = {
+    "flow": (_flow, ()),
+    "engine": (_engine, ("flow",)),
+    "store": (_store, ("engine",)),
+    "verdict": (_verdict, ()),
+    "transport": (_transport, ("store", "verdict")),
+    "log": (_log, ("transport",)),
+}
+WITH_A_FILE = ("store", "transport", "log")
+
+
+async def _work(queue: Store, client: Completions, count: int) -> None:
+    summary = await Worker(queue, client, Options(drain=True, max_concurrency=_CONCURRENCY)).run()
+    if summary.totals.applied != count:
+        raise SystemExit(f"{summary.totals.applied} of {count} were applied: {summary}")
+
+
+async def fill(folder: Path, count: int) -> None:
+    """Put so many changes into the queue file of this folder."""
+    async with open_queue(_url(folder)) as queue:
+        await queue.put(MetadataChange(each, METADATA, "replace") for each in completion_ids(count))
+
+
+def _url(folder: Path) -> str:
+    return f"sqlite:///{folder}/queue.db"
+
+
+def per_update(step: str, base_url: str) -> float:
+    """Instructions that an update takes in this step, a worker's start and end among them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in (WARM_UP, COUNTED):
+            (folder / str(count)).mkdir()
+            if step in WITH_A_FILE:
+                asyncio.run(fill(folder / str(count), count))
+        # Hashes of strings, and with them the order of some things, are the same in each run.
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out"]
+        command += [sys.executable, "-m", "benchmarks.instructions", "--step", step, base_url, name]
+        with (folder / "log").open("w+b") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+            assert process.stdout is not None  # noqa: S101 -- piped
+            if process.stdout.readline():
+                control = ["callgrind_control", "--instr=on", str(process.pid)]
+                subprocess.run(control, check=True, capture_output=True)
+            process.communicate(b"\n")
+            log.seek(0)
+            said = log.read()
+    found = _COLLECTED.search(said)
+    if process.returncode or found is None:
+        raise SystemExit(f"{step}: {said[-2_000:].decode(errors='replace')}")
+    return int(found[1]) / COUNTED
+
+
+def run_step(step: str, base_url: str, folder: Path) -> None:
+    """Warm up, say so, wait for a line, and do what is counted."""
+    run, _ = STEPS[step]
+    uvloop.run(run(WARM_UP, base_url, folder / str(WARM_UP)))
+    print("warm", flush=True)
+    sys.stdin.readline()
+    uvloop.run(run(COUNTED, base_url, folder / str(COUNTED)))
+    os._exit(0)  # what an interpreter does to end is a hundred million instructions, and no update's
+
+
+def layers(counted: Mapping[str, float]) -> dict[str, float]:
+    """Instructions of each layer alone, of those of each step."""
+    return {step: counted[step] - sum(counted[other] for other in others) for step, (_, others) in STEPS.items()}
+
+
+def table(counted: Mapping[str, float]) -> str:
+    """The layers as a table, with the share of each."""
+    alone = layers(counted)
+    whole = sum(alone.values())
+    rows = [f"| {name} | {round(count):,} | {count / whole:.0%} |" for name, count in alone.items()]
+    return "\n".join(
+        ["| layer | instructions an update | |", "|---|---:|---:|", *rows, f"| all | {round(whole):,} | |"]
+    )
+
+
+def main() -> None:
+    """Count each step, print the table, and keep it in docs/performance.md where that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
+    parser.add_argument("--docs", type=Path, help="the page to write the table into")
+    parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        step, base_url, folder = arguments.step
+        logs.configure("json", "critical")
+        run_step(step, base_url, Path(folder))
+        return
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not installed: it counts the instructions (Debian: apt-get install valgrind)")
+    with server() as answering:
+        counted = {step: per_update(step, answering.base_url) for step in STEPS}
+    print(table(counted))
+    if arguments.docs:
+        insert(arguments.docs, "instructions", table(counted))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""When what a change says was so: the times that lines, cells and mappings may hold, as Unix time."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from worker.changes.change import LATEST_AS_OF, InvalidChange, json_type
+from worker.terminal import shown
+
+# A date without its dashes, a count of days, or 0 for no time would all be moments of 1970: older than any other
+# change, so that what they stand beside would never be sent.
+EARLIEST_AS_OF = 1e8  # March 1973
+# A time that is still to come would keep off all true ones until then. Clocks differ, though.
+_MOST_AHEAD_SECONDS = 86_400.0
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
+
+
+def as_of_from(given: object) -> float | None:
+    """Read when something was so.
+
+    Args:
+        given: Unix time in seconds, a number or its text; a time in ISO 8601 with its zone; a `datetime` with one; or
+            None.
+
+    Returns:
+        Unix time, seconds.
+
+    Raises:
+        InvalidChange: it is none of these, or a time at which nobody has labelled anything.
+    """
+    match given:
+        case None:
+            return None
+        case bool():
+            raise InvalidChange(f"as_of must be a time, not {json_type(given)}")
+        case datetime():
+            seconds = _seconds_of(given, given.isoformat())
+        case int() | float():
+            seconds = given
+        case str() if _NUMBER.fullmatch(given):
+            seconds = float(given)
+        case str():
+            seconds = _seconds_of(_parsed(given), given)
+        case _:
+            raise InvalidChange(f"as_of must be a time, not {json_type(given)}")
+    check_as_of(seconds, given)
+    return float(seconds)
+
+
+def check_as_of(seconds: float, given: object) -> None:
+    """Raise unless something may have been so at this time.
+
+    Args:
+        given: how it was written, for the message.
+
+    Raises:
+        InvalidChange: it was too long ago, or is to come.
+    """
+    if EARLIEST_AS_OF <= seconds <= time.time() + _MOST_AHEAD_SECONDS:
+        return
+    written = shown(given if isinstance(given, str) else str(given))
+    if seconds >= LATEST_AS_OF and not isinstance(given, datetime):
+        raise InvalidChange(f"as_of {written} is told in milliseconds, or finer: it must be in seconds")
+    if seconds > EARLIEST_AS_OF:
+        raise InvalidChange(f"as_of {written} is yet to come: it would keep off all that is said until then")
+    raise InvalidChange(
+        f"as_of {written} is no time after March 1973: it must be ISO 8601 with a zone, or Unix time in seconds"
+    )
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidChange(
+            f"as_of {shown(text)} is no time: ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
+        ) from None
+
+
+def _seconds_of(moment: datetime, text: str) -> float:
+    """Unix time, in seconds.
+
+    Raises:
+        InvalidChange: it has no zone. Guessed wrong, an old label would win over a newer one, and nobody would see it.
+    """
+    if moment.utcoffset() is None:
+        raise InvalidChange(
+            f"as_of {shown(text)} has no zone",
+            hint="a time needs its zone: 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00",
+        )
+    return (moment - _EPOCH).total_seconds()

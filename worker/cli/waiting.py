@@ -1,0 +1,267 @@
+"""Waiting for a batch beside the workers that do it, by looking at the store."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from config import sink
+from worker.cli import signals
+from worker.cli.batches import BatchState, quoted
+from worker.cli.exits import Exit
+from worker.cli.output import age_text, tell
+from worker.cli.paused import Paused
+from worker.flow import OUTAGE, FlowState, GateState, parse_state
+from worker.queue import Batch, DeadSelection, Note, QueueUnavailable, Store, pause_of
+from worker.queue.notes import PAUSE, at_work
+from worker.terminal import columns, is_terminal, printable
+
+_LOOK_SECONDS = 0.5
+# A store that restarts is back by then; who waits longer than that says so with --timeout.
+_AWAY_SECONDS = 60.0
+
+
+class WaitEnding(StrEnum):
+    """Why a wait ended."""
+
+    DONE = "done"
+    TIMEOUT = "timeout"
+    HALTED = "halted"  # the time is out, and all workers are halted until somebody acts
+    PAUSED = "paused"  # somebody has paused the queue, nothing is in flight, and no time-out was given
+    INTERRUPTED = "interrupted"
+    STORE_AWAY = "store_away"
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What a wait for a batch came to.
+
+    Args:
+        batch: as it was seen last; null where it was not there.
+        ending: why the wait ended.
+        error: what stands in the way, where it ended before the batch was done; null where nothing is known to.
+        paused: who has paused the queue, if that ended it.
+    """
+
+    batch: BatchState | None
+    exit_code: Exit
+    ending: WaitEnding | None = None
+    error: str | None = None
+    paused: Paused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a look at the store shows.
+
+    Args:
+        batch: None once it was let go of: it is done, and was for long.
+        workers: what each is doing, by name; None of one of another release.
+    """
+
+    batch: Batch | None
+    paused: Paused | None
+    workers: Mapping[str, FlowState | None]
+
+    @property
+    def halt(self) -> str | None:
+        """Why all workers are halted, for a reason that somebody has to mend; None where they are not."""
+        causes = [each.cause for each in self.workers.values() if each and each.gate is not GateState.OPEN]
+        if not causes or len(causes) < len(self.workers):
+            return None
+        return next((cause.sentence for cause in causes if cause is not None and cause.reason != OUTAGE), None)
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the batch from going on, as far as can be seen."""
+        if self.paused is not None:
+            return self.paused.sentence
+        if not self.workers:
+            return "no worker is running"
+        causes = [each.cause for each in self.workers.values() if each and each.gate is not GateState.OPEN]
+        if causes and len(causes) == len(self.workers):
+            return f"halted: {next((cause.sentence for cause in causes if cause), '')}"
+        return None
+
+
+Shown = Callable[[_Seen], None]
+
+
+async def wait_for(queue: Store, batch: Batch, timeout_seconds: float | None) -> Waited:
+    """Wait until nothing of the batch is pending, a signal comes, or the time is over.
+
+    A store that goes away is waited for: to the end of the time, or, without one, for a minute.
+
+    Args:
+        batch: which is there.
+        timeout_seconds: None for however long it takes; then a pause ends it, once nothing is in flight any more.
+    """
+    stop = asyncio.Event()
+    with signals.stopping(stop.set, lambda: _way_on(batch.name)), _progress() as shown:
+        return await _Waiting(queue, batch, timeout_seconds, stop, shown).run()
+
+
+def words_of(waited: Waited, name: str) -> str:
+    """What became of the batch, and how to go on, for people."""
+    counts = f"batch {printable(name)}: {waited.batch.counts_text}\n" if waited.batch else ""
+    if waited.ending is WaitEnding.DONE:
+        has_dead = waited.batch is None or waited.batch.dead
+        dead = f"; `metasync batch show {quoted(name)}` says what was given up" if waited.exit_code and has_dead else ""
+        return f"{counts}done{dead}"
+    first = "`metasync resume`, then " if waited.paused else ""
+    why = str(waited.ending).replace("_", " ") + (f": {waited.error}" if waited.error else "")
+    return f"{counts}not finished ({printable(why)}); {_way_on(name, first)}"
+
+
+def _way_on(name: str, first: str = "") -> str:
+    return f"the changes stay in the queue: {first}`metasync batch wait {quoted(name)}` goes on"
+
+
+class _Waiting:
+    """A wait under way."""
+
+    def __init__(
+        self, queue: Store, batch: Batch, timeout_seconds: float | None, stop: asyncio.Event, shown: Shown
+    ) -> None:
+        self._queue = queue
+        self._last = batch
+        self._started_at = time.monotonic()
+        self._timeout_seconds = timeout_seconds
+        self._stop = stop
+        self._shown = shown
+        self._seen: _Seen | None = None
+        self._away_since: float | None = None
+        self._error: str | None = None
+        self._told: str | None = None
+
+    async def run(self) -> Waited:
+        while True:
+            waited = await self._look()
+            if waited is not None:
+                return waited
+            seconds = _LOOK_SECONDS
+            if (left := self._left()) is not None:
+                seconds = min(seconds, left)
+            try:
+                await asyncio.wait_for(self._stop.wait(), seconds)
+            except TimeoutError:
+                continue
+            return self._waited(WaitEnding.INTERRUPTED)
+
+    async def _look(self) -> Waited | None:
+        """See whether there is an end to it."""
+        try:
+            seen = await self._see()
+            ended = await self._ended(seen)
+        except QueueUnavailable as error:
+            return self._away(str(error))
+        if self._away_since is not None:
+            tell("the queue's store is back")
+        self._away_since, self._error = None, seen.trouble
+        if ended is None:
+            self._tell_of_trouble(seen)
+            if self._left() == 0.0:
+                return self._waited(WaitEnding.HALTED if seen.halt else WaitEnding.TIMEOUT)
+        return ended
+
+    async def _see(self) -> _Seen:
+        found = await self._queue.batches(self._last.name)
+        notes: Mapping[str, Note] = await self._queue.read_notes()
+        workers = {name: parse_state(note.text) for name, note in at_work(notes).items()}
+        seen = _Seen(found[0] if found else None, Paused.told(pause_of(notes.get(PAUSE))), workers)
+        if seen.batch is not None:
+            self._last = seen.batch
+        self._shown(seen)
+        return seen
+
+    async def _ended(self, seen: _Seen) -> Waited | None:
+        if seen.batch is None:
+            return await self._let_go_of()
+        if not seen.batch.pending:
+            return self._done(seen.batch)
+        if seen.paused is None or self._timeout_seconds is not None:
+            return None
+        if (await self._queue.status()).in_flight:  # that ends, and then it may be done
+            return None
+        waited = self._waited(WaitEnding.PAUSED)
+        return replace(waited, error=seen.paused.sentence, paused=seen.paused)
+
+    def _done(self, batch: Batch) -> Waited:
+        code = Exit.NOT_ALL if batch.dead or batch.withdrawn else Exit.DONE
+        return Waited(BatchState.of(batch), code, WaitEnding.DONE)
+
+    async def _let_go_of(self) -> Waited:
+        """What is not there any more had no pending changes when it went; its dead letters may be there."""
+        letters = self._queue.dead_letters(DeadSelection(batch=self._last.name))
+        has_dead = await anext(letters, None) is not None
+        return Waited(None, Exit.NOT_ALL if has_dead else Exit.DONE, WaitEnding.DONE)
+
+    def _away(self, error: str) -> Waited | None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            tell(f"metasync: {error}; waiting goes on")
+        self._error = error
+        patience_ends = self._timeout_seconds is None and now - self._away_since >= _AWAY_SECONDS
+        return self._waited(WaitEnding.STORE_AWAY) if patience_ends or self._left() == 0.0 else None
+
+    def _tell_of_trouble(self, seen: _Seen) -> None:
+        """Say once what the batch waits for, until that is another thing."""
+        if seen.trouble != self._told and seen.trouble is not None:
+            tell(f"the batch waits: {printable(seen.trouble)}")
+        self._told = seen.trouble
+
+    def _left(self) -> float | None:
+        if self._timeout_seconds is None:
+            return None
+        return max(0.0, self._timeout_seconds - (time.monotonic() - self._started_at))
+
+    def _waited(self, ending: WaitEnding) -> Waited:
+        """The end of a wait for what is not done."""
+        code = Exit.HALTED if ending is WaitEnding.HALTED else Exit.RUN_AGAIN
+        return Waited(BatchState.of(self._last), code, ending, self._error)
+
+
+@contextmanager
+def _progress() -> Iterator[Shown]:
+    """A line that shows how far the batch is, on a terminal."""
+    if sys.stderr is None or not is_terminal(sys.stderr):
+        yield _show_nothing
+        return
+    from tqdm import tqdm  # noqa: PLC0415 -- slow to import, and needed on a terminal alone
+
+    from worker.cli.progress import progress_line  # noqa: PLC0415 -- likewise
+
+    started_at = time.monotonic()
+    done_before: int | None = None
+
+    def show(seen: _Seen) -> None:
+        nonlocal done_before
+        if seen.batch is not None:
+            done_before = seen.batch.done if done_before is None else done_before
+            words = _words(seen, seen.batch.done - done_before, time.monotonic() - started_at)
+            bar.set_description_str(progress_line(words, columns()))
+
+    with tqdm(bar_format="{desc}", file=sink.stream, leave=False) as bar:
+        yield show
+
+
+def _words(seen: _Seen, done: int, seconds: float) -> list[str]:
+    """What there is to say, the most important first: a narrow terminal shows only the start.
+
+    Args:
+        done: how many were done since the wait began, `seconds` ago.
+    """
+    assert seen.batch is not None  # noqa: S101 -- there is nothing to show of one that is gone
+    trouble = [seen.trouble] if seen.trouble else []
+    text = f"{seen.batch.done:,}/{seen.batch.changes:,} changes"
+    if done and seconds and not trouble:
+        text += f", {done / seconds:,.0f}/s, {age_text(seen.batch.pending * seconds / done)} left"
+    return [*trouble, text, *([f"{seen.batch.dead:,} dead"] if seen.batch.dead else [])]
+
+
+def _show_nothing(_: _Seen) -> None:
+    """Nobody looks."""

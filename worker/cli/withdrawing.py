@@ -1,0 +1,123 @@
+"""Taking pending changes back: counted, confirmed, and said, with those that a worker has in hand."""
+
+import asyncio
+from dataclasses import dataclass
+
+from worker.cli import loop, signals
+from worker.cli.batches import find
+from worker.cli.confirming import confirmed, grown
+from worker.cli.enqueue import failing_as_json
+from worker.cli.exits import Exit
+from worker.cli.flags import Configured
+from worker.cli.output import report, report_json
+from worker.flags import Flag
+from worker.queue import PendingSelection, QueueUnavailable, Store, open_queue
+
+# A request takes a second or so. What comes back of it to be tried again is withdrawn as well, and what a worker only
+# holds comes back, or is done, soon.
+YES = Flag("without asking, however many there are")
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(slots=True)
+class Withdrawal:
+    """What became of pending changes that were withdrawn.
+
+    Args:
+        withdrawn: how many went.
+        in_flight: how many a worker still has in hand: it finishes them.
+        error: what kept it from going on; null where nothing did.
+    """
+
+    withdrawn: int = 0
+    in_flight: int = 0
+    error: str | None = None
+    exit_code: Exit = Exit.DONE
+
+
+def withdraw(arguments: Configured, selection: PendingSelection, *, yes: bool, json: bool) -> int:
+    """Withdraw what is selected, once that is confirmed; returns the exit code."""
+    with failing_as_json(lambda error, code: Withdrawal(error=error, exit_code=code), wanted=json):
+        settings = arguments.load().settings
+        url, timeout_seconds = settings.queue_url, settings.store_timeout
+        count = loop.run(_count(url, timeout_seconds, selection))
+        if count is None:
+            done = Withdrawal(error="there is no such batch", exit_code=Exit.NOT_ALL)
+        elif count and not yes and not confirmed(count, "pending changes would be withdrawn"):
+            done = Withdrawal(error="not confirmed", exit_code=Exit.USAGE)
+        else:
+            done = loop.run(_withdraw(url, timeout_seconds, selection, None if yes else count))
+            if not json:
+                report(_words(done))
+    if json:
+        report_json(done)
+    return done.exit_code
+
+
+async def count_pending(queue: Store, selection: PendingSelection) -> int | None:
+    """How many pending changes are selected; None, which is said, where there is no such batch."""
+    if selection.batch is not None:
+        batch = await find(queue, selection.batch)
+        if batch is None:
+            return None
+        if selection.completion_id is None and selection.change_id is None:
+            return batch.pending
+    count = 0
+    async for _ in queue.pending_changes(selection):
+        count += 1
+    return count
+
+
+async def _count(url: str, timeout_seconds: float, selection: PendingSelection) -> int | None:
+    async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
+        return await count_pending(queue, selection)
+
+
+async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelection, shown: int | None) -> Withdrawal:
+    """Withdraw, and again as long as a worker has some in hand.
+
+    Args:
+        shown: how many were confirmed; None for however many there are.
+    """
+    done = Withdrawal()
+    stop = asyncio.Event()
+    async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
+        if shown is not None:
+            done.error = grown(await count_pending(queue, selection) or 0, shown)
+            if done.error is not None:
+                done.exit_code = Exit.RUN_AGAIN
+                return done
+        with signals.stopping(stop.set, lambda: _words(done)):
+            for pause in (*_PAUSES_SECONDS, None):
+                try:
+                    part = await queue.withdraw(selection)
+                except QueueUnavailable as error:
+                    if not done.withdrawn:
+                        raise
+                    done.error = f"metasync: {error}"
+                    break
+                done.withdrawn += part.withdrawn
+                done.in_flight = part.in_flight
+                if not part.in_flight or pause is None or await _stopped(stop, pause):
+                    break
+    if done.in_flight or done.error is not None:
+        done.exit_code = Exit.RUN_AGAIN
+    return done
+
+
+async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
+    try:
+        return await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+
+
+def _words(done: Withdrawal) -> str:
+    if done.error is not None and not done.withdrawn:
+        return done.error
+    words = f"{done.withdrawn:,} withdrawn"
+    if done.in_flight:
+        words += (
+            f", {done.in_flight:,} in flight: a worker finishes them; the same command again catches what comes back"
+        )
+    return words if done.error is None else f"{words}; {done.error}"
