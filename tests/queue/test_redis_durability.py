@@ -8,7 +8,7 @@ import pytest
 
 from tests.queue.helpers import bury, change, claim, claim_one, finished, labels, letters, pending_labels
 from tests.queue.redis_server import DURABLE, running
-from worker.queue import PendingSelection, QueueUnavailable, Settlement, Withdrawn
+from worker.queue import PendingSelection, Place, QueueUnavailable, Settlement, Withdrawn
 from worker.queue.redis import RedisQueue
 
 SIZE = 8
@@ -127,9 +127,10 @@ async def test_of_what_is_kept_beside_urgent_changes_nothing_is_missed_for_long(
             await client.delete(f"metasync:{key}")
             await queue.put([change("c-1", "new")], batch="b", urgent=is_urgent)
 
-            labels_by_place = {}
-            for place in ("urgent", "oldest"):
-                claims = await queue.claim(9, lease_seconds=60, owner="worker", place=place)  # type: ignore[arg-type]
+            labels_by_place: dict[str, list[str]] = {}
+            places: tuple[Place, ...] = ("urgent", "oldest")
+            for place in places:
+                claims = await queue.claim(9, lease_seconds=60, owner="worker", place=place)
                 labels_by_place |= {each.completion_id: labels(each) for each in claims}
                 assert await queue.settle([finished(each) for each in claims]) == []
             assert labels_by_place["c-1"] == (["new"] if key == "changes:c-1" else ["gone", "new"])
