@@ -12,14 +12,28 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.queue.helpers import LEASE_SECONDS, change, changes, claim, claim_one, died, finished, labels, numbers
+from tests.queue.helpers import (
+    LEASE_SECONDS,
+    Ending,
+    change,
+    changes,
+    claim,
+    claim_one,
+    died,
+    finished,
+    labels,
+    numbers,
+)
 from tests.queue.redis_contents import check
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import DURABLE, Place, RedisServer, a_place, running, until
-from worker.queue import DeadSelection, PendingSelection, QueueUnavailable, Settlement, Withdrawn
+from worker.queue import Claim, DeadSelection, PendingSelection, QueueUnavailable, Settlement, Withdrawn
+from worker.queue import Place as Where
 from worker.queue.redis import RedisQueue
+from worker.queue.redis.pending import Walk
 
 WRONG = PendingSelection(batch="wrong")
+PLACES: tuple[Where, ...] = ("urgent", "oldest", "newest", "middle")
 
 
 @pytest.fixture
@@ -34,13 +48,19 @@ async def queue(place: Place) -> AsyncIterator[RedisQueue]:
         yield queue
 
 
+def first_applied(claimed: Claim) -> Settlement:
+    return Settlement(claimed, applied=numbers(claimed)[:1])
+
+
 async def check_on(server: RedisServer, queue: RedisQueue) -> None:
     async with Redis(port=server.port, protocol=2) as client:
         await check(client, queue)
 
 
-async def withdraw_a_piece(queue: RedisQueue, selection: PendingSelection, walk: object) -> tuple[Withdrawn, object]:
-    return await queue._withdraw(selection, walk)  # type: ignore[arg-type]
+async def withdraw_a_piece(
+    queue: RedisQueue, selection: PendingSelection, walk: Walk | None
+) -> tuple[Withdrawn, Walk | None]:
+    return await queue._withdraw(selection, walk)
 
 
 @pytest.mark.parametrize("size", [499, 500, 501, 2_600])
@@ -89,9 +109,9 @@ async def test_what_goes_from_the_head_of_a_list_between_two_pieces_hides_nothin
     else:
         async with await RedisQueue.open(place.url) as other:
             for number in [each.number async for each in other.pending_changes()][:600]:
-                await place.client.lpop(f"{place.base}changes:c-1", 1)  # type: ignore[misc]
+                await place.client.lpop(f"{place.base}changes:c-1", 1)
                 assert number
-            await place.client.hincrby(f"{place.base}queue", "pending", -600)  # type: ignore[misc]
+            await place.client.hincrby(f"{place.base}queue", "pending", -600)
 
     read += [each.number async for each in pieces]
     assert len(read) == 800
@@ -104,7 +124,7 @@ async def test_what_goes_from_the_head_of_a_list_between_two_pieces_hides_nothin
 
 
 async def test_a_walk_reaches_what_becomes_urgent_or_usual_meanwhile(place: Place, queue: RedisQueue) -> None:
-    size = 3_000
+    size = 700
     await queue.put([change(f"c-{i}") for i in range(size)], batch="wrong")
     await queue.put([change(f"u-{i}") for i in range(size)], batch="hurried", urgent=True)
     await queue.put([change(f"u-{i}") for i in range(size)], batch="wrong")
@@ -141,9 +161,9 @@ async def test_an_urgent_claim_whose_answer_was_lost_is_given_back(tmp_path: Pat
         async with Proxy(server.port) as network, await RedisQueue.open(network.url(), timeout_seconds=0.3) as queue:
             await queue.put([change("u-1"), change("u-2")], urgent=True)
             await queue.put([change("c-1")])
-            for place in ("urgent", "oldest"):
+            for place in PLACES[:2]:
                 with network.deaf(), pytest.raises(QueueUnavailable, match="did not answer"):
-                    await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place=place)  # type: ignore[arg-type]
+                    await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place=place)
                 await queue.put(change("c-1"), urgent=True)  # it moves while it is leased for nobody
 
             found = await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place="urgent")
@@ -287,15 +307,11 @@ async def test_all_verbs_at_once_leave_what_fits_together(tmp_path: Path, seed: 
 
             async def work(queue: RedisQueue) -> None:
                 for _ in range(60):
-                    where = dice.choice(["urgent", "oldest", "newest", "middle"])
+                    where = dice.choice(PLACES)
                     lease = dice.choice([60, 60, 0.001])
-                    claims = await queue.claim(5, lease_seconds=lease, owner="w", place=where)  # type: ignore[arg-type]
-                    settlements = [
-                        dice.choice(
-                            [finished, died, Settlement, lambda each: Settlement(each, applied=numbers(each)[:1])]
-                        )(each)
-                        for each in claims
-                    ]
+                    claims = await queue.claim(5, lease_seconds=lease, owner="w", place=where)
+                    endings: list[Ending] = [finished, died, Settlement, first_applied]
+                    settlements = [dice.choice(endings)(each) for each in claims]
                     stale = await queue.settle(settlements, remember=True)
                     ends["applied"] += sum(len(each.applied) for each in settlements if each not in stale)
 

@@ -20,9 +20,21 @@ local function pending_of(keys, args)
     return place and {number_and_completion(place)} or {}
 end
 
+-- A change that has this change_id and this batch, '' for any, unpacked; nil for another one.
+local function meant(stored, change_id, batch)
+    -- Most are of another batch: to find out so costs a fraction of unpacking them.
+    if not string.find(stored, batch, 1, true) then
+        return nil
+    end
+    local change = cmsgpack.unpack(stored)
+    if (change_id == '' or change[3] == change_id) and (batch == '' or change[8] == batch) then
+        return change
+    end
+end
+
 -- Goes through the changes of the wanted completions, [[completion_id, number that the changes are above]], until it has
--- met AT_ONCE of them. Has each completion visited: with the place of its first change in the list, with the changes, and
--- with those as they are stored. Gives what is left to be gone through, likewise.
+-- met AT_ONCE of them. Has each completion visited: with the place of its first change in the list, and with the changes as
+-- they are stored. Gives what is left to be gone through, likewise.
 local function look_through(queue, wanted, visit)
     local room, left = AT_ONCE, {}
     for _, each in ipairs(wanted) do
@@ -32,36 +44,29 @@ local function look_through(queue, wanted, visit)
         else
             local list = queue.changes .. completion_id
             local first = after > 0 and index_above(list, after) or 0
-            local stored, changes = redis.call('LRANGE', list, first, first + room - 1), {}
-            for i, change in ipairs(stored) do
-                changes[i] = cmsgpack.unpack(change)
-            end
-            visit(completion_id, first, changes, stored)
+            local stored = redis.call('LRANGE', list, first, first + room - 1)
+            visit(completion_id, first, stored)
             room = room - #stored
             if room == 0 then
-                left[1] = {completion_id, changes[#changes][1]}
+                left[1] = {completion_id, cmsgpack.unpack(stored[#stored])[1]}
             end
         end
     end
     return left
 end
 
-local function is_meant(change, change_id, batch)
-    return (change_id == '' or change[3] == change_id) and (batch == '' or change[8] == batch)
-end
-
 -- ARGV: wanted [[completion_id, number]], as above; the change_id and the batch that changes have to have, or ''. Gives
 -- [what is left, [[change] of each completion that was looked at]].
 local function pending(keys, args)
     local found = {}
-    local left = look_through(queue_at(keys[1]), cmsgpack.unpack(args[1]), function(_, _, changes, stored)
-        local meant = {}
-        for i, change in ipairs(changes) do
-            if is_meant(change, args[2], args[3]) then
-                meant[#meant + 1] = stored[i]
+    local left = look_through(queue_at(keys[1]), cmsgpack.unpack(args[1]), function(_, _, stored)
+        local page = {}
+        for _, change in ipairs(stored) do
+            if meant(change, args[2], args[3]) then
+                page[#page + 1] = change
             end
         end
-        found[#found + 1] = array(meant)
+        found[#found + 1] = array(page)
     end)
     return array({cmsgpack.pack(left), array(found)})
 end
@@ -126,11 +131,11 @@ local function withdraw(keys, args)
     local queue, wanted = queue_at(keys[1]), cmsgpack.unpack(args[1])
     local is_leased, in_flight, withdrawn, change_ids = leased_among(queue, wanted), {}, 0, {}
     local urgent_gone, batches = {}, {}
-    local left = look_through(queue, wanted, function(completion_id, first, changes, stored)
+    local left = look_through(queue, wanted, function(completion_id, first, stored)
         local places, kept, urgent = {}, {}, 0
-        for i = #changes, 1, -1 do
-            local change = changes[i]
-            if not is_meant(change, args[2], args[3]) then
+        for i = #stored, 1, -1 do
+            local change = meant(stored[i], args[2], args[3])
+            if not change then
                 kept[#kept + 1] = stored[i]
             else
                 places[#places + 1] = first + i - 1
@@ -150,7 +155,7 @@ local function withdraw(keys, args)
             in_flight[#in_flight + 1] = {completion_id, #places}
         elseif #places > 0 then
             withdrawn = withdrawn + #places
-            take_out(queue.changes .. completion_id, first, places, #changes, kept)
+            take_out(queue.changes .. completion_id, first, places, #stored, kept)
             urgent_gone[completion_id] = urgent
         end
     end)
