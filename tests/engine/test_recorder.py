@@ -21,10 +21,10 @@ class _Batches(WrappedQueue):
 
     def __init__(self, queue: Store) -> None:
         super().__init__(queue)
-        self.batches: list[tuple[float, int]] = []
+        self.settled: list[tuple[float, int]] = []
 
     async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
-        self.batches.append((now(), len(settlements)))
+        self.settled.append((now(), len(settlements)))
         return await super().settle(settlements, **terms)
 
 
@@ -73,7 +73,7 @@ class _Results:
         self._room -= len(outcomes)
         if self._room < 0:
             raise ResultsLost("no room")
-        self.written.append((len(outcomes), sum(size for _, size in self._queue.batches)))
+        self.written.append((len(outcomes), sum(size for _, size in self._queue.settled)))
 
 
 async def desk_with(count: int, *, batch_size: int = 10) -> Desk:
@@ -87,9 +87,9 @@ async def test_a_full_batch_is_stored_at_once_and_the_rest_soon() -> None:
     with running(desk.recorder.run()):
         desk.applied(works)
         await asyncio.sleep(1.0)
-    assert [size for _, size in desk.queue.batches] == [10, 10, 5]
-    assert [at for at, _ in desk.queue.batches][:2] == [0.0, 0.0]
-    assert 0.0 < desk.queue.batches[2][0] <= 0.05
+    assert [size for _, size in desk.queue.settled] == [10, 10, 5]
+    assert [at for at, _ in desk.queue.settled][:2] == [0.0, 0.0]
+    assert 0.0 < desk.queue.settled[2][0] <= 0.05
     assert (desk.tallies.outcomes["applied", ""], len(desk.leases)) == (25, 0)
     assert await desk.queue.next_due_seconds() is None
 
@@ -158,7 +158,7 @@ async def test_what_is_not_recorded_when_it_ends_stays_leased() -> None:
         await asyncio.sleep(0.0)
         desk.applied(works)
     await asyncio.sleep(1.0)
-    assert (desk.queue.batches, len(desk.leases)) == ([], 1)
+    assert (desk.queue.settled, len(desk.leases)) == ([], 1)
 
 
 @in_virtual_time
