@@ -136,6 +136,7 @@ def _dated(label: str, as_of: float | None) -> MetadataChange:
 def test_a_change_that_is_older_than_one_before_it_is_left_out() -> None:
     folded = fold({}, [_dated("new", 5.0), _dated("old", 3.0), _dated("of then", 5.0), _dated("undated", None)])
     assert folded == Folded({"label": "undated"}, (), (1,))
+    assert fold({}, [_dated("new", 5.0), _dated("undated", None), _dated("old", 3.0)]).superseded == (2,)
     assert fold({}, [_dated("old", 3.0), _dated("new", 5.0)]) == Folded({"label": "new"}, ())
 
 

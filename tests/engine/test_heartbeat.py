@@ -119,17 +119,34 @@ async def test_there_is_room_until_more_is_in_hand_than_may_be(bound: dict[str, 
     queue, claims = await _slow(ID, OTHER)
     leases, *_ = leases_on(queue, **bound)
     leases.take(claims[:1], now())
-    await asyncio.wait_for(leases.room(), 1.0)  # as much as may be, but no more
+    assert leases.has_room  # as much as may be, but no more
     leases.take(claims[1:], now())
-    waiting = asyncio.create_task(leases.room())
+    assert not leases.has_room
+    waiting = asyncio.create_task(leases.fewer(60.0))
     await asyncio.sleep(1.0)
     assert not waiting.done()
     leases.drop(claims[1:])
     leases.drop(claims[1:])  # twice is once
     await asyncio.wait_for(waiting, 1.0)
+    assert leases.has_room
     leases.take(claims[1:], now())
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(leases.room(), 1.0)
+    assert not leases.has_room
+    started = now()
+    await leases.fewer(5.0)
+    assert now() - started == pytest.approx(5.0)
+
+
+@in_virtual_time
+async def test_urgent_ones_are_counted_apart_and_have_room_of_their_own() -> None:
+    queue, claims = await _slow(ID, OTHER)
+    leases, *_ = leases_on(queue, most_bytes=2 * (len('{"grade":"A"}') + BYTES_OF_A_CHANGE) - 1)
+    leases.take(claims[:1], now())
+    assert (leases.urgent, leases.has_room_for_urgent) == (0, True)
+    leases.take(claims[1:], now(), urgent=True)
+    assert (leases.urgent, leases.has_room_for_urgent) == (1, False)
+    leases.drop(claims)
+    leases.drop(claims)
+    assert (leases.urgent, leases.has_room_for_urgent) == (0, True)
 
 
 @in_virtual_time

@@ -19,7 +19,7 @@ class Leases:
 
     Args:
         lease_seconds: how long a lease runs from each heartbeat.
-        most: claims to hold before `room` waits,
+        most: claims to hold before there is no room for more,
         most_bytes: or bytes of metadata that they carry.
         tallies: count the leases that are lost.
         clock: monotonic seconds.
@@ -110,12 +110,6 @@ class Leases:
     def has_room_for_urgent(self) -> bool:
         """Whether urgent ones may, whatever others are in hand: with those they carry half as many bytes at most."""
         return self._urgent_bytes <= self._most_bytes // 2
-
-    async def room(self) -> None:
-        """Wait until more claims may be taken in hand."""
-        while not self.has_room:
-            self._fewer.clear()
-            await self._fewer.wait()
 
     async def fewer(self, timeout_seconds: float) -> None:
         """Wait until a claim is no longer in hand, or the time is over."""
