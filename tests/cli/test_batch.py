@@ -7,6 +7,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from config import sink
 from tests.cli.inside import run
-from tests.e2e.processes import METASYNC, Command, write_changes
+from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write_changes
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
 from worker.cli import withdrawing
@@ -421,3 +422,38 @@ def test_whoever_has_seen_enough_ends_no_listing_badly(command: Command) -> None
         )
         assert (done.stdout, done.stderr) == ("0\n", "")
         assert (command.folder / "seen").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+async def test_an_urgent_file_comes_before_what_waits_with_what_waits_for_the_same(
+    command: Command, count: int
+) -> None:
+    lines = [{"completion_id": f"c-{number}", "metadata": {"label": "x"}} for number in range(count)]
+    file = write_changes(command.folder / "labels.jsonl", lines)
+    assert command.run("enqueue", file).returncode == 0
+    last = write_changes(command.folder / "last.jsonl", lines[-1:])
+    assert command.run("enqueue", last, "--urgent").returncode == 0
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        claimed = await queue.claim(100, lease_seconds=60.0, owner="w", place="urgent")
+        assert [(each.completion_id, len(each.changes)) for each in claimed] == [(f"c-{count - 1}", 2)]
+        assert len(await claim(queue)) == count - 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_what_apply_applies_is_a_batch_too(command: Command, count: int) -> None:
+    with running_simulator(command.folder, "--completions", "60") as simulator:
+        working = replace(command, settings={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
+        lines = [{"completion_id": f"chatcmpl-{n:06}", "metadata": {"g": "A"}} for n in range(1, count + 1)]
+        file = write_changes(command.folder / "labels.jsonl", lines)
+        as_of = ("--as-of", "2026-01-02T00:00Z")
+        told = json.loads(working.run("apply", file, "--urgent", *as_of, "--json").stdout)
+        assert MADE.fullmatch(told["enqueued"]["batch"])
+        shown = working.run("apply", file, "--batch", "again")
+        assert re.search(r"^batch +again$", shown.stdout, re.MULTILINE)
+        older = json.loads(
+            working.run("apply", file, "--batch", "old", "--as-of", "2026-01-01T00:00Z", "--json").stdout
+        )
+        assert (older["superseded"], older["exit_code"]) == (count, 0)
+        listed = json.loads(working.run("batch", "list", "--json").stdout)
+    ends = [(each["name"], each["applied"], each["unchanged"], each["superseded"]) for each in listed]
+    assert ends == [("old", 0, 0, count), ("again", 0, count, 0), (told["enqueued"]["batch"], count, 0, 0)]
