@@ -3,11 +3,15 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.engine.virtual import Stage
 from tests.engine.wrapping import WrappedQueue
 from tests.queue.helpers import bury, change
 from tests.virtual import in_virtual_time
+from worker.changes import MetadataChange
 from worker.queue import DeadSelection
+from worker.queue.memory import MemoryQueue
 
 DAY = 86_400.0
 
@@ -60,6 +64,80 @@ async def test_without_a_retention_letters_stay_for_ever() -> None:
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(180.0)
     assert len(await stage.dead()) == 10
+    worker.stop()
+    await task
+
+
+@in_virtual_time
+@pytest.mark.parametrize("ahead", [1, 1_000, 4_500])
+async def test_letters_dated_ahead_by_a_clock_that_was_put_back_keep_no_others(
+    monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr("worker.queue.base._STRETCHES_BEYOND", 2)  # so that it takes several looks
+    stage = Stage()
+    off_seconds = 400 * DAY
+    stage.queue = queue = MemoryQueue(clock=lambda: stage.clock.unix() + off_seconds)
+    await _bury(stage, ahead, "ahead")
+    off_seconds = 0.0
+    await _bury(stage, 50, "old")
+    await asyncio.sleep(2 * DAY)
+    worker = stage.worker(queue=queue, drain=False, dead_retention_seconds=DAY)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(300.0)
+    assert worker.tallies.letters_expired == 50
+    assert len(await stage.dead()) == ahead
+    worker.stop()
+    await task
+
+
+class _Forgetting(WrappedQueue):
+    """Counts how it is asked to forget."""
+
+    def __init__(self, queue: Any) -> None:
+        super().__init__(queue)
+        self.forgotten: list[tuple[float, int]] = []
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        forgotten = await super().forget(older_than_seconds, most=most)
+        self.forgotten.append((older_than_seconds, forgotten))
+        return forgotten
+
+
+@in_virtual_time
+@pytest.mark.parametrize("drain", [False, True])
+async def test_what_was_applied_is_remembered_for_as_long_as_it_is_said(*, drain: bool) -> None:
+    stage = Stage()
+    named = [MetadataChange(f"c-{number}", {"a": "b"}, "replace", f"id-{number}") for number in range(2_500)]
+    await stage.queue.put(named, batch="b")
+    await stage.drain()
+    await asyncio.sleep(2 * DAY)
+    queue: Any = _Forgetting(stage.queue)
+    await stage.put("another")
+    worker = stage.worker(queue=queue, drain=drain, keep_seconds=DAY)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(240.0)
+    assert sum(count for _, count in queue.forgotten) == 2_501 if not drain else queue.forgotten
+    assert max(count for _, count in queue.forgotten) <= 1_001
+    if not drain:
+        assert (await stage.queue.put(named)).added == 2_500
+        assert await stage.queue.batches() == []
+        assert len(queue.forgotten) <= 3 + 5
+    worker.stop()
+    await task
+
+
+@in_virtual_time
+async def test_where_nothing_is_remembered_batches_are_for_an_hour() -> None:
+    stage = Stage()
+    queue: Any = _Forgetting(stage.queue)
+    await stage.queue.put([MetadataChange("c-1", {"a": "b"}, "replace", "mine")], batch="b")
+    worker = stage.worker(queue=queue, drain=False, keep_seconds=0.0)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(3_000.0)
+    assert [batch.name for batch in await stage.queue.batches()] == ["b"]
+    assert (await stage.queue.put([MetadataChange("c-1", {"a": "b"}, "replace", "mine")])).added == 1
+    await asyncio.sleep(3_800.0)
+    assert await stage.queue.batches() == []
     worker.stop()
     await task
 

@@ -133,10 +133,14 @@ class Reader:
         return self._batch_size if ahead is None else min(self._batch_size, max(1, ahead - self._waiting()))
 
     async def _hurry(self, at_most: int | None) -> None:
-        """Claim urgent ones, beside what is in hand: so many that half of what may start in a second can be theirs."""
+        """Claim urgent ones, beside what is in hand: twice as many as may be in flight, or a second's work at most.
+
+        Others may have a free slot sooner, so it is no more; and no less, since what is done is in hand until
+        it is recorded.
+        """
         if not len(self._leases) or not self._flow.is_open or not self._leases.has_room_for_urgent:
             return  # with nothing in hand, the next claim in vain looks for them
-        most = 1 if at_most else (self._slots + 1) // 2
+        most = 1 if at_most else self._slots + 1
         soon = self._flow.starts_within(1.0)
         if soon is not None:
             most = min(most, soon)

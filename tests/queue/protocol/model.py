@@ -28,6 +28,10 @@ class Guard(Enum):
     DEAD_ARE_KEPT = "what dies becomes a letter before it goes"
     RETRIED_IS_NEWEST = "a letter that is retried comes after all that is pending"
     NUMBER_FOLLOWS_CLOCK = "a lease's number is never less than the time"
+    WITHDRAWAL_LEAVES_LEASED = "a withdrawal takes nothing that is leased"
+    WITHDRAWAL_ENDS_LEASE = "a withdrawal ends a lease that ran out"
+    URGENT_APART = "the usual places leave urgent ones alone"
+    PAUSE_IS_LOOKED_FOR = "a worker looks for a pause before it claims"
 
 
 class Promise(Enum):
@@ -40,6 +44,9 @@ class Promise(Enum):
     FENCE = "a worker whose lease is another's is not listened to"
     NEW_NUMBERS = "no lease number is given out twice"
     SEEN = "no change goes on the word of a worker that never saw it"
+    WITHDRAWN = "nothing that was withdrawn is applied, or may be, from then on"
+    URGENT_FIRST = "an urgent completion waits for no usual one"
+    PAUSED = "while it is paused nothing is claimed"
 
 
 class Change(NamedTuple):
@@ -48,10 +55,12 @@ class Change(NamedTuple):
     Args:
         number: what the store calls it; given again after a failover that loses it.
         label: what it is, for good.
+        urgent: whether it was put as such.
     """
 
     number: int
     label: int
+    urgent: bool = False
 
 
 class Target(NamedTuple):
@@ -62,6 +71,16 @@ class Target(NamedTuple):
     lease: int | None = None
     holder: int = NOBODY
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether one of the changes is."""
+        return any(change.urgent for change in self.changes)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether a lease runs."""
+        return self.lease is not None and self.due > 0
+
 
 class Store(NamedTuple):
     """What is in the store, by completion.
@@ -71,6 +90,8 @@ class Store(NamedTuple):
         last_lease, next_number: its counters.
         acknowledged: labels of all changes that it has stored.
         ended: labels of those that a worker has said to be applied, having seen them.
+        withdrawn: labels of those that were taken back.
+        paused: whether somebody has paused it.
     """
 
     targets: tuple[Target | None, ...]
@@ -79,6 +100,8 @@ class Store(NamedTuple):
     next_number: int = 0
     acknowledged: frozenset[int] = frozenset()
     ended: frozenset[int] = frozenset()
+    withdrawn: frozenset[int] = frozenset()
+    paused: bool = False
 
 
 class Hand(NamedTuple):
@@ -100,7 +123,8 @@ class State(NamedTuple):
 
     Args:
         replica: what was replicated last: what is left after a failover.
-        puts, retries, steps, failovers: how many are still to come; of retries, None for any number.
+        puts, retries, steps, failovers, withdrawals, pauses: how many are still to come; of retries, None for any
+            number.
     """
 
     store: Store
@@ -110,6 +134,8 @@ class State(NamedTuple):
     retries: int | None
     steps: int
     failovers: int
+    withdrawals: int = 0
+    pauses: int = 0
 
 
 class Step(NamedTuple):
@@ -144,6 +170,7 @@ class Protocol:
         instant: how far it moves between two claims, at least.
         leap: how far it is put forward or back.
         any_due: whether a claim may take anything that is due, or only what is due first.
+        urgent: whether changes may be put as urgent ones.
         clock_is_ahead: whether, at a failover and after it, the clock is ahead of all numbers that were lost.
     """
 
@@ -155,6 +182,9 @@ class Protocol:
     retries: int | None = 1
     steps: int = 1
     failovers: int = 1
+    withdrawals: int = 0
+    pauses: int = 0
+    urgent: bool = False
     tick: int = 1_000
     instant: int = 1
     leap: int = 1_000
@@ -165,7 +195,8 @@ class Protocol:
     def start(self) -> State:
         """An empty queue."""
         store = Store((None,) * self.completions, ((),) * self.completions)
-        return State(store, (None,) * self.workers, None, self.puts, self.retries, self.steps, self.failovers)
+        budgets = (self.puts, self.retries, self.steps, self.failovers, self.withdrawals, self.pauses)
+        return State(store, (None,) * self.workers, None, *budgets)
 
     def has(self, guard: Guard) -> bool:
         return guard not in self.without
@@ -182,7 +213,7 @@ class Protocol:
         """
         store = state.store
         labels = [label for dead in store.dead for label in dead]
-        labels += store.ended
+        labels += [*store.ended, *store.withdrawn]
         for target in store.targets:
             if target is not None:
                 labels += [change.label for change in target.changes]
@@ -193,12 +224,20 @@ class Protocol:
         if len(labels) > len(store.acknowledged):
             self.breaks(Promise.ONCE)
 
-    def steps_of(self, state: State) -> Iterator[Step]:
+    def steps_of(self, state: State) -> Iterator[Step]:  # noqa: C901 -- a branch for each kind of step
         """Every step that there may be."""
         store = state.store
         yield Step("tick")
         if state.puts:
             yield from (Step("put", (completion,)) for completion in range(self.completions))
+            if self.urgent:
+                yield from (Step("put urgent", (completion,)) for completion in range(self.completions))
+        if state.withdrawals:
+            yield from self._withdrawals_of(store)
+        if store.paused:
+            yield Step("resume")
+        elif state.pauses:
+            yield Step("pause")
         if state.retries != 0:
             yield from (Step("retry dead", (completion,)) for completion, dead in enumerate(store.dead) if dead)
         if state.steps:
@@ -210,11 +249,8 @@ class Protocol:
         if state.replica is not None and self._may_be_met(state, state.replica, 0):
             yield Step("fail over")
         for worker, hand in enumerate(state.hands):
-            for completion in self.claimable(store):
-                target = store.targets[completion]
-                assert target is not None
-                carried = {1, len(target.changes)} if self.any_due else {len(target.changes)}
-                yield from (Step("claim", (worker, completion, count)) for count in sorted(carried))
+            yield from self._claims_of(store, worker, "claim")
+            yield from self._claims_of(store, worker, "claim urgent")
             if hand is not None:
                 yield Step("extend", (worker,))
                 several = len(hand.changes) > 1
@@ -224,20 +260,42 @@ class Protocol:
                     if several or fate in {"applied", "retry", "dead"}
                 )
 
+    def _claims_of(self, store: Store, worker: int, name: str) -> Iterator[Step]:
+        if store.paused and self.has(Guard.PAUSE_IS_LOOKED_FOR):
+            return
+        for completion in self.claimable(store, urgent=name == "claim urgent"):
+            target = store.targets[completion]
+            assert target is not None
+            carried = {1, len(target.changes)} if self.any_due else {len(target.changes)}
+            yield from (Step(name, (worker, completion, count)) for count in sorted(carried))
+
+    @staticmethod
+    def _withdrawals_of(store: Store) -> Iterator[Step]:
+        for completion, target in enumerate(store.targets):
+            if target is not None:
+                yield Step("withdraw", (completion, "all"))
+                if len(target.changes) > 1:
+                    yield from (Step("withdraw", (completion, which)) for which in ("first", "last"))
+
     def _may_be_met(self, state: State, store: Store, later: int) -> bool:
         """Whether this store's clock, put back by so much, is ahead of all numbers in hand that it does not know."""
         last = max(store.last_lease, -later - 1)
         return not self.clock_is_ahead or all(hand is None or hand.lease <= last for hand in state.hands)
 
-    def claimable(self, store: Store) -> list[int]:
-        """The completions that the next claim may get."""
-        found = [(target.due, at) for at, target in enumerate(store.targets) if target is not None]
+    def claimable(self, store: Store, *, urgent: bool = False) -> list[int]:
+        """The completions that the next claim may get, of urgent ones or of the others."""
+        apart = self.has(Guard.URGENT_APART)
+        found = [
+            (target.due, at)
+            for at, target in enumerate(store.targets)
+            if target is not None and (target.is_urgent is urgent or not (apart or urgent))
+        ]
         if self.has(Guard.CLAIM_TAKES_WHAT_IS_DUE):
             found = [(due, at) for due, at in found if due <= 0]
         first = min(found, default=(0, 0))[0]
         return [at for due, at in found if self.any_due or due == first]
 
-    def take(self, state: State, step: Step) -> State:
+    def take(self, state: State, step: Step) -> State:  # noqa: C901, PLR0912 -- likewise
         """Take the step.
 
         Raises:
@@ -248,15 +306,26 @@ class Protocol:
                 after = self._shifted(state, self.tick, elapsed=self.tick)
             case Step("clock", (int(by),)):
                 after = self._shifted(state, by, elapsed=0)._replace(steps=state.steps - 1)
-            case Step("put", (int(completion),)):
-                after = _put(state, completion)
+            case Step("put" | "put urgent", (int(completion),)):
+                after = _put(state, completion, urgent=step.name == "put urgent")
+            case Step("withdraw", (int(completion), str(which))):
+                after = self._withdrawn(state, completion, which)
+            case Step("pause"):
+                after = state._replace(store=state.store._replace(paused=True), pauses=state.pauses - 1)
+            case Step("resume"):
+                after = state._replace(store=state.store._replace(paused=False))
             case Step("retry dead", (int(completion),)):
                 after = self._retried(state, completion)
             case Step("fall behind"):
                 after = state._replace(replica=state.store)
             case Step("fail over"):
                 after = _failed_over(state)
-            case Step("claim", (int(worker), int(completion), int(count))):
+            case Step("claim" | "claim urgent", (int(worker), int(completion), int(count))):
+                target = state.store.targets[completion]
+                if step.name == "claim" and target is not None and target.is_urgent:
+                    self.breaks(Promise.URGENT_FIRST)
+                if state.store.paused:
+                    self.breaks(Promise.PAUSED)
                 after = self._claimed(state, worker, completion, count)
             case Step("extend", (int(worker),)):
                 after = self._extended(state, worker)
@@ -298,6 +367,24 @@ class Protocol:
             store = _appended(store, completion, label, at_once=not self.has(Guard.RETRIED_IS_NEWEST))
         return state._replace(store=store, retries=state.retries and state.retries - 1)
 
+    def _withdrawn(self, state: State, completion: int, which: str) -> State:
+        store, target = state.store, state.store.targets[completion]
+        assert target is not None
+        state = state._replace(withdrawals=state.withdrawals - 1)
+        if target.is_leased and self.has(Guard.WITHDRAWAL_LEAVES_LEASED):
+            return state
+        gone = withdrawn_of(target, which)
+        for hand in state.hands:
+            if hand is not None and hand.believed and hand.completion == completion and {*hand.changes} & {*gone}:
+                self.breaks(Promise.WITHDRAWN)
+        left = tuple(change for change in target.changes if change not in gone)
+        kept = target._replace(changes=left)
+        if self.has(Guard.WITHDRAWAL_ENDS_LEASE):
+            kept = kept._replace(lease=None, holder=NOBODY)
+        targets = _with(store.targets, completion, kept if left else None)
+        withdrawn = store.withdrawn | {change.label for change in gone}
+        return state._replace(store=store._replace(targets=targets, withdrawn=withdrawn))
+
     def _claimed(self, state: State, worker: int, completion: int, count: int) -> State:
         store = state.store
         target = store.targets[completion]
@@ -338,6 +425,8 @@ class Protocol:
         if target is None:
             return state
         applied, dead = told(hand.changes, fate)
+        if any(change.label in state.store.withdrawn for change in applied):
+            self.breaks(Promise.WITHDRAWN)
         gone = {change.number for change in applied + dead}
         if not self.has(Guard.REMOVE_WHAT_WAS_CLAIMED):
             gone |= {change.number for change in target.changes} if fate == "applied" else set()
@@ -360,6 +449,11 @@ class Protocol:
         )
 
 
+def withdrawn_of(target: Target, which: str) -> tuple[Change, ...]:
+    """Which of its changes are withdrawn so, while no lease runs."""
+    return {"all": target.changes, "first": target.changes[:1], "last": target.changes[-1:]}[which]
+
+
 def told(changes: tuple[Change, ...], fate: str) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
     """Which of the changes are applied by such a settlement, and which are dead."""
     match fate:
@@ -375,9 +469,9 @@ def told(changes: tuple[Change, ...], fate: str) -> tuple[tuple[Change, ...], tu
             return (), ()
 
 
-def _put(state: State, completion: int) -> State:
+def _put(state: State, completion: int, *, urgent: bool) -> State:
     label = _new_label(state)
-    store = _appended(state.store, completion, label)
+    store = _appended(state.store, completion, label, urgent=urgent)
     return state._replace(store=store._replace(acknowledged=store.acknowledged | {label}), puts=state.puts - 1)
 
 
@@ -388,9 +482,9 @@ def _failed_over(state: State) -> State:
     return state._replace(store=state.replica, replica=None, hands=hands, failovers=state.failovers - 1)
 
 
-def _appended(store: Store, completion: int, label: int, *, at_once: bool = False) -> Store:
+def _appended(store: Store, completion: int, label: int, *, at_once: bool = False, urgent: bool = False) -> Store:
     target = store.targets[completion] or Target((), 0)
-    change = Change(store.next_number, label)
+    change = Change(store.next_number, label, urgent)
     changes = (change, *target.changes) if at_once else (*target.changes, change)
     targets = _with(store.targets, completion, target._replace(changes=changes))
     return store._replace(targets=targets, next_number=store.next_number + 1)

@@ -81,7 +81,8 @@ def _key(state: State, protocol: Protocol) -> _Key:
         else:  # whatever it says from here on
             protocol.accepts(state, worker, Guard.SETTLE_MATCHES_LEASE)
     names = _Names(state, stores, in_hand, protocol)
-    budgets = (state.puts, _NONE if state.retries is None else state.retries, state.steps, state.failovers)
+    retries = _NONE if state.retries is None else state.retries
+    budgets = (state.puts, retries, state.steps, state.failovers, state.withdrawals, state.pauses)
     looks = [names.look_of(completion) for completion in range(len(state.store.targets))]
     hand_looks = [names.look_of_hand(worker, looks) for worker in range(len(state.hands))]
     return min(
@@ -146,9 +147,9 @@ class _Names:
         for worker in workers:
             if hand := self._in_hand.get(worker):
                 lease = self._lease(hand.lease)
-                hands.append(
-                    (completions.index(hand.completion), lease, self._changes(hand.changes), self._ticks(hand.believed))
-                )
+                changes, believed = self._changes(hand.changes), self._ticks(hand.believed)
+                gone = tuple([each.label in store.withdrawn for store in self._stores for each in hand.changes])
+                hands.append((completions.index(hand.completion), lease, changes, believed, gone))
             else:
                 hands.append(())
         return (*encoded, *hands)
@@ -165,12 +166,16 @@ class _Names:
                 holder = workers.index(target.holder) if target.holder in self._in_hand else NOBODY
                 due, lease = self._ticks(target.due), self._lease(target.lease)
                 encoded.append((dead, due, lease, holder, self._changes(target.changes)))
-        return (*encoded, max(store.last_lease - self._last, 0), store.next_number - self._next)
+        return (*encoded, store.paused, max(store.last_lease - self._last, 0), store.next_number - self._next)
 
     def _changes(self, changes: tuple[Change, ...]) -> _Key:
         return tuple(
             [
-                (self._numbers.get(change.number, change.number - self._next), self._label(change.label))
+                (
+                    self._numbers.get(change.number, change.number - self._next),
+                    self._label(change.label),
+                    change.urgent,
+                )
                 for change in changes
             ]
         )

@@ -10,8 +10,8 @@ import pytest
 
 from tests.queue.conformance.backends import BACKENDS, START, Backend, PutBack
 from tests.queue.helpers import changes, labels, letters
-from tests.queue.protocol.model import Guard, Protocol, State, Step, Target, told
-from worker.queue import Claim, DeadSelection, Death, Settlement, Store
+from tests.queue.protocol.model import Guard, Protocol, State, Step, Target, told, withdrawn_of
+from worker.queue import Claim, DeadSelection, Death, PendingSelection, Place, Settlement, Store, Withdrawn
 
 _US_PER_SECOND = 1_000_000
 # In microseconds, and so that neither a float nor a clock has to round them.
@@ -20,14 +20,17 @@ PROTOCOL = Protocol(
     retries=None,
     steps=4,
     failovers=2,
+    withdrawals=12,
+    urgent=True,
     any_due=False,
     tick=_US_PER_SECOND,
     instant=_US_PER_SECOND // 64,
     leap=5 * _US_PER_SECOND,
 )
 SEEDS, STEPS = 4, 90
-WEIGHTS = {"put": 4, "claim": 8, "fail over": 8, "fall behind": 4, "retry dead": 3, "clock": 2}
+WEIGHTS = {"put": 4, "claim": 8, "claim urgent": 8, "fail over": 8, "fall behind": 4, "retry dead": 3, "clock": 2}
 KINDS = {"put", "claim", "extend", "settle", "tick", "clock", "retry dead", "fall behind", "fail over"}
+KINDS |= {"put urgent", "claim urgent", "withdraw"}
 
 
 @dataclass(slots=True)
@@ -54,13 +57,19 @@ class Walk:
     async def take(self, step: Step) -> None:
         """Take the step in both, and compare what is answered."""
         match step:
-            case Step("claim" | "extend" | "settle", (int(worker), *_)):
+            case Step("claim" | "claim urgent" | "extend" | "settle", (int(worker), *_)):
                 await self.speak(worker, step)
-            case Step("put", (int(completion),)):
+            case Step("put" | "put urgent", (int(completion),)):
                 known = self.state.store.acknowledged
                 self.state = PROTOCOL.take(self.state, step)
                 [label] = self.state.store.acknowledged - known
-                await self.workers[label % 2].put(changes(_name(completion), [label]))
+                urgent = step.name == "put urgent"
+                await self.workers[label % 2].put(
+                    changes(_name(completion), [label]), batch=f"b-{label}", urgent=urgent
+                )
+            case Step("withdraw", (int(completion), str(which))):
+                await self.withdraw(completion, which)
+                self.state = PROTOCOL.take(self.state, step)
             case _:
                 await self.happen(step)
                 self.state = PROTOCOL.take(self.state, step)
@@ -81,14 +90,25 @@ class Walk:
                 revived = await self.workers[0].retry_dead(DeadSelection(completion_id=_name(completion)))
                 assert revived.retried == len(self.state.store.dead[completion])
 
+    async def withdraw(self, completion: int, which: str) -> None:
+        """Take changes back, by their completion or their batch."""
+        target = self.state.store.targets[completion]
+        assert target is not None
+        gone = withdrawn_of(target, which)
+        selection = PendingSelection(completion_id=_name(completion))
+        if which != "all":
+            selection = PendingSelection(batch=f"b-{gone[0].label}")
+        held = len(gone) if target.is_leased else 0
+        assert await self.workers[0].withdraw(selection) == Withdrawn(len(gone) - held, held)
+
     async def speak(self, worker: int, step: Step) -> None:
         """Let a worker claim, or speak about what it has claimed, however long ago."""
         queue = self.workers[worker]
         match step:
-            case Step("claim"):
-                self.claims[worker] = await self.claim(worker)
+            case Step("claim" | "claim urgent"):
+                self.claims[worker] = await self.claim(worker, urgent=step.name == "claim urgent")
                 completion = int(self.claims[worker].completion_id.removeprefix("c-"))
-                step = Step("claim", (worker, completion, len(self.claims[worker].changes)))
+                step = Step(step.name, (worker, completion, len(self.claims[worker].changes)))
             case Step("extend"):
                 lost = await queue.extend([self.claims[worker]], lease_seconds=1)
                 assert bool(lost) is self.is_stale(worker)
@@ -96,17 +116,19 @@ class Walk:
                 stale = await queue.settle([self.settlement(worker, fate)])
                 assert bool(stale) is self.is_stale(worker)
         self.state = PROTOCOL.take(self.state, step)
-        if step.name == "claim":
+        if step.name in {"claim", "claim urgent"}:
             await self.advance(PROTOCOL.instant)
             hand = self.state.hands[worker]
             assert hand is not None
             assert labels(self.claims[worker]) == [str(change.label) for change in hand.changes]
             assert self.claims[worker].lease == hand.lease + self.now_us
 
-    async def claim(self, worker: int) -> Claim:
+    async def claim(self, worker: int, *, urgent: bool) -> Claim:
         """Claim; of several that are due since the same moment, a store may give any."""
-        [claimed] = await self.workers[worker].claim(1, lease_seconds=1, owner=f"worker-{worker}")
-        assert claimed.completion_id in [_name(completion) for completion in PROTOCOL.claimable(self.state.store)]
+        place: Place = "urgent" if urgent else "oldest"
+        [claimed] = await self.workers[worker].claim(1, lease_seconds=1, owner=f"worker-{worker}", place=place)
+        claimable = PROTOCOL.claimable(self.state.store, urgent=urgent)
+        assert claimed.completion_id in [_name(completion) for completion in claimable]
         return claimed
 
     def is_stale(self, worker: int) -> bool:
@@ -137,15 +159,18 @@ class Walk:
             assert await worker.next_due_seconds() == (pytest.approx(min(due_seconds)) if due_seconds else None)
             if not PROTOCOL.claimable(self.state.store):
                 assert await worker.claim(1, lease_seconds=1, owner="nobody") == []
+            if not PROTOCOL.claimable(self.state.store, urgent=True):
+                assert await worker.claim(1, lease_seconds=1, owner="nobody", place="urgent") == []
 
     async def end(self) -> None:
         """Compare all that is left."""
         for completion, dead in enumerate(self.state.store.dead):
             found = await letters(self.workers[0], DeadSelection(completion_id=_name(completion)))
             assert [int(letter.metadata.partition(':"')[2].rstrip('"}')) for letter in found] == list(dead)
-        while PROTOCOL.claimable(self.state.store):
-            await self.take(Step("claim", (0,)))
-            await self.take(Step("settle", (0, "applied")))
+        for name in ("claim", "claim urgent"):
+            while PROTOCOL.claimable(self.state.store, urgent=name == "claim urgent"):
+                await self.take(Step(name, (0,)))
+                await self.take(Step("settle", (0, "applied")))
 
 
 def _name(completion: int) -> str:

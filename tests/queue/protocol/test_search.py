@@ -12,6 +12,10 @@ WHOLE = {
     "a failover": Protocol(steps=0, retries=0),
     "a failover, and a clock that is put forward or back": Protocol(puts=2, retries=0),
     "a failover, and letters that are retried": Protocol(puts=2, steps=0),
+    "changes that are withdrawn": Protocol(failovers=0, retries=0, withdrawals=2),
+    "changes that are withdrawn, and a failover": Protocol(puts=2, steps=0, retries=0, withdrawals=1),
+    "urgent changes, withdrawn or not": Protocol(failovers=0, steps=0, retries=0, urgent=True, withdrawals=1),
+    "a pause": Protocol(failovers=0, steps=0, retries=0, pauses=1),
 }
 MISSED = {
     Guard.SETTLE_MATCHES_LEASE: Promise.FENCE,
@@ -23,7 +27,14 @@ MISSED = {
     Guard.DEAD_ARE_KEPT: Promise.NOTHING_LOST,
     Guard.RETRIED_IS_NEWEST: Promise.ORDER,
     Guard.NUMBER_FOLLOWS_CLOCK: Promise.NEW_NUMBERS,
+    Guard.WITHDRAWAL_LEAVES_LEASED: Promise.WITHDRAWN,
+    Guard.WITHDRAWAL_ENDS_LEASE: Promise.WITHDRAWN,
+    Guard.URGENT_APART: Promise.URGENT_FIRST,
+    Guard.PAUSE_IS_LOOKED_FOR: Promise.PAUSED,
 }
+
+
+BEFORE = {*list(Guard)[: list(Guard).index(Guard.WITHDRAWAL_LEAVES_LEASED)]}
 
 
 def replay(protocol: Protocol, trace: tuple[Step, ...]) -> None:
@@ -44,7 +55,9 @@ def test_no_step_from_any_state_breaks_a_promise(what: str) -> None:
 
 @pytest.mark.parametrize("guard", Guard)
 def test_a_guard_that_is_taken_out_is_missed(guard: Guard) -> None:
-    protocol = Protocol(without=frozenset({guard}))
+    protocol = Protocol(without=frozenset({guard}), withdrawals=1, pauses=1, urgent=True)
+    if guard in BEFORE:  # these need none of that
+        protocol = Protocol(without=frozenset({guard}))
     found = search(protocol)
 
     assert found.broken is MISSED[guard]
