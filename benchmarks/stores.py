@@ -1,4 +1,4 @@
-"""`make bench-queue`: what enqueue, claim and finish cost on each store, by how much is pending."""
+"""`make bench-queue`: what enqueue, claim and finish cost on each store, by the backlog, and how urgent ones start."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmarks.running import database, postgres
 from tests.queue.postgres_server import connected
 from tests.queue.redis_server import DURABLE, running
 from worker.changes import MetadataChange
-from worker.queue import Queue, Settlement, open_queue
+from worker.queue import Claim, Queue, Settlement, open_queue
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,7 +29,12 @@ BATCH = 100
 BATCHES = 2_000
 SIZES = [100_000, 1_000_000]
 STEPS = ("enqueue", "claim", "finish")
+URGENT_PENDING = 10_000_000
+_URGENT_TRIES = 20
+_URGENT_SECONDS = 2.0  # what is promised
+STORES = ("SQLite", "PostgreSQL", "Valkey")
 _PUT_AT_ONCE = 10_000
+_PAUSE_SECONDS = 0.1
 _numbers = count(2**31)  # of the completions that come after the loading
 _databases = count(1)
 # The service's ids are random: neighbours in time are not neighbours in an index. So are these, by a factor that leads
@@ -73,11 +78,20 @@ class Stage:
             self.taken[step].append(spent * 1_000)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A queue that is open, and where it is."""
+
+    queue: Queue
+    url: str
+
+
 @asynccontextmanager
-async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Loaded]:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/queue.db"
-        async with open_queue(f"sqlite:///{path}") as queue:
+        url = f"sqlite:///{path}"
+        async with open_queue(url) as queue:
             connection = apsw.Connection(path)
             connection.execute(
                 "PRAGMA cache_size = -2000000; BEGIN; CREATE TEMP TABLE pair AS"  # noqa: S608 -- numbers and names
@@ -91,13 +105,13 @@ async def _sqlite(pending: int, *, held: bool) -> AsyncIterator[Queue]:
             )
             if held:
                 connection.execute("BEGIN; SELECT count(*) FROM (SELECT 1 FROM target LIMIT 1)").fetchall()
-            yield queue
+            yield Loaded(queue, url)
             connection.close()
 
 
 def _postgres(url: str) -> "Store":
     @asynccontextmanager
-    async def opened(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+    async def opened(pending: int, *, held: bool) -> AsyncIterator[Loaded]:
         async with (
             database(url, f"bench_{next(_databases)}") as place,
             open_queue(place, timeout_seconds=60) as queue,
@@ -118,13 +132,13 @@ def _postgres(url: str) -> "Store":
             await connection.execute("VACUUM ANALYZE")
             if held:
                 await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM metasync.note")
-            yield queue
+            yield Loaded(queue, place)
 
     return opened
 
 
 @asynccontextmanager
-async def _redis(pending: int, *, held: bool) -> AsyncIterator[Queue]:
+async def _redis(pending: int, *, held: bool) -> AsyncIterator[Loaded]:
     del held  # there is no such thing
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), DURABLE) as store:
         async with open_queue(store.url(), timeout_seconds=60) as queue:
@@ -135,10 +149,10 @@ async def _redis(pending: int, *, held: bool) -> AsyncIterator[Queue]:
                         for n in range(first, min(first + _PUT_AT_ONCE, pending))
                     ]
                 )
-            yield queue
+            yield Loaded(queue, store.url())
 
 
-Store = Callable[..., AbstractAsyncContextManager[Queue]]
+Store = Callable[..., AbstractAsyncContextManager[Loaded]]
 
 
 async def measure(name: str, store: Store, sizes: Sequence[int], batches: int) -> list[Stage]:
@@ -148,11 +162,53 @@ async def measure(name: str, store: Store, sizes: Sequence[int], batches: int) -
         for pending, held in [*((size, False) for size in sizes), *([] if name == "Valkey" else [(sizes[0], True)])]:
             label = f"{name}, {pending:,}{', a transaction open' if held else ''}"
             print(f"{label}: loading", file=sys.stderr)
-            stages.append(Stage(label, await queues.enter_async_context(store(pending, held=held))))
+            loaded = await queues.enter_async_context(store(pending, held=held))
+            stages.append(Stage(label, loaded.queue))
         for _ in range(batches):
             for stage in stages:
                 await stage.batch()
         return stages
+
+
+async def measure_urgent(name: str, store: Store, pending: int) -> list[float]:
+    """How many milliseconds after it is handed in an urgent change is in the hands of a worker that waits, each time.
+
+    Raises:
+        SystemExit: one took longer than is promised.
+    """
+    print(f"{name}, {pending:,}, and one urgent: loading", file=sys.stderr)
+    async with store(pending, held=False) as loaded, open_queue(loaded.url, timeout_seconds=60) as producer:
+        taken = []
+        for _ in range(_URGENT_TRIES):
+            worker = asyncio.create_task(_claim_urgent(loaded.queue))
+            await asyncio.sleep(_PAUSE_SECONDS)  # until it waits
+            started = time.perf_counter()
+            urgent = MetadataChange(completion_id=completion_id(next(_numbers)), metadata={"grade": "A"})
+            await producer.put(urgent, urgent=True)
+            [claim] = await worker
+            taken.append((time.perf_counter() - started) * 1_000)
+            if claim.completion_id != urgent.completion_id:
+                raise SystemExit(f"{name}: {claim.completion_id} came in place of the urgent one")
+            await loaded.queue.settle([Settlement(claim, applied=[claim.changes[0].number])])
+    if max(taken) > _URGENT_SECONDS * 1_000:
+        raise SystemExit(f"{name}, {pending:,} pending: an urgent change waited for {max(taken):,.0f} ms")
+    return taken
+
+
+async def _claim_urgent(queue: Queue) -> list[Claim]:
+    """Wait for an urgent change as a worker with an idle slot does."""
+    while True:
+        claims = await queue.claim(BATCH, lease_seconds=300, owner="bench", place="urgent")
+        if claims:
+            return claims
+        await queue.wait_for_work(queue.poll_seconds)
+
+
+def urgent_table(taken: Mapping[str, Sequence[float]]) -> str:
+    """How long it takes an urgent change to start, by store."""
+    lines = ["| store, completions pending | one urgent starts within, ms | the slowest |", "|---|---:|---:|"]
+    lines += [f"| {label} | {statistics.median(times):.1f} | {max(times):.1f} |" for label, times in taken.items()]
+    return "\n".join(lines)
 
 
 def table(stages: Sequence[Stage]) -> str:
@@ -174,13 +230,24 @@ def table(stages: Sequence[Stage]) -> str:
     return "\n".join(lines)
 
 
-async def _measure_all(arguments: argparse.Namespace, sizes: Sequence[int]) -> list[Stage]:
-    with postgres() as url:
-        stores = {"SQLite": _sqlite, "PostgreSQL": _postgres(url), "Valkey": _redis}
+async def _measure_all(
+    arguments: argparse.Namespace, sizes: Sequence[int]
+) -> tuple[list[Stage], dict[str, list[float]]]:
+    """Give what batches took, by stage, and urgent changes, by store."""
+    with ExitStack() as servers:
+        stores: dict[str, Store] = {}
+        for name in arguments.stores:
+            if name == "PostgreSQL":
+                stores[name] = _postgres(servers.enter_context(postgres()))
+            else:
+                stores[name] = {"SQLite": _sqlite, "Valkey": _redis}[name]
         stages: list[Stage] = []
+        urgent = {}
         for name, store in stores.items():
             stages += await measure(name, store, sizes, arguments.batches)
-        return stages
+            label = f"{name}, {arguments.urgent_pending:,}"
+            urgent[label] = await measure_urgent(name, store, arguments.urgent_pending)
+        return stages, urgent
 
 
 # Of disk or memory, a pending completion with one change: measured 144, 840 and 410, and room for logs and rewrites.
@@ -188,13 +255,15 @@ _BYTES_EACH = {"SQLite": 300, "PostgreSQL": 1_000, "Valkey": 800}
 _FILES_OF_VALKEY = 600
 
 
-def check_room(sizes: Sequence[int]) -> None:
+def check_room(sizes: Sequence[int], urgent_pending: int) -> None:
     """Refuse before a disk or the memory is full: all sizes of a store are there at once, the least of them twice.
+
+    Those among which one is urgent are there by themselves.
 
     Raises:
         SystemExit: with what is needed and what there is.
     """
-    pending = sum(sizes) + min(sizes)
+    pending = max(sum(sizes) + min(sizes), urgent_pending)
     temporary, memory = Path(tempfile.gettempdir()), Path("/dev/shm")  # noqa: S108 -- where there is room, PostgreSQL's
     needs = {
         str(temporary): pending * max(_BYTES_EACH["SQLite"], _FILES_OF_VALKEY),
@@ -206,7 +275,7 @@ def check_room(sizes: Sequence[int]) -> None:
         if free is not None and needed > free:
             raise SystemExit(
                 f"{pending:,} completions need up to {needed / 1e9:.1f} GB of {place}, which has {free / 1e9:.1f} GB"
-                " free: take smaller --sizes, or another TMPDIR"
+                " free: take smaller --sizes and --urgent-pending, or another TMPDIR"
             )
 
 
@@ -224,32 +293,50 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="completions pending")
     parser.add_argument("--huge", action="store_true", help="10 million too")
     parser.add_argument("--batches", type=int, default=BATCHES)
+    parser.add_argument("--urgent-pending", type=int, default=URGENT_PENDING, help="among which one is urgent")
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--results", type=Path, help="where the JSON goes (of the usual sizes: benchmarks/results/)")
     parser.add_argument("--docs", type=Path, help="where the page and its charts are (of the usual sizes: docs/)")
     arguments = parser.parse_args()
     sizes = [*arguments.sizes, *([10_000_000] if arguments.huge else [])]
-    check_room(sizes)
+    check_room(sizes, arguments.urgent_pending)
     # Only the figures of a full run belong into the repository.
-    full = sizes[: len(SIZES)] == SIZES and arguments.batches >= BATCHES
+    full = (
+        sizes[: len(SIZES)] == SIZES
+        and arguments.batches >= BATCHES
+        and arguments.urgent_pending >= URGENT_PENDING
+        and set(arguments.stores) == set(STORES)
+    )
     results = arguments.results or (RESULTS if full else None)
     docs = arguments.docs or (DOCS if full else None)
-    stages = asyncio.run(_measure_all(arguments, sizes))
-    print(table(stages))
+    stages, urgent = asyncio.run(_measure_all(arguments, sizes))
+    print(f"{table(stages)}\n\n{urgent_table(urgent)}")
     taken = {stage.label: stage.taken for stage in stages}
     medians = {label: {step: statistics.median(of) for step, of in steps.items()} for label, steps in taken.items()}
     if results is not None:
         results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps({"machine": machine(), "milliseconds": medians}, indent=1) + "\n")
+        found = {"machine": machine(), "milliseconds": medians, "urgent_milliseconds": urgent}
+        results.write_text(json.dumps(found, indent=1) + "\n")
     if docs is not None:
-        _publish(docs, stages, medians, arguments.batches)
+        _publish(docs, stages, medians, urgent, arguments.batches)
 
 
-def _publish(docs: Path, stages: Sequence[Stage], medians: Mapping[str, Mapping[str, float]], batches: int) -> None:
+def _publish(
+    docs: Path,
+    stages: Sequence[Stage],
+    medians: Mapping[str, Mapping[str, float]],
+    urgent: Mapping[str, Sequence[float]],
+    batches: int,
+) -> None:
     (docs / "performance").mkdir(exist_ok=True)
     drawn = {label: [dict(steps)] for label, steps in medians.items()}
     (docs / "performance" / "queue.svg").write_text(bars("Claim of 100 completions", drawn, {"claim": "ms"}))
     about = ", ".join(f"{name} {value}" for name, value in machine().items())
-    text = f"{table(stages)}\n\n![Claims](performance/queue.svg)\n\n{batches:,} batches of {BATCH} each; {about}."
+    text = (
+        f"{table(stages)}\n\n![Claims](performance/queue.svg)\n\n{batches:,} batches of {BATCH} each; {about}.\n\n"
+        f"One urgent change among the others, {_URGENT_TRIES} times, from `put` until a worker that waits has it:\n\n"
+        f"{urgent_table(urgent)}"
+    )
     insert(docs / "performance.md", "queue", text)
 
 

@@ -46,12 +46,17 @@ def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, 
 
 
 def test_the_benchmark_of_the_stores_compares_sizes_and_an_open_transaction(tmp_path: Path) -> None:
-    words = ["--sizes", "200", "400", "--batches", "3", "--results", str(tmp_path / "queue.json")]
-    _run("benchmarks.stores", *words, folder=tmp_path)
-    medians = json.loads((tmp_path / "queue.json").read_text())["milliseconds"]
+    words = ["--sizes", "200", "400", "--batches", "3", "--urgent-pending", "300"]
+    printed = _run("benchmarks.stores", *words, "--results", str(tmp_path / "queue.json"), folder=tmp_path)
+    found = json.loads((tmp_path / "queue.json").read_text())
+    medians = found["milliseconds"]
     sizes = {f"{store}, {size}" for store in ("SQLite", "PostgreSQL", "Valkey") for size in (200, 400)}
     assert set(medians) == sizes | {f"{store}, 200, a transaction open" for store in ("SQLite", "PostgreSQL")}
     assert all(steps[step] > 0 for steps in medians.values() for step in ("enqueue", "claim", "finish"))
+    urgent = found["urgent_milliseconds"]
+    assert set(urgent) == {f"{store}, 300" for store in ("SQLite", "PostgreSQL", "Valkey")}
+    assert all(0 < milliseconds < 2_000 for times in urgent.values() for milliseconds in times)
+    assert all(f"| {label} |" in printed for label in urgent)
 
 
 def test_a_table_compares_runs_of_one_round() -> None:
@@ -89,6 +94,8 @@ def test_a_table_compares_contenders_of_a_kind_or_none() -> None:
 
 
 def test_stores_too_large_for_the_machine_are_refused_before_they_fill_it() -> None:
-    check_room([1_000])
+    check_room([1_000], 1_000)
     with pytest.raises(SystemExit, match=r"need up to .* GB of .* free: take smaller --sizes"):
-        check_room([10**12])
+        check_room([10**12], 1_000)
+    with pytest.raises(SystemExit, match=r"and --urgent-pending"):
+        check_room([1_000], 10**12)

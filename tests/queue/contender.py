@@ -3,11 +3,13 @@
 import asyncio
 import sys
 import time
+from itertools import count
 
 import msgspec
 
 from tests.queue.helpers import change, finished, labels
-from worker.queue import Claim, Settlement, Store, open_queue
+from worker.changes import MetadataChange
+from worker.queue import Claim, PendingSelection, Settlement, Store, open_queue
 
 
 def say(**fact: object) -> None:
@@ -81,6 +83,28 @@ async def endless(url: str, size: int) -> None:
         await put(queue, "endless", sys.maxsize, size)
 
 
+async def work_on_a_batch(url: str, size: int) -> None:
+    """Put changes to one batch, a few urgent ones with each, and settle about as many, without end."""
+    async with open_queue(url) as queue:
+        for piece in count():
+            await queue.put([named(piece, i) for i in range(size)], batch="b")
+            await queue.put([named(piece, size)], batch="b", urgent=True)
+            for place in ("urgent", "oldest"):
+                claims = await queue.claim(size // 2, lease_seconds=60, owner="batch", place=place)
+                await queue.settle([finished(claimed) for claimed in claims], remember=True)
+            say(piece=piece)
+
+
+def named(piece: int, number: int) -> MetadataChange:
+    """A change that is put with a piece of a batch."""
+    return change(f"c-{piece}-{number}", "x", change_id=f"id-{piece}-{number}")
+
+
+async def withdraw(url: str) -> None:
+    async with open_queue(url) as queue:
+        say(told=str(await queue.withdraw(PendingSelection(batch="b"))))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["contend", url, name, batches, size]:
@@ -91,3 +115,7 @@ if __name__ == "__main__":
             asyncio.run(hold(url))
         case ["endless", url, size]:
             asyncio.run(endless(url, int(size)))
+        case ["batch", url, size]:
+            asyncio.run(work_on_a_batch(url, int(size)))
+        case ["withdraw", url]:
+            asyncio.run(withdraw(url))

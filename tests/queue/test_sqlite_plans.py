@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import apsw
 import pytest
 
 from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, failed, finished
-from worker.queue import Claim, DeadSelection, Place
+from worker.queue import Claim, DeadSelection, PendingSelection, Place, Withdrawn
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.statements import read_statements
 
@@ -24,7 +25,8 @@ async def empty(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
 
 # What is looked at step by step, and not by an index, is what was handed in, or what a LIMIT has cut off before.
 _BOUNDED = re.compile(
-    r"SCAN (claim|claimed|death|given|kept|noted|step|wanted|selected|json_each|\(subquery-\d+\)) ?(VIRTUAL TABLE.*)?"
+    r"SCAN (claim|claimed|death|ends|given|kept|noted|step|wanted|selected|json_each|\(subquery-\d+\))"
+    r" ?(VIRTUAL TABLE.*)?"
     r"|SEARCH .* USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY|PRIMARY KEY) .*"
     r"|(CO-ROUTINE|MATERIALIZE) \(subquery-\d+\)"
     r"|(CORRELATED )?(LIST|SCALAR) SUBQUERY \d+"
@@ -46,7 +48,9 @@ _EXCEPTIONS = {
     ("confirmed", "forget"): {"SCAN confirmed"},  # LIMIT 2
     ("dead", "newest"): {"SEARCH dead_letter"},  # max(number): the last row
     ("dead", "revivable"): {"USE TEMP B-TREE FOR GROUP BY", "USE TEMP B-TREE FOR ORDER BY"},  # of one page
-    ("status", "next_due"): {"SEARCH target USING COVERING INDEX target_visible_at"},  # min: the first row
+    ("status", "next_due"): {  # min, twice: the first row of the urgent ones, and of the others
+        *("CO-ROUTINE (subquery-2)", "COMPOUND QUERY", "LEFT-MOST SUBQUERY", "UNION ALL", "SEARCH (subquery-2)"),
+    },
     ("status", "leases"): {  # of the targets that are leased or wait, one row for each owner
         "CO-ROUTINE (subquery-1)",
         "USE TEMP B-TREE FOR GROUP BY",
@@ -58,13 +62,27 @@ _EXCEPTIONS = {
         "SCAN dead_letter USING COVERING INDEX dead_letter_completion_id",
         "SCAN change",  # LIMIT 1
     },
+    ("pending", "free"): {"USE TEMP B-TREE FOR json_group_array(DISTINCT)"},  # of one piece
+    ("pending", "count_in_batches"): {"MATERIALIZE gone", "USE TEMP B-TREE FOR GROUP BY", "SCAN gone"},  # likewise
+    ("pending", "count_in_targets"): {"MATERIALIZE gone", "USE TEMP B-TREE FOR GROUP BY", "SCAN gone"},  # likewise
+    ("batch", "grow"): {"SEARCH change"},  # max(id): the last row
+    ("batch", "revive"): {  # of one page of letters; max(id) likewise
+        *("MATERIALIZE revived", "USE TEMP B-TREE FOR GROUP BY", "SCAN revived", "SEARCH change"),
+    },
+    ("batch", "open_again"): {"USE TEMP B-TREE FOR DISTINCT"},  # of one page of letters
+    ("batch", "every"): {"SCAN batch"},  # for people: ten thousand that are done, and those that are not
+    ("batch", "forget"): {"SCAN batch", "CO-ROUTINE (subquery-1)", "USE TEMP B-TREE FOR ORDER BY"},  # likewise
+    ("remembered", "anything"): {"SCAN CONSTANT ROW", "SCAN generation"},  # the first row
+    ("remembered", "expired"): {"SCAN CONSTANT ROW"},
     ("dead", "reasons"): {  # for people: the index, without the rows
         "SCAN dead_letter USING COVERING INDEX dead_letter_reason"
     },
 }
 _EVERY_STATEMENT = [
     (name, title)
-    for name in ("put", "claim", "settle", "confirmed", "status", "dead", "history")
+    for name in (
+        *("put", "claim", "settle", "confirmed", "status", "dead", "history", "pending", "batch", "remembered"),
+    )
     for title in read_statements("worker.queue.sqlite", name)
 ]
 
@@ -91,9 +109,15 @@ async def test_no_statement_looks_at_the_whole_backlog(empty: SqliteQueue, name:
 @pytest.mark.parametrize(
     ("name", "title", "index"),
     [
-        ("claim", "oldest", "target_visible_at (visible_at<?)"),
-        ("claim", "newest", "target_visible_at (visible_at<?)"),
-        ("claim", "middle", "target_visible_at (visible_at=? AND number>?)"),
+        ("claim", "oldest", "target_visible_at (urgent=? AND visible_at<?)"),
+        ("claim", "newest", "target_visible_at (urgent=? AND visible_at<?)"),
+        ("claim", "middle", "target_visible_at (urgent=? AND visible_at=? AND number>?)"),
+        ("claim", "urgent", "target_visible_at (urgent=? AND visible_at<?)"),
+        ("claim", "heal", "target_visible_at (urgent=? AND visible_at>?)"),
+        ("status", "counts", "target_visible_at (urgent=? AND visible_at>?)"),
+        ("settle", "calm", "change_urgent (target=?)"),
+        ("pending", "by_completion", "change_target (target=? AND id>?)"),
+        ("pending", "every", "change_target (target>?)"),
         ("claim", "changes", "change_target (target=?)"),
         ("dead", "by_completion", "dead_letter_completion_id (completion_id=?"),
         ("dead", "by_reason", "dead_letter_reason (reason=?"),
@@ -131,6 +155,19 @@ async def costs(url: str) -> dict[str, int]:
     async def settle() -> None:
         assert await queue.settle([endings[i % 3](claimed) for i, claimed in enumerate(claims)]) == []
 
+    async def take_urgent() -> None:
+        claims[:] = await queue.claim(5, lease_seconds=LEASE_SECONDS, owner="worker", place="urgent")
+        assert len(claims) == 5
+
+    async def settle_and_remember() -> None:
+        assert await queue.settle([endings[i % 3](claimed) for i, claimed in enumerate(claims)], remember=True) == []
+
+    async def read(selection: PendingSelection) -> None:
+        assert len([each async for each in queue.pending_changes(selection)]) == 1
+
+    async def withdraw(selection: PendingSelection, changes: int) -> None:
+        assert await queue.withdraw(selection) == Withdrawn(changes, 0)
+
     async def bury_and_purge() -> None:
         last = [letter.number async for letter in queue.dead_letters(DeadSelection(reason="rejected"))][-1]
         assert await queue.purge_dead(DeadSelection(numbers=[last])) == 1
@@ -148,6 +185,23 @@ async def costs(url: str) -> dict[str, int]:
             "extend": await steps_of(queue, lambda: queue.extend(claims, lease_seconds=LEASE_SECONDS)),
             "settle": await steps_of(queue, settle),
             "next_due": await steps_of(queue, queue.next_due_seconds),
+            "put an urgent batch": await steps_of(
+                queue,
+                lambda: queue.put(
+                    [change(f"urgent-{i}", change_id=f"u-{i}") for i in range(20)], batch="small", urgent=True
+                ),
+            ),
+            "claim the urgent": await steps_of(queue, take_urgent),
+            "settle and remember": await steps_of(queue, settle_and_remember),
+            "read a completion": await steps_of(queue, lambda: read(PendingSelection(completion_id="c-000070"))),
+            "read a change": await steps_of(queue, lambda: read(PendingSelection(change_id="line-71"))),
+            "withdraw a completion": await steps_of(
+                queue, lambda: withdraw(PendingSelection(completion_id="c-000070"), 1)
+            ),
+            "withdraw a change": await steps_of(queue, lambda: withdraw(PendingSelection(change_id="line-71"), 1)),
+            "withdraw a batch": await steps_of(queue, lambda: withdraw(PendingSelection(batch="small"), 16)),
+            "look at a batch": await steps_of(queue, lambda: queue.batches("small")),
+            "forget": await steps_of(queue, lambda: queue.forget(60.0, most=100)),
             "dead letters": await steps_of(queue, bury_and_purge),
         }
 
@@ -163,6 +217,45 @@ async def test_no_call_costs_more_with_a_long_backlog(tmp_path: Path) -> None:
 
     assert all(short.values())
     assert {call: cost for call, cost in long.items() if cost > 1.2 * short[call]} == {}
+
+
+async def test_no_call_costs_more_where_much_is_urgent(tmp_path: Path) -> None:
+    found = []
+    for backlog in (100, BACKLOG):
+        async with await SqliteQueue.open(f"sqlite:///{tmp_path}/{backlog}.db") as queue:
+            await queue.put([change(f"c-{i:06}") for i in range(backlog)], urgent=True)
+            await queue.put([change("usual-1"), change("usual-2"), change("usual-3")])
+            claims: list[Claim] = []
+
+            async def claim_at(place: Place, claims: list[Claim] = claims, queue: SqliteQueue = queue) -> None:
+                claims += await queue.claim(3, lease_seconds=LEASE_SECONDS, owner="worker", place=place)
+
+            async def settle(claims: list[Claim] = claims, queue: SqliteQueue = queue) -> None:
+                assert await queue.settle([failed(each) for each in claims]) == []
+
+            found.append([await steps_of(queue, partial(claim_at, place)) for place in get_args(Place)])
+            found[-1].append(await steps_of(queue, settle))
+            assert len(claims) == 6
+            found[-1].append(await steps_of(queue, queue.next_due_seconds))
+    short, long = found
+
+    assert all(short)
+    assert [cost / before for before, cost in zip(short, long, strict=True) if cost > 1.2 * before] == []
+
+
+async def test_changes_without_a_change_id_or_as_of_cost_no_statement_of_what_is_remembered(
+    empty: SqliteQueue,
+) -> None:
+    seen: list[str] = []
+    await empty._writer.read(
+        lambda connection: connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: seen.append(event["sql"]))
+    )
+
+    await empty.put([change(f"c-{i}") for i in range(3)])
+    await empty.settle([finished(each) for each in await claim(empty)], remember=True)
+
+    assert len(seen) > 5
+    assert [sql for sql in seen if re.search("settled|newest AS|generation|batch SET|INTO batch", sql)] == []
 
 
 async def test_ten_thousand_letters_are_retried_at_ten_times_the_cost_of_a_thousand(tmp_path: Path) -> None:

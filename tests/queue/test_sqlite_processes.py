@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import apsw
 import msgspec
+import pytest
 
-from tests.queue.helpers import claim, finished, labels
+from tests.queue.contender import named
+from tests.queue.helpers import change, claim, finished, labels
+from worker.queue import Batch, PendingSelection
 from worker.queue.sqlite import SqliteQueue
 
 BATCHES = 25
@@ -80,3 +84,61 @@ async def test_what_was_confirmed_survives_a_kill_and_no_batch_is_there_by_halve
     connection = apsw.Connection(str(path))
     assert connection.pragma("integrity_check") == "ok"
     connection.close()
+
+
+async def the_batch(queue: SqliteQueue) -> Batch:
+    """Give the batch, whose counts have to agree with what is there."""
+    [batch] = await queue.batches("b")
+    pending = [each async for each in queue.pending_changes(PendingSelection(batch="b"))]
+    assert batch.pending == len(pending) == (await queue.status()).pending
+    return batch
+
+
+@pytest.mark.parametrize("kill_after", [1, 4, 9])
+async def test_a_kill_at_work_on_a_batch_leaves_counts_that_agree_and_what_was_settled_is_remembered(
+    tmp_path: Path, kill_after: int
+) -> None:
+    size = 20
+    child = await start("batch", f"sqlite:///{tmp_path}/queue.db", str(size))
+    assert child.stdout is not None
+    for _ in range(kill_after):
+        await child.stdout.readline()
+    await asyncio.sleep(random.Random(kill_after).uniform(0, 0.05))  # a random moment is what this is about
+    child.kill()
+    rest, _ = await child.communicate()
+    pieces = kill_after + len([line for line in rest.splitlines() if line.endswith(b"}")])
+
+    async with await SqliteQueue.open(f"sqlite:///{tmp_path}/queue.db") as queue:
+        batch = await the_batch(queue)
+        assert batch.changes == batch.applied + batch.pending
+        assert batch.applied > 0
+        whole = [named(piece, number) for piece in range(pieces) for number in range(size + 1)]
+        again = await queue.put(whole, batch="b")  # each is pending, or remembered: none is lost, none is there twice
+        assert (again.added, again.duplicates) == (0, pieces * (size + 1))
+        begun = await queue.put([named(pieces, number) for number in range(size)], batch="b")
+        assert begun.added in (0, size)
+        assert (await the_batch(queue)).changes == batch.changes + begun.added
+        urgent = await queue.claim(100, lease_seconds=60, owner="worker", place="urgent")
+        assert len(urgent) <= 1 + kill_after
+        assert all(claimed.completion_id.endswith(f"-{size}") for claimed in urgent)
+
+
+@pytest.mark.parametrize("already_gone", [1, 10_000, 20_000])
+async def test_a_kill_at_a_withdrawal_leaves_counts_that_agree_and_the_next_one_ends_it(
+    tmp_path: Path, already_gone: int
+) -> None:
+    url, size = f"sqlite:///{tmp_path}/queue.db", 30_000
+    async with await SqliteQueue.open(url) as queue:
+        await queue.put([change(f"c-{number}") for number in range(size)], batch="b")
+        child = await start("withdraw", url)
+        while (await queue.batches("b"))[0].withdrawn < already_gone:
+            await asyncio.sleep(0)
+        child.kill()
+        await child.communicate()
+
+        batch = await the_batch(queue)
+        assert batch.changes == size == batch.withdrawn + batch.pending
+        assert sum(minute.withdrawn for minute in await queue.history(5)) == batch.withdrawn
+        assert (await queue.withdraw(PendingSelection(batch="b"))).withdrawn == batch.pending
+        assert (await the_batch(queue)).withdrawn == size
+        assert await queue.next_due_seconds() is None

@@ -2,6 +2,8 @@
 
 import asyncio
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +17,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.queue.conformance.backends import BACKENDS
 from tests.queue.helpers import letters
 from worker.changes import MetadataChange
-from worker.queue import REASONS, Claim, DeadSelection, Death, Revived, Settlement, Stored
+from worker.queue import (
+    REASONS,
+    Claim,
+    DeadSelection,
+    Death,
+    PendingSelection,
+    Place,
+    Revived,
+    Settlement,
+    Stored,
+    Withdrawn,
+)
 
 COMPLETION_IDS = st.sampled_from(["c-1", "c-2", "c-3", "c-4"])
 CHANGE_IDS = st.none() | st.sampled_from(["line-1", "line-2", "line-3"])
+BATCHES = st.none() | st.sampled_from(["b-1", "b-2"])
+PLACES: st.SearchStrategy[Place] = st.sampled_from(["oldest", "urgent"])
 SECONDS = st.sampled_from([0, 1, 10, 60])
 
 
@@ -28,6 +43,8 @@ class Pending:
 
     label: int
     change_id: str | None
+    batch: str | None
+    urgent: bool = False
     trials: str | None = None
 
 
@@ -37,6 +54,10 @@ class Target:
     lease: int | None = None
     changes: list[Pending] = field(default_factory=list)
 
+    @property
+    def urgent(self) -> bool:
+        return any(change.urgent for change in self.changes)
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -44,6 +65,7 @@ class Letter:
     completion_id: str
     change_id: str | None
     reason: str
+    batch: str | None
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -64,19 +86,26 @@ class QueueMachine(RuleBasedStateMachine):
         self.targets: dict[str, Target] = {}
         self.dead: list[Letter] = []
         self.claims: list[Claim] = []  # every claim that there ever was
+        self.settled: set[str] = set()  # change_ids that are remembered
+        self.batches: dict[str, Counter[str]] = {}
         self.last_label = self.last_lease = 0
 
     def teardown(self) -> None:
         try:
             self.advance(1_000)
-            self.claim(limit=100, lease_seconds=1)  # compares all that is left
+            for place in ("oldest", "urgent"):
+                self.claim(limit=100, lease_seconds=1, place=place)  # compares all that is left
         finally:
             self.run(self.resources.aclose())
             self.runner.close()
 
-    @rule(wanted=st.lists(st.tuples(COMPLETION_IDS, CHANGE_IDS, st.booleans()), max_size=6))
-    def put(self, wanted: list[tuple[str, str | None, bool]]) -> None:
-        """Some come again under a change_id that is pending: as they are, or with another label."""
+    @rule(
+        wanted=st.lists(st.tuples(COMPLETION_IDS, CHANGE_IDS, st.booleans()), max_size=6),
+        batch=BATCHES,
+        urgent=st.booleans(),
+    )
+    def put(self, wanted: list[tuple[str, str | None, bool]], batch: str | None, *, urgent: bool) -> None:
+        """Some come again under a change_id that is pending, as they are, or with another label, or was settled."""
         changes = []
         conflicts = []
         added = 0
@@ -84,8 +113,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.last_label += 1
             completion_id, label = new_completion_id, self.last_label
             pending = self.pending_by_change_id().get(change_id) if change_id else None
-            if pending is None:
-                self.append(completion_id, Pending(label, change_id))
+            if change_id in self.settled:
+                pass
+            elif pending is None:
+                self.append(completion_id, Pending(label, change_id, batch, urgent))
                 added += 1
             elif comes_again:
                 completion_id, label = pending
@@ -94,13 +125,19 @@ class QueueMachine(RuleBasedStateMachine):
             changes.append(MetadataChange(completion_id, {"label": str(label)}, change_id=change_id))
 
         expected = Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
-        assert self.run(self.queue.put(changes)) == expected
+        assert self.run(self.queue.put(changes, batch=batch, urgent=urgent)) == expected
+        if batch is not None and wanted:
+            self.batches.setdefault(batch, Counter())["changes"] += added
 
-    @rule(limit=st.integers(1, 4), lease_seconds=st.sampled_from([5, 30]))
-    def claim(self, limit: int, lease_seconds: float) -> None:
-        claims = self.run(self.queue.claim(limit, lease_seconds=lease_seconds, owner="worker"))
+    @rule(limit=st.integers(1, 4), lease_seconds=st.sampled_from([5, 30]), place=PLACES)
+    def claim(self, limit: int, lease_seconds: float, place: Place) -> None:
+        claims = self.run(self.queue.claim(limit, lease_seconds=lease_seconds, owner="worker", place=place))
 
-        due = sorted(target.visible_at for target in self.targets.values() if target.visible_at <= self.now)
+        due = sorted(
+            target.visible_at
+            for target in self.targets.values()
+            if target.visible_at <= self.now and target.urgent == (place == "urgent")
+        )
         claimed = [self.targets[claim.completion_id] for claim in claims]
         assert sorted(target.visible_at for target in claimed) == due[:limit]
         for claim, target in zip(claims, claimed, strict=True):
@@ -108,20 +145,21 @@ class QueueMachine(RuleBasedStateMachine):
             assert [_label(change.metadata) for change in claim.changes] == [each.label for each in target.changes]
             assert [change.change_id for change in claim.changes] == [each.change_id for each in target.changes]
             assert [change.trials for change in claim.changes] == [each.trials for each in target.changes]
+            assert [change.batch for change in claim.changes] == [each.batch for each in target.changes]
             target.lease, target.visible_at = claim.lease, self.now + lease_seconds
         self.last_lease = max([self.last_lease, *(claim.lease for claim in claims)])
         self.claims += claims
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), remember=st.booleans())
+    def settle(self, data: st.DataObject, *, remember: bool) -> None:
         """Settle recent claims and old ones, some twice, each change in its own way."""
         chosen = data.draw(st.lists(st.sampled_from(self.claims[-6:]), min_size=1, max_size=4))
         settlements = [self.draw_settlement(data, claim) for claim in chosen]
 
-        stale = [settlement for settlement in settlements if not self.apply(settlement)]
+        stale = [settlement for settlement in settlements if not self.apply(settlement, remember=remember)]
 
-        assert self.run(self.queue.settle(settlements)) == stale
+        assert self.run(self.queue.settle(settlements, remember=remember)) == stale
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), lease_seconds=st.sampled_from([5, 30]))
@@ -140,14 +178,37 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.backend.advance(seconds))
         self.now += seconds
 
+    @rule(completion_id=st.none() | COMPLETION_IDS, change_id=CHANGE_IDS, batch=BATCHES)
+    def withdraw(self, completion_id: str | None, change_id: str | None, batch: str | None) -> None:
+        selection = PendingSelection(batch=batch, completion_id=completion_id, change_id=change_id)
+        if selection.is_everything:
+            return
+        withdrawn = in_flight = 0
+        for target_id, target in list(self.targets.items()):
+            selected = [each for each in target.changes if selection.matches(target_id, each.change_id, each.batch)]
+            if target.lease and target.visible_at > self.now:
+                in_flight += len(selected)
+            elif selected:
+                withdrawn += len(selected)
+                target.lease = None
+                target.changes = [each for each in target.changes if each not in selected]
+                self.count("withdrawn", selected)
+                if not target.changes:
+                    del self.targets[target_id]
+
+        assert self.run(self.queue.withdraw(selection)) == Withdrawn(withdrawn, in_flight)
+
     @rule(completion_id=st.none() | COMPLETION_IDS, reason=st.none() | st.sampled_from(REASONS[:2]))
     def retry_dead(self, completion_id: str | None, reason: str | None) -> None:
         retried, kept = [], []
         for letter in self.selected(completion_id, reason):
-            if letter.change_id is not None and letter.change_id in self.pending_by_change_id():
+            is_known = letter.change_id in self.pending_by_change_id() or letter.change_id in self.settled
+            if letter.change_id is not None and is_known:
                 kept.append(letter)
             else:
-                self.append(letter.completion_id, Pending(letter.label, letter.change_id))
+                revived = Pending(letter.label, letter.change_id, letter.batch)
+                self.append(letter.completion_id, revived)
+                self.count("dead", [revived], -1)
                 retried.append(letter)
         self.dead = [letter for letter in self.dead if letter not in retried]
 
@@ -185,11 +246,29 @@ class QueueMachine(RuleBasedStateMachine):
         found = self.run(letters(self.queue))
 
         assert [
-            Letter(_label(letter.metadata), letter.completion_id, letter.change_id, letter.reason) for letter in found
+            Letter(_label(letter.metadata), letter.completion_id, letter.change_id, letter.reason, letter.batch)
+            for letter in found
         ] == self.dead
+
+    @invariant()
+    def the_batches_are_as_the_model_says(self) -> None:
+        found = {batch.name: batch for batch in self.run(self.queue.batches())}
+
+        assert found.keys() == self.batches.keys()
+        for name, counts in self.batches.items():
+            ends = ("changes", "applied", "unchanged", "superseded", "dead", "withdrawn")
+            assert {end: getattr(found[name], end) for end in ends} == {end: counts[end] for end in ends}
+            pending = [each for target in self.targets.values() for each in target.changes if each.batch == name]
+            assert found[name].pending == len(pending)
 
     def append(self, completion_id: str, change: Pending) -> None:
         self.targets.setdefault(completion_id, Target(visible_at=self.now)).changes.append(change)
+
+    def count(self, end: str, changes: Iterable[Pending], times: int = 1) -> None:
+        """Count these in their batches."""
+        for change in changes:
+            if change.batch is not None:
+                self.batches[change.batch][end] += times
 
     def pending_by_change_id(self) -> dict[str | None, tuple[str, int]]:
         """Give completion and label of what is pending."""
@@ -214,7 +293,7 @@ class QueueMachine(RuleBasedStateMachine):
         fates = data.draw(
             st.just(["applied"] * len(claim.changes))
             | st.lists(
-                st.sampled_from(["applied", "unchanged", "left", "tried", *REASONS[:2]]),
+                st.sampled_from(["applied", "unchanged", "superseded", "left", "tried", *REASONS[:2]]),
                 min_size=len(claim.changes),
                 max_size=len(claim.changes),
             )
@@ -224,24 +303,33 @@ class QueueMachine(RuleBasedStateMachine):
             claim,
             applied=[number for fate, number in by_fate if fate == "applied"],
             unchanged=[number for fate, number in by_fate if fate == "unchanged"],
+            superseded=[number for fate, number in by_fate if fate == "superseded"],
             dead=[Death(number, reason, 1) for fate, number in by_fate for reason in REASONS if fate == reason],
             delay_seconds=data.draw(SECONDS),
             trials=[(number, f"tried at {self.now}") for fate, number in by_fate if fate == "tried"],
         )
 
-    def apply(self, settlement: Settlement) -> bool:
+    def apply(self, settlement: Settlement, *, remember: bool) -> bool:
         """Carry the settlement out in the model; False if it is stale."""
         claim = settlement.claim
         target = self.held(claim)
         if target is None:
             return False
         labels = {change.number: _label(change.metadata) for change in claim.changes}
-        change_ids = {change.number: change.change_id for change in claim.changes}
+        pending = {change.label: change for change in target.changes}
+        ends = {"applied": settlement.applied, "unchanged": settlement.unchanged, "superseded": settlement.superseded}
+        for end, numbers in ends.items():
+            changes = [pending[labels[number]] for number in numbers]
+            self.count(end, changes)
+            if remember:
+                self.settled.update(each.change_id for each in changes if each.change_id is not None)
         for death in settlement.dead:
-            self.dead.append(Letter(labels[death.number], claim.completion_id, change_ids[death.number], death.reason))
+            change = pending[labels[death.number]]
+            self.dead.append(Letter(change.label, claim.completion_id, change.change_id, death.reason, change.batch))
+            self.count("dead", [change])
         done = {labels[number] for number in settlement.done()}
         for number, trials in settlement.trials:
-            next(each for each in target.changes if each.label == labels[number]).trials = trials
+            pending[labels[number]].trials = trials
         target.changes = [change for change in target.changes if change.label not in done]
         target.lease, target.visible_at = None, self.now + settlement.delay_seconds
         if not target.changes:

@@ -27,10 +27,11 @@ WHERE target.number = kept.value ->> 0;
 
 -- name: calm
 -- targets: JSON array of numbers
+-- +urgent: by number; the index on it would lead to all that are urgent.
 UPDATE target
 SET urgent = 0
 WHERE number IN (SELECT value FROM json_each(:targets))
-    AND urgent = 1
+    AND +urgent = 1
     AND NOT EXISTS (SELECT 1 FROM change WHERE change.target = target.number AND change.urgent = 1);
 
 -- name: keep_trials
