@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.queue.postgres_server import administer, connected, new_database, new
 from worker.queue.postgres import PostgresQueue
 
 PAGE = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
-OUTBOX, TRIGGER, CASTS, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+OUTBOX, TRIGGER, ARGUMENTS, CASTS, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 [PYTHON] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -52,6 +53,16 @@ async def test_the_trigger(url: str) -> None:
     await administer(url, "UPDATE review SET grade = 'C'")
 
     assert await changes_of(url) == ['{"grade": "C"}']
+
+
+async def test_the_arguments(url: str) -> None:
+    await administer(url, ARGUMENTS)
+
+    async with await PostgresQueue.open(url) as queue:
+        [claimed] = await queue.claim(1, lease_seconds=60, owner="worker", place="urgent")
+    [change] = claimed.changes
+    assert (change.metadata, change.batch) == ('{"grade": "A"}', "regrade-2026-11")
+    assert change.as_of == datetime(2026, 11, 29, 10, 15, tzinfo=UTC).timestamp()
 
 
 async def test_the_casts_of_a_trigger(url: str) -> None:

@@ -11,9 +11,18 @@ from msgspec import structs
 from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, failed, finished, numbers
 from tests.queue.postgres_server import connected, new_database
-from worker.queue import MAX_BYTES_PER_CALL, MAX_CHANGES_PER_CLAIM, DeadSelection, Place, Revived
+from worker.changes import MetadataChange
+from worker.queue import (
+    MAX_BYTES_PER_CALL,
+    MAX_CHANGES_PER_CLAIM,
+    DeadSelection,
+    PendingSelection,
+    Place,
+    Revived,
+)
 from worker.queue.base import Part, Stretch
-from worker.queue.postgres import PostgresQueue, letters, notes, operations
+from worker.queue.batch import EVERYTHING, Terms
+from worker.queue.postgres import PostgresQueue, batches, letters, notes, operations, pending, remembered
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.floor import Floor
@@ -32,13 +41,24 @@ FILL = """
     SELECT i, 'c-' || i, clock_timestamp() - interval '1 hour' + i * interval '1 millisecond'
     FROM generate_series(1, {backlog}) AS i
     ORDER BY md5(i::text); -- neighbours in time are none on disk
-    INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at)
-    SELECT i % {backlog} + 1, 'line-' || i, 'merge', '{{"label": "x"}}', clock_timestamp()
+    INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at, batch)
+    SELECT i % {backlog} + 1, 'line-' || i, 'merge', '{{"label": "x"}}', clock_timestamp(), i % 10 + 1
     FROM generate_series(1, 2 * {backlog}) AS i;
+    INSERT INTO metasync.batch (name, created_at) SELECT 'b-' || i, now() FROM generate_series(1, 2000) AS i;
+    INSERT INTO metasync.batch_part (batch, part, changes, first_change, last_change)
+    SELECT number, part, 1, 1, 2 * {backlog} FROM metasync.batch, generate_series(-1, 15) AS part;
+    INSERT INTO metasync.batch_put (batch, first_change, last_change, changes, put_at)
+    SELECT number, part, part, 1, now() FROM metasync.batch, generate_series(1, 10) AS part;
+    INSERT INTO metasync.settled (hash, settled_at)
+    SELECT metasync.hash('old-' || i), now() FROM generate_series(1, {backlog}) AS i;
+    INSERT INTO metasync.newest (hash, settled_at, as_of)
+    SELECT metasync.hash('c-' || i), now(), 0.5 FROM generate_series(1, {backlog}) AS i;
     INSERT INTO metasync.dead_letter (
-        completion_id, mode, metadata, enqueued_at, reason, attempts, died_at
+        completion_id, mode, metadata, enqueued_at, reason, attempts, died_at, batch
     )
-    SELECT 'c-' || i, 'merge', '{{}}', now(), CASE i % 100 WHEN 0 THEN 'invalid' ELSE 'rejected' END, 1, now()
+    SELECT
+        'c-' || i, 'merge', '{{}}', now(), CASE i % 100 WHEN 0 THEN 'invalid' ELSE 'rejected' END, 1, now(),
+        'b-' || i % 100 + 1
     FROM generate_series(1, {backlog} / 10) AS i;
 """
 
@@ -86,6 +106,10 @@ class Explaining:
         await self._explain(sql, *arguments)
         return await self._connection.fetchval(sql, *arguments)
 
+    async def fetchrow(self, sql: str, *arguments: object) -> Any:
+        await self._explain(sql, *arguments)
+        return await self._connection.fetchrow(sql, *arguments)
+
 
 def _nodes(plan: dict[str, Any], above: str = "") -> Iterator[dict[str, Any]]:
     yield plan | {"Above": above}
@@ -119,8 +143,8 @@ def _leaves(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def everything(connection: Connection) -> None:
     """Do all that a queue does but count, on a connection that explains."""
-    await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)])
-    await operations.put(connection, [change(f"new-{i}") for i in range(100)])
+    await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)], Terms())
+    await operations.put(connection, [change(f"new-{i}") for i in range(100)], Terms())
     claims = (await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker")).claims
     assert len(claims) == BATCH
     places: tuple[Place, ...] = ("middle", "newest")
@@ -133,31 +157,59 @@ async def everything(connection: Connection) -> None:
     settlements = [structs.replace(endings[i % 3](claimed), confirmed={}) for i, claimed in enumerate(claims)]
     await operations.settle(connection, settlements, keep_seconds=60)
     log = LogIndexWithGaps(60)
-    await operations.put(connection, [change(claims[12].completion_id)])
+    await operations.put(connection, [change(claims[12].completion_id)], Terms())
     again = await operations.claim(
         connection, 1, floor=None, lease_seconds=60, owner="worker", place="newest", log=log, confirmed_seconds=60
     )
     assert [claimed.confirmed for claimed in again.claims] == [{}]
-    await operations.next_due_seconds(connection, None)
+    await operations.next_due_seconds(connection, None, None)
+    await operations.leases(connection)
+    await urgent_and_remembered(connection)
     newest = (await letters.read(connection, Stretch(DeadSelection(), 0, 2**53))).newest
     for selection in (
         DeadSelection(),
         DeadSelection(numbers=[newest, 7, 5]),
         DeadSelection(completion_id="c-7"),
         DeadSelection(reason="invalid"),
+        DeadSelection(batch="b-1"),
         DeadSelection(older_than_seconds=1.0),
     ):
         await letters.read(connection, Stretch(selection, 0, newest))
     await letters.retry(connection, Stretch(DeadSelection(reason="invalid"), 0, newest))
+    await letters.retry(connection, Stretch(DeadSelection(batch="b-1"), 0, newest))
     await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
+    for selection in (EVERYTHING, PendingSelection(completion_id="c-7", batch="b-7"), PendingSelection(batch="b-1")):
+        assert (await pending.read(connection, selection, None))[0]
+    for selection in (
+        PendingSelection(batch="b-1"),
+        PendingSelection(completion_id="c-70000"),
+        PendingSelection(change_id="line-80000"),
+    ):
+        assert (await pending.withdraw(connection, selection, None))[0].withdrawn
+    await batches.read(connection, "b-1")
     await notes.write(connection, "name", "text")
+
+
+async def urgent_and_remembered(connection: Connection) -> None:
+    """Hurry and remember a few, on a connection that explains."""
+    dated = [MetadataChange(f"c-{90_000 + i}", {}, change_id=f"urgent-{i}", as_of=float(i)) for i in range(BATCH)]
+    await operations.put(connection, dated, Terms("b-1", urgent=True))
+    claims = (
+        await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker", place="urgent")
+    ).claims
+    assert len(claims) == BATCH
+    await operations.settle(connection, [finished(claimed) for claimed in claims], remember=True)
+    await operations.put(connection, [*dated, MetadataChange(dated[0].completion_id, {}, as_of=0.0)], Terms("b-2"))
+    await operations.claim(connection, 1, floor=None, lease_seconds=60, owner="worker", place="newest")
+    await remembered.forget(connection, 1.0, 10)
 
 
 @pytest.mark.parametrize("counted_when", ["never", "empty", "full"])
 async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was_last_counted(
     queue: PostgresQueue, admin: Connection, counted_when: str
 ) -> None:
-    for table in ("completion", "target", "change"):
+    tables = ("completion", "target", "change", "batch", "batch_part", "batch_put", "settled", "newest")
+    for table in tables:
         await admin.execute(f"ALTER TABLE metasync.{table} SET (autovacuum_enabled = off)")
     if counted_when == "empty":
         await admin.execute("ANALYZE")
@@ -202,7 +254,9 @@ async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime 
     sql = read_statements("worker.queue.postgres", "claim")
     await connection.execute(queue._connections.begin_sql())
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
-    leased = json.loads(await connection.fetchval(explain + sql["lease"], BATCH, floor, 60.0, "worker"))
+    leased = json.loads(
+        await connection.fetchval(explain + sql["lease"].format(kind="NOT urgent"), BATCH, floor, 60.0, "worker")
+    )
     held = await connection.fetch("SELECT number, completion_id FROM metasync.target WHERE lease IS NOT NULL")
     targets, ids = [row["number"] for row in held], [row["completion_id"] for row in held]
     found = json.loads(
@@ -218,7 +272,10 @@ async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime 
 async def test_a_claim_touches_a_bounded_number_of_pages(queue: PostgresQueue, admin: Connection) -> None:
     touched = []
     for backlog in (1_000, BACKLOG):
-        await admin.execute("TRUNCATE metasync.completion, metasync.target, metasync.change, metasync.dead_letter")
+        await admin.execute(
+            "TRUNCATE metasync.completion, metasync.target, metasync.change, metasync.dead_letter, metasync.batch,"
+            " metasync.batch_part, metasync.batch_put, metasync.settled, metasync.newest RESTART IDENTITY"
+        )
         await admin.execute(FILL.format(backlog=backlog))
         await buffers(queue, admin, None)  # what is said once of each row, that it is committed, is said now
         touched.append(await buffers(queue, admin, None))
@@ -312,7 +369,9 @@ async def test_an_idle_worker_does_not_look_again_at_what_is_gone_while_an_old_t
         await admin.execute(queue._connections.begin_sql())
         touched = []
         for since in (floor, None):
-            plan = json.loads(await admin.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", since))[0]["Plan"]
+            plan = json.loads(await admin.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", since, None))[0][
+                "Plan"
+            ]
             touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
         idle, everywhere = touched
 

@@ -281,7 +281,7 @@ async def test_a_producer_needs_no_right_but_that_to_call_the_function(url: str,
     async with new_role(url) as (app, app_url):
         await administer(
             url,
-            f"GRANT EXECUTE ON FUNCTION metasync.metasync_enqueue(text, jsonb, text, text) TO {app};"
+            f"GRANT EXECUTE ON FUNCTION metasync.metasync_enqueue(text, jsonb, text, text, text, boolean, timestamptz) TO {app};"
             f"GRANT USAGE ON SCHEMA metasync TO {app}",
         )
         async with connected(app_url) as producer:

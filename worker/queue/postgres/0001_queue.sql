@@ -30,13 +30,16 @@ CREATE TABLE metasync.target (
     completion_id text COLLATE "C" NOT NULL,
     visible_at timestamptz NOT NULL,
     lease bigint, -- NULL: nobody's
-    owner text -- who took the last lease
+    owner text, -- who took the last lease
+    urgent boolean NOT NULL DEFAULT false -- whether one of its changes is
 ) WITH (
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX target_visible_at ON metasync.target (visible_at, number);
+-- Either kind is claimed in its order, without a look at the other.
+CREATE INDEX target_visible_at ON metasync.target (visible_at, number) WHERE NOT urgent;
+CREATE INDEX target_urgent ON metasync.target (visible_at, number) WHERE urgent;
 
 CREATE SEQUENCE metasync.lease;
 
@@ -61,13 +64,180 @@ CREATE TABLE metasync.change (
     metadata json NOT NULL, -- json, not jsonb: it comes out as it went in
     enqueued_at timestamptz NOT NULL,
     size_bytes integer NOT NULL GENERATED ALWAYS AS (octet_length(metadata::text)) STORED,
-    trials text -- what the engine noted about failed tries
+    trials text, -- what the engine noted about failed tries
+    as_of float8, -- when what it says was so, Unix time, seconds
+    batch bigint, -- number of a row of batch
+    urgent boolean NOT NULL DEFAULT false
 ) WITH (
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_vacuum_cost_delay = 0
 );
 CREATE INDEX change_target ON metasync.change (target, id);
+
+-- A target with an urgent change is urgent. The transaction that puts one may stay open as long as it likes, and no worker
+-- is to wait for it meanwhile: so its target is written to as the last thing before the commit. It is due from now on, and
+-- not since it came: claims do not look for what is urgent where they have looked before.
+CREATE FUNCTION metasync.hurry() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off -- the tables may have been empty when they were last counted
+AS $$
+BEGIN
+    UPDATE metasync.target SET urgent = true, visible_at = greatest(visible_at, clock_timestamp())
+    WHERE number = NEW.target AND NOT urgent AND EXISTS (SELECT FROM metasync.change WHERE id = NEW.id);
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER hurry AFTER INSERT ON metasync.change DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (NEW.urgent) EXECUTE FUNCTION metasync.hurry();
+
+-- Changes that were handed in together. Producers whose transactions are open do not wait for each other: where two of
+-- them make a batch at once, it has two rows, and is what both say. So no index keeps a second row of a name out.
+CREATE TABLE metasync.batch (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX batch_name ON metasync.batch (name, number);
+
+-- What each call has put into a batch, until that is added up: to its own row nobody else writes.
+CREATE TABLE metasync.batch_put (
+    batch bigint,
+    first_change bigint,
+    last_change bigint NOT NULL, -- ids of others may lie between the two
+    changes bigint NOT NULL,
+    put_at timestamptz NOT NULL,
+    PRIMARY KEY (batch, first_change)
+) WITH (
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- What became of the changes of a batch; in parts, so that workers who count at once do not wait for each other. Part -1
+-- adds up what was in batch_put.
+CREATE TABLE metasync.batch_part (
+    batch bigint,
+    part integer,
+    changes bigint NOT NULL DEFAULT 0,
+    applied bigint NOT NULL DEFAULT 0,
+    unchanged bigint NOT NULL DEFAULT 0,
+    superseded bigint NOT NULL DEFAULT 0,
+    dead bigint NOT NULL DEFAULT 0,
+    withdrawn bigint NOT NULL DEFAULT 0,
+    first_change bigint,
+    last_change bigint,
+    put_at timestamptz,
+    first_done_at timestamptz,
+    last_done_at timestamptz,
+    PRIMARY KEY (batch, part)
+) WITH (fillfactor = 50);
+
+-- All of that, by name. Its changes have ids from the first to the last one, and others' may lie between.
+CREATE VIEW metasync.batch_total AS
+SELECT
+    name,
+    min(number) AS number,
+    min(created_at) AS created_at,
+    sum(changes)::bigint AS changes,
+    sum(applied)::bigint AS applied,
+    sum(unchanged)::bigint AS unchanged,
+    sum(superseded)::bigint AS superseded,
+    sum(dead)::bigint AS dead,
+    sum(withdrawn)::bigint AS withdrawn,
+    sum(changes - applied - unchanged - superseded - dead - withdrawn)::bigint AS pending,
+    min(first_change) AS first_change,
+    max(last_change) AS last_change,
+    min(first_done_at) AS first_done_at,
+    max(last_done_at) AS last_done_at,
+    greatest(max(created_at), max(put_at)) AS last_put_at
+FROM metasync.batch
+CROSS JOIN LATERAL (
+    SELECT
+        changes, applied, unchanged, superseded, dead, withdrawn, first_change, last_change, put_at, first_done_at,
+        last_done_at
+    FROM metasync.batch_part
+    WHERE batch_part.batch = batch.number
+    UNION ALL
+    SELECT changes, 0, 0, 0, 0, 0, first_change, last_change, put_at, NULL, NULL
+    FROM metasync.batch_put
+    WHERE batch_put.batch = batch.number
+    UNION ALL
+    SELECT 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL
+) AS said
+GROUP BY name;
+
+-- The number of the batch of this name, which is made where there is none. Until this transaction ends, it stays.
+CREATE FUNCTION metasync.batch_number(name text) RETURNS bigint LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    found bigint;
+BEGIN
+    SELECT number INTO found FROM metasync.batch WHERE batch.name = $1 ORDER BY number LIMIT 1 FOR KEY SHARE;
+    IF found IS NULL THEN
+        INSERT INTO metasync.batch (name, created_at) VALUES ($1, clock_timestamp()) RETURNING number INTO found;
+    END IF;
+    RETURN found;
+END
+$$;
+
+-- Adds up so many rows of what was put into batches; false where somebody else is at it.
+CREATE FUNCTION metasync.add_up_batches(most integer) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off -- the table may have been empty when it was last counted
+AS $$
+DECLARE
+    last record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(7881707737) THEN
+        RETURN false;
+    END IF;
+    SELECT * INTO last
+    FROM (SELECT batch, first_change FROM metasync.batch_put ORDER BY batch, first_change LIMIT most) AS said
+    ORDER BY batch DESC, first_change DESC
+    LIMIT 1;
+    WITH said AS (
+        DELETE FROM metasync.batch_put WHERE (batch, first_change) <= (last.batch, last.first_change) RETURNING *
+    )
+    INSERT INTO metasync.batch_part AS before (batch, part, changes, first_change, last_change, put_at)
+    SELECT batch, -1, sum(changes), min(first_change), max(last_change), max(put_at) FROM said GROUP BY batch
+    ON CONFLICT (batch, part) DO UPDATE SET
+        changes = before.changes + excluded.changes,
+        first_change = least(before.first_change, excluded.first_change),
+        last_change = greatest(before.last_change, excluded.last_change),
+        put_at = greatest(before.put_at, excluded.put_at);
+    RETURN true;
+END
+$$;
+
+-- What is remembered of changes that are done is found by a hash: 64 bits tell five million texts apart. What was remembered
+-- first has the lowest number, and goes first.
+CREATE FUNCTION metasync.hash(text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended($1 COLLATE "C", 0);
+
+-- The change_ids that were settled lately.
+CREATE TABLE metasync.settled (
+    hash bigint PRIMARY KEY,
+    number bigint GENERATED BY DEFAULT AS IDENTITY,
+    settled_at timestamptz NOT NULL
+) WITH (
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX settled_number ON metasync.settled (number);
+
+-- By completion, the newest as_of that was applied lately.
+CREATE TABLE metasync.newest (
+    hash bigint PRIMARY KEY,
+    number bigint GENERATED BY DEFAULT AS IDENTITY,
+    settled_at timestamptz NOT NULL,
+    as_of float8 NOT NULL
+) WITH (
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX newest_number ON metasync.newest (number);
 
 -- What the service confirmed last, for as long as its reads may lag behind. A row is what one call of settle confirmed: one
 -- for each completion, found by its id, would cost as much as the settlement. Numbers are not in the order of commits.
@@ -99,10 +269,13 @@ CREATE TABLE metasync.dead_letter (
     error text,
     request_id text,
     attempts integer NOT NULL,
-    died_at timestamptz NOT NULL
+    died_at timestamptz NOT NULL,
+    as_of float8,
+    batch text COLLATE "C" -- its name, under which the letter is found when the batch is long forgotten
 );
 CREATE INDEX dead_letter_completion_id ON metasync.dead_letter (completion_id, number);
 CREATE INDEX dead_letter_reason ON metasync.dead_letter (reason, number);
+CREATE INDEX dead_letter_batch ON metasync.dead_letter (batch, number) WHERE batch IS NOT NULL;
 
 -- Changes done, by minute of Unix time; in parts, so that workers who count at once do not wait for each other.
 CREATE TABLE metasync.history (
@@ -111,13 +284,16 @@ CREATE TABLE metasync.history (
     applied bigint NOT NULL,
     unchanged bigint NOT NULL,
     dead bigint NOT NULL,
+    superseded bigint NOT NULL,
+    withdrawn bigint NOT NULL,
     PRIMARY KEY (minute, part)
 ) WITH (fillfactor = 50);
 
--- With each new minute, what is older than a week goes.
+-- With each new minute, what is older than a week goes, and what was put into batches is added up.
 CREATE FUNCTION metasync.forget_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM metasync.history WHERE minute < NEW.minute - 7 * 24 * 60;
+    PERFORM metasync.add_up_batches(5000);
     RETURN NULL;
 END
 $$;
@@ -175,7 +351,10 @@ $$;
 --     that they would delete has to wait.
 -- A lock is a mark on the row, not a new version of it: what a transaction has locked before costs it next to nothing,
 -- and leaves nothing that a vacuum would have to take away.
-CREATE FUNCTION metasync.begin_append(completion_ids text[]) RETURNS void LANGUAGE plpgsql
+-- Targets that are made here are urgent from the first, if the changes are. Gives the number of the batch, if there is one.
+CREATE FUNCTION metasync.begin_append(
+    completion_ids text[], urgent boolean DEFAULT false, batch text DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off -- the tables may have been empty when they were last counted
 AS $$
 DECLARE
@@ -199,8 +378,8 @@ BEGIN
             ON CONFLICT (completion_id) DO NOTHING -- waits for whoever has just made it, and has not ended yet
             RETURNING completion_id, target
         )
-        INSERT INTO metasync.target (number, completion_id, visible_at)
-        SELECT target, completion_id, max(clock_timestamp()) OVER () FROM fresh ORDER BY target;
+        INSERT INTO metasync.target (number, completion_id, visible_at, urgent)
+        SELECT target, completion_id, max(clock_timestamp()) OVER (), $2 FROM fresh ORDER BY target;
         GET DIAGNOSTICS found = ROW_COUNT;
         EXIT WHEN found = cardinality(wanted);
         -- A target may go between these two statements: then once more.
@@ -209,6 +388,7 @@ BEGIN
         EXIT WHEN found = cardinality(wanted);
     END LOOP;
     PERFORM metasync.tell_workers();
+    RETURN CASE WHEN batch IS NOT NULL THEN metasync.batch_number(batch) END;
 END
 $$;
 
@@ -222,8 +402,9 @@ END
 $$;
 
 -- Raises unless the arguments make a change that `metasync enqueue` would take.
-CREATE FUNCTION metasync.check_change(completion_id text, patch jsonb, mode text, change_id text) RETURNS void
-LANGUAGE plpgsql AS $$
+CREATE FUNCTION metasync.check_change(
+    completion_id text, patch jsonb, mode text, change_id text, batch text, as_of timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     pairs integer;
     bad record;
@@ -250,6 +431,18 @@ BEGIN
     IF length(change_id) NOT BETWEEN 1 AND 256 THEN
         PERFORM metasync.refuse(
             completion_id, format('change_id must have 1 to 256 characters, not %s', length(change_id))
+        );
+    END IF;
+    IF batch !~ '^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$' THEN
+        PERFORM metasync.refuse(completion_id, format(
+            '%s is no name of a batch: a letter or digit, then up to 127 of letters, digits, ''.'', ''_'', ''-'', '':'','
+            ' ''@'' and ''+''',
+            to_json(left(batch, 64))
+        ));
+    END IF;
+    IF extract(epoch FROM as_of) NOT BETWEEN 0 AND 9999999999.999999 THEN
+        PERFORM metasync.refuse(
+            completion_id, format('as_of %s is no time: seconds since 1970, before the year 2286', as_of)
         );
     END IF;
     IF patch IS NULL OR jsonb_typeof(patch) <> 'object' THEN
@@ -318,27 +511,35 @@ END
 $$;
 
 -- For producers in any language, inside their own transaction: stores one change; false if it is pending under its
--- change_id, an error if another one is.
+-- change_id, or was applied lately; an error if another one is pending.
 -- It runs with its owner's rights, so that a producer needs no more than EXECUTE on it (and USAGE on the schema). It begins
 -- as begin_append does, in single rows: that takes a third of the time.
 CREATE FUNCTION metasync.metasync_enqueue(
-    completion_id text, patch jsonb, mode text DEFAULT 'merge', change_id text DEFAULT NULL
+    completion_id text, patch jsonb, mode text DEFAULT 'merge', change_id text DEFAULT NULL, batch text DEFAULT NULL,
+    urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off -- the tables may have been empty when they were last counted
 AS $$
 #variable_conflict use_column
 DECLARE
+    is_urgent boolean := coalesce($6, false);
+    in_batch bigint;
     at_target bigint;
+    at_change bigint;
     pending record;
 BEGIN
-    PERFORM metasync.check_change($1, $2, $3, $4);
+    PERFORM metasync.check_change($1, $2, $3, $4, $5, $7);
+    IF $5 IS NOT NULL THEN
+        in_batch := metasync.batch_number($5);
+    END IF;
     LOOP
         INSERT INTO metasync.completion (completion_id) VALUES ($1)
         ON CONFLICT (completion_id) DO NOTHING -- waits for whoever has just made it, and has not ended yet
         RETURNING target INTO at_target;
         IF FOUND THEN
-            INSERT INTO metasync.target (number, completion_id, visible_at) VALUES (at_target, $1, clock_timestamp());
+            INSERT INTO metasync.target (number, completion_id, visible_at, urgent)
+            VALUES (at_target, $1, clock_timestamp(), is_urgent);
             EXIT;
         END IF;
         -- A target may go between these two statements: then once more. In a frozen view, one that has gone is seen beside
@@ -349,10 +550,21 @@ BEGIN
     END LOOP;
     PERFORM metasync.tell_workers();
     LOOP
-        INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at)
-        VALUES (at_target, $4, $3, $2::json, clock_timestamp())
-        ON CONFLICT (change_id) DO NOTHING;
+        INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at, as_of, batch, urgent)
+        VALUES (at_target, $4, $3, $2::json, clock_timestamp(), extract(epoch FROM $7), in_batch, is_urgent)
+        ON CONFLICT (change_id) DO NOTHING
+        RETURNING id INTO at_change;
         IF FOUND THEN
+            -- Not before: it may have been pending until a moment ago.
+            IF $4 IS NOT NULL AND EXISTS (SELECT FROM metasync.settled WHERE hash = metasync.hash($4)) THEN
+                DELETE FROM metasync.change WHERE id = at_change;
+                PERFORM metasync.drop_empty_target($1);
+                RETURN false;
+            END IF;
+            IF in_batch IS NOT NULL THEN
+                INSERT INTO metasync.batch_put (batch, first_change, last_change, changes, put_at)
+                VALUES (in_batch, at_change, at_change, 1, clock_timestamp());
+            END IF;
             RETURN true;
         END IF;
         SELECT
@@ -385,7 +597,8 @@ $$;
 -- The same for JSON as text, which a literal or a parameter without a type is taken for, and as json. jsonb would have
 -- let go of a key that is there twice. (No SET search_path: that alone would take a tenth of the time.)
 CREATE FUNCTION metasync.metasync_enqueue(
-    completion_id text, patch text, mode text DEFAULT 'merge', change_id text DEFAULT NULL
+    completion_id text, patch text, mode text DEFAULT 'merge', change_id text DEFAULT NULL, batch text DEFAULT NULL,
+    urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     as_jsonb pg_catalog.jsonb;
@@ -404,13 +617,14 @@ BEGIN
     THEN
         PERFORM metasync.check_keys(completion_id, patch);
     END IF;
-    RETURN metasync.metasync_enqueue(completion_id, as_jsonb, mode, change_id);
+    RETURN metasync.metasync_enqueue(completion_id, as_jsonb, mode, change_id, batch, urgent, as_of);
 END
 $$;
 CREATE FUNCTION metasync.metasync_enqueue(
-    completion_id text, patch json, mode text DEFAULT 'merge', change_id text DEFAULT NULL
+    completion_id text, patch json, mode text DEFAULT 'merge', change_id text DEFAULT NULL, batch text DEFAULT NULL,
+    urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS boolean LANGUAGE sql
-RETURN metasync.metasync_enqueue(completion_id, patch::text, mode, change_id);
+RETURN metasync.metasync_enqueue(completion_id, patch::text, mode, change_id, batch, urgent, as_of);
 
 -- What would be "function does not exist" otherwise says what to write.
 CREATE DOMAIN metasync.never AS boolean;
@@ -428,15 +642,18 @@ BEGIN
 END
 $$;
 CREATE FUNCTION metasync.metasync_enqueue(
-    completion_id anyelement, patch anycompatible, mode text DEFAULT 'merge', change_id text DEFAULT NULL
+    completion_id anyelement, patch anycompatible, mode text DEFAULT 'merge', change_id text DEFAULT NULL,
+    batch text DEFAULT NULL, urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS metasync.never LANGUAGE sql
 AS $$ SELECT metasync.refuse_type($1::text, false, pg_catalog.pg_typeof($2), 'text') $$;
 CREATE FUNCTION metasync.metasync_enqueue(
-    completion_id text, patch anycompatible, mode text DEFAULT 'merge', change_id anyelement DEFAULT NULL::text
+    completion_id text, patch anycompatible, mode text DEFAULT 'merge', change_id anyelement DEFAULT NULL::text,
+    batch text DEFAULT NULL, urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS metasync.never LANGUAGE sql
 AS $$ SELECT metasync.refuse_type($1, true, pg_catalog.pg_typeof($2), pg_catalog.pg_typeof($4)) $$;
 CREATE FUNCTION metasync.metasync_enqueue( -- which of the two above it would be is not plain to the server
-    completion_id text, patch anycompatible, mode text, change_id text
+    completion_id text, patch anycompatible, mode text, change_id text, batch text DEFAULT NULL,
+    urgent boolean DEFAULT false, as_of timestamptz DEFAULT NULL
 ) RETURNS metasync.never LANGUAGE sql
 AS $$ SELECT metasync.refuse_type($1, true, pg_catalog.pg_typeof($2), 'text') $$;
 
@@ -459,7 +676,8 @@ BEGIN
             pg_get_function_arguments(oid) AS arguments,
             CASE WHEN prorettype = 'metasync.never'::regtype
                 THEN format('RETURNS metasync.never LANGUAGE sql AS %L', prosrc)
-                ELSE 'RETURNS boolean LANGUAGE sql RETURN metasync.metasync_enqueue(completion_id, patch, mode, change_id)'
+                ELSE 'RETURNS boolean LANGUAGE sql'
+                    ' RETURN metasync.metasync_enqueue(completion_id, patch, mode, change_id, batch, urgent, as_of)'
             END AS definition
         FROM pg_catalog.pg_proc
         WHERE proname = 'metasync_enqueue' AND pronamespace = 'metasync'::regnamespace

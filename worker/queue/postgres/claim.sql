@@ -1,11 +1,11 @@
 -- name: lease
--- $1 most targets, $2 the floor (NULL: none), $3 seconds, $4 owner
+-- $1 most targets, $2 the floor (NULL: none), $3 seconds, $4 owner; {kind} of targets: which index it is has to be plain
 -- Below the floor is nothing but what was claimed before: rows that are gone, but stay in the index until a vacuum, and
 -- as long as any old transaction is open, no vacuum takes them.
 WITH due AS MATERIALIZED (
     SELECT number, visible_at, lease
     FROM metasync.target
-    WHERE visible_at >= coalesce($2::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+    WHERE {kind} AND visible_at >= coalesce($2::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
     ORDER BY visible_at, number
     LIMIT $1::integer
     FOR NO KEY UPDATE SKIP LOCKED
@@ -38,7 +38,7 @@ SELECT
 -- $1 the floor (NULL: none), $2 how many; gives numbers, the newest first
 SELECT number
 FROM metasync.target
-WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
 ORDER BY visible_at DESC, number DESC
 LIMIT $2::integer;
 
@@ -50,14 +50,14 @@ LIMIT $2::integer;
 WITH oldest AS MATERIALIZED (
     SELECT visible_at, number
     FROM metasync.target
-    WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+    WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
     ORDER BY visible_at, number
     LIMIT 1
 ),
 newest AS MATERIALIZED (
     SELECT visible_at, number
     FROM metasync.target
-    WHERE visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+    WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
     ORDER BY visible_at DESC, number DESC
     LIMIT 1
 ),
@@ -66,9 +66,9 @@ last AS MATERIALIZED (SELECT pg_sequence_last_value('metasync.completion_target_
 sample AS (
     SELECT found.*
     FROM oldest, newest, step, LATERAL (
-        SELECT target.visible_at, target.number
+        SELECT target.visible_at, target.number, target.urgent
         FROM metasync.target
-        WHERE (target.visible_at, target.number) >= (
+        WHERE NOT urgent AND (target.visible_at, target.number) >= (
             oldest.visible_at + (newest.visible_at - oldest.visible_at) * share,
             oldest.number + ((newest.number - oldest.number) * share)::bigint
         )
@@ -78,7 +78,7 @@ sample AS (
     UNION
     SELECT found.*
     FROM oldest, last, step, LATERAL (
-        SELECT target.visible_at, target.number
+        SELECT target.visible_at, target.number, target.urgent
         FROM metasync.target
         WHERE target.number >= oldest.number + ((last.number - oldest.number) * share)::bigint
         ORDER BY target.number
@@ -89,16 +89,17 @@ SELECT number
 FROM (
     SELECT number, row_number() OVER (ORDER BY visible_at, number) - 1 AS position, count(*) OVER () AS due
     FROM sample
-    WHERE visible_at <= statement_timestamp()
+    WHERE visible_at <= statement_timestamp() AND NOT urgent
 ) AS ordered
 ORDER BY abs(position - due / 2), position;
 
 -- name: lease_one
--- $1 numbers of targets: the first of them that is due and nobody else is at, $2 seconds, $3 owner
+-- $1 numbers of targets: the first of them that is due, usual, and nobody else is at; $2 seconds, $3 owner
 WITH due AS MATERIALIZED (
     SELECT target.number, target.visible_at, target.lease
     FROM unnest($1::bigint[]) WITH ORDINALITY AS wanted (number, position)
-    JOIN metasync.target ON target.number = wanted.number AND target.visible_at <= statement_timestamp()
+    JOIN metasync.target
+        ON target.number = wanted.number AND target.visible_at <= statement_timestamp() AND NOT target.urgent
     ORDER BY wanted.position
     LIMIT 1
     FOR NO KEY UPDATE OF target SKIP LOCKED
@@ -121,7 +122,9 @@ RETURNING
 -- name: changes
 -- $1 numbers of targets, oldest due first, $2 their completion ids, $3 most changes of each, $4 most changes of all, $5 bytes
 -- of metadata: the last change is the one that goes beyond
-SELECT id, completion_id, change_id, mode, metadata, extract(epoch FROM enqueued_at)::float8, trials
+SELECT
+    id, completion_id, change_id, mode, metadata, extract(epoch FROM enqueued_at)::float8, trials, as_of,
+    CASE WHEN batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = carried.batch) END
 FROM (
     SELECT *, sum(size_bytes) OVER (ORDER BY position, id ROWS UNBOUNDED PRECEDING) - size_bytes AS bytes_before
     FROM (

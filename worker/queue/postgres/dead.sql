@@ -1,24 +1,34 @@
--- Four ways to the first numbers of a stretch, each along the index that fits.
+-- Five ways to the first numbers of a stretch, each along the index that fits.
 -- $1 and $2 are the numbers between which to look, the second included; $3 the most letters.
 
 -- name: by_number
--- $4 numbers, $5 completion id or NULL, $6 reason or NULL
+-- $4 numbers, $5 completion id or NULL, $6 reason or NULL, $7 batch or NULL
 SELECT number
 FROM metasync.dead_letter
 WHERE number > $1::bigint AND number <= $2::bigint
     AND number = ANY ($4::bigint[])
     AND ($5::text IS NULL OR completion_id = $5)
     AND ($6::text IS NULL OR reason = $6)
+    AND ($7::text IS NULL OR batch = $7)
 ORDER BY number
 LIMIT $3::integer;
 
 -- name: by_completion
--- $4 completion id, $5 reason or NULL
+-- $4 completion id, $5 reason or NULL, $6 batch or NULL
 SELECT number
 FROM metasync.dead_letter
 WHERE number > $1::bigint AND number <= $2::bigint
     AND completion_id = $4::text
     AND ($5::text IS NULL OR reason = $5)
+    AND ($6::text IS NULL OR batch = $6)
+ORDER BY number
+LIMIT $3::integer;
+
+-- name: by_batch
+-- $4 batch, $5 reason or NULL
+SELECT number
+FROM metasync.dead_letter
+WHERE number > $1::bigint AND number <= $2::bigint AND batch = $4::text AND ($5::text IS NULL OR reason = $5)
 ORDER BY number
 LIMIT $3::integer;
 
@@ -62,36 +72,72 @@ SELECT
     error,
     request_id,
     attempts,
-    extract(epoch FROM died_at)::float8 AS died_at
+    extract(epoch FROM died_at)::float8 AS died_at,
+    as_of,
+    batch
 FROM metasync.dead_letter
 WHERE number = ANY ($1::bigint[])
 ORDER BY number;
 
 -- name: hold
--- $1 numbers; gives the completions of those that are still there
-SELECT number, completion_id
+-- $1 numbers; gives those that are still there, and why they are to stay dead, if so
+SELECT
+    number,
+    completion_id,
+    change_id,
+    batch,
+    coalesce(as_of < CASE WHEN as_of IS NOT NULL THEN (
+        SELECT newest.as_of FROM metasync.newest WHERE hash = metasync.hash(dead_letter.completion_id)
+    ) END, false) AS is_superseded,
+    CASE WHEN change_id IS NOT NULL THEN (
+        SELECT hash FROM metasync.settled WHERE hash = metasync.hash(dead_letter.change_id)
+    ) END IS NOT NULL AS is_settled
 FROM metasync.dead_letter
 WHERE number = ANY ($1::bigint[])
 ORDER BY number
-FOR UPDATE;
+FOR UPDATE OF dead_letter;
 
 -- name: revive
--- $1 numbers; gives those that are changes again: of letters with one change_id the first, and none whose is pending
+-- arrays with one element a letter, in the order of numbers: $1 numbers, $2 numbers of batches or NULL; gives the ids of
+-- all, and which are changes again: of letters with one change_id the first, and none whose is pending.
 -- A join of the two at the end would compare each with each; what is asked for as a column is looked up in a hash.
 WITH letter AS MATERIALIZED (
     SELECT nextval('metasync.change_id_seq') AS id, ordered.*
-    FROM (SELECT * FROM metasync.dead_letter WHERE number = ANY ($1::bigint[]) ORDER BY number) AS ordered
+    FROM (
+        SELECT dead_letter.number, completion_id, change_id, mode, metadata, as_of, given.batch
+        FROM unnest($1::bigint[], $2::bigint[]) AS given (number, batch)
+        JOIN metasync.dead_letter ON dead_letter.number = given.number
+        ORDER BY dead_letter.number
+    ) AS ordered
 ),
 revived AS (
-    INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at)
-    SELECT id, target, change_id, mode, metadata, statement_timestamp()
+    INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at, as_of, batch)
+    SELECT id, target, change_id, mode, metadata, statement_timestamp(), as_of, batch
     FROM letter
     JOIN metasync.completion USING (completion_id)
     ORDER BY change_id NULLS FIRST, id
     ON CONFLICT (change_id) DO NOTHING
     RETURNING id
 )
-SELECT number, id IN (SELECT id FROM revived) AS is_revived FROM letter;
+SELECT number, id, batch, id IN (SELECT id FROM revived) AS is_revived FROM letter;
+
+-- name: take_from_batch
+-- arrays with one element a batch: $1 numbers, $2 how many of its letters are changes again, $3 and $4 the first and the last
+-- of those; one that was let go of meanwhile has no dead, and its letters are the first of a new one
+WITH revived AS MATERIALIZED (
+    SELECT given.*, least(given.letters, greatest(total.dead, 0)) AS dead
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+        AS given (batch, letters, first_change, last_change)
+    JOIN metasync.batch ON batch.number = given.batch
+    CROSS JOIN LATERAL (SELECT dead FROM metasync.batch_total WHERE batch_total.name = batch.name LIMIT 1) AS total
+),
+put AS (
+    INSERT INTO metasync.batch_put (batch, first_change, last_change, changes, put_at)
+    SELECT batch, first_change, last_change, letters - dead, statement_timestamp() FROM revived
+)
+INSERT INTO metasync.batch_part AS before (batch, part, dead)
+SELECT batch, pg_backend_pid() % 16, -dead FROM revived WHERE dead > 0 ORDER BY batch
+ON CONFLICT (batch, part) DO UPDATE SET dead = before.dead + excluded.dead;
 
 -- name: delete
 -- $1 numbers

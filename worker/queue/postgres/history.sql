@@ -15,7 +15,13 @@ SELECT floor(extract(epoch FROM statement_timestamp()) / 60)::bigint;
 
 -- name: done
 -- $1 the first minute
-SELECT minute, sum(applied)::bigint AS applied, sum(unchanged)::bigint AS unchanged, sum(dead)::bigint AS dead
+SELECT
+    minute,
+    sum(applied)::bigint AS applied,
+    sum(unchanged)::bigint AS unchanged,
+    sum(dead)::bigint AS dead,
+    sum(superseded)::bigint AS superseded,
+    sum(withdrawn)::bigint AS withdrawn
 FROM metasync.history
 WHERE minute >= $1::bigint
 GROUP BY minute;

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from worker.queue.base import Part, Stretch
-from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.operations import append_to, forget_empty
+from worker.queue.postgres.operations import append_to, check_none_settled, forget_empty
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
@@ -13,6 +15,7 @@ PAGE = 500  # dead letters that are read at once
 BULK = 10_000  # dead letters that are retried or purged in one transaction
 
 _LARGEST = 2**63 - 1  # of PostgreSQL's bigints
+_BATCH = read_statements(__package__, "batch")
 _DEAD = read_statements(__package__, "dead")
 _STATUS = read_statements(__package__, "status")
 
@@ -25,17 +28,46 @@ async def read(connection: Connection, stretch: Stretch) -> Part[list[DeadLetter
 
 
 async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
-    """Make the first letters of the stretch changes again, but for those whose change_id is pending."""
+    """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
     newest, (numbers, last) = await _newest(connection), await _selected(connection, stretch, BULK)
-    found = await connection.fetch(_DEAD["hold"], numbers)
-    completion_ids = list(dict.fromkeys(row["completion_id"] for row in found))
-    held = [row["number"] for row in found]
+    held = await connection.fetch(_DEAD["hold"], numbers)
+    superseded = [row["number"] for row in held if row["is_superseded"]]
+    wanted = [row for row in held if not row["is_superseded"] and not row["is_settled"]]
+    completion_ids = list(dict.fromkeys(row["completion_id"] for row in wanted))
     await append_to(connection, completion_ids)
-    revived = [row["number"] for row in await connection.fetch(_DEAD["revive"], held) if row["is_revived"]]
-    await connection.execute(_DEAD["delete"], revived)
-    if len(revived) < len(held):
+    batches = await _batches_of(connection, wanted)
+    made = await connection.fetch(
+        _DEAD["revive"], [row["number"] for row in wanted], [batches.get(row["batch"]) for row in wanted]
+    )
+    revived = [row for row in made if row["is_revived"]]
+    await check_none_settled(connection, [row["change_id"] for row in wanted if row["change_id"] is not None])
+    await connection.execute(_DEAD["delete"], [row["number"] for row in revived])
+    await _take_from_batches(connection, revived)
+    if len(revived) < len(wanted):
         await forget_empty(connection, completion_ids)
-    return Part(Revived(len(revived), len(held) - len(revived)), last, newest)
+    kept = len(held) - len(superseded) - len(revived)
+    return Part(Revived(len(revived), kept, len(superseded), tuple(superseded[:MOST_NUMBERS_TOLD])), last, newest)
+
+
+async def _batches_of(connection: Connection, letters: Sequence[asyncpg.Record]) -> dict[str | None, int]:
+    """Give the numbers of the letters' batches, by name, and let nobody else send letters of theirs back."""
+    names = {row["batch"] for row in letters} - {None}
+    if not names:
+        return {}
+    numbers = {row["name"]: row["number"] for row in await connection.fetch(_BATCH["numbers"], sorted(names))}
+    await connection.execute(_BATCH["hold_for_letters"], list(numbers.values()))
+    return numbers
+
+
+async def _take_from_batches(connection: Connection, revived: Sequence[asyncpg.Record]) -> None:
+    """Those of a batch are dead no longer; they are pending, under new ids."""
+    by_batch: dict[int, list[int]] = {}
+    for row in revived:
+        if row["batch"] is not None:
+            by_batch.setdefault(row["batch"], []).append(row["id"])
+    if by_batch:
+        told = [(batch, len(ids), min(ids), max(ids)) for batch, ids in by_batch.items()]
+        await connection.execute(_DEAD["take_from_batch"], *zip(*told, strict=True))
 
 
 async def purge(connection: Connection, stretch: Stretch) -> Part[int]:
@@ -61,16 +93,19 @@ async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tup
     """Give the numbers of the letters that match, and of the last that was looked at unless there are no more."""
     selection, limit = stretch.selection, stretch.limit(usual)
     conditions: list[object] = []
-    completion_id, reason = storable(selection.completion_id), storable(selection.reason)
-    match selection.index:
+    completion_id, reason, batch = map(storable, (selection.completion_id, selection.reason, selection.batch))
+    index: str = selection.index
+    match index:
         case "number":
             numbers = [number for number in selection.numbers or () if 0 < number <= _LARGEST]
-            conditions = [numbers, completion_id, reason]
+            conditions = [numbers, completion_id, reason, batch]
         case "completion":
-            conditions = [completion_id, reason]
+            conditions = [completion_id, reason, batch]
+        case _ if batch is not None:
+            index, conditions = "batch", [batch, reason]
         case "reason":
             conditions = [reason]
-    statement = _DEAD[f"by_{selection.index}"]
+    statement = _DEAD[f"by_{index}"]
     found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
     numbers = [row["number"] for row in found]
     last = numbers[-1] if len(numbers) == limit else None

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from worker.changes import MetadataChange
+from worker.queue.batch import Terms, ends_by_batch
 from worker.queue.confirmed import LogRow
 from worker.queue.pending import (
     MAX_BYTES_PER_CALL,
@@ -26,7 +27,7 @@ from worker.queue.pending import (
     Settlement,
     Stored,
 )
-from worker.queue.postgres import confirmed
+from worker.queue.postgres import batches, confirmed, remembered
 from worker.queue.postgres.confirmed import Appended, LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.floor import Look
@@ -46,6 +47,7 @@ from worker.queue.text import json_text, storable
 
 # Of one put, what a statement takes.
 _PUT_CHUNK = 5_000
+_USUAL = Terms()
 # Of the newest targets, how many to look at for one that nobody else is at.
 _PROBES = 20
 # A target without changes stays as long as a producer's transaction is open that may bring some; how often to look.
@@ -55,31 +57,66 @@ _EMPTY_TARGET_SECONDS = 1.0
 _MOST_COUNTED = 1_000_000
 
 _PUT = read_statements(__package__, "put")
+_APPEND_TO_BATCH = _PUT["append_to_batch"].format(append=_PUT["append"].rstrip(";"))
 _CLAIM = read_statements(__package__, "claim")
+_LEASE, _LEASE_URGENT = (_CLAIM["lease"].format(kind=kind) for kind in ("NOT urgent", "urgent"))
 _SETTLE = read_statements(__package__, "settle")
 _STATUS = read_statements(__package__, "status")
 _QUOTA = read_statements(__package__, "quota")
 
 
-async def put(connection: Connection, changes: Sequence[MetadataChange]) -> Stored:
-    """Append the changes, but for those whose change_id is pending, and see to their targets."""
-    completion_ids = list(dict.fromkeys(change.completion_id for change in changes))
-    await append_to(connection, completion_ids)
+async def put(connection: Connection, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+    """Append the changes, but for those whose change_id is pending or settled, and see to their targets."""
+    change_ids = [change.change_id for change in changes if change.change_id is not None]
+    settled = await remembered.settled_among(connection, change_ids)
+    positions = [position for position, change in enumerate(changes) if change.change_id not in settled]
+    fresh = [changes[position] for position in positions] if settled else changes
+    completion_ids = list(dict.fromkeys(change.completion_id for change in fresh))
+    batch = await append_to(connection, completion_ids, terms)
     added = 0
     conflicts: list[int] = []
-    for start in range(0, len(changes), _PUT_CHUNK):
-        chunk = changes[start : start + _PUT_CHUNK]
+    for start in range(0, len(fresh), _PUT_CHUNK):
+        chunk = fresh[start : start + _PUT_CHUNK]
         columns = _columns(chunk)
-        appended = _row_count(await connection.execute(_PUT["append"], *columns))
+        appended = await _append(connection, chunk, columns, batch, urgent=terms.urgent)
         added += appended
         if appended < len(chunk):
             suspects = await connection.fetch(_PUT["suspects"], *columns)
             if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
-            conflicts += [start + position for position in conflicts_among(chunk, map(tuple, suspects))]
-    if added < len(changes):
+            conflicts += [positions[start + place] for place in conflicts_among(chunk, map(tuple, suspects))]
+    if change_ids and added:
+        await check_none_settled(connection, [each for each in change_ids if each not in settled])
+    if added and terms.urgent:
+        await connection.execute(_PUT["hurry"], completion_ids)
+    if added < len(fresh):
         await forget_empty(connection, completion_ids)
     return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+
+
+async def _append(
+    connection: Connection,
+    changes: Sequence[MetadataChange],
+    columns: Sequence[Sequence[str | None]],
+    batch: int | None,
+    *,
+    urgent: bool,
+) -> int:
+    """Append the changes, but for those whose change_id is pending; tell how many there were."""
+    arguments = *columns, [change.as_of for change in changes], batch, urgent
+    if batch is None:
+        return _row_count(await connection.execute(_PUT["append"], *arguments))
+    return await connection.fetchval(_APPEND_TO_BATCH, *arguments) or 0
+
+
+async def check_none_settled(connection: Connection, change_ids: Sequence[str]) -> None:
+    """Begin again where one was settled meanwhile: it was pending when it was looked at first.
+
+    Raises:
+        asyncpg.SerializationError: one was.
+    """
+    if await remembered.settled_among(connection, change_ids):
+        raise asyncpg.SerializationError("a change_id was pending, and is settled now")
 
 
 async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
@@ -103,9 +140,14 @@ def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | N
     )
 
 
-async def append_to(connection: Connection, completion_ids: Sequence[str]) -> None:
-    """Wait for our turn to append changes to these completions, and make sure that they have targets."""
-    await connection.execute(_PUT["begin"], completion_ids)
+async def append_to(connection: Connection, completion_ids: Sequence[str], terms: Terms = _USUAL) -> int | None:
+    """Wait for our turn to append changes to these completions, and make sure that they have targets.
+
+    Returns:
+        the number of the batch, which is made where it is not there.
+    """
+    number: int | None = await connection.fetchval(_PUT["begin"], completion_ids, terms.urgent, terms.batch)
+    return number
 
 
 async def forget_empty(connection: Connection, completion_ids: Sequence[str]) -> None:
@@ -159,6 +201,7 @@ async def claim(
     leases = {row["completion_id"]: row["lease"] for row in leased}
     now = leased[0]["claimed_at"]
     claims = claims_of(leases, [QueuedChange(*row) for row in found], now=now)
+    claims = await remembered.attach_newest(connection, claims)
     claimed = {each.completion_id for each in claims}
     if others := [row for row in leased if row["completion_id"] not in claimed]:
         await _put_back(connection, others)
@@ -179,8 +222,8 @@ async def _lease(
         terms: for how many seconds, and to whom.
     """
     match place:
-        case "oldest":
-            rows = await connection.fetch(_CLAIM["lease"], limit, floor, *terms)
+        case "oldest" | "urgent":
+            rows = await connection.fetch(_LEASE if place == "oldest" else _LEASE_URGENT, limit, floor, *terms)
             leased = [row for row in rows if row["look"] is None]
             leased.sort(key=lambda row: (row["was_visible_at"], row["number"]))
             [row] = [row for row in rows if row["look"] is not None]
@@ -203,7 +246,7 @@ def _look(row: asyncpg.Record, leased: Sequence[asyncpg.Record], limit: int) -> 
 
 async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) -> None:
     """Give up targets whose changes would have been too many for one claim, or that have none."""
-    finished = await _finish(connection, [row["completion_id"] for row in leased])
+    finished = await finish(connection, [row["completion_id"] for row in leased])
     kept = [row for row in leased if row["completion_id"] not in finished]
     await connection.execute(
         _CLAIM["put_back"],
@@ -242,7 +285,12 @@ class Settled:
 
 
 async def settle(
-    connection: Connection, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, look_from: int = 0
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    *,
+    keep_seconds: float = 0.0,
+    look_from: int = 0,
+    remember: bool = False,
 ) -> Settled:
     """Carry out the settlements whose lease holds."""
     for settlement in settlements:
@@ -255,6 +303,8 @@ async def settle(
     appended = Appended(look_from)
     if keep_seconds > 0:
         appended = await confirmed.append(connection, valid.values(), keep_seconds=keep_seconds, look_from=look_from)
+    if remember:
+        await remembered.remember(connection, valid.values())
     await _count(connection, valid.values())
     return Settled(valid.values(), stale, appended, found[0]["transaction"] if found else None)
 
@@ -276,7 +326,7 @@ async def _remove_done(connection: Connection, valid: Iterable[Settlement]) -> N
 
 async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> None:
     """Let the targets go that have no changes left, and tell when the others are due."""
-    finished = await _finish(
+    finished = await finish(
         connection,
         [
             settlement.claim.completion_id
@@ -296,7 +346,7 @@ async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> N
             await connection.execute(_SETTLE["keep_trials"], *zip(*noted, strict=True))
 
 
-async def _finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:
+async def finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:
     """Delete those of our targets that have no changes and will have none; give their completions."""
     if not completion_ids:
         return set()
@@ -307,15 +357,22 @@ async def _finish(connection: Connection, completion_ids: Collection[str]) -> se
 
 
 async def _count(connection: Connection, valid: Collection[Settlement]) -> None:
-    """Add to the history: last, since the row that others wait for is ours until the commit."""
-    counts = ended(valid)
-    if any(counts):
-        await connection.execute(_SETTLE["count"], *counts)
+    """Add to batches and history: last, since the rows that others wait for are ours until the commit."""
+    await batches.count(connection, ends_by_batch(valid), {})
+    await count_in_history(connection, ended(valid))
 
 
-async def next_due_seconds(connection: Connection, floor: datetime | None) -> tuple[float | None, datetime]:
-    """Give the seconds until the earliest visible_at from the floor on, and the time by the server's clock."""
-    [row] = await connection.fetch(_STATUS["next_due"], floor)
+async def count_in_history(connection: Connection, ends: tuple[int, int, int, int], withdrawn: int = 0) -> None:
+    """Add changes that ended to this minute's: applied, unchanged, dead and superseded, and withdrawn."""
+    if any(ends) or withdrawn:
+        await connection.execute(_SETTLE["count"], *ends, withdrawn)
+
+
+async def next_due_seconds(
+    connection: Connection, floor: datetime | None, urgent_floor: datetime | None
+) -> tuple[float | None, datetime]:
+    """Give the seconds until the earliest visible_at from the floors on, and the time by the server's clock."""
+    [row] = await connection.fetch(_STATUS["next_due"], floor, urgent_floor)
     return row["seconds"], row["at"]
 
 
@@ -358,15 +415,6 @@ class _Explained(msgspec.Struct):
 async def leases(connection: Connection) -> list[LeaseHolder]:
     """Tell who holds what."""
     return [LeaseHolder(**row) for row in await connection.fetch(_STATUS["leases"])]
-
-
-async def pending(
-    connection: Connection, place: tuple[int, int] | None, limit: int
-) -> tuple[list[QueuedChange], tuple[int, int] | None]:
-    """Read changes from that target and change on, and where the next ones are."""
-    found = await connection.fetch(_STATUS["pending"], *(place or (0, 0)), limit)
-    changes = [QueuedChange(*list(row)[1:]) for row in found]
-    return changes, (found[-1]["target"], changes[-1].number) if len(found) == limit else None
 
 
 async def take_quota(connection: Connection, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:

@@ -1,25 +1,55 @@
 -- name: begin
--- $1 completion ids, each once
-SELECT metasync.begin_append($1::text[]);
+-- $1 completion ids, each once; $2 whether they are urgent, $3 the batch's name or NULL; gives the batch's number
+SELECT metasync.begin_append($1::text[], $2::boolean, $3::text);
 
 -- name: append
--- $1 completion ids, $2 change ids, $3 modes, $4 metadata, each an array with one element a change
+-- $1 completion ids, $2 change ids, $3 modes, $4 metadata, $5 as_of, each an array with one element a change; $6 the number
+-- of their batch or NULL, $7 whether they are urgent
 -- Ids are given in the order of the changes; rows are written in the order of the change_ids, so that two calls that
 -- share some wait for each other, and not both.
-INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at)
-SELECT id, target, change_id, mode, metadata::json, statement_timestamp()
+INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at, as_of, batch, urgent)
+SELECT id, target, change_id, mode, metadata::json, statement_timestamp(), as_of, $6::bigint, $7::boolean
 FROM (
     SELECT nextval('metasync.change_id_seq') AS id, ordered.*
     FROM (
         SELECT *
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-            WITH ORDINALITY AS given (completion_id, change_id, mode, metadata, position)
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::float8[])
+            WITH ORDINALITY AS given (completion_id, change_id, mode, metadata, as_of, position)
         ORDER BY position
     ) AS ordered
 ) AS numbered
 JOIN metasync.completion USING (completion_id)
 ORDER BY change_id COLLATE "C" NULLS FIRST, id
 ON CONFLICT (change_id) DO NOTHING;
+
+-- name: append_to_batch
+-- as above, and says in the batch how many there were, which it gives: NULL for none
+WITH appended AS (
+    {append}
+    RETURNING id
+)
+INSERT INTO metasync.batch_put (batch, first_change, last_change, changes, put_at)
+SELECT $6::bigint, min(id), max(id), count(*), statement_timestamp()
+FROM appended
+HAVING count(*) > 0
+RETURNING changes;
+
+-- name: hurry
+-- $1 completion ids; makes the targets of urgent changes urgent, as metasync.hurry would do one by one, and in any order
+WITH found AS MATERIALIZED (
+    SELECT target.number
+    FROM metasync.completion
+    JOIN metasync.target ON target.number = completion.target
+    WHERE completion.completion_id = ANY ($1::text[])
+        AND NOT target.urgent
+        AND EXISTS (SELECT FROM metasync.change WHERE change.target = target.number AND change.urgent)
+    ORDER BY completion.completion_id
+    FOR NO KEY UPDATE OF target
+)
+UPDATE metasync.target
+SET urgent = true, visible_at = greatest(visible_at, statement_timestamp())
+FROM found
+WHERE target.number = found.number;
 
 -- name: suspects
 -- $1 to $4 as above; gives what is pending under a change_id and is another text than what is given, by positions from 0;

@@ -8,12 +8,13 @@ from typing import Any, Self
 
 from worker.changes import MetadataChange
 from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.batch import Batch, PendingSelection, Terms, Withdrawn
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import DeadLetter, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
-from worker.queue.postgres import history, letters, notes, operations
+from worker.queue.postgres import batches, history, letters, notes, operations, pending, remembered
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection, Connections
@@ -23,6 +24,7 @@ from worker.queue.postgres.migrate import migrate, migration_sql
 from worker.queue.postgres.operations import Claimed, Settled
 from worker.queue.postgres.unanswered import UnansweredClaims
 from worker.queue.quota import Grant
+from worker.queue.text import storable
 from worker.queue.unanswered import UnansweredSettlements
 
 # When to ask again whether there is anything left, where it would take too long to be sure.
@@ -48,7 +50,7 @@ class PostgresQueue(StoreBase):
         self._connections = connections
         self._transact = connections.transact
         self._listener = Listener(connections, self._work)
-        self._floor = Floor(time.monotonic)
+        self._floor, self._urgent_floor = Floor(time.monotonic), Floor(time.monotonic)
         self._being_sure = Effort(time.monotonic)  # that nothing is left
         self._unanswered_claims = UnansweredClaims()
         self._unanswered_settlements = UnansweredSettlements[str]()  # by the number of the transaction
@@ -89,8 +91,8 @@ class PostgresQueue(StoreBase):
         connections = self._connections
         return f"<PostgresQueue {connections.address.shown} [{'closed' if connections.closed else 'open'}]>"
 
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
-        stored = await self._transact(operations.put, changes)
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
+        stored = await self._transact(operations.put, changes, terms)
         self._work.set()
         return stored
 
@@ -125,7 +127,9 @@ class PostgresQueue(StoreBase):
         check_lease(lease_seconds)
         return await self._transact(operations.extend, claims, lease_seconds=lease_seconds)
 
-    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         if not settlements:
             return []
@@ -134,7 +138,9 @@ class PostgresQueue(StoreBase):
 
         async def settle(connection: Connection) -> list[Settlement]:
             log_from = self._log_from
-            settled = await operations.settle(connection, settlements, keep_seconds=keep_seconds, look_from=log_from)
+            settled = await operations.settle(
+                connection, settlements, keep_seconds=keep_seconds, look_from=log_from, remember=remember
+            )
             under_way[:] = [settled]
             transactions = set(unanswered.calls(settled.stale))
             committed = {each for each in transactions if await operations.was_committed(connection, each)}
@@ -162,18 +168,20 @@ class PostgresQueue(StoreBase):
         That there is none is said only after a look everywhere. Where that takes long, it is not looked at every time,
         and until then it is said that there may be some in a moment.
         """
-        floor = self._floor.visible_at
+        kinds = self._floor, self._urgent_floor
+        usual, urgent = floors = [each.visible_at for each in kinds]
 
         async def ask(connection: Connection) -> float | None:
-            due_seconds, at = await operations.next_due_seconds(connection, floor)
-            self._floor.met(at)
-            if not self._floor.is_below(floor):
-                if due_seconds is not None or floor is None:
+            due_seconds, at = await operations.next_due_seconds(connection, usual, urgent)
+            for each in kinds:
+                each.met(at)
+            if not any(each.is_below(floor) for each, floor in zip(kinds, floors, strict=True)):
+                if due_seconds is not None or floors == [None, None]:
                     return due_seconds
                 if not self._being_sure.is_affordable:
                     return _UNSURE_SECONDS
             with self._being_sure.made():
-                due_seconds, _ = await operations.next_due_seconds(connection, None)
+                due_seconds, _ = await operations.next_due_seconds(connection, None, None)
             return due_seconds
 
         return await self._transact(ask)
@@ -201,6 +209,19 @@ class PostgresQueue(StoreBase):
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
         """Count the letters; see `DeadLetters.dead_reasons`."""
         return await self._transact(letters.reasons, last_number(until))
+
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        """Give the batches; see `Batches.batches`."""
+        return await self._transact(batches.read, storable(name))
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        """Let go of what is done; see `Batches.forget`."""
+
+        async def forget(connection: Connection) -> int:
+            forgotten = await remembered.forget(connection, older_than_seconds, most)
+            return forgotten + await batches.forget(connection, older_than_seconds, most)
+
+        return await self._transact(forget)
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take of the shared quota; see `Coordination.take_quota`."""
@@ -240,7 +261,8 @@ class PostgresQueue(StoreBase):
     async def _claim(
         self, limit: int, lease_seconds: float, owner: str, place: Place, confirmed_seconds: float
     ) -> list[Claim]:
-        floor, opened = self._floor.visible_at, self._opened
+        kind = self._urgent_floor if place == "urgent" else self._floor
+        floor, opened = kind.visible_at, self._opened
         log = self._log = self._log.covering(confirmed_seconds)
         under_way: list[Claim] = []
 
@@ -264,22 +286,24 @@ class PostgresQueue(StoreBase):
             return claimed
 
         try:
-            with self._floor.everywhere.made() if floor is None else nullcontext():
+            with kind.everywhere.made() if floor is None else nullcontext():
                 claimed = await self._transact(claim)
         except BaseException:
             self._unanswered_claims.add(under_way)
-            self._floor.forget()  # others have passed over what this held for a moment
+            kind.forget()  # others have passed over what this held for a moment
             self._log = LogIndexWithGaps()  # and a server that has taken over may have another log
             raise
         self._unanswered_claims.forget()
         self._opened, is_new = self._connections.opened, self._connections.opened > opened
         log.learn(claimed.news, now=claimed.now)
         if claimed.look is not None:  # what is claimed elsewhere says nothing about where the oldest are
-            self._floor.claimed(claimed.look)
-            if is_new and floor is not None:
-                self._floor.forget()
-            if not claimed.claims and self._floor.is_below(floor):
-                return await self._claim(limit, lease_seconds, owner, place, confirmed_seconds)
+            kind.claimed(claimed.look)
+        if is_new:  # maybe to a server that has taken over, and knows less
+            for each in (self._floor, self._urgent_floor):
+                if each is not kind or floor is not None:
+                    each.forget()
+        if claimed.look is not None and not claimed.claims and kind.is_below(floor):
+            return await self._claim(limit, lease_seconds, owner, place, confirmed_seconds)
         return claimed.claims
 
     async def _take_back(self, claiming: asyncio.Task[list[Claim]]) -> None:
@@ -293,8 +317,17 @@ class PostgresQueue(StoreBase):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _read_pending(self, place: tuple[int, int] | None) -> tuple[list[QueuedChange], tuple[int, int] | None]:
-        return await self._transact(operations.pending, place, letters.PAGE)
+    async def _read_pending(
+        self, selection: PendingSelection, place: pending.Place | None
+    ) -> tuple[list[QueuedChange], pending.Place | None]:
+        return await self._transact(pending.read, selection, place)
+
+    async def _withdraw(
+        self, selection: PendingSelection, place: pending.Place | None
+    ) -> tuple[Withdrawn, pending.Place | None]:
+        withdrawn = await self._transact(pending.withdraw, selection, place)
+        self._work.set()
+        return withdrawn
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         return await self._transact(letters.read, stretch)

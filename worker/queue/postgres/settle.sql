@@ -11,11 +11,13 @@ FOR NO KEY UPDATE OF target;
 -- name: bury
 -- arrays with one element a death: $1 numbers of changes, $2 reasons, $3 attempts, $4 statuses, $5 errors, $6 request ids
 INSERT INTO metasync.dead_letter (
-    completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at
+    completion_id, change_id, mode, metadata, enqueued_at, reason, attempts, status, error, request_id, died_at, as_of,
+    batch
 )
 SELECT
     target.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at,
-    death.reason, death.attempts, death.status, death.error, death.request_id, statement_timestamp()
+    death.reason, death.attempts, death.status, death.error, death.request_id, statement_timestamp(), change.as_of,
+    CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE batch.number = change.batch) END
 FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[])
     WITH ORDINALITY AS death (number, reason, attempts, status, error, request_id, position)
 JOIN metasync.change ON change.id = death.number
@@ -50,7 +52,12 @@ RETURNING gone.completion_id;
 -- name: keep
 -- arrays with one element a target: $1 numbers, $2 seconds until it is due
 UPDATE metasync.target
-SET visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds), lease = NULL
+SET
+    visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
+    lease = NULL,
+    urgent = CASE WHEN target.urgent THEN (
+        SELECT change.urgent FROM metasync.change WHERE change.target = target.number AND change.urgent LIMIT 1
+    ) END IS NOT NULL
 FROM unnest($1::bigint[], $2::float8[]) AS kept (number, delay_seconds)
 WHERE target.number = kept.number;
 
@@ -62,13 +69,41 @@ FROM unnest($1::bigint[], $2::text[]) AS noted (number, trials)
 WHERE change.id = noted.number;
 
 -- name: count
--- $1 applied, $2 unchanged, $3 dead
-INSERT INTO metasync.history AS history (minute, part, applied, unchanged, dead)
-VALUES (floor(extract(epoch FROM statement_timestamp()) / 60), pg_backend_pid() % 16, $1::bigint, $2::bigint, $3::bigint)
+-- $1 applied, $2 unchanged, $3 dead, $4 superseded, $5 withdrawn
+INSERT INTO metasync.history AS history (minute, part, applied, unchanged, dead, superseded, withdrawn)
+VALUES (
+    floor(extract(epoch FROM statement_timestamp()) / 60), pg_backend_pid() % 16,
+    $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint
+)
 ON CONFLICT (minute, part) DO UPDATE SET
     applied = history.applied + excluded.applied,
     unchanged = history.unchanged + excluded.unchanged,
-    dead = history.dead + excluded.dead;
+    dead = history.dead + excluded.dead,
+    superseded = history.superseded + excluded.superseded,
+    withdrawn = history.withdrawn + excluded.withdrawn;
+
+-- name: count_in_batches
+-- arrays with one element a batch: $1 names, $2 applied, $3 unchanged, $4 superseded, $5 dead, $6 withdrawn
+INSERT INTO metasync.batch_part AS before (
+    batch, part, applied, unchanged, superseded, dead, withdrawn, first_done_at, last_done_at
+)
+SELECT
+    batch.number, pg_backend_pid() % 16, ended.applied, ended.unchanged, ended.superseded, ended.dead, ended.withdrawn,
+    statement_timestamp(), statement_timestamp()
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS ended (name, applied, unchanged, superseded, dead, withdrawn)
+CROSS JOIN LATERAL (
+    SELECT number FROM metasync.batch WHERE batch.name = ended.name ORDER BY number LIMIT 1
+) AS batch
+ORDER BY batch.number
+ON CONFLICT (batch, part) DO UPDATE SET
+    applied = before.applied + excluded.applied,
+    unchanged = before.unchanged + excluded.unchanged,
+    superseded = before.superseded + excluded.superseded,
+    dead = before.dead + excluded.dead,
+    withdrawn = before.withdrawn + excluded.withdrawn,
+    first_done_at = coalesce(before.first_done_at, excluded.first_done_at),
+    last_done_at = excluded.last_done_at;
 
 -- name: was_committed
 -- $1 the number of a transaction, which may be one that the server does not know yet: it has taken over, and the last ones

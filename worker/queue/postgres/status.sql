@@ -15,7 +15,7 @@ SELECT
     (SELECT count(*) FROM (SELECT FROM metasync.dead_letter LIMIT $2) AS counted) AS dead,
     (SELECT extract(epoch FROM enqueued_at)::float8 FROM metasync.change ORDER BY id LIMIT 1) AS oldest_enqueued_at,
     (
-        SELECT coalesce(sum(applied + unchanged + dead), 0)::bigint
+        SELECT coalesce(sum(applied + unchanged + dead + superseded), 0)::bigint
         FROM metasync.history
         WHERE minute > floor(extract(epoch FROM statement_timestamp()) / 60) - $1::integer
     ) AS recently_done
@@ -25,9 +25,12 @@ FROM (
         count(*) FILTER (WHERE counted.lease IS NULL) AS waiting
     FROM (
         SELECT target.lease
-        FROM metasync.target
+        FROM (
+            SELECT number, lease FROM metasync.target WHERE NOT urgent AND visible_at > statement_timestamp()
+            UNION ALL
+            SELECT number, lease FROM metasync.target WHERE urgent AND visible_at > statement_timestamp()
+        ) AS target
         JOIN metasync.change ON change.target = target.number
-        WHERE target.visible_at > statement_timestamp()
         LIMIT $2
     ) AS counted
 ) AS later;
@@ -42,9 +45,12 @@ EXPLAIN (FORMAT JSON) SELECT FROM metasync.dead_letter;
 -- name: about_later
 EXPLAIN (FORMAT JSON)
 SELECT
-FROM metasync.target
-JOIN metasync.change ON change.target = target.number
-WHERE target.visible_at > statement_timestamp();
+FROM (
+    SELECT number, lease FROM metasync.target WHERE NOT urgent AND visible_at > statement_timestamp()
+    UNION ALL
+    SELECT number, lease FROM metasync.target WHERE urgent AND visible_at > statement_timestamp()
+) AS target
+JOIN metasync.change ON change.target = target.number;
 
 -- name: leases
 SELECT
@@ -56,25 +62,33 @@ SELECT
 FROM (
     SELECT
         owner, lease, visible_at, (SELECT count(*) FROM metasync.change WHERE change.target = target.number) AS changes
-    FROM metasync.target
-    WHERE visible_at > statement_timestamp() AND lease IS NOT NULL
+    FROM (
+        SELECT number, owner, lease, visible_at
+        FROM metasync.target
+        WHERE NOT urgent AND visible_at > statement_timestamp()
+        UNION ALL
+        SELECT number, owner, lease, visible_at
+        FROM metasync.target
+        WHERE urgent AND visible_at > statement_timestamp()
+    ) AS target
+    WHERE lease IS NOT NULL
 ) AS held
 GROUP BY owner
 ORDER BY since;
 
 -- name: next_due
--- $1 the floor (NULL: none)
-SELECT extract(epoch FROM min(visible_at) - statement_timestamp())::float8 AS seconds, statement_timestamp() AS at
-FROM metasync.target
-WHERE visible_at >= coalesce($1::timestamptz, '-infinity');
-
--- name: pending
--- $1 a target and $2 a change of it: those from there on; $3 how many
+-- $1 the floor (NULL: none) of those that are usual, $2 of the urgent
 SELECT
-    change.target, change.id, target.completion_id, change.change_id, change.mode, change.metadata,
-    extract(epoch FROM change.enqueued_at)::float8, change.trials
-FROM metasync.change
-JOIN metasync.target ON target.number = change.target
-WHERE (change.target, change.id) > ($1::bigint, $2::bigint)
-ORDER BY change.target, change.id
-LIMIT $3::integer;
+    extract(epoch FROM least(
+        (
+            SELECT min(visible_at)
+            FROM metasync.target
+            WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity')
+        ),
+        (
+            SELECT min(visible_at)
+            FROM metasync.target
+            WHERE urgent AND visible_at >= coalesce($2::timestamptz, '-infinity')
+        )
+    ) - statement_timestamp())::float8 AS seconds,
+    statement_timestamp() AS at;

@@ -1,0 +1,320 @@
+"""Batches, urgency and memory beside transactions of producers that stay open as long as they like."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from tests.queue.conformance.backends import Clock
+from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels
+from tests.queue.postgres_server import connected, new_database
+from worker.changes import InvalidChange, MetadataChange
+from worker.queue import Claim, PendingSelection, Settlement, Stored, Withdrawn
+from worker.queue.batch import check_batch_name
+from worker.queue.postgres import PostgresQueue
+from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.floor import Floor
+
+DAY = 86_400.0
+INTO_B = "SELECT metasync_enqueue($1, '{\"label\": \"x\"}', batch => 'b')"
+URGENT = 'SELECT metasync_enqueue($1, \'{"label": "urgent"}\', urgent => true)'
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with new_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[PostgresQueue]:
+    async with await PostgresQueue.open(url) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def producer(url: str) -> AsyncIterator[Connection]:
+    async with connected(url) as connection:
+        yield connection
+
+
+async def urgent(queue: PostgresQueue) -> list[Claim]:
+    return await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place="urgent")
+
+
+async def counts(queue: PostgresQueue) -> dict[str, tuple[int, int]]:
+    return {batch.name: (batch.changes, batch.pending) for batch in await queue.batches()}
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_open_transactions_put_into_one_batch_without_waiting_for_each_other(
+    url: str, queue: PostgresQueue, producer: Connection, before: int
+) -> None:
+    """Whichever connections they have: the parts in which workers count are 16."""
+    await queue.put([change("c-0")] * before, batch="b")
+    others = [await asyncpg.connect(url) for _ in range(17)]
+    transactions = [connection.transaction() for connection in (producer, *others)]
+    for number, (transaction, connection) in enumerate(zip(transactions, (producer, *others), strict=True)):
+        await transaction.start()
+        await connection.execute("SET LOCAL lock_timeout = 100")
+        assert await connection.fetchval(INTO_B, f"c-{number + 1}") is True
+    await queue.put([change("c-99")], batch="b")
+    assert await counts(queue) == {"b": (before + 1, before + 1)}
+
+    for transaction in transactions:
+        await transaction.commit()
+    for connection in others:
+        await connection.close()
+
+    assert await counts(queue) == {"b": (before + 19, before + 19)}
+    assert await queue.batches("b") == await queue.batches()
+    assert {each.batch for claimed in await claim(queue) for each in claimed.changes} == {"b"}
+
+
+@pytest.mark.parametrize("is_added_up", [False, True])
+async def test_what_is_committed_late_is_withdrawn(
+    queue: PostgresQueue,
+    producer: Connection,
+    is_added_up: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    async with producer.transaction():
+        await producer.execute(INTO_B, "c-early")
+        await queue.put([change("c-1"), change("c-2")], batch="b")
+        if is_added_up:
+            await queue.forget(DAY, most=1)
+        assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(2, 0)
+
+    assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(1, 0)
+    assert (await queue.status()).pending == 0
+    assert await counts(queue) == {"b": (3, 0)}
+
+
+async def test_what_was_put_is_added_up_with_the_minute_and_counted_once(
+    url: str, queue: PostgresQueue, producer: Connection
+) -> None:
+    for number in range(3):
+        await producer.execute(INTO_B, f"c-{number}")
+    await queue.put([change("c-3"), change("c-4")], batch="b")
+    assert await producer.fetchval("SELECT count(*) FROM metasync.batch_put") == 4
+    await queue.settle([finished(await queue_one(queue))])
+
+    assert await producer.fetchval("SELECT count(*) FROM metasync.batch_put") == 0
+    assert await counts(queue) == {"b": (5, 4)}
+    async with connected(url) as other, producer.transaction():
+        assert await producer.fetchval("SELECT metasync.add_up_batches(9)") is True
+        assert await other.fetchval("SELECT metasync.add_up_batches(9)") is False
+
+
+async def queue_one(queue: PostgresQueue) -> Claim:
+    [claimed] = await queue.claim(1, lease_seconds=LEASE_SECONDS, owner="worker")
+    return claimed
+
+
+async def test_a_batch_that_an_open_transaction_adds_to_is_not_let_go_of(
+    queue: PostgresQueue, producer: Connection
+) -> None:
+    await queue.put(change("c-1"), batch="b")
+    await queue.settle([finished(await claim_one(queue))])
+    async with producer.transaction():
+        await producer.execute(INTO_B, "c-2")
+        assert await queue.forget(0.0, most=9) == 0
+
+    assert await counts(queue) == {"b": (2, 1)}
+    assert [each.batch for each in (await claim_one(queue)).changes] == ["b"]
+
+
+async def test_workers_do_not_wait_for_a_transaction_that_hurries_their_completion(
+    queue: PostgresQueue, producer: Connection
+) -> None:
+    await queue.put([change("c-1", "first"), change("c-1", "second")])
+    async with producer.transaction():
+        await producer.execute("SET LOCAL lock_timeout = 100")
+        in_hand = await claim_one(queue)
+        await producer.execute(URGENT, "c-1")
+        assert await queue.extend([in_hand], lease_seconds=LEASE_SECONDS) == []
+        assert await queue.settle([Settlement(in_hand, applied=[in_hand.changes[0].number])]) == []
+        assert await urgent(queue) == []
+        again = await claim_one(queue)
+        assert labels(again) == ["second"]
+        assert await queue.withdraw(PendingSelection(completion_id="c-1")) == Withdrawn(0, 1)
+        assert await queue.settle([Settlement(again)]) == []
+
+    [claimed] = await urgent(queue)
+    assert labels(claimed) == ["second", "urgent"]
+
+
+async def test_a_producer_hurries_what_a_worker_has_in_hand_and_does_not_wait(
+    queue: PostgresQueue, producer: Connection
+) -> None:
+    await queue.put(change("c-1", "first"))
+    in_hand = await claim_one(queue)
+    await producer.execute("SET lock_timeout = 100")
+    await producer.execute(URGENT, "c-1")
+    await queue.put(change("c-1", "also"), urgent=True)
+
+    assert await urgent(queue) == []
+    assert await queue.settle([finished(in_hand)]) == []
+    assert [labels(each) for each in await urgent(queue)] == [["urgent", "also"]]
+
+
+async def test_what_is_hurried_and_taken_back_is_usual(queue: PostgresQueue, producer: Connection) -> None:
+    await queue.put(change("c-1", change_id="mine"))
+    await queue.settle([finished(await claim_one(queue))], remember=True)
+    await queue.put(change("c-1"))
+    sql = "SELECT metasync_enqueue('c-1', '{}', change_id => 'mine', urgent => true)"
+    assert await producer.fetchval(sql) is False
+    transaction = producer.transaction()
+    await transaction.start()
+    await producer.execute(URGENT, "c-1")
+    await transaction.rollback()
+
+    assert await urgent(queue) == []
+    assert len(await claim(queue)) == 1
+
+
+@pytest.mark.parametrize("in_sql", [False, True])
+async def test_what_becomes_urgent_long_after_it_came_is_found_at_once(
+    queue: PostgresQueue,
+    producer: Connection,
+    in_sql: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    await queue.put([change("c-1"), change("c-2")])
+    await producer.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 hour'")
+    queue._urgent_floor = Floor(Clock())  # for which no time passes
+    assert await urgent(queue) == []
+    if in_sql:
+        await producer.execute(URGENT, "c-1")
+    else:
+        await queue.put(change("c-1"), urgent=True)
+
+    assert await queue.next_due_seconds() <= 0  # type: ignore[operator] -- it is due
+    assert [each.completion_id for each in await urgent(queue)] == ["c-1"]
+
+
+async def test_what_is_usual_again_is_found_at_once(queue: PostgresQueue, producer: Connection) -> None:
+    await queue.put(change("c-1"))
+    await queue.put(change("c-1"), batch="b", urgent=True)
+    await producer.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 hour'")
+    queue._floor = Floor(Clock())  # for which no time passes
+    assert await claim(queue) == []
+    await queue.withdraw(PendingSelection(batch="b"))
+
+    assert [each.completion_id for each in await claim(queue)] == ["c-1"]
+
+
+NAMES = ["", "-x", "a b", "a/b", "a\n", "é", "x" * 129, "a\N{LINE SEPARATOR}b", "x" * 128, "9.a_-:@+"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_function_takes_the_names_that_the_queue_takes(
+    queue: PostgresQueue, producer: Connection, name: str
+) -> None:
+    sql = "SELECT metasync_enqueue('c-1', '{}', batch => $1)"
+    try:
+        check_batch_name(name)
+    except InvalidChange as refused:
+        with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+            await producer.execute(sql, name)
+        reason = "is no name of a batch: "
+        assert caught.value.args[0].partition(reason)[1:] == str(refused).partition(reason)[1:]
+        assert caught.value.detail == 'completion_id: "c-1"'
+        assert await queue.batches() == []
+    else:
+        assert await producer.fetchval(sql, name) is True
+        assert list(await counts(queue)) == [name]
+
+
+@pytest.mark.parametrize("as_of", [-1.0, -0.001, 0.0, 0.125, 9_999_999_999.0, 1e10])
+async def test_the_function_takes_the_times_that_the_queue_takes(
+    queue: PostgresQueue, producer: Connection, as_of: float
+) -> None:
+    sql = "SELECT metasync_enqueue('c-1', '{}', as_of => to_timestamp($1))"
+    try:
+        MetadataChange("c-1", {}, as_of=as_of)
+    except InvalidChange as refused:
+        with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+            await producer.execute(sql, as_of)
+        assert caught.value.args[0].partition("is no time")[1:] == str(refused).partition("is no time")[1:]
+    else:
+        assert await producer.fetchval(sql, as_of) is True
+        assert [each.as_of for each in (await claim_one(queue)).changes] == [as_of]
+
+
+@pytest.mark.parametrize("as_of", ["infinity", "-infinity"])
+async def test_for_ever_is_no_time(producer: Connection, as_of: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="is no time"):
+        await producer.execute(f"SELECT metasync_enqueue('c-1', '{{}}', as_of => '{as_of}')")
+
+
+async def test_a_change_id_that_was_applied_is_a_duplicate_in_sql_too(
+    queue: PostgresQueue, producer: Connection
+) -> None:
+    sql = "SELECT metasync_enqueue($1, '{}', change_id => 'mine', batch => 'b')"
+    assert await producer.fetchval(sql, "c-1") is True
+    await queue.settle([finished(await claim_one(queue))], remember=True)
+
+    assert await producer.fetchval(sql, "c-2") is False
+    assert await queue.put(change("c-3", change_id="mine")) == Stored(0, 1)
+    assert await queue.next_due_seconds() is None  # no target was made
+    assert await counts(queue) == {"b": (1, 0)}
+
+
+async def test_a_change_id_that_is_settled_while_it_is_put_is_a_duplicate(
+    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.put(change("c-1", change_id="mine"))
+    claims = await claim(queue)
+    fetchval = asyncpg.Connection.fetchval
+
+    async def settle_first(connection: Connection, query: str, *arguments: object) -> object:
+        if "begin_append" in query and claims:  # what was settled before has been looked up by now
+            assert await queue.settle([finished(claims.pop())], remember=True) == []
+        return await fetchval(connection, query, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", settle_first)
+    stored = await queue.put([change("c-1", change_id="mine"), change("c-2", "new")])
+
+    assert stored == Stored(1, 1)
+    assert not claims
+    assert [labels(each) for each in await claim(queue)] == [["new"]]
+
+
+async def test_positions_of_conflicts_are_those_of_the_call_where_some_were_settled(queue: PostgresQueue) -> None:
+    await queue.put(change("c-1", change_id="settled"))
+    await queue.settle([finished(await claim_one(queue))], remember=True)
+    await queue.put(change("c-1", change_id="pending"))
+    again = [change("c-1", change_id="settled"), change("c-1"), change("c-1", "other", change_id="pending")]
+
+    assert await queue.put(again) == Stored(1, 1, (2,))
+
+
+async def test_the_last_of_what_is_remembered_stay_however_young_the_others_are(
+    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
+    for number in range(5):
+        await queue.put(MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=9.0))
+        await queue.settle([finished(await claim_one(queue))], remember=True)
+
+    assert [await queue.forget(DAY, most=1) for _ in range(4)] == [2, 2, 0, 0]
+
+    again = [MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=1.0) for number in range(5)]
+    assert (await queue.put(again)).added == 2
+    assert {each.newest_as_of for each in await claim(queue)} == {None}
+    await queue.put([MetadataChange(f"c-{number}", {}, as_of=1.0) for number in range(2, 5)])
+    assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
+
+
+async def test_the_last_finished_batches_stay_however_young_the_others_are(
+    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.postgres.batches.MAX_FINISHED_BATCHES", 2)
+    await queue.put(change("c-0"), batch="pending")
+    [kept] = await claim(queue)
+    for number in range(4):
+        await queue.put(change("c-1"), batch=f"b-{number}")
+        await queue.settle([finished(await claim_one(queue))])
+    await queue.settle([Settlement(kept)])
+
+    assert await queue.forget(DAY, most=9) == 2
+    assert list(await counts(queue)) == ["b-3", "b-2", "pending"]

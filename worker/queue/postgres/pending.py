@@ -1,0 +1,115 @@
+"""Pending changes that people read or take back, as functions of a connection: each within one transaction."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import asyncpg
+
+from worker.queue.batch import PendingSelection, Withdrawn
+from worker.queue.pending import QueuedChange
+from worker.queue.postgres import batches
+from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.operations import count_in_history, finish
+from worker.queue.statements import read_statements
+from worker.queue.text import storable
+
+PIECE = 2_000  # changes that are looked at in one transaction
+
+_PENDING = read_statements(__package__, "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the next piece of a selection begins.
+
+    Args:
+        target: where everything is read: of the last change that was given.
+        change: the id of the last change that was looked at.
+        until: the highest id to look at.
+        numbers: of the selection's batch; None where it names none.
+    """
+
+    change: int = 0
+    target: int = 0
+    until: int = 0
+    numbers: Sequence[int] | None = None
+
+
+async def read(
+    connection: Connection, selection: PendingSelection, place: Place | None
+) -> tuple[list[QueuedChange], Place | None]:
+    """Give the selected changes of a piece, and where the next one begins."""
+    if selection.is_everything:
+        return await _read_everything(connection, place or Place())
+    ids, following = await _selected(connection, selection, place)
+    found = await connection.fetch(_PENDING["changes"], ids) if ids else []
+    return [QueuedChange(*row) for row in found], following
+
+
+async def withdraw(
+    connection: Connection, selection: PendingSelection, place: Place | None
+) -> tuple[Withdrawn, Place | None]:
+    """Take back the selected changes of a piece; give where the next one begins."""
+    ids, following = await _selected(connection, selection, place)
+    if not ids:
+        return Withdrawn(0, 0), following
+    held = await connection.fetch(_PENDING["hold"], ids)
+    free = {row["number"]: row["completion_id"] for row in held if not row["is_leased"]}
+    leased = [row["number"] for row in held if row["is_leased"]]
+    gone = await connection.fetch(_PENDING["remove"], ids, list(free)) if free else []
+    in_flight = await connection.fetchval(_PENDING["count"], ids, leased) if leased else 0
+    touched = {row["target"]: free[row["target"]] for row in gone}
+    await _let_go(connection, touched, touched.values())
+    await _count(connection, gone)
+    return Withdrawn(sum(row["changes"] for row in gone), in_flight), following
+
+
+async def _let_go(connection: Connection, targets: Collection[int], completion_ids: Collection[str]) -> None:
+    """End the leases of these, and remove those that have no changes left."""
+    if targets:
+        await connection.execute(_PENDING["let_go"], list(targets))
+        await finish(connection, completion_ids)
+
+
+async def _count(connection: Connection, gone: Sequence[asyncpg.Record]) -> None:
+    by_batch: dict[str, int] = {}
+    for row in gone:
+        if row["batch"] is not None:
+            by_batch[row["batch"]] = by_batch.get(row["batch"], 0) + row["changes"]
+    await batches.count(connection, {}, by_batch)
+    await count_in_history(connection, (0, 0, 0, 0), sum(row["changes"] for row in gone))
+
+
+async def _read_everything(connection: Connection, place: Place) -> tuple[list[QueuedChange], Place | None]:
+    found = await connection.fetch(_PENDING["everything"], place.target, place.change, PIECE)
+    changes = [QueuedChange(*list(row)[1:]) for row in found]
+    if len(found) < PIECE:
+        return changes, None
+    return changes, Place(target=found[-1]["target"], change=changes[-1].number)
+
+
+async def _selected(
+    connection: Connection, selection: PendingSelection, place: Place | None
+) -> tuple[list[int], Place | None]:
+    """Give the ids of the selected changes of a piece, and where the next one begins."""
+    if place is None:
+        place = await _start(connection, selection)
+    if selection.batch is not None and not place.numbers:
+        return [], None
+    completion_id, change_id = storable(selection.completion_id), storable(selection.change_id)
+    if change_id is not None:
+        found = await connection.fetchrow(_PENDING["by_change_id"], change_id, completion_id, place.numbers)
+    elif completion_id is not None:
+        found = await connection.fetchrow(_PENDING["by_completion"], place.change, PIECE, completion_id, place.numbers)
+    else:
+        found = await connection.fetchrow(_PENDING["by_batch"], place.change, place.until, PIECE, place.numbers)
+    assert found is not None  # noqa: S101 -- it is a row of totals
+    return found["ids"] or [], None if found["last"] is None else replace(place, change=found["last"])
+
+
+async def _start(connection: Connection, selection: PendingSelection) -> Place:
+    if selection.batch is None:
+        return Place()
+    [row] = await connection.fetch(_PENDING["batch"], storable(selection.batch))
+    # Ids of changes that were committed, however late, lie between what their transactions have said.
+    return Place(change=(row["first_change"] or 1) - 1, until=row["last_change"] or 0, numbers=row["numbers"] or ())
