@@ -11,10 +11,22 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.queue.helpers import EVERY_LETTER, bury, change, pending_labels
+from tests.queue.helpers import EVERY_LETTER, bury, change, changes, claim, pending_labels
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import Place, RedisServer, a_place, running
-from worker.queue import QueueMisnamed, QueueUnavailable, QueueUnusable, Revived, Sample, migration_sql, open_queue
+from worker.changes import MetadataChange
+from worker.queue import (
+    PendingSelection,
+    QueueMisnamed,
+    QueueUnavailable,
+    QueueUnusable,
+    Revived,
+    Sample,
+    Settlement,
+    Withdrawn,
+    migration_sql,
+    open_queue,
+)
 from worker.queue.redis import RedisQueue
 from worker.queue.redis.address import Address, read_url
 
@@ -169,6 +181,21 @@ async def test_the_permissions_that_are_documented_are_enough(tmp_path: Path) ->
             assert (await queue.status()).in_flight == 1
             await bury(queue, change("c-2"))
             assert await queue.retry_dead(EVERY_LETTER) == Revived(1, 0)
+            dated = MetadataChange("c-3", {"label": "x"}, change_id="mine", as_of=5.0)
+            for pending in ([dated], [change("c-4"), change("c-4")]):
+                await queue.put(pending, batch="b", urgent=True)
+                [claimed] = await queue.claim(9, lease_seconds=60, owner="worker", place="urgent")
+                await queue.settle([Settlement(claimed, applied=[claimed.changes[0].number])], remember=True)
+            await queue.put(changes("c-5", range(700)))
+            await queue.put(changes("c-5", range(3)), batch="b")
+            assert [each.batch async for each in queue.pending_changes(PendingSelection(batch="b"))] == ["b"] * 4
+            assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(4, 0)
+            assert await queue.withdraw(PendingSelection(change_id="mine")) == Withdrawn(0, 0)
+            await queue.put(MetadataChange("c-3", {"label": "x"}, as_of=1.0))
+            assert [each.newest_as_of for each in await claim(queue) if each.completion_id == "c-3"] == [5.0]
+            assert [batch.applied for batch in await queue.batches()] == [2]
+            await asyncio.sleep(1.1)  # its clock is the server's, and counts what is remembered in seconds
+            assert await queue.forget(0.0, most=10) == 3
 
 
 async def test_a_number_of_a_database_needs_one_permission_more_as_is_documented(tmp_path: Path) -> None:

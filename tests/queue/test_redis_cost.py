@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from tests.queue.helpers import bury, change, changes, claim, finished, letters
 from tests.queue.redis_server import running
 from worker.changes import MetadataChange
-from worker.queue import DeadSelection
+from worker.queue import DeadSelection, PendingSelection
 from worker.queue.redis import RedisQueue
 from worker.queue.redis.codec import PAGE
 
@@ -81,6 +81,88 @@ async def test_a_batch_costs_the_same_whatever_is_waiting(metered: tuple[RedisQu
     assert max(extending, asking) < 10
 
 
+async def test_urgent_ones_cost_the_same_whatever_is_waiting(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    costs = []
+    filled = 0
+    for size in (SMALL, LARGE):
+        await _fill(queue, filled, size)
+        filled = size
+        putting = await meter.commands(queue.put([change(f"c-{i}") for i in range(BATCH)], urgent=True))
+        again = await meter.commands(queue.put([change(f"c-{i}") for i in range(BATCH)], batch="b", urgent=True))
+        asking = await meter.commands(queue.next_due_seconds())
+        before = await meter.commands(queue.claim(BATCH, lease_seconds=60, owner="worker", place="oldest"))
+        claims = await queue.claim(BATCH, lease_seconds=60, owner="worker", place="urgent")
+        assert len(claims) == BATCH
+        settling = await meter.commands(queue.settle([finished(claimed) for claimed in claims], remember=True))
+        costs.append([putting, again, asking, before, settling])
+
+    assert costs[0] == pytest.approx(costs[1], abs=3)
+    assert max(costs[1][:2]) < 1.1 * BATCH
+    assert settling < 2.1 * BATCH
+
+
+async def test_names_and_memory_cost_a_few_commands_for_all(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+
+    def dated(round_: int) -> list[MetadataChange]:
+        return [
+            MetadataChange(f"c-{i}", {"label": "x"}, change_id=f"{round_}-{i}", as_of=1.0 + round_)
+            for i in range(BATCH)
+        ]
+
+    costs = []
+    for round_ in range(3):
+        putting = await meter.commands(queue.put(dated(round_), batch=f"b-{round_}"))
+        claims = await claim(queue, BATCH)
+        settling = await meter.commands(queue.settle([finished(each) for each in claims], remember=True))
+        costs.append([putting, settling])
+
+    assert all(putting < 1.1 * BATCH and settling < 2.1 * BATCH for putting, settling in costs)
+
+
+async def test_what_is_looked_up_is_withdrawn_at_the_same_cost_whatever_is_waiting(
+    metered: tuple[RedisQueue, Meter],
+) -> None:
+    queue, meter = metered
+    costs = []
+    filled = 0
+    for size in (SMALL, LARGE):
+        await _fill(queue, filled, size)
+        filled = size
+        await queue.put(change(f"mine-{size}", change_id=f"id-{size}"))
+        by_id = await meter.commands(queue.withdraw(PendingSelection(change_id=f"id-{size}")))
+        by_completion = await meter.commands(queue.withdraw(PendingSelection(completion_id="c-7")))
+        costs.append([by_id, by_completion])
+        assert max(costs[-1]) < 30
+        await queue.put([change("c-7")])
+
+    assert costs[0] == pytest.approx(costs[1], abs=3)  # as above
+
+
+async def test_a_withdrawn_batch_costs_a_few_commands_a_completion_in_short_calls(
+    metered: tuple[RedisQueue, Meter],
+) -> None:
+    queue, meter = metered
+    await queue.put([change(f"c-{i}") for i in range(5_000)], batch="wrong")
+
+    commands = await meter.commands(queue.withdraw(PendingSelection(batch="wrong")))
+
+    assert (await queue.status()).pending == 0
+    assert commands < 4 * 5_000  # what its list holds, that this goes, and what is left of it
+    await queue.put(changes("c-1", range(5_000)), batch="wrong")
+    calls = await meter.calls(queue.withdraw(PendingSelection(batch="wrong")))
+    assert calls == 1 + 5_000 // 500 + 1
+
+
+async def test_nothing_is_gone_through_where_nothing_is_old(metered: tuple[RedisQueue, Meter]) -> None:
+    queue, meter = metered
+    await queue.put([change(f"c-{i}", change_id=str(i)) for i in range(BATCH)])
+    await queue.settle([finished(each) for each in await claim(queue, BATCH)], remember=True)
+
+    assert await meter.calls(queue.forget(60.0, most=1_000)) == 3
+
+
 async def test_a_status_looks_at_what_is_leased_or_waits_alone(metered: tuple[RedisQueue, Meter]) -> None:
     queue, meter = metered
     await _fill(queue, 0, SMALL)
@@ -150,7 +232,11 @@ async def test_what_is_done_at_once_is_one_call_and_only_that(metered: tuple[Red
 
     for call in (
         queue.put([change(f"new-{i}") for i in range(BATCH)]),
+        queue.put([change(f"named-{i}") for i in range(BATCH)], batch="b", urgent=True),
         claim(queue, BATCH),
+        queue.claim(BATCH, lease_seconds=60, owner="worker", place="urgent"),
+        queue.withdraw(PendingSelection(completion_id="named-1")),
+        queue.batches("b"),
         queue.extend(claims, lease_seconds=60),
         queue.settle([finished(claimed) for claimed in claims]),
         queue.next_due_seconds(),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.queue.helpers import bury, change, claim, claim_one, finished, letters, pending_labels
+from tests.queue.helpers import bury, change, claim, claim_one, finished, labels, letters, pending_labels
 from tests.queue.redis_server import DURABLE, running
-from worker.queue import QueueUnavailable, Settlement
+from worker.queue import PendingSelection, QueueUnavailable, Settlement, Withdrawn
 from worker.queue.redis import RedisQueue
 
 SIZE = 8
@@ -114,6 +114,29 @@ async def test_a_queue_whose_keys_were_evicted_works_on(tmp_path: Path) -> None:
             assert await pending_labels(queue) == {"c-2": ["kept"]}
             await queue.put([change("c-1", "new")])
             assert await pending_labels(queue) == {"c-1": ["new"]}
+
+
+@pytest.mark.parametrize("key", ["changes:c-1", "urgent:changes", "batch", "batches", "batches:finished", "lease"])
+@pytest.mark.parametrize("is_urgent", [True, False])
+async def test_of_what_is_kept_beside_urgent_changes_nothing_is_missed_for_long(
+    tmp_path: Path, key: str, *, is_urgent: bool
+) -> None:
+    with running(tmp_path) as server:
+        async with await RedisQueue.open(server.url()) as queue, server.client() as client:
+            await queue.put([change("c-1", "gone"), change("c-2")], batch="b", urgent=True)
+            await client.delete(f"metasync:{key}")
+            await queue.put([change("c-1", "new")], batch="b", urgent=is_urgent)
+
+            labels_by_place = {}
+            for place in ("urgent", "oldest"):
+                claims = await queue.claim(9, lease_seconds=60, owner="worker", place=place)  # type: ignore[arg-type]
+                labels_by_place |= {each.completion_id: labels(each) for each in claims}
+                assert await queue.settle([finished(each) for each in claims]) == []
+            assert labels_by_place["c-1"] == (["new"] if key == "changes:c-1" else ["gone", "new"])
+            assert await queue.next_due_seconds() is None
+            assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(0, 0)
+            await queue.put([change("c-1", "usual")])
+            assert await pending_labels(queue) == {"c-1": ["usual"]}
 
 
 async def test_changes_that_were_evicted_under_a_lease_are_settled_all_the_same(tmp_path: Path) -> None:

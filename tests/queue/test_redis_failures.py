@@ -14,7 +14,7 @@ from tests.queue.helpers import change, changes, claim, claim_one, finished, lab
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import DURABLE, NOTHING, PORTS, RedisServer, running, until
 from worker.changes import MetadataChange
-from worker.queue import QueueError, QueueUnavailable, QueueUnwritable
+from worker.queue import PendingSelection, QueueError, QueueUnavailable, QueueUnwritable, Settlement, Withdrawn
 from worker.queue.redis import RedisQueue, migration_sql
 
 BULKY = [MetadataChange(f"c-{i}", {"label": "x" * 500}) for i in range(4_000)]
@@ -93,6 +93,28 @@ async def test_a_server_without_memory_stores_nothing_by_halves_and_is_emptied_a
 
         await client.config_set("maxmemory", "0")
         assert (await queue.put(BULKY)).added == len(BULKY)
+
+
+async def test_a_server_without_memory_is_emptied_by_withdrawals_and_remembers_what_is_done(tmp_path: Path) -> None:
+    async with server_queue_and_client(tmp_path) as (_, queue, client):
+        given = [MetadataChange(f"c-{i}", {"label": "x"}, change_id=str(i), as_of=1.0) for i in range(60)]
+        await queue.put(given, batch="b", urgent=True)
+        await queue.put(changes("c-1", range(700)))
+        await queue.put(changes("c-1", range(2)), batch="b")
+        await client.config_set("maxmemory", "1")
+
+        claims = await queue.claim(20, lease_seconds=60, owner="worker", place="urgent")
+        assert (
+            await queue.settle([finished(each) for each in claims if each.completion_id != "c-1"], remember=True) == []
+        )
+        assert await queue.settle([Settlement(each) for each in claims if each.completion_id == "c-1"]) == []
+        assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(43, 0)
+        assert await queue.withdraw(PendingSelection(completion_id="c-1")) == Withdrawn(700, 0)
+        assert await queue.forget(60.0, most=10) == 0
+        assert (await queue.status()).pending == 0
+
+        await client.config_set("maxmemory", "0")
+        assert (await queue.put(given)).duplicates == 19
 
 
 async def test_a_server_without_memory_is_opened_to_be_emptied(tmp_path: Path) -> None:

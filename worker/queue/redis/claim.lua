@@ -3,16 +3,18 @@
 -- Makes due again what a claim has taken whose answer was lost: all that it took and nobody has extended is due at one
 -- and the same time.
 local function give_back(queue, lease, deadline)
-    local completion_ids = redis.call('ZRANGE', queue.due, deadline, deadline, 'BYSCORE')
-    local lost, due = {}, {}
-    for i, held_by in ipairs(read('HMGET', queue.lease, completion_ids)) do
-        if lease_number(held_by) == tonumber(lease) then
-            lost[#lost + 1] = completion_ids[i]
-            push(due, queue.now, completion_ids[i])
+    for _, set in ipairs({queue.due, queue.urgent}) do -- it may have become urgent since
+        local completion_ids = redis.call('ZRANGE', set, deadline, deadline, 'BYSCORE')
+        local lost, due = {}, {}
+        for i, held_by in ipairs(read('HMGET', queue.lease, completion_ids)) do
+            if lease_number(held_by) == tonumber(lease) then
+                lost[#lost + 1] = completion_ids[i]
+                push(due, queue.now, completion_ids[i])
+            end
         end
+        write('HDEL', queue.lease, lost)
+        write('ZADD', set, due)
     end
-    write('HDEL', queue.lease, lost)
-    write('ZADD', queue.due, due)
 end
 
 -- The next lease number. A replica that is promoted may not have heard of the last ones, nor a file that is put back:
@@ -36,16 +38,16 @@ local function within(changes, in_bytes)
 end
 
 -- Gives the completion_ids that are to be claimed.
-local function due_at(queue, place, limit)
-    if place == 'oldest' or limit == 0 then
-        return redis.call('ZRANGE', queue.due, '-inf', queue.now, 'BYSCORE', 'LIMIT', 0, limit)
+local function due_at(queue, set, place, limit)
+    if place == 'oldest' or place == 'urgent' or limit == 0 then
+        return redis.call('ZRANGE', set, '-inf', queue.now, 'BYSCORE', 'LIMIT', 0, limit)
     end
-    local due = redis.call('ZCOUNT', queue.due, '-inf', queue.now)
+    local due = redis.call('ZCOUNT', set, '-inf', queue.now)
     if due == 0 then
         return {}
     end
     local rank = place == 'middle' and math.floor(due / 2) or due - 1
-    return redis.call('ZRANGE', queue.due, rank, rank)
+    return redis.call('ZRANGE', set, rank, rank)
 end
 
 -- ARGV: limit, lease in microseconds, changes that a claim may carry, changes and bytes that all may; caller, number of
@@ -65,7 +67,8 @@ local function claim(keys, args)
         give_back(queue, last[2], last[3])
     end
 
-    local due = due_at(queue, place, limit)
+    local set = place == 'urgent' and queue.urgent or queue.due
+    local due = due_at(queue, set, place, limit)
     if #due == 0 then
         return array({cmsgpack.pack(queue.now), cmsgpack.pack(0), array({}), array({})})
     end
@@ -89,7 +92,7 @@ local function claim(keys, args)
         end
     end
     write('HSET', queue.lease, leases)
-    write('ZADD', queue.due, deadlines)
+    write('ZADD', set, deadlines)
     forget(queue, evicted)
     redis.call('HSET', caller, 'number', number, 'lease', lease, 'deadline', deadline)
     redis.call('PEXPIRE', caller, math.ceil(lease_us / 1000))
@@ -101,16 +104,21 @@ end
 local function extend(keys, args)
     local queue, claims = queue_at(keys[1]), cmsgpack.unpack(args[1])
     local leases, deadline = held(queue, claims), queue.now + tonumber(args[2])
-    local deadlines, lost = {}, {}
+    local extended, lost = {}, {}
     for position, claimed in ipairs(claims) do
         local completion_id, lease = unpack(claimed)
         if leases[completion_id] == lease then
-            push(deadlines, deadline, completion_id)
+            extended[#extended + 1] = completion_id
         else
             lost[#lost + 1] = position - 1
         end
     end
+    local urgent, deadlines, urgent_deadlines = urgent_among(queue, extended), {}, {}
+    for _, completion_id in ipairs(extended) do
+        push(urgent[completion_id] and urgent_deadlines or deadlines, deadline, completion_id)
+    end
     write('ZADD', queue.due, deadlines)
+    write('ZADD', queue.urgent, urgent_deadlines)
     return lost
 end
 

@@ -23,11 +23,12 @@ local function delete(queue, letter)
 end
 
 -- ARGV: selection [the letters' numbers are above this, and not above this, how many letters to look at, numbers or
--- nil, completion_id or nil, reason or nil, and how many microseconds ago they died, at least and at most]. Gives the letters that match, as they are stored and unpacked; and of a
+-- nil, completion_id or nil, reason or nil, how many microseconds ago they died, at least and at most, and their batch or
+-- nil]. Gives the letters that match, as they are stored and unpacked; and of a
 -- page the number to go on above, 0 at the end, and the last number that was given out.
 local function selected(queue, packed)
-    local after, until_number, limit, numbers, completion_id, reason, shortest, longest =
-        unpack(cmsgpack.unpack(packed), 1, 8)
+    local after, until_number, limit, numbers, completion_id, reason, shortest, longest, batch =
+        unpack(cmsgpack.unpack(packed), 1, 9)
     if not numbers then
         local index = queue.dead
         if completion_id then
@@ -42,7 +43,7 @@ local function selected(queue, packed)
         local letter = found and cmsgpack.unpack(found)
         local age = letter and queue.now - letter[2]
         if letter and letter[3] == (completion_id or letter[3]) and letter[4] == (reason or letter[4])
-            and age >= shortest and age <= longest then
+            and age >= shortest and age <= longest and (letter[5][8] or nil) == (batch or letter[5][8] or nil) then
             stored[#stored + 1], letters[#letters + 1] = found, letter
         end
     end
@@ -56,20 +57,41 @@ local function dead_letters(keys, args)
     return array({cmsgpack.pack(last), cmsgpack.pack(newest), array(stored)})
 end
 
--- ARGV: selection. Gives [where to go on, newest, [retried, kept]].
+-- Of letters, by completion_id, the newest as_of that was applied, where the letter has one.
+local function newer_than(queue, letters)
+    local completion_ids = {}
+    for _, letter in ipairs(letters) do
+        if letter[5][7] then
+            completion_ids[#completion_ids + 1] = letter[3]
+        end
+    end
+    return newest_among(queue, completion_ids)
+end
+
+-- ARGV: selection. Gives [where to go on, newest, [retried, kept, [number of a superseded one]]].
 local function retry_dead(keys, args)
     local queue = queue_at(keys[1])
     local letters, _, last, newest = selected(queue, args[1])
-    local changes = {}
-    for i, letter in ipairs(letters) do
-        local _, _, change_id, mode, metadata = unpack(letter[5])
-        changes[i] = {letter[3], change_id, mode, metadata}
+    local applied, tried, changes, superseded, batches = newer_than(queue, letters), {}, {}, {}, {}
+    for _, letter in ipairs(letters) do
+        local _, _, change_id, mode, metadata, _, as_of, batch = unpack(letter[5])
+        if as_of and as_of < (applied[letter[3]] or 0) then
+            superseded[#superseded + 1] = letter[1]
+        else
+            tried[#tried + 1] = letter
+            changes[#tried] = {letter[3], change_id, mode, metadata, as_of or false, batch or false}
+        end
     end
     local retried = append(queue, changes)
     for _, i in ipairs(retried) do
-        delete(queue, letters[i])
+        local batch = changes[i][6]
+        if batch then
+            batches[batch] = (batches[batch] or 0) + 1
+        end
+        delete(queue, tried[i])
     end
-    return cmsgpack.pack({last, newest, {#retried, #letters - #retried}})
+    revive_in_batches(queue, batches)
+    return cmsgpack.pack({last, newest, {#retried, #tried - #retried, superseded}})
 end
 
 -- ARGV: selection. Gives [where to go on, newest, purged].

@@ -1,13 +1,16 @@
--- What the queue remembers of its last day: of each minute [applied, unchanged, dead, sample], with '' for no sample.
+-- What the queue remembers of its last day: of each minute [applied, unchanged, dead, superseded,
+-- withdrawn, sample], with '' for no sample.
 
 local KEPT_MINUTES = 24 * 60
-local NOTHING = '\148\0\0\0\160' -- [0, 0, 0, ''], packed
+local NOTHING = '\150\0\0\0\0\0\160' -- [0, 0, 0, 0, 0, ''], packed
+local SAMPLE = 6
 
 local function minute_of(queue)
     return math.floor(queue.now / 60000000)
 end
 
-local function remember(queue, applied, unchanged, dead, sample)
+-- Adds what was done, in that order, and the sample, if there is one.
+local function record(queue, done, sample)
     local minute = minute_of(queue)
     local found = redis.call('HGET', queue.minute, minute)
     if not found then -- with each new minute, the old ones go
@@ -17,8 +20,11 @@ local function remember(queue, applied, unchanged, dead, sample)
             end
         end
     end
-    local before = cmsgpack.unpack(found or NOTHING)
-    local counts = {before[1] + applied, before[2] + unchanged, before[3] + dead, sample or before[4]}
+    local counts = cmsgpack.unpack(found or NOTHING)
+    for i, count in ipairs(done) do
+        counts[i] = counts[i] + count
+    end
+    counts[SAMPLE] = sample or counts[SAMPLE]
     redis.call('HSET', queue.minute, minute, cmsgpack.pack(counts))
 end
 
@@ -37,7 +43,7 @@ end
 
 -- ARGV: the sample.
 local function record_sample(keys, args)
-    remember(queue_at(keys[1]), 0, 0, 0, args[1])
+    record(queue_at(keys[1]), {}, args[1])
 end
 
 -- ARGV: how many minutes. Gives [this minute, [minute]].

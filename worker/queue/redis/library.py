@@ -6,7 +6,10 @@ from functools import cache
 from importlib.resources import files
 
 # In this order: each may use what those before it define.
-_PARTS = ("queue", "history", "put", "dead", "confirmed", "claim", "settle", "status", "shared")
+_PARTS = (
+    *("queue", "history", "batch", "remembered", "put", "dead", "confirmed", "claim", "settle"),
+    *("pending", "status", "shared"),
+)
 
 
 @dataclass(frozen=True, slots=True)

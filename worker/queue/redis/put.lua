@@ -1,22 +1,34 @@
 -- Storing changes.
 
--- The pending change that this is said to be, as [completion_id, change_id, mode, metadata]; nil where a server that evicts
--- keys has thrown it away.
-local function pending_at(queue, place)
-    local number, completion_id = string.match(place, '^(%d+):(.*)$')
-    number = tonumber(number)
-    local list = queue.changes .. completion_id
+-- Where the first change lies whose number is above this one: they lie in the order of their numbers.
+local function index_above(list, number)
     local first, last = 0, redis.call('LLEN', list) - 1
-    while first <= last do -- they lie in the order of their numbers
+    while first <= last do
         local middle = math.floor((first + last) / 2)
-        local change = cmsgpack.unpack(redis.call('LINDEX', list, middle))
-        if change[1] == number then
-            return {completion_id, change[3], change[4], change[5]}
-        elseif change[1] < number then
+        if cmsgpack.unpack(redis.call('LINDEX', list, middle))[1] <= number then
             first = middle + 1
         else
             last = middle - 1
         end
+    end
+    return first
+end
+
+-- The number and the completion_id that are kept of the pending change of a change_id.
+local function number_and_completion(place)
+    local number, completion_id = string.match(place, '^(%d+):(.*)$')
+    return tonumber(number), completion_id
+end
+
+-- The pending change that this is said to be, as [completion_id, change_id, mode, metadata]; nil where a server that evicts
+-- keys has thrown it away.
+local function pending_at(queue, place)
+    local number, completion_id = number_and_completion(place)
+    local list = queue.changes .. completion_id
+    local found = redis.call('LINDEX', list, index_above(list, number - 1))
+    local change = found and cmsgpack.unpack(found)
+    if change and change[1] == number then
+        return {completion_id, change[3], change[4], change[5]}
     end
 end
 
@@ -38,42 +50,80 @@ local function is_same_map(one, other)
     return true
 end
 
--- Of changes [completion_id, change_id, mode, metadata], gives the positions of what is new, and of what says something
--- else than what is pending under its change_id, in the queue or, before it, here.
+-- Of changes [completion_id, change_id, mode, metadata, ...], gives the positions of what is new, and of what says
+-- something else than what is pending under its change_id, in the queue or, before it, here.
 local function sort_out(queue, changes)
-    local change_ids, by_change_id, new, conflicts = {}, {}, {}, {}
+    local change_ids, asked, by_change_id, new, conflicts = {}, {}, {}, {}, {}
     for i, change in ipairs(changes) do
         change_ids[i] = change[2]
+        if change[2] ~= '' then
+            asked[#asked + 1] = change[2]
+        end
     end
+    local settled = was_settled(queue, asked)
     for i, place in ipairs(read('HMGET', queue.change_ids, change_ids)) do
         local change, change_id = changes[i], change_ids[i]
         local pending = by_change_id[change_id] or place and pending_at(queue, place)
-        if not pending then
+        if pending then
+            if pending[1] ~= change[1] or pending[3] ~= change[3] or not is_same_map(pending[4], change[4]) then
+                conflicts[#conflicts + 1] = i
+            end
+        elseif not settled[change_id] then
             new[#new + 1] = i
             if change_id ~= '' then
                 by_change_id[change_id] = change
             end
-        elseif pending[1] ~= change[1] or pending[3] ~= change[3] or not is_same_map(pending[4], change[4]) then
-            conflicts[#conflicts + 1] = i
         end
     end
     return new, conflicts
 end
 
--- Appends what is new of the changes; gives what `sort_out` does.
-local function append(queue, changes)
+-- What is stored of a change that has more to it than most.
+local function stored(queue, number, change, is_urgent)
+    local _, change_id, mode, metadata, as_of, batch = unpack(change, 1, 6)
+    if is_urgent or batch then
+        local told = {number, queue.now, change_id, mode, metadata, false, as_of or false, batch or false, is_urgent or nil}
+        return cmsgpack.pack(told)
+    end
+    return cmsgpack.pack({number, queue.now, change_id, mode, metadata, as_of and false, as_of or nil})
+end
+
+-- Makes completions urgent that have these changes more, by completion_id. Those that are `fresh` are due then, in turns.
+local function hurry(queue, completion_ids, lists, fresh)
+    local written, due = {}, {}
+    for i, count in ipairs(read('HMGET', queue.urgent_changes, completion_ids)) do
+        push(written, completion_ids[i], tonumber(count or 0) + #lists[completion_ids[i]])
+    end
+    for i, visible_at in ipairs(read('ZMSCORE', queue.due, completion_ids)) do
+        if visible_at then
+            push(due, visible_at, completion_ids[i])
+        end
+    end
+    write('HSET', queue.urgent_changes, written)
+    write('ZADD', queue.urgent, due)
+    write('ZADD', queue.urgent, fresh)
+    write('ZREM', queue.due, completion_ids)
+end
+
+-- Appends what is new of the changes [completion_id, change_id, mode, metadata, as_of, batch]; gives what `sort_out` does.
+local function append(queue, changes, is_urgent)
     local new, conflicts = sort_out(queue, changes)
     local new_change_ids = {}
     local number = redis.call('HINCRBY', queue.queue, 'change', #new) - #new
     local lists, completion_ids = {}, {}
     for i, position in ipairs(new) do
-        local completion_id, change_id, mode, metadata = unpack(changes[position])
+        local change = changes[position]
+        local completion_id, change_id, mode, metadata = unpack(change)
         if not lists[completion_id] then
             lists[completion_id] = {}
             completion_ids[#completion_ids + 1] = completion_id
         end
         local list = lists[completion_id]
-        list[#list + 1] = cmsgpack.pack({number + i, queue.now, change_id, mode, metadata})
+        if is_urgent or #change > 4 then
+            list[#list + 1] = stored(queue, number + i, change, is_urgent)
+        else
+            list[#list + 1] = cmsgpack.pack({number + i, queue.now, change_id, mode, metadata})
+        end
         if change_id ~= '' then
             push(new_change_ids, change_id, string.format('%.0f:%s', number + i, completion_id))
         end
@@ -89,7 +139,14 @@ local function append(queue, changes)
         push(due, queue.now - #fresh + i, completion_id) -- a microsecond apart, to be claimed in their order
         push(oldest, queue.now, completion_id)
     end
-    write('ZADD', queue.due, due)
+    if #fresh > 0 and is_any_urgent(queue) then -- a server that evicts keys may have thrown away what they had before
+        let_be_usual(queue, fresh)
+    end
+    if is_urgent then
+        hurry(queue, completion_ids, lists, due)
+    else
+        write('ZADD', queue.due, due)
+    end
     write('ZADD', queue.oldest, oldest)
     write('HSET', queue.change_ids, new_change_ids)
     redis.call('HINCRBY', queue.queue, 'pending', #new)
@@ -107,9 +164,19 @@ local function positions(found)
     return found
 end
 
--- ARGV: changes [[completion_id, change_id, mode, metadata]]. Gives how many were stored, then the positions of conflicts.
+-- ARGV: changes [[completion_id, change_id, mode, metadata, as_of]], the name of their batch or '', and '1' for urgent. Gives
+-- how many were stored, then the positions of conflicts.
 local function put(keys, args)
-    local new, conflicts = append(queue_at(keys[1]), cmsgpack.unpack(args[1]))
+    local queue, changes, batch = queue_at(keys[1]), cmsgpack.unpack(args[1]), args[2]
+    if batch ~= '' then
+        for _, change in ipairs(changes) do
+            change[5], change[6] = change[5] or false, batch
+        end
+    end
+    local new, conflicts = append(queue, changes, args[3] == '1')
+    if batch ~= '' then
+        count_in_batches(queue, {[batch] = {#new, 0, 0, 0, 0, 0}})
+    end
     local reply = positions(conflicts)
     table.insert(reply, 1, #new)
     return reply

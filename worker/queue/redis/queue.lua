@@ -2,8 +2,9 @@
 --
 -- KEYS[1] is what the names of the queue's keys begin with, such as metasync: with its colon.
 -- Times are microseconds of Unix time by the server's clock. A change is the MessagePack array
--- [number, enqueued_at, change_id, mode, metadata], with '' for no change_id, and a sixth element, what the engine noted
--- about failed tries, where there were some.
+-- [number, enqueued_at, change_id, mode, metadata, trials, as_of, batch, urgent], with '' for no change_id and false for
+-- what else there is none of; what is none at its end is left out, so that most have five elements. Trials are what the
+-- engine noted about failed tries.
 
 local MAX_ARGUMENTS = 1000 -- of one command: Lua's stack takes a few thousand
 
@@ -13,8 +14,12 @@ local function queue_at(base)
         now = tonumber(time[1]) * 1000000 + tonumber(time[2]),
         -- hash: schema; the last change, lease, letter and log numbers; how many updates were ever confirmed; how many changes are pending; when a request is due
         queue = base .. 'queue',
-        -- sorted set: completion_id by visible_at, which is due time, retry time and lease deadline
+        -- sorted sets: completion_id by visible_at, which is due time, retry time and lease deadline; each is in one of
+        -- them: in the second those that have urgent changes
         due = base .. 'due',
+        urgent = base .. 'urgent',
+        -- hash: how many urgent changes those have, by completion_id
+        urgent_changes = base .. 'urgent:changes',
         -- sorted set: completion_id by the time at which its oldest pending change was enqueued
         oldest = base .. 'oldest',
         -- and a completion_id: list of its pending changes, oldest first
@@ -30,6 +35,14 @@ local function queue_at(base)
         caller = base .. 'caller:',
         -- and a caller's name: hash of what it was to be told about its last settlements, likewise, by a call's number
         told = base .. 'told:',
+        -- hash: what has become of a batch's changes, by its name; sorted sets: names by time of creation, and of those
+        -- without pending changes by the time when they were last heard of
+        batch = base .. 'batch',
+        batches = base .. 'batches',
+        finished = base .. 'batches:finished',
+        -- hashes of what is remembered of changes that are done: their change_ids, and the newest as_of by completion_id
+        settled = base .. 'settled',
+        newest = base .. 'newest',
         -- hash: what was done, and the sample, by minute of Unix time
         minute = base .. 'minute',
         -- hash: dead letter by its number
@@ -92,11 +105,59 @@ local function held(queue, named)
     return leases
 end
 
+local function keys_of(map)
+    local keys = {}
+    for key in pairs(map) do
+        keys[#keys + 1] = key
+    end
+    return keys
+end
+
+local function is_any_urgent(queue)
+    return redis.call('ZCARD', queue.urgent) > 0
+end
+
+-- When those of these that are urgent are due, by completion_id.
+local function urgent_among(queue, completion_ids)
+    local urgent = {}
+    if #completion_ids > 0 and is_any_urgent(queue) then
+        for i, visible_at in ipairs(read('ZMSCORE', queue.urgent, completion_ids)) do
+            urgent[completion_ids[i]] = visible_at and tonumber(visible_at) or nil
+        end
+    end
+    return urgent
+end
+
+local function let_be_usual(queue, completion_ids)
+    write('ZREM', queue.urgent, completion_ids)
+    write('HDEL', queue.urgent_changes, completion_ids)
+end
+
+-- So many urgent changes of urgent completions are gone, by completion_id. Gives, likewise, which are usual now.
+local function take_urgent(queue, gone)
+    local completion_ids, counts, usual = keys_of(gone), {}, {}
+    for i, count in ipairs(read('HMGET', queue.urgent_changes, completion_ids)) do
+        local completion_id = completion_ids[i]
+        local left = tonumber(count or 0) - gone[completion_id]
+        if left > 0 then
+            push(counts, completion_id, left)
+        else
+            usual[completion_id] = true
+        end
+    end
+    write('HSET', queue.urgent_changes, counts)
+    let_be_usual(queue, keys_of(usual))
+    return usual
+end
+
 -- These have no pending changes any more.
 local function forget(queue, completion_ids)
     write('HDEL', queue.lease, completion_ids)
     write('ZREM', queue.due, completion_ids)
     write('ZREM', queue.oldest, completion_ids)
+    if #completion_ids > 0 and is_any_urgent(queue) then
+        let_be_usual(queue, completion_ids)
+    end
 end
 
 local function register(name, callback, ...)

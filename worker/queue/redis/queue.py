@@ -9,11 +9,12 @@ from typing import Self
 from worker.changes import MetadataChange
 from worker.queue import confirmed
 from worker.queue.base import Part, StoreBase, Stretch, last_number
+from worker.queue.batch import MAX_FINISHED_BATCHES, Batch, PendingSelection, Terms, Withdrawn
 from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError, no_queue
 from worker.queue.history import HistoryMinute, Sample, checked, every_minute
-from worker.queue.letters import REASONS, DeadLetter, LetterCount, Revived
+from worker.queue.letters import MOST_NUMBERS_TOLD, REASONS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import (
     MAX_BYTES_PER_CALL,
     MAX_CHANGES_PER_CALL,
@@ -28,21 +29,22 @@ from worker.queue.pending import (
     check_lease,
 )
 from worker.queue.quota import Grant, interval_seconds
-from worker.queue.redis import codec
+from worker.queue.redis import codec, pending
 from worker.queue.redis.address import read_url
 from worker.queue.redis.errors import unusable
 from worker.queue.redis.library import Library, library, migration_sql
 from worker.queue.redis.listener import Listener
 from worker.queue.redis.pending import Walk
 from worker.queue.redis.server import Server
-from worker.queue.rows import RECENT_MINUTES, Counts, holders_of, status_of
+from worker.queue.rows import RECENT_MINUTES, Counts, dated, holders_of, status_of, with_newest
 from worker.queue.text import json_text, storable
 from worker.queue.unanswered import UnansweredSettlements
 
 SCHEMA = 1
-_PENDING_AT_ONCE = 10  # completions whose changes are read in one call
 _STATUS_PAGE = 1_000  # targets that are looked at in one call
 _MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
+_BATCHES_PAGE = 500
+_MAX_REMEMBERED = 5_000_000  # of each kind
 # A server takes 512 MiB in one piece (proto-max-bulk-len).
 _MAX_PUT_BYTES = 256 * 1024 * 1024
 
@@ -108,12 +110,12 @@ class RedisQueue(StoreBase):
     def __repr__(self) -> str:
         return f"<RedisQueue {self._server.address} [{'closed' if self._server.closed else 'open'}]>"
 
-    async def _put(self, changes: Sequence[MetadataChange]) -> Stored:
+    async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
         """Store them; what is put again after a failure needs change_ids not to be doubled."""
         packed = codec.pack_changes(changes)
         if len(packed) > _MAX_PUT_BYTES:
             raise QueueError("a Redis queue takes no more than 256 MiB at once: put fewer changes in one call")
-        added, *conflicts = await self._server.call("put", packed)
+        added, *conflicts = await self._server.call("put", packed, terms.batch or "", int(terms.urgent))
         self._work.set()
         return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
 
@@ -172,6 +174,7 @@ class RedisQueue(StoreBase):
                     confirmed.merged_first(claims), (), since=now / codec.US_PER_SECOND - confirmed_seconds
                 )
                 claims = await self._with_confirmed(claims, wanted)
+            claims = await self._with_newest(claims)
             self._answered, self._heard = self._called, lease or self._heard
         return claims
 
@@ -183,7 +186,9 @@ class RedisQueue(StoreBase):
             claims[position] for position in await self._server.call("extend", keys, codec.microseconds(lease_seconds))
         ]
 
-    async def settle(self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0) -> list[Settlement]:
+    async def settle(
+        self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
+    ) -> list[Settlement]:
         """End the leases; see `Queue.settle`."""
         packed = codec.pack([codec.told(settlement) for settlement in settlements])
         self._settled += 1
@@ -192,7 +197,7 @@ class RedisQueue(StoreBase):
         whose = self._caller, number, codec.pack(heard), codec.pack(lost)
         try:
             is_cut_short, positions, answers = await self._server.call(
-                "settle", packed, codec.microseconds(keep_seconds), confirmed.MAX_UPDATES, *whose
+                "settle", packed, codec.microseconds(keep_seconds), confirmed.MAX_UPDATES, *whose, int(remember)
             )
         except BaseException:
             for position, settlement in enumerate(settlements):
@@ -312,6 +317,33 @@ class RedisQueue(StoreBase):
             if letters
         }
 
+    async def batches(self, name: str | None = None) -> list[Batch]:
+        """Give the batches; see `Batches.batches`."""
+        if name is not None and not pending.is_findable(name):
+            return []
+        found: list[Batch] = []
+        before: str | int = "+inf"
+        while True:
+            page = codec.read_batches(await self._server.call("batches", before, _BATCHES_PAGE, name or ""))
+            found += [codec.batch_of(each, told) for _, each, told in page]
+            if name is not None or not page:
+                return found
+            before = page[-1][0]
+
+    async def forget(self, older_than_seconds: float, *, most: int) -> int:
+        """Let go of what is done; see `Batches.forget`. What is remembered is gone through in many calls."""
+        older_than_us = codec.microseconds(older_than_seconds)
+        forgotten: int = await self._server.call("forget_batches", older_than_us, MAX_FINISHED_BATCHES, most)
+        for memory in ("settled", "newest"):
+            left, is_over = most, False
+            while left and not is_over:
+                gone, is_over = await self._server.call(
+                    "forget_remembered", memory, older_than_us, _MAX_REMEMBERED, left
+                )
+                left -= gone
+            forgotten += most - left
+        return forgotten
+
     async def close(self) -> None:
         """Give back what a claim has taken whose answer never came, and let go of the server."""
         if self._server.closed:
@@ -331,19 +363,22 @@ class RedisQueue(StoreBase):
         maps = dict(codec.read_maps(await self._server.call("confirmed", codec.pack(list(wanted.items())))))
         return confirmed.with_confirmed(claims, {each: codec.read_map(text) for each, text in maps.items()})
 
-    async def _read_pending(self, walk: Walk | None) -> tuple[list[QueuedChange], Walk | None]:
-        walk = walk or Walk()
-        if not walk.wanted and walk.cursor is not None:
-            walk.found(*await self._server.call("pending_ids", walk.cursor))
-        wanted, walk.wanted = walk.wanted[:_PENDING_AT_ONCE], walk.wanted[_PENDING_AT_ONCE:]
-        pages = codec.read_pages(await self._server.call("pending", codec.pack(wanted), codec.PAGE)) if wanted else []
-        changes: list[QueuedChange] = []
-        for place, ((completion_id, passed_over), page) in enumerate(zip(wanted, pages, strict=True)):
-            changes += codec.changes_of(completion_id, page)
-            if len(page) == codec.PAGE:  # the rest of it comes before others: changes of one completion lie together
-                walk.wanted[:0] = [(completion_id, passed_over + codec.PAGE), *wanted[place + 1 :]]
-                break
-        return changes, walk if walk.wanted or walk.cursor is not None else None
+    async def _with_newest(self, claims: list[Claim]) -> list[Claim]:
+        """Give the claims with the newest `as_of` that was applied."""
+        completion_ids = dated(claims)
+        if not completion_ids:
+            return claims
+        return with_newest(claims, dict(codec.read_newest(await self._server.call("newest_as_of", *completion_ids))))
+
+    async def _read_pending(
+        self, selection: PendingSelection, walk: Walk | None
+    ) -> tuple[list[QueuedChange], Walk | None]:
+        return await pending.read(self._server, selection, walk)
+
+    async def _withdraw(self, selection: PendingSelection, walk: Walk | None) -> tuple[Withdrawn, Walk | None]:
+        withdrawn = await pending.withdraw(self._server, selection, walk)
+        self._work.set()
+        return withdrawn
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
         after, newest, letters = codec.read_letters(
@@ -353,7 +388,9 @@ class RedisQueue(StoreBase):
 
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
         after, newest, counts = codec.read_revived(await self._server.call("retry_dead", codec.pack_selection(stretch)))
-        return Part(Revived(*counts), after or None, newest)
+        retried, kept, superseded = counts
+        named = tuple(superseded[:MOST_NUMBERS_TOLD])
+        return Part(Revived(retried, kept, len(superseded), named), after or None, newest)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
         after, newest, purged = codec.read_purged(await self._server.call("purge_dead", codec.pack_selection(stretch)))

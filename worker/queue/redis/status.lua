@@ -3,21 +3,42 @@
 -- Gives now, and the earliest visible_at if there is one.
 local function next_due(keys)
     local queue = queue_at(keys[1])
-    local first = redis.call('ZRANGE', queue.due, 0, 0, 'WITHSCORES')
-    return {queue.now, tonumber(first[2])}
+    local times = {}
+    for _, set in ipairs({queue.due, queue.urgent}) do
+        times[#times + 1] = tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
+    end
+    table.sort(times)
+    return {queue.now, times[1]}
 end
 
--- ARGV: how many targets that are due later to pass over, from the latest on, and how many to look at; how many minutes
--- are recent. Gives how many targets are due later; changes of claimed and of waiting ones among those looked at; and
--- of all: now, changes, dead letters, changes done recently, and when the oldest change was enqueued, if there is one.
+-- Gives how many targets are due later; and of those, from the latest usual one to the earliest urgent one, completion_ids
+-- and when they are due, in turns: all but as many as `offset`, and no more than `limit`.
+local function due_later(queue, offset, limit)
+    local later, found = 0, {}
+    for _, set in ipairs({queue.due, queue.urgent}) do
+        local count = redis.call('ZCOUNT', set, queue.now + 1, '+inf')
+        local first, last = math.max(offset - later, 0), math.min(offset + limit - later, count) - 1
+        if first <= last then
+            for _, each in ipairs(redis.call('ZRANGE', set, first, last, 'REV', 'WITHSCORES')) do
+                found[#found + 1] = each
+            end
+        end
+        later = later + count
+    end
+    local completion_ids, times = {}, {}
+    for i = 1, #found, 2 do
+        completion_ids[#completion_ids + 1], times[#times + 1] = found[i], tonumber(found[i + 1])
+    end
+    return later, completion_ids, times
+end
+
+-- ARGV: how many targets that are due later to pass over, and how many to look at; how many minutes are recent. Gives how
+-- many targets are due later; changes of claimed and of waiting ones among those looked at; and of all: now, changes,
+-- dead letters, changes done recently, and when the oldest change was enqueued, if there is one.
 local function status(keys, args)
     local queue = queue_at(keys[1])
-    local offset, limit = tonumber(args[1]), tonumber(args[2])
-    local later = redis.call('ZCOUNT', queue.due, queue.now + 1, '+inf')
-    local completion_ids, in_flight, waiting, recent = {}, 0, 0, 0
-    if offset < later then
-        completion_ids = redis.call('ZRANGE', queue.due, offset, math.min(offset + limit, later) - 1, 'REV')
-    end
+    local later, completion_ids = due_later(queue, tonumber(args[1]), tonumber(args[2]))
+    local in_flight, waiting, recent = 0, 0, 0
     for i, lease in ipairs(read('HMGET', queue.lease, completion_ids)) do
         local changes = redis.call('LLEN', queue.changes .. completion_ids[i])
         if lease then
@@ -27,8 +48,8 @@ local function status(keys, args)
         end
     end
     for _, minute in ipairs(last_minutes(queue, tonumber(args[3]))) do
-        local applied, unchanged, dead = unpack(cmsgpack.unpack(minute))
-        recent = recent + applied + unchanged + dead
+        local applied, unchanged, dead, superseded = unpack(cmsgpack.unpack(minute))
+        recent = recent + applied + unchanged + dead + superseded
     end
     local oldest = redis.call('ZRANGE', queue.oldest, 0, 0, 'WITHSCORES')
     local pending = tonumber(redis.call('HGET', queue.queue, 'pending') or 0)
@@ -40,20 +61,12 @@ end
 -- when, until when] of those looked at that are claimed]].
 local function leases(keys, args)
     local queue = queue_at(keys[1])
-    local later = redis.call('ZCOUNT', queue.due, queue.now + 1, '+inf')
-    local first = tonumber(args[1])
-    local due = {}
-    if first < later then
-        due = redis.call('ZRANGE', queue.due, first, math.min(first + args[2], later) - 1, 'REV', 'WITHSCORES')
-    end
-    local completion_ids, holders, by_owner = {}, {}, {}
-    for i = 1, #due, 2 do
-        completion_ids[#completion_ids + 1] = due[i]
-    end
+    local later, completion_ids, deadlines = due_later(queue, tonumber(args[1]), tonumber(args[2]))
+    local holders, by_owner = {}, {}
     for i, held in ipairs(read('HMGET', queue.lease, completion_ids)) do
         if held then
             local since, owner = lease_number(held), string.match(held, ' (.*)')
-            local changes, deadline = redis.call('LLEN', queue.changes .. completion_ids[i]), tonumber(due[2 * i])
+            local changes, deadline = redis.call('LLEN', queue.changes .. completion_ids[i]), deadlines[i]
             local holder = by_owner[owner]
             if not holder then
                 holder = {owner, 0, 0, since, deadline}
@@ -67,29 +80,6 @@ local function leases(keys, args)
     return cmsgpack.pack({later, holders})
 end
 
--- ARGV: a cursor, '0' at first. Gives the next one, '0' at the end, and completion_ids that have pending changes, any of
--- them perhaps twice.
-local function pending_ids(keys, args)
-    local found = redis.call('ZSCAN', queue_at(keys[1]).due, args[1], 'COUNT', 100)
-    local completion_ids = {}
-    for i = 1, #found[2], 2 do
-        completion_ids[#completion_ids + 1] = found[2][i]
-    end
-    return {found[1], completion_ids}
-end
-
--- ARGV: [[completion_id, how many of its changes to pass over]], how many of each. Gives the changes of each.
-local function pending(keys, args)
-    local queue, changes = queue_at(keys[1]), {}
-    for i, wanted in ipairs(cmsgpack.unpack(args[1])) do
-        local first = wanted[2]
-        changes[i] = array(redis.call('LRANGE', queue.changes .. wanted[1], first, first + tonumber(args[2]) - 1))
-    end
-    return array(changes)
-end
-
-register('pending', pending, 'no-writes')
-register('pending_ids', pending_ids, 'no-writes')
 register('leases', leases, 'no-writes')
 register('next_due', next_due, 'no-writes')
 register('status', status, 'no-writes')

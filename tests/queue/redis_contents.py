@@ -1,0 +1,47 @@
+"""What lies in a queue's keys, and whether it fits together."""
+
+from collections import Counter
+
+import msgspec
+from redis.asyncio import Redis
+
+from worker.queue import Store
+from worker.queue.redis.codec import _Change
+
+_read = msgspec.msgpack.Decoder(_Change).decode
+
+
+async def check(client: Redis, queue: Store, base: str = "metasync:") -> None:
+    """Assert that all that is kept about pending changes says what their lists say; nobody may change them meanwhile.
+
+    Args:
+        client: of the queue's server; it decodes nothing.
+    """
+    prefix = f"{base}changes:".encode()
+    lists = {
+        key.removeprefix(prefix): [_read(each) for each in await client.lrange(key, 0, -1)]  # type: ignore[misc]
+        async for key in client.scan_iter(match=f"{base}changes:*", count=1_000)
+    }
+    sets = {
+        name: dict(await client.zrange(base + name, 0, -1, withscores=True)) for name in ("due", "urgent", "oldest")
+    }
+    urgent = {key: sum(each.is_urgent for each in changes) for key, changes in lists.items()}
+    urgent = {key: count for key, count in urgent.items() if count}
+    changes = [each for of_one in lists.values() for each in of_one]
+
+    assert set(sets["urgent"]) == set(urgent)
+    assert set(sets["due"]) == set(lists) - set(urgent)
+    assert sets["oldest"] == {key: of_one[0].enqueued_at for key, of_one in lists.items()}
+    counted = await client.hgetall(f"{base}urgent:changes")  # type: ignore[misc]
+    assert {key: int(count) for key, count in counted.items()} == urgent
+    for of_one in lists.values():
+        assert [each.number for each in of_one] == sorted({each.number for each in of_one})
+    places = {f"{each.number}:".encode() + key for key, of_one in lists.items() for each in of_one if each.change_id}
+    assert set(await client.hvals(f"{base}change_ids")) == places  # type: ignore[misc]
+    assert set(await client.hkeys(f"{base}lease")) <= set(lists)  # type: ignore[misc]
+    assert (await queue.status()).pending == len(changes)
+    pending = Counter(each.batch for each in changes if each.batch)
+    batches = await queue.batches()
+    assert {batch.name: batch.pending for batch in batches if batch.pending} == pending
+    finished = {batch.name.encode() for batch in batches if not batch.pending}
+    assert set(await client.zrange(f"{base}batches:finished", 0, -1)) == finished
