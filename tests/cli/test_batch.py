@@ -7,6 +7,8 @@ import re
 import signal
 import sqlite3
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -19,10 +21,10 @@ from tests.cli.inside import run
 from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write_changes
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import withdrawing
+from worker.cli import inputs, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
-from worker.queue import Store
+from worker.queue import Claim, Settlement, Store
 
 URL = "sqlite:///metasync.db"
 MADE = re.compile(r"labels-\d{4}-\d\d-\d\dT\d\d:\d\d-[0-9a-f]{4}")
@@ -224,6 +226,32 @@ async def test_what_is_in_flight_is_told_and_what_comes_back_is_caught(command: 
         assert (batch.applied, batch.dead, batch.withdrawn, batch.pending) == (1, 1, 3, 0)
 
 
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_what_comes_back_while_it_looks_again_is_withdrawn(
+    said: Said, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enqueue(said, count, "--batch", "wrong")
+    held: list[Claim] = []
+
+    async def holding(url: str, *, timeout_seconds: float, create: bool) -> AsyncIterator[Store]:
+        async with open_queue(url, timeout_seconds=timeout_seconds, create=create) as queue:
+            held.extend(await claim(queue))
+            yield queue
+
+    async def come_back(stop: object, seconds: float) -> bool:
+        assert stop is not None
+        assert seconds
+        async with open_queue(URL) as queue:
+            await queue.settle([Settlement(held.pop(), delay_seconds=60.0)])
+        return False
+
+    monkeypatch.setattr(withdrawing, "_PAUSES_SECONDS", (0.001,) * count)
+    monkeypatch.setattr(withdrawing, "_stopped", come_back)
+    monkeypatch.setattr(withdrawing, "open_queue", asynccontextmanager(holding))
+    told = said.json("batch", "withdraw", "wrong", "--yes")
+    assert (told["withdrawn"], told["in_flight"], told["exit_code"], held) == (count, 0, 0, [])
+
+
 @pytest.mark.parametrize("verb", ["show", "wait", "withdraw"])
 def test_a_batch_that_is_not_there_is_said_with_those_that_may_be_meant(said: Said, verb: str) -> None:
     _enqueue(said, 1, "--batch", "labels-2026-11-28T10:15-3f9a")
@@ -265,7 +293,11 @@ def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> N
     assert "argument --as-of: " in said.err
 
 
-def test_a_files_own_time_is_given_to_those_that_have_none(said: Said) -> None:
+@pytest.mark.parametrize("kept_share", [0.25, 0.0])  # of files that are read twice, those that are held open
+def test_a_files_own_time_is_given_to_those_that_have_none(
+    said: Said, kept_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_KEPT_SHARE", kept_share)
     lines = [{"completion_id": "c-0", "metadata": {"g": "A"}}, {"completion_id": "c-1", "metadata": {"g": "A"}}]
     lines[1]["as_of"] = "2026-01-01T00:00Z"
     file = write_changes(Path("labels.jsonl"), lines)
