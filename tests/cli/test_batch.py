@@ -7,6 +7,9 @@ import re
 import signal
 import sqlite3
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,13 @@ import pytest
 
 from config import sink
 from tests.cli.inside import run
-from tests.e2e.processes import METASYNC, Command, write_changes
+from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write_changes
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import withdrawing
+from worker.cli import inputs, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
-from worker.queue import Store
+from worker.queue import Claim, Settlement, Store
 
 URL = "sqlite:///metasync.db"
 MADE = re.compile(r"labels-\d{4}-\d\d-\d\dT\d\d:\d\d-[0-9a-f]{4}")
@@ -223,6 +226,32 @@ async def test_what_is_in_flight_is_told_and_what_comes_back_is_caught(command: 
         assert (batch.applied, batch.dead, batch.withdrawn, batch.pending) == (1, 1, 3, 0)
 
 
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_what_comes_back_while_it_looks_again_is_withdrawn(
+    said: Said, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enqueue(said, count, "--batch", "wrong")
+    held: list[Claim] = []
+
+    async def holding(url: str, *, timeout_seconds: float, create: bool) -> AsyncIterator[Store]:
+        async with open_queue(url, timeout_seconds=timeout_seconds, create=create) as queue:
+            held.extend(await claim(queue))
+            yield queue
+
+    async def come_back(stop: object, seconds: float) -> bool:
+        assert stop is not None
+        assert seconds
+        async with open_queue(URL) as queue:
+            await queue.settle([Settlement(held.pop(), delay_seconds=60.0)])
+        return False
+
+    monkeypatch.setattr(withdrawing, "_PAUSES_SECONDS", (0.001,) * count)
+    monkeypatch.setattr(withdrawing, "_stopped", come_back)
+    monkeypatch.setattr(withdrawing, "open_queue", asynccontextmanager(holding))
+    told = said.json("batch", "withdraw", "wrong", "--yes")
+    assert (told["withdrawn"], told["in_flight"], told["exit_code"], held) == (count, 0, 0, [])
+
+
 @pytest.mark.parametrize("verb", ["show", "wait", "withdraw"])
 def test_a_batch_that_is_not_there_is_said_with_those_that_may_be_meant(said: Said, verb: str) -> None:
     _enqueue(said, 1, "--batch", "labels-2026-11-28T10:15-3f9a")
@@ -264,7 +293,11 @@ def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> N
     assert "argument --as-of: " in said.err
 
 
-def test_a_files_own_time_is_given_to_those_that_have_none(said: Said) -> None:
+@pytest.mark.parametrize("kept_share", [0.25, 0.0])  # of files that are read twice, those that are held open
+def test_a_files_own_time_is_given_to_those_that_have_none(
+    said: Said, kept_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_KEPT_SHARE", kept_share)
     lines = [{"completion_id": "c-0", "metadata": {"g": "A"}}, {"completion_id": "c-1", "metadata": {"g": "A"}}]
     lines[1]["as_of"] = "2026-01-01T00:00Z"
     file = write_changes(Path("labels.jsonl"), lines)
@@ -421,3 +454,38 @@ def test_whoever_has_seen_enough_ends_no_listing_badly(command: Command) -> None
         )
         assert (done.stdout, done.stderr) == ("0\n", "")
         assert (command.folder / "seen").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+async def test_an_urgent_file_comes_before_what_waits_with_what_waits_for_the_same(
+    command: Command, count: int
+) -> None:
+    lines = [{"completion_id": f"c-{number}", "metadata": {"label": "x"}} for number in range(count)]
+    file = write_changes(command.folder / "labels.jsonl", lines)
+    assert command.run("enqueue", file).returncode == 0
+    last = write_changes(command.folder / "last.jsonl", lines[-1:])
+    assert command.run("enqueue", last, "--urgent").returncode == 0
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        claimed = await queue.claim(100, lease_seconds=60.0, owner="w", place="urgent")
+        assert [(each.completion_id, len(each.changes)) for each in claimed] == [(f"c-{count - 1}", 2)]
+        assert len(await claim(queue)) == count - 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_what_apply_applies_is_a_batch_too(command: Command, count: int) -> None:
+    with running_simulator(command.folder, "--completions", "60") as simulator:
+        working = replace(command, settings={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
+        lines = [{"completion_id": f"chatcmpl-{n:06}", "metadata": {"g": "A"}} for n in range(1, count + 1)]
+        file = write_changes(command.folder / "labels.jsonl", lines)
+        as_of = ("--as-of", "2026-01-02T00:00Z")
+        told = json.loads(working.run("apply", file, "--urgent", *as_of, "--json").stdout)
+        assert MADE.fullmatch(told["enqueued"]["batch"])
+        shown = working.run("apply", file, "--batch", "again")
+        assert re.search(r"^batch +again$", shown.stdout, re.MULTILINE)
+        older = json.loads(
+            working.run("apply", file, "--batch", "old", "--as-of", "2026-01-01T00:00Z", "--json").stdout
+        )
+        assert (older["superseded"], older["exit_code"]) == (count, 0)
+        listed = json.loads(working.run("batch", "list", "--json").stdout)
+    ends = [(each["name"], each["applied"], each["unchanged"], each["superseded"]) for each in listed]
+    assert ends == [("old", 0, 0, count), ("again", 0, count, 0), (told["enqueued"]["batch"], count, 0, 0)]

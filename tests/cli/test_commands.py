@@ -165,6 +165,7 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
         "limit": None,
         "leases": None,
         "paused": None,
+        "batches": 0,
     }
     assert "pending" in command.run("status").stdout
 

@@ -53,6 +53,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
             printed["log"] += process.communicate(timeout=20)[1].decode().splitlines()
         printed["dead-purge"] = run("dead", "purge", "--all")
+        words = ("enqueue", differing, "--batch", "spring", "--as-of", "1764324900")
+        printed["enqueue-wait"] = run(*words, "--wait", "--timeout", "0")
+        printed["pending-list"] = run("pending", "list", "--batch", "spring")
+        printed["batch-wait"] = run("batch", "wait", "spring", "--timeout", "0")
+        printed["batch-withdraw"] = run("batch", "withdraw", "spring", "--yes")
+        printed["pending-withdraw"] = run("pending", "withdraw", "--batch", "spring", "--yes")
+        printed["batch-list"] = run("batch", "list")
+        printed["batch-show"] = run("batch", "show", "spring")
         printed["doctor"] = run("doctor")
         printed["settings"] = run("settings", "--lease", "10m")
     return printed
@@ -76,7 +84,10 @@ def test_every_schema_has_an_output_that_it_is_held_against(outputs: dict[str, A
     assert (outputs["pull"]["not_found"], outputs["pull"]["exit_code"]) == (3, 3)
     assert (outputs["diff"]["state"], outputs["diff"]["set"]) == ("differs", {"set": "A"})
     assert (outputs["diff-summary"]["not_found"], outputs["diff-summary"]["refused_lines"]) == (3, 1)
-    assert (outputs["dead-retry"], outputs["dead-purge"]) == ({"retried": 1, "kept": 0}, {"purged": 2})
+    retried = {"retried": 1, "kept": 0, "superseded": 0, "superseded_numbers": []}
+    assert (outputs["dead-retry"], outputs["dead-purge"]) == (retried, {"purged": 2})
+    assert (outputs["enqueue-wait"]["exit_code"], outputs["batch-wait"]["ending"]) == (75, "timeout")
+    assert [outputs[f"{verb}-withdraw"]["withdrawn"] for verb in ("batch", "pending")] == [1, 0]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCHEMAS.iterdir() if path.stem != "log"))

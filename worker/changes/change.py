@@ -160,7 +160,7 @@ def _check_as_of(as_of: object) -> None:
     if isinstance(as_of, bool) or not isinstance(as_of, int | float):
         raise InvalidChange(f"as_of must be a time, not {json_type(as_of)}")
     if not 0 <= as_of < LATEST_AS_OF:  # NaN is neither
-        raise InvalidChange(f"as_of {as_of:g} is no time: seconds, not milliseconds, since 1970, before the year 2286")
+        raise InvalidChange(f"as_of {as_of:g} is no time: seconds since 1970, before the year 2286")
 
 
 def _is_unsendable(text: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar
 
 from worker.changes.patience import Patience
 from worker.cli import signals
-from worker.cli.enqueue import Files, failing_as_json
+from worker.cli.enqueue import Files
 from worker.cli.exits import Exit
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
 from worker.cli.inputs import Intake
 from worker.cli.intake import Enqueued, account, take_in

@@ -9,8 +9,8 @@ from config.durations import duration_seconds
 from worker.cli import loop
 from worker.cli.batches import BatchState, find, quoted
 from worker.cli.dead import HEAD, Letter, letter_row
-from worker.cli.enqueue import failing_as_json
 from worker.cli.exits import Exit
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import Configured, Prints
 from worker.cli.output import age_text, report, report_json, say, say_json, table
 from worker.cli.verbs import Action

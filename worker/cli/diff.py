@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from worker.changes import InvalidChange
-from worker.cli.enqueue import FILE, Readable, failing_as_json
+from worker.cli.enqueue import FILE, Readable
 from worker.cli.exits import Exit
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, READING, STORE, Prints
 from worker.cli.inputs import InputError
 from worker.cli.job import Job, run_async

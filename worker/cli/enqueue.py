@@ -1,13 +1,12 @@
 """`metasync enqueue`: change files are validated and stored, line by line, in their order."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from config.durations import duration_seconds
-from config.settings import ConfigurationError, Settings
+from config.settings import Settings
 from worker.changes import InvalidChange
 from worker.changes.files import SUFFIXES, Reading
 from worker.changes.patience import Patience
@@ -15,13 +14,14 @@ from worker.changes.reading import FIELDS, ID_FIELD, AsOf, Empty, Format
 from worker.changes.times import as_of_from
 from worker.cli import loop, signals
 from worker.cli.exits import Exit
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import STORE, Configured, Prints
 from worker.cli.inputs import Intake, Place
-from worker.cli.intake import Enqueued, account, account_with_batch, code_of, take_in
+from worker.cli.intake import Enqueued, account, account_with_batch, take_in
 from worker.cli.output import report, report_json, tell
 from worker.cli.waiting import Waited, wait_for, words_of
 from worker.flags import BadValue, Flag
-from worker.queue import QueueError, Store, check_batch_name, new_batch_name, open_queue
+from worker.queue import Store, check_batch_name, new_batch_name, open_queue
 
 
 def _delimiter(text: str) -> str:
@@ -182,21 +182,6 @@ def execute(arguments: Enqueue) -> int:
 
     with failing_as_json(failure, wanted=arguments.json):
         return loop.run(_enqueue(arguments, arguments.load().settings))
-
-
-@contextmanager
-def failing_as_json(failure: Callable[[str, Exit], Any], *, wanted: bool) -> Iterator[None]:
-    """Where `--json` is wanted, print what it prints even if the settings or the queue cannot be used.
-
-    Args:
-        failure: makes the object out of the error and the exit code.
-    """
-    try:
-        yield
-    except (ConfigurationError, QueueError) as error:
-        if wanted:
-            report_json(failure(f"metasync: {error}", code_of(error)))
-        raise
 
 
 async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:

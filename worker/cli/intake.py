@@ -15,10 +15,11 @@ from worker.changes import MetadataChange
 from worker.changes.files import Refusal, RejectsFile, UnwritableRejects
 from worker.changes.patience import Patience, Stopped
 from worker.cli.exits import Exit
+from worker.cli.failing import code_of
 from worker.cli.inputs import InputError, Inputs, Intake, Place
 from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
-from worker.queue import QueueError, QueueUnavailable, QueueUnusable, QueueUnwritable, Stored
+from worker.queue import QueueError, QueueUnusable, QueueUnwritable, Stored
 from worker.terminal import columns, is_terminal
 from worker.terminal import shown as quoted
 
@@ -91,11 +92,6 @@ class _Failed(Exception):
     def __init__(self, code: Exit, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-
-
-def code_of(error: Exception) -> Exit:
-    """What it means that the settings or the queue could not be used: whether to run again helps."""
-    return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable) else Exit.USAGE
 
 
 async def take_in(

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from config.settings import ConfigurationError
 from worker.changes.reading import ID_FIELD
-from worker.cli.enqueue import failing_as_json
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, READING, Configured, Prints
 from worker.cli.job import run_async
 from worker.cli.pulling import Goal, Place, Report, pull

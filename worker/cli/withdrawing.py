@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from worker.cli import loop, signals
 from worker.cli.batches import find
 from worker.cli.confirming import confirmed, grown
-from worker.cli.enqueue import failing_as_json
 from worker.cli.exits import Exit
+from worker.cli.failing import failing_as_json
 from worker.cli.flags import Configured
 from worker.cli.output import report, report_json
 from worker.flags import Flag
