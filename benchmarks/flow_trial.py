@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -263,7 +264,8 @@ async def _watch(
     started_at = time.monotonic()
     print(f"{name}: at work for {setup.seconds:g} s", file=sys.stderr, flush=True)
     samples = [Sample(0.0, 0, 0)]
-    while (due_seconds := min(len(samples), setup.seconds)) > samples[-1].at_seconds:
+    while samples[-1].at_seconds < setup.seconds:
+        due_seconds = min(math.floor(samples[-1].at_seconds) + 1, setup.seconds)  # one that came late skips some
         await asyncio.sleep(max(0.0, started_at + due_seconds - time.monotonic()))
         _check_running(name, process, log)
         samples.append(await simulator.sample(time.monotonic() - started_at))

@@ -136,7 +136,8 @@ class Controls:
 
     def _answered(self, now: float, permit: Permit, limits: Limits | None) -> None:
         """An answer that is no refusal, whatever it says about the change."""
-        self.pacer.accepted(now, permit.sent_at)
+        if self.pacer.accepted(now, permit.sent_at):
+            self.changes += 1
         self.budget.succeeded()
         if limits is not None and limits.limit is not None:
             self.pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
@@ -158,7 +159,7 @@ class Controls:
         """A service in trouble asked everybody to wait: that says nothing about the rate."""
         self.pacer.pause(now, delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self.changes += 1
-        self._on_refused(self.pacer.closed_for_seconds(now), ended)
+        self._on_refused(self.pacer.asked_for_seconds(now), ended)
 
     def _close(self, now: float, permit: Permit, ended: Ended) -> None:
         """The service asked everybody to wait."""
@@ -172,8 +173,10 @@ class Controls:
             slow_down=ended.slow_down,
         )
         self.changes += 1
-        self.throttled_until = now + self.pacer.closed_for_seconds(now)
-        self._on_refused(self.pacer.closed_for_seconds(now), ended)
+        asked_seconds = self.pacer.asked_for_seconds(now)
+        if asked_seconds:
+            self.throttled_until = now + self.pacer.closed_for_seconds(now)
+            self._on_refused(asked_seconds, ended)
 
     def _acquit(self, now: float, completion_id: str) -> None:
         """One completion is refused, whatever the rate: where the last refusals were all its own, forget them."""

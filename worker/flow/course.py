@@ -55,6 +55,16 @@ class Course:
             return self.limit_per_second * (1.0 + self._depth * (beyond / self._rest_seconds) ** 3)
         return self.limit_per_second * (1.0 + TUNING.growth * (beyond / TUNING.rest_seconds) ** 3)
 
+    @property
+    def is_early(self) -> bool:
+        """Whether the rate is well below a limit that was found, or none is known as yet."""
+        return bool(self.seeks) or self._seconds < TUNING.early * self._rest_seconds
+
+    def reach_limit(self) -> None:
+        """Be at the limit, and go on from there."""
+        if not self.seeks:
+            self._seconds = max(self._seconds, self._rest_seconds)
+
     def advance(self, seconds: float) -> None:
         """Go on along the course."""
         self._seconds += seconds

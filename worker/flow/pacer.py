@@ -5,11 +5,11 @@ goodput that was measured; from there it follows a `Course`.
 """
 
 import math
-from dataclasses import dataclass
 from typing import TypeGuard
 
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
+from worker.flow.chance import Chance, Doubt
 from worker.flow.course import Course
 from worker.flow.quota import GrantedQuota
 from worker.flow.sent import Sent
@@ -25,17 +25,13 @@ _WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
 # Two workers that are refused within this time met the same limit at the same moment.
 _ONE_EVENT_SECONDS = 2.0
 
+# A service may ask for a day, by mistake or with a clock that is wrong: after an hour, and then each minute that says
+# nothing, one request asks whether it still means it.
+_LONGEST_CLOSED_SECONDS = 3600.0
+_PROBE_SECONDS = 60.0
+
 _SLOW_DOWN_SECONDS = 60.0
 _SLOW_DOUBLING_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class _Doubt:
-    """A refusal at a rate that was known to be allowed, and how many got through that were sent after it."""
-
-    refused_at: float
-    course: Course
-    passed: int = 0
 
 
 class Pacer:
@@ -73,10 +69,12 @@ class Pacer:
         self._cycle_from = now  # the refusal before, or later, if nothing was asked of the service for a while
         self._opened_at = now
         self._closed_until = -math.inf
+        self._asked_until = -math.inf  # later than that only where the service asked for longer than we wait
+        self._probed_at = math.inf
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
         self._delay_before = 0.0
-        self._doubt: _Doubt | None = None
+        self._chance = Chance()
         self._slow_until = -math.inf
         self._slow_per_second = math.inf
         self._update(now)
@@ -127,6 +125,10 @@ class Pacer:
         """How much longer a ``Retry-After`` keeps everybody waiting; 0 when none does."""
         return max(0.0, self._closed_until - now)
 
+    def asked_for_seconds(self, now: float) -> float:
+        """How much longer the service asked to wait, though a probe may go out before."""
+        return max(0.0, self._asked_until - now)
+
     def seconds_closed(self, now: float) -> float:
         """How long the service kept everybody waiting so far, in sum."""
         return self._seconds_closed - self.closed_for_seconds(now)
@@ -157,11 +159,15 @@ class Pacer:
         if capped:
             self._cap.take()
         self._sent.add(now)
+        if now < self._asked_until:
+            self._probed_at = now
+            self._close_until(now, min(self._asked_until, now + _PROBE_SECONDS))
         return True
 
     def take_unpaced(self, now: float) -> None:
         """Count a request that starts now without asking: a probe."""
         self._sent.add(now)
+        self._probed_at = min(self._probed_at, now)
 
     def give_back(self, taken_at: float) -> None:
         """Undo `take`: the request was never sent."""
@@ -170,21 +176,26 @@ class Pacer:
         if not math.isinf(self._cap_per_second):
             self._cap.give_back()
         self._sent.remove(taken_at)
+        if taken_at == self._probed_at:
+            self._open(taken_at)
 
-    def accepted(self, now: float, sent_at: float) -> None:
-        """A request got through that was sent then.
+    def accepted(self, now: float, sent_at: float) -> bool:
+        """A request got through that was sent then: whether that opens what was closed for everybody.
 
-        Where some get through that were sent after one that was refused, and none of them was refused, that was not
-        about the rate: a limit that is met refuses them as well. What was known then stays.
+        What gets through may show that a refusal was one by chance: what was known before it then stays.
         """
         self._refused_in_a_row = 0
-        doubt = self._doubt
-        if doubt and doubt.refused_at < sent_at <= self._cut_at:
-            doubt.passed += 1
-            if doubt.passed >= TUNING.doubts:
-                self._doubt = None
-                self.resume(now, doubt.course)
-                self._cycle_from = max(now, self._closed_until)
+        doubt = self._chance.accepted(sent_at)
+        if doubt:
+            if doubt.course:
+                doubt.course.reach_limit()
+            self.resume(now, doubt.course)
+            self._cycle_from = doubt.cycle_from if math.isinf(doubt.until) else max(now, self._closed_until)
+        opens = self._probed_at <= sent_at and now < self._asked_until
+        if opens:
+            self._asked_until = now
+            self._open(now)
+        return opens
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in rate-limit headers: requests, requests, seconds."""
@@ -213,18 +224,24 @@ class Pacer:
         """
         self._fill(now)
         self._sent.remove(sent_at)
+        if sent_at >= self._probed_at:
+            self._asked_until = -math.inf  # this answer is the service's last word
+            self._open(now)
+        course, cycle_from, in_doubt = self._course, self._cycle_from, self._chance.is_open(sent_at)
         first_of_epoch = sent_at > self._cut_at
-        if self._doubt and sent_at > self._doubt.refused_at:
-            self._doubt = None
+        by_chance = (first_of_epoch or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
         if first_of_epoch:
             self._refused_in_a_row += 1
+        is_hinted = _makes_sense(delay_seconds)
         asked_seconds = delay_seconds if _makes_sense(delay_seconds) else 0.0
         delay_seconds = self._delay_seconds(delay_seconds)
-        if first_of_epoch:
-            course, passed = self._course, self._sent.count(self._cycle_from, sent_at)
+        if first_of_epoch and not in_doubt:
             self._cut(now, sent_at, asked_seconds)
-            self._doubt = _Doubt(sent_at, course) if course and passed >= TUNING.doubted_after else None
-        self._close(now, now + delay_seconds + jitter_seconds)
+            if by_chance:
+                self._chance.doubt(Doubt(sent_at, now if is_hinted else math.inf, course, cycle_from))
+        if is_hinted or not by_chance:
+            self._close(now, now + delay_seconds + jitter_seconds)
+            self._cut_at = now
         if slow_down:
             self._slow_until = now + _SLOW_DOWN_SECONDS
             self._slow_per_second = self._rate
@@ -246,6 +263,7 @@ class Pacer:
         """
         self._fill(now)
         if now - self._cut_at > _ONE_EVENT_SECONDS and self._recent_per_second(now) > 0.0:
+            self._chance.others_refused()
             self._cut(now, now, delay_seconds)
         if delay_seconds > 0.0:
             self._close(now, now + delay_seconds + jitter_seconds)
@@ -331,9 +349,18 @@ class Pacer:
         return self._sent.count(now - seconds, now) / seconds
 
     def _close(self, now: float, until: float) -> None:
+        if until > self._asked_until:
+            self._asked_until, self._probed_at = until, math.inf
+        self._close_until(now, min(until, now + _LONGEST_CLOSED_SECONDS))
+
+    def _close_until(self, now: float, until: float) -> None:
         if until > self._closed_until:
             self._seconds_closed += until - max(now, self._closed_until)
             self._closed_until = until
+
+    def _open(self, now: float) -> None:
+        self._seconds_closed -= self.closed_for_seconds(now)
+        self._closed_until = min(self._closed_until, now)
 
     def _fill(self, now: float) -> None:
         if now < self._closed_until:

@@ -37,7 +37,16 @@ class Tuning:
         same_delay_seconds: a longer one that comes twice is a habit, and no window ("a hint of a minute, always").
         doubts: so many that were sent after a refused one and got through say that it was not about the rate ("three
             answers in a thousand by chance").
-        doubted_after: where as many got through before it: a limit that is met again and again is one (likewise).
+        early: before that share of K, the rate is known to be allowed ("one answer in a hundred by chance").
+        allowed_share: of refusals by chance: with more, they add up ("three answers in a hundred by chance", "four
+            clients, bucket of 3000 a minute, no hint, refusals cost nothing").
+        refusals_at_first: that are taken for met before the first: it is chance after a few that got through ("three
+            answers in a hundred by chance", "1 a minute without hint").
+        most_refusals, most_refusals_proven: in sum, as long as they are chance; the second where one below the limit
+            was ("bucket of 3000 a minute halved, no hint", "three answers in a hundred by chance").
+        refusals_elsewhere: for how many another worker's counts ("four workers, bucket of 500 a minute, no hint").
+        doubtful_per_second: at a lower rate every refusal is about it ("four clients, bucket of 500 a minute, no
+            hint").
         old_seconds: a limit that was found longer ago is sought again ("an hour-old limit that was doubled since").
         backoff_seconds: where the service does not say how long to wait: the first, doubling, and the longest ("1 a
             minute without hint").
@@ -71,7 +80,13 @@ class Tuning:
     long_delay_seconds: float = 2.0
     same_delay_seconds: float = 5.0
     doubts: int = 2
-    doubted_after: int = 20
+    early: float = 0.7
+    allowed_share: float = 0.07
+    refusals_at_first: float = 0.75
+    most_refusals: float = 1.5
+    most_refusals_proven: float = 2.5
+    refusals_elsewhere: float = 5.0
+    doubtful_per_second: float = 4.0
     old_seconds: float = 600.0
     backoff_requests: float = 2.0
     backoff_seconds: tuple[float, float] = (1.0, 300.0)
