@@ -18,6 +18,7 @@ from typing import IO
 import pytest
 
 from tests.e2e.processes import METASYNC, Command, RunningSimulator, stopped, wait_for_event, write_changes
+from tests.needs import permitted
 from worker import open_queue
 
 IDS = [f"chatcmpl-{number}" for number in range(200)]
@@ -32,9 +33,7 @@ def _may_unshare() -> bool:
         return False
 
 
-as_first_process = pytest.mark.skipif(
-    not _may_unshare(), reason="a PID namespace of its own is permitted to root alone: run this test as root"
-)
+as_first_process = permitted(_may_unshare(), "only root can have a PID namespace of its own")
 
 
 def _enqueue(command: Command) -> None:
