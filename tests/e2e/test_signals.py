@@ -205,7 +205,7 @@ def test_a_worker_works_whatever_of_its_standard_streams_is_closed(
     _enqueue(command)
     ends = " ".join(f"{number}>&-" for number in closed)
     done = subprocess.run(
-        ["sh", "-c", f'exec "$0" "$@" {ends}', METASYNC, "run", "--drain"],  # noqa: S607 -- wherever the system has it
+        ["sh", "-c", f'exec "$0" "$@" {ends}', METASYNC, "run", "--drain"],
         cwd=command.folder,
         env=command.environment,
         capture_output=True,
