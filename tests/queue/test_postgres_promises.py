@@ -1,13 +1,12 @@
 """What a server, a database or a role is set to takes nothing from what the queue promises."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.queue.helpers import EVERY_LETTER, bury, change, claim_one, finished, letters, pending_labels
-from tests.queue.postgres_server import PostgresServer, connected, is_waiting, new_database
+from tests.queue.postgres_server import PostgresServer, connected, new_database
 from worker.queue.postgres import PostgresQueue
 
 CARELESS = {"synchronous_commit": "off", "wal_writer_delay": "10s"}  # what is not asked for by name is written late
@@ -61,27 +60,6 @@ async def test_a_transaction_of_the_queue_is_set_as_it_has_to_be_whatever_the_da
             found = await queue._connections.transact(lambda connection: connection.fetchval(f"SHOW {effective}"))
 
     assert found == kept
-
-
-async def test_of_two_who_retry_a_letter_at_once_one_makes_a_change_of_it() -> None:
-    async with (
-        new_database() as url,
-        await PostgresQueue.open(url) as one,
-        await PostgresQueue.open(url) as other,
-        connected(url) as between,
-    ):
-        await bury(one, change("c-1", "dead"))
-        await one.put([change("c-1", "pending")])
-        transaction = between.transaction()
-        await transaction.start()
-        await between.execute("SELECT FROM metasync.completion FOR UPDATE")  # both are held up, once they have looked
-        retrying = [asyncio.create_task(queue.retry_dead(EVERY_LETTER)) for queue in (one, other)]
-        await is_waiting(between, 2)
-        await transaction.rollback()
-        revived = [await each for each in retrying]
-
-        assert sum(each.retried for each in revived) == 1
-        assert await pending_labels(one) == {"c-1": ["pending", "dead"]}
 
 
 async def test_history_is_kept_for_a_week() -> None:
