@@ -4,13 +4,46 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-servers venv lint tools check-deploy audit bench bench-queue bench-flow profile lock docs picture screenshots clean
+.PHONY: demo test test-fast test-newest test-servers coverage mutants mutants-drawn mutants-core venv lint tools check-deploy audit bench bench-queue bench-flow profile lock docs picture screenshots clean
 
 demo: $(STAMP)
 	$(BIN)/metasync demo
 
 test: $(STAMP) tools
 	$(BIN)/pytest
+
+# Less than a minute: no servers, no browser, no chaos. tests/slow.txt names what is left out, and why.
+test-fast: $(STAMP)
+	$(BIN)/pytest @tests/fast.txt
+
+# The same on the newest Python that is here besides.
+test-newest:
+	@if newest=$$($(PYTHON) .ci/newest.py); then $(MAKE) test-fast PYTHON=$$newest VENV=.venv-newest; \
+		else echo "skipped: the fast tests on a newer Python"; fi
+
+# Branch coverage of worker/ and config/, processes that tests start included; it fails below what pyproject.toml says.
+coverage: $(STAMP) tools
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Faults that are put in on purpose, each of which a test has to notice: all of tests/mutants/list.yaml, or a few of it,
+# drawn by a seed.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants
+
+DRAW := 30
+SEED := $(shell git rev-parse --short HEAD 2> /dev/null)
+mutants-drawn: $(STAMP)
+	$(BIN)/python -m tests.mutants --draw $(DRAW) --seed "$(SEED)"
+
+# For an hour or two: faults that a tester makes up in what knows no store, socket or clock. It fails as long as fewer than
+# nine of ten are noticed, or one that is not has no reason in tests/mutants/equivalent.yaml.
+mutants-core: $(STAMP)
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/python -m tests.mutants.core
 
 # What every store has to do, once more on the servers of the distribution: Debian 12 has PostgreSQL 15 and Redis 7.
 POSTGRES_SERVER := $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
@@ -112,4 +145,4 @@ screenshots: $(STAMP)
 	$(BIN)/python -m tests.web.screenshots
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-newest $(TOOLS) .coverage .coverage.* mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,7 @@ from worker.api.headers import (
     RateLimit,
     read_delay_seconds,
     read_duration_seconds,
+    read_keep_alive_seconds,
     read_rate_limit,
     read_request_id,
     read_should_retry,
@@ -169,3 +170,24 @@ def test_a_request_id_is_kept_in_a_form_that_any_store_takes(sent: str, kept: st
 
 def test_no_word_on_retrying_is_none() -> None:
     assert read_should_retry({}) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("timeout=5", 5.0),
+        ("max=100, timeout=30", 30.0),
+        ('TIMEOUT = "7"', 7.0),
+        ("timeout=0", 0.0),
+        ("max=100", None),
+        ("timeout=soon", None),
+        ("notimeout=5", None),
+        ("", None),
+    ],
+)
+def test_how_long_a_server_keeps_an_idle_connection(told: str, seconds: float | None) -> None:
+    assert read_keep_alive_seconds({"keep-alive": told}) == seconds
+
+
+def test_a_server_that_does_not_say_how_long_it_keeps_a_connection() -> None:
+    assert read_keep_alive_seconds({"connection": "keep-alive"}) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.api.properties import unhurried
 from worker.api import verdict
-from worker.api.redact import one_line, redact
+from worker.api.redact import MASK, one_line, redact
 
 KEY = "recognisable-key-0123456789"
 VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
@@ -144,3 +144,11 @@ def test_a_value_that_is_cut_by_our_own_limit_leaves_nothing(filling: int) -> No
     error = verdict(400, {}, json.dumps({"error": message}).encode(), sent=[value, masked]).error
     assert error is not None
     assert not any(value[start : start + 4] in error for start in range(len(value) - 3))
+
+
+@pytest.mark.parametrize("ellipsis_", ["...", "…"])
+@pytest.mark.parametrize("length", range(4, 8))
+def test_what_an_ellipsis_leaves_of_a_value_is_masked_from_four_characters_on(length: int, ellipsis_: str) -> None:
+    value = "Zq7xW9pLkT"
+    text = f"bad value {value[:length]}{ellipsis_} and {value[:3]}{ellipsis_}"
+    assert redact(text, values=[value]) == f"bad value {MASK}{ellipsis_} and {value[:3]}{ellipsis_}"

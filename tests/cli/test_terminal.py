@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from tqdm.utils import disp_len
 
-from tests.cli.tmux import TMUX, terminal
+from tests.cli.tmux import terminal
 from tests.e2e.processes import KEY, METASYNC, Command, RunningSimulator, running_simulator, write_changes
+from tests.needs import installed
 from worker.cli.progress import how_far, progress_line
 
 WIDTHS = (50, 80, 132)
-needs_tmux = pytest.mark.skipif(TMUX is None, reason="tmux is not installed")
+needs_tmux = installed("tmux", "tmux")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.processes import KEY, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
+from tests.needs import skip_not_permitted
 from tests.web.asking import Surface
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,7 @@ def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
 @pytest.fixture
 def container(installed: Path, simulator: RunningSimulator) -> Iterator[Container]:
     if os.geteuid() != 0:
-        pytest.skip("only root can start a process as another user")
+        skip_not_permitted("only root can start a process as another user")
     with tempfile.TemporaryDirectory(prefix="metasync-") as name:
         folder = Path(name)
         folder.chmod(0o755)

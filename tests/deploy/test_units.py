@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from configparser import RawConfigParser
@@ -12,6 +11,7 @@ import pytest
 
 from config.durations import duration_seconds
 from config.settings import FIELDS, Settings
+from tests.needs import installed
 from worker.cli.exits import Exit
 from worker.engine.worker import _FLUSH_SECONDS
 
@@ -20,7 +20,6 @@ SYSTEMD = ROOT / "deploy" / "systemd"
 CRONTAB = ROOT / "deploy" / "cron" / "metasync"
 INSTALLED = "/opt/metasync/bin/metasync"
 METASYNC = Path(sys.executable).parent / "metasync"
-ANALYZE = shutil.which("systemd-analyze")
 
 
 def _service(name: str) -> dict[str, str]:
@@ -30,7 +29,7 @@ def _service(name: str) -> dict[str, str]:
     return dict(unit["Service"])
 
 
-@pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+@installed("systemd-analyze", "systemd")
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     units: list[str] = []
     for unit in SYSTEMD.iterdir():
@@ -38,7 +37,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
         copy.write_text(unit.read_text().replace(INSTALLED, str(METASYNC)))
         units.append(str(copy))
     assert len(units) == 3
-    words = [str(ANALYZE), "verify", "--man=no", *units]
+    words = ["systemd-analyze", "verify", "--man=no", *units]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     complaints = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "metasync" in line]
     assert (done.returncode, complaints) == (0, [])

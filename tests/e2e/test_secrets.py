@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from tests.e2e.processes import Command, running_simulator, write_changes
 
 KEY = "sk-recognisable-key-000111222"
 TEXT = "recognisable conversation about oranges"
-VALUES = ("recognisable value one", "recognisable value two", "recognisable poison")
+VALUES = ("recognisable value one", "recognisable value two", "recognisable poison pzq")
+SHORT, SHORT_POISON = "zq9", "pzq"  # in no word that is meant to be there
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_nothing_private_is_written_anywhere(tmp_path: Path, log_format: str) -> None:
     faults = ("internal_error", "bad_gateway", "cut_off", "malformed", "dropped", "bare_string")
     flags = [word for fault in faults for word in ("--fault", f"{fault}=0.05")]
-    with running_simulator(tmp_path, "--text", TEXT, "--reject", "poison", "--seed", "3", *flags) as simulator:
+    with running_simulator(tmp_path, "--text", TEXT, "--reject", SHORT_POISON, "--seed", "3", *flags) as simulator:
         simulator.ask("/seed", {"count": 60})
         settings = {
             "OPENAI_API_KEY": KEY,
@@ -66,7 +68,7 @@ def _changes() -> list[dict[str, Any]]:
     return [
         {
             "completion_id": f"chatcmpl-{number:06d}",
-            "metadata": {"note": VALUES[number % 3], "short": "zq9"},
+            "metadata": {"note": VALUES[number % 3], "short": SHORT_POISON if number % 8 == 0 else SHORT},
             "mode": ("merge", "replace")[number % 2],
         }
         for number in range(1, 65)
@@ -84,8 +86,23 @@ def _bad_changes() -> list[dict[str, Any]]:
     ]
 
 
+def _planted() -> set[str]:
+    """All that must stand nowhere: the key, the conversation, each value of each change, what they begin with."""
+    values = {value for change in (*_changes(), *_bad_changes()) for value in _texts(change["metadata"])}
+    assert values >= {*VALUES, SHORT, SHORT_POISON}
+    return {KEY, TEXT, "oranges", "recognisable", *values}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings in a value of JSON, but for its keys: those are no secret."""
+    if isinstance(value, str):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(each)
+
+
 def _assert_private(text: str) -> None:
-    for secret in (KEY, TEXT, "oranges", *VALUES, "recognisable"):
+    for secret in sorted(_planted(), key=len):
         at = text.find(secret)
         assert at < 0, text[max(0, at - 300) : at + 100]
 

@@ -18,6 +18,7 @@ from typing import IO
 import pytest
 
 from tests.e2e.processes import METASYNC, Command, RunningSimulator, stopped, wait_for_event, write_changes
+from tests.needs import permitted
 from worker import open_queue
 
 IDS = [f"chatcmpl-{number}" for number in range(200)]
@@ -32,9 +33,7 @@ def _may_unshare() -> bool:
         return False
 
 
-as_first_process = pytest.mark.skipif(
-    not _may_unshare(), reason="a PID namespace of its own is permitted to root alone: run this test as root"
-)
+as_first_process = permitted(_may_unshare(), "only root can have a PID namespace of its own")
 
 
 def _enqueue(command: Command) -> None:
@@ -206,7 +205,7 @@ def test_a_worker_works_whatever_of_its_standard_streams_is_closed(
     _enqueue(command)
     ends = " ".join(f"{number}>&-" for number in closed)
     done = subprocess.run(
-        ["sh", "-c", f'exec "$0" "$@" {ends}', METASYNC, "run", "--drain"],  # noqa: S607 -- wherever the system has it
+        ["sh", "-c", f'exec "$0" "$@" {ends}', METASYNC, "run", "--drain"],
         cwd=command.folder,
         env=command.environment,
         capture_output=True,

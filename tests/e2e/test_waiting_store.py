@@ -31,11 +31,13 @@ class Waiting:
 
     Args:
         said: why, as its log says.
+        shown: why, as /readyz says.
     """
 
     process: "subprocess.Popen[bytes]"
     surface: Surface
     said: str
+    shown: str
 
     def until_ready(self) -> None:
         deadline = time.monotonic() + _SETTLED_SECONDS
@@ -66,7 +68,7 @@ def _waiting(process: "subprocess.Popen[bytes]", surface: Surface) -> Waiting:
     assert (answer[0], set(answer[1]["failing"])) == (503, {"store"})
     assert surface.ask("/livez")[0] == 200
     assert process.poll() is None
-    return Waiting(process, surface, str(event["error"]))
+    return Waiting(process, surface, str(event["error"]), answer[1]["failing"]["store"])
 
 
 def _surface(process: "subprocess.Popen[bytes]") -> Surface:
@@ -149,6 +151,7 @@ async def test_a_file_that_cannot_be_the_queue_yet_is_waited_for(
     assert "cannot be the queue" in _drains_to_75(command, url)
     with _waits_at_the_start(command, url) as waiting:
         assert "cannot be the queue" in waiting.said
+        assert str(path) in waiting.shown  # which of all stores
         mend()
         await _works(url, simulator, waiting)
 
@@ -179,6 +182,7 @@ async def test_a_file_that_goes_is_waited_for_and_what_is_put_in_its_place_is_ta
         path.rename(tmp_path / "moved.db")
         waiting = _waiting(process, surface)
         assert "moved or deleted" in waiting.said
+        assert str(path) in waiting.shown
         assert not path.exists()  # nothing is made where something is to be put back
         (tmp_path / "moved.db").rename(path)
         await _works(url, simulator, waiting)

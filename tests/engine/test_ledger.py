@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
-from tests.engine.parts import NOT_FOUND, Calling, claim_of, now, work_on
+from tests.engine.parts import ID, NOT_FOUND, Calling, claim_of, now, work_on
 from tests.virtual import in_virtual_time
-from worker.api import Answer
-from worker.engine.ledger import Ledger
-from worker.engine.outcome import Deferral
+from worker.api import Answer, Kind, Verdict
+from worker.changes import InvalidChange, MetadataChange
+from worker.engine.ledger import Ledger, decoded
+from worker.engine.outcome import Deferral, Outcome
 from worker.engine.trials import Trials
-from worker.queue import Claim
+from worker.queue import Claim, Death, QueuedChange
 
 TWO = ('{"grade":"A"}', '{"topic":"b"}')
 
@@ -80,3 +81,109 @@ async def test_a_death_carries_the_last_answer() -> None:
     ledger.die([2], "not_found")
     ((change, death),) = ledger.outcome(now()).dead
     assert (change.number, death.reason, death.status, death.error) == (2, "not_found", 404, NOT_FOUND.error)
+
+
+@in_virtual_time
+async def test_of_a_claim_that_met_nothing_all_is_given_back_at_once_and_nothing_is_said() -> None:
+    claim = claim_of(*TWO)
+    ledger = _ledger(claim)
+    assert ledger.operation == "update"
+    assert ledger.outcome(now()) == Outcome(
+        claim,
+        deferred=list(claim.changes),
+        deferral=Deferral.RELEASED,
+        applied=[],
+        unchanged=[],
+        dead=[],
+        keys=[],
+        trials=[],
+    )
+
+
+@in_virtual_time
+async def test_the_outcome_tells_all_that_was_met() -> None:
+    claim = claim_of(*TWO)
+    ledger = _ledger(claim)
+    ledger.decode()
+    ledger.before, ledger.metadata, ledger.confirmed = {"grade": "B"}, {"grade": "A"}, {"grade": "C"}
+    ledger.leftover_keys, ledger.leftover, ledger.verified = ("old",), 3, False
+    ledger.absent_seconds, ledger.second_look = 9.0, True
+    ledger.answered(Answer(Verdict(Kind.OK, 200, "req-1", "odd"), duration_ms=12.3456), "get")
+    await asyncio.sleep(0.0123456)
+    assert ledger.operation == "get"
+    assert ledger.outcome(now(), deferral=Deferral.RETRY, delay_seconds=7.0) == Outcome(
+        claim,
+        applied=[],
+        unchanged=[],
+        dead=[],
+        deferred=list(claim.changes),
+        deferral=Deferral.RETRY,
+        delay_seconds=7.0,
+        status=200,
+        request_id="req-1",
+        error="odd",
+        duration_ms=12.3,
+        keys=["grade", "topic"],
+        before={"grade": "B"},
+        metadata={"grade": "A"},
+        leftover_keys=("old",),
+        leftover=3,
+        absent_seconds=9.0,
+        second_look=True,
+        confirmed={"grade": "C"},
+        trials=[],
+        verified=False,
+        lag_ms=12.3,
+    )
+
+
+@in_virtual_time
+async def test_nothing_waits_for_what_is_decided_change_by_change() -> None:
+    ledger = _ledger(claim_of(*TWO))
+    ledger.absent_seconds, ledger.second_look = 9.0, True
+    ledger.answered(Answer(Verdict(Kind.NOT_FOUND, 404, "req-2", "gone")), "update")
+    ledger.unchanged([1])
+    ledger.unchanged([2])
+    outcome = ledger.outcome(now())
+    assert [each.number for each in outcome.unchanged] == [1, 2]
+    assert (outcome.deferred, outcome.absent_seconds, outcome.second_look) == ((), None, False)
+
+
+@in_virtual_time
+async def test_a_death_has_the_words_that_it_is_given_or_those_of_the_answer() -> None:
+    ledger = _ledger(claim_of(*TWO))
+    answer = Answer(Verdict(Kind.REJECTED, 400, "req-3", "bad"))
+    ledger.answered(answer, "update")
+    ledger.die([1], "rejected")
+    ledger.die([2], "too_many_keys", error="seventeen", answer=answer)
+    assert [death for _, death in ledger.outcome(now()).dead] == [
+        Death(1, "rejected", 0, status=400, error="bad", request_id="req-3"),
+        Death(2, "too_many_keys", 0, status=400, error="seventeen", request_id="req-3"),
+    ]
+
+
+NO_OBJECT = "what is stored as metadata is not a JSON object of strings"
+NO_MODE = "what is stored as mode is none: 'both'"
+
+
+@pytest.mark.parametrize(
+    ("mode", "metadata", "complaint"),
+    [("merge", "[1]", NO_OBJECT), ("both", TWO[0], NO_MODE)],
+    ids=["metadata", "mode"],
+)
+@in_virtual_time
+async def test_what_is_stored_and_is_no_change_dies_in_words_that_say_what_it_is(
+    mode: str, metadata: str, complaint: str
+) -> None:
+    stored = QueuedChange(1, ID, None, mode, metadata, 1_000.0)
+    with pytest.raises(InvalidChange) as raised:
+        decoded(stored)
+    assert str(raised.value) == complaint
+    ledger = _ledger(Claim(ID, 1, (stored,), age_seconds=0.0))
+    assert ledger.decode() == {}
+    assert [death for _, death in ledger.outcome(now()).dead] == [Death(1, "invalid", 0, error=complaint)]
+
+
+def test_what_is_stored_is_the_change_that_was_put() -> None:
+    stored = QueuedChange(1, ID, "line-1", "merge", TWO[0], 1_000.0)
+    assert decoded(stored) == MetadataChange(ID, {"grade": "A"}, "merge", "line-1")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -66,9 +67,10 @@ async def test_an_idle_worker_looks_before_it_claims() -> None:
             await pause(stage.queue, "ana@host", None)
             await asyncio.sleep(HEARD_SECONDS)
             requests = stage.service.count()
-            await stage.put("chatcmpl-1")
-            await asyncio.sleep(30.0)
-            assert stage.service.count() == requests
+            with patch.object(stage.queue, "claim", wraps=stage.queue.claim) as claim:
+                await stage.put("chatcmpl-1")
+                await asyncio.sleep(30.0)
+            assert (stage.service.count(), claim.await_count) == (requests, 0)
             await resume(stage.queue)
             await asyncio.sleep(HEARD_SECONDS)
             assert stage.service.count() == requests + 1

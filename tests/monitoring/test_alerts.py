@@ -1,8 +1,6 @@
 """The alerts watch metrics that there are, and each has a page that helps."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 import yaml
 
 from docs.reference import EVERYTHING
+from tests.needs import installed
 from worker.api.verdict import Halt
 from worker.engine import Ending
 from worker.flow import ended
@@ -19,7 +18,6 @@ from worker.web.metrics import families
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
-PROMTOOL = shutil.which("promtool")
 RULE_TESTS = Path(__file__).parent / "alerts_test.yaml"
 
 _RULES: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
@@ -57,10 +55,8 @@ def test_the_pages_name_every_reason_there_is() -> None:
     assert set(re.findall(r"^\| `(\w+)`", dead, re.MULTILINE)) == set(REASONS)
 
 
-@pytest.mark.skipif(
-    PROMTOOL is None and "CI" not in os.environ, reason="promtool is not installed (Debian: prometheus)"
-)
+@installed("promtool", "prometheus")
 def test_the_rules_fire_when_they_should() -> None:
     for words in (["check", "rules", str(ALERTS)], ["test", "rules", str(RULE_TESTS)]):
-        done = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -60,3 +60,19 @@ async def test_a_transaction_of_the_queue_is_set_as_it_has_to_be_whatever_the_da
             found = await queue._connections.transact(lambda connection: connection.fetchval(f"SHOW {effective}"))
 
     assert found == kept
+
+
+async def test_history_is_kept_for_a_week() -> None:
+    week = 7 * 24 * 60
+    async with new_database() as url, await PostgresQueue.open(url) as queue, connected(url) as between:
+        minute = await between.fetchval("SELECT floor(extract(epoch FROM statement_timestamp()) / 60)::bigint")
+        await between.executemany(
+            "INSERT INTO metasync.history (minute, part, applied, unchanged, dead) VALUES ($1, 0, 1, 1, 1)",
+            [(minute - week - 2,), (minute - week + 2,)],
+        )
+        await queue.put([change("c-1")])
+        await queue.settle([finished(await claim_one(queue))])
+
+        kept = [row["minute"] for row in await between.fetch("SELECT minute FROM metasync.history ORDER BY minute")]
+        assert kept[0] == minute - week + 2
+        assert len(kept) == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.needs import installed, skip_not_permitted
 from tests.queue.helpers import about, bury, change, claim, claim_one, finished, letters, pending_labels
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.clock import Clocks
@@ -146,7 +147,7 @@ async def test_all_processes_of_this_machine_agree_on_the_time_of_the_boot() -> 
         )
         output, _ = await child.communicate()
         if child.returncode:
-            pytest.skip(f"{prefix[0]} is not there, or not permitted")
+            skip_not_permitted(f"{prefix[0]} failed, which only root can do")
         boot, steady = output.decode().split()
         return boot, float(steady)
 
@@ -156,7 +157,7 @@ async def test_all_processes_of_this_machine_agree_on_the_time_of_the_boot() -> 
     assert steady == pytest.approx(here.steady(), abs=60)
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+@installed("faketime", "faketime")
 @pytest.mark.parametrize("by", ["+1d", "-1d", "+400s"])
 async def test_a_worker_that_the_wrong_time_is_told_is_one_among_others(tmp_path: Path, by: str) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"

@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from tests.queue.helpers import bury, change, claim, finished, letters, pending_labels
-from worker.queue import DeadSelection, Death, Revived, Settlement
+from worker.queue import DeadSelection, Death, Revived, Sample, Settlement
 from worker.queue.base import Part, Stretch
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite import letters as letters_of_sqlite
@@ -97,3 +97,29 @@ async def test_history_is_kept_for_a_week(path: Path) -> None:
     rows = connection.execute("SELECT applied, unchanged, dead FROM history").fetchall()
     connection.close()
     assert rows == [(1, 1, 1), (1, 1, 1)]
+
+
+async def test_samples_are_kept_for_a_day(path: Path) -> None:
+    now = 1_700_000_000.0
+    async with await SqliteQueue.open(f"sqlite:///{path}", clocks=Clocks(lambda: now, lambda: now, "boot")) as queue:
+        for hours in (0, 23, 2):
+            now += hours * 3_600
+            await queue.record_sample(
+                Sample(pending=1, oldest_seconds=None, rate_per_second=0.0, limit_per_second=None)
+            )
+
+    connection = apsw.Connection(str(path))
+    assert connection.execute("SELECT count(*) FROM sample").get == 2
+    connection.close()
+
+
+async def test_what_is_committed_stays_in_the_log_until_there_is_enough_of_it(path: Path, queue: SqliteQueue) -> None:
+    before = _content(path)
+    for number in range(100):  # SQLite by itself would bring the log into the file on the way
+        await queue.put([change(f"c-{number}-{each}") for each in range(50)])
+
+    assert _content(path) == before
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import permitted
 from tests.queue.helpers import change
 from tests.queue.postgres_proxies import Network
 from tests.queue.postgres_server import new_database
@@ -141,7 +142,7 @@ except QueueMisnamed as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@permitted(os.geteuid() == 0, "only root can become another user")
 @pytest.mark.parametrize(
     ("user", "words"),
     [("postgres@", b"0\n"), ("", b"names no user, and the one that this process runs as has no name")],

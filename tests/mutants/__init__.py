@@ -1,0 +1,5 @@
+"""Faults put in on purpose: what the tests are worth.
+
+`list.yaml` holds faults of our own: each a line of SQL, Lua or Python, the promise that it breaks, and the tests that
+have to notice. `make mutants` puts each into a copy of the project and runs those tests. Begin with `list.yaml`.
+"""

@@ -1,0 +1,35 @@
+"""Nothing is left in Redis of what is done and forgotten: what nobody reads again would grow for ever."""
+
+from tests.queue.helpers import change, claim, numbers
+from tests.queue.redis_server import a_place
+from worker.queue import Settlement, Store
+from worker.queue.redis import RedisQueue
+
+
+async def _done(queue: Store, *, keep_seconds: float = 0.0) -> None:
+    """Put a change, and have it applied and confirmed."""
+    await queue.put([change("c-1", change_id="line-1")])
+    [claimed] = await claim(queue)
+    settlement = Settlement(claimed, applied=numbers(claimed), confirmed={"label": "x"})
+    assert await queue.settle([settlement], keep_seconds=keep_seconds) == []
+
+
+async def test_nothing_is_left_of_a_change_that_is_done() -> None:
+    async with a_place() as place, await RedisQueue.open(place.url) as queue:
+        await _done(queue)
+        names = {key.decode().removeprefix(place.base) for key in await place.keys()}
+
+    # The counters, that something was put, what was done, and what the two calls may have to be told again.
+    assert {name.partition(":")[0] for name in names} == {"queue", "news", "minute", "caller", "told"}
+
+
+async def test_the_log_of_what_was_confirmed_has_as_many_maps_as_entries() -> None:
+    async with a_place() as place, await RedisQueue.open(place.url) as queue:
+        for _ in range(4):
+            await _done(queue, keep_seconds=1e-6)
+        entries, maps = (
+            await place.client.xlen(f"{place.base}confirmed"),
+            await place.client.hlen(f"{place.base}confirmed:maps"),
+        )
+
+    assert entries == maps < 4
