@@ -176,8 +176,8 @@ class Settings(BaseSettings):
     )
     keep: Annotated[Seconds, Field(ge=0), AfterValidator(_nothing_or_days)] = Field(
         604_800.0,
-        description="how long applied change_ids, the newest as_of of a completion and finished batches are remembered; "
-        "0: batches for an hour, else nothing",
+        description="how long applied change_ids, the newest as_of of each completion and finished batches are "
+        "remembered; 0: batches for an hour, else nothing",
     )
     halt_timeout: Seconds = Field(60.0, ge=0, description="a drain ends when nothing got through for so long")
     shutdown_grace: Seconds = Field(25.0, ge=0, description="how long a worker that stops waits for requests in flight")
