@@ -540,3 +540,40 @@ async def test_it_works_on_the_real_clock_as_well() -> None:
             tasks.create_task(apply(lambda: asyncio.sleep(0.001)))
     state = flow.snapshot()
     assert (state.requests, state.in_flight, state.throttled) == (200, 0, 1)
+
+
+@in_virtual_time
+async def test_after_an_hour_of_a_longer_delay_a_probe_that_gets_through_lets_all_go_on() -> None:
+    flow = _flow()
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=86_400.0))
+    with pytest.raises(Closed):
+        await flow.admit("c", "update")
+    await asyncio.sleep(3600.0)
+    probe = await flow.admit("c", "update")
+    with pytest.raises(Closed):
+        await flow.admit("d", "update")
+    ready = asyncio.create_task(flow.ready())
+    await _settle()
+    assert not ready.done()
+    probe.end(SUCCEEDED)
+    await _settle()
+    assert ready.done()
+    (await flow.admit("d", "update")).end(SUCCEEDED)
+
+
+@pytest.mark.parametrize(("delay_seconds", "told"), [(None, 0), (1.0, 1)])
+@in_virtual_time
+async def test_of_a_refusal_that_may_be_chance_and_closes_nothing_nobody_is_told(
+    delay_seconds: float | None, told: int
+) -> None:
+    refusals: list[float] = []
+    flow = Flow(
+        max_concurrency=8,
+        patience_seconds=5.0,
+        clock=asyncio.get_running_loop().time,
+        random=random.Random(1),
+        on_refused=lambda seconds, _: refusals.append(seconds),
+    )
+    await _warm(flow)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=delay_seconds))
+    assert len(refusals) == told
