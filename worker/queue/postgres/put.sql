@@ -35,7 +35,7 @@ HAVING count(*) > 0
 RETURNING changes;
 
 -- name: hurry
--- $1 completion ids; makes the targets of urgent changes urgent, as metasync.hurry would do one by one, and in any order
+-- $1 completion ids; makes the targets of urgent changes urgent, in the order of everybody's locks
 WITH found AS MATERIALIZED (
     SELECT target.number
     FROM metasync.completion
