@@ -32,6 +32,17 @@ def test_changes_are_folded_in_their_order() -> None:
     assert _compare({"x": "1"}, first, MetadataChange(C, {"y": "1"}, "replace")).removed == {"x": "1"}
 
 
+def test_a_change_that_is_as_of_an_earlier_time_than_one_before_it_changes_nothing(tmp_path: Path) -> None:
+    newer = MetadataChange("c-1", {"grade": "A"}, "replace", as_of=200.0)
+    older = MetadataChange("c-1", {"grade": "B"}, "replace", as_of=100.0)
+    spool = Spool()
+    spool.add([newer, older])
+    [entry] = spool.entries()
+    assert compare(entry, {"grade": "A"}, "unknown").state == "in_sync"
+    assert [change.as_of for change in entry.changes] == [200.0, 100.0]
+    spool.close()
+
+
 def test_a_change_that_would_be_a_dead_letter_is_refused_and_the_others_are_not() -> None:
     full = {f"k{number}": "v" for number in range(MAX_PAIRS)}
     found = _compare(full, MetadataChange(C, {"one": "more"}), MetadataChange(C, {"k0": "w"}))

@@ -16,7 +16,7 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA cache_size = -8000; -- KiB
-CREATE TABLE change (completion_id TEXT NOT NULL, mode TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE change (completion_id TEXT NOT NULL, mode TEXT NOT NULL, metadata TEXT NOT NULL, as_of REAL);
 CREATE TABLE named (change_id TEXT PRIMARY KEY, content INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE done (completion_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE again (position INTEGER PRIMARY KEY, due_at REAL NOT NULL);
@@ -24,7 +24,7 @@ BEGIN;
 """
 # In the order in which the completions first came. Changes of one lie together, in their own order.
 _EACH = """
-SELECT first, completion_id, mode, metadata
+SELECT first, completion_id, mode, metadata, as_of
 FROM (SELECT rowid AS number, min(rowid) OVER (PARTITION BY completion_id) AS first, * FROM change)
 {condition}
 ORDER BY first, number
@@ -80,8 +80,8 @@ class Spool:
                     kept.append(change)
                 elif content != _content(change):
                     conflicts.append(position)
-            rows = ((each.completion_id, each.mode, _encode(each.metadata).decode()) for each in kept)
-            self._rows.executemany("INSERT INTO change VALUES (?, ?, ?)", rows)
+            rows = ((each.completion_id, each.mode, _encode(each.metadata).decode(), each.as_of) for each in kept)
+            self._rows.executemany("INSERT INTO change VALUES (?, ?, ?, ?)", rows)
 
         self._explained(sift)
         return conflicts
@@ -89,7 +89,7 @@ class Spool:
     def add_ids(self, completion_ids: Iterable[str]) -> None:
         """Keep completions that are to be looked at, with nothing to change; raises as `add` does."""
         rows = ((each,) for each in completion_ids)
-        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}')", rows))
+        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}', NULL)", rows))
 
     def mark_done(self, completion_id: str) -> None:
         """Leave this one out; raises as `add` does."""
@@ -134,7 +134,8 @@ class Spool:
         try:
             for (position, completion_id), group in groupby(rows, key=_key):
                 changes = [
-                    MetadataChange(completion_id, _decode(metadata), _mode(mode)) for _, _, mode, metadata in group
+                    MetadataChange(completion_id, _decode(metadata), _mode(mode), as_of=as_of)
+                    for _, _, mode, metadata, as_of in group
                 ]
                 yield Entry(position, completion_id, changes)
         except (apsw.FullError, apsw.IOError) as error:
@@ -152,7 +153,7 @@ class Spool:
         )
 
 
-def _key(row: tuple[int, str, str, str]) -> tuple[int, str]:
+def _key(row: tuple[int, str, str, str, float | None]) -> tuple[int, str]:
     return row[0], row[1]
 
 
