@@ -7,7 +7,7 @@ from worker.changes import MetadataChange
 from worker.changes.change import MAX_PAIRS
 from worker.engine.blame import Semantics
 from worker.sync.comparing import Before, Difference, compare
-from worker.sync.spool import Entry
+from worker.sync.spool import Entry, Spool
 
 C = "chatcmpl-1"
 
@@ -32,7 +32,7 @@ def test_changes_are_folded_in_their_order() -> None:
     assert _compare({"x": "1"}, first, MetadataChange(C, {"y": "1"}, "replace")).removed == {"x": "1"}
 
 
-def test_a_change_that_is_as_of_an_earlier_time_than_one_before_it_changes_nothing(tmp_path: Path) -> None:
+def test_a_change_that_is_as_of_an_earlier_time_than_one_before_it_changes_nothing() -> None:
     newer = MetadataChange("c-1", {"grade": "A"}, "replace", as_of=200.0)
     older = MetadataChange("c-1", {"grade": "B"}, "replace", as_of=100.0)
     spool = Spool()
