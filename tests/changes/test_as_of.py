@@ -16,6 +16,7 @@ from worker.changes.mapping import change_from
 
 SATURDAY = datetime(2026, 11, 28, 10, 15, tzinfo=UTC).timestamp()
 BEFORE = SATURDAY - 86_400
+NOW = SATURDAY + 86_399
 
 TAKEN: list[tuple[str | float, float]] = [
     ("2026-11-28T10:15Z", SATURDAY),
@@ -28,6 +29,7 @@ TAKEN: list[tuple[str | float, float]] = [
     (f"{SATURDAY:.0f}", SATURDAY),
     (f"{SATURDAY + 0.5}", SATURDAY + 0.5),
     (100_000_000, 1e8),
+    (NOW + 86_400, NOW + 86_400),  # clocks differ
 ]
 REFUSED = [
     ("2026-11-28T10:15", "has no zone"),
@@ -42,6 +44,7 @@ REFUSED = [
     (1764324900000, "in milliseconds"),
     ("1764324900000", "in milliseconds"),
     (1764324900000000000, "in milliseconds, or finer"),
+    (NOW + 86_401, "is yet to come"),
     (9_999_999_999, "is yet to come"),
     ("2126-11-28T10:15Z", "is yet to come"),
     ("nan", "is no time"),
@@ -56,7 +59,7 @@ REFUSED = [
 
 @pytest.fixture(autouse=True)
 def _sunday(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: SATURDAY + 86_399)
+    monkeypatch.setattr(time, "time", lambda: NOW)
 
 
 def _line(as_of: object) -> bytes:
