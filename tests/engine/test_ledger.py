@@ -95,6 +95,7 @@ async def test_of_a_claim_that_met_nothing_all_is_given_back_at_once_and_nothing
         applied=[],
         unchanged=[],
         dead=[],
+        superseded=[],
         keys=[],
         trials=[],
     )
@@ -116,6 +117,7 @@ async def test_the_outcome_tells_all_that_was_met() -> None:
         applied=[],
         unchanged=[],
         dead=[],
+        superseded=[],
         deferred=list(claim.changes),
         deferral=Deferral.RETRY,
         delay_seconds=7.0,
