@@ -1,7 +1,6 @@
 # The worker as an image: locked dependencies, no compiler, no cache, an unprivileged user.
 # The base is named by its digest (that of the index of all platforms), so that every build has the same one.
-ARG PYTHON=python:3.13.9-slim-bookworm@sha256:b685a4fa58bb19d1814d78a1ec0f0208f351452724f78b20212c984d6e124a34
-FROM $PYTHON AS build
+FROM python:3.13.9-slim-bookworm@sha256:b685a4fa58bb19d1814d78a1ec0f0208f351452724f78b20212c984d6e124a34 AS build
 WORKDIR /build
 RUN python -m venv /opt/metasync
 COPY requirements/build.txt requirements/run.txt requirements/
@@ -19,7 +18,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
     && /opt/metasync/bin/pip install --no-cache-dir --no-deps dist/*.whl \
     && /opt/metasync/bin/pip uninstall --yes pip
 
-FROM $PYTHON
+FROM python:3.13.9-slim-bookworm@sha256:b685a4fa58bb19d1814d78a1ec0f0208f351452724f78b20212c984d6e124a34
 ARG SOURCE_COMMIT
 LABEL org.opencontainers.image.title="metasync" \
       org.opencontainers.image.revision="$SOURCE_COMMIT" \
