@@ -19,9 +19,10 @@ import pytest
 from config import sink
 from tests.cli.inside import run
 from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write_changes
+from tests.engine.wrapping import WrappedQueue
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import inputs, withdrawing
+from worker.cli import enqueue, inputs, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
 from worker.queue import Claim, Settlement, Store
@@ -319,6 +320,25 @@ def test_what_is_no_regular_file_has_no_time_of_its_own(command: Command) -> Non
     os.mkfifo(command.folder / "pipe.jsonl")
     done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # which nobody writes into
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "pipe.jsonl")
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_what_was_stored_is_said_though_the_store_goes_away_before_it_can_be_waited_for(
+    said: Said, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def going_away(url: str, *, timeout_seconds: float) -> AsyncIterator[Store]:
+        async with open_queue(url, timeout_seconds=timeout_seconds) as queue:
+            wrapped = WrappedQueue(queue)
+            wrapped.unavailable = {"batches", "read_notes"}
+            yield wrapped
+
+    monkeypatch.setattr(enqueue, "open_queue", asynccontextmanager(going_away))
+    told = said.json("enqueue", _file(count), "--batch", "spring", "--wait", "--timeout", "0", code=75)
+    assert (told["enqueued"]["added"], told["enqueued"]["batch"]) == (count, "spring")
+    assert (told["waited"]["ending"], told["waited"]["batch"], told["exit_code"]) == ("store_away", None, 75)
+    assert said.run("enqueue", "labels.jsonl", "--batch", "spring", "--wait", "--timeout", "0") == 75
+    assert said.out.startswith(f"{count} added, 0 ")
+    assert said.out.endswith("`metasync batch wait spring` goes on\n")
 
 
 @pytest.mark.parametrize(

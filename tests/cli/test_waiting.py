@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -15,7 +15,7 @@ from worker.cli import signals, waiting
 from worker.cli.exits import Exit
 from worker.cli.waiting import Waited, WaitEnding, wait_for, words_of
 from worker.flow import Cause, Flow, GateState
-from worker.queue import Batch, PendingSelection, Settlement, Store, pause
+from worker.queue import Batch, Note, PendingSelection, Settlement, Store, pause
 from worker.queue.memory import MemoryQueue
 from worker.queue.notes import WORKER
 
@@ -30,6 +30,11 @@ class Scripted(WrappedQueue):
         super().__init__(queue)
         self.steps = steps
         self.looks = 0
+        self.ages = 0  # by how many hundredths of a second all notes are older than they are
+
+    async def read_notes(self) -> dict[str, Note]:
+        notes = await super().read_notes()
+        return {name: replace(note, age_seconds=note.age_seconds + self.ages / 100) for name, note in notes.items()}
 
     async def batches(self, name: str | None = None) -> list[Batch]:
         self.looks += 1
@@ -73,10 +78,9 @@ async def _pause(queue: Store) -> None:
 async def _wait(*steps: Step, count: int = 3, seconds: float | None = None) -> tuple[Waited, Scripted]:
     queue = MemoryQueue()
     await queue.put([change(f"c-{number}") for number in range(count)], batch=NAME)
-    [batch] = await queue.batches(NAME)
     scripted = Scripted(queue, list(steps))
     async with asyncio.timeout(60):
-        return await wait_for(scripted, batch, seconds), scripted
+        return await wait_for(scripted, NAME, seconds), scripted
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
@@ -103,15 +107,39 @@ async def test_a_batch_that_is_withdrawn_meanwhile_is_done_but_not_as_was_asked(
     assert words_of(waited, NAME) == f"batch {NAME}: 1 applied, 2 withdrawn\ndone"
 
 
-@pytest.mark.parametrize(("last", "code"), [(_apply_one, 0), (_bury_one, 3)])
-async def test_a_batch_that_is_let_go_of_meanwhile_was_done(last: Step, code: int) -> None:
-    async def let_go(queue: Store) -> None:
-        await last(queue)
-        await queue.forget(-1.0, most=10)
-        assert await queue.batches() == []
+async def _let_go(queue: Store) -> None:
+    await queue.forget(-1.0, most=10)
+    assert await queue.batches() == []
 
-    waited, _ = await _wait(let_go, count=1)
+
+@pytest.mark.parametrize(
+    ("last", "code", "words"),
+    [
+        (_apply_one, 0, "done"),
+        # `batch show` knows it no more
+        (_bury_one, 3, f"done; `metasync dead list --batch {NAME}` says what was given up"),
+    ],
+)
+async def test_a_batch_that_is_let_go_of_meanwhile_was_done(last: Step, code: int, words: str) -> None:
+    async def end_and_let_go(queue: Store) -> None:
+        await last(queue)
+        await _let_go(queue)
+
+    waited, _ = await _wait(end_and_let_go, count=1)
     assert (waited.ending, waited.exit_code, waited.batch) == (WaitEnding.DONE, code, None)
+    assert words_of(waited, NAME) == words
+
+
+async def test_what_was_seen_to_be_withdrawn_counts_though_the_batch_is_let_go_of() -> None:
+    async def withdraw_one(queue: Store) -> None:
+        await queue.withdraw(PendingSelection(completion_id="c-0"))
+
+    async def apply_and_let_go(queue: Store) -> None:
+        await _apply_all(queue)
+        await _let_go(queue)
+
+    waited, _ = await _wait(withdraw_one, apply_and_let_go)
+    assert (waited.ending, waited.exit_code, waited.batch) == (WaitEnding.DONE, Exit.NOT_ALL, None)
 
 
 async def test_a_pause_ends_it_once_nothing_is_in_flight() -> None:
@@ -129,7 +157,7 @@ async def test_a_pause_ends_it_once_nothing_is_in_flight() -> None:
     assert waited.paused is not None
     assert (waited.paused.by, waited.paused.reason) == ("ana@host", "deploy")
     words = words_of(waited, NAME)
-    assert words.startswith(f"batch {NAME}: 1 applied, 2 pending\nnot finished (paused: paused by ana@host since ")
+    assert words.startswith(f"batch {NAME}: 1 applied, 2 pending\nnot finished (paused by ana@host since ")
     assert words.endswith(f"`metasync resume`, then `metasync batch wait {NAME}` goes on")
 
 
@@ -148,6 +176,23 @@ async def test_with_a_time_out_a_pause_is_waited_through() -> None:
     waited, _ = await _wait(_pause, seconds=0.05)
     assert (waited.ending, waited.exit_code) == (WaitEnding.TIMEOUT, Exit.RUN_AGAIN)
     assert "not finished (timeout: paused by ana@host since " in words_of(waited, NAME)
+
+
+async def test_a_pause_is_said_once_though_its_age_is_never_read_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    async def grow_older(queue: Store) -> None:
+        assert isinstance(queue, Scripted)
+        queue.ages += 1
+
+    async def say_something_else(queue: Store) -> None:
+        await pause(queue, "ana@host", "deploy, until noon")
+
+    waited, _ = await _wait(
+        _pause, *[grow_older] * 5, say_something_else, *[grow_older] * 5, _apply_all, seconds=3_600.0
+    )
+    assert waited.ending is WaitEnding.DONE
+    sink.flush()
+    said = [line for line in capfd.readouterr().err.splitlines() if "paused by" in line]
+    assert [line.rpartition(": ")[2] for line in said] == ["deploy", "deploy, until noon"]
 
 
 async def test_a_time_out_of_nothing_looks_once() -> None:
@@ -186,6 +231,7 @@ async def test_what_stands_in_the_way_at_the_end_of_the_time_is_said(
 
     waited, _ = await _wait(all_of, seconds=0.05)
     assert (waited.ending, waited.exit_code, waited.error) == (ending, code, error)
+    assert words_of(waited, NAME).count("halted") == (error or "").count("halted")  # a halt names itself
     assert "\n" not in words_of(waited, NAME).partition("\n")[2]  # foreign words stay on their line
     sink.flush()
     waits = [line for line in capfd.readouterr().err.splitlines() if line.startswith("the batch waits: ")]
@@ -231,6 +277,39 @@ async def test_a_signal_ends_it_and_the_way_on_is_said(number: signal.Signals) -
     assert (waited.ending, waited.exit_code, queue.looks) == (WaitEnding.INTERRUPTED, Exit.RUN_AGAIN, 2)
     words = words_of(waited, NAME)
     assert words.endswith(f"the changes stay in the queue: `metasync batch wait {NAME}` goes on")
+
+
+async def test_a_signal_that_came_before_the_wait_ends_it_at_once() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    queue = MemoryQueue()
+    await queue.put([change("c")], batch=NAME)
+    async with asyncio.timeout(60):
+        waited = await wait_for(queue, NAME, None, stop)
+    assert (waited.ending, waited.exit_code) == (WaitEnding.INTERRUPTED, Exit.RUN_AGAIN)
+
+
+async def test_a_batch_that_is_not_there_has_nothing_to_be_waited_for() -> None:
+    waited = await wait_for(MemoryQueue(), NAME, None)
+    assert (waited.ending, waited.exit_code, waited.batch) == (WaitEnding.DONE, 0, None)
+
+
+async def test_a_store_that_is_away_from_the_first_look_on_is_waited_for() -> None:
+    async def come_back(queue: Store) -> None:
+        assert isinstance(queue, WrappedQueue)
+        queue.unavailable = set()
+        await _apply_all(queue)
+
+    queue = MemoryQueue()
+    await queue.put([change("c")], batch=NAME)
+    scripted = Scripted(queue, [_nothing, _nothing, come_back])
+    scripted.unavailable = {"batches"}
+    async with asyncio.timeout(60):
+        waited = await wait_for(scripted, NAME, None)
+        assert (waited.ending, waited.exit_code) == (WaitEnding.DONE, 0)
+        scripted.unavailable = {"batches"}
+        waited = await wait_for(scripted, NAME, 0.0)
+    assert (waited.ending, waited.exit_code, waited.batch) == (WaitEnding.STORE_AWAY, Exit.RUN_AGAIN, None)
 
 
 async def test_a_name_that_is_foreign_is_quoted_and_escaped() -> None:

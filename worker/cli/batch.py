@@ -191,7 +191,7 @@ async def _wait(queue: Store, arguments: Wait) -> int:
         if arguments.json:
             report_json(Waited(None, Exit.NOT_ALL, error="there is no such batch"))
         return Exit.NOT_ALL
-    waited = await wait_for(queue, batch, arguments.timeout)
+    waited = await wait_for(queue, batch.name, arguments.timeout)
     if arguments.json:
         report_json(waited)
     else:

@@ -1,6 +1,8 @@
 """`metasync enqueue`: change files are validated and stored, line by line, in their order."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -187,9 +189,10 @@ def execute(arguments: Enqueue) -> int:
 async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:
     counts = Enqueued()
     intake = arguments.intake(settings)
+    stop = asyncio.Event()
     with (
         closing(Patience()) as patience,
-        signals.stopping(patience.stop, lambda: f"interrupted twice: {account(counts)}"),
+        signals.stopping(_both(stop.set, patience.stop), lambda: f"interrupted twice: {account(counts)}"),
     ):
         if arguments.check:
             from worker.cli.tally import Tally  # noqa: PLC0415 -- needed here alone
@@ -200,20 +203,21 @@ async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:
             return _report(counts, None, arguments)
         async with open_queue(settings.queue_url, timeout_seconds=settings.store_timeout) as queue:
             await take_in(queue, intake, patience, counts)
-            waited = await _wait(queue, counts, arguments) if arguments.wait else None
+            waited = await _wait(queue, counts, arguments, stop) if arguments.wait else None
         return _report(counts, waited, arguments)
 
 
-async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue) -> Waited | None:
+def _both(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
+    return lambda: (first(), second())
+
+
+async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue, stop: asyncio.Event) -> Waited | None:
     """Wait for what was stored; where the files could not be taken in whole, that comes first."""
     if counts.error is not None or counts.batch is None:
         return None
-    found = await queue.batches(counts.batch)
-    if not found:
-        return None
     if not arguments.json:
         report(account_with_batch(counts))
-    return await wait_for(queue, found[0], arguments.timeout)
+    return await wait_for(queue, counts.batch, arguments.timeout, stop)
 
 
 def _report(counts: Enqueued, waited: Waited | None, arguments: Enqueue) -> Exit:

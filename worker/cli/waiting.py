@@ -15,7 +15,7 @@ from worker.cli.exits import Exit
 from worker.cli.output import age_text, tell
 from worker.cli.paused import Paused
 from worker.flow import OUTAGE, FlowState, GateState, parse_state
-from worker.queue import Batch, DeadSelection, Note, QueueUnavailable, Store, pause_of
+from worker.queue import Batch, DeadSelection, Note, Pause, QueueUnavailable, Store, pause_of
 from worker.queue.notes import PAUSE, at_work
 from worker.terminal import columns, is_terminal, printable
 
@@ -87,32 +87,42 @@ class _Seen:
         return None
 
 
-Shown = Callable[[_Seen], None]
+@dataclass(frozen=True, slots=True)
+class _Screen:
+    """What a person sees of the wait: how far it is, where that can be shown, and lines that stay."""
+
+    show: Callable[[_Seen], None]
+    tell: Callable[[str], None]
 
 
-async def wait_for(queue: Store, batch: Batch, timeout_seconds: float | None) -> Waited:
+async def wait_for(queue: Store, name: str, timeout_seconds: float | None, stop: asyncio.Event | None = None) -> Waited:
     """Wait until nothing of the batch is pending, a signal comes, or the time is over.
 
     A store that goes away is waited for: to the end of the time, or, without one, for a minute.
 
     Args:
-        batch: which is there.
+        name: of the batch; one that is not there has nothing that is pending.
         timeout_seconds: None for however long it takes; then a pause ends it, once nothing is in flight any more.
+        stop: set where a signal came before.
     """
-    stop = asyncio.Event()
-    with signals.stopping(stop.set, lambda: _way_on(batch.name)), _progress() as shown:
-        return await _Waiting(queue, batch, timeout_seconds, stop, shown).run()
+    stop = stop or asyncio.Event()
+    with signals.stopping(stop.set, lambda: _way_on(name)), _progress() as screen:
+        return await _Waiting(queue, name, timeout_seconds, stop, screen).run()
 
 
 def words_of(waited: Waited, name: str) -> str:
     """What became of the batch, and how to go on, for people."""
     counts = f"batch {printable(name)}: {waited.batch.counts_text}\n" if waited.batch else ""
     if waited.ending is WaitEnding.DONE:
-        has_dead = waited.batch is None or waited.batch.dead
-        dead = f"; `metasync batch show {quoted(name)}` says what was given up" if waited.exit_code and has_dead else ""
-        return f"{counts}done{dead}"
+        if not waited.exit_code or (waited.batch is not None and not waited.batch.dead):
+            return f"{counts}done"
+        look = "dead list --batch" if waited.batch is None else "batch show"  # what is let go of has only its letters
+        return f"{counts}done; `metasync {look} {quoted(name)}` says what was given up"
     first = "`metasync resume`, then " if waited.paused else ""
-    why = str(waited.ending).replace("_", " ") + (f": {waited.error}" if waited.error else "")
+    why = str(waited.ending).replace("_", " ")
+    if waited.error is not None:  # which of a pause, or a halt, says by itself that it is one
+        names_itself = waited.ending in (WaitEnding.PAUSED, WaitEnding.HALTED)
+        why = waited.error if names_itself else f"{why}: {waited.error}"
     return f"{counts}not finished ({printable(why)}); {_way_on(name, first)}"
 
 
@@ -124,14 +134,16 @@ class _Waiting:
     """A wait under way."""
 
     def __init__(
-        self, queue: Store, batch: Batch, timeout_seconds: float | None, stop: asyncio.Event, shown: Shown
+        self, queue: Store, name: str, timeout_seconds: float | None, stop: asyncio.Event, screen: _Screen
     ) -> None:
         self._queue = queue
-        self._last = batch
+        self._name = name
+        self._last: Batch | None = None
+        self._paused: Paused | None = None
         self._started_at = time.monotonic()
         self._timeout_seconds = timeout_seconds
         self._stop = stop
-        self._shown = shown
+        self._screen = screen
         self._seen: _Seen | None = None
         self._away_since: float | None = None
         self._error: str | None = None
@@ -159,7 +171,7 @@ class _Waiting:
         except QueueUnavailable as error:
             return self._away(str(error))
         if self._away_since is not None:
-            tell("the queue's store is back")
+            self._screen.tell("the queue's store is back")
         self._away_since, self._error = None, seen.trouble
         if ended is None:
             self._tell_of_trouble(seen)
@@ -168,14 +180,21 @@ class _Waiting:
         return ended
 
     async def _see(self) -> _Seen:
-        found = await self._queue.batches(self._last.name)
+        found = await self._queue.batches(self._name)
         notes: Mapping[str, Note] = await self._queue.read_notes()
         workers = {name: parse_state(note.text) for name, note in at_work(notes).items()}
-        seen = _Seen(found[0] if found else None, Paused.told(pause_of(notes.get(PAUSE))), workers)
+        seen = _Seen(found[0] if found else None, self._told_first(pause_of(notes.get(PAUSE))), workers)
         if seen.batch is not None:
             self._last = seen.batch
-        self._shown(seen)
+        self._screen.show(seen)
         return seen
+
+    def _told_first(self, pause: Pause | None) -> Paused | None:
+        """The pause as it was seen first: by its age, it begins some milliseconds earlier or later at each look."""
+        known = self._paused
+        if pause is None or known is None or (known.by, known.reason) != pause.words:
+            self._paused = Paused.told(pause)
+        return self._paused
 
     async def _ended(self, seen: _Seen) -> Waited | None:
         if seen.batch is None:
@@ -195,15 +214,16 @@ class _Waiting:
 
     async def _let_go_of(self) -> Waited:
         """What is not there any more had no pending changes when it went; its dead letters may be there."""
-        letters = self._queue.dead_letters(DeadSelection(batch=self._last.name))
+        letters = self._queue.dead_letters(DeadSelection(batch=self._name))
         has_dead = await anext(letters, None) is not None
-        return Waited(None, Exit.NOT_ALL if has_dead else Exit.DONE, WaitEnding.DONE)
+        was_withdrawn = self._last is not None and self._last.withdrawn
+        return Waited(None, Exit.NOT_ALL if has_dead or was_withdrawn else Exit.DONE, WaitEnding.DONE)
 
     def _away(self, error: str) -> Waited | None:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            tell(f"metasync: {error}; waiting goes on")
+            self._screen.tell(f"metasync: {error}; waiting goes on")
         self._error = error
         patience_ends = self._timeout_seconds is None and now - self._away_since >= _AWAY_SECONDS
         return self._waited(WaitEnding.STORE_AWAY) if patience_ends or self._left() == 0.0 else None
@@ -211,7 +231,7 @@ class _Waiting:
     def _tell_of_trouble(self, seen: _Seen) -> None:
         """Say once what the batch waits for, until that is another thing."""
         if seen.trouble != self._told and seen.trouble is not None:
-            tell(f"the batch waits: {printable(seen.trouble)}")
+            self._screen.tell(f"the batch waits: {printable(seen.trouble)}")
         self._told = seen.trouble
 
     def _left(self) -> float | None:
@@ -222,14 +242,14 @@ class _Waiting:
     def _waited(self, ending: WaitEnding) -> Waited:
         """The end of a wait for what is not done."""
         code = Exit.HALTED if ending is WaitEnding.HALTED else Exit.RUN_AGAIN
-        return Waited(BatchState.of(self._last), code, ending, self._error)
+        return Waited(BatchState.of(self._last) if self._last else None, code, ending, self._error)
 
 
 @contextmanager
-def _progress() -> Iterator[Shown]:
+def _progress() -> Iterator[_Screen]:
     """A line that shows how far the batch is, on a terminal."""
     if sys.stderr is None or not is_terminal(sys.stderr):
-        yield _show_nothing
+        yield _Screen(_show_nothing, tell)
         return
     from tqdm import tqdm  # noqa: PLC0415 -- slow to import, and needed on a terminal alone
 
@@ -245,8 +265,12 @@ def _progress() -> Iterator[Shown]:
             words = _words(seen, seen.batch.done - done_before, time.monotonic() - started_at)
             bar.set_description_str(progress_line(words, columns()))
 
+    def tell_above(text: str) -> None:
+        with tqdm.external_write_mode(file=sink.stream):
+            tell(text)
+
     with tqdm(bar_format="{desc}", file=sink.stream, leave=False) as bar:
-        yield show
+        yield _Screen(show, tell_above)
 
 
 def _words(seen: _Seen, done: int, seconds: float) -> list[str]:
