@@ -91,10 +91,26 @@ CREATE FUNCTION metasync.hurry() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off -- the tables may have been empty when they were last counted
 AS $$
+DECLARE
+    each record;
 BEGIN
-    UPDATE metasync.target SET urgent = true, visible_at = greatest(visible_at, clock_timestamp())
-    WHERE number = NEW.target AND NOT urgent;
-    DELETE FROM metasync.hurried WHERE change = NEW.change;
+    IF NOT EXISTS (SELECT FROM metasync.hurried WHERE change = NEW.change) THEN
+        RETURN NULL; -- it went with the first one
+    END IF;
+    -- What others have left is gone before they commit: all that is to be seen is ours, and the first one comes first.
+    -- Workers lock targets in this order too.
+    FOR each IN
+        WITH mine AS (DELETE FROM metasync.hurried WHERE change >= NEW.change RETURNING target)
+        SELECT DISTINCT
+            target, (SELECT completion_id FROM metasync.target WHERE number = mine.target) AS completion_id
+        FROM mine
+        ORDER BY completion_id
+    LOOP
+        -- A worker may be about to make it usual, who has not seen our change: wait, and only then see what it is.
+        PERFORM FROM metasync.target WHERE number = each.target FOR NO KEY UPDATE;
+        UPDATE metasync.target SET urgent = true, visible_at = greatest(visible_at, clock_timestamp())
+        WHERE number = each.target AND NOT urgent;
+    END LOOP;
     RETURN NULL;
 END
 $$;
