@@ -468,7 +468,7 @@ BEGIN
     END IF;
     IF extract(epoch FROM as_of) NOT BETWEEN 0 AND 9999999999.999999 THEN
         PERFORM metasync.refuse(
-            completion_id, format('as_of %s is no time: seconds, not milliseconds, since 1970, before the year 2286', as_of)
+            completion_id, format('as_of %s is no time: seconds since 1970, before the year 2286', as_of)
         );
     END IF;
     IF patch IS NULL OR jsonb_typeof(patch) <> 'object' THEN
