@@ -366,20 +366,40 @@ async def test_positions_of_conflicts_are_those_of_the_call_where_some_were_sett
     assert await queue.put(again) == Stored(1, 1, (2,))
 
 
+async def forget(queue: PostgresQueue, admin: Connection, *, most: int) -> int:
+    """Let the server know how many there are, as it does by and by, and let go of some."""
+    await admin.execute("ANALYZE metasync.settled, metasync.newest")
+    return await queue.forget(DAY, most=most)
+
+
 async def test_the_last_of_what_is_remembered_stay_however_young_the_others_are(
-    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+    queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
     for number in range(5):
         await queue.put(MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=9.0))
         await queue.settle([finished(await claim_one(queue))], remember=True)
 
-    assert [await queue.forget(DAY, most=1) for _ in range(4)] == [2, 2, 0, 0]
+    assert [await forget(queue, producer, most=1) for _ in range(4)] == [2, 2, 0, 0]
 
     again = [MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=1.0) for number in range(5)]
     assert (await queue.put(again)).added == 2
     assert {each.newest_as_of for each in await claim(queue)} == {None}
     await queue.put([MetadataChange(f"c-{number}", {}, as_of=1.0) for number in range(2, 5)])
+    assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
+
+
+async def test_what_is_remembered_stays_however_often_others_are_remembered_anew(
+    queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
+    for completion_id in ("c-1", "c-2", *["c-3"] * 5):
+        await queue.put(MetadataChange(completion_id, {}, as_of=9.0))
+        await queue.settle([finished(await claim_one(queue))], remember=True)
+
+    assert await forget(queue, producer, most=9) == 0
+
+    await queue.put([MetadataChange(f"c-{number}", {}, as_of=1.0) for number in range(1, 4)])
     assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
 
 
