@@ -337,6 +337,28 @@ async def test_a_change_id_that_was_applied_is_a_duplicate_in_sql_too(
     assert await counts(queue) == {"b": (1, 0)}
 
 
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_change_id_that_was_applied_since_a_frozen_view_is_not_stored_again(
+    queue: PostgresQueue, producer: Connection, isolation: str
+) -> None:
+    sql = "SELECT metasync_enqueue('c-1', '{}', change_id => $1)"
+    await queue.put([change("c-1", change_id="mine"), change("c-1", "other")])
+    claimed = await claim_one(queue)
+    transaction = producer.transaction(isolation=isolation)
+    await transaction.start()
+    assert await producer.fetchval("SELECT count(*) FROM metasync.change") == 2
+    await queue.settle([Settlement(claimed, applied=[claimed.changes[0].number])], remember=True)
+    assert await producer.fetchval(sql, "another") is True
+    with pytest.raises(asyncpg.SerializationError):
+        await producer.fetchval(sql, "mine")
+    await transaction.rollback()
+
+    async with producer.transaction(isolation=isolation):
+        assert await producer.fetchval(sql, "mine") is False
+        assert await producer.fetchval(sql, "another") is True
+    assert await producer.fetchval("SELECT count(*) FROM metasync.settled") == 1
+
+
 async def test_a_change_id_that_is_settled_while_it_is_put_is_a_duplicate(
     queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

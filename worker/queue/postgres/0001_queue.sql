@@ -588,6 +588,12 @@ BEGIN
                     PERFORM metasync.drop_empty_target($1);
                     RETURN false;
                 END IF;
+                IF current_setting('transaction_isolation') <> 'read committed' THEN
+                    -- A frozen view does not show what was applied since: to write the same fails, and nothing of it stays.
+                    INSERT INTO metasync.settled (hash, settled_at) VALUES (metasync.hash($4), clock_timestamp())
+                    ON CONFLICT (hash) DO NOTHING;
+                    DELETE FROM metasync.settled WHERE hash = metasync.hash($4);
+                END IF;
             END IF;
             IF is_urgent THEN
                 INSERT INTO metasync.hurried (change, target) VALUES (at_change, at_target);
