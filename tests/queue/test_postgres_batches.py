@@ -1,5 +1,6 @@
 """Batches, urgency and memory beside transactions of producers that stay open as long as they like."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -7,11 +8,11 @@ import pytest
 
 from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels
-from tests.queue.postgres_server import connected, new_database
+from tests.queue.postgres_server import connected, is_waiting, new_database, sessions
 from worker.changes import InvalidChange, MetadataChange
 from worker.queue import Claim, PendingSelection, Settlement, Stored, Withdrawn
 from worker.queue.batch import check_batch_name
-from worker.queue.postgres import PostgresQueue
+from worker.queue.postgres import PostgresQueue, operations, pending
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.floor import Floor
 
@@ -161,6 +162,65 @@ async def test_a_producer_hurries_what_a_worker_has_in_hand_and_does_not_wait(
     assert [labels(each) for each in await urgent(queue)] == [["urgent", "also"]]
 
 
+@pytest.mark.parametrize(("ended_by", "in_sql"), [("settle", False), ("settle", True), ("withdraw", True)])
+async def test_what_becomes_urgent_while_the_last_urgent_change_ends_is_urgent(
+    url: str,
+    queue: PostgresQueue,
+    producer: Connection,
+    ended_by: str,
+    in_sql: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    """Neither transaction sees yet what the other has done."""
+    await queue.put(change("c-1"), batch="b", urgent=True)
+    await queue.put(change("c-1", "also"))
+    putting = producer.transaction()
+    if in_sql:
+        await putting.start()
+        await producer.execute(URGENT, "c-1")
+    async with connected(url) as worker:
+        ending = worker.transaction()
+        if ended_by == "settle":
+            [claimed] = await urgent(queue)
+            await ending.start()
+            await operations.settle(worker, [Settlement(claimed, applied=[claimed.changes[0].number])])
+        else:
+            await ending.start()
+            assert await pending.withdraw(worker, PendingSelection("b"), None) == (Withdrawn(1, 0), None)
+        put = putting.commit() if in_sql else queue.put(change("c-1", "urgent"), urgent=True)
+        task = asyncio.ensure_future(put)
+        while not task.done() and not await sessions(worker, "cardinality(pg_blocking_pids(pid)) > 0"):
+            await asyncio.sleep(0.005)
+        await ending.commit()
+        await task
+
+    assert [labels(each) for each in await urgent(queue)] == [["also", "urgent"]]
+
+
+async def test_a_worker_and_a_producer_of_urgent_changes_in_any_order_do_not_wait_for_each_other(
+    url: str, producer: Connection
+) -> None:
+    """Workers take the locks of targets in the order of the ids, some of which this one has."""
+    await producer.execute("SET deadlock_timeout = '10ms'")
+    for completion_id in ("c-1", "c-2"):
+        await producer.execute(INTO_B, completion_id)
+    lock = "SELECT FROM metasync.target WHERE completion_id = $1 FOR NO KEY UPDATE"
+    async with connected(url) as worker:
+        settling, putting = worker.transaction(), producer.transaction()
+        await settling.start()
+        await worker.execute(lock, "c-1")
+        await putting.start()
+        await producer.execute(URGENT, "c-2")
+        await producer.execute(URGENT, "c-1")
+        commit = asyncio.create_task(putting.commit())
+        await is_waiting(worker, 1)
+        await worker.execute(lock, "c-2")
+        await settling.commit()
+        await commit
+
+    async with await PostgresQueue.open(url) as queue:
+        assert {each.completion_id for each in await urgent(queue)} == {"c-1", "c-2"}
+
+
 async def test_what_is_hurried_and_taken_back_is_usual(queue: PostgresQueue, producer: Connection) -> None:
     await queue.put(change("c-1", change_id="mine"))
     await queue.settle([finished(await claim_one(queue))], remember=True)
@@ -277,6 +337,28 @@ async def test_a_change_id_that_was_applied_is_a_duplicate_in_sql_too(
     assert await counts(queue) == {"b": (1, 0)}
 
 
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_change_id_that_was_applied_since_a_frozen_view_is_not_stored_again(
+    queue: PostgresQueue, producer: Connection, isolation: str
+) -> None:
+    sql = "SELECT metasync_enqueue('c-1', '{}', change_id => $1)"
+    await queue.put([change("c-1", change_id="mine"), change("c-1", "other")])
+    claimed = await claim_one(queue)
+    transaction = producer.transaction(isolation=isolation)
+    await transaction.start()
+    assert await producer.fetchval("SELECT count(*) FROM metasync.change") == 2
+    await queue.settle([Settlement(claimed, applied=[claimed.changes[0].number])], remember=True)
+    assert await producer.fetchval(sql, "another") is True
+    with pytest.raises(asyncpg.SerializationError):
+        await producer.fetchval(sql, "mine")
+    await transaction.rollback()
+
+    async with producer.transaction(isolation=isolation):
+        assert await producer.fetchval(sql, "mine") is False
+        assert await producer.fetchval(sql, "another") is True
+    assert await producer.fetchval("SELECT count(*) FROM metasync.settled") == 1
+
+
 async def test_a_change_id_that_is_settled_while_it_is_put_is_a_duplicate(
     queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,20 +388,40 @@ async def test_positions_of_conflicts_are_those_of_the_call_where_some_were_sett
     assert await queue.put(again) == Stored(1, 1, (2,))
 
 
+async def forget(queue: PostgresQueue, admin: Connection, *, most: int) -> int:
+    """Let the server know how many there are, as it does by and by, and let go of some."""
+    await admin.execute("ANALYZE metasync.settled, metasync.newest")
+    return await queue.forget(DAY, most=most)
+
+
 async def test_the_last_of_what_is_remembered_stay_however_young_the_others_are(
-    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+    queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
     for number in range(5):
         await queue.put(MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=9.0))
         await queue.settle([finished(await claim_one(queue))], remember=True)
 
-    assert [await queue.forget(DAY, most=1) for _ in range(4)] == [2, 2, 0, 0]
+    assert [await forget(queue, producer, most=1) for _ in range(4)] == [2, 2, 0, 0]
 
     again = [MetadataChange(f"c-{number}", {}, change_id=f"id-{number}", as_of=1.0) for number in range(5)]
     assert (await queue.put(again)).added == 2
     assert {each.newest_as_of for each in await claim(queue)} == {None}
     await queue.put([MetadataChange(f"c-{number}", {}, as_of=1.0) for number in range(2, 5)])
+    assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
+
+
+async def test_what_is_remembered_stays_however_often_others_are_remembered_anew(
+    queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
+    for completion_id in ("c-1", "c-2", *["c-3"] * 5):
+        await queue.put(MetadataChange(completion_id, {}, as_of=9.0))
+        await queue.settle([finished(await claim_one(queue))], remember=True)
+
+    assert await forget(queue, producer, most=9) == 0
+
+    await queue.put([MetadataChange(f"c-{number}", {}, as_of=1.0) for number in range(1, 4)])
     assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
 
 

@@ -20,6 +20,7 @@ from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.clock import Clocks
 
 START = 1_700_000_000.0
+PATIENCE_SECONDS = 60.0  # with a server: the machine may be busy with other things
 
 Advance = Callable[[float], Coroutine[Any, Any, None]]
 PutBack = Callable[[], Coroutine[Any, Any, None]]
@@ -117,19 +118,17 @@ async def _redis(_: Path) -> AsyncIterator[Backend]:
     async with a_place() as place:
         clock = RedisClock(place, START)
         await clock.advance(0)
-        open_it = partial(RedisQueue.open, place.url, functions=clock.FUNCTIONS)
+        open_it = partial(RedisQueue.open, place.url, timeout_seconds=PATIENCE_SECONDS, functions=clock.FUNCTIONS)
         async with await open_it() as queue:
             yield Backend(queue, _opened(open_it), clock.advance, place.save)
 
 
 @asynccontextmanager
 async def _postgres(_: Path) -> AsyncIterator[Backend]:
-    async with (
-        new_database() as url,
-        StoppedClock.stop(url, at=START) as (clock, url_with_clock),
-        await PostgresQueue.open(url_with_clock) as queue,
-    ):
-        yield Backend(queue, _opened(partial(PostgresQueue.open, url_with_clock)), clock.advance, partial(save, url))
+    async with new_database() as url, StoppedClock.stop(url, at=START) as (clock, url_with_clock):
+        open_it = partial(PostgresQueue.open, url_with_clock, timeout_seconds=PATIENCE_SECONDS)
+        async with await open_it() as queue:
+            yield Backend(queue, _opened(open_it), clock.advance, partial(save, url))
 
 
 # Each is given an empty folder.

@@ -91,10 +91,26 @@ CREATE FUNCTION metasync.hurry() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off -- the tables may have been empty when they were last counted
 AS $$
+DECLARE
+    each record;
 BEGIN
-    UPDATE metasync.target SET urgent = true, visible_at = greatest(visible_at, clock_timestamp())
-    WHERE number = NEW.target AND NOT urgent;
-    DELETE FROM metasync.hurried WHERE change = NEW.change;
+    IF NOT EXISTS (SELECT FROM metasync.hurried WHERE change = NEW.change) THEN
+        RETURN NULL; -- it went with the first one
+    END IF;
+    -- What others have left is gone before they commit: all that is to be seen is ours, and the first one comes first.
+    -- Workers lock targets in this order too.
+    FOR each IN
+        WITH mine AS (DELETE FROM metasync.hurried WHERE change >= NEW.change RETURNING target)
+        SELECT DISTINCT
+            target, (SELECT completion_id FROM metasync.target WHERE number = mine.target) AS completion_id
+        FROM mine
+        ORDER BY completion_id
+    LOOP
+        -- A worker may be about to make it usual, who has not seen our change: wait, and only then see what it is.
+        PERFORM FROM metasync.target WHERE number = each.target FOR NO KEY UPDATE;
+        UPDATE metasync.target SET urgent = true, visible_at = greatest(visible_at, clock_timestamp())
+        WHERE number = each.target AND NOT urgent;
+    END LOOP;
     RETURN NULL;
 END
 $$;
@@ -452,7 +468,7 @@ BEGIN
     END IF;
     IF extract(epoch FROM as_of) NOT BETWEEN 0 AND 9999999999.999999 THEN
         PERFORM metasync.refuse(
-            completion_id, format('as_of %s is no time: seconds, not milliseconds, since 1970, before the year 2286', as_of)
+            completion_id, format('as_of %s is no time: seconds since 1970, before the year 2286', as_of)
         );
     END IF;
     IF patch IS NULL OR jsonb_typeof(patch) <> 'object' THEN
@@ -571,6 +587,12 @@ BEGIN
                     DELETE FROM metasync.change WHERE id = at_change;
                     PERFORM metasync.drop_empty_target($1);
                     RETURN false;
+                END IF;
+                IF current_setting('transaction_isolation') <> 'read committed' THEN
+                    -- A frozen view does not show what was applied since: to write the same fails, and nothing of it stays.
+                    INSERT INTO metasync.settled (hash, settled_at) VALUES (metasync.hash($4), clock_timestamp())
+                    ON CONFLICT (hash) DO NOTHING;
+                    DELETE FROM metasync.settled WHERE hash = metasync.hash($4);
                 END IF;
             END IF;
             IF is_urgent THEN

@@ -35,13 +35,13 @@ HAVING count(*) > 0
 RETURNING changes;
 
 -- name: hurry
--- $1 completion ids; makes the targets of urgent changes urgent, in the order of everybody's locks
+-- $1 completion ids; makes the targets of urgent changes urgent, in the order of everybody's locks. What is urgent is locked
+-- as well: a worker may be about to make it usual, who has not seen our change. What it is then is known when it is locked.
 WITH found AS MATERIALIZED (
-    SELECT target.number
+    SELECT target.number, target.urgent
     FROM metasync.completion
     JOIN metasync.target ON target.number = completion.target
     WHERE completion.completion_id = ANY ($1::text[])
-        AND NOT target.urgent
         AND EXISTS (SELECT FROM metasync.change WHERE change.target = target.number AND change.urgent)
     ORDER BY completion.completion_id
     FOR NO KEY UPDATE OF target
@@ -49,7 +49,7 @@ WITH found AS MATERIALIZED (
 UPDATE metasync.target
 SET urgent = true, visible_at = greatest(visible_at, statement_timestamp())
 FROM found
-WHERE target.number = found.number;
+WHERE target.number = found.number AND NOT found.urgent;
 
 -- name: suspects
 -- $1 to $4 as above; gives what is pending under a change_id and is another text than what is given, by positions from 0;

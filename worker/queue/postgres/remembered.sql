@@ -35,6 +35,8 @@ ON CONFLICT (hash) DO UPDATE SET
 
 -- name: forget
 -- $1 seconds to keep it, $2 how many to keep at most, $3 how many to let go of; of a {table}
+-- What is remembered anew has a new number: where that happens often, numbers tell who is the oldest, and not how many there
+-- are. To count would take a second, and the server knows it well enough.
 WITH oldest AS MATERIALIZED (
     SELECT number, hash, settled_at FROM metasync.{table} ORDER BY number LIMIT $3::integer
 )
@@ -45,4 +47,5 @@ WHERE {table}.hash = oldest.hash
     AND (
         oldest.settled_at < statement_timestamp() - make_interval(secs => $1::float8)
         OR oldest.number <= (SELECT max(number) FROM metasync.{table}) - $2::bigint
+        AND pg_stat_get_live_tuples('metasync.{table}'::regclass) > $2
     );
