@@ -120,6 +120,24 @@ async def test_a_drain_of_urgent_ones_alone_ends(pending: int) -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize("per_minute", [3.0, 6.0])
+async def test_at_a_low_rate_the_next_that_starts_is_an_urgent_one(per_minute: float) -> None:
+    stage = Stage()
+    await stage.put(*ids(50))
+    worker = stage.worker(drain=False, max_concurrency=8, requests_per_minute=per_minute)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(120.0)
+    before = stage.service.count()
+    while stage.service.count() == before:
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.0)  # its slot is free again, and the next is far off
+    await _hurry(stage, *_urgent(1))
+    await asyncio.sleep(60.0 / per_minute)
+    assert [each.completion_id for each in stage.service.requests[before + 1 :]] == _urgent(1)
+    await _stop(worker, task)
+
+
+@in_virtual_time
 async def test_what_was_pending_before_goes_along_in_one_update() -> None:
     stage = Stage()
     await stage.put(*ids(USUAL), mode="merge")
@@ -201,6 +219,27 @@ async def test_a_halt_ends_with_an_urgent_one_where_there_are_no_others(pending:
     down = False
     await asyncio.sleep(30.0)
     assert len(stage.service.stored) == pending
+    await _stop(worker, task)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("others", [50, 1_000])
+@pytest.mark.parametrize("kind", ["usual", "urgent"])
+async def test_while_all_of_one_kind_fails_a_probe_finds_one_of_the_other_kind(kind: str, others: int) -> None:
+    stage = Stage()
+    failing = _urgent(others) if kind == "urgent" else ids(others)
+    stage.service.trouble = lambda request: (
+        Verdict(Kind.RETRY, 503, error="HTTP 503") if request.completion_id in failing else None
+    )
+    await (_hurry(stage, *failing) if kind == "urgent" else stage.put(*failing))
+    worker = stage.worker(drain=False)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(60.0)
+    await (stage.put("healthy") if kind == "urgent" else _hurry(stage, "healthy"))
+    before = stage.service.count()
+    await asyncio.sleep(45.0)
+    starts = [each.completion_id for each in stage.service.requests[before:]]
+    assert "healthy" in starts[:5]  # of the probes, one for each place
     await _stop(worker, task)
 
 

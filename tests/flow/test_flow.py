@@ -577,3 +577,22 @@ async def test_of_a_refusal_that_may_be_chance_and_closes_nothing_nobody_is_told
     await _warm(flow)
     (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=delay_seconds))
     assert len(refusals) == told
+
+
+@in_virtual_time
+async def test_urgent_ones_that_started_at_once_count_for_their_half_too() -> None:
+    flow = _flow(max_concurrency=8, start=None)
+    await _warm(flow)
+    urgent: list[Permit] = []
+    while (permit := flow.start(f"urgent-{len(urgent)}", "update", urgent=True)) is not None:
+        urgent.append(permit)
+    assert len(urgent) == 8
+    waiting_urgent = [asyncio.create_task(flow.admit(f"next-{number}", "update", urgent=True)) for number in range(8)]
+    waiting = [asyncio.create_task(flow.admit(f"usual-{number}", "update")) for number in range(8)]
+    await asyncio.sleep(0)
+    for ended in range(1, 5):
+        urgent.pop().end(SUCCEEDED)
+        await asyncio.sleep(0)
+        assert (sum(task.done() for task in waiting), sum(task.done() for task in waiting_urgent)) == (ended, 0)
+    for task in (*waiting, *waiting_urgent):
+        task.cancel()

@@ -7,7 +7,7 @@ what is ahead of it: two seconds' work at most, once the service's limit or a co
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 
 import structlog
 
@@ -24,6 +24,8 @@ _LONGEST_AWAY_SECONDS = 10.0  # how long what was claimed in vain stays away
 _URGENT_SECONDS = 0.5  # between two looks for urgent ones while there is other work
 _LOOKED_SECONDS = 0.05  # within which a look for urgent ones is not repeated
 _AHEAD_SECONDS = 2.0  # of what may start, which is claimed ahead where the rate is limited
+# Probes look everywhere: what fails may all have come together.
+_PLACES: tuple[Place, ...] = ("oldest", "urgent", "newest", "middle")
 
 
 class Reader:
@@ -81,8 +83,7 @@ class Reader:
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
         self._confirmed_seconds = confirmed_seconds
-        # Probes look everywhere: what fails may all have come together.
-        self._places: cycle[Place] = cycle(("oldest", "newest", "middle"))
+        self._places: cycle[Place] = cycle(_PLACES)
 
     async def run(self, *, drain: bool) -> None:
         """Claim for ever; when draining, return once the queue holds nothing, due or not."""
@@ -170,18 +171,18 @@ class Reader:
     async def _claim_one(self) -> bool:
         """Claim one completion: while all is halted, for a probe, one that has not failed, if there is any.
 
-        Urgent ones come last here: what opens the gate for one opens it for all.
+        Urgent ones have their turn, as any other place has: either kind may be the one that fails.
         """
         failed: list[Work] = []
         away_seconds = min(self._flow.next_probe_in_seconds(), _LONGEST_AWAY_SECONDS)
         try:
             others_wait = True
-            for place in chain(islice(self._places, 3), ("urgent",)):
+            for place in islice(self._places, len(_PLACES)):
                 if not others_wait and place != "urgent":
                     continue
                 works = await self._lease(1, place)
                 if not works:
-                    others_wait = False
+                    others_wait = others_wait and place == "urgent"
                     continue
                 (work,) = works
                 if self._flow.is_open or not self._flow.has_failed(work.claim.completion_id):
