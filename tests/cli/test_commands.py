@@ -338,14 +338,8 @@ def test_dead_letters_are_listed_shown_retried_and_purged(
 
     simulator.ask("/seed", {"ids": [change["completion_id"] for change in changes]})
     assert working.run("dead", "retry", str(first["id"]), str(second["id"])).stdout == "2 retried, 0 kept\n"
-    assert working.run("dead", "retry", "--completion", "chatcmpl-late2", "--json").stdout.split() == [
-        "{",
-        '"retried":',
-        "1,",
-        '"kept":',
-        "0",
-        "}",
-    ]
+    retried = json.loads(working.run("dead", "retry", "--completion", "chatcmpl-late2", "--json").stdout)
+    assert {name: value for name, value in retried.items() if value} == {"retried": 1}
     assert working.run("run", "--drain").returncode == 0
     assert simulator.ask("/metadata/chatcmpl-late2") == {"g": "A"}
     assert simulator.ask("/metadata/chatcmpl-late3") == {}

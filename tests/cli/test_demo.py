@@ -1,4 +1,4 @@
-"""`metasync demo`: it shows what it says, in the README's words, and what does not hold ends it with 70."""
+"""`metasync demo`: it shows what it says, and what does not hold ends it with 70."""
 
 import re
 from dataclasses import replace
@@ -10,8 +10,6 @@ from tests.cli.inside import run
 from worker.cli import demo
 from worker.cli.exits import Exit
 from worker.simulator import Delay, RateLimit, Simulator
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +29,25 @@ def _checks(text: str) -> list[str]:
     return re.findall(r"^(?:ok|FAIL) +[\w -]+(?=:)", text, re.MULTILINE)
 
 
-def test_all_that_it_checks_holds_and_it_says_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+CHECKED = (
+    "completions",
+    "dead letters",
+    "lines",
+    "changes",
+    "one writer",
+    "retry-after",
+    "batch",
+    "withdrawn",
+    "urgent",
+    "diff",
+    "back",
+)
+
+
+def test_all_that_it_checks_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo"]) == Exit.DONE
     shown = capsys.readouterr().out
-    assert _checks(shown) == _checks(README.read_text())
+    assert [re.split(" +", check, maxsplit=1) for check in _checks(shown)] == [["ok", name] for name in CHECKED]
     assert "1,988 added, 0 pending already, 12 refused" in shown
     assert "400 of 400 have exactly the metadata that was wanted" in shown
 

@@ -22,7 +22,7 @@ def test_what_is_shown_works_and_the_line_has_the_fields_that_it_is_said_to_have
     shown = json.loads(next(line for line in PAGE.splitlines() if line.startswith('{"change":')))
     (line,) = (line for line in lines if line["completion_id"] == shown["completion_id"])
     assert list(line) == list(shown)
-    varying = ("change", "request_id", "at")
+    varying = ("change", "batch", "request_id", "at")
     assert [line[name] for name in shown if name not in varying] == [
         shown[name] for name in shown if name not in varying
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import asyncpg
 import pytest
@@ -339,7 +340,7 @@ async def test_a_change_id_that_was_applied_is_a_duplicate_in_sql_too(
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
 async def test_a_change_id_that_was_applied_since_a_frozen_view_is_not_stored_again(
-    queue: PostgresQueue, producer: Connection, isolation: str
+    queue: PostgresQueue, producer: Connection, isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
     sql = "SELECT metasync_enqueue('c-1', '{}', change_id => $1)"
     await queue.put([change("c-1", change_id="mine"), change("c-1", "other")])

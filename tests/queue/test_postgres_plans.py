@@ -179,7 +179,10 @@ async def everything(connection: Connection) -> None:
     await letters.retry(connection, Stretch(DeadSelection(batch="b-1"), 0, newest))
     await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
     for wanted in (EVERYTHING, PendingSelection(completion_id="c-7", batch="b-7"), PendingSelection(batch="b-1")):
-        assert (await pending.read(connection, wanted, None))[0]
+        found, place = await pending.read(connection, wanted, None)
+        while place is not None and not found:  # a piece of a batch's range may hold none of its changes
+            found, place = await pending.read(connection, wanted, place)
+        assert found
     for wanted in (
         PendingSelection(batch="b-1"),
         PendingSelection(completion_id="c-70000"),

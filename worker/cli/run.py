@@ -13,6 +13,7 @@ from worker.cli.job import Job, configure_logs, key_of, look_once, opened, run_a
 from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.flags import Flag
 from worker.queue import Store
+from worker.queue.retention import let_go
 from worker.terminal import is_terminal
 
 
@@ -67,11 +68,10 @@ _COUNTS = ("applied", "unchanged", "superseded", "leftover", "dead", "requests",
 
 async def _let_go(queue: Store, job: Job) -> None:
     """Let go of what is too old, as runs that find work do all the time."""
-    from worker.engine.retention import Retention  # noqa: PLC0415 -- slow to import, as below
-
-    settings = job.settings
-    logger = structlog.get_logger()
-    await Retention(queue, logger, dead_seconds=settings.dead_retention, keep_seconds=settings.keep).step()
+    dead_seconds = job.settings.dead_retention
+    gone = await let_go(queue, dead_seconds=dead_seconds, keep_seconds=job.settings.keep)
+    if gone.letters:
+        structlog.get_logger().info("dead.expired", letters=gone.letters, older_than_seconds=dead_seconds)
 
 
 def _nothing_to_do(seconds: float) -> None:

@@ -5,6 +5,7 @@ A process that is the first of its container gets no signal that it does not cat
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,6 +34,7 @@ class Stopped(BaseException):
 
 def catch() -> None:
     """From here on, a signal raises `Stopped`; what is inherited as ignored, as by nohup, stays ignored."""
+    sys.unraisablehook = _say_unraisable
     for number in caught():
         signal.signal(number, _raise)
 
@@ -102,6 +104,12 @@ def tell(number: signal.Signals) -> None:
     """Tell the latest handler of the signal."""
     if _handlers:
         _handlers[-1](number)
+
+
+def _say_unraisable(unraisable: "sys.UnraisableHookArgs", /) -> None:
+    """Say what Python could only swallow; of a signal that came in the middle of a finalizer, `raised` tells."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:

@@ -2,21 +2,15 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Protocol
 
 import structlog
 
 from worker.engine.tallies import Tallies
-from worker.queue import Batches, DeadLetters, QueueUnavailable
+from worker.queue import QueueUnavailable
+from worker.queue.retention import MOST_AT_ONCE, Kept, let_go
 
-_MOST = 1_000  # in one transaction, of each kind; of letters, in a second too
 _SHORTEST_PAUSE_SECONDS = 0.05
 _EVERY_SECONDS = 60.0  # when nothing is left to let go of
-_SHORTEST_KEPT_SECONDS = 3_600.0  # of a batch that is finished: somebody may still ask what became of it
-
-
-class Kept(DeadLetters, Batches, Protocol):
-    """What keeps things that are done."""
 
 
 class Retention:
@@ -36,13 +30,13 @@ class Retention:
         *,
         dead_seconds: float | None,
         keep_seconds: float,
-        tallies: Tallies | None = None,
+        tallies: Tallies,
     ) -> None:
         self._queue = queue
         self._tallies = tallies
         self._logger = logger
         self._dead_seconds = dead_seconds
-        self._keep_seconds = max(keep_seconds, _SHORTEST_KEPT_SECONDS)
+        self._keep_seconds = keep_seconds
 
     def __repr__(self) -> str:
         return f"<Retention [{self._keep_seconds:g} s, of letters {self._dead_seconds} s]>"
@@ -61,14 +55,10 @@ class Retention:
         Raises:
             QueueUnavailable: the store does not answer.
         """
-        forgotten = await self._queue.forget(self._keep_seconds, most=_MOST)
-        letters = 0
-        if self._dead_seconds is not None:
-            letters = await self._queue.expire_dead(self._dead_seconds, most=_MOST)
-        if letters:
-            if self._tallies is not None:
-                self._tallies.letters_expired += letters
-            self._logger.info("dead.expired", letters=letters, older_than_seconds=self._dead_seconds)
-        if letters or forgotten:
-            return max(letters / _MOST, _SHORTEST_PAUSE_SECONDS)
+        gone = await let_go(self._queue, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
+        if gone.letters:
+            self._tallies.letters_expired += gone.letters
+            self._logger.info("dead.expired", letters=gone.letters, older_than_seconds=self._dead_seconds)
+        if any(gone):
+            return max(gone.letters / MOST_AT_ONCE, _SHORTEST_PAUSE_SECONDS)
         return _EVERY_SECONDS

@@ -310,8 +310,8 @@ CREATE TABLE metasync.history (
     applied bigint NOT NULL,
     unchanged bigint NOT NULL,
     dead bigint NOT NULL,
-    superseded bigint NOT NULL,
-    withdrawn bigint NOT NULL,
+    superseded bigint NOT NULL DEFAULT 0,
+    withdrawn bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (minute, part)
 ) WITH (fillfactor = 50);
 

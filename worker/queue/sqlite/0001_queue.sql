@@ -123,8 +123,8 @@ CREATE TABLE history (
     applied INTEGER NOT NULL,
     unchanged INTEGER NOT NULL,
     dead INTEGER NOT NULL,
-    superseded INTEGER NOT NULL,
-    withdrawn INTEGER NOT NULL
+    superseded INTEGER NOT NULL DEFAULT 0,
+    withdrawn INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- With each new minute, what is older than a week goes.
