@@ -75,7 +75,7 @@ def _enqueue(said: Said, count: int, *words: str) -> None:
 def test_a_file_is_a_batch_whose_name_is_made_and_said(said: Said, count: int) -> None:
     _enqueue(said, count)
     account, batch = said.out.splitlines()
-    assert account == f"{count} added, 0 pending already, 0 refused"
+    assert account == f"{count} added, 0 known already, 0 refused"
     assert MADE.fullmatch(name := batch.removeprefix("batch "))
     [listed] = said.json("batch", "list")
     assert (listed["name"], listed["changes"], listed["pending"]) == (name, count, count)
@@ -320,6 +320,29 @@ def test_what_is_no_regular_file_has_no_time_of_its_own(command: Command) -> Non
     os.mkfifo(command.folder / "pipe.jsonl")
     done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # which nobody writes into
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "pipe.jsonl")
+
+
+@pytest.mark.parametrize("action", ["list", "show", "retry", "purge"])
+async def test_letters_of_a_batch_that_is_not_there_are_not_just_none(command: Command, action: str) -> None:
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        await _letters(queue, 1, "spring")
+        done = command.run("dead", action, "--batch", "sprnig")
+        assert (done.returncode, done.stderr) == (3, "metasync: there is no batch sprnig; did you mean spring?\n")
+        if action in ("list", "show"):
+            assert json.loads(command.run("dead", action, "--batch", "sprnig", "--json").stdout) == []
+        while await queue.forget(-1.0, most=10):
+            pass
+        assert await queue.batches() == []
+        assert command.run("dead", action, "--batch", "spring").returncode == 0  # its letters keep its name
+
+
+def test_what_was_known_already_is_said_not_to_be_awaited(said: Said) -> None:
+    file = _file(1, change_id="label-17")
+    assert said.run("enqueue", file, "--batch", "first", "--wait", "--timeout", "0") == 75
+    assert "not awaited" not in said.err
+    assert said.run("enqueue", file, "--batch", "second", "--wait") == 0  # nothing of this batch is pending
+    assert said.err == "1 were known already: they belong to what they came with first, and are not awaited\n"
+    assert [each["batch"] for each in said.json("pending", "list")] == ["first"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])

@@ -35,7 +35,7 @@ def test_all_that_it_checks_holds_and_it_says_what_the_readme_says(capsys: pytes
     assert run(["demo"]) == Exit.DONE
     shown = capsys.readouterr().out
     assert _checks(shown) == _checks(README.read_text())
-    assert "1,988 added, 0 pending already, 12 refused" in shown
+    assert "1,988 added, 0 known already, 12 refused" in shown
     assert "400 of 400 have exactly the metadata that was wanted" in shown
 
 
