@@ -22,10 +22,10 @@ from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write
 from tests.engine.wrapping import WrappedQueue
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import enqueue, inputs, withdrawing
+from worker.cli import enqueue, inputs, signals, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
-from worker.queue import Claim, Settlement, Store
+from worker.queue import Claim, PendingSelection, Settlement, Store, Withdrawn
 
 URL = "sqlite:///metasync.db"
 MADE = re.compile(r"labels-\d{4}-\d\d-\d\dT\d\d:\d\d-[0-9a-f]{4}")
@@ -431,6 +431,32 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
         os.close(ours)
         os.close(theirs)
     assert len(json.loads(command.run("pending", "list", "--json").stdout)) == 1
+
+
+def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
+    said: Said, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(WrappedQueue):
+        async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+            done = await super().withdraw(selection)
+            signals.tell(signal.SIGINT)
+            signals.tell(signal.SIGINT)  # before the count has come back
+            return done
+
+    async def opened(url: str, *, timeout_seconds: float, create: bool) -> AsyncIterator[Store]:
+        async with open_queue(url, timeout_seconds=timeout_seconds, create=create) as queue:
+            yield Interrupted(queue)
+
+    def leave() -> None:
+        raise signals.Stopped(signal.SIGINT)
+
+    _enqueue(said, 3, "--batch", "wrong")
+    monkeypatch.setattr(withdrawing, "open_queue", asynccontextmanager(opened))
+    monkeypatch.setattr(signals, "leave", leave)
+    with pytest.raises(signals.Stopped):
+        run(["batch", "withdraw", "wrong", "--yes"])
+    sink.flush()
+    assert capfd.readouterr().err.startswith("interrupted twice: 0 withdrawn, or more: ")
 
 
 def test_nobody_to_ask_is_no_yes(command: Command) -> None:
