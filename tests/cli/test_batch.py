@@ -22,10 +22,10 @@ from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write
 from tests.engine.wrapping import WrappedQueue
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import enqueue, inputs, withdrawing
+from worker.cli import enqueue, inputs, signals, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
-from worker.queue import Claim, Settlement, Store
+from worker.queue import Claim, PendingSelection, Settlement, Store, Withdrawn
 
 URL = "sqlite:///metasync.db"
 MADE = re.compile(r"labels-\d{4}-\d\d-\d\dT\d\d:\d\d-[0-9a-f]{4}")
@@ -75,7 +75,7 @@ def _enqueue(said: Said, count: int, *words: str) -> None:
 def test_a_file_is_a_batch_whose_name_is_made_and_said(said: Said, count: int) -> None:
     _enqueue(said, count)
     account, batch = said.out.splitlines()
-    assert account == f"{count} added, 0 pending already, 0 refused"
+    assert account == f"{count} added, 0 known already, 0 refused"
     assert MADE.fullmatch(name := batch.removeprefix("batch "))
     [listed] = said.json("batch", "list")
     assert (listed["name"], listed["changes"], listed["pending"]) == (name, count, count)
@@ -322,6 +322,29 @@ def test_what_is_no_regular_file_has_no_time_of_its_own(command: Command) -> Non
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "pipe.jsonl")
 
 
+@pytest.mark.parametrize("action", ["list", "show", "retry", "purge"])
+async def test_letters_of_a_batch_that_is_not_there_are_not_just_none(command: Command, action: str) -> None:
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        await _letters(queue, 1, "spring")
+        done = command.run("dead", action, "--batch", "sprnig")
+        assert (done.returncode, done.stderr) == (3, "metasync: there is no batch sprnig; did you mean spring?\n")
+        if action in ("list", "show"):
+            assert json.loads(command.run("dead", action, "--batch", "sprnig", "--json").stdout) == []
+        while await queue.forget(-1.0, most=10):
+            pass
+        assert await queue.batches() == []
+        assert command.run("dead", action, "--batch", "spring").returncode == 0  # its letters keep its name
+
+
+def test_what_was_known_already_is_said_not_to_be_awaited(said: Said) -> None:
+    file = _file(1, change_id="label-17")
+    assert said.run("enqueue", file, "--batch", "first", "--wait", "--timeout", "0") == 75
+    assert "not awaited" not in said.err
+    assert said.run("enqueue", file, "--batch", "second", "--wait") == 0  # nothing of this batch is pending
+    assert said.err == "1 were known already: they belong to what they came with first, and are not awaited\n"
+    assert [each["batch"] for each in said.json("pending", "list")] == ["first"]
+
+
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_what_was_stored_is_said_though_the_store_goes_away_before_it_can_be_waited_for(
     said: Said, count: int, monkeypatch: pytest.MonkeyPatch
@@ -408,6 +431,32 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
         os.close(ours)
         os.close(theirs)
     assert len(json.loads(command.run("pending", "list", "--json").stdout)) == 1
+
+
+def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
+    said: Said, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(WrappedQueue):
+        async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+            done = await super().withdraw(selection)
+            signals.tell(signal.SIGINT)
+            signals.tell(signal.SIGINT)  # before the count has come back
+            return done
+
+    async def opened(url: str, *, timeout_seconds: float, create: bool) -> AsyncIterator[Store]:
+        async with open_queue(url, timeout_seconds=timeout_seconds, create=create) as queue:
+            yield Interrupted(queue)
+
+    def leave() -> None:
+        raise signals.Stopped(signal.SIGINT)
+
+    _enqueue(said, 3, "--batch", "wrong")
+    monkeypatch.setattr(withdrawing, "open_queue", asynccontextmanager(opened))
+    monkeypatch.setattr(signals, "leave", leave)
+    with pytest.raises(signals.Stopped):
+        run(["batch", "withdraw", "wrong", "--yes"])
+    sink.flush()
+    assert capfd.readouterr().err.startswith("interrupted twice: 0 withdrawn, or more: ")
 
 
 def test_nobody_to_ask_is_no_yes(command: Command) -> None:

@@ -48,7 +48,7 @@ def test_all_that_it_checks_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo"]) == Exit.DONE
     shown = capsys.readouterr().out
     assert [re.split(" +", check, maxsplit=1) for check in _checks(shown)] == [["ok", name] for name in CHECKED]
-    assert "1,988 added, 0 pending already, 12 refused" in shown
+    assert "1,988 added, 0 known already, 12 refused" in shown
     assert "400 of 400 have exactly the metadata that was wanted" in shown
 
 

@@ -20,7 +20,7 @@ def test_good_lines_go_in_and_bad_ones_are_named(command: Command, tmp_path: Pat
     file.write_text(f'{json.dumps(GOOD)}\nnonsense\n{{"completion_id": "../x", "metadata": {{}}}}\n')
     done = command.run("enqueue", "labels.jsonl")
     assert done.returncode == 3
-    assert done.stdout.splitlines()[0] == "1 added, 0 pending already, 2 refused"
+    assert done.stdout.splitlines()[0] == "1 added, 0 known already, 2 refused"
     assert "labels.jsonl:2: not JSON" in done.stderr
     assert "labels.jsonl:3: completion_id '../x' is not one" in done.stderr
     assert _pending(command) == 1
@@ -38,7 +38,7 @@ def test_the_counts_as_json(command: Command, tmp_path: Path) -> None:
 def test_a_second_run_of_the_same_file_adds_nothing_while_it_is_pending(command: Command, tmp_path: Path) -> None:
     write_changes(tmp_path / "labels.jsonl", [GOOD | {"change_id": f"c-{number}"} for number in range(5_000)])
     assert command.run("enqueue", "labels.jsonl").stdout.startswith("5,000 added")
-    assert command.run("enqueue", "labels.jsonl").stdout.splitlines()[0] == "0 added, 5,000 pending already, 0 refused"
+    assert command.run("enqueue", "labels.jsonl").stdout.splitlines()[0] == "0 added, 5,000 known already, 0 refused"
     assert _pending(command) == 5_000
 
 
@@ -72,7 +72,7 @@ def test_rejects_can_be_repaired_and_enqueued(command: Command, tmp_path: Path) 
     [entry] = map(json.loads, rejects.read_text().splitlines())
     assert (entry["file"], entry["line"]) == ("labels.jsonl", 1)
     rejects.write_text(rejects.read_text().replace('\\"grade\\": 1', '\\"grade\\": \\"1\\"'))
-    assert command.run("enqueue", "rejects.jsonl").stdout.splitlines()[0] == "1 added, 0 pending already, 0 refused"
+    assert command.run("enqueue", "rejects.jsonl").stdout.splitlines()[0] == "1 added, 0 known already, 0 refused"
 
 
 def test_files_of_every_form_go_in_one_after_the_other(command: Command, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_files_of_every_form_go_in_one_after_the_other(command: Command, tmp_pat
     done = command.run(
         "enqueue", "a.ndjson", "b.csv", "c.jsonl.gz", "-", stdin=json.dumps(GOOD | {"change_id": None}).encode()
     )
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "4 added, 0 pending already, 0 refused")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "4 added, 0 known already, 0 refused")
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ CONFLICT = "change_id 'c-1' is pending with other content: give this one an id o
 def test_other_content_under_a_pending_change_id_is_named_by_its_line(command: Command, tmp_path: Path) -> None:
     write_changes(tmp_path / "labels.jsonl", [GOOD, GOOD | {"mode": "replace"}, GOOD, GOOD | {"change_id": "c-2"}])
     done = command.run("enqueue", "labels.jsonl")
-    assert (done.returncode, done.stdout.splitlines()[0]) == (3, "2 added, 1 pending already, 1 refused")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (3, "2 added, 1 known already, 1 refused")
     assert f"labels.jsonl:2: {CONFLICT}" in done.stderr
     again = command.run("enqueue", "labels.jsonl")
-    assert (again.returncode, again.stdout.splitlines()[0]) == (3, "0 added, 3 pending already, 1 refused")
+    assert (again.returncode, again.stdout.splitlines()[0]) == (3, "0 added, 3 known already, 1 refused")
 
 
 @pytest.mark.parametrize("where", ["the file", "the queue"])

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.processes import METASYNC, Command, stopped
 
 LINES = 30_000
-_SAID = re.compile(r"([\d,]+) added, (?:[\d,]+ pending already, )?([\d,]+) refused, up to labels\.jsonl:(\d+)")
+_SAID = re.compile(r"([\d,]+) added, (?:[\d,]+ known already, )?([\d,]+) refused, up to labels\.jsonl:(\d+)")
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_whoever_does_not_listen_changes_nothing(command: Command, tmp_path: Pat
     assert (tmp_path / "code").read_text() == "0\n"
     assert stored(tmp_path) == [1]
     if redirection in {">&-", ">/dev/full"}:
-        assert done.stderr.splitlines()[0] == "1 added, 0 pending already, 0 refused"
+        assert done.stderr.splitlines()[0] == "1 added, 0 known already, 0 refused"
 
 
 def test_strict_takes_in_what_was_checked_and_nothing_that_comes_later(command: Command, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_file_has_the_form_of_its_name_and_is_private(pulling: Command, tmp_pa
     assert json.loads(rows[0]["usage"])["total_tokens"] > 0
     assert stat.S_IMODE((tmp_path / "x.csv.gz").stat().st_mode) == 0o600
     refused = pulling.run("enqueue", "x.csv.gz", "--check", "--mode", "replace", "--ignore-unknown")
-    assert "5 would be added, 0 pending already, 0 refused" in refused.stdout
+    assert "5 would be added, 0 known already, 0 refused" in refused.stdout
 
 
 def test_the_conversation_is_written_only_where_it_is_asked_for(pulling: Command) -> None:

@@ -38,7 +38,7 @@ FILL = """
     ORDER BY md5(i::text);
     SELECT setval('metasync.completion_target_seq', {backlog});
     INSERT INTO metasync.target (number, completion_id, visible_at)
-    SELECT i, 'c-' || i, clock_timestamp() - interval '1 hour' + i * interval '1 millisecond'
+    SELECT i, 'c-' || i, statement_timestamp() - interval '1 hour' + i * interval '1 millisecond'
     FROM generate_series(1, {backlog}) AS i
     ORDER BY md5(i::text); -- neighbours in time are none on disk
     INSERT INTO metasync.change (target, change_id, mode, metadata, enqueued_at, batch)
@@ -179,10 +179,10 @@ async def everything(connection: Connection) -> None:
     await letters.retry(connection, Stretch(DeadSelection(batch="b-1"), 0, newest))
     await letters.purge(connection, Stretch(DeadSelection(numbers=[newest, 5]), 0, newest))
     for wanted in (EVERYTHING, PendingSelection(completion_id="c-7", batch="b-7"), PendingSelection(batch="b-1")):
-        found, place = await pending.read(connection, wanted, None)
-        while place is not None and not found:  # a piece of a batch's range may hold none of its changes
-            found, place = await pending.read(connection, wanted, place)
-        assert found
+        found, at = await pending.read(connection, wanted, None)
+        while at is not None and not found:  # a piece of a batch's range may hold none of its changes
+            found, at = await pending.read(connection, wanted, at)
+        assert found, wanted
     for wanted in (
         PendingSelection(batch="b-1"),
         PendingSelection(completion_id="c-70000"),

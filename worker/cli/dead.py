@@ -8,12 +8,13 @@ from typing import Annotated, Any, Self
 
 from config.durations import duration_seconds
 from worker.cli import loop
+from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
 from worker.cli.output import say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.flags import Flag
-from worker.queue import DeadLetter, DeadLetters, DeadSelection, Reason, Revived, open_queue
+from worker.queue import DeadLetter, DeadLetters, DeadSelection, Reason, Revived, Store, open_queue
 from worker.queue.text import storable
 from worker.terminal import printable_json
 
@@ -204,6 +205,7 @@ def _is_deliberate(selection: DeadSelection, *, everything: bool) -> bool:
 async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: DeadSelection) -> int:
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         missing = await _missing(queue, selection)
+        is_known = selection.batch is None or await _is_known(queue, selection.batch)
         match arguments:
             case List(json=True) | Show(json=True):
                 await _print_json(queue, selection)
@@ -226,7 +228,14 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
     if missing:
         tell(f"no such dead letter: {', '.join(map(str, missing))}")
         return Exit.NOT_ALL
-    return Exit.DONE
+    return Exit.DONE if is_known else Exit.NOT_ALL
+
+
+async def _is_known(queue: Store, batch: str) -> bool:
+    """Whether there is such a batch, or was: letters keep the name of one that is let go of. Where not, it is said."""
+    if await queue.batches(batch) or await anext(queue.dead_letters(DeadSelection(batch=batch)), None) is not None:
+        return True
+    return await find(queue, batch) is not None
 
 
 async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:

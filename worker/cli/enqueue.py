@@ -217,6 +217,8 @@ async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue, stop: asynci
         return None
     if not arguments.json:
         report(account_with_batch(counts))
+    if counts.duplicates:
+        tell(f"{counts.duplicates:,} were known already: they belong to what they came with first, and are not awaited")
     return await wait_for(queue, counts.batch, arguments.timeout, stop)
 
 

@@ -38,7 +38,7 @@ class Enqueued:
     """What became of the lines, counted, up to the last one whose fate is known.
 
     Args:
-        duplicates: pending already, by their change_id.
+        duplicates: known already by their change_id: pending, or applied lately, whatever that said.
         refused: lines that could not go in, and files.
         blank: rows of CSV that are blank, or set nothing in mode merge: they are passed over.
         up_to: the last line that was dealt with; null where none was.
@@ -296,7 +296,7 @@ def _conflict(change: MetadataChange, name: str, number: int, with_records: Cont
 def account(counts: Enqueued) -> str:
     """What is in by now, as one line for people; where the rest was kept out, with the reason and the way on."""
     added = "added" if counts.checked is None else "would be added"
-    words = [f"{counts.added:,} {added}", f"{counts.duplicates:,} pending already", f"{counts.refused:,} refused"]
+    words = [f"{counts.added:,} {added}", f"{counts.duplicates:,} known already", f"{counts.refused:,} refused"]
     if counts.blank:
         words.append(f"{counts.blank:,} blank")
     if counts.error is None:

@@ -87,7 +87,7 @@ async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelectio
             if done.error is not None:
                 done.exit_code = Exit.RUN_AGAIN
                 return done
-        with signals.stopping(stop.set, lambda: _words(done)):
+        with signals.stopping(stop.set, lambda: _cut_off(done)):
             for pause in (*_PAUSES_SECONDS, None):
                 try:
                     part = await queue.withdraw(selection)
@@ -110,6 +110,14 @@ async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
         return await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
         return False
+
+
+def _cut_off(done: Withdrawal) -> str:
+    """What is known at once: what the call under way has withdrawn so far is gone, and nobody has its count."""
+    return (
+        f"interrupted twice: {done.withdrawn:,} withdrawn, or more: `metasync batch list` says how many; "
+        "the same command again goes on"
+    )
 
 
 def _words(done: Withdrawal) -> str:
