@@ -179,7 +179,7 @@ async def test_what_waits_in_a_paused_queue_says_by_whom(command: Command, url: 
         wait_for_event(process, "queue.paused")
         done = command.run("enqueue", _file(command, "good", 3), "--batch", "good", "--wait")
         assert done.returncode == 75
-        assert "not finished (paused: paused by ana@host since " in done.stdout
+        assert "not finished (paused by ana@host since " in done.stdout
         assert done.stdout.endswith(
             "deploy); the changes stay in the queue: `metasync resume`, then `metasync batch wait good` goes on\n"
         )

@@ -109,6 +109,7 @@ class QueueMachine(RuleBasedStateMachine):
         changes = []
         conflicts = []
         added = 0
+        before = self.kinds()
         for position, (new_completion_id, change_id, comes_again) in enumerate(wanted):
             self.last_label += 1
             completion_id, label = new_completion_id, self.last_label
@@ -126,6 +127,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         expected = Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
         assert self.run(self.queue.put(changes, batch=batch, urgent=urgent)) == expected
+        self.move(before)
         if batch is not None and wanted:
             self.batches.setdefault(batch, Counter())["changes"] += added
 
@@ -184,6 +186,7 @@ class QueueMachine(RuleBasedStateMachine):
         if selection.is_everything:
             return
         withdrawn = in_flight = 0
+        before = self.kinds()
         for target_id, target in list(self.targets.items()):
             selected = [each for each in target.changes if selection.matches(target_id, each.change_id, each.batch)]
             if target.lease and target.visible_at > self.now:
@@ -197,6 +200,18 @@ class QueueMachine(RuleBasedStateMachine):
                     del self.targets[target_id]
 
         assert self.run(self.queue.withdraw(selection)) == Withdrawn(withdrawn, in_flight)
+        self.move(before)
+
+    def kinds(self) -> dict[str, bool]:
+        """Which completions are urgent."""
+        return {completion_id: target.urgent for completion_id, target in self.targets.items()}
+
+    def move(self, before: dict[str, bool]) -> None:
+        """In PostgreSQL, what becomes urgent or usual is due from now on, at the earliest: it lies above each floor."""
+        if self.backend_name == "postgres":
+            for completion_id, target in self.targets.items():
+                if target.urgent != before.get(completion_id, target.urgent):
+                    target.visible_at = max(target.visible_at, self.now)
 
     @rule(completion_id=st.none() | COMPLETION_IDS, reason=st.none() | st.sampled_from(REASONS[:2]))
     def retry_dead(self, completion_id: str | None, reason: str | None) -> None:
