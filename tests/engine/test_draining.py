@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from tests.engine.parts import end, flow, halt, leases_on, now, others_get_through, queue_with, running
+from tests.engine.virtual import Stage, ids
 from tests.engine.wrapping import WrappedQueue
 from tests.virtual import in_virtual_time
+from worker.api import Kind, Verdict
 from worker.engine.draining import DrainWatch
 from worker.engine.options import Ending
 from worker.engine.outcome import Deferral, Outcome
 from worker.flow import ABSENT, FAILED, Cause, End, Ended
-from worker.queue import Claim, QueueStatus, Settlement, Store
+from worker.queue import Claim, PendingSelection, QueueStatus, Settlement, Store
 
 UNAUTHORIZED = Ended(End.FAILED, "unauthorized")
 
@@ -201,3 +203,19 @@ async def test_a_store_that_is_away_ends_no_drain() -> None:
         desk.queue.unavailable.clear()
         await asyncio.sleep(5.0)
     assert [ending for _, ending, _ in desk.ended] == [Ending.STUCK]
+
+
+@in_virtual_time
+async def test_what_was_withdrawn_while_it_ran_is_not_left() -> None:
+    stage = Stage()
+    failing = {"withdrawn", "stays"}
+    stage.service.trouble = lambda request: (
+        Verdict(Kind.RETRY, 503, error="HTTP 503") if request.completion_id in failing else None
+    )
+    await stage.put(*failing, *ids(50))
+    task = asyncio.create_task(stage.drain(halt_timeout_seconds=60.0))
+    await asyncio.sleep(20.0)
+    while not (await stage.queue.withdraw(PendingSelection(completion_id="withdrawn"))).withdrawn:
+        await asyncio.sleep(0.1)
+    summary = await task
+    assert (summary.ending, list(summary.left)) == (Ending.STUCK, ["stays"])

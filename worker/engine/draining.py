@@ -8,13 +8,15 @@ from worker.engine.options import Ending
 from worker.engine.outcome import Deferral, Outcome
 from worker.engine.tallies import Tallies
 from worker.flow import OUTAGE, Cause, Flow
-from worker.queue import Queue, QueueUnavailable
+from worker.queue import PendingSelection, QueueUnavailable, Store
 
 _LOOKS = 20  # in the time that a drain waits
 _LONGEST_LOOK_SECONDS = 1.0
 _SHORTEST_LOOK_SECONDS = 0.05
 _THROTTLED_TIMEOUTS = 3  # of answers 429 and nothing else, after which a drain ends
 _CLAIMED_WITHIN_SECONDS = 5.0  # of its time: outcomes are recorded, and work is looked for, a little later
+
+MOST_NAMED = 20  # of what is left in the end
 
 Stop = Callable[[Ending, Cause | None], None]
 
@@ -30,7 +32,7 @@ class DrainWatch:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: Store,
         flow: Flow,
         leases: Leases,
         tallies: Tallies,
@@ -124,6 +126,19 @@ class DrainWatch:
         try:
             if (await self._queue.next_due_seconds() or 0.0) <= 0:
                 return False
-            return (await self._queue.status()).in_flight == 0
+            return (await self._queue.status()).in_flight == 0 and await self._still_fail()
         except QueueUnavailable:
             return False
+
+    async def _still_fail(self) -> bool:
+        """Whether any of those that failed is pending; it forgets what was withdrawn, as far as the rest is named."""
+        pending = 0
+        for completion_id in list(self.failing):
+            async for _ in self._queue.pending_changes(PendingSelection(completion_id=completion_id)):
+                pending += 1
+                break
+            else:
+                del self.failing[completion_id]
+            if pending == MOST_NAMED:
+                break
+        return pending > 0

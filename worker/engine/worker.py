@@ -15,7 +15,7 @@ from worker.engine.applier import CUT_OFF_DELAY_SECONDS, Applier, Apply, Complet
 from worker.engine.blame import Blame
 from worker.engine.calls import Calls
 from worker.engine.clock import Clock
-from worker.engine.draining import DrainWatch
+from worker.engine.draining import MOST_NAMED, DrainWatch
 from worker.engine.keys import KeyReader, ReadKey
 from worker.engine.leases import Leases
 from worker.engine.ledger import Ledger
@@ -44,7 +44,6 @@ _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
 _LOST_GRACE_SECONDS = 5.0  # recorded updates took up to 6 s; what they do is done again in any case
 _MOST_BYTES_HELD = 32 * 1024 * 1024  # of metadata in claims, besides their number
-_MOST_NAMED = 20  # of what is left in the end
 
 
 class Worker:
@@ -313,7 +312,7 @@ class Worker:
         """What is left because it failed, the first few of it, where that ended the run."""
         if self._draining is None or self._ending is not Ending.STUCK:
             return {}
-        return dict(islice(self._draining.failing.items(), _MOST_NAMED))
+        return dict(islice(self._draining.failing.items(), MOST_NAMED))
 
     async def _read(self) -> None:
         await self._until_begun()
