@@ -93,7 +93,7 @@ def test_a_missing_file_a_directory_and_an_impossible_name_are_refused(tmp_path:
     assert refusal_of(tmp_path / "missing.jsonl").reason == "there is no such file"
     assert refusal_of(tmp_path / "directory.jsonl").reason == "this is a directory, not a file"
     assert refusal_of(tmp_path / "loop.jsonl").reason == "too many levels of symbolic links"
-    assert "null byte" in refusal_of("a\0.jsonl").reason
+    assert "null" in refusal_of("a\0.jsonl").reason  # a byte or a character, as the release of Python says it
 
 
 def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
