@@ -10,8 +10,7 @@ from tests.docs.snippets import ROOT, snippet
 from tests.e2e.processes import METASYNC, Command
 from worker.cli.batch import _SAMPLE
 from worker.queue import MAX_BATCH_NAME_LENGTH
-from worker.queue.batch import MAX_FINISHED_BATCHES
-from worker.queue.memory import MAX_REMEMBERED
+from worker.queue.batch import MAX_FINISHED_BATCHES, MAX_REMEMBERED
 
 PAGE = "docs/batches.md"
 

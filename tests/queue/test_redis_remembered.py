@@ -98,7 +98,7 @@ async def test_what_is_old_goes_and_what_was_refreshed_stays(
 
 
 async def test_of_too_many_the_oldest_go(place: Place, clock: RedisClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 3_000)
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 3_000)
     async with await RedisQueue.open(place.url, functions=crowded(50)) as queue:
         for hour in range(40):
             await apply(queue, *[dated(hour * 100 + number, 1.0) for number in range(100)])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_NAME_LENGTH = 128
 MAX_FINISHED_BATCHES = 10_000
+MAX_REMEMBERED = 5_000_000  # change_ids that were applied, and completions with their newest as_of: of each
 # The shell, a URL and a label of a metric take such a name as it is.
 BATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 _STEM = re.compile(r"[^A-Za-z0-9._-]+")

@@ -12,7 +12,15 @@ import msgspec
 from worker.changes import MetadataChange
 from worker.queue import confirmed
 from worker.queue.base import Part, StoreBase, Stretch, last_number
-from worker.queue.batch import MAX_FINISHED_BATCHES, Batch, PendingSelection, Terms, Withdrawn, ends_by_batch
+from worker.queue.batch import (
+    MAX_FINISHED_BATCHES,
+    MAX_REMEMBERED,
+    Batch,
+    PendingSelection,
+    Terms,
+    Withdrawn,
+    ends_by_batch,
+)
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueMisnamed
 from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
@@ -48,9 +56,6 @@ from worker.queue.rows import (
 from worker.queue.text import json_text, storable
 
 T = TypeVar("T")
-
-
-MAX_REMEMBERED = 5_000_000  # of each kind
 
 
 @dataclass(slots=True)

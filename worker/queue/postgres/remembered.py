@@ -5,12 +5,11 @@ Where no change carries a change_id or an as_of, nothing is asked or written.
 
 from collections.abc import Iterable, Sequence
 
+from worker.queue.batch import MAX_REMEMBERED
 from worker.queue.pending import Claim, Settlement
 from worker.queue.postgres.connections import Connection
 from worker.queue.rows import dated, remembered_of, with_newest
 from worker.queue.statements import read_statements
-
-MAX_REMEMBERED = 5_000_000  # of each kind
 
 _REMEMBERED = read_statements(__package__, "remembered")
 _FORGET = [_REMEMBERED["forget"].format(table=table) for table in ("settled", "newest")]

@@ -9,7 +9,7 @@ from typing import Self
 from worker.changes import MetadataChange
 from worker.queue import confirmed
 from worker.queue.base import Part, StoreBase, Stretch, last_number
-from worker.queue.batch import MAX_FINISHED_BATCHES, Batch, PendingSelection, Terms, Withdrawn
+from worker.queue.batch import MAX_FINISHED_BATCHES, MAX_REMEMBERED, Batch, PendingSelection, Terms, Withdrawn
 from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError, no_queue
@@ -44,7 +44,6 @@ SCHEMA = 1
 _STATUS_PAGE = 1_000  # targets that are looked at in one call
 _MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
 _BATCHES_PAGE = 500
-_MAX_REMEMBERED = 5_000_000  # of each kind
 # A server takes 512 MiB in one piece (proto-max-bulk-len).
 _MAX_PUT_BYTES = 256 * 1024 * 1024
 
@@ -338,7 +337,7 @@ class RedisQueue(StoreBase):
             left, is_over = most, False
             while left and not is_over:
                 gone, is_over = await self._server.call(
-                    "forget_remembered", memory, older_than_us, _MAX_REMEMBERED, left
+                    "forget_remembered", memory, older_than_us, MAX_REMEMBERED, left
                 )
                 left -= gone
             forgotten += most - left

@@ -11,13 +11,13 @@ from typing import Literal
 import apsw
 import msgspec
 
+from worker.queue.batch import MAX_REMEMBERED
 from worker.queue.pending import Claim, Settlement
 from worker.queue.rows import dated, remembered_of, with_newest
 from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import hash_of, json_text
 
-MAX_REMEMBERED = 5_000_000  # of each kind
 _GENERATIONS = 16  # at least, of as many rows
 _GENERATION_SECONDS = 3_600.0
 _LOOKED_AT = 20_000  # rows, in one transaction
