@@ -51,6 +51,7 @@ from worker.queue.rows import (
     recent_since,
     remembered_of,
     status_of,
+    stored_of,
     with_newest,
 )
 from worker.queue.text import json_text, storable
@@ -117,19 +118,24 @@ class MemoryQueue(StoreBase):
 
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
         met = []
+        pending_in: dict[int, str | None] = {}
+        settled = []
         added = 0
         for position, change in enumerate(changes):
             pending = self._change_ids.get(change.change_id or "")
             if pending is not None:
                 met.append((position, pending.completion_id, pending.mode, pending.metadata))
-            elif change.change_id not in self._settled:
+                pending_in[position] = pending.batch
+            elif change.change_id in self._settled:
+                settled.append(position)
+            else:
                 self._append(_queued(change, terms.batch), is_urgent=terms.urgent)
                 added += 1
         if terms.batch is not None:
             self._count_in_batch(terms.batch, changes=added)
         self._work.set()
         conflicts = tuple(conflicts_among(changes, met))
-        return Stored(added, len(changes) - added - len(conflicts), conflicts)
+        return stored_of(len(changes), added, conflicts, pending_in, settled, terms.batch)
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""

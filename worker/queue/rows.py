@@ -1,6 +1,7 @@
 """Between a store's rows and the types of the contract: what all stores work out in the same way."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -16,6 +17,7 @@ from worker.queue.pending import (
     QueuedChange,
     QueueStatus,
     Settlement,
+    Stored,
 )
 from worker.queue.text import json_text, size_bytes
 
@@ -39,6 +41,26 @@ def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[
         given = changes[position]
         if (completion_id, mode, _metadata(metadata)) != (given.completion_id, given.mode, given.metadata):
             yield position
+
+
+def stored_of(
+    changes: int, added: int, conflicts: Sequence[int], pending: Mapping[int, str | None], settled: Collection[int], batch: str | None
+) -> Stored:
+    """Put together what became of the changes of a put, so many of them.
+
+    Args:
+        conflicts: positions.
+        pending: of those whose change_id was pending before the call: position, and the batch that it is pending in.
+        settled: positions of those whose change_id was settled lately.
+        batch: what the call puts them in. Of the rest, others of the same call have the change_ids.
+    """
+    duplicates = changes - added - len(conflicts)
+    apart = set(conflicts)
+    pending_in = Counter(batch for position, batch in pending.items() if position not in apart)
+    within = duplicates - pending_in.total() - len(set(settled) - pending.keys())
+    if within:
+        pending_in[batch] += within
+    return Stored(added, duplicates, tuple(conflicts), dict(pending_in))
 
 
 def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:

@@ -41,6 +41,7 @@ from worker.queue.rows import (
     ended,
     first_words,
     status_of,
+    stored_of,
 )
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
@@ -75,6 +76,7 @@ async def put(connection: Connection, changes: Sequence[MetadataChange], terms: 
     batch = await append_to(connection, completion_ids, terms)
     added = 0
     conflicts: list[int] = []
+    pending: dict[int, str | None] = {}
     for start in range(0, len(fresh), _PUT_CHUNK):
         chunk = fresh[start : start + _PUT_CHUNK]
         columns = _columns(chunk)
@@ -84,14 +86,15 @@ async def put(connection: Connection, changes: Sequence[MetadataChange], terms: 
             suspects = await connection.fetch(_PUT["suspects"], *columns)
             if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
-            conflicts += [positions[start + place] for place in conflicts_among(chunk, map(tuple, suspects))]
+            conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
+            pending |= {positions[start + row["position"]]: row["batch"] for row in suspects if row["was_pending"]}
     if change_ids and added:
         await check_none_settled(connection, [each for each in change_ids if each not in settled])
     if added and terms.urgent:
         await connection.execute(_PUT["hurry"], completion_ids)
     if added < len(fresh):
         await forget_empty(connection, completion_ids)
-    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+    return stored_of(len(changes), added, conflicts, pending, set(range(len(changes))).difference(positions), terms.batch)
 
 
 async def _append(
@@ -125,9 +128,16 @@ async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
         suspects = await connection.fetch(_PUT["suspects"], *_columns(chunk))
-        pending = [tuple(row) for row in suspects if row["completion_id"] is not None]
-        found += [start + position for position in conflicts_among(chunk, pending)]
+        pending = [row for row in suspects if row["completion_id"] is not None]
+        found += [start + position for position in _conflicts_among(chunk, pending)]
     return tuple(found)
+
+
+def _conflicts_among(changes: Sequence[MetadataChange], suspects: Sequence[asyncpg.Record]) -> Iterable[int]:
+    """Give the positions of those that say something else than what is pending, as the rows have it."""
+    return conflicts_among(
+        changes, [(row["position"], row["completion_id"], row["mode"], row["metadata"]) for row in suspects]
+    )
 
 
 def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | None], list[str], list[str]]:

@@ -52,14 +52,23 @@ FROM found
 WHERE target.number = found.number AND NOT found.urgent;
 
 -- name: suspects
--- $1 to $4 as above; gives what is pending under a change_id and is another text than what is given, by positions from 0;
--- all columns but the position are NULL where nothing is pending under it: it was done a moment ago.
-SELECT position - 1 AS position, target.completion_id, change.mode, change.metadata::text
+-- $1 to $4 as above; gives what is pending under a change_id and was so before this transaction, or is another text than what
+-- is given, by positions from 0; all columns but the position are NULL where nothing is pending under it: it was done a
+-- moment ago.
+SELECT
+    position - 1 AS position,
+    target.completion_id,
+    change.mode,
+    change.metadata::text,
+    change.xmin <> pg_current_xact_id()::xid AS was_pending,
+    CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = change.batch) END AS batch
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     WITH ORDINALITY AS given (completion_id, change_id, mode, metadata, position)
 LEFT JOIN metasync.change ON change.change_id = given.change_id
 LEFT JOIN metasync.target ON target.number = change.target
-WHERE given.change_id IS NOT NULL
-    AND (target.completion_id, change.mode, change.metadata::text)
+WHERE given.change_id IS NOT NULL AND (
+    change.xmin <> pg_current_xact_id()::xid
+    OR (target.completion_id, change.mode, change.metadata::text)
         IS DISTINCT FROM (given.completion_id, given.mode, given.metadata)
+)
 ORDER BY position;

@@ -38,6 +38,7 @@ from worker.queue.rows import (
     microseconds,
     recent_since,
     status_of,
+    stored_of,
 )
 from worker.queue.sqlite import batches, confirmed, remembered
 from worker.queue.sqlite.clock import Moment
@@ -57,6 +58,7 @@ _QUOTA = read_statements(__package__, "quota")
 _NOTE = read_statements(__package__, "note")
 
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
+_pending = msgspec.json.Decoder(list[tuple[int, str | None]]).decode
 _due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _held = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
@@ -71,9 +73,12 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
     batch = None if terms.batch is None else batches.opened(connection, now, terms.batch)
     added = 0
     conflicts: list[int] = []
+    pending: dict[int, str | None] = {}
+    all_settled: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
         settled = remembered.settled(connection, [each.change_id for each in chunk])
+        all_settled += [start + position for position in settled]
         fresh = [each for position, each in enumerate(chunk) if position not in settled] if settled else chunk
         given = {"changes": _texts(fresh), "now": now.queue, "batch": batch, "urgent": terms.urgent}
         connection.execute(_PUT["open"], given)
@@ -84,12 +89,14 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
             texts = _texts(chunk) if settled else given["changes"]
             suspects = _suspects(connection.execute(_PUT["suspects"], {"changes": texts}).get)
             conflicts += [start + position for position in conflicts_among(chunk, suspects)]
+            before = _pending(connection.execute(_PUT["pending_before"], {"changes": texts, "newest": newest}).get)
+            pending |= {start + position: batch_name for position, batch_name in before}
     connection.execute(_PUT["count"], {"newest": newest, "urgent": terms.urgent})
     if batch is not None and added:
         batches.grow(connection, batch, added, newest)
     if added < len(changes):
         connection.execute(_PUT["forget_empty"], {"newest_target": newest_target})
-    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+    return stored_of(len(changes), added, conflicts, pending, all_settled, terms.batch)
 
 
 def conflicts(connection: apsw.Connection, _now: Moment, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
