@@ -336,13 +336,31 @@ async def test_letters_of_a_batch_that_is_not_there_are_not_just_none(command: C
         assert command.run("dead", action, "--batch", "spring").returncode == 0  # its letters keep its name
 
 
-def test_what_was_known_already_is_said_not_to_be_awaited(said: Said) -> None:
-    file = _file(1, change_id="label-17")
-    assert said.run("enqueue", file, "--batch", "first", "--wait", "--timeout", "0") == 75
-    assert "not awaited" not in said.err
-    assert said.run("enqueue", file, "--batch", "second", "--wait") == 0  # nothing of this batch is pending
-    assert said.err == "1 were known already: they belong to what they came with first, and are not awaited\n"
-    assert [each["batch"] for each in said.json("pending", "list")] == ["first"]
+@pytest.mark.parametrize("count", [1, 3, 50])
+@pytest.mark.parametrize("first", [None, "first"])
+async def test_what_is_pending_elsewhere_is_not_awaited_and_not_said_to_be_done(
+    command: Command, first: str | None, count: int
+) -> None:
+    lines = [{"completion_id": f"c-{i}", "metadata": {"g": "A"}, "change_id": f"line-{i}"} for i in range(count)]
+    file = write_changes(command.folder / "labels.jsonl", lines)
+    waiting = ("enqueue", file, "--batch", "second", "--wait", "--timeout", "60s")
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        await queue.put(lines[1:], batch=first)
+        await queue.put(lines[:1], batch="second")  # which is awaited
+        [own] = [each for each in await claim(queue) if each.completion_id == "c-0"]
+        await queue.settle([finished(own)], remember=True)
+
+        done = command.run(*waiting)
+        told = json.loads(command.run(*waiting, "--json").stdout)
+
+        elsewhere = count - 1
+        where = f"{elsewhere} in batch first" if first else f"{elsewhere} in no batch"
+        said = f"not awaited: {elsewhere} were pending already, {where}; the same command again tells whether they are done"
+        assert (said in done.stderr, done.stdout.endswith(f"done\n{said}\n")) == (elsewhere > 0, elsewhere > 0)
+        assert done.returncode == told["exit_code"] == (75 if elsewhere else 0)
+        assert told["enqueued"]["pending_elsewhere"] == elsewhere
+        assert told["enqueued"]["pending_in"] == ({"first": elsewhere} if first and elsewhere else {})
+        assert told["enqueued"]["applied_before"] == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
