@@ -26,7 +26,6 @@ from worker.cli.waiting import Waited, wait_for, words_of
 from worker.flags import BadValue, Flag
 from worker.queue import Store, check_batch_name, new_batch_name, open_queue
 
-
 _SHOWN_BATCHES = 3
 _AGAIN = "the same command again tells whether they are done"
 

@@ -40,7 +40,7 @@ class Enqueued:
 
     Args:
         duplicates: known already by their change_id: pending, or applied lately, whatever that said.
-        applied_before: of these, those whose change_id is of one that was applied: what they say is not looked at, and a
+        applied_before: of these, those under whose change_id one was applied: what they say is not looked at, and a
             correction is not applied.
         pending_elsewhere: of these, those that are pending in another batch, or in none.
         pending_in: the same by the name of that batch; those in none are not in it.
@@ -334,11 +334,11 @@ def account(counts: Enqueued) -> str:
 
 
 def _tell_of_applied(counts: Enqueued) -> None:
-    """Say what an id of its own is for: who sends a correction under the id of what it corrects hears it nowhere else."""
+    """Say what became of a correction that has the change_id of what it corrects: it is heard of nowhere else."""
     if counts.applied_before:
         tell(
-            f"{counts.applied_before:,} were not stored, since a change was applied under their change_id before, whatever"
-            " it said: a correction needs a change_id of its own"
+            f"{counts.applied_before:,} were not stored: a change was applied under their change_id before, whatever it"
+            " said; a correction needs a change_id of its own"
         )
 
 

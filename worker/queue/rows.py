@@ -1,8 +1,8 @@
 """Between a store's rows and the types of the contract: what all stores work out in the same way."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
@@ -43,24 +43,31 @@ def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[
             yield position
 
 
-def stored_of(
-    changes: int, added: int, conflicts: Sequence[int], pending: Mapping[int, str | None], settled: Collection[int], batch: str | None
-) -> Stored:
-    """Put together what became of the changes of a put, so many of them.
+@dataclass(slots=True)
+class Put:
+    """What becomes of the changes of a put, by their positions.
 
     Args:
-        conflicts: positions.
-        pending: of those whose change_id was pending before the call: position, and the batch that it is pending in.
-        settled: positions of those whose change_id was settled lately.
-        batch: what the call puts them in. Of the rest, others of the same call have the change_ids.
+        batch: what the call puts them in.
+        pending: those whose change_id was pending before the call, and the batch that it is pending in.
+        settled: those whose change_id was settled lately.
     """
-    duplicates = changes - added - len(conflicts)
-    apart = set(conflicts)
-    pending_in = Counter(batch for position, batch in pending.items() if position not in apart)
-    within = duplicates - pending_in.total() - len(set(settled) - pending.keys())
-    if within:
-        pending_in[batch] += within
-    return Stored(added, duplicates, tuple(conflicts), dict(pending_in))
+
+    batch: str | None
+    added: int = 0
+    conflicts: list[int] = field(default_factory=list)
+    pending: dict[int, str | None] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+
+    def of(self, changes: int) -> Stored:
+        """Give the account of so many changes; of the rest, others of the same call have the change_ids."""
+        duplicates = changes - self.added - len(self.conflicts)
+        apart = set(self.conflicts)
+        pending_in = Counter(batch for position, batch in self.pending.items() if position not in apart)
+        within = duplicates - pending_in.total() - len(self.settled - self.pending.keys())
+        if within:
+            pending_in[self.batch] += within
+        return Stored(self.added, duplicates, tuple(self.conflicts), dict(pending_in))
 
 
 def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:

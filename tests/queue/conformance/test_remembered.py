@@ -78,7 +78,8 @@ async def test_what_is_known_already_is_told_apart_by_whether_and_where_it_is_pe
     def changes(what: str, count: int) -> list[MetadataChange]:
         return [change(f"c-{what}-{i}", change_id=f"{what}-{i}") for i in range(count)]
 
-    applied, alone, spring, autumn = changes("applied", 3), changes("alone", 2), changes("spring", 600), changes("autumn", 1)
+    applied, alone = changes("applied", 3), changes("alone", 2)
+    spring, autumn = changes("spring", 600), changes("autumn", 1)
     await _apply(queue, *applied)
     await queue.put(alone)
     await queue.put(spring, batch="spring")

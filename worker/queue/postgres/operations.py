@@ -36,12 +36,12 @@ from worker.queue.rows import (
     MIDDLE_STEPS,
     RECENT_MINUTES,
     Counts,
+    Put,
     claims_of,
     conflicts_among,
     ended,
     first_words,
     status_of,
-    stored_of,
 )
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
@@ -68,33 +68,47 @@ _QUOTA = read_statements(__package__, "quota")
 
 async def put(connection: Connection, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
     """Append the changes, but for those whose change_id is pending or settled, and see to their targets."""
-    change_ids = [change.change_id for change in changes if change.change_id is not None]
-    settled = await remembered.settled_among(connection, change_ids)
+    batch, settled = await _begin(connection, changes, terms)
     positions = [position for position, change in enumerate(changes) if change.change_id not in settled]
     fresh = [changes[position] for position in positions] if settled else changes
-    completion_ids = list(dict.fromkeys(change.completion_id for change in fresh))
-    batch = await append_to(connection, completion_ids, terms)
-    added = 0
-    conflicts: list[int] = []
-    pending: dict[int, str | None] = {}
+    put = Put(terms.batch, settled=set(range(len(changes))).difference(positions))
     for start in range(0, len(fresh), _PUT_CHUNK):
         chunk = fresh[start : start + _PUT_CHUNK]
         columns = _columns(chunk)
         appended = await _append(connection, chunk, columns, batch, urgent=terms.urgent)
-        added += appended
+        put.added += appended
         if appended < len(chunk):
             suspects = await connection.fetch(_PUT["suspects"], *columns)
             if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
-            conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
-            pending |= {positions[start + row["position"]]: row["batch"] for row in suspects if row["was_pending"]}
-    if change_ids and added:
-        await check_none_settled(connection, [each for each in change_ids if each not in settled])
-    if added and terms.urgent:
-        await connection.execute(_PUT["hurry"], completion_ids)
-    if added < len(fresh):
-        await forget_empty(connection, completion_ids)
-    return stored_of(len(changes), added, conflicts, pending, set(range(len(changes))).difference(positions), terms.batch)
+            put.conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
+            put.pending |= {positions[start + row["position"]]: row["batch"] for row in suspects if row["was_pending"]}
+    if put.added:
+        await check_none_settled(connection, [each.change_id for each in fresh if each.change_id is not None])
+    if (put.added and terms.urgent) or put.added < len(fresh):
+        completion_ids = _completion_ids(fresh)
+        if put.added and terms.urgent:
+            await connection.execute(_PUT["hurry"], completion_ids)
+        if put.added < len(fresh):
+            await forget_empty(connection, completion_ids)
+    return put.of(len(changes))
+
+
+async def _begin(
+    connection: Connection, changes: Sequence[MetadataChange], terms: Terms
+) -> tuple[int | None, Collection[str]]:
+    """Have our turn to append the changes; give their batch's number, and the change_ids that were settled lately."""
+    if all(change.change_id is None for change in changes):
+        return await append_to(connection, _completion_ids(changes), terms), ()
+    completion_ids = [change.completion_id for change in changes]
+    change_ids = [change.change_id for change in changes]
+    row = await connection.fetchrow(_PUT["begin_named"], completion_ids, terms.urgent, terms.batch, change_ids)
+    assert row is not None  # noqa: S101 -- it has no FROM
+    return row["batch"], set(row["settled"])
+
+
+def _completion_ids(changes: Iterable[MetadataChange]) -> list[str]:
+    return list(dict.fromkeys(change.completion_id for change in changes))
 
 
 async def _append(

@@ -2,6 +2,29 @@
 -- $1 completion ids, each once; $2 whether they are urgent, $3 the batch's name or NULL; gives the batch's number
 SELECT metasync.begin_append($1::text[], $2::boolean, $3::text);
 
+-- name: begin_named
+-- of changes that have change_ids, one by one: $1 completion ids, $2 and $3 as above, $4 change ids; gives the batch's number,
+-- and the change ids that were settled lately, whose completions are passed over
+WITH given AS MATERIALIZED (
+    SELECT
+        completion_id,
+        change_id,
+        position,
+        CASE WHEN change_id IS NOT NULL THEN (
+            SELECT hash FROM metasync.settled WHERE hash = metasync.hash(change_id)
+        ) END IS NOT NULL AS is_settled
+    FROM unnest($1::text[], $4::text[]) WITH ORDINALITY AS given (completion_id, change_id, position)
+)
+SELECT
+    metasync.begin_append(
+        ARRAY(
+            SELECT completion_id FROM given WHERE NOT is_settled GROUP BY completion_id ORDER BY min(position)
+        ),
+        $2::boolean,
+        $3::text
+    ) AS batch,
+    ARRAY(SELECT change_id FROM given WHERE is_settled) AS settled;
+
 -- name: append
 -- $1 completion ids, $2 change ids, $3 modes, $4 metadata, $5 as_of, each an array with one element a change; $6 the number
 -- of their batch or NULL, $7 whether they are urgent
