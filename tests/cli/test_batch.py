@@ -294,6 +294,8 @@ def test_looking_makes_no_queue(said: Said, words: tuple[str, ...]) -> None:
 def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> None:
     assert said.run("enqueue", _file(1), f"--as-of={as_of}") == 2
     assert "argument --as-of: " in said.err
+    assert "such as 1764324900" in said.err or "2026-11-28T10:15Z" in said.err
+    assert said.err.endswith("; or mtime, for each file's own\n")
 
 
 @pytest.mark.parametrize("kept_share", [0.25, 0.0])  # of files that are read twice, those that are held open

@@ -49,7 +49,7 @@ def _as_of(text: str) -> AsOf:
     try:
         moment = as_of_from(text)
     except InvalidChange as error:
-        raise ValueError(str(error).replace("as_of ", "", 1)) from None
+        raise ValueError(f"{str(error).removeprefix('as_of ')}; or mtime, for each file's own") from None
     assert moment is not None  # noqa: S101 -- text was given
     return moment
 

@@ -7,7 +7,7 @@ order of the completions' ids, so that two who need the same ones wait for each 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import asyncpg
 import msgspec
@@ -216,30 +216,41 @@ async def claim(
         return Claimed([], look)
     found = await connection.fetch(
         _CLAIM["changes"],
-        [row["number"] for row in leased],
-        [row["completion_id"] for row in leased],
+        [each.number for each in leased],
+        [each.completion_id for each in leased],
         MAX_CHANGES_PER_CLAIM,
         MAX_CHANGES_PER_CALL + 1,
         MAX_BYTES_PER_CALL,
     )
-    leases = {row["completion_id"]: row["lease"] for row in leased}
-    now = leased[0]["claimed_at"]
+    leases = {each.completion_id: each.lease for each in leased}
+    now = leased[0].claimed_at
     claims = claims_of(leases, [QueuedChange(*row) for row in found], now=now)
     claims = await remembered.attach_newest(connection, claims)
     claimed = {each.completion_id for each in claims}
-    if others := [row for row in leased if row["completion_id"] not in claimed]:
+    if others := [each for each in leased if each.completion_id not in claimed]:
         await _put_back(connection, others)
         if look is not None:  # they are due as they were: it is as if it had been to take no more than it did
-            look = replace(look, is_full=True, oldest=others[0]["was_visible_at"])
+            look = replace(look, is_full=True, oldest=others[0].was_visible_at)
     news: Sequence[LogRow] = ()
     if log is not None:
         claims, news = await confirmed.attach(connection, claims, log, now=now, seconds=confirmed_seconds)
     return Claimed(claims, look, now=now, news=news)
 
 
+class Leased(NamedTuple):
+    """A target that is leased now, and what it was before."""
+
+    number: int
+    completion_id: str
+    lease: int
+    was_visible_at: datetime
+    was_lease: int | None
+    claimed_at: float
+
+
 async def _lease(
     connection: Connection, limit: int, floor: datetime | None, terms: tuple[float, str], place: Place
-) -> tuple[list[asyncpg.Record], Look | None]:
+) -> tuple[list[Leased], Look | None]:
     """Give what is leased now, the oldest first.
 
     Args:
@@ -247,37 +258,40 @@ async def _lease(
     """
     match place:
         case "oldest" | "urgent":
-            rows = await connection.fetch(_LEASE if place == "oldest" else _LEASE_URGENT, limit, floor, *terms)
-            leased = [row for row in rows if row["look"] is None]
-            leased.sort(key=lambda row: (row["was_visible_at"], row["number"]))
-            [row] = [row for row in rows if row["look"] is not None]
-            return leased, _look(row, leased, limit)
+            *rows, seen = await connection.fetch(_LEASE if place == "oldest" else _LEASE_URGENT, limit, floor, *terms)
+            new = {row["number"]: row for row in rows}
+            leased = [
+                Leased(number, row["completion_id"], row["lease"], was_visible_at, was_lease, seen["claimed_at"])
+                for number, was_visible_at, was_lease in zip(
+                    seen["numbers"], seen["were_visible_at"], seen["were_leases"], strict=True
+                )
+                if (row := new.get(number)) is not None
+            ]
+            return leased, _look(seen, leased, limit)
         case "newest":
             found = await connection.fetch(_CLAIM["newest"], floor, _PROBES)
         case "middle":
             found = await connection.fetch(_CLAIM["middle"], floor, MIDDLE_STEPS)
         case _:
             assert_never(place)
-    return await connection.fetch(_CLAIM["lease_one"], [row["number"] for row in found], *terms), None
+    one = await connection.fetch(_CLAIM["lease_one"], [row["number"] for row in found], *terms)
+    return [Leased(*row) for row in one], None
 
 
-def _look(row: asyncpg.Record, leased: Sequence[asyncpg.Record], limit: int) -> Look:
+def _look(row: asyncpg.Record, leased: Sequence[Leased], limit: int) -> Look:
     number, horizon, *running = row["look"]
-    oldest = leased[0]["was_visible_at"] if leased else None
+    oldest = leased[0].was_visible_at if leased else None
     is_full = len(leased) == limit
-    return Look(oldest, is_full, row["was_visible_at"], number, horizon, frozenset(running))
+    return Look(oldest, is_full, row["looked_at"], number, horizon, frozenset(running))
 
 
-async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) -> None:
+async def _put_back(connection: Connection, leased: Sequence[Leased]) -> None:
     """Give up targets whose changes would have been too many for one claim, or that have none."""
-    finished = await finish(connection, [row["completion_id"] for row in leased])
-    kept = [row for row in leased if row["completion_id"] not in finished]
+    finished = await finish(connection, [each.completion_id for each in leased])
+    kept = [each for each in leased if each.completion_id not in finished]
+    before = {str(each.number): (each.was_visible_at.isoformat(), each.was_lease) for each in kept}
     await connection.execute(
-        _CLAIM["put_back"],
-        [row["number"] for row in kept],
-        [row["was_visible_at"] for row in kept],
-        [row["was_lease"] for row in kept],
-        _EMPTY_TARGET_SECONDS,
+        _CLAIM["put_back"], [each.number for each in kept], json_text(before), _EMPTY_TARGET_SECONDS
     )
 
 
@@ -363,11 +377,12 @@ async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> N
         await connection.execute(
             _SETTLE["keep"],
             list(kept),
-            [settlement.delay_seconds for settlement in kept.values()],
+            json_text({str(number): settlement.delay_seconds for number, settlement in kept.items()}),
         )
-        noted = [each for settlement in kept.values() for each in settlement.trial_rows()]
+        noted = {number: text for settlement in kept.values() for number, text in settlement.trial_rows()}
         if noted:
-            await connection.execute(_SETTLE["keep_trials"], *zip(*noted, strict=True))
+            texts = json_text({str(number): text for number, text in noted.items()})
+            await connection.execute(_SETTLE["keep_trials"], list(noted), texts)
 
 
 async def finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:
