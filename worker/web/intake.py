@@ -62,10 +62,13 @@ class Account(msgspec.Struct, frozen=True):
 
     Args:
         duplicates: changes that are pending already, or were applied lately, by their change_id.
+        applied_before: of these, those under whose change_id one was applied, whatever it said: a correction needs a
+            change_id of its own.
     """
 
     added: int
     duplicates: int
+    applied_before: int
     refused: list[Refused]
 
 
@@ -180,7 +183,7 @@ class Intake:
         status = HTTPStatus.OK
         if refused and not stored.added + stored.duplicates:
             status = HTTPStatus.UNPROCESSABLE_ENTITY if read.refused else HTTPStatus.CONFLICT
-        account = Account(stored.added, stored.duplicates, refused)
+        account = Account(stored.added, stored.duplicates, stored.applied_before, refused)
         return Lasting(body=msgspec.json.encode(account), status=status, content_type=JSON)
 
     @contextmanager
