@@ -249,7 +249,8 @@ def _wish(request: web.Request) -> _Wish:
     query = request.query
     for name in query:
         if name not in ("batch", "urgent"):
-            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}")
+            where = ": it is a field of each change" if name == "as_of" else ""
+            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}{where}")
         if len(query.getall(name)) > 1:
             raise NoBody(HTTPStatus.BAD_REQUEST, f"the query says {name} twice")
     batch, urgent = query.get("batch"), query.get("urgent")
