@@ -542,7 +542,7 @@ async def test_an_urgent_file_comes_before_what_waits_with_what_waits_for_the_sa
 
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_what_apply_applies_is_a_batch_too(command: Command, count: int) -> None:
-    with running_simulator(command.folder, "--completions", "60") as simulator:
+    with running_simulator("--completions", "60") as simulator:
         working = replace(command, settings={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         lines = [{"completion_id": f"chatcmpl-{n:06}", "metadata": {"g": "A"}} for n in range(1, count + 1)]
         file = write_changes(command.folder / "labels.jsonl", lines)

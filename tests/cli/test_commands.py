@@ -44,8 +44,8 @@ VERBS = (
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Any:
-    with running_simulator(tmp_path, "--completions", "20") as running:
+def simulator() -> Any:
+    with running_simulator("--completions", "20") as running:
         yield running
 
 

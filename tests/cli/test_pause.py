@@ -122,7 +122,7 @@ async def test_a_note_of_a_worker_forges_no_line_and_blinds_nobody(command: Comm
 
 
 def test_a_drain_ends_with_75_and_says_by_whom_and_why(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "20") as simulator:
+    with running_simulator("--completions", "20") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         working = Command(tmp_path, settings)
         _queue(working)

@@ -37,8 +37,8 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, "--completions", str(COUNT), "--latency", "20ms") as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", str(COUNT), "--latency", "20ms") as running:
         yield running
 
 

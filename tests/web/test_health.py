@@ -42,7 +42,7 @@ def test_a_halted_worker_is_alive_but_not_ready_and_says_why(command: Command, s
 
 
 def test_a_worker_that_stops_is_not_ready_while_its_last_request_may_finish(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "1", "--fault", "hang=1") as simulator:
+    with running_simulator("--completions", "1", "--fault", "hang=1") as simulator:
         settings = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": simulator.base_url}
         command = serving(Command(tmp_path, settings | {"METASYNC_LOG_FORMAT": "json"}))
         command.run("enqueue", write_changes(tmp_path / "changes.jsonl", [CHANGE]))

@@ -263,7 +263,7 @@ def test_an_idempotency_key_makes_each_line_idempotent(door: Door) -> None:
 def test_only_a_token_of_producers_opens_the_door(command: Command) -> None:
     settings = {"METASYNC_HTTP_TOKEN": PAGE_TOKEN, "METASYNC_INTAKE_TOKEN": f"{TOKEN},{NEXT_TOKEN}"}
     with (
-        running_simulator(command.folder) as simulator,
+        running_simulator() as simulator,
         stopped(
             Command(
                 command.folder,
@@ -461,7 +461,7 @@ async def test_a_fault_of_ours_is_an_answer_without_words() -> None:
 
 
 def test_where_the_queue_is_the_same_a_worker_applies_what_another_process_takes(command: Command) -> None:
-    with running_simulator(command.folder) as simulator:
+    with running_simulator() as simulator:
         simulator.ask("/seed", {"ids": ["chatcmpl-1"]})
         with an_intake(command) as (door, _):
             door.send(line(1, mode="replace"))
