@@ -109,17 +109,17 @@ def running_simulator(*flags: str) -> Iterator[RunningSimulator]:
     """
     given = parser_of(["simulator"]).parse_args(["simulator", *flags])
     simulator = Simulator(given.read(given))
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        runner.run(simulator.start())
-        serving = threading.Thread(target=loop.run_forever, name="simulator")
-        serving.start()
-        try:
-            yield RunningSimulator(simulator.base_url)
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            serving.join()
-            runner.run(simulator.stop())
+    loop = asyncio.new_event_loop()
+    serving = threading.Thread(target=loop.run_forever, name="simulator")
+    serving.start()
+    try:
+        asyncio.run_coroutine_threadsafe(simulator.start(), loop).result()
+        yield RunningSimulator(simulator.base_url)
+    finally:
+        asyncio.run_coroutine_threadsafe(simulator.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        serving.join()
+        loop.close()
 
 
 def wait_for_event(process: "subprocess.Popen[bytes]", name: str) -> dict[str, Any]:
