@@ -191,14 +191,14 @@ class Asking:
         """Whether others got through since this one failed before."""
         if trouble is None or not trouble.failures:
             return False
-        return self.flow.others_got_through("get", name, trouble.failed_at, elsewhere=verdict.envelope)
+        return self.flow.gate.others_got_through("get", name, trouble.failed_at, elsewhere=verdict.envelope)
 
     async def _wait(self, name: str, verdict: Verdict, trouble: _Trouble) -> None:
         """Let some time pass before it is tried again; where all is halted, the gate says how long."""
         now = self._clock()
         if verdict.kind is Kind.THROTTLED:
             before = trouble.throttled_at
-            if before and self.flow.others_got_through("get", name, before, elsewhere=False):
+            if before and self.flow.gate.others_got_through("get", name, before, elsewhere=False):
                 trouble.throttles += 1
             trouble.throttled_at = now
             times = trouble.throttles - THROTTLED_ALONE
@@ -210,7 +210,7 @@ class Asking:
         self._in_hand[name] = verdict.error or str(verdict.kind)
         if self.nothing_more:
             self.flow.nothing_else(self._in_hand.keys())
-        if self.flow.is_open:
+        if self.flow.gate.is_open:
             seconds = backoff_seconds(trouble.failures, self._policy, self._random)
             if not self.flow.may_retry():
                 seconds = max(seconds, _LONGEST_LOOK_SECONDS)
@@ -237,9 +237,11 @@ class Asking:
         try:
             while True:
                 await self.flow.ready()
-                if self.flow.is_open:
+                if self.flow.gate.is_open:
                     return False
-                others = self.flow.has_failed(name) and any(not self.flow.has_failed(each) for each in self._halted)
+                others = self.flow.gate.has_failed(name) and any(
+                    not self.flow.gate.has_failed(each) for each in self._halted
+                )
                 if not others and self.flow.take_probe(name):
                     return True
                 seconds = max(self.flow.next_probe_in_seconds(), _SHORTEST_LOOK_SECONDS)
@@ -279,14 +281,14 @@ class Asking:
                 return None
             if state.cause.reason == OUTAGE:
                 return Ending.OUTAGE, state.cause
-            return (Ending.STUCK if self.flow.is_halted_by_few() else Ending.HALTED), state.cause
+            return (Ending.STUCK if self.flow.gate.is_halted_by_few else Ending.HALTED), state.cause
         if state.closed_for_seconds > timeout:
             return Ending.CLOSED, None
         if quiet_seconds >= _THROTTLED_TIMEOUTS * timeout and state.throttled > throttled_before:
             return Ending.CLOSED, None
         if quiet_seconds < timeout or not self._in_hand or None in self._in_hand.values():
             return None
-        trait = self.flow.trait()
+        trait = self.flow.gate.trait()
         return (Ending.HALTED, trait) if trait else (Ending.STUCK, None)
 
 
