@@ -1,5 +1,6 @@
 """`metasync batch` and `pending`: what was handed in together, looked at and taken back."""
 
+import asyncio
 import json
 import os
 import pty
@@ -22,10 +23,10 @@ from tests.e2e.processes import KEY, METASYNC, Command, running_simulator, write
 from tests.engine.wrapping import WrappedQueue
 from tests.queue.helpers import change, claim, died, finished
 from worker import open_queue
-from worker.cli import enqueue, inputs, signals, withdrawing
+from worker.cli import dead, enqueue, inputs, signals, withdrawing
 from worker.cli.batches import nearest
 from worker.cli.confirming import grown
-from worker.queue import Claim, PendingSelection, Settlement, Store, Withdrawn
+from worker.queue import Claim, DeadSelection, PendingSelection, Revived, Settlement, Store, Withdrawn
 
 URL = "sqlite:///metasync.db"
 MADE = re.compile(r"labels-\d{4}-\d\d-\d\dT\d\d:\d\d-[0-9a-f]{4}")
@@ -140,6 +141,7 @@ async def test_a_batchs_story_has_counts_reasons_and_the_first_letters(command: 
         await queue.put([change(f"c-{number}") for number in range(count)], batch="spring")
         await queue.settle([finished(await claim_one_of(queue))])
     story = json.loads(command.run("batch", "show", "spring", "--json").stdout)
+    story |= story["batch"]
     counts = {name: story[name] for name in ("changes", "pending", "applied", "dead", "reasons")}
     expected = {"changes": 2 * count, "pending": count - 1, "applied": 1, "dead": count}
     assert counts == expected | {"reasons": {"rejected": count}}
@@ -151,7 +153,7 @@ async def test_a_batchs_story_has_counts_reasons_and_the_first_letters(command: 
     assert len(json.loads(command.run("dead", "list", "--batch", "spring", "--json").stdout)) == count
     retried = command.run("dead", "retry", "--batch", "spring")
     assert (retried.returncode, retried.stdout) == (0, f"{count} retried, 0 kept\n")
-    assert json.loads(command.run("batch", "show", "spring", "--json").stdout)["dead"] == 0
+    assert json.loads(command.run("batch", "show", "spring", "--json").stdout)["batch"]["dead"] == 0
     assert command.run("dead", "purge", "--batch", "spring").stdout == "0 purged\n"
     assert json.loads(command.run("status", "--json").stdout)["batches"] == 1
 
@@ -292,6 +294,8 @@ def test_looking_makes_no_queue(said: Said, words: tuple[str, ...]) -> None:
 def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> None:
     assert said.run("enqueue", _file(1), f"--as-of={as_of}") == 2
     assert "argument --as-of: " in said.err
+    assert "such as 1764324900" in said.err or "2026-11-28T10:15Z" in said.err
+    assert said.err.endswith("; or mtime, for each file's own\n")
 
 
 @pytest.mark.parametrize("kept_share", [0.25, 0.0])  # of files that are read twice, those that are held open
@@ -336,13 +340,32 @@ async def test_letters_of_a_batch_that_is_not_there_are_not_just_none(command: C
         assert command.run("dead", action, "--batch", "spring").returncode == 0  # its letters keep its name
 
 
-def test_what_was_known_already_is_said_not_to_be_awaited(said: Said) -> None:
-    file = _file(1, change_id="label-17")
-    assert said.run("enqueue", file, "--batch", "first", "--wait", "--timeout", "0") == 75
-    assert "not awaited" not in said.err
-    assert said.run("enqueue", file, "--batch", "second", "--wait") == 0  # nothing of this batch is pending
-    assert said.err == "1 were known already: they belong to what they came with first, and are not awaited\n"
-    assert [each["batch"] for each in said.json("pending", "list")] == ["first"]
+@pytest.mark.parametrize("count", [1, 3, 50])
+@pytest.mark.parametrize("first", [None, "first"])
+async def test_what_is_pending_elsewhere_is_not_awaited_and_not_said_to_be_done(
+    command: Command, first: str | None, count: int
+) -> None:
+    lines = [{"completion_id": f"c-{i}", "metadata": {"g": "A"}, "change_id": f"line-{i}"} for i in range(count)]
+    file = write_changes(command.folder / "labels.jsonl", lines)
+    waiting = ("enqueue", file, "--batch", "second", "--wait", "--timeout", "60s")
+    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+        await queue.put(lines[1:], batch=first)
+        await queue.put(lines[:1], batch="second")  # which is awaited
+        [own] = [each for each in await claim(queue) if each.completion_id == "c-0"]
+        await queue.settle([finished(own)], remember=True)
+
+        done = command.run(*waiting)
+        told = json.loads(command.run(*waiting, "--json").stdout)
+
+        elsewhere = count - 1
+        where = f"{elsewhere} in batch first" if first else f"{elsewhere} in no batch"
+        again = "the same command again tells whether they are done"
+        said = f"not awaited: {elsewhere} were pending already, {where}; {again}"
+        assert (said in done.stderr, done.stdout.endswith(f"done\n{said}\n")) == (elsewhere > 0, elsewhere > 0)
+        assert done.returncode == told["exit_code"] == (75 if elsewhere else 0)
+        assert told["enqueued"]["pending_elsewhere"] == elsewhere
+        assert told["enqueued"]["pending_in"] == ({"first": elsewhere} if first and elsewhere else {})
+        assert told["enqueued"]["applied_before"] == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
@@ -433,12 +456,111 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
     assert len(json.loads(command.run("pending", "list", "--json").stdout)) == 1
 
 
+class _Signalled(WrappedQueue):
+    """A queue whose withdrawals, and whatever is done to letters, get a signal after the first piece."""
+
+    def _after(self, terms: dict[str, Any]) -> dict[str, Any]:
+        def go_on(so_far: Any) -> bool:
+            signals.tell(signal.SIGINT)
+            goes_on: bool = terms["go_on"](so_far)
+            return goes_on
+
+        return {"go_on": go_on}
+
+    async def withdraw(self, selection: PendingSelection, **terms: Any) -> Withdrawn:
+        return await super().withdraw(selection, **self._after(terms))
+
+    async def retry_dead(self, selection: DeadSelection, **terms: Any) -> Revived:
+        return await super().retry_dead(selection, **self._after(terms))
+
+    async def purge_dead(self, selection: DeadSelection, **terms: Any) -> int:
+        return await super().purge_dead(selection, **self._after(terms))
+
+    @classmethod
+    def opening(cls, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+        """Have a verb open such queues."""
+
+        @asynccontextmanager
+        async def opened(url: str, *, timeout_seconds: float, create: bool) -> AsyncIterator[Store]:
+            async with open_queue(url, timeout_seconds=timeout_seconds, create=create) as queue:
+                yield cls(queue)
+
+        monkeypatch.setattr(module, "open_queue", opened)
+
+
+@pytest.mark.parametrize("words", [("batch", "withdraw", "wrong"), ("pending", "withdraw", "--batch", "wrong")])
+def test_a_signal_ends_a_withdrawal_between_pieces_and_the_same_command_goes_on(
+    said: Said, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    count = 30_000
+    _enqueue(said, count, "--batch", "wrong")
+    with monkeypatch.context() as patched:
+        _Signalled.opening(patched, withdrawing)
+        assert said.run(*words, "--yes") == 75
+        first = int(said.out.split()[0].replace(",", ""))
+        assert said.out == f"{first:,} withdrawn; interrupted: the same command again goes on\n"
+        assert 0 < first < count
+        [batch] = said.json("batch", "list")
+        assert (batch["withdrawn"], batch["pending"]) == (first, count - first)
+        told = said.json(*words, "--yes", code=75)
+        assert 0 < told["withdrawn"] < count - first
+        assert (told["error"], told["exit_code"]) == ("interrupted: the same command again goes on", 75)
+    rest = count - first - told["withdrawn"]
+    assert said.json(*words, "--yes")["withdrawn"] == rest
+    assert said.json("batch", "list")[0]["withdrawn"] == count
+
+
+def test_a_signal_ends_what_is_done_to_letters_between_pieces_and_its_count_is_said(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, piece = 25_000, 10_000
+
+    async def bury() -> None:
+        async with open_queue(URL) as queue:
+            await queue.put([change(f"c-{number}") for number in range(count)])
+            while claims := await claim(queue, 5_000):
+                await queue.settle([died(each) for each in claims])
+
+    asyncio.run(bury())
+    with monkeypatch.context() as patched:
+        _Signalled.opening(patched, dead)
+        assert said.json("dead", "retry", "--all", code=75)["retried"] == piece
+        assert said.err == "interrupted: the same command again goes on\n"
+        assert said.run("dead", "purge", "--all") == 75
+        assert said.out == f"{piece} purged\n"
+    status = said.json("status")
+    assert (status["pending"], status["dead"]) == (piece, count - 2 * piece)
+    assert said.json("dead", "purge", "--all") == {"purged": count - 2 * piece}
+
+
+def test_what_asks_for_a_batch_that_is_not_there_answers_in_json_all_the_same(said: Said) -> None:
+    _enqueue(said, 1, "--batch", "spring")
+    absent = "there is no such batch"
+    for words in (("batch", "show"), ("batch", "wait"), ("batch", "withdraw")):
+        told = said.json(*words, "sprnig", code=3)
+        assert (told["error"], told["exit_code"]) == (absent, 3)
+        assert said.err == "metasync: there is no batch sprnig; did you mean spring?\n"
+    told = said.json("pending", "withdraw", "--batch", "sprnig", code=3)
+    assert (told["error"], told["exit_code"]) == (absent, 3)
+    assert said.json("pending", "list", "--batch", "sprnig", code=3) == []
+    for action in ("list", "show"):
+        assert said.json("dead", action, "--batch", "sprnig", code=3) == []
+    assert said.json("dead", "retry", "--batch", "sprnig", code=3)["retried"] == 0
+    assert said.json("dead", "purge", "--batch", "sprnig", code=3) == {"purged": 0}
+
+
+@pytest.mark.parametrize("words", [("batch", "show"), ("batch", "wait"), ("batch", "withdraw")])
+def test_what_asks_for_a_batch_answers_in_json_where_there_is_no_queue(said: Said, words: tuple[str, ...]) -> None:
+    told = said.json(*words, "spring", code=2)
+    assert (told["exit_code"], told["error"].startswith("metasync: ")) == (2, True)
+
+
 def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
     said: Said, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Interrupted(WrappedQueue):
-        async def withdraw(self, selection: PendingSelection) -> Withdrawn:
-            done = await super().withdraw(selection)
+        async def withdraw(self, selection: PendingSelection, **terms: Any) -> Withdrawn:
+            done = await super().withdraw(selection, **terms)
             signals.tell(signal.SIGINT)
             signals.tell(signal.SIGINT)  # before the count has come back
             return done

@@ -60,9 +60,9 @@ class WrappedQueue:
         self._check("batches")
         return await self.queue.batches(name)
 
-    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+    async def withdraw(self, selection: PendingSelection, **terms: Any) -> Withdrawn:
         self._check("withdraw")
-        return await self.queue.withdraw(selection)
+        return await self.queue.withdraw(selection, **terms)
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
         self._check("forget")
@@ -104,11 +104,11 @@ class WrappedQueue:
     def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         return self.queue.dead_letters(selection)
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        return await self.queue.retry_dead(selection)
+    async def retry_dead(self, selection: DeadSelection, **terms: Any) -> Revived:
+        return await self.queue.retry_dead(selection, **terms)
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        return await self.queue.purge_dead(selection)
+    async def purge_dead(self, selection: DeadSelection, **terms: Any) -> int:
+        return await self.queue.purge_dead(selection, **terms)
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         self._check("take_quota")

@@ -29,7 +29,7 @@ def url_of(folder: Path) -> str:
 def test_it_puts_and_counts_and_says_what_it_is(tmp_path: Path) -> None:
     with open_queue_sync(url_of(tmp_path)) as queue:
         assert queue.put(lines(5_001)) == Stored(5_001, 0)
-        assert queue.put(lines(2)) == Stored(0, 2)
+        assert queue.put(lines(2)) == Stored(0, 2, pending_in={None: 2})
         assert queue.put({"completion_id": "c-9", "metadata": {}, "change_id": "line-1"}) == Stored(0, 0, (0,))
         assert queue.status().pending == 5_001
         assert queue.warnings == ()

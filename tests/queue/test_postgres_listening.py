@@ -197,7 +197,7 @@ async def test_all_works_through_a_proxy_that_pools_transactions(server: Postgre
         async with await PostgresQueue.open(f"{url}&listen=off") as queue:
             for i in range(10):  # each transaction meets another connection
                 await queue.put([change("c-1", f"a-{i}"), change(f"c-{i}", f"b-{i}", change_id=f"line-{i}")])
-            assert await queue.put([change("c-1", "b-1", change_id="line-1")]) == Stored(0, 1)
+            assert await queue.put([change("c-1", "b-1", change_id="line-1")]) == Stored(0, 1, pending_in={None: 1})
             claims = await claim(queue)
             assert len(claims) == 10
             assert await queue.extend(claims, lease_seconds=60) == []

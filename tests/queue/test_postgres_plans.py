@@ -141,6 +141,25 @@ def _leaves(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _leaves(part)
 
 
+class Counting(Explaining):
+    """A connection that first does each statement, counts what that goes through, and undoes it."""
+
+    async def _explain(self, sql: str, *arguments: object) -> None:
+        await self._connection.execute("SAVEPOINT before")
+        plan = json.loads(await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments))
+        await self._connection.execute("ROLLBACK TO before")
+        self.nodes += _nodes(plan[0]["Plan"])
+
+    @property
+    def most_rows(self) -> float:
+        """How many rows went through the node that had the most, those that it left out included."""
+        seen = "Actual Rows", "Rows Removed by"
+        return max(
+            node["Actual Loops"] * sum(count for what, count in node.items() if what.startswith(seen))
+            for node in self.nodes
+        )
+
+
 async def everything(connection: Connection) -> None:
     """Do all that a queue does but count, on a connection that explains."""
     await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)], Terms())
@@ -207,19 +226,39 @@ async def urgent_and_remembered(connection: Connection) -> None:
     await remembered.forget(connection, 1.0, 10)
 
 
+TABLES = ("completion", "target", "change", "batch", "batch_part", "batch_put", "settled", "newest", "dead_letter")
+
+
 async def leave_uncounted(admin: Connection) -> None:
     """Let the server not count what is in the tables by itself."""
-    for table in ("completion", "target", "change", "batch", "batch_part", "batch_put", "settled", "newest"):
+    for table in TABLES:
         await admin.execute(f"ALTER TABLE metasync.{table} SET (autovacuum_enabled = off)")
 
 
-@pytest.mark.parametrize("counted_when", ["never", "empty", "full"])
+async def empty_with_pages(admin: Connection) -> None:
+    """Let the server find the tables with nothing in them but room, and not give the room back.
+
+    From then on it thinks that there is nothing in however many pages, until a vacuum or a count finds otherwise.
+    """
+    await admin.execute(FILL.format(backlog=BACKLOG // 10))
+    for table in TABLES:
+        await admin.execute(f"DELETE FROM metasync.{table}")  # noqa: S608 -- our own names
+        await admin.execute(f"VACUUM (TRUNCATE off, INDEX_CLEANUP on) metasync.{table}")
+    for table, column in (("change", "id"), ("batch", "number"), ("dead_letter", "number")):
+        await admin.execute(f"ALTER TABLE metasync.{table} ALTER {column} RESTART")
+    pages = "SELECT count(*) FROM pg_class WHERE reltuples = 0 AND relpages > 10 AND relname = ANY ($1::text[])"
+    assert await admin.fetchval(pages, ["completion", "target", "change", "settled", "newest", "dead_letter"]) == 6
+
+
+@pytest.mark.parametrize("counted_when", ["never", "empty", "full", "emptied"])
 async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was_last_counted(
     queue: PostgresQueue, admin: Connection, counted_when: str
 ) -> None:
     await leave_uncounted(admin)
     if counted_when == "empty":
         await admin.execute("ANALYZE")
+    if counted_when == "emptied":
+        await empty_with_pages(admin)
     await admin.execute(FILL.format(backlog=BACKLOG))
     if counted_when == "full":
         await admin.execute("ANALYZE")
@@ -237,6 +276,49 @@ async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was
     # An index that is gone through without a condition is as long as the table, unless it is the first rows that count.
     assert [node for node in scans if not node.get("Index Cond") and node["Above"] != "Limit"] == []
     assert loops_over_sets(nodes) == []
+
+
+async def thousands(connection: Connection, size: int) -> None:
+    """Put, claim, settle, take back and revive so many, on a connection that counts."""
+    changes = [change(f"t-{i}", change_id=f"t-{i}") for i in range(size)]
+    assert (await operations.put(connection, changes, Terms("t"))).added == size
+    assert (await operations.put(connection, changes, Terms("t"))).added == 0
+    assert (await operations.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
+    assert (await operations.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
+    places: tuple[Place, ...] = ("oldest", "urgent")
+    for place in places:
+        claimed = await operations.claim(connection, size, floor=None, lease_seconds=60, owner="worker", place=place)
+        claims = claimed.claims
+        assert len(claims) == size
+        assert await operations.extend(connection, claims, lease_seconds=60) == []
+        await operations.release(connection, claims)
+        claimed = await operations.claim(connection, size, floor=None, lease_seconds=60, owner="worker", place=place)
+        endings: list[Ending] = [finished, died, failed, died]
+        settlements = [endings[i % 4](each) for i, each in enumerate(claimed.claims)]
+        settled = await operations.settle(connection, settlements, keep_seconds=60, remember=True)
+        assert len(settled.valid) == size
+    revived = (await letters.retry(connection, Stretch(DeadSelection(), 0, 2**53))).result
+    assert revived.retried == size // 2 + size
+    _, at = await pending.withdraw(connection, PendingSelection(batch="t"), None)
+    while at is not None:
+        _, at = await pending.withdraw(connection, PendingSelection(batch="t"), at)
+    await remembered.forget(connection, -1.0, size)
+
+
+async def test_what_thousands_take_is_in_proportion_though_the_server_takes_their_tables_for_empty(
+    url: str, admin: Connection
+) -> None:
+    await leave_uncounted(admin)
+    await empty_with_pages(admin)
+    size = 1_000
+
+    async def count(connection: Connection) -> float:
+        counting = Counting(connection)
+        await thousands(cast("Connection", counting), size)
+        return counting.most_rows
+
+    async with await PostgresQueue.open(url, timeout_seconds=120) as queue:
+        assert await queue._connections.transact(count) <= 5 * size
 
 
 async def test_ten_thousand_letters_are_retried_by_a_few_statements_none_of_which_compares_each_with_each(

@@ -13,6 +13,7 @@ EARLIEST_AS_OF = 1e8  # March 1973
 # A time that is still to come would keep off all true ones until then. Clocks differ, though.
 _MOST_AHEAD_SECONDS = 86_400.0
 
+_FORMS = "ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
@@ -34,7 +35,7 @@ def as_of_from(given: object) -> float | None:
         case None:
             return None
         case bool():
-            raise InvalidChange(f"as_of must be a time, not {json_type(given)}")
+            raise InvalidChange(f"as_of must be a time, not {json_type(given)}: {_FORMS}")
         case datetime():
             seconds = _seconds_of(given, given.isoformat())
         case int() | float():
@@ -44,7 +45,7 @@ def as_of_from(given: object) -> float | None:
         case str():
             seconds = _seconds_of(_parsed(given), given)
         case _:
-            raise InvalidChange(f"as_of must be a time, not {json_type(given)}")
+            raise InvalidChange(f"as_of must be a time, not {json_type(given)}: {_FORMS}")
     check_as_of(seconds, given)
     return float(seconds)
 
@@ -61,22 +62,21 @@ def check_as_of(seconds: float, given: object) -> None:
     if EARLIEST_AS_OF <= seconds <= time.time() + _MOST_AHEAD_SECONDS:
         return
     written = shown(given if isinstance(given, str) else str(given))
-    if seconds >= LATEST_AS_OF and not isinstance(given, datetime):
-        raise InvalidChange(f"as_of {written} is told in milliseconds, or finer: it must be in seconds")
+    is_count = isinstance(given, int | float) or (isinstance(given, str) and _NUMBER.fullmatch(given))
+    if seconds >= LATEST_AS_OF and is_count:
+        raise InvalidChange(
+            f"as_of {written} is told in milliseconds, or finer: it must be in seconds, such as 1764324900"
+        )
     if seconds > EARLIEST_AS_OF:
         raise InvalidChange(f"as_of {written} is yet to come: it would keep off all that is said until then")
-    raise InvalidChange(
-        f"as_of {written} is no time after March 1973: it must be ISO 8601 with a zone, or Unix time in seconds"
-    )
+    raise InvalidChange(f"as_of {written} is no time after March 1973: it must be {_FORMS}")
 
 
 def _parsed(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidChange(
-            f"as_of {shown(text)} is no time: ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
-        ) from None
+        raise InvalidChange(f"as_of {shown(text)} is no time: it must be {_FORMS}") from None
 
 
 def _seconds_of(moment: datetime, text: str) -> float:
@@ -87,7 +87,6 @@ def _seconds_of(moment: datetime, text: str) -> float:
     """
     if moment.utcoffset() is None:
         raise InvalidChange(
-            f"as_of {shown(text)} has no zone",
-            hint="a time needs its zone: 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00",
+            f"as_of {shown(text)} has no zone: a time needs one, as in 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00"
         )
     return (moment - _EPOCH).total_seconds()

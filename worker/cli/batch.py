@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 from config.durations import duration_seconds
 from worker.cli import loop
-from worker.cli.batches import BatchState, find, quoted
+from worker.cli.batches import NO_SUCH_BATCH, BatchState, find, quoted
 from worker.cli.dead import HEAD, Letter, letter_row
 from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
@@ -26,16 +26,21 @@ _NAME = Flag("the batch", positional=True)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchStory(BatchState):
+class BatchStory:
     """A batch, and what was given up of it.
 
     Args:
+        batch: null where it is not there, or cannot be read.
         reasons: dead letters by reason, of the first 10,000 that are there.
         letters: the first five of them.
+        error: why it is not shown; null where it is.
     """
 
-    reasons: Mapping[str, int]
-    letters: Sequence[Letter]
+    batch: BatchState | None
+    exit_code: Exit = Exit.DONE
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    letters: Sequence[Letter] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,9 @@ def execute(arguments: Configured) -> int:
         case Wait():
             with failing_as_json(lambda error, code: Waited(None, code, error=error), wanted=arguments.json):
                 return _run(arguments)
+        case Show():
+            with failing_as_json(lambda error, code: BatchStory(None, code, error=error), wanted=arguments.json):
+                return _run(arguments)
         case _:
             return _run(arguments)
 
@@ -148,6 +156,8 @@ def _pace(batch: BatchState) -> tuple[str, str]:
 async def _show(queue: Store, name: str, *, json: bool) -> int:
     batch = await find(queue, name)
     if batch is None:
+        if json:
+            say_json(BatchStory(None, Exit.NOT_ALL, error=NO_SUCH_BATCH))
         return Exit.NOT_ALL
     reasons: Counter[str] = Counter()
     letters: list[DeadLetter] = []
@@ -159,14 +169,10 @@ async def _show(queue: Store, name: str, *, json: bool) -> int:
             break
     state = BatchState.of(batch)
     if json:
-        say_json(BatchStory(**_fields(state), reasons=reasons, letters=[Letter.of(letter) for letter in letters]))
+        say_json(BatchStory(state, reasons=reasons, letters=[Letter.of(letter) for letter in letters]))
     else:
         say(_story_text(state, reasons, letters))
     return Exit.DONE
-
-
-def _fields(state: BatchState) -> dict[str, Any]:
-    return {field.name: getattr(state, field.name) for field in fields(state)}
 
 
 def _story_text(state: BatchState, reasons: Mapping[str, int], letters: Sequence[DeadLetter]) -> str:
@@ -189,7 +195,7 @@ async def _wait(queue: Store, arguments: Wait) -> int:
     batch = await find(queue, arguments.name)
     if batch is None:
         if arguments.json:
-            report_json(Waited(None, Exit.NOT_ALL, error="there is no such batch"))
+            report_json(Waited(None, Exit.NOT_ALL, error=NO_SUCH_BATCH))
         return Exit.NOT_ALL
     waited = await wait_for(queue, batch.name, arguments.timeout)
     if arguments.json:

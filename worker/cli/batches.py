@@ -11,6 +11,8 @@ from worker.queue import Batch, Batches
 from worker.queue.text import storable
 from worker.terminal import printable
 
+NO_SUCH_BATCH = "there is no such batch"
+
 _MOST_NEAR = 3
 _ENDS = ("applied", "unchanged", "superseded", "dead", "withdrawn")
 

@@ -1,22 +1,27 @@
 """`metasync dead`: the dead letters, looked at, sent back or thrown away."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from config.durations import duration_seconds
-from worker.cli import loop
+from worker.cli import loop, signals
 from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
 from worker.cli.output import say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.flags import Flag
-from worker.queue import DeadLetter, DeadLetters, DeadSelection, Reason, Revived, Store, open_queue
+from worker.queue import DeadLetter, DeadLetters, DeadSelection, QueueUnavailable, Reason, Revived, Store, open_queue
 from worker.queue.text import storable
 from worker.terminal import printable_json
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _SHOWN_ERROR_LENGTH = 60
 HEAD = ("id", "completion", "reason", "status", "attempts", "died", "error")
@@ -206,6 +211,7 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         missing = await _missing(queue, selection)
         is_known = selection.batch is None or await _is_known(queue, selection.batch)
+        is_whole = True
         match arguments:
             case List(json=True) | Show(json=True):
                 await _print_json(queue, selection)
@@ -214,17 +220,14 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
             case Show():
                 await _show(queue, selection)
             case Retry():
-                revived = await queue.retry_dead(selection)
-                if arguments.json:
-                    say_json(revived)
-                else:
-                    _tell_of(revived)
+                tell_of_it = say_json if arguments.json else _tell_of
+                is_whole = await _to_the_end(queue.retry_dead, selection, Revived(0, 0), tell_of_it)
             case Purge():
-                purged = Purged(await queue.purge_dead(selection))
-                if arguments.json:
-                    say_json(purged)
-                else:
-                    say(f"{purged.purged} purged")
+                print_it = _print_purged if arguments.json else _tell_of_purged
+                is_whole = await _to_the_end(queue.purge_dead, selection, 0, print_it)
+    if not is_whole:
+        tell("interrupted: the same command again goes on")
+        return Exit.RUN_AGAIN
     if missing:
         tell(f"no such dead letter: {', '.join(map(str, missing))}")
         return Exit.NOT_ALL
@@ -244,6 +247,41 @@ async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:
         return []
     there = {letter.number async for letter in queue.dead_letters(selection)}
     return [number for number in dict.fromkeys(selection.numbers) if number not in there]
+
+
+class _Work(Protocol[T_co]):
+    """What deals with letters piece by piece, as `retry_dead` does."""
+
+    async def __call__(self, selection: DeadSelection, *, go_on: Callable[[T_co], bool]) -> T_co: ...
+
+
+async def _to_the_end(work: _Work[T], selection: DeadSelection, nothing: T, show: Callable[[T], object]) -> bool:
+    """Do it, and show what was done, however it ends; tell whether that was all, or a signal came."""
+    so_far, is_whole = nothing, True
+    stop = asyncio.Event()
+
+    def go_on(done: T) -> bool:
+        nonlocal so_far, is_whole
+        so_far, is_whole = done, not stop.is_set()
+        return is_whole
+
+    with signals.stopping(stop.set, lambda: "interrupted twice: some are done; the same command again goes on"):
+        try:
+            so_far = await work(selection, go_on=go_on)
+        except QueueUnavailable:
+            if so_far != nothing:
+                show(so_far)
+            raise
+    show(so_far)
+    return is_whole
+
+
+def _print_purged(purged: int) -> None:
+    say_json(Purged(purged))
+
+
+def _tell_of_purged(purged: int) -> None:
+    say(f"{purged} purged")
 
 
 def _tell_of(revived: Revived) -> None:

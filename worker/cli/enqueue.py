@@ -15,6 +15,7 @@ from worker.changes.patience import Patience
 from worker.changes.reading import FIELDS, ID_FIELD, AsOf, Empty, Format
 from worker.changes.times import as_of_from
 from worker.cli import loop, signals
+from worker.cli.batches import quoted
 from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
 from worker.cli.flags import STORE, Configured, Prints
@@ -24,6 +25,9 @@ from worker.cli.output import report, report_json, tell
 from worker.cli.waiting import Waited, wait_for, words_of
 from worker.flags import BadValue, Flag
 from worker.queue import Store, check_batch_name, new_batch_name, open_queue
+
+_SHOWN_BATCHES = 3
+_AGAIN = "the same command again tells whether they are done"
 
 
 def _delimiter(text: str) -> str:
@@ -45,7 +49,7 @@ def _as_of(text: str) -> AsOf:
     try:
         moment = as_of_from(text)
     except InvalidChange as error:
-        raise ValueError(str(error).replace("as_of ", "", 1)) from None
+        raise ValueError(f"{str(error).removeprefix('as_of ')}; or mtime, for each file's own") from None
     assert moment is not None  # noqa: S101 -- text was given
     return moment
 
@@ -217,20 +221,35 @@ async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue, stop: asynci
         return None
     if not arguments.json:
         report(account_with_batch(counts))
-    if counts.duplicates:
-        tell(f"{counts.duplicates:,} were known already: they belong to what they came with first, and are not awaited")
+    if counts.pending_elsewhere:
+        tell(f"not awaited: {_elsewhere(counts)}; {_AGAIN}")
     return await wait_for(queue, counts.batch, arguments.timeout, stop)
+
+
+def _elsewhere(counts: Enqueued) -> str:
+    """Which of the lines wait where they came first, for people."""
+    in_none = counts.pending_elsewhere - sum(counts.pending_in.values())
+    most = sorted(counts.pending_in.items(), key=lambda each: -each[1])
+    places = [f"{count:,} in batch {quoted(name)}" for name, count in most[:_SHOWN_BATCHES]]
+    if len(most) > _SHOWN_BATCHES:
+        places.append(f"{sum(count for _, count in most[_SHOWN_BATCHES:]):,} in other batches")
+    if in_none:
+        places.append(f"{in_none:,} in no batch")
+    return f"{counts.pending_elsewhere:,} were pending already, {', '.join(places)}"
 
 
 def _report(counts: Enqueued, waited: Waited | None, arguments: Enqueue) -> Exit:
     """Say what became of it all; returns the exit code."""
     code = waited.exit_code if waited is not None and waited.exit_code else counts.exit_code
+    if waited is not None and counts.pending_elsewhere and code in (Exit.DONE, Exit.NOT_ALL):
+        code = Exit.RUN_AGAIN  # what was asked for is not done, as far as is known
     if counts.error is not None:
         tell(account(counts))
     if arguments.json:
         report_json(EnqueuedAndWaited(counts, waited, code) if arguments.wait else counts)
     elif waited is not None:
-        report(words_of(waited, counts.batch or ""))
+        rest = f"\nnot awaited: {_elsewhere(counts)}; {_AGAIN}" if counts.pending_elsewhere else ""
+        report(f"{words_of(waited, counts.batch or '')}{rest}")
     elif counts.error is None:
         report(account_with_batch(counts))
     return code

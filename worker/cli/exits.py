@@ -35,4 +35,7 @@ class Exit(IntEnum):
         ),
     )
     HALTED = 77, "halted until a person acts: key, permission, quota, URL, settings; the queue is kept"
-    INTERRUPTED = 130, "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait` and a withdrawal, the second"
+    INTERRUPTED = (
+        130,
+        "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait`, `dead retry|purge` and a withdrawal, the second",
+    )

@@ -17,6 +17,7 @@ from worker.changes.patience import Patience, Stopped
 from worker.cli.exits import Exit
 from worker.cli.failing import code_of
 from worker.cli.inputs import InputError, Inputs, Intake, Place
+from worker.cli.output import tell
 from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
 from worker.queue import QueueError, QueueUnusable, QueueUnwritable, Stored
@@ -39,6 +40,10 @@ class Enqueued:
 
     Args:
         duplicates: known already by their change_id: pending, or applied lately, whatever that said.
+        applied_before: of these, those under whose change_id one was applied: what they say is not looked at, and a
+            correction is not applied.
+        pending_elsewhere: of these, those that are pending in another batch, or in none.
+        pending_in: the same by the name of that batch; those in none are not in it.
         refused: lines that could not go in, and files.
         blank: rows of CSV that are blank, or set nothing in mode merge: they are passed over.
         up_to: the last line that was dealt with; null where none was.
@@ -60,11 +65,26 @@ class Enqueued:
     error: str | None = None
     exit_code: Exit = Exit.DONE
     batch: str | None = None
+    applied_before: int = 0
+    pending_elsewhere: int = 0
+    pending_in: dict[str, int] = field(default_factory=dict)
 
     @property
     def stored(self) -> int:
         """How many changes are in the queue by now, be it since before."""
         return self.added + self.duplicates
+
+    def add(self, stored: Stored) -> None:
+        """Count what became of some changes."""
+        self.added += stored.added
+        self.duplicates += stored.duplicates
+        self.refused += len(stored.conflicts)
+        self.applied_before += stored.applied_before
+        for batch, count in stored.pending_in.items():
+            if batch != self.batch:
+                self.pending_elsewhere += count
+                if batch is not None:
+                    self.pending_in[batch] = self.pending_in.get(batch, 0) + count
 
     def fail(self, code: Exit, error: str) -> None:
         """Note what kept the rest out. Where something is in already, it is not as if nothing had happened."""
@@ -130,6 +150,7 @@ async def take_in(
     else:
         _end(counts)
     shown.end(has_file=intake.rejects_path is not None)
+    _tell_of_applied(counts)
     return counts
 
 
@@ -253,9 +274,8 @@ class _Taking:
         stored = await self._put(piece.changes, last)
         if self.on_stored is not None:
             self.on_stored(piece)
-        self.counts.added += stored.added
-        self.counts.duplicates += stored.duplicates
-        self.counts.refused += len(piece.refused) + len(stored.conflicts)
+        self.counts.add(stored)
+        self.counts.refused += len(piece.refused)
         self.counts.blank += piece.blank
         self.counts.up_to = last
         for position in stored.conflicts:
@@ -297,6 +317,8 @@ def account(counts: Enqueued) -> str:
     """What is in by now, as one line for people; where the rest was kept out, with the reason and the way on."""
     added = "added" if counts.checked is None else "would be added"
     words = [f"{counts.added:,} {added}", f"{counts.duplicates:,} known already", f"{counts.refused:,} refused"]
+    if counts.applied_before:
+        words[1] += f" ({counts.applied_before:,} applied before)"
     if counts.blank:
         words.append(f"{counts.blank:,} blank")
     if counts.error is None:
@@ -309,6 +331,15 @@ def account(counts: Enqueued) -> str:
     batch = f" --batch {counts.batch}" if counts.batch else ""
     way_on = f"--resume-from {counts.up_to}{batch} goes on after that"
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
+
+
+def _tell_of_applied(counts: Enqueued) -> None:
+    """Say what became of a correction that has the change_id of what it corrects: it is heard of nowhere else."""
+    if counts.applied_before:
+        tell(
+            f"{counts.applied_before:,} were not stored: a change was applied under their change_id before, whatever it"
+            " said; a correction needs a change_id of its own"
+        )
 
 
 def account_with_batch(counts: Enqueued) -> str:

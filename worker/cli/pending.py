@@ -11,7 +11,7 @@ from worker.cli import loop
 from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
-from worker.cli.output import say, say_raw, table, tell, time_text
+from worker.cli.output import say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.cli.withdrawing import YES, Withdrawal, withdraw
 from worker.flags import Flag
@@ -105,6 +105,8 @@ def execute(arguments: List | Withdraw) -> int:
 async def _list(url: str, timeout_seconds: float, arguments: List) -> int:
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         if arguments.batch is not None and await find(queue, arguments.batch) is None:
+            if arguments.json:
+                say_json([])  # as of letters: of what is not there, none is
             return Exit.NOT_ALL
         changes = queue.pending_changes(arguments.selection)
         await (_print_json if arguments.json else _print_table)(changes)

@@ -50,7 +50,8 @@ class Tally:
             self._ids.executemany(_COUNT, per_completion.items())
         added = per_completion.total()
         self._added += added
-        return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+        duplicates = len(changes) - added - len(conflicts)
+        return Stored(added, duplicates, tuple(conflicts), {None: duplicates} if duplicates else {})
 
     async def conflicts(self, _changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Nothing is pending."""

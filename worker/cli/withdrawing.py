@@ -4,14 +4,14 @@ import asyncio
 from dataclasses import dataclass
 
 from worker.cli import loop, signals
-from worker.cli.batches import find
+from worker.cli.batches import NO_SUCH_BATCH, find
 from worker.cli.confirming import confirmed, grown
 from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
 from worker.cli.flags import Configured
 from worker.cli.output import report, report_json
 from worker.flags import Flag
-from worker.queue import PendingSelection, QueueUnavailable, Store, open_queue
+from worker.queue import PendingSelection, QueueUnavailable, Store, Withdrawn, open_queue
 
 # A request takes a second or so. What comes back of it to be tried again is withdrawn as well, and what a worker only
 # holds comes back, or is done, soon.
@@ -42,7 +42,7 @@ def withdraw(arguments: Configured, selection: PendingSelection, *, yes: bool, j
         url, timeout_seconds = settings.queue_url, settings.store_timeout
         count = loop.run(_count(url, timeout_seconds, selection))
         if count is None:
-            done = Withdrawal(error="there is no such batch", exit_code=Exit.NOT_ALL)
+            done = Withdrawal(error=NO_SUCH_BATCH, exit_code=Exit.NOT_ALL)
         elif count and not yes and not confirmed(count, "pending changes would be withdrawn"):
             done = Withdrawal(error="not confirmed", exit_code=Exit.USAGE)
         else:
@@ -90,19 +90,38 @@ async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelectio
         with signals.stopping(stop.set, lambda: _cut_off(done)):
             for pause in (*_PAUSES_SECONDS, None):
                 try:
-                    part = await queue.withdraw(selection)
+                    is_whole = await _withdraw_once(queue, selection, done, stop)
                 except QueueUnavailable as error:
                     if not done.withdrawn:
                         raise
                     done.error = f"metasync: {error}"
                     break
-                done.withdrawn += part.withdrawn
-                done.in_flight = part.in_flight
-                if not part.in_flight or pause is None or await _stopped(stop, pause):
+                if not is_whole:
+                    done.error = "interrupted: the same command again goes on"
+                    break
+                if not done.in_flight or pause is None or await _stopped(stop, pause):
                     break
     if done.in_flight or done.error is not None:
         done.exit_code = Exit.RUN_AGAIN
     return done
+
+
+async def _withdraw_once(queue: Store, selection: PendingSelection, done: Withdrawal, stop: asyncio.Event) -> bool:
+    """Go through what is selected, and add to what is done; tell whether that was all, or it was to stop."""
+    before = done.withdrawn
+    is_whole = True
+
+    def note(part: Withdrawn) -> None:
+        done.withdrawn, done.in_flight = before + part.withdrawn, part.in_flight
+
+    def go_on(part: Withdrawn) -> bool:
+        nonlocal is_whole
+        note(part)
+        is_whole = not stop.is_set()
+        return is_whole
+
+    note(await queue.withdraw(selection, go_on=go_on))
+    return is_whole
 
 
 async def _stopped(stop: asyncio.Event, seconds: float) -> bool:

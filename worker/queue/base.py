@@ -144,36 +144,44 @@ class StoreBase(ABC):
             if place is None:
                 return
 
-    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+    async def withdraw(
+        self, selection: PendingSelection, *, go_on: Callable[[Withdrawn], bool] | None = None
+    ) -> Withdrawn:
         """Take pending changes back; see `Batches.withdraw`."""
         if selection.is_everything:
             raise ValueError("say which changes to withdraw: of a batch, a completion or a change_id")
-        withdrawn = in_flight = 0
+        so_far = Withdrawn(0, 0)
         place = None
         while True:
             part, place = await self._withdraw(selection, place)
-            withdrawn += part.withdrawn
-            in_flight += part.in_flight
-            if place is None:
-                return Withdrawn(withdrawn, in_flight)
+            so_far = so_far.and_also(part)
+            if place is None or (go_on is not None and not go_on(so_far)):
+                return so_far
 
     async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         """Read the letters that match, oldest first, in pages."""
-        async for letters in self._parts(selection, self._read_letters):
-            for letter in letters:
+        async for part in self._parts(selection, self._read_letters):
+            for letter in part.result:
                 yield letter
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
+    async def retry_dead(self, selection: DeadSelection, *, go_on: Callable[[Revived], bool] | None = None) -> Revived:
         """Make the letters pending again; see `DeadLetters.retry_dead`. A large number takes several transactions."""
-        all_revived = Revived(0, 0)
-        async for revived in self._parts(selection, self._retry_letters):
-            all_revived = all_revived.and_also(revived)
+        so_far = Revived(0, 0)
+        async for part in self._parts(selection, self._retry_letters):
+            so_far = so_far.and_also(part.result)
             self._work.set()
-        return all_revived
+            if part.last is not None and go_on is not None and not go_on(so_far):
+                break
+        return so_far
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
+    async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
         """Delete the letters; see `DeadLetters.purge_dead`. A large number takes several transactions."""
-        return sum([purged async for purged in self._parts(selection, self._purge_letters)])
+        so_far = 0
+        async for part in self._parts(selection, self._purge_letters):
+            so_far += part.result
+            if part.last is not None and go_on is not None and not go_on(so_far):
+                break
+        return so_far
 
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
         """Delete the oldest letters; see `DeadLetters.expire_dead`.
@@ -196,7 +204,9 @@ class StoreBase(ABC):
                 break
         return part.result
 
-    async def _parts(self, selection: DeadSelection, work: Callable[[Stretch], Awaitable[Part[T]]]) -> AsyncIterator[T]:
+    async def _parts(
+        self, selection: DeadSelection, work: Callable[[Stretch], Awaitable[Part[T]]]
+    ) -> AsyncIterator[Part[T]]:
         """Go through the letters that there are now, one transaction after another.
 
         Each is short, so that workers get their turn and no call takes too long; and letters that come back
@@ -205,7 +215,7 @@ class StoreBase(ABC):
         stretch = Stretch(selection, after=0, until=last_number(selection.until))
         while True:
             part = await work(stretch)
-            yield part.result
+            yield part
             if part.last is None:
                 return
             stretch = Stretch(selection, part.last, min(stretch.until, part.newest))

@@ -2,8 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -146,6 +146,10 @@ class Withdrawn:
     withdrawn: int
     in_flight: int
 
+    def and_also(self, other: Self) -> Self:
+        """What became of these and of others that come after them."""
+        return replace(self, withdrawn=self.withdrawn + other.withdrawn, in_flight=self.in_flight + other.in_flight)
+
 
 class Batches(Protocol):
     """The batches that there are, and taking changes back."""
@@ -157,11 +161,17 @@ class Batches(Protocol):
             name: only the one of this name, if there is one.
         """
 
-    async def withdraw(self, selection: PendingSelection) -> Withdrawn:
+    async def withdraw(
+        self, selection: PendingSelection, *, go_on: Callable[[Withdrawn], bool] | None = None
+    ) -> Withdrawn:
         """Take pending changes back, in pieces; each is durable once it is done.
 
         A change whose completion is leased stays, as a worker may be at it. A lease that ran out ends with this.
         What is left of a completion stays in its order. A withdrawn change may be put again under its `change_id`.
+
+        Args:
+            go_on: is asked after each piece but the last, and told what became of all so far; where it says False, it
+                ends there.
 
         Raises:
             ValueError: the selection names nothing.

@@ -1,7 +1,7 @@
 """Dead letters: the changes that were given up, which people read, send back or delete."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, get_args
 
@@ -129,11 +129,20 @@ class DeadLetters(Protocol):
     def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
         """The dead letters that match, oldest first, read in pages."""
 
-    async def retry_dead(self, selection: DeadSelection) -> Revived:
-        """Make the letters pending again, as the newest changes of their completions, in the letters' order."""
+    async def retry_dead(self, selection: DeadSelection, *, go_on: Callable[[Revived], bool] | None = None) -> Revived:
+        """Make the letters pending again, as the newest changes of their completions, in the letters' order.
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters for good; returns how many there were."""
+        Args:
+            go_on: is asked after each piece but the last, and told what became of all so far; where it says False, it
+                ends there.
+        """
+
+    async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
+        """Delete the letters for good; returns how many there were.
+
+        Args:
+            go_on: as of `retry_dead`.
+        """
 
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
         """Delete, of the `most` oldest letters, those that died longer ago; returns how many there were.

@@ -39,6 +39,7 @@ from worker.queue.pending import (
 from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     Counts,
+    Put,
     Remembered,
     age_seconds,
     claims_of,
@@ -117,19 +118,22 @@ class MemoryQueue(StoreBase):
 
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
         met = []
-        added = 0
+        put = Put(terms.batch)
         for position, change in enumerate(changes):
             pending = self._change_ids.get(change.change_id or "")
             if pending is not None:
                 met.append((position, pending.completion_id, pending.mode, pending.metadata))
-            elif change.change_id not in self._settled:
+                put.pending[position] = pending.batch
+            elif change.change_id in self._settled:
+                put.settled.add(position)
+            else:
                 self._append(_queued(change, terms.batch), is_urgent=terms.urgent)
-                added += 1
+                put.added += 1
         if terms.batch is not None:
-            self._count_in_batch(terms.batch, changes=added)
+            self._count_in_batch(terms.batch, changes=put.added)
         self._work.set()
-        conflicts = tuple(conflicts_among(changes, met))
-        return Stored(added, len(changes) - added - len(conflicts), conflicts)
+        put.conflicts += conflicts_among(changes, met)
+        return put.of(len(changes))
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""

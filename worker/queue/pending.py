@@ -6,7 +6,7 @@ carries a new lease number, the fencing token that each later word about it has 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
 
 import msgspec
@@ -151,11 +151,21 @@ class Stored:
             lately, whatever that said.
         conflicts: positions, in the call, of those that were not stored although they say something else than what is
             pending under their `change_id`: of another completion, in another mode, or with other metadata.
+        pending_in: how many of the duplicates are pending, by the name of the batch that they came in; None for none.
     """
 
     added: int
     duplicates: int
     conflicts: tuple[int, ...] = ()
+    pending_in: Mapping[str | None, int] = field(default_factory=dict)
+
+    @property
+    def applied_before(self) -> int:
+        """How many of the duplicates have the `change_id` of one that was applied lately.
+
+        What that one said is not known any more: these may say something else, and are not applied.
+        """
+        return self.duplicates - sum(self.pending_in.values())
 
 
 @dataclass(frozen=True, slots=True)

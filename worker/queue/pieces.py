@@ -1,5 +1,6 @@
 """What producers hand to `put`: one change or many, of any iterable, made into pieces that a store takes whole."""
 
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ class Taken:
             so_far.added + stored.added,
             so_far.duplicates + stored.duplicates,
             (*so_far.conflicts, *[size + position for position in stored.conflicts]),
+            Counter(so_far.pending_in) + Counter(stored.pending_in),
         )
 
     @property

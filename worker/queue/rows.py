@@ -1,7 +1,8 @@
 """Between a store's rows and the types of the contract: what all stores work out in the same way."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from worker.queue.pending import (
     QueuedChange,
     QueueStatus,
     Settlement,
+    Stored,
 )
 from worker.queue.text import json_text, size_bytes
 
@@ -39,6 +41,33 @@ def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[
         given = changes[position]
         if (completion_id, mode, _metadata(metadata)) != (given.completion_id, given.mode, given.metadata):
             yield position
+
+
+@dataclass(slots=True)
+class Put:
+    """What becomes of the changes of a put, by their positions.
+
+    Args:
+        batch: what the call puts them in.
+        pending: those whose change_id was pending before the call, and the batch that it is pending in.
+        settled: those whose change_id was settled lately.
+    """
+
+    batch: str | None
+    added: int = 0
+    conflicts: list[int] = field(default_factory=list)
+    pending: dict[int, str | None] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+
+    def of(self, changes: int) -> Stored:
+        """Give the account of so many changes; of the rest, others of the same call have the change_ids."""
+        duplicates = changes - self.added - len(self.conflicts)
+        apart = set(self.conflicts)
+        pending_in = Counter(batch for position, batch in self.pending.items() if position not in apart)
+        within = duplicates - pending_in.total() - len(self.settled - self.pending.keys())
+        if within:
+            pending_in[self.batch] += within
+        return Stored(self.added, duplicates, tuple(self.conflicts), dict(pending_in))
 
 
 def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:

@@ -108,7 +108,7 @@ async def test_a_put_with_change_ids_stores_nothing_twice(lossy: tuple[Store, Lo
     batch = [change("c-1", str(i), change_id=f"line-{i}") for i in range(3)]
     await lose(queue.put(batch))
 
-    assert await queue.put(batch) == Stored(added=0, duplicates=3)
+    assert await queue.put(batch) == Stored(added=0, duplicates=3, pending_in={None: 3})
     assert labels(await claim_one(queue)) == ["0", "1", "2"]
 
 

@@ -109,6 +109,7 @@ class QueueMachine(RuleBasedStateMachine):
         changes = []
         conflicts = []
         added = 0
+        pending_in: Counter[str | None] = Counter()
         before = self.kinds()
         for position, (new_completion_id, change_id, comes_again) in enumerate(wanted):
             self.last_label += 1
@@ -120,12 +121,13 @@ class QueueMachine(RuleBasedStateMachine):
                 self.append(completion_id, Pending(label, change_id, batch, urgent))
                 added += 1
             elif comes_again:
-                completion_id, label = pending
+                completion_id, label, in_batch = pending
+                pending_in[in_batch] += 1
             else:
                 conflicts.append(position)
             changes.append(MetadataChange(completion_id, {"label": str(label)}, change_id=change_id))
 
-        expected = Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+        expected = Stored(added, len(changes) - added - len(conflicts), tuple(conflicts), dict(pending_in))
         assert self.run(self.queue.put(changes, batch=batch, urgent=urgent)) == expected
         self.move(before)
         if batch is not None and wanted:
@@ -285,10 +287,10 @@ class QueueMachine(RuleBasedStateMachine):
             if change.batch is not None:
                 self.batches[change.batch][end] += times
 
-    def pending_by_change_id(self) -> dict[str | None, tuple[str, int]]:
-        """Give completion and label of what is pending."""
+    def pending_by_change_id(self) -> dict[str | None, tuple[str, int, str | None]]:
+        """Give completion, label and batch of what is pending."""
         return {
-            change.change_id: (completion_id, change.label)
+            change.change_id: (completion_id, change.label, change.batch)
             for completion_id, target in self.targets.items()
             for change in target.changes
         }

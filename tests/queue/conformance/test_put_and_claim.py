@@ -68,14 +68,16 @@ async def test_numbers_rise_in_the_order_of_puts(queue: Store) -> None:
 async def test_a_pending_change_id_is_not_stored_again(queue: Store) -> None:
     await queue.put([change("c-1", "first", change_id="line-1")])
 
-    assert await queue.put([change("c-1", "first", change_id="line-1"), change("c-2", "other")]) == Stored(1, 1)
+    assert await queue.put([change("c-1", "first", change_id="line-1"), change("c-2", "other")]) == Stored(
+        1, 1, pending_in={None: 1}
+    )
     assert await pending_labels(queue) == {"c-1": ["first"], "c-2": ["other"]}
 
 
 async def test_a_change_id_counts_once_in_one_call_and_the_first_is_stored(queue: Store) -> None:
     thrice = [change("c-1", each, change_id="line-1") for each in ("first", "second", "first")]
 
-    assert await queue.put(thrice) == Stored(1, 1, conflicts=(1,))
+    assert await queue.put(thrice) == Stored(1, 1, conflicts=(1,), pending_in={None: 1})
     assert await pending_labels(queue) == {"c-1": ["first"]}
 
 
@@ -100,7 +102,7 @@ async def test_a_pending_change_id_with_other_content_is_a_conflict_and_changes_
 
     assert await queue.conflicts([FIRST, other, change("c-3", change_id="line-0"), other, change("c-1")]) == (1, 3)
     around = [change("c-3", change_id="line-0"), other, change("c-3"), other, FIRST]
-    assert await queue.put(around) == Stored(2, 1, conflicts=(1, 3))
+    assert await queue.put(around) == Stored(2, 1, conflicts=(1, 3), pending_in={None: 1})
     [pending] = [each for each in await claim(queue) if each.completion_id != "c-3"]
     assert [msgspec.json.decode(each.metadata) for each in pending.changes] == [FIRST.metadata]
 
@@ -115,7 +117,7 @@ async def test_metadata_is_compared_as_json_whatever_the_order_of_its_keys(queue
     await queue.put([FIRST])
     backwards = MetadataChange("c-1", dict(reversed(list(FIRST.metadata.items()))), change_id="line-1")
 
-    assert await queue.put([backwards, FIRST]) == Stored(0, 2)
+    assert await queue.put([backwards, FIRST]) == Stored(0, 2, pending_in={None: 2})
 
 
 async def test_conflicts_are_found_among_many_changes_of_one_completion(queue: Store) -> None:
@@ -139,7 +141,9 @@ async def test_a_letter_that_is_pending_again_has_its_change_id_and_what_it_says
     await queue.retry_dead(EVERY_LETTER)
     await claim(queue)  # puts nothing between
 
-    assert await queue.put([FIRST, change("c-1", change_id="line-1")]) == Stored(0, 1, conflicts=(1,))
+    assert await queue.put([FIRST, change("c-1", change_id="line-1")]) == Stored(
+        0, 1, conflicts=(1,), pending_in={None: 1}
+    )
 
 
 async def test_a_duplicate_makes_no_target(queue: Store) -> None:
@@ -154,7 +158,7 @@ async def test_a_change_id_is_still_pending_while_it_is_claimed(queue: Store) ->
     await queue.put([change("c-1", change_id="line-1")])
     await claim_one(queue)
 
-    assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1)
+    assert await queue.put([change("c-1", change_id="line-1")]) == Stored(0, 1, pending_in={None: 1})
 
 
 async def test_a_change_id_may_come_again_once_it_is_done(queue: Store) -> None:

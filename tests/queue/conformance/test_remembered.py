@@ -74,6 +74,29 @@ async def test_what_died_waits_or_is_superseded_is_no_newest(queue: Store) -> No
     assert await _newest(queue, [_dated("c-1", 1.0), _dated("c-3", 1.0)]) == {"c-1": None, "c-2": None, "c-3": 100.0}
 
 
+async def test_what_is_known_already_is_told_apart_by_whether_and_where_it_is_pending(queue: Store) -> None:
+    def changes(what: str, count: int) -> list[MetadataChange]:
+        return [change(f"c-{what}-{i}", change_id=f"{what}-{i}") for i in range(count)]
+
+    applied, alone = changes("applied", 3), changes("alone", 2)
+    spring, autumn = changes("spring", 600), changes("autumn", 1)
+    await _apply(queue, *applied)
+    await queue.put(alone)
+    await queue.put(spring, batch="spring")
+    await queue.put(autumn, batch="autumn")
+    corrected = [change(each.completion_id, "another", change_id=each.change_id) for each in applied]
+    other = [change(each.completion_id, "another", change_id=each.change_id) for each in spring[:2]]
+    new = changes("new", 2)
+
+    stored = await queue.put([*new, *corrected, *alone, *other, *new, *spring, *autumn, *new], batch="spring")
+
+    assert (stored.added, stored.duplicates, stored.conflicts) == (2, 3 + 2 + 600 + 1 + 4, (7, 8))
+    assert stored.pending_in == {None: 2, "spring": 600 + 4, "autumn": 1}
+    assert stored.applied_before == 3
+    assert (await queue.put([*corrected, *new])).pending_in == {"spring": 2}
+    assert (await queue.put(corrected)).pending_in == {}
+
+
 async def test_nothing_is_remembered_unless_it_is_asked_for(queue: Store) -> None:
     await _apply(queue, _dated("c-1", 300.0, "mine"), remember=False)
 

@@ -21,6 +21,7 @@ from tests.queue.helpers import (
     pending_labels,
 )
 from worker.queue import DeadSelection, QueueStatus, Revived, Settlement, Store
+from worker.queue.memory import MemoryQueue
 
 MANY = 999  # more than a page, no more than a claim
 
@@ -243,6 +244,25 @@ async def test_letters_may_go_while_they_are_read(queue: Store) -> None:
 
     assert read >= 5
     assert await letters(queue) == []
+
+
+async def test_letters_are_dealt_with_piece_by_piece_until_it_is_not_to_go_on(queue: Store) -> None:
+    many = 20_500  # more than any store's piece, twice
+    for start in range(0, many, 5_000):
+        await queue.put([change(f"c-{number}") for number in range(start, min(start + 5_000, many))])
+    while claims := await claim(queue, 5_000):
+        await queue.settle([died(each) for each in claims])
+
+    purged = await queue.purge_dead(EVERY_LETTER, go_on=lambda _: False)
+    revived = await queue.retry_dead(EVERY_LETTER, go_on=lambda _: False)
+
+    status = await queue.status()
+    assert (status.pending, status.dead) == (revived.retried, many - purged - revived.retried)
+    if not isinstance(queue, MemoryQueue):
+        assert 0 < purged <= 10_000
+        assert 0 < revived.retried <= 10_000
+        assert status.dead
+    assert await queue.purge_dead(EVERY_LETTER) == status.dead
 
 
 async def test_ten_thousand_letters_are_pending_again_in_one_call_and_in_order(queue: Store) -> None:

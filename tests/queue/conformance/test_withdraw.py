@@ -7,6 +7,7 @@ import pytest
 from tests.queue.conformance.backends import Advance, Backend
 from tests.queue.helpers import LEASE_SECONDS, change, changes, claim, claim_one, failed, finished, labels, numbers
 from worker.queue import PendingSelection, Store, Withdrawn
+from worker.queue.memory import MemoryQueue
 
 MANY = 1_201  # more than any store's page
 
@@ -138,6 +139,27 @@ async def test_a_lease_that_ran_out_ends_and_its_worker_is_not_listened_to(queue
     assert numbers(again) == numbers(late)[1:]
     [batch] = await queue.batches()
     assert (batch.applied, batch.withdrawn) == (0, 1)
+
+
+async def test_a_withdrawal_ends_after_a_piece_where_it_is_not_to_go_on_and_the_next_one_goes_on(queue: Store) -> None:
+    size = 4_000
+    await queue.put([change(f"c-{number}") for number in range(size)], batch="b")
+    told: list[Withdrawn] = []
+
+    def stop(so_far: Withdrawn) -> bool:
+        told.append(so_far)
+        return len(told) < 2
+
+    first = await queue.withdraw(PendingSelection(batch="b"), go_on=stop)
+
+    if not isinstance(queue, MemoryQueue):  # which takes all at once
+        assert first == told[-1]
+        assert len(told) == 2
+        assert told[0].withdrawn < first.withdrawn < size
+    assert await _withdrawn_of(queue, "b") == first.withdrawn
+    assert (await queue.status()).pending == size - first.withdrawn
+    assert await queue.withdraw(PendingSelection(batch="b")) == Withdrawn(size - first.withdrawn, 0)
+    assert await queue.next_due_seconds() is None
 
 
 async def test_what_is_put_claimed_settled_and_withdrawn_at_once_is_counted_once(backend: Backend) -> None:

@@ -16,21 +16,21 @@ leased AS (
         visible_at = statement_timestamp() + make_interval(secs => $3::float8),
         lease = (SELECT metasync.next_lease()),
         owner = $4::text
-    FROM due
-    WHERE target.number = due.number
-    RETURNING
-        target.number, target.completion_id, target.lease, due.visible_at AS was_visible_at, due.lease AS was_lease
+    WHERE number = ANY (ARRAY(SELECT number FROM due)) -- joined, it might be read whole: see put.sql
+    RETURNING number, completion_id, lease
 )
 SELECT
-    number, completion_id, lease, was_visible_at, was_lease,
-    extract(epoch FROM statement_timestamp())::float8 AS claimed_at,
-    NULL::bigint[] AS look
+    number, completion_id, lease,
+    NULL::bigint[] AS numbers, NULL::timestamptz[] AS were_visible_at, NULL::bigint[] AS were_leases,
+    NULL::timestamptz AS looked_at, NULL::float8 AS claimed_at, NULL::bigint[] AS look
 FROM leased
 UNION ALL
--- What was looked at: the number of this transaction, and those of others that had not ended, from the first one on and
--- before it.
+-- What they were before, oldest first; and what was looked at: the number of this transaction, and those of others that
+-- had not ended, from the first one on and before it.
 SELECT
-    NULL, NULL, NULL, statement_timestamp(), NULL, NULL,
+    NULL, NULL, NULL,
+    ARRAY(SELECT number FROM due), ARRAY(SELECT visible_at FROM due), ARRAY(SELECT lease FROM due),
+    statement_timestamp(), extract(epoch FROM statement_timestamp())::float8,
     ARRAY[pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint]
     || ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint);
 
@@ -97,26 +97,29 @@ ORDER BY abs(position - due / 2), position;
 -- $1 numbers of targets: the first of them that is due, usual, and nobody else is at; $2 seconds, $3 owner
 WITH due AS MATERIALIZED (
     SELECT target.number, target.visible_at, target.lease
-    FROM unnest($1::bigint[]) WITH ORDINALITY AS wanted (number, position)
-    JOIN metasync.target
-        ON target.number = wanted.number AND target.visible_at <= statement_timestamp() AND NOT target.urgent
-    ORDER BY wanted.position
+    FROM (
+        SELECT number FROM unnest($1::bigint[]) WITH ORDINALITY AS wanted (number, position) ORDER BY position
+    ) AS wanted
+    CROSS JOIN LATERAL (
+        SELECT number, visible_at, lease
+        FROM metasync.target
+        WHERE target.number = wanted.number AND visible_at <= statement_timestamp() AND NOT urgent
+        FOR NO KEY UPDATE OF target SKIP LOCKED
+    ) AS target
     LIMIT 1
-    FOR NO KEY UPDATE OF target SKIP LOCKED
 )
 UPDATE metasync.target
 SET
     visible_at = statement_timestamp() + make_interval(secs => $2::float8),
     lease = (SELECT metasync.next_lease()),
     owner = $3::text
-FROM due
-WHERE target.number = due.number
+WHERE number = (SELECT number FROM due)
 RETURNING
-    target.number,
-    target.completion_id,
-    target.lease,
-    due.visible_at AS was_visible_at,
-    due.lease AS was_lease,
+    number,
+    completion_id,
+    lease,
+    (SELECT visible_at FROM due) AS was_visible_at,
+    (SELECT lease FROM due) AS was_lease,
     extract(epoch FROM statement_timestamp())::float8 AS claimed_at;
 
 -- name: changes
@@ -144,34 +147,41 @@ WHERE bytes_before <= $5::bigint
 ORDER BY position, id;
 
 -- name: put_back
--- $1 numbers of targets, $2 their former visible_at, $3 their former leases, which ran out, but hold until another does,
--- $4 seconds until one is looked at again that has no changes yet
+-- $1 numbers of targets, $2 JSON object of their former visible_at and leases, which ran out, but hold until another does,
+-- $3 seconds until one is looked at again that has no changes yet
 UPDATE metasync.target
 SET
     visible_at = CASE
-        WHEN EXISTS (SELECT FROM metasync.change WHERE change.target = target.number)
-        THEN back.visible_at
-        ELSE statement_timestamp() + make_interval(secs => $4::float8)
+        WHEN (SELECT true FROM metasync.change WHERE change.target = target.number LIMIT 1)
+        THEN ($2::jsonb -> number::text ->> 0)::timestamptz
+        ELSE statement_timestamp() + make_interval(secs => $3::float8)
     END,
-    lease = back.lease
-FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) AS back (number, visible_at, lease)
-WHERE target.number = back.number;
+    lease = ($2::jsonb -> number::text ->> 1)::bigint
+WHERE number = ANY ($1::bigint[]);
 
 -- name: extend
 -- $1 completion ids, $2 leases, $3 seconds; gives the positions, from 0, of those whose lease holds
 WITH held AS MATERIALIZED (
     SELECT target.number, claim.position
-    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
-    JOIN metasync.completion ON completion.completion_id = claim.completion_id
-    JOIN metasync.target ON target.number = completion.target AND target.lease = claim.lease
-    ORDER BY target.completion_id
-    FOR NO KEY UPDATE OF target
+    FROM (
+        SELECT *
+        FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
+        ORDER BY completion_id COLLATE "C"
+    ) AS claim
+    CROSS JOIN LATERAL (
+        SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
+    ) AS completion
+    CROSS JOIN LATERAL (
+        SELECT number
+        FROM metasync.target
+        WHERE target.number = completion.target AND target.lease = claim.lease
+        FOR NO KEY UPDATE OF target
+    ) AS target
 ),
 extended AS (
     UPDATE metasync.target
     SET visible_at = statement_timestamp() + make_interval(secs => $3::float8)
-    FROM held
-    WHERE target.number = held.number
+    WHERE number = ANY (ARRAY(SELECT number FROM held))
 )
 SELECT position - 1 AS position FROM held;
 
@@ -179,13 +189,21 @@ SELECT position - 1 AS position FROM held;
 -- $1 completion ids, $2 leases
 WITH held AS MATERIALIZED (
     SELECT target.number
-    FROM unnest($1::text[], $2::bigint[]) AS claim (completion_id, lease)
-    JOIN metasync.completion ON completion.completion_id = claim.completion_id
-    JOIN metasync.target ON target.number = completion.target AND target.lease = claim.lease
-    ORDER BY target.completion_id
-    FOR NO KEY UPDATE OF target
+    FROM (
+        SELECT *
+        FROM unnest($1::text[], $2::bigint[]) AS claim (completion_id, lease)
+        ORDER BY completion_id COLLATE "C"
+    ) AS claim
+    CROSS JOIN LATERAL (
+        SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
+    ) AS completion
+    CROSS JOIN LATERAL (
+        SELECT number
+        FROM metasync.target
+        WHERE target.number = completion.target AND target.lease = claim.lease
+        FOR NO KEY UPDATE OF target
+    ) AS target
 )
 UPDATE metasync.target
 SET visible_at = statement_timestamp(), lease = NULL
-FROM held
-WHERE target.number = held.number;
+WHERE number = ANY (ARRAY(SELECT number FROM held));

@@ -106,7 +106,9 @@ WITH letter AS MATERIALIZED (
     FROM (
         SELECT dead_letter.number, completion_id, change_id, mode, metadata, as_of, given.batch
         FROM unnest($1::bigint[], $2::bigint[]) AS given (number, batch)
-        JOIN metasync.dead_letter ON dead_letter.number = given.number
+        CROSS JOIN LATERAL (
+            SELECT * FROM metasync.dead_letter WHERE dead_letter.number = given.number OFFSET 0
+        ) AS dead_letter
         ORDER BY dead_letter.number
     ) AS ordered
 ),
@@ -114,7 +116,9 @@ revived AS (
     INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at, as_of, batch)
     SELECT id, target, change_id, mode, metadata, statement_timestamp(), as_of, batch
     FROM letter
-    JOIN metasync.completion USING (completion_id)
+    CROSS JOIN LATERAL (
+        SELECT target FROM metasync.completion WHERE completion.completion_id = letter.completion_id OFFSET 0
+    ) AS completion
     ORDER BY change_id NULLS FIRST, id
     ON CONFLICT (change_id) DO NOTHING
     RETURNING id
@@ -128,7 +132,7 @@ WITH revived AS MATERIALIZED (
     SELECT given.*, least(given.letters, greatest(total.dead, 0)) AS dead
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
         AS given (batch, letters, first_change, last_change)
-    JOIN metasync.batch ON batch.number = given.batch
+    CROSS JOIN LATERAL (SELECT name FROM metasync.batch WHERE batch.number = given.batch OFFSET 0) AS batch
     CROSS JOIN LATERAL (SELECT dead FROM metasync.batch_total WHERE batch_total.name = batch.name LIMIT 1) AS total
 ),
 put AS (

@@ -7,7 +7,7 @@ order of the completions' ids, so that two who need the same ones wait for each 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import asyncpg
 import msgspec
@@ -36,6 +36,7 @@ from worker.queue.rows import (
     MIDDLE_STEPS,
     RECENT_MINUTES,
     Counts,
+    Put,
     claims_of,
     conflicts_among,
     ended,
@@ -67,31 +68,47 @@ _QUOTA = read_statements(__package__, "quota")
 
 async def put(connection: Connection, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
     """Append the changes, but for those whose change_id is pending or settled, and see to their targets."""
-    change_ids = [change.change_id for change in changes if change.change_id is not None]
-    settled = await remembered.settled_among(connection, change_ids)
+    batch, settled = await _begin(connection, changes, terms)
     positions = [position for position, change in enumerate(changes) if change.change_id not in settled]
     fresh = [changes[position] for position in positions] if settled else changes
-    completion_ids = list(dict.fromkeys(change.completion_id for change in fresh))
-    batch = await append_to(connection, completion_ids, terms)
-    added = 0
-    conflicts: list[int] = []
+    put = Put(terms.batch, settled=set(range(len(changes))).difference(positions))
     for start in range(0, len(fresh), _PUT_CHUNK):
         chunk = fresh[start : start + _PUT_CHUNK]
         columns = _columns(chunk)
         appended = await _append(connection, chunk, columns, batch, urgent=terms.urgent)
-        added += appended
+        put.added += appended
         if appended < len(chunk):
             suspects = await connection.fetch(_PUT["suspects"], *columns)
             if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
-            conflicts += [positions[start + place] for place in conflicts_among(chunk, map(tuple, suspects))]
-    if change_ids and added:
-        await check_none_settled(connection, [each for each in change_ids if each not in settled])
-    if added and terms.urgent:
-        await connection.execute(_PUT["hurry"], completion_ids)
-    if added < len(fresh):
-        await forget_empty(connection, completion_ids)
-    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+            put.conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
+            put.pending |= {positions[start + row["position"]]: row["batch"] for row in suspects if row["was_pending"]}
+    if put.added:
+        await check_none_settled(connection, [each.change_id for each in fresh if each.change_id is not None])
+    if (put.added and terms.urgent) or put.added < len(fresh):
+        completion_ids = _completion_ids(fresh)
+        if put.added and terms.urgent:
+            await connection.execute(_PUT["hurry"], completion_ids)
+        if put.added < len(fresh):
+            await forget_empty(connection, completion_ids)
+    return put.of(len(changes))
+
+
+async def _begin(
+    connection: Connection, changes: Sequence[MetadataChange], terms: Terms
+) -> tuple[int | None, Collection[str]]:
+    """Have our turn to append the changes; give their batch's number, and the change_ids that were settled lately."""
+    if all(change.change_id is None for change in changes):
+        return await append_to(connection, _completion_ids(changes), terms), ()
+    completion_ids = [change.completion_id for change in changes]
+    change_ids = [change.change_id for change in changes]
+    row = await connection.fetchrow(_PUT["begin_named"], completion_ids, terms.urgent, terms.batch, change_ids)
+    assert row is not None  # noqa: S101 -- it has no FROM
+    return row["batch"], set(row["settled"])
+
+
+def _completion_ids(changes: Iterable[MetadataChange]) -> list[str]:
+    return list(dict.fromkeys(change.completion_id for change in changes))
 
 
 async def _append(
@@ -125,9 +142,16 @@ async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
         suspects = await connection.fetch(_PUT["suspects"], *_columns(chunk))
-        pending = [tuple(row) for row in suspects if row["completion_id"] is not None]
-        found += [start + position for position in conflicts_among(chunk, pending)]
+        pending = [row for row in suspects if row["completion_id"] is not None]
+        found += [start + position for position in _conflicts_among(chunk, pending)]
     return tuple(found)
+
+
+def _conflicts_among(changes: Sequence[MetadataChange], suspects: Sequence[asyncpg.Record]) -> Iterable[int]:
+    """Give the positions of those that say something else than what is pending, as the rows have it."""
+    return conflicts_among(
+        changes, [(row["position"], row["completion_id"], row["mode"], row["metadata"]) for row in suspects]
+    )
 
 
 def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | None], list[str], list[str]]:
@@ -192,30 +216,41 @@ async def claim(
         return Claimed([], look)
     found = await connection.fetch(
         _CLAIM["changes"],
-        [row["number"] for row in leased],
-        [row["completion_id"] for row in leased],
+        [each.number for each in leased],
+        [each.completion_id for each in leased],
         MAX_CHANGES_PER_CLAIM,
         MAX_CHANGES_PER_CALL + 1,
         MAX_BYTES_PER_CALL,
     )
-    leases = {row["completion_id"]: row["lease"] for row in leased}
-    now = leased[0]["claimed_at"]
+    leases = {each.completion_id: each.lease for each in leased}
+    now = leased[0].claimed_at
     claims = claims_of(leases, [QueuedChange(*row) for row in found], now=now)
     claims = await remembered.attach_newest(connection, claims)
     claimed = {each.completion_id for each in claims}
-    if others := [row for row in leased if row["completion_id"] not in claimed]:
+    if others := [each for each in leased if each.completion_id not in claimed]:
         await _put_back(connection, others)
         if look is not None:  # they are due as they were: it is as if it had been to take no more than it did
-            look = replace(look, is_full=True, oldest=others[0]["was_visible_at"])
+            look = replace(look, is_full=True, oldest=others[0].was_visible_at)
     news: Sequence[LogRow] = ()
     if log is not None:
         claims, news = await confirmed.attach(connection, claims, log, now=now, seconds=confirmed_seconds)
     return Claimed(claims, look, now=now, news=news)
 
 
+class Leased(NamedTuple):
+    """A target that is leased now, and what it was before."""
+
+    number: int
+    completion_id: str
+    lease: int
+    was_visible_at: datetime
+    was_lease: int | None
+    claimed_at: float
+
+
 async def _lease(
     connection: Connection, limit: int, floor: datetime | None, terms: tuple[float, str], place: Place
-) -> tuple[list[asyncpg.Record], Look | None]:
+) -> tuple[list[Leased], Look | None]:
     """Give what is leased now, the oldest first.
 
     Args:
@@ -223,37 +258,40 @@ async def _lease(
     """
     match place:
         case "oldest" | "urgent":
-            rows = await connection.fetch(_LEASE if place == "oldest" else _LEASE_URGENT, limit, floor, *terms)
-            leased = [row for row in rows if row["look"] is None]
-            leased.sort(key=lambda row: (row["was_visible_at"], row["number"]))
-            [row] = [row for row in rows if row["look"] is not None]
-            return leased, _look(row, leased, limit)
+            *rows, seen = await connection.fetch(_LEASE if place == "oldest" else _LEASE_URGENT, limit, floor, *terms)
+            new = {row["number"]: row for row in rows}
+            leased = [
+                Leased(number, row["completion_id"], row["lease"], was_visible_at, was_lease, seen["claimed_at"])
+                for number, was_visible_at, was_lease in zip(
+                    seen["numbers"], seen["were_visible_at"], seen["were_leases"], strict=True
+                )
+                if (row := new.get(number)) is not None
+            ]
+            return leased, _look(seen, leased, limit)
         case "newest":
             found = await connection.fetch(_CLAIM["newest"], floor, _PROBES)
         case "middle":
             found = await connection.fetch(_CLAIM["middle"], floor, MIDDLE_STEPS)
         case _:
             assert_never(place)
-    return await connection.fetch(_CLAIM["lease_one"], [row["number"] for row in found], *terms), None
+    one = await connection.fetch(_CLAIM["lease_one"], [row["number"] for row in found], *terms)
+    return [Leased(*row) for row in one], None
 
 
-def _look(row: asyncpg.Record, leased: Sequence[asyncpg.Record], limit: int) -> Look:
+def _look(row: asyncpg.Record, leased: Sequence[Leased], limit: int) -> Look:
     number, horizon, *running = row["look"]
-    oldest = leased[0]["was_visible_at"] if leased else None
+    oldest = leased[0].was_visible_at if leased else None
     is_full = len(leased) == limit
-    return Look(oldest, is_full, row["was_visible_at"], number, horizon, frozenset(running))
+    return Look(oldest, is_full, row["looked_at"], number, horizon, frozenset(running))
 
 
-async def _put_back(connection: Connection, leased: Sequence[asyncpg.Record]) -> None:
+async def _put_back(connection: Connection, leased: Sequence[Leased]) -> None:
     """Give up targets whose changes would have been too many for one claim, or that have none."""
-    finished = await finish(connection, [row["completion_id"] for row in leased])
-    kept = [row for row in leased if row["completion_id"] not in finished]
+    finished = await finish(connection, [each.completion_id for each in leased])
+    kept = [each for each in leased if each.completion_id not in finished]
+    before = {str(each.number): (each.was_visible_at.isoformat(), each.was_lease) for each in kept}
     await connection.execute(
-        _CLAIM["put_back"],
-        [row["number"] for row in kept],
-        [row["was_visible_at"] for row in kept],
-        [row["was_lease"] for row in kept],
-        _EMPTY_TARGET_SECONDS,
+        _CLAIM["put_back"], [each.number for each in kept], json_text(before), _EMPTY_TARGET_SECONDS
     )
 
 
@@ -339,11 +377,12 @@ async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> N
         await connection.execute(
             _SETTLE["keep"],
             list(kept),
-            [settlement.delay_seconds for settlement in kept.values()],
+            json_text({str(number): settlement.delay_seconds for number, settlement in kept.items()}),
         )
-        noted = [each for settlement in kept.values() for each in settlement.trial_rows()]
+        noted = {number: text for settlement in kept.values() for number, text in settlement.trial_rows()}
         if noted:
-            await connection.execute(_SETTLE["keep_trials"], *zip(*noted, strict=True))
+            texts = json_text({str(number): text for number, text in noted.items()})
+            await connection.execute(_SETTLE["keep_trials"], list(noted), texts)
 
 
 async def finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:

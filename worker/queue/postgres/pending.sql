@@ -33,9 +33,8 @@ FROM looked_at;
 -- $1 change id, $2 completion id or NULL, $3 numbers of a batch, or NULL
 SELECT array_agg(change.id) AS ids, NULL::bigint AS last
 FROM metasync.change
-JOIN metasync.target ON target.number = change.target
 WHERE change.change_id = $1::text
-    AND ($2::text IS NULL OR target.completion_id = $2)
+    AND ($2::text IS NULL OR (SELECT completion_id FROM metasync.target WHERE number = change.target) = $2)
     AND ($3::bigint[] IS NULL OR change.batch = ANY ($3));
 
 -- name: batch
@@ -50,11 +49,10 @@ WHERE name = $1::text;
 -- name: everything
 -- $1 a target and $2 a change of it: those from there on; $3 how many
 SELECT
-    change.target, change.id, target.completion_id, change.change_id, change.mode, change.metadata,
+    change.target, change.id, (SELECT completion_id FROM metasync.target WHERE number = change.target), change.change_id, change.mode, change.metadata,
     extract(epoch FROM change.enqueued_at)::float8, change.trials, change.as_of,
     CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = change.batch) END
 FROM metasync.change
-JOIN metasync.target ON target.number = change.target
 WHERE (change.target, change.id) > ($1::bigint, $2::bigint)
 ORDER BY change.target, change.id
 LIMIT $3::integer;
@@ -62,23 +60,22 @@ LIMIT $3::integer;
 -- name: changes
 -- $1 ids
 SELECT
-    change.id, target.completion_id, change.change_id, change.mode, change.metadata,
+    change.id, (SELECT completion_id FROM metasync.target WHERE number = change.target), change.change_id, change.mode, change.metadata,
     extract(epoch FROM change.enqueued_at)::float8, change.trials, change.as_of,
     CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = change.batch) END
 FROM metasync.change
-JOIN metasync.target ON target.number = change.target
 WHERE change.id = ANY ($1::bigint[])
 ORDER BY change.id;
 
 -- name: hold
 -- $1 ids of changes; gives their targets, and keeps those from being claimed or settled
 SELECT
-    target.number,
-    target.completion_id,
-    target.lease IS NOT NULL AND target.visible_at > statement_timestamp() AS is_leased
-FROM (SELECT DISTINCT target FROM metasync.change WHERE id = ANY ($1::bigint[])) AS selected
-JOIN metasync.target ON target.number = selected.target
-ORDER BY target.completion_id
+    number,
+    completion_id,
+    lease IS NOT NULL AND visible_at > statement_timestamp() AS is_leased
+FROM metasync.target
+WHERE number = ANY (ARRAY(SELECT DISTINCT target FROM metasync.change WHERE id = ANY ($1::bigint[])))
+ORDER BY completion_id
 FOR NO KEY UPDATE OF target;
 
 -- name: remove
@@ -113,7 +110,10 @@ WITH found AS MATERIALIZED (
 UPDATE metasync.target
 SET
     lease = NULL,
-    urgent = urgent AND NOT was_urgent,
-    visible_at = CASE WHEN was_urgent THEN greatest(visible_at, statement_timestamp()) ELSE visible_at END
-FROM found
-WHERE target.number = found.number AND (has_lease OR was_urgent);
+    urgent = urgent AND NOT number = ANY (ARRAY(SELECT number FROM found WHERE was_urgent)),
+    visible_at = CASE
+        WHEN number = ANY (ARRAY(SELECT number FROM found WHERE was_urgent))
+        THEN greatest(visible_at, statement_timestamp())
+        ELSE visible_at
+    END
+WHERE number = ANY (ARRAY(SELECT number FROM found WHERE has_lease OR was_urgent));

@@ -1,6 +1,34 @@
+-- What the server knows of a table's size may be wrong by any number: a vacuum that found it empty and could not give its pages
+-- back has it taken for empty until the next one. A join would then begin with all of the table. So what is looked up for
+-- each row of a set is a LATERAL subquery with OFFSET 0, which is planned by itself: there is no way but the index; and what
+-- is updated is told by an array.
+
 -- name: begin
 -- $1 completion ids, each once; $2 whether they are urgent, $3 the batch's name or NULL; gives the batch's number
 SELECT metasync.begin_append($1::text[], $2::boolean, $3::text);
+
+-- name: begin_named
+-- of changes that have change_ids, one by one: $1 completion ids, $2 and $3 as above, $4 change ids; gives the batch's number,
+-- and the change ids that were settled lately, whose completions are passed over
+WITH given AS MATERIALIZED (
+    SELECT
+        completion_id,
+        change_id,
+        position,
+        CASE WHEN change_id IS NOT NULL THEN (
+            SELECT hash FROM metasync.settled WHERE hash = metasync.hash(change_id)
+        ) END IS NOT NULL AS is_settled
+    FROM unnest($1::text[], $4::text[]) WITH ORDINALITY AS given (completion_id, change_id, position)
+)
+SELECT
+    metasync.begin_append(
+        ARRAY(
+            SELECT completion_id FROM given WHERE NOT is_settled GROUP BY completion_id ORDER BY min(position)
+        ),
+        $2::boolean,
+        $3::text
+    ) AS batch,
+    ARRAY(SELECT change_id FROM given WHERE is_settled) AS settled;
 
 -- name: append
 -- $1 completion ids, $2 change ids, $3 modes, $4 metadata, $5 as_of, each an array with one element a change; $6 the number
@@ -18,7 +46,9 @@ FROM (
         ORDER BY position
     ) AS ordered
 ) AS numbered
-JOIN metasync.completion USING (completion_id)
+CROSS JOIN LATERAL (
+    SELECT target FROM metasync.completion WHERE completion.completion_id = numbered.completion_id OFFSET 0
+) AS found
 ORDER BY change_id COLLATE "C" NULLS FIRST, id
 ON CONFLICT (change_id) DO NOTHING;
 
@@ -38,28 +68,48 @@ RETURNING changes;
 -- $1 completion ids; makes the targets of urgent changes urgent, in the order of everybody's locks. What is urgent is locked
 -- as well: a worker may be about to make it usual, who has not seen our change. What it is then is known when it is locked.
 WITH found AS MATERIALIZED (
-    SELECT target.number, target.urgent
-    FROM metasync.completion
-    JOIN metasync.target ON target.number = completion.target
-    WHERE completion.completion_id = ANY ($1::text[])
-        AND EXISTS (SELECT FROM metasync.change WHERE change.target = target.number AND change.urgent)
-    ORDER BY completion.completion_id
-    FOR NO KEY UPDATE OF target
+    SELECT locked.number, locked.urgent
+    FROM (
+        SELECT target FROM metasync.completion WHERE completion_id = ANY ($1::text[]) ORDER BY completion_id
+    ) AS completion
+    CROSS JOIN LATERAL (
+        SELECT number, urgent
+        FROM metasync.target
+        WHERE number = completion.target AND (
+            SELECT true FROM metasync.change WHERE change.target = target.number AND change.urgent LIMIT 1
+        )
+        FOR NO KEY UPDATE OF target
+    ) AS locked
 )
 UPDATE metasync.target
 SET urgent = true, visible_at = greatest(visible_at, statement_timestamp())
-FROM found
-WHERE target.number = found.number AND NOT found.urgent;
+WHERE number = ANY (ARRAY(SELECT number FROM found WHERE NOT urgent));
 
 -- name: suspects
--- $1 to $4 as above; gives what is pending under a change_id and is another text than what is given, by positions from 0;
--- all columns but the position are NULL where nothing is pending under it: it was done a moment ago.
-SELECT position - 1 AS position, target.completion_id, change.mode, change.metadata::text
+-- $1 to $4 as above; gives what is pending under a change_id and was so before this transaction, or is another text than what
+-- is given, by positions from 0; all columns but the position are NULL where nothing is pending under it: it was done a
+-- moment ago.
+SELECT
+    position - 1 AS position,
+    target.completion_id,
+    change.mode,
+    change.metadata::text,
+    change.was_pending,
+    CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = change.batch) END AS batch
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     WITH ORDINALITY AS given (completion_id, change_id, mode, metadata, position)
-LEFT JOIN metasync.change ON change.change_id = given.change_id
-LEFT JOIN metasync.target ON target.number = change.target
-WHERE given.change_id IS NOT NULL
-    AND (target.completion_id, change.mode, change.metadata::text)
+LEFT JOIN LATERAL (
+    SELECT *, xmin <> pg_current_xact_id()::xid AS was_pending
+    FROM metasync.change
+    WHERE change.change_id = given.change_id
+    OFFSET 0
+) AS change ON true
+LEFT JOIN LATERAL (
+    SELECT completion_id FROM metasync.target WHERE target.number = change.target OFFSET 0
+) AS target ON true
+WHERE given.change_id IS NOT NULL AND (
+    change.was_pending
+    OR (target.completion_id, change.mode, change.metadata::text)
         IS DISTINCT FROM (given.completion_id, given.mode, given.metadata)
+)
 ORDER BY position;

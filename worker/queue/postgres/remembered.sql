@@ -2,13 +2,15 @@
 -- $1 change ids; gives those that were settled lately
 SELECT change_id
 FROM unnest($1::text[]) AS given (change_id)
-JOIN metasync.settled ON settled.hash = metasync.hash(given.change_id);
+CROSS JOIN LATERAL (SELECT FROM metasync.settled WHERE settled.hash = metasync.hash(given.change_id) OFFSET 0) AS found;
 
 -- name: newest_as_of
 -- $1 completion ids
 SELECT completion_id, newest.as_of
 FROM unnest($1::text[]) AS given (completion_id)
-JOIN metasync.newest ON newest.hash = metasync.hash(given.completion_id);
+CROSS JOIN LATERAL (
+    SELECT as_of FROM metasync.newest WHERE newest.hash = metasync.hash(given.completion_id) OFFSET 0
+) AS newest;
 
 -- name: remember_change_ids
 -- $1 change ids
@@ -38,14 +40,13 @@ ON CONFLICT (hash) DO UPDATE SET
 -- What is remembered anew has a new number: where that happens often, numbers tell who is the oldest, and not how many there
 -- are. To count would take a second, and the server knows it well enough.
 WITH oldest AS MATERIALIZED (
-    SELECT number, hash, settled_at FROM metasync.{table} ORDER BY number LIMIT $3::integer
+    SELECT number, settled_at FROM metasync.{table} ORDER BY number LIMIT $3::integer
 )
 DELETE FROM metasync.{table}
-USING oldest
-WHERE {table}.hash = oldest.hash
-    AND {table}.number = oldest.number -- else it was remembered anew
-    AND (
-        oldest.settled_at < statement_timestamp() - make_interval(secs => $1::float8)
-        OR oldest.number <= (SELECT max(number) FROM metasync.{table}) - $2::bigint
+WHERE number = ANY (ARRAY( -- what is remembered anew meanwhile has another one
+    SELECT number
+    FROM oldest
+    WHERE settled_at < statement_timestamp() - make_interval(secs => $1::float8)
+        OR number <= (SELECT max(number) FROM metasync.{table}) - $2::bigint
         AND pg_stat_get_live_tuples('metasync.{table}'::regclass) > $2
-    );
+));

@@ -2,11 +2,20 @@
 -- $1 completion ids, $2 leases; gives the positions, from 0, of those whose lease holds, and keeps them from being claimed;
 -- and the number of the transaction
 SELECT claim.position - 1 AS position, target.number, pg_current_xact_id()::text AS transaction
-FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
-JOIN metasync.completion ON completion.completion_id = claim.completion_id
-JOIN metasync.target ON target.number = completion.target AND target.lease = claim.lease
-ORDER BY target.completion_id
-FOR NO KEY UPDATE OF target;
+FROM (
+    SELECT *
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
+    ORDER BY completion_id COLLATE "C"
+) AS claim
+CROSS JOIN LATERAL (
+    SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
+) AS completion
+CROSS JOIN LATERAL (
+    SELECT number
+    FROM metasync.target
+    WHERE target.number = completion.target AND target.lease = claim.lease
+    FOR NO KEY UPDATE OF target
+) AS target;
 
 -- name: bury
 -- arrays with one element a death: $1 numbers of changes, $2 reasons, $3 attempts, $4 statuses, $5 errors, $6 request ids
@@ -20,8 +29,10 @@ SELECT
     CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE batch.number = change.batch) END
 FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[])
     WITH ORDINALITY AS death (number, reason, attempts, status, error, request_id, position)
-JOIN metasync.change ON change.id = death.number
-JOIN metasync.target ON target.number = change.target
+CROSS JOIN LATERAL (SELECT * FROM metasync.change WHERE change.id = death.number OFFSET 0) AS change
+CROSS JOIN LATERAL (
+    SELECT completion_id FROM metasync.target WHERE target.number = change.target OFFSET 0
+) AS target
 ORDER BY death.position;
 
 -- name: remove
@@ -41,32 +52,29 @@ FOR UPDATE SKIP LOCKED;
 WITH gone AS (
     DELETE FROM metasync.completion
     WHERE completion_id = ANY ($1::text[])
-        AND NOT EXISTS (SELECT FROM metasync.change WHERE change.target = completion.target)
-    RETURNING completion_id, target
+        AND (SELECT true FROM metasync.change WHERE change.target = completion.target LIMIT 1) IS NULL
+    RETURNING target
 )
 DELETE FROM metasync.target
-USING gone
-WHERE target.number = gone.target
-RETURNING gone.completion_id;
+WHERE number = ANY (ARRAY(SELECT target FROM gone))
+RETURNING completion_id;
 
 -- name: keep
--- arrays with one element a target: $1 numbers, $2 seconds until it is due
+-- $1 numbers of targets, $2 JSON object of seconds until each is due
 UPDATE metasync.target
 SET
-    visible_at = statement_timestamp() + make_interval(secs => kept.delay_seconds),
+    visible_at = statement_timestamp() + make_interval(secs => ($2::jsonb ->> number::text)::float8),
     lease = NULL,
     urgent = CASE WHEN target.urgent THEN (
         SELECT change.urgent FROM metasync.change WHERE change.target = target.number AND change.urgent LIMIT 1
     ) END IS NOT NULL
-FROM unnest($1::bigint[], $2::float8[]) AS kept (number, delay_seconds)
-WHERE target.number = kept.number;
+WHERE number = ANY ($1::bigint[]);
 
 -- name: keep_trials
--- arrays with one element a change: $1 numbers, $2 texts
+-- $1 numbers of changes, $2 JSON object of their texts
 UPDATE metasync.change
-SET trials = noted.trials
-FROM unnest($1::bigint[], $2::text[]) AS noted (number, trials)
-WHERE change.id = noted.number;
+SET trials = $2::jsonb ->> id::text
+WHERE id = ANY ($1::bigint[]);
 
 -- name: count
 -- $1 applied, $2 unchanged, $3 dead, $4 superseded, $5 withdrawn

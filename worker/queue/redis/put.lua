@@ -20,15 +20,15 @@ local function number_and_completion(place)
     return tonumber(number), completion_id
 end
 
--- The pending change that this is said to be, as [completion_id, change_id, mode, metadata]; nil where a server that evicts
--- keys has thrown it away.
+-- The pending change that this is said to be, as [completion_id, change_id, mode, metadata, as_of, batch]; nil where a server
+-- that evicts keys has thrown it away.
 local function pending_at(queue, place)
     local number, completion_id = number_and_completion(place)
     local list = queue.changes .. completion_id
     local found = redis.call('LINDEX', list, index_above(list, number - 1))
     local change = found and cmsgpack.unpack(found)
     if change and change[1] == number then
-        return {completion_id, change[3], change[4], change[5]}
+        return {completion_id, change[3], change[4], change[5], change[7], change[8]}
     end
 end
 
@@ -51,9 +51,10 @@ local function is_same_map(one, other)
 end
 
 -- Of changes [completion_id, change_id, mode, metadata, ...], gives the positions of what is new, and of what says
--- something else than what is pending under its change_id, in the queue or, before it, here.
+-- something else than what is pending under its change_id, in the queue or, before it, here; and how many say the same, by
+-- the batch of what is pending, '' for none.
 local function sort_out(queue, changes)
-    local change_ids, asked, by_change_id, new, conflicts = {}, {}, {}, {}, {}
+    local change_ids, asked, by_change_id, new, conflicts, pending_in = {}, {}, {}, {}, {}, {}
     for i, change in ipairs(changes) do
         change_ids[i] = change[2]
         if change[2] ~= '' then
@@ -67,6 +68,9 @@ local function sort_out(queue, changes)
         if pending then
             if pending[1] ~= change[1] or pending[3] ~= change[3] or not is_same_map(pending[4], change[4]) then
                 conflicts[#conflicts + 1] = i
+            else
+                local batch = pending[6] or ''
+                pending_in[batch] = (pending_in[batch] or 0) + 1
             end
         elseif not settled[change_id] then
             new[#new + 1] = i
@@ -75,7 +79,7 @@ local function sort_out(queue, changes)
             end
         end
     end
-    return new, conflicts
+    return new, conflicts, pending_in
 end
 
 -- What is stored of a change that has more to it than most.
@@ -107,7 +111,7 @@ end
 
 -- Appends what is new of the changes [completion_id, change_id, mode, metadata, as_of, batch]; gives what `sort_out` does.
 local function append(queue, changes, is_urgent)
-    local new, conflicts = sort_out(queue, changes)
+    local new, conflicts, pending_in = sort_out(queue, changes)
     local new_change_ids = {}
     local number = redis.call('HINCRBY', queue.queue, 'change', #new) - #new
     local lists, completion_ids = {}, {}
@@ -153,7 +157,7 @@ local function append(queue, changes, is_urgent)
     if #new > 0 then
         redis.call('XADD', queue.news, 'MAXLEN', 1, '*', 'put', #new)
     end
-    return new, conflicts
+    return new, conflicts, pending_in
 end
 
 -- Counted from 0.
@@ -165,7 +169,7 @@ local function positions(found)
 end
 
 -- ARGV: changes [[completion_id, change_id, mode, metadata, as_of]], the name of their batch or '', and '1' for urgent. Gives
--- how many were stored, then the positions of conflicts.
+-- how many were stored, the positions of conflicts, and how many others are pending, after the batch of each.
 local function put(keys, args)
     local queue, changes, batch = queue_at(keys[1]), cmsgpack.unpack(args[1]), args[2]
     if batch ~= '' then
@@ -173,13 +177,15 @@ local function put(keys, args)
             change[5], change[6] = change[5] or false, batch
         end
     end
-    local new, conflicts = append(queue, changes, args[3] == '1')
+    local new, conflicts, pending_in = append(queue, changes, args[3] == '1')
     if batch ~= '' then
         count_in_batches(queue, {[batch] = {#new, 0, 0, 0, 0, 0}})
     end
-    local reply = positions(conflicts)
-    table.insert(reply, 1, #new)
-    return reply
+    local told = {}
+    for name, count in pairs(pending_in) do
+        push(told, name, count)
+    end
+    return {#new, positions(conflicts), told}
 end
 
 -- ARGV: changes, as above. Gives the positions of conflicts; stores nothing.

@@ -114,9 +114,10 @@ class RedisQueue(StoreBase):
         packed = codec.pack_changes(changes)
         if len(packed) > _MAX_PUT_BYTES:
             raise QueueError("a Redis queue takes no more than 256 MiB at once: put fewer changes in one call")
-        added, *conflicts = await self._server.call("put", packed, terms.batch or "", int(terms.urgent))
+        added, conflicts, told = await self._server.call("put", packed, terms.batch or "", int(terms.urgent))
         self._work.set()
-        return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+        pending_in = {name.decode() or None: count for name, count in zip(told[::2], told[1::2], strict=True)}
+        return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts), pending_in)
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""

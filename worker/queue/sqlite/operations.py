@@ -30,6 +30,7 @@ from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     MIDDLE_STEPS,
     Counts,
+    Put,
     age_seconds,
     claims_of,
     conflicts_among,
@@ -57,6 +58,7 @@ _QUOTA = read_statements(__package__, "quota")
 _NOTE = read_statements(__package__, "note")
 
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
+_pending = msgspec.json.Decoder(list[tuple[int, str | None]]).decode
 _due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _held = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
@@ -69,27 +71,29 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
     """Append the changes, but for those whose change_id is pending or was settled, and see to their targets."""
     newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
     batch = None if terms.batch is None else batches.opened(connection, now, terms.batch)
-    added = 0
-    conflicts: list[int] = []
+    put = Put(terms.batch)
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
         settled = remembered.settled(connection, [each.change_id for each in chunk])
+        put.settled |= {start + position for position in settled}
         fresh = [each for position, each in enumerate(chunk) if position not in settled] if settled else chunk
         given = {"changes": _texts(fresh), "now": now.queue, "batch": batch, "urgent": terms.urgent}
         connection.execute(_PUT["open"], given)
         connection.execute(_PUT["append"], given)
         appended = connection.changes()
-        added += appended
+        put.added += appended
         if appended < len(fresh):
-            texts = _texts(chunk) if settled else given["changes"]
-            suspects = _suspects(connection.execute(_PUT["suspects"], {"changes": texts}).get)
-            conflicts += [start + position for position in conflicts_among(chunk, suspects)]
+            known = {"changes": _texts(chunk) if settled else given["changes"], "newest": newest}
+            suspects = _suspects(connection.execute(_PUT["suspects"], known).get)
+            put.conflicts += [start + position for position in conflicts_among(chunk, suspects)]
+            pending = _pending(connection.execute(_PUT["pending_before"], known).get)
+            put.pending |= {start + position: name for position, name in pending}
     connection.execute(_PUT["count"], {"newest": newest, "urgent": terms.urgent})
-    if batch is not None and added:
-        batches.grow(connection, batch, added, newest)
-    if added < len(changes):
+    if batch is not None and put.added:
+        batches.grow(connection, batch, put.added, newest)
+    if put.added < len(changes):
         connection.execute(_PUT["forget_empty"], {"newest_target": newest_target})
-    return Stored(added, len(changes) - added - len(conflicts), tuple(conflicts))
+    return put.of(len(changes))
 
 
 def conflicts(connection: apsw.Connection, _now: Moment, changes: Sequence[MetadataChange]) -> tuple[int, ...]:

@@ -190,9 +190,9 @@ class SqliteQueue(StoreBase):
         """Count the letters; see `DeadLetters.dead_reasons`."""
         return await self._writer.read(lambda connection: letters.reasons(connection, last_number(until)))
 
-    async def purge_dead(self, selection: DeadSelection) -> int:
+    async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
         """Delete the letters; see `DeadLetters.purge_dead`. Their values go from the file, and from its log."""
-        purged = await super().purge_dead(selection)
+        purged = await super().purge_dead(selection, go_on=go_on)
         await self._writer.truncate_log()
         return purged
 
