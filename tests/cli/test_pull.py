@@ -154,7 +154,7 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
         for words in (("pull", "--of", "many.jsonl"), ("diff", "many.jsonl")):
             done = command.run(*words)
             assert done.returncode == 75, done.stderr
-            assert f"what is to be read cannot be kept in {disk.path}" in done.stderr
+            assert f"the temporary file cannot be written in {disk.path}" in done.stderr
             assert "Traceback" not in done.stderr
 
 

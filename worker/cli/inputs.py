@@ -228,7 +228,9 @@ class _Spool:
                 rest = rest[file.write(rest) :]
         except OSError as error:
             where = f"{tempfile.gettempdir()}: {error.strerror}"
-            raise InputError(f"what is to be read twice cannot be kept in {where}\nnothing was stored") from None
+            raise InputError(
+                f"the temporary copy of the input cannot be written in {where}\nnothing was stored"
+            ) from None
         self.size += len(data)
 
     def stretch(self, start: int) -> Stretch:

@@ -213,7 +213,7 @@ class _Pulling:
         if self._goal.place is None:
             raise OutputLost(str(error)) from None
         is_left = self._target.is_file and not isinstance(error, Gone)
-        words = f"{error}; what was written before is there, and --resume goes on with it" if is_left else str(error)
+        words = f"{error}; --resume continues after the lines that were written" if is_left else str(error)
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 
     def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:
