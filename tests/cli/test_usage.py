@@ -174,12 +174,12 @@ def test_a_choice_is_taken_in_any_case_of_a_flag_too(capsys: pytest.CaptureFixtu
         (
             ".env",
             b"A=1\nMETASYNC_MODE merge\n",
-            ".env cannot be read: no NAME=VALUE, or a quote that is not closed (at line 2)",
+            ".env cannot be read: not NAME=VALUE, or an unclosed quote (at line 2)",
         ),
         (
             ".env",
             b"OPENAI_API_KEY='sk-pw\n",
-            ".env cannot be read: no NAME=VALUE, or a quote that is not closed (at line 1)",
+            ".env cannot be read: not NAME=VALUE, or an unclosed quote (at line 1)",
         ),
     ],
 )

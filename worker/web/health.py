@@ -8,7 +8,7 @@ from aiohttp import web
 from worker.queue import Store
 from worker.web.bounds import ALWAYS
 from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
-from worker.web.door import JSON, answer, admit_all
+from worker.web.door import JSON, admit_all, answer
 from worker.web.pulse import Pulse
 from worker.web.routes import Route
 

@@ -12,7 +12,7 @@ from worker.queue import Store
 from worker.web.bounds import REQUESTS_ALTOGETHER, REQUESTS_PER_SECOND, UNCOUNTED, Bounds, Rate
 from worker.web.connections import Connections
 from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
-from worker.web.door import JSON, answer, admit_all
+from worker.web.door import JSON, admit_all, answer
 from worker.web.health import Health
 from worker.web.intake import PATH, Intake, Terms
 from worker.web.listening import listening
