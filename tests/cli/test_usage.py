@@ -80,7 +80,7 @@ def test_nothing_is_suggested_for_what_is_like_nothing(words: list[str], capsys:
 
 def test_a_flag_before_its_command_is_said_to_stand_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--drain", "run"]) == 2
-    assert "--drain; a command's own flags stand after it" in capsys.readouterr().err
+    assert "--drain; a command's own flags come after it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
