@@ -136,7 +136,7 @@ def test_a_drain_ends_with_75_and_says_by_whom_and_why(tmp_path: Path) -> None:
         applied = working.run("apply", file)
         assert applied.returncode == 75
         assert f"not finished (paused by {by} since " in applied.stdout
-        assert ": deploy); what is left stays in the queue: `metasync resume`, then" in applied.stdout
+        assert ": deploy); the rest stays in the queue: `metasync resume`, then" in applied.stdout
         report = json.loads(working.run("apply", file, "--json").stdout)
         assert (report["exit_code"], report["ending"], report["paused"]["by"]) == (75, "paused", by)
 

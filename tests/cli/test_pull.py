@@ -154,7 +154,7 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
         for words in (("pull", "--of", "many.jsonl"), ("diff", "many.jsonl")):
             done = command.run(*words)
             assert done.returncode == 75, done.stderr
-            assert f"what is to be read cannot be kept in {disk.path}" in done.stderr
+            assert f"the temporary file cannot be written in {disk.path}" in done.stderr
             assert "Traceback" not in done.stderr
 
 
@@ -170,20 +170,20 @@ def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--of", "x.jsonl", "--model", "gpt"), "--model: picks from the list"),
-        (("--ids", "x", "--metadata", "a=b"), "--metadata: picks from the list"),
-        (("--ids", "x", "--limit", "3"), "--limit: picks from the list"),
-        (("--of", "x.jsonl", "--ids", "x"), "one of them is enough"),
-        (("--of", "x.jsonl", "--order", "desc"), "--order: is of the list"),
-        (("--resume",), "needs the file to go on with"),
-        (("--resume", "--overwrite", "-o", "x.jsonl"), "throws away"),
+        (("--of", "x.jsonl", "--model", "gpt"), "--model: filters the list"),
+        (("--ids", "x", "--metadata", "a=b"), "--metadata: filters the list"),
+        (("--ids", "x", "--limit", "3"), "--limit: filters the list"),
+        (("--of", "x.jsonl", "--ids", "x"), "use one of them"),
+        (("--of", "x.jsonl", "--order", "desc"), "--order: sorts the list"),
+        (("--resume",), "needs the file to continue"),
+        (("--resume", "--overwrite", "-o", "x.jsonl"), "that --overwrite replaces"),
         (("--json",), "needs --output FILE"),
-        (("--with", "choices"), "'choices' is none of the fields"),
+        (("--with", "choices"), "'choices' is not one of the fields"),
         (("--metadata", "a=1", "--metadata", "a=2"), "two values of one key"),
         (("--metadata", "grade"), "must be a key, '=' and a value"),
         (("--limit", "0"), "must be a whole number above 0"),
         (("--created-after", "yesterday"), "must be a date"),
-        (("--created-after", "2026-11-02", "--created-before", "2026-11-01"), "nothing can be both"),
+        (("--created-after", "2026-11-02", "--created-before", "2026-11-01"), "no completion fits both"),
         (("-o", "x.txt"), "the name must end in"),
         (("-o", "."), "this is a directory"),
     ],

@@ -78,7 +78,7 @@ def test_a_setting_that_says_something_else_is_told(command: Command, simulator:
     done = command.run("doctor", "--completion", ID, "--write-probe", "--semantics", "merge")
     assert done.returncode == 0
     assert "set METASYNC_SEMANTICS=replace; it is merge" in done.stdout
-    assert "what was there is there again" in done.stdout
+    assert "the original metadata is restored" in done.stdout
     assert_back(command, simulator)
 
 

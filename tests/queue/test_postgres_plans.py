@@ -154,10 +154,11 @@ class Counting(Explaining):
     def most_rows(self) -> float:
         """How many rows went through the node that had the most, those that it left out included."""
         seen = "Actual Rows", "Rows Removed by"
-        return max(
-            node["Actual Loops"] * sum(count for what, count in node.items() if what.startswith(seen))
+        counts = [
+            float(node["Actual Loops"] * sum(count for what, count in node.items() if what.startswith(seen)))
             for node in self.nodes
-        )
+        ]
+        return max(counts)
 
 
 async def everything(connection: Connection) -> None:

@@ -94,7 +94,7 @@ def test_a_port_that_is_taken_is_an_error_of_configuration(command: Command) -> 
         port = taken.getsockname()[1]
         ended = serving(command, METASYNC_HTTP_PORT=str(port)).run("run")
     assert ended.returncode == 2
-    assert f"nothing can listen on METASYNC_HTTP_HOST 127.0.0.1, port {port}" in ended.stderr
+    assert f"cannot listen on METASYNC_HTTP_HOST 127.0.0.1, port {port}" in ended.stderr
 
 
 def test_a_drain_serves_nothing_and_so_runs_beside_a_daemon(command: Command) -> None:

@@ -237,7 +237,7 @@ def test_a_connection_takes_one_request_after_the_other(door: Door) -> None:
 
 def test_a_change_id_is_stored_once_and_other_content_under_it_is_a_conflict(door: Door) -> None:
     first = line(1, change_id="label-1")
-    conflict = {"line": 1, "reason": "its change_id is pending already, and says something else"}
+    conflict = {"line": 1, "reason": "a different change with its change_id is pending already"}
 
     assert door.send(first) == (200, {"added": 1, "duplicates": 0, "refused": []})
     assert door.send([first, first]) == (200, {"added": 0, "duplicates": 2, "refused": []})
@@ -381,7 +381,10 @@ async def test_while_the_store_is_away_it_is_said_when_to_come_again() -> None:
     async with inside(queue) as door:
         queue.failure = QueueUnavailable("the queue at secret-host did not answer")
         status, problem = await asyncio.to_thread(door.send, line(1))
-        assert (status, problem) == (503, {"error": "the store is away: nothing is known to be stored, try again"})
+        assert (status, problem) == (
+            503,
+            {"error": "the store is unavailable: it is not known what was stored, try again"},
+        )
         assert door.headers["Retry-After"] == "5"
         queue.failure = QueueError("it makes no sense")
         assert (await asyncio.to_thread(door.send, line(1)))[0] == 500
