@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import METASYNC, Command, write_changes
+from tests.queue.helpers import claim, finished
+from worker import open_queue
 
 GOOD = {"completion_id": "chatcmpl-1", "metadata": {"grade": "A"}, "change_id": "c-1"}
 
@@ -40,6 +42,27 @@ def test_a_second_run_of_the_same_file_adds_nothing_while_it_is_pending(command:
     assert command.run("enqueue", "labels.jsonl").stdout.startswith("5,000 added")
     assert command.run("enqueue", "labels.jsonl").stdout.splitlines()[0] == "0 added, 5,000 known already, 0 refused"
     assert _pending(command) == 5_000
+
+
+async def test_a_correction_under_the_change_id_of_what_was_applied_is_said_not_to_go_in(
+    command: Command, tmp_path: Path
+) -> None:
+    async with open_queue(f"sqlite:///{tmp_path}/metasync.db") as queue:
+        await queue.put(GOOD | {"change_id": "label-1"})
+        assert await queue.settle([finished(each) for each in await claim(queue)], remember=True) == []
+    corrected = GOOD | {"change_id": "label-1", "metadata": {"g": "corrected"}}
+    write_changes(tmp_path / "labels.jsonl", [corrected, GOOD | {"change_id": "label-2"}])
+    done = command.run("enqueue", "labels.jsonl")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        "1 added, 1 known already (1 applied before), 0 refused",
+    )
+    assert done.stderr == (
+        "1 were not stored: a change was applied under their change_id before, whatever it said;"
+        " a correction needs a change_id of its own\n"
+    )
+    told = json.loads(command.run("enqueue", "labels.jsonl", "--json").stdout)
+    assert (told["duplicates"], told["applied_before"], told["pending_elsewhere"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize("strict_input", ["file", "stdin"])

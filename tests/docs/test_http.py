@@ -33,9 +33,14 @@ def test_what_is_shown_works(tmp_path: Path) -> None:
             return json.loads(done.stdout.replace("'", '"'))
 
         for name, command in (("curl", ["/bin/sh", "-ec"]), ("http-python", [sys.executable, "-c"])):
-            assert paste(name, *command) == {"added": 1, "duplicates": 0, "refused": []}
+            assert paste(name, *command) == {"added": 1, "duplicates": 0, "applied_before": 0, "refused": []}
         for added in (2, 0):
-            assert paste("curl-lines", "/bin/sh", "-ec") == {"added": added, "duplicates": 2 - added, "refused": []}
+            assert paste("curl-lines", "/bin/sh", "-ec") == {
+                "added": added,
+                "duplicates": 2 - added,
+                "applied_before": 0,
+                "refused": [],
+            }
 
 
 def test_the_command_is_as_it_is_shown(tmp_path: Path) -> None:

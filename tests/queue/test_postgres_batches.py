@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
 import pytest
@@ -365,14 +365,14 @@ async def test_a_change_id_that_is_settled_while_it_is_put_is_a_duplicate(
 ) -> None:
     await queue.put(change("c-1", change_id="mine"))
     claims = await claim(queue)
-    fetchval = asyncpg.Connection.fetchval
+    execute = asyncpg.Connection.execute
 
-    async def settle_first(connection: Connection, query: str, *arguments: object) -> object:
-        if "begin_append" in query and claims:  # what was settled before has been looked up by now
+    async def settle_first(connection: Connection, query: str, *arguments: object, **options: Any) -> str:
+        if "INSERT INTO metasync.change " in query and claims:  # what was settled before has been looked up by now
             assert await queue.settle([finished(claims.pop())], remember=True) == []
-        return await fetchval(connection, query, *arguments)
+        return await execute(connection, query, *arguments, **options)
 
-    monkeypatch.setattr(asyncpg.Connection, "fetchval", settle_first)
+    monkeypatch.setattr(asyncpg.Connection, "execute", settle_first)
     stored = await queue.put([change("c-1", change_id="mine"), change("c-2", "new")])
 
     assert stored == Stored(1, 1)

@@ -154,11 +154,8 @@ class Counting(Explaining):
     def most_rows(self) -> float:
         """How many rows went through the node that had the most, those that it left out included."""
         seen = "Actual Rows", "Rows Removed by"
-        counts = [
-            float(node["Actual Loops"] * sum(count for what, count in node.items() if what.startswith(seen)))
-            for node in self.nodes
-        ]
-        return max(counts)
+        each = [sum(float(count) for what, count in node.items() if what.startswith(seen)) for node in self.nodes]
+        return max(rows * float(node["Actual Loops"]) for rows, node in zip(each, self.nodes, strict=True))
 
 
 async def everything(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.processes import KEY, Command, running_simulator, stopped, wait_for_event
+from tests.queue.helpers import claim, finished
 from worker.changes.mapping import Changes
 from worker.queue import QueueError, QueueUnavailable, Stored, open_queue
 from worker.queue.memory import MemoryQueue
@@ -107,7 +108,7 @@ TAKEN: dict[str, tuple[str, Any, int]] = {
 def test_what_is_a_change_goes_in(door: Door, case: str) -> None:
     content_type, body, added = TAKEN[case]
 
-    assert door.send(body, content_type) == (200, {"added": added, "duplicates": 0, "refused": []})
+    assert door.send(body, content_type) == (200, {"added": added, "duplicates": 0, "applied_before": 0, "refused": []})
 
 
 async def test_the_query_names_a_batch_and_says_what_is_urgent(command: Command) -> None:
@@ -129,6 +130,10 @@ async def test_the_query_names_a_batch_and_says_what_is_urgent(command: Command)
         ("?batch=", "no name of a batch"),
         ("?batch=a%20b", "no name of a batch"),
         ("?batch=a&batch=b", "twice"),
+        ("?batch=a&b%61tch=b", "twice"),
+        ("?batch=a%00", "no name of a batch"),
+        ("?batch=%D0%B0bc", "no name of a batch"),  # a letter that looks like a
+        ("?as_of=2026-11-28T10:15Z", "a field of each change"),
         ("?urgent", "true or false"),
         ("?urgent=yes", "true or false"),
         ("?bacth=a", "takes batch and urgent, not 'bacth'"),
@@ -144,7 +149,10 @@ def test_a_query_that_is_none_is_refused_and_nothing_goes_in(door: Door, query: 
 def test_gzip_is_unpacked(door: Door) -> None:
     packed = gzip.compress(lines(line(1)).encode()) + gzip.compress(lines(line(2)).encode())
 
-    assert door.send(packed, ND, Content_Encoding="gzip") == (200, {"added": 2, "duplicates": 0, "refused": []})
+    assert door.send(packed, ND, Content_Encoding="gzip") == (
+        200,
+        {"added": 2, "duplicates": 0, "applied_before": 0, "refused": []},
+    )
 
 
 def test_bad_changes_are_named_by_line_and_the_others_go_in(door: Door) -> None:
@@ -218,7 +226,10 @@ def test_what_cannot_be_read_is_refused_whole(door: Door, case: str) -> None:
 
 def test_a_body_that_does_not_say_its_length_is_read_and_bounded(door: Door) -> None:
     whole = lines(*[line(i) for i in range(10)]).encode()
-    assert door.send(iter([whole[:77], whole[77:]]), ND) == (200, {"added": 10, "duplicates": 0, "refused": []})
+    assert door.send(iter([whole[:77], whole[77:]]), ND) == (
+        200,
+        {"added": 10, "duplicates": 0, "applied_before": 0, "refused": []},
+    )
     try:
         assert door.send(iter([b" " * 1024**2] * 9), ND)[0] == 413
     except (BrokenPipeError, ConnectionResetError):  # it was told before all of it was sent
@@ -239,15 +250,30 @@ def test_a_change_id_is_stored_once_and_other_content_under_it_is_a_conflict(doo
     first = line(1, change_id="label-1")
     conflict = {"line": 1, "reason": "a different change with its change_id is pending already"}
 
-    assert door.send(first) == (200, {"added": 1, "duplicates": 0, "refused": []})
-    assert door.send([first, first]) == (200, {"added": 0, "duplicates": 2, "refused": []})
-    assert door.send(first | {"mode": "replace"}) == (409, {"added": 0, "duplicates": 0, "refused": [conflict]})
+    assert door.send(first) == (200, {"added": 1, "duplicates": 0, "applied_before": 0, "refused": []})
+    assert door.send([first, first]) == (200, {"added": 0, "duplicates": 2, "applied_before": 0, "refused": []})
+    assert door.send(first | {"mode": "replace"}) == (
+        409,
+        {"added": 0, "duplicates": 0, "applied_before": 0, "refused": [conflict]},
+    )
     assert door.send([first | {"mode": "replace"}, first]) == (
         200,
-        {"added": 0, "duplicates": 1, "refused": [conflict]},
+        {"added": 0, "duplicates": 1, "applied_before": 0, "refused": [conflict]},
     )
     status, account = door.send([first | {"mode": "replace"}, BAD])
     assert (status, [each["line"] for each in account["refused"]]) == (422, [1, 2])
+
+
+async def test_a_correction_under_the_change_id_of_what_was_applied_is_counted_apart(command: Command) -> None:
+    with an_intake(command) as (door, _):
+        pending, applied = line(1, change_id="pending"), line(2, change_id="applied")
+        assert door.send([applied])[0] == 200
+        async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+            assert await queue.settle([finished(each) for each in await claim(queue)], remember=True) == []
+        door.send([pending])
+        corrected = applied | {"metadata": {"grade": "B"}}
+        account = {"added": 0, "duplicates": 2, "applied_before": 1, "refused": []}
+        assert door.send([pending, corrected]) == (200, account)
 
 
 def test_an_idempotency_key_makes_each_line_idempotent(door: Door) -> None:
@@ -429,7 +455,7 @@ async def test_a_request_that_is_under_way_is_answered_before_the_end() -> None:
         sending = group.create_task(asyncio.to_thread(door.send, line(1)))
         await queue.waiting.acquire()
         asyncio.get_running_loop().call_later(0.2, queue.may_go_on.set)
-    assert sending.result() == (200, {"added": 1, "duplicates": 0, "refused": []})
+    assert sending.result() == (200, {"added": 1, "duplicates": 0, "applied_before": 0, "refused": []})
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,10 +62,13 @@ class Account(msgspec.Struct, frozen=True):
 
     Args:
         duplicates: changes whose change_id is pending, or was applied recently.
+        applied_before: the duplicates whose change_id was applied before, with any content: a correction needs a
+            change_id of its own.
     """
 
     added: int
     duplicates: int
+    applied_before: int
     refused: list[Refused]
 
 
@@ -180,7 +183,7 @@ class Intake:
         status = HTTPStatus.OK
         if refused and not stored.added + stored.duplicates:
             status = HTTPStatus.UNPROCESSABLE_ENTITY if read.refused else HTTPStatus.CONFLICT
-        account = Account(stored.added, stored.duplicates, refused)
+        account = Account(stored.added, stored.duplicates, stored.applied_before, refused)
         return Lasting(body=msgspec.json.encode(account), status=status, content_type=JSON)
 
     @contextmanager
@@ -246,7 +249,8 @@ def _wish(request: web.Request) -> _Wish:
     query = request.query
     for name in query:
         if name not in ("batch", "urgent"):
-            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}")
+            where = ": it is a field of each change" if name == "as_of" else ""
+            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}{where}")
         if len(query.getall(name)) > 1:
             raise NoBody(HTTPStatus.BAD_REQUEST, f"the query says {name} twice")
     batch, urgent = query.get("batch"), query.get("urgent")

@@ -97,6 +97,16 @@ async def test_what_is_known_already_is_told_apart_by_whether_and_where_it_is_pe
     assert (await queue.put(corrected)).pending_in == {}
 
 
+@pytest.mark.parametrize("seconds", [1e10, 1e16, 1e300])
+async def test_what_is_to_be_kept_for_longer_than_a_store_counts_is_kept(queue: Store, seconds: float) -> None:
+    await queue.put(_dated("c-1", 300.0, "mine"), batch="b")
+    await queue.settle([finished(await claim_one(queue))], remember=True)
+
+    assert await queue.forget(seconds, most=100) == 0
+    assert (await queue.put(_dated("c-1", 1.0, "mine"))).applied_before == 1
+    assert [each.name for each in await queue.batches()] == ["b"]
+
+
 async def test_nothing_is_remembered_unless_it_is_asked_for(queue: Store) -> None:
     await _apply(queue, _dated("c-1", 300.0, "mine"), remember=False)
 

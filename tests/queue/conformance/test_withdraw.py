@@ -142,7 +142,7 @@ async def test_a_lease_that_ran_out_ends_and_its_worker_is_not_listened_to(queue
 
 
 async def test_a_withdrawal_ends_after_a_piece_where_it_is_not_to_go_on_and_the_next_one_goes_on(queue: Store) -> None:
-    size = 4_000
+    size = 4_500
     await queue.put([change(f"c-{number}") for number in range(size)], batch="b")
     told: list[Withdrawn] = []
 

@@ -12,7 +12,7 @@ from worker.queue.batch import Batch, PendingSelection, Terms, Withdrawn
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
-from worker.queue.letters import DeadLetter, LetterCount, Revived
+from worker.queue.letters import LONGEST_AGO_SECONDS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
 from worker.queue.postgres import batches, history, letters, notes, operations, pending, remembered
 from worker.queue.postgres.address import Address
@@ -216,10 +216,11 @@ class PostgresQueue(StoreBase):
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
         """Let go of what is done; see `Batches.forget`."""
+        age_seconds = min(older_than_seconds, LONGEST_AGO_SECONDS)
 
         async def forget(connection: Connection) -> int:
-            forgotten = await remembered.forget(connection, older_than_seconds, most)
-            return forgotten + await batches.forget(connection, older_than_seconds, most)
+            forgotten = await remembered.forget(connection, age_seconds, most)
+            return forgotten + await batches.forget(connection, age_seconds, most)
 
         return await self._transact(forget)
 
