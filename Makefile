@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Tests start hundreds of Pythons: each would compile what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast test-newest test-servers coverage mutants mutants-drawn mutants-core venv lint tools check-deploy audit bench bench-queue bench-flow profile lock docs picture screenshots clean
 
 demo: $(STAMP)

@@ -1,6 +1,6 @@
-"""Settings and logs, for the command line alone: the rest of the code gets plain values.
+"""Settings and logs, for the command line only: the rest of the code gets plain values.
 
-Begin with `settings.py`: every setting with its type, default and sentence, and `load`, which reads all sources.
-`durations.py` reads `15m`, `urls.py` hides passwords of URLs, `kubelet.py` passes over what Kubernetes sets. `logs.py`
-makes log lines, and `sink.py` writes them from a thread.
+Begin with `settings.py`: every setting with its type, default and description, and `load`, which reads all sources.
+`durations.py` parses `15m`, `urls.py` masks passwords in URLs, `kubelet.py` ignores variables that Kubernetes sets.
+`logs.py` renders log lines, and `sink.py` writes them from a thread.
 """

@@ -1,4 +1,4 @@
-"""Durations as people write them: seconds, or a number with a unit."""
+"""Parse and format durations: seconds, or a number with a unit."""
 
 import math
 import re
@@ -8,7 +8,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 
 
 def duration_seconds(text: object) -> float:
-    """Seconds meant by `text`: ``90``, ``250ms``, ``30s``, ``15m``, ``2h`` or ``1d``.
+    """Parse a duration to seconds: ``90``, ``250ms``, ``30s``, ``15m``, ``2h`` or ``1d``.
 
     Raises:
         ValueError: it is none of these.
@@ -24,7 +24,7 @@ def duration_seconds(text: object) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """The duration as people write it: ``15m`` for 900, in the largest unit of which it is a whole number."""
+    """Format a duration in the largest unit that gives a whole number: ``15m`` for 900."""
     for unit, size in reversed(_UNITS.items()):
         count = seconds / size
         if seconds and math.isclose(count, round(count)) and round(count):

@@ -1,4 +1,4 @@
-"""What the kubelet puts into the environment for each Service of the namespace: names like ours, and no settings."""
+"""Variables that the kubelet sets for each Service of the namespace; they may look like our settings."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -42,5 +42,5 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
 
 
 def service_links(environment: Iterable[tuple[str, str]]) -> set[str]:
-    """The variables that tell of a Service, by both their name and what they say."""
+    """Return the variables that describe a Service, judged by name and value."""
     return {name for name, value in environment if any(form.fullmatch(name) and holds(value) for form, holds in _FORMS)}

@@ -1,4 +1,4 @@
-"""How log events are rendered: one JSON object a line, or text for a terminal."""
+"""Render log events: one JSON object per line, or text for a terminal."""
 
 import io
 import json
@@ -28,9 +28,9 @@ def configure(
     """Send every log event, the libraries' warnings included, to standard error.
 
     Args:
-        log_format: ``auto`` is ``console`` where standard error is a terminal, else ``json``.
-        level: the least level that is logged.
-        terminal: what to write console lines to instead, such as a stream that keeps a progress bar intact.
+        log_format: ``auto`` is ``console`` if standard error is a terminal, else ``json``.
+        level: the lowest level that is logged.
+        terminal: the stream for console lines, such as one that keeps a progress bar intact.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     structlog.configure(
@@ -49,7 +49,7 @@ def _text_renderer() -> structlog.typing.Processor:
         colors=has_colors(sys.stderr), exception_formatter=_text_traceback, timestamp_key="time"
     )
 
-    def render_text(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- whatever structlog hands over
+    def render_text(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- of structlog
         line: dict[str, Any] = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
         line |= {name: _printable(msgspec.to_builtins(value, enc_hook=str)) for name, value in event.items()}
         line["level"] = method
@@ -59,7 +59,7 @@ def _text_renderer() -> structlog.typing.Processor:
     return render_text
 
 
-def _printable(value: Any) -> Any:  # noqa: ANN401 -- whatever JSON can hold
+def _printable(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
     match value:
         case str():
             return printable(value)
@@ -82,8 +82,8 @@ _render_exception = structlog.processors.ExceptionRenderer(
 )
 
 
-def _render_json(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- whatever structlog hands over
-    """One step in place of a chain of them: this is what each outcome pays for its log line."""
+def _render_json(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- of structlog
+    """Render in one step instead of a chain of processors, because every outcome pays for a log line."""
     line = {"time": _timestamp(), "level": method, "event": event.pop("event")}
     if "exc_info" in event:
         event = _render_exception(logger, method, event)
@@ -96,8 +96,8 @@ _second_text = ""
 
 
 def _timestamp() -> str:
-    """ISO 8601, in UTC. Only the fraction is written anew within a second."""
-    global _second, _second_text  # noqa: PLW0603 -- a memory of one entry
+    """Return the time in ISO 8601, UTC; within a second only the fraction is formatted anew."""
+    global _second, _second_text  # noqa: PLW0603 -- a cache of one entry
     now = time.time()
     second = int(now)
     if second != _second:
@@ -107,13 +107,13 @@ def _timestamp() -> str:
 
 
 class _Lines:
-    """Where rendered lines go: to standard error, or to what stands in its place."""
+    """Writes rendered lines to standard error or its replacement."""
 
     def __init__(self, write: Callable[[bytes, bool], None]) -> None:
         self._write = write
 
     def __call__(self, *_: object) -> "_Lines":
-        """There is one for all loggers."""
+        """Return itself: all loggers share one."""
         return self
 
     def info(self, line: bytes) -> None:
@@ -145,19 +145,19 @@ def _tell_of_dropped(lines: int) -> None:
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
-def _json(event: Any) -> str:  # noqa: ANN401 -- an event holds whatever its fields are
+def _json(event: Any) -> str:  # noqa: ANN401 -- fields have any type
     try:
         return printable_json(_encoder.encode(event).decode())
-    except UnicodeEncodeError:  # half a surrogate pair, from the text of an error: the standard library escapes it
+    except UnicodeEncodeError:  # half a surrogate pair in an error's text; the standard library escapes it
         return json.dumps(event, default=str)
 
 
 _concealed: list[str] = []
-_SHORTEST_SECRET = 8  # a shorter key is no key, but a placeholder that common words may hold
+_SHORTEST_SECRET = 8  # a shorter one is a placeholder, which may be part of common words
 
 
 def conceal(secret: str) -> None:
-    """Blot this text out of every line from here on: the last line of defence, should anything let it through."""
+    """Mask this text in every line from now on: the last defence if other code lets it through."""
     if len(secret) >= _SHORTEST_SECRET and secret not in _concealed:
         _concealed.append(secret)
 
@@ -169,7 +169,7 @@ def _blotted(line: str) -> str:
 
 
 class _Forwarder(logging.Handler):
-    """Carries what libraries log into the same stream and format."""
+    """Forwards the libraries' log records to the same stream and format."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(

@@ -1,4 +1,4 @@
-"""What an operator can turn: every setting, its default, its limits and where it may come from."""
+"""Every setting, with its default, its limits and its sources."""
 
 import logging
 import os
@@ -37,19 +37,19 @@ _SHORTEST_RETENTION_SECONDS = 3_600.0
 
 
 class ConfigurationError(Exception):
-    """A setting is unknown, missing or bad; the message names it and its source, and holds no secret."""
+    """A setting is unknown, missing or invalid; the message names it and its source, and contains no secret."""
 
 
 def _https_or_loopback(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:  # whose message shows what may be a password
+    except ValueError:  # its message could show a password
         raise ValueError("must be a URL such as https://api.openai.com/v1") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("must be a URL such as https://api.openai.com/v1")
     if parts.username or parts.password:
-        raise ValueError("must not hold a user or password")
+        raise ValueError("must not contain a user or password")
     if "#" in url:
         raise ValueError("must have no fragment (#...)")
     if parts.scheme == "http" and not _is_loopback(host):
@@ -80,7 +80,7 @@ def _printable_secrets(secrets: SecretStr) -> SecretStr:
 
 
 def tokens_of(secrets: SecretStr) -> tuple[str, ...]:
-    """Those of a setting that holds several, with commas between them."""
+    """Split a setting with several tokens at its commas."""
     return tuple(part.strip() for part in secrets.get_secret_value().split(","))
 
 
@@ -89,7 +89,7 @@ def _lower(value: object) -> object:
 
 
 def _days_not_seconds(seconds: float) -> float:
-    """What was deleted cannot be had back: who means days and writes a number alone should hear of it."""
+    """Refuse a short retention: deletion is final, and a bare number means seconds, not days."""
     if seconds < _SHORTEST_RETENTION_SECONDS:
         raise ValueError("must be an hour or more, such as 30d: a number alone is seconds")
     return seconds
@@ -209,13 +209,13 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     alias = Settings.model_fields[field].validation_alias
     return alias if isinstance(alias, str) else PREFIX + field.upper()
 
 
 def file_times(settings: "Settings") -> tuple[int, ...]:
-    """When the files that settings may come from were last changed; 0 for one that is not there."""
+    """Return when the sources' files were last changed, in ns; 0 for a missing one."""
     paths = [Path(DOTENV_FILE), Path(TOML_FILE)]
     if settings.secrets_dir is not None:
         paths += [settings.secrets_dir / variable(field) for field in ("openai_api_key", "queue_url")]
@@ -224,34 +224,34 @@ def file_times(settings: "Settings") -> tuple[int, ...]:
 
 def _changed_at(path: Path) -> int:
     try:
-        return path.stat().st_mtime_ns  # of what a link points to: a mounted secret is renewed by moving one
+        return path.stat().st_mtime_ns  # follow links: Kubernetes renews a mounted secret by moving a link
     except OSError:
         return 0
 
 
 def flag(field: str) -> str:
-    """The flag of a setting, for the verbs that use it."""
+    """Return the flag of a setting, for the verbs that use it."""
     return "--" + field.removeprefix("openai_").replace("_", "-")
 
 
 def is_secret(field: str) -> bool:
-    """Whether the setting has no flag: all users of the machine can read a command's arguments."""
+    """Whether the setting is secret, and has no flag: all users of a machine can read a command's arguments."""
     return SecretStr in _types(Settings.model_fields[field].annotation)
 
 
 def choices(field: str) -> tuple[str, ...]:
-    """The values that a setting may have; empty where any will do."""
+    """Return the allowed values of a setting; empty if any value may be valid."""
     annotation = Settings.model_fields[field].annotation
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def default_text(field: str) -> str:
-    """The default of a setting as people write it; empty where there is none."""
+    """Format the default of a setting; empty if there is none."""
     return _text(field, Settings.model_fields[field].default)
 
 
 def metavar(field: str) -> str:
-    """The placeholder for the value in help; empty where help lists the choices."""
+    """Return the value's placeholder in help; empty if help lists the choices."""
     if choices(field):
         return ""
     if _is_duration(field):
@@ -261,12 +261,12 @@ def metavar(field: str) -> str:
 
 
 def _types(annotation: object) -> set[object]:
-    """The plain types that an annotation is made of."""
+    """Return the plain types in an annotation."""
     return {annotation}.union(*(_types(part) for part in get_args(annotation)))
 
 
 def _is_duration(field: str) -> bool:
-    # Of `Seconds | None`, the annotation itself still holds the validator.
+    # For `Seconds | None`, the validator is still in the annotation itself.
     info = Settings.model_fields[field]
     notes = [
         *info.metadata,
@@ -275,7 +275,7 @@ def _is_duration(field: str) -> bool:
     return any(isinstance(note, BeforeValidator) and note.func is duration_seconds for note in notes)
 
 
-def _text(field: str, value: Any) -> str:  # noqa: ANN401 -- of whatever type the setting is
+def _text(field: str, value: Any) -> str:  # noqa: ANN401 -- settings have any type
     if value is None:
         return ""
     if _is_duration(field):
@@ -288,14 +288,14 @@ FIELDS = {variable(field): field for field in Settings.model_fields}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, and for each of them the source that it came from."""
+    """The settings, and the source of each."""
 
     settings: Settings
     origins: Mapping[str, str]
 
     @property
     def led_astray(self) -> str | None:
-        """A warning, where the key is the user's own, but the folder that the command runs in says where it is sent."""
+        """Return a warning if the working directory decides where the user's own key is sent."""
         if not self._is_of_folder("openai_base_url") or self._is_of_folder("openai_api_key"):
             return None
         if self.settings.openai_api_key is None:
@@ -304,7 +304,7 @@ class Loaded:
         return f"OPENAI_BASE_URL, from {url}, has the key from {key} sent to {shown_url(self.settings.openai_base_url)}"
 
     def _is_of_folder(self, field: str) -> bool:
-        """Whether the setting comes from the working directory, or from where a file in that says."""
+        """Whether the setting comes from the working directory, or from a place that a file there names."""
         origin = self.origins[field]
         if origin.startswith(_FROM_SECRETS):
             origin = self.origins["secrets_dir"]
@@ -314,13 +314,13 @@ class Loaded:
 def load(flags: Mapping[str, Any] | None = None) -> Loaded:
     """Read the settings from flags, the environment, ``.env``, ``metasync.toml`` and the secrets directory.
 
-    The first source that has a setting wins, in that order.
+    In this order, the first source that has a setting wins.
 
     Args:
         flags: by setting name; None means not given.
 
     Raises:
-        ConfigurationError: a setting is unknown or bad, or a source cannot be read.
+        ConfigurationError: a setting is unknown or invalid, or a source cannot be read.
     """
     _refuse_unknown_variables(os.environ.keys() - service_links(os.environ.items()), "the environment")
     given = {name: value for name, value in (flags or {}).items() if value is not None}
@@ -334,7 +334,7 @@ def load(flags: Mapping[str, Any] | None = None) -> Loaded:
 
 def _read(flags: Mapping[str, Any], secrets_dir: Path | None) -> Loaded:
     origins: dict[str, str] = {}
-    if Path(TOML_FILE).is_dir():  # Docker makes one of a file that is to be mounted and is not there
+    if Path(TOML_FILE).is_dir():  # Docker creates a directory for a missing file that is mounted
         raise ConfigurationError(f"{TOML_FILE} cannot be read: it is a directory")
     try:
         settings = _reading_class(secrets_dir, origins)(**flags)
@@ -371,7 +371,7 @@ def _no_setting(name: str, known: Iterable[str]) -> str:
 
 
 def _reading_class(secrets_dir: Path | None, origins: dict[str, str]) -> type[Settings]:
-    """`Settings`, bound to these sources; each notes in `origins` what it was the first to supply."""
+    """Return `Settings` bound to these sources; `origins` receives the source of each value."""
 
     class Reading(Settings):
         @classmethod
@@ -380,8 +380,8 @@ def _reading_class(secrets_dir: Path | None, origins: dict[str, str]) -> type[Se
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
             env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library passes all five by name
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- likewise
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- likewise
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- as above
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- as above
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             sources: list[tuple[str, Callable[[], PydanticBaseSettingsSource]]] = [
                 ("flag", lambda: init_settings),
@@ -399,7 +399,7 @@ def _reading_class(secrets_dir: Path | None, origins: dict[str, str]) -> type[Se
 
 
 class _OwnVariables(EnvSettingsSource):
-    """The environment, without what the kubelet says there: of a Service `metasync-http` it sets METASYNC_HTTP_PORT."""
+    """The environment without the kubelet's variables: for a Service `metasync-http` it sets METASYNC_HTTP_PORT."""
 
     def __call__(self) -> dict[str, Any]:
         others = {name.lower() for name in service_links(os.environ.items())}
@@ -408,7 +408,7 @@ class _OwnVariables(EnvSettingsSource):
 
 
 class _OwnLines(DotEnvSettingsSource):
-    """The lines of ``.env`` that are about us: other programs keep theirs in the same file."""
+    """Our own lines of ``.env``, which other programs share."""
 
     def __call__(self) -> dict[str, Any]:
         _refuse_broken_lines(Path(DOTENV_FILE))
@@ -418,14 +418,14 @@ class _OwnLines(DotEnvSettingsSource):
 
 
 def _refuse_broken_lines(dotenv: Path) -> None:
-    """Refuse lines about us that the library would leave out; its own warning names no file, and is of others' too."""
+    """Refuse malformed lines of ours: the library skips them, with a warning that names no file."""
     logging.getLogger("dotenv").setLevel(logging.ERROR)
     if not dotenv.is_file():
         return
     with dotenv.open(encoding="utf-8") as file:
         for binding in parse_stream(file):
             if binding.error and _OURS.search(binding.original.string):
-                raise ValueError(f"no NAME=VALUE, or a quote that is not closed (at line {binding.original.line})")
+                raise ValueError(f"not NAME=VALUE, or an unclosed quote (at line {binding.original.line})")
 
 
 _OURS = re.compile("METASYNC_|OPENAI_", re.IGNORECASE)
@@ -437,7 +437,7 @@ def _traced(
     def read() -> dict[str, Any]:
         try:
             found = source()()
-        # ValueError: TOML or UTF-8 that cannot be decoded; RecursionError: brackets without end.
+        # ValueError: TOML or UTF-8 that cannot be decoded; RecursionError: nested too deeply.
         except (SettingsError, OSError, ValueError, RecursionError) as error:
             cause = f": {error.__cause__}" if error.__cause__ else ""
             raise ConfigurationError(f"{label} cannot be read: {error}{cause}") from None
@@ -449,7 +449,7 @@ def _traced(
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """One sentence per bad setting, without the value: it may be a secret."""
+    """Return one sentence per invalid setting, without its value, which may be secret."""
     sentences = []
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -466,7 +466,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def masked(settings: Settings, field: str) -> str:
-    """The setting's value as it may be shown to anybody."""
+    """Return the setting's value without secrets."""
     value = getattr(settings, field)
     if value is None:
         return ""
@@ -476,7 +476,7 @@ def masked(settings: Settings, field: str) -> str:
 
 
 def place_of(queue_url: str) -> str:
-    """The queue's URL for people: without a password, and of a file the whole path."""
+    """Return the queue's URL for messages: without a password, and with a file's whole path."""
     scheme, is_file, path = queue_url.partition("sqlite:///")
     return f"{is_file}{Path(path).absolute()}" if is_file and not scheme else shown_url(queue_url)
 
@@ -485,7 +485,7 @@ _URLS = ("queue_url", "openai_base_url")
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """The values that no log line may show."""
+    """Return the values that must not appear in a log line."""
     keys = [one.get_secret_value() for one in (settings.openai_api_key, settings.http_token) if one is not None]
     tokens = tokens_of(settings.intake_token) if settings.intake_token is not None else ()
     return [*keys, *tokens, *(secret for field in _URLS for secret in url_secrets(getattr(settings, field)))]

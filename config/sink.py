@@ -1,4 +1,4 @@
-"""Standard error, written from a thread, so that a reader that stops reading does not stop the work."""
+"""Write standard error from a thread, so that a stuck reader does not stop the work."""
 
 import atexit
 import io
@@ -8,17 +8,17 @@ import sys
 import threading
 from collections.abc import Callable
 
-_ROOM_BYTES = 4 * 1024 * 1024  # that wait to be read; more is not kept, except that
-_ROOM_FOR_TROUBLE_BYTES = 1024 * 1024  # so much more may be warnings and errors
-_GATHER_SECONDS = 0.02  # lines of that time are written together: a call to the system costs more than a line
+_ROOM_BYTES = 4 * 1024 * 1024  # of lines that wait to be written; further ones are dropped
+_ROOM_FOR_TROUBLE_BYTES = 1024 * 1024  # additional room for warnings and errors
+_GATHER_SECONDS = 0.02  # lines of this time are written together: a system call costs more than a line
 _FLUSH_SECONDS = 1.0
 
 
 class Sink:
-    """A bounded buffer before a stream, and the thread that empties it.
+    """A bounded buffer before a stream, and a thread that writes it.
 
     Args:
-        write: puts some of the bytes out, waiting for as long as it takes; tells how many.
+        write: writes some of the bytes, however long it takes, and returns how many.
     """
 
     def __init__(self, write: Callable[[memoryview], int]) -> None:
@@ -28,20 +28,20 @@ class Sink:
         self._held_bytes = 0
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
-        self._idle = True  # the thread waits to be told
-        self._is_stuck = False  # the last who waited for it did so in vain
+        self._idle = True  # the thread waits for work
+        self._is_stuck = False  # the last flush timed out
         self._told_of = 0
         self.dropped = 0
-        self.on_room: Callable[[int], None] | None = None  # is told how many lines were dropped, once there is room
+        self.on_room: Callable[[int], None] | None = None  # called with the number of dropped lines, once there is room
 
     def __repr__(self) -> str:
         return f"<Sink [{self._held_bytes} bytes held, {self.dropped} lines dropped]>"
 
     def put(self, line: bytes, *, matters: bool = True) -> None:
-        """Have it written soon; never waits.
+        """Queue a line for writing; never waits.
 
         Args:
-            matters: keep it longer than what does not, while standard error is not read.
+            matters: whether to keep it longer than other lines while standard error is stuck.
         """
         with self._changed:
             room = _ROOM_BYTES + (_ROOM_FOR_TROUBLE_BYTES if matters else 0)
@@ -55,19 +55,19 @@ class Sink:
                 self._begin()
 
     def flush(self, timeout_seconds: float = _FLUSH_SECONDS) -> None:
-        """Wait until all is written, but not for long, and not again for a reader who kept the last one waiting."""
+        """Wait briefly until all is written; do not wait at all if the last flush timed out."""
         with self._changed:
             self._hurry.set()
             patience_seconds = 0.0 if self._is_stuck else timeout_seconds
             self._is_stuck = not self._changed.wait_for(lambda: self._idle, patience_seconds)
 
     def _begin(self) -> None:
-        """Have the thread look; the lock is held."""
+        """Wake the thread; the caller holds the lock."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # the interpreter ends, and starts no more threads
+            except RuntimeError:  # the interpreter is shutting down
                 self._thread = None
                 self._put_out(b"".join(self._take()))
                 self._idle = True
@@ -78,7 +78,7 @@ class Sink:
         lines, self._lines = self._lines, []
         return lines
 
-    # From here on: the thread.
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         while True:
@@ -103,7 +103,7 @@ class Sink:
                     self._changed.wait_for(lambda: not self._idle)
 
     def _put_out(self, data: bytes) -> bool:
-        """Whether it could be written: the reader may have gone, or the disk be full."""
+        """Write the data; False if the reader is gone or the disk is full."""
         rest = memoryview(data)
         try:
             while rest:
@@ -114,22 +114,22 @@ class Sink:
 
 
 def _write(data: memoryview) -> int:
-    """To standard error, past Python's own buffer: who has waited there could not end."""
+    """Write to standard error without Python's buffer, whose flush could block the exit."""
     try:
         number = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # it is no file, but something in its place
+    except (AttributeError, OSError, ValueError):  # sys.stderr was replaced by something without a descriptor
         sys.stderr.write(bytes(data).decode(errors="replace"))
         sys.stderr.flush()
         return len(data)
     while True:
         try:
             return os.write(number, data)
-        except BlockingIOError:  # another process that shares it has set it so
+        except BlockingIOError:  # another process that shares it has made it non-blocking
             select.select((), (number,), ())
 
 
 class _Stream(io.TextIOBase):
-    """Standard error for those who write to streams, such as progress bars: a held terminal does not stop the work."""
+    """Standard error as a stream, for progress bars: a stuck terminal does not stop the work."""
 
     def write(self, text: str) -> int:
         put(text.encode(errors="backslashreplace"), matters=False)
@@ -150,10 +150,10 @@ atexit.register(flush)
 
 
 def dropped() -> int:
-    """How many lines were not written, since they were not read or could not be written."""
+    """Return the number of lines that were dropped or could not be written."""
     return _sink.dropped
 
 
 def on_room(tell: Callable[[int], None]) -> None:
-    """Have this told how many lines were dropped, each time that there is room again."""
+    """Call this with the number of dropped lines, each time there is room again."""
     _sink.on_room = tell

@@ -1,12 +1,12 @@
-"""URLs as anybody may see them: no password in them, and nothing at all of one that is not read as it was meant."""
+"""Mask secrets in URLs; show nothing but the scheme of a URL that does not parse."""
 
 import re
 from urllib.parse import unquote
 
 MASK = "***"
 
-# Strict on purpose: where a URL is split is told by characters that a password may hold unescaped, so that another
-# reading would take a part of it for something that may be shown.
+# Strict on purpose: a password may contain unescaped delimiters, and a lenient parser would then take a part of it for
+# a harmless part of the URL.
 _WORD = r"[A-Za-z0-9._~%!$&'()*+;=-]*"
 _HOST = r"(?:[A-Za-z0-9._~%-]*|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{0,5})?"
 _URL = re.compile(
@@ -23,7 +23,7 @@ _HARMLESS = frozenset({"api-version", "application_name", "listen", "prefix", "s
 
 
 def shown_url(url: str) -> str:
-    """The URL with its password, and the values of its query, blotted out; of what does not parse, the scheme alone."""
+    """Return the URL with password and query values masked; the scheme alone if it does not parse."""
     if match := _FILE.fullmatch(url):
         return f"{match['path']}{_shown_query(match['query'])}"
     if match := _URL.fullmatch(url):
@@ -34,9 +34,9 @@ def shown_url(url: str) -> str:
 
 
 def url_secrets(url: str) -> list[str]:
-    """What `shown_url` blots out, as it stands and unquoted, for others to blot it out of any text.
+    """Return what `shown_url` masks, quoted and unquoted, so that it can be masked in any text.
 
-    A password that is a mere word is left out: that word stands in harmless places, such as the queue's own name.
+    A password that is a plain word is left out: the word occurs elsewhere, such as in the queue's name.
     """
     if _FILE.fullmatch(url):
         return []
@@ -53,7 +53,7 @@ def _shown_login(scheme: str, user: str | None, password: str | None) -> str:
         return ""
     if password is not None:
         return f"{user}:{MASK}@"
-    return f"{user}@" if scheme.startswith("postgres") else f"{MASK}@"  # elsewhere a login of one word is the secret
+    return f"{user}@" if scheme.startswith("postgres") else f"{MASK}@"  # elsewhere a lone user name is the secret
 
 
 def _shown_query(query: str | None) -> str:

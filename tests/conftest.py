@@ -1,6 +1,7 @@
 """For all tests: where a skipped test is a fault of the machine, it fails."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -9,6 +10,10 @@ from tests.needs import NOT_PERMITTED
 
 # Set by .ci/run, which installs what the tests use: "fail".
 _SKIPS = os.environ.get("METASYNC_TEST_SKIPS")
+
+# A shell ignores Ctrl-C for what it starts in the background, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,7 @@ says how fast, `engine` puts these together. `sync` only reads, `results` writes
 `cli` are for people, `simulator` is the service on this machine. Imports run downward; `make lint` holds them to it.
 """
 
-TYPE_CHECKING = False  # as type checkers understand it; importing it takes as long as the rest of a start
+TYPE_CHECKING = False  # type checkers know this name; importing typing would double the time of a start
 
 if TYPE_CHECKING:
     from worker.changes import MODES, InvalidChange, MetadataChange, Mode
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         open_queue_sync,
     )
 
-# What producers need, and all that it tells them to catch; `import metasync` gives the same.
+# What producers need, with every exception that they may catch; `import metasync` gives the same names.
 __all__ = [
     "MODES",
     "Batch",
@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, and only then: `metasync --help` needs none of it."""
+    """Import a name when it is first used, since `metasync --help` needs none of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from worker import changes, queue  # noqa: PLC0415 -- see above

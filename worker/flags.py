@@ -1,7 +1,7 @@
 """A command's arguments, declared once: as annotated fields of a frozen dataclass.
 
-Parser, help, reference page and shell completion all come from that declaration, and so does the typed value that the
-command is handed. Nothing else of the house is known here, so that its simulator may use it too.
+Parser, help, reference page, shell completion and the typed value for the command all come from that declaration.
+The module imports nothing else of metasync, because the simulator uses it too.
 """
 
 import argparse
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class BadValue(ValueError):
-    """A field's value does not fit, or does not go with the others; the flag that set the field is named for it."""
+    """A field's value is invalid, or conflicts with another field; the usage error names the flag that set it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
@@ -25,20 +25,20 @@ class BadValue(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What a field's annotation says beside its type and its default.
+    """How a dataclass field becomes a flag.
 
     Args:
-        name: of the flag, where it is not the field's (`max_duration`: `--max-duration`); of an argument without a
-            flag, its metavar alone.
-        short: one letter that does as well, such as ``-o``.
-        parse: reads a value; raises ValueError with a message for people.
-        default: in words, where the field's default does not say it.
-        show: writes the field's default as people write it.
-        sets: what a flag that takes no value sets the field to.
-        values: the only words that may be given, with what each sets the field to.
-        files: whether the value is the path of a file, for completion.
-        group: the title under which help lists it, where the model has none of its own.
-        keys: the words that a value may name, and what each means; `parse` holds values to them.
+        name: the flag, if it is not the field's name (`max_duration`: `--max-duration`); for a positional argument, its
+            metavar.
+        short: the one-letter form, such as ``-o``.
+        parse: turns text into a value; raises ValueError with a message for the user.
+        default: how help describes the default, if the field's default does not say it.
+        show: formats the field's default for help.
+        sets: the value that a switch sets.
+        values: the only allowed words, with the value that each sets.
+        files: whether the value is a file's path; shell completion uses it.
+        group: the title under which help lists the flag, if the model has none.
+        keys: the words that a value may contain, with their meanings; `parse` enforces them.
     """
 
     help: str
@@ -58,12 +58,12 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Of a field that has flags of its own, being a dataclass or made out of one.
+    """Marks a field whose value is a dataclass with flags, or is made from one.
 
     Args:
         title: under which help lists the flags.
-        model: the dataclass that declares them, where the field is none.
-        make: makes the field's value out of the model's.
+        model: the dataclass that declares the flags, if the field's type is not one.
+        make: converts the model to the field's value.
     """
 
     title: str
@@ -76,12 +76,12 @@ class Argument:
     """One argument of a command, as parsers and pages need it.
 
     Args:
-        path: of the field that it sets, from the model on.
-        name: the flag; the metavar, where it is given by its place alone.
-        default: as people write it; empty where there is none worth a word.
-        choices: the only values, where there are only so many; `values` says what they mean, if not themselves.
-        switch: it takes no value: it turns on, turns off, or (`either`) has a `--no-` form too.
-        many: any number of values: a flag is repeated.
+        path: names of fields, from the model down to the one that it sets.
+        name: the flag, or the metavar of a positional argument.
+        default: as help shows it; empty to show none.
+        choices: the only allowed words; `values` maps them to values, if these differ.
+        switch: set for a flag without a value: it turns on, turns off, or (`either`) also has a `--no-` form.
+        many: whether it takes several values; a flag is repeated.
         keys: the words that a value may name, and what each means.
     """
 
@@ -103,20 +103,20 @@ class Argument:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that may be typed for it."""
+        """All spellings of the flag."""
         names = (self.short, self.name) if self.short else (self.name,)
         return (*names, f"--no-{self.name.removeprefix('--')}") if self.switch == "either" else names
 
     @property
     def help_text(self) -> str:
-        """The help, with the choices where the metavar does not list them, and the default."""
+        """The help, with the choices (if the metavar hides them) or the default."""
         if self.choices and self.metavar:
             return f"{self.help}: {' or '.join(self.choices)}"
         return f"{self.help} (default: {self.default})" if self.default else self.help
 
 
 def arguments_of(model: type[Any], path: Path = (), group: str = "") -> Iterator[Argument]:
-    """The arguments that the dataclass declares, in the order of its fields."""
+    """Yield the arguments that the dataclass declares, in the order of its fields."""
     hints = get_type_hints(model, include_extras=True)
     for declared in fields(model):
         kind, notes = _unwrapped(hints[declared.name])
@@ -139,7 +139,7 @@ def _default_text(flag: Flag, default: object) -> str:
 
 
 def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:  # noqa: ANN401 -- annotations have no common type
-    """The type without None, and what is annotated to it."""
+    """Return the type without None, and its annotations."""
     notes: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
@@ -188,10 +188,10 @@ def _argument(
 
 
 def add_arguments(parser: argparse.ArgumentParser, model: type[T], more: Sequence[Argument] = ()) -> None:
-    """Have the parser take what the model declares; the parsed namespace's `read` then gives the model's value.
+    """Add the model's arguments to the parser; the parsed namespace's `read` returns the model's value.
 
     Args:
-        more: arguments from elsewhere; their paths begin with a field that is not annotated, a mapping that takes them.
+        more: further arguments; the first name of their paths is an unannotated field, a mapping that receives them.
     """
     arguments = [*arguments_of(model), *more]
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -224,7 +224,7 @@ def _add(group: argparse._ActionsContainer, argument: Argument) -> None:
     names = [argument.short, argument.name] if argument.short else [argument.name]
     action = group.add_argument(dest, **options) if positional else group.add_argument(*names, dest=dest, **options)
     if argument.files:
-        action.complete = {"bash": "_shtab_compgen_files", "zsh": "_files"}  # type: ignore[attr-defined] # read by shtab
+        action.complete = {"bash": "_shtab_compgen_files", "zsh": "_files"}  # type: ignore[attr-defined] # for shtab
 
 
 def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -234,7 +234,7 @@ def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
         except BadValue as error:
             raise argparse.ArgumentTypeError(error.message) from None
         except ValueError as error:
-            # Of Python's own parsers the message is about Python.
+            # The messages of int() and float() are about Python.
             kinds: dict[object, str] = {int: "whole number", float: "number"}
             message = f"{text!r} is no {kinds[parse]}" if parse in kinds else str(error)
             raise argparse.ArgumentTypeError(message) from None
@@ -245,7 +245,7 @@ def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 def _read(
     parser: argparse.ArgumentParser, model: type[T], arguments: Sequence[Argument], namespace: argparse.Namespace
 ) -> T:
-    """The model's value; what does not fit ends the program with a usage error that names the flag."""
+    """Return the model's value; an invalid one ends the program with a usage error naming the flag."""
     given = _Given({}, {argument.path: argument.name for argument in arguments})
     for argument in arguments:
         value = getattr(namespace, ".".join(argument.path))
@@ -258,7 +258,7 @@ def _read(
 
 
 class _Misfit(Exception):
-    """What was given does not make a value of the model: the argument's name, and why."""
+    """The given values do not make a valid model: the argument's name, and why."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -267,20 +267,20 @@ class _Misfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The values that were given, and the names of the arguments, by the paths of the fields."""
+    """The given values and the names of all arguments, by field path."""
 
     values: dict[Path, Any]
     names: dict[Path, str]
 
-    def take(self, argument: Argument, value: Any) -> None:  # noqa: ANN401 -- whatever was parsed
-        """Add what the parser found for the argument."""
+    def take(self, argument: Argument, value: Any) -> None:  # noqa: ANN401 -- any parsed value
+        """Add the argument's parsed value."""
         if argument.many:
             self.values[argument.path] = tuple(value)
         else:
             self.values[argument.path] = argument.values[value] if argument.values else value
 
     def below(self, path: Path) -> dict[Path, Any]:
-        """The values within the field."""
+        """Return the given values of the field's own fields."""
         return {name: value for name, value in self.values.items() if name[: len(path)] == path != name}
 
 

@@ -1,19 +1,19 @@
-"""What may be written to a terminal: foreign text without escapes; colours and moving lines only where they work."""
+"""Writing to a terminal safely: foreign text without control codes, colours only where they work."""
 
 import os
 import re
 import sys
 from typing import TextIO
 
-# Invisible, yet printable by Python's reckoning: Unicode's Default_Ignorable_Code_Point.
+# Invisible characters that str.isprintable() accepts: Unicode's Default_Ignorable_Code_Point.
 _IGNORABLE = "\u034f\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff"
 _INVISIBLE = re.compile(f"[{_IGNORABLE}]")
 _USUAL_COLUMNS = 80
-_SHOWN_LENGTH = 72  # a line's worth
+_SHOWN_LENGTH = 72  # fits on one line
 
 
 def columns() -> int:
-    """How wide the terminal behind standard error is."""
+    """Return the width of the terminal behind standard error, in columns."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
     except (OSError, ValueError, AttributeError):
@@ -21,9 +21,9 @@ def columns() -> int:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with every character that a person cannot see written as an escape.
+    """Return the text on one line, with every invisible character as an escape.
 
-    Those are control characters (C0 and C1, so terminal escapes too), marks that turn the direction of what follows,
+    Invisible are control characters (C0 and C1, so terminal escapes too), marks that change the text's direction,
     zero-width characters, line breaks and halves of surrogate pairs.
     """
     if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
@@ -32,13 +32,13 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text whose line breaks are ours."""
+    """Do the same, but keep line breaks: they are the product's own."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """The JSON text with what `printable` escapes escaped as JSON does; line breaks are the layout's."""
-    if text.isascii() and "\x7f" not in text:  # JSON has escaped the others
+    """Escape what `printable` escapes, in JSON's form; line breaks belong to the layout and stay."""
+    if text.isascii() and "\x7f" not in text:  # JSON has already escaped all others
         return text
     if text.isprintable() and not _INVISIBLE.search(text):
         return text
@@ -48,7 +48,7 @@ def printable_json(text: str) -> str:
 
 
 def shown(text: object) -> str:
-    """Put the text in quotes, safe on any terminal and short."""
+    """Quote the text, shortened and safe for any terminal."""
     quoted = ascii(text)
     return quoted if len(quoted) <= _SHOWN_LENGTH else f"{quoted[: _SHOWN_LENGTH - 4]}…{quoted[-1]}"
 
@@ -67,10 +67,10 @@ def _json_escape(character: str) -> str:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a line may be moved over: a terminal, and one that can."""
+    """Whether the stream is a terminal that can overwrite a line."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def has_colors(stream: TextIO) -> bool:
-    """Whether the reader can see colours and has not asked for none (https://no-color.org)."""
+    """Whether the terminal shows colours and the user has not turned them off (https://no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")

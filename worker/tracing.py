@@ -1,4 +1,4 @@
-"""Spans of claims and of their requests, put around the engine and its client from outside; needs the extra `otel`."""
+"""OpenTelemetry spans around claims and their requests; needs the extra `otel`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -16,7 +16,7 @@ from worker.engine.work import Interruption, Work
 CLAIM_SPAN: Final = "claim"
 URL_TEMPLATE: Final = "/chat/completions/{completion_id}"
 
-# By span; docs/tracing.md says what each one holds. The HTTP ones are those of the stable semantic conventions.
+# Attribute names; docs/tracing.md explains them. The HTTP ones follow the stable semantic conventions.
 CLAIM_ATTRIBUTES: Final = (
     "metasync.completion_id",
     "metasync.changes",
@@ -40,7 +40,7 @@ _HTTP_ERRORS = 400
 
 
 class _Claim:
-    """The claim that the current task works on: the parent of its requests, and how often the last one was sent."""
+    """The claim of the current task: the parent span of its requests, and how often the last one was sent."""
 
     __slots__ = ("_last", "_resends", "_unanswered", "context")
 
@@ -51,7 +51,7 @@ class _Claim:
         self._unanswered = False
 
     def resends(self, request: object) -> int:
-        """How often this request was sent before, as the service had failed it or asked to slow down."""
+        """Return how often this request was sent before and failed or was throttled."""
         self._resends = self._resends + 1 if self._unanswered and request == self._last else 0
         self._last = request
         return self._resends
@@ -64,10 +64,10 @@ _claim: ContextVar[_Claim | None] = ContextVar("claim", default=None)
 
 
 class TracedClient(Client):
-    """A client with a span for each request. It sends no `traceparent`: the service is another party's.
+    """A client that opens a span for each request. It sends no `traceparent`: the service belongs to a third party.
 
     Args:
-        options: the client's.
+        options: see `Client`.
     """
 
     def __init__(self, tracer: Tracer, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
@@ -77,12 +77,12 @@ class TracedClient(Client):
     async def update(
         self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
     ) -> Answer:
-        """As the client's own, in a span."""
+        """Do what `Client` does, in a span."""
         send = super().update(completion_id, metadata, timeout_seconds=timeout_seconds, fresh=fresh)
         return await self._traced("POST", completion_id, dict(metadata), send)
 
     async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
-        """As the client's own, in a span."""
+        """Do what `Client` does, in a span."""
         send = super().get(completion_id, timeout_seconds=timeout_seconds, fresh=fresh)
         return await self._traced("GET", completion_id, None, send)
 
@@ -107,7 +107,7 @@ class TracedClient(Client):
         endpoint = self._endpoint
         attributes: dict[str, str | int] = {
             "http.request.method": method,
-            # Without the base URL's query: some gateways take a key there.
+            # Leave out the base URL's query: some gateways take a key there.
             "url.full": f"{endpoint.origin}{endpoint.path}/{completion_id}",
             "url.template": URL_TEMPLATE,
             "server.address": endpoint.host,
@@ -123,7 +123,7 @@ class TracedClient(Client):
 
 
 def around(tracer: Tracer) -> Callable[[Apply], Apply]:
-    """Make what puts a span around each claim, and its ids into the log lines of the outcome."""
+    """Return a wrapper that opens a span for each claim and adds the span's ids to the outcome's log lines."""
 
     def wrap(apply: Apply) -> Apply:
         async def traced(work: Work) -> Outcome:
@@ -152,7 +152,7 @@ def around(tracer: Tracer) -> Callable[[Apply], Apply]:
 
 
 def _conclude(span: Span, work: Work, outcome: Outcome) -> None:
-    """Say what became of the claim: of several ends, the worst."""
+    """Record the claim's result on the span: the worst, if its changes ended differently."""
     if work.interruption is Interruption.LEASE_LOST:
         end = "lease_lost"
         _fail(span, end)
@@ -178,13 +178,13 @@ def _describe(span: Span, answer: Answer) -> None:
 
 
 def _fail(span: Span, error_type: str) -> None:
-    """Mark as failed; without a text, which might quote what no trace should hold."""
+    """Mark the span as failed, without a message: it could quote data that must not be in a trace."""
     span.set_attribute("error.type", error_type)
     span.set_status(StatusCode.ERROR)
 
 
 def _ids(span: Span) -> dict[str, str]:
-    """The ids to find the span by; none where the sampler left it out."""
+    """Return the ids that identify the span; none if the sampler dropped it."""
     if not span.is_recording():
         return {}
     context = span.get_span_context()

@@ -44,10 +44,10 @@ REFUSED = [
     (1764324900000, "in milliseconds"),
     ("1764324900000", "in milliseconds"),
     (1764324900000000000, "in milliseconds, or finer"),
-    (NOW + 86_401, "is yet to come"),
-    (9_999_999_999, "is yet to come"),
-    ("2126-11-28T10:15Z", "is yet to come"),
-    ("2999-11-28T10:15Z", "is yet to come"),  # more seconds than milliseconds are taken for, and yet no count
+    (NOW + 86_401, "is in the future"),
+    (9_999_999_999, "is in the future"),
+    ("2126-11-28T10:15Z", "is in the future"),
+    ("2999-11-28T10:15Z", "is in the future"),  # more seconds than milliseconds are taken for, and yet no count
     ("nan", "is no time"),
     ("inf", "is no time"),
     ("1e9", "is no time"),
@@ -134,7 +134,7 @@ def test_a_datetime_with_a_zone_is_taken_from_code() -> None:
         change_from({"completion_id": "c", "metadata": {}, "as_of": zoned.replace(tzinfo=None)})
     with pytest.raises(InvalidChange, match="as_of must be a time, not date"):
         change_from({"completion_id": "c", "metadata": {}, "as_of": zoned.date()})
-    with pytest.raises(InvalidChange, match="yet to come"):
+    with pytest.raises(InvalidChange, match="in the future"):
         change_from({"completion_id": "c", "metadata": {}, "as_of": zoned + timedelta(days=2)})
     with pytest.raises(InvalidChange, match="is no time"):
         change_from({"completion_id": "c", "metadata": {}, "as_of": float("nan")})
@@ -175,10 +175,10 @@ def test_what_has_no_time_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(_line(None))
     os.utime(path, (0, 0))
-    with pytest.raises(UnreadableFile, match=r"when it was last changed cannot be its as_of .*1970"):
+    with pytest.raises(UnreadableFile, match=r"the time when it was last changed cannot be used: as_of .*1970"):
         ChangeFile.open(str(path), Reading(as_of="mtime"))
     os.utime(path, (SATURDAY + 3 * 86_400,) * 2)
-    with pytest.raises(UnreadableFile, match="yet to come"):
+    with pytest.raises(UnreadableFile, match="in the future"):
         ChangeFile.open(str(path), Reading(as_of="mtime"))
 
 

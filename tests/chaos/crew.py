@@ -117,7 +117,7 @@ class Crew:
     ) -> AsyncIterator[Self]:
         """Start a simulator and the workers, and see to it that none of them is left."""
         flags = ("--seed", "1", "--latency", "30ms-150ms", "--reject", _POISON, "--history", _HISTORY)
-        with running_simulator(folder, *flags) as simulator:
+        with running_simulator(*flags) as simulator:
             crew = cls(folder, simulator, rng, url, direct_url or url)
             await crew._ask("/seed", {"ids": list(crew._workload.wanted)})
             with crew._started():

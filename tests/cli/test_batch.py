@@ -220,7 +220,7 @@ async def test_what_is_in_flight_is_told_and_what_comes_back_is_caught(command: 
         done = command.run("batch", "withdraw", "wrong", "--yes")
         assert (done.returncode, done.stdout) == (
             75,
-            "3 withdrawn, 2 in flight: a worker finishes them; the same command again catches what comes back\n",
+            "3 withdrawn, 2 in flight: a worker finishes them; run the same command again for those that fail\n",
         )
         await queue.settle([finished(held[0]), *[died(each) for each in held[1:]]])
         again = json.loads(command.run("batch", "withdraw", "wrong", "--yes", "--json").stdout)
@@ -384,7 +384,7 @@ def test_what_was_stored_is_said_though_the_store_goes_away_before_it_can_be_wai
     assert (told["waited"]["ending"], told["waited"]["batch"], told["exit_code"]) == ("store_away", None, 75)
     assert said.run("enqueue", "labels.jsonl", "--batch", "spring", "--wait", "--timeout", "0") == 75
     assert said.out.startswith(f"{count} added, 0 ")
-    assert said.out.endswith("`metasync batch wait spring` goes on\n")
+    assert said.out.endswith("`metasync batch wait spring` continues\n")
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
         ) as process:
             assert process.stderr is not None
             assert b"would be withdrawn" in process.stderr.readline()
-            assert b"type 1 to go on" in process.stderr.readline()
+            assert b"type 1 to continue" in process.stderr.readline()
             process.send_signal(number)
             assert process.wait(60) == code
         os.close(ours)
@@ -601,7 +601,7 @@ def test_more_than_was_confirmed_is_not_withdrawn(said: Said, monkeypatch: pytes
 
     monkeypatch.setattr(withdrawing, "confirmed", more_come_meanwhile)
     assert said.run("batch", "withdraw", "wrong") == 75
-    assert "there are 6 by now, and 3 were shown: nothing was done; look again" in said.out
+    assert "nothing was done: 3 were shown, but there are 6 now; look again" in said.out
     assert (grown(2, 3), grown(3, 3)) == (None, None)
 
 
@@ -664,7 +664,7 @@ async def test_an_urgent_file_comes_before_what_waits_with_what_waits_for_the_sa
 
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_what_apply_applies_is_a_batch_too(command: Command, count: int) -> None:
-    with running_simulator(command.folder, "--completions", "60") as simulator:
+    with running_simulator("--completions", "60") as simulator:
         working = replace(command, settings={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         lines = [{"completion_id": f"chatcmpl-{n:06}", "metadata": {"g": "A"}} for n in range(1, count + 1)]
         file = write_changes(command.folder / "labels.jsonl", lines)

@@ -44,8 +44,8 @@ VERBS = (
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Any:
-    with running_simulator(tmp_path, "--completions", "20") as running:
+def simulator() -> Any:
+    with running_simulator("--completions", "20") as running:
         yield running
 
 
@@ -172,7 +172,7 @@ def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
 
 async def test_status_says_who_holds_how_much(command: Command) -> None:
     async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
-        assert command.run("status", "--leases").stdout.endswith("nobody holds a lease\n")
+        assert command.run("status", "--leases").stdout.endswith("there are no leases\n")
         await queue.put(
             [MetadataChange("c-1", {"a": "1"}), MetadataChange("c-1", {"b": "2"}), MetadataChange("c-2", {})]
         )

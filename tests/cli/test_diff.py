@@ -16,8 +16,8 @@ SECRETS = ("planted value one", "planted value two", "planted conversation")
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, "--completions", "2", "--text", SECRETS[2]) as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", "2", "--text", SECRETS[2]) as running:
         yield running
 
 

@@ -25,8 +25,8 @@ Checks = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path_factory.mktemp("service"), "--completions", "2") as running:
+def service() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", "2") as running:
         yield running
 
 

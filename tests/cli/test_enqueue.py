@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_half_stored(command: Command
     assert (tmp_path / "metasync.db").stat().st_size > 1_000_000
 
 
-CONFLICT = "change_id 'c-1' is pending with other content: give this one an id of its own"
+CONFLICT = "change_id 'c-1' is pending with other content: give this change another id"
 
 
 def test_other_content_under_a_pending_change_id_is_named_by_its_line(command: Command, tmp_path: Path) -> None:

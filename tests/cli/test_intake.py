@@ -174,7 +174,7 @@ CASES = {
         "a.jsonl",
         FIRST + SECOND,
         rows=[("c1", {"grade": "A"}, "merge", "i1")],
-        said=["a.jsonl:2: change_id 'i1' is pending with other content: give this one an id of its own"],
+        said=["a.jsonl:2: change_id 'i1' is pending with other content: give this change another id"],
         code=3,
         counts={"added": 1, "duplicates": 0, "refused": 1},
     ),
@@ -189,7 +189,7 @@ CASES = {
     ),
     "good lines, strictly": Case("a.jsonl", GOOD, ["--strict"], rows=[ROW]),
     "good lines on standard input, strictly": Case("-", GOOD, ["--strict"], rows=[ROW]),
-    "standard input twice": Case("-", GOOD, ["-"], said=["standard input can be read once"], code=2),
+    "standard input twice": Case("-", GOOD, ["-"], said=["standard input is named twice"], code=2),
     "rejects to nowhere": Case("a.jsonl", GOOD, ["--rejects", "-"], said=["/dev/stdout"], code=2),
     "a file that is not there": Case("a.jsonl", GOOD, ["b.jsonl"], said=["b.jsonl: there is no such file"], code=2),
 }

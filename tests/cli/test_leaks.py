@@ -188,7 +188,7 @@ def test_a_key_that_a_file_of_the_folder_sends_elsewhere_is_warned_of(
 
 
 def test_that_warning_is_in_the_log_before_anything_is_sent(command: Command) -> None:
-    with running_simulator(command.folder, "--completions", "1") as simulator:
+    with running_simulator("--completions", "1") as simulator:
         (command.folder / ".env").write_text(f"OPENAI_BASE_URL={simulator.base_url}\n")
         working = replace(command, settings={"OPENAI_API_KEY": KEY})
         change = {"completion_id": "chatcmpl-000001", "metadata": {"g": "A"}}

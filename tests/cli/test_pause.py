@@ -122,7 +122,7 @@ async def test_a_note_of_a_worker_forges_no_line_and_blinds_nobody(command: Comm
 
 
 def test_a_drain_ends_with_75_and_says_by_whom_and_why(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "20") as simulator:
+    with running_simulator("--completions", "20") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         working = Command(tmp_path, settings)
         _queue(working)
@@ -136,7 +136,7 @@ def test_a_drain_ends_with_75_and_says_by_whom_and_why(tmp_path: Path) -> None:
         applied = working.run("apply", file)
         assert applied.returncode == 75
         assert f"not finished (paused by {by} since " in applied.stdout
-        assert ": deploy); what is left stays in the queue: `metasync resume`, then" in applied.stdout
+        assert ": deploy); the rest stays in the queue: `metasync resume`, then" in applied.stdout
         report = json.loads(working.run("apply", file, "--json").stdout)
         assert (report["exit_code"], report["ending"], report["paused"]["by"]) == (75, "paused", by)
 

@@ -22,8 +22,8 @@ IDS = [f"chatcmpl-{number:06d}" for number in range(1, COUNT + 1)]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path_factory.mktemp("simulator"), "--completions", str(COUNT)) as running:
+def service() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", str(COUNT)) as running:
         yield running
 
 
@@ -80,7 +80,7 @@ def test_what_is_not_there_is_named_and_counted(pulling: Command, tmp_path: Path
 
 @pytest.mark.parametrize("switches", [{"bad_key": True}, {"outage": "overloaded"}])
 def test_a_halt_and_an_outage_end_it_with_the_codes_of_a_drain(tmp_path: Path, switches: dict[str, object]) -> None:
-    with running_simulator(tmp_path, "--completions", "3") as simulator:
+    with running_simulator("--completions", "3") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         simulator.ask("/switches", switches)
         done = command.run("pull", "-o", "x.jsonl", "--halt-timeout", "200ms", "--json")
@@ -94,7 +94,7 @@ def test_a_halt_and_an_outage_end_it_with_the_codes_of_a_drain(tmp_path: Path, s
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv.gz"])
 def test_killed_at_any_moment_it_is_gone_on_with_and_has_each_line_once(tmp_path: Path, by: str, name: str) -> None:
     dice = Random(f"{by} {name}")
-    with running_simulator(tmp_path, "--completions", str(COUNT), "--latency", "20ms") as simulator:
+    with running_simulator("--completions", str(COUNT), "--latency", "20ms") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_MAX_CONCURRENCY": "4"}
         command = Command(tmp_path, settings)
         words = ["pull", "-o", name]
@@ -119,7 +119,7 @@ def test_killed_at_any_moment_it_is_gone_on_with_and_has_each_line_once(tmp_path
 
 
 def test_a_signal_leaves_whole_lines_and_says_how_many(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", str(COUNT), "--latency", "100ms") as simulator:
+    with running_simulator("--completions", str(COUNT), "--latency", "100ms") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         with stopped(command.start("pull", "-o", "x.jsonl")) as process:
             while not (tmp_path / "x.jsonl").exists() or not (tmp_path / "x.jsonl").read_text():
@@ -154,12 +154,12 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
         for words in (("pull", "--of", "many.jsonl"), ("diff", "many.jsonl")):
             done = command.run(*words)
             assert done.returncode == 75, done.stderr
-            assert f"what is to be read cannot be kept in {disk.path}" in done.stderr
+            assert f"the temporary file cannot be written in {disk.path}" in done.stderr
             assert "Traceback" not in done.stderr
 
 
 def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "3") as simulator:
+    with running_simulator("--completions", "3") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         done = command.run("pull", "-o", "/dev/full")
     assert done.returncode == 75
@@ -170,20 +170,20 @@ def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--of", "x.jsonl", "--model", "gpt"), "--model: picks from the list"),
-        (("--ids", "x", "--metadata", "a=b"), "--metadata: picks from the list"),
-        (("--ids", "x", "--limit", "3"), "--limit: picks from the list"),
-        (("--of", "x.jsonl", "--ids", "x"), "one of them is enough"),
-        (("--of", "x.jsonl", "--order", "desc"), "--order: is of the list"),
-        (("--resume",), "needs the file to go on with"),
-        (("--resume", "--overwrite", "-o", "x.jsonl"), "throws away"),
+        (("--of", "x.jsonl", "--model", "gpt"), "--model: filters the list"),
+        (("--ids", "x", "--metadata", "a=b"), "--metadata: filters the list"),
+        (("--ids", "x", "--limit", "3"), "--limit: filters the list"),
+        (("--of", "x.jsonl", "--ids", "x"), "use one of them"),
+        (("--of", "x.jsonl", "--order", "desc"), "--order: sorts the list"),
+        (("--resume",), "needs the file to continue"),
+        (("--resume", "--overwrite", "-o", "x.jsonl"), "that --overwrite replaces"),
         (("--json",), "needs --output FILE"),
-        (("--with", "choices"), "'choices' is none of the fields"),
+        (("--with", "choices"), "'choices' is not one of the fields"),
         (("--metadata", "a=1", "--metadata", "a=2"), "two values of one key"),
         (("--metadata", "grade"), "must be a key, '=' and a value"),
         (("--limit", "0"), "must be a whole number above 0"),
         (("--created-after", "yesterday"), "must be a date"),
-        (("--created-after", "2026-11-02", "--created-before", "2026-11-01"), "nothing can be both"),
+        (("--created-after", "2026-11-02", "--created-before", "2026-11-01"), "no completion fits both"),
         (("-o", "x.txt"), "the name must end in"),
         (("-o", "."), "this is a directory"),
     ],

@@ -20,7 +20,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each command printed, by the name of its schema, in one story: a queue with dead letters and a worker."""
     folder = tmp_path_factory.mktemp("outputs")
     printed: dict[str, Any] = {}
-    with running_simulator(folder, "--completions", "2") as simulator:
+    with running_simulator("--completions", "2") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         command = replace(Command(folder, {}), settings=settings)
 

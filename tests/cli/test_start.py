@@ -50,7 +50,7 @@ def test_an_empty_queue_is_seen_without_what_only_work_needs(command: Command, w
 
 
 def test_a_drain_of_an_empty_queue_says_what_any_other_says_in_the_end(command: Command, tmp_path: Path) -> None:
-    with running_simulator(tmp_path) as simulator:
+    with running_simulator() as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
         working = replace(command, settings=settings)
         empty = working.run("run", "--drain")

@@ -7,7 +7,6 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tqdm.utils import disp_len
@@ -22,8 +21,8 @@ needs_tmux = installed("tmux", "tmux")
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, "--completions", "600") as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", "600") as running:
         yield running
 
 
@@ -66,7 +65,7 @@ def test_a_halt_is_seen_first_in_the_progress_line_and_whole_in_the_log(
 
 @needs_tmux
 def test_the_limit_that_was_found_is_seen_at_80_columns(command: Command) -> None:
-    with running_simulator(command.folder, "--completions", "600", "--limit", "600") as simulator:
+    with running_simulator("--completions", "600", "--limit", "600") as simulator:
         working = replace(command, settings={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         with terminal(working, "apply", _changes(working, 600), columns=80) as pane:
             seen = pane.wait_until(r"limit found [\d,]+/min")

@@ -80,7 +80,7 @@ def test_nothing_is_suggested_for_what_is_like_nothing(words: list[str], capsys:
 
 def test_a_flag_before_its_command_is_said_to_stand_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--drain", "run"]) == 2
-    assert "--drain; a command's own flags stand after it" in capsys.readouterr().err
+    assert "--drain; a command's own flags come after it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_a_choice_is_taken_in_any_case_of_a_flag_too(capsys: pytest.CaptureFixtu
         (
             ".env",
             b"A=1\nMETASYNC_MODE merge\n",
-            ".env cannot be read: no NAME=VALUE, or a quote that is not closed (at line 2)",
+            ".env cannot be read: not NAME=VALUE, or an unclosed quote (at line 2)",
         ),
         (
             ".env",
             b"OPENAI_API_KEY='sk-pw\n",
-            ".env cannot be read: no NAME=VALUE, or a quote that is not closed (at line 1)",
+            ".env cannot be read: not NAME=VALUE, or an unclosed quote (at line 1)",
         ),
     ],
 )

@@ -98,7 +98,7 @@ async def test_dead_letters_make_it_3(count: int) -> None:
     assert (waited.ending, waited.exit_code) == (WaitEnding.DONE, Exit.NOT_ALL)
     assert waited.batch is not None
     assert (waited.batch.dead, waited.batch.applied) == (1, count - 1)
-    assert f"`metasync batch show {NAME}` says what was given up" in words_of(waited, NAME)
+    assert f"`metasync batch show {NAME}` shows the dead letters" in words_of(waited, NAME)
 
 
 async def test_a_batch_that_is_withdrawn_meanwhile_is_done_but_not_as_was_asked() -> None:
@@ -117,7 +117,7 @@ async def _let_go(queue: Store) -> None:
     [
         (_apply_one, 0, "done"),
         # `batch show` knows it no more
-        (_bury_one, 3, f"done; `metasync dead list --batch {NAME}` says what was given up"),
+        (_bury_one, 3, f"done; `metasync dead list --batch {NAME}` shows the dead letters"),
     ],
 )
 async def test_a_batch_that_is_let_go_of_meanwhile_was_done(last: Step, code: int, words: str) -> None:
@@ -158,7 +158,7 @@ async def test_a_pause_ends_it_once_nothing_is_in_flight() -> None:
     assert (waited.paused.by, waited.paused.reason) == ("ana@host", "deploy")
     words = words_of(waited, NAME)
     assert words.startswith(f"batch {NAME}: 1 applied, 2 pending\nnot finished (paused by ana@host since ")
-    assert words.endswith(f"`metasync resume`, then `metasync batch wait {NAME}` goes on")
+    assert words.endswith(f"`metasync resume`, then `metasync batch wait {NAME}` continues")
 
 
 async def test_what_is_done_is_done_though_the_queue_is_paused() -> None:
@@ -252,7 +252,7 @@ async def test_a_store_that_comes_back_is_waited_for(capfd: pytest.CaptureFixtur
     assert (waited.ending, waited.exit_code, queue.looks) == (WaitEnding.DONE, 0, 4)
     sink.flush()
     said = capfd.readouterr().err
-    assert said.count("waiting goes on") == said.count("the queue's store is back") == 1
+    assert said.count("still waiting") == said.count("the queue's store is available again") == 1
 
 
 @pytest.mark.parametrize("seconds", [None, 0.05])
@@ -276,7 +276,7 @@ async def test_a_signal_ends_it_and_the_way_on_is_said(number: signal.Signals) -
     waited, queue = await _wait(_apply_one, interrupt)
     assert (waited.ending, waited.exit_code, queue.looks) == (WaitEnding.INTERRUPTED, Exit.RUN_AGAIN, 2)
     words = words_of(waited, NAME)
-    assert words.endswith(f"the changes stay in the queue: `metasync batch wait {NAME}` goes on")
+    assert words.endswith(f"the changes stay in the queue: `metasync batch wait {NAME}` continues")
 
 
 async def test_a_signal_that_came_before_the_wait_ends_it_at_once() -> None:

@@ -108,17 +108,17 @@ def _text(ending: Ending, cause: Cause | None = None, left: Mapping[str, str] = 
     return summary_text(summary, Enqueued(), 0.1)
 
 
-_STAYS = "what is left stays in the queue"
-_GOES_ON = "`metasync run --drain` goes on"
+_STAYS = "the rest stays in the queue"
+_CONTINUES = "`metasync run --drain` continues"
 
 
 @pytest.mark.parametrize(
     ("ending", "cause", "why", "then"),
     [
-        (Ending.HALTED, Cause("quota", "HTTP 429"), "halted: quota: HTTP 429", f"mend the cause, then {_GOES_ON}"),
-        (Ending.OUTAGE, Cause("outage", "HTTP 503"), "outage: HTTP 503", _GOES_ON),
-        (Ending.STUCK, None, "stuck: what is left keeps failing", _GOES_ON),
-        (Ending.CLOSED, None, "the service asks to wait for another 90 s", _GOES_ON),
+        (Ending.HALTED, Cause("quota", "HTTP 429"), "halted: quota: HTTP 429", f"fix the cause, then {_CONTINUES}"),
+        (Ending.OUTAGE, Cause("outage", "HTTP 503"), "outage: HTTP 503", _CONTINUES),
+        (Ending.STUCK, None, "stuck: the remaining changes keep failing", _CONTINUES),
+        (Ending.CLOSED, None, "the service asks to wait for another 90 s", _CONTINUES),
     ],
 )
 def test_a_summary_says_why_it_is_not_finished(ending: Ending, cause: Cause | None, why: str, then: str) -> None:

@@ -81,7 +81,7 @@ def test_what_is_enqueued_is_applied_to_what_is_seeded(tmp_path: Path) -> None:
     flags = list(SERVICES["simulator"]["command"][1:])
     flags[flags.index("--port") + 1] = "0"
     probe = SERVICES["simulator"]["healthcheck"]["test"][1:]
-    with running_simulator(tmp_path, *flags) as simulator:
+    with running_simulator(*flags) as simulator:
         here = simulator.base_url.removesuffix("/v1")
         for words in (probe, SERVICES["seed"]["entrypoint"]):
             script = words[-1].replace("http://127.0.0.1:8080", here).replace("/examples/", f"{ROOT}/examples/")

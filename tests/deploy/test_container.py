@@ -78,8 +78,8 @@ class Container:
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, "--latency", "100ms-300ms") as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator("--latency", "100ms-300ms") as running:
         yield running
 
 

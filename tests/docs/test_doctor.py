@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "doctor.md").read_text()
 
 
 def test_what_is_shown_works_and_every_check_has_its_row(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "1") as simulator:
+    with running_simulator("--completions", "1") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         assert command.run("migrate").returncode == 0
         _, *words = snippet("docs/doctor.md", "doctor").split()

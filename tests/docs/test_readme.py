@@ -39,7 +39,7 @@ def _paste(folder: Path, text: str, settings: dict[str, str]) -> None:
     [("README.md#apply",), ("README.md#daemon",), ("README.md#apply", "README.md#dead"), ("docs/sync.md#sync",)],
 )
 def test_pasted_commands_work(tmp_path: Path, steps: tuple[str, ...]) -> None:
-    with running_simulator(tmp_path, "--completions", "2") as simulator:
+    with running_simulator("--completions", "2") as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
         (tmp_path / "labels.jsonl").write_text(snippet("README.md", "labels.jsonl"))
         for step in steps:
@@ -67,7 +67,7 @@ def test_the_python_that_is_shown_enqueues(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_to_redact_takes_the_keys_away(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "2") as simulator:
+    with running_simulator("--completions", "2") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         (tmp_path / "before.jsonl").write_text(
             '{"completion_id": "chatcmpl-000001", "metadata": {"email": "ann@example.com", "topic": "billing"}}\n'

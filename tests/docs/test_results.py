@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "results.md").read_text()
 
 def test_what_is_shown_works_and_the_line_has_the_fields_that_it_is_said_to_have(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text(snippet("README.md", "labels.jsonl"))
-    with running_simulator(tmp_path, "--completions", "2") as simulator:
+    with running_simulator("--completions", "2") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         _, *words = snippet("docs/results.md", "results").split()
         done = command.run(*words)

@@ -7,8 +7,8 @@ from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulato
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path) as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator() as running:
         yield running
 
 

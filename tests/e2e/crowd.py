@@ -39,7 +39,7 @@ class Crowd:
     async def pause_again_and_again(self, rounds: int) -> None:
         """Pause and resume under load; in each round one worker is killed and started anew. Then all is to be done."""
         with ExitStack() as running:
-            simulator = running.enter_context(running_simulator(self._folder, "--latency", "20ms-200ms"))
+            simulator = running.enter_context(running_simulator("--latency", "20ms-200ms"))
             async with open_queue(self._url) as queue:
                 await self._rounds(queue, simulator, running, rounds)
 

@@ -37,8 +37,8 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, "--completions", str(COUNT), "--latency", "20ms") as running:
+def simulator() -> Iterator[RunningSimulator]:
+    with running_simulator("--completions", str(COUNT), "--latency", "20ms") as running:
         yield running
 
 
@@ -150,7 +150,7 @@ async def test_a_wait_that_is_cut_short_can_be_gone_on_with(command: Command, ur
         assert process.returncode == 75, err
         assert out.decode().splitlines()[-1] == (
             "not finished (interrupted: no worker is running); the changes stay in the queue: "
-            "`metasync batch wait good` goes on"
+            "`metasync batch wait good` continues"
         )
     assert (await _batch(url, "good")).pending == 50
     with daemon(command):
@@ -181,7 +181,7 @@ async def test_what_waits_in_a_paused_queue_says_by_whom(command: Command, url: 
         assert done.returncode == 75
         assert "not finished (paused by ana@host since " in done.stdout
         assert done.stdout.endswith(
-            "deploy); the changes stay in the queue: `metasync resume`, then `metasync batch wait good` goes on\n"
+            "deploy); the changes stay in the queue: `metasync resume`, then `metasync batch wait good` continues\n"
         )
         timed = json.loads(command.run("batch", "wait", "good", "--timeout", "1s", "--json").stdout)
         assert (timed["ending"], timed["exit_code"], timed["batch"]["pending"]) == ("timeout", 75, 3)

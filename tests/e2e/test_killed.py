@@ -47,7 +47,7 @@ def _wanted(changes: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
 def test_twenty_kills_lose_nothing_and_mix_nothing_up(tmp_path: Path) -> None:
     rng = random.Random(4)
     flags = ("--seed", "1", "--latency", "20ms-200ms", "--fault", "internal_error=0.02", "--fault", "dropped=0.02")
-    with running_simulator(tmp_path, *flags, "--fault", "cut_off=0.02", "--history", "1000") as simulator:
+    with running_simulator(*flags, "--fault", "cut_off=0.02", "--history", "1000") as simulator:
         ids = [f"chatcmpl-{number}" for number in range(COMPLETIONS)]
         simulator.ask("/seed", {"ids": ids[: COMPLETIONS // 2]})
         simulator.ask("/seed", {"ids": ids[COMPLETIONS // 2 :], "lag_seconds": 3.0})

@@ -37,7 +37,7 @@ async def test_large_changes_get_through_a_small_pod(tmp_path: Path, store: str)
             for portion in changes(COMPLETIONS, EACH):
                 await queue.put(portion)
         with (
-            running_simulator(tmp_path, "--completions", str(COMPLETIONS), "--update-latency", "1s") as simulator,
+            running_simulator("--completions", str(COMPLETIONS), "--update-latency", "1s") as simulator,
             memory_bound(MEBIBYTES) as bounded,
         ):
             settings = {

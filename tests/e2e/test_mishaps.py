@@ -124,7 +124,7 @@ def test_a_worker_whose_log_nobody_reads_any_more_works_on_and_gives_back_all(
 
 def test_a_worker_that_stood_still_while_another_took_over_sends_nothing_more_of_what_it_held(tmp_path: Path) -> None:
     flags = ("--seed", "1", "--latency", "50ms-150ms", "--history", "100")
-    with running_simulator(tmp_path, *flags) as simulator, (tmp_path / "frozen.log").open("wb+") as log:
+    with running_simulator(*flags) as simulator, (tmp_path / "frozen.log").open("wb+") as log:
         simulator.ask("/seed", {"ids": IDS})
         settings = {
             "OPENAI_API_KEY": "sk-test-0123456789",
@@ -165,7 +165,7 @@ def test_a_key_file_that_is_replaced_is_read_before_the_old_key_is_refused(tmp_p
     old, new, secrets = "sk-old-0123456789", "sk-new-0123456789", tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "OPENAI_API_KEY").write_text(old)
-    with running_simulator(tmp_path, "--api-key", old) as simulator:
+    with running_simulator("--api-key", old) as simulator:
         simulator.ask("/seed", {"ids": IDS})
         settings = {
             "METASYNC_SECRETS_DIR": str(secrets),

@@ -73,14 +73,14 @@ def _unresolved(_: Path) -> Iterator[Trouble]:
 
 
 @contextmanager
-def _bad_key(folder: Path) -> Iterator[Trouble]:
-    with running_simulator(folder, "--api-key", "sk-another-0123456789") as simulator:
+def _bad_key(_: Path) -> Iterator[Trouble]:
+    with running_simulator("--api-key", "sk-another-0123456789") as simulator:
         yield Trouble(simulator.base_url, 77, "unauthorized", "HTTP 401 Unauthorized: invalid_api_key: ")
 
 
 @contextmanager
-def _wrong_path(folder: Path) -> Iterator[Trouble]:
-    with running_simulator(folder) as simulator:
+def _wrong_path(_: Path) -> Iterator[Trouble]:
+    with running_simulator() as simulator:
         yield Trouble(simulator.base_url + "/oops", 77, "wrong_url", "HTTP 404 Not Found: ")
 
 

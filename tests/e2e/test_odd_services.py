@@ -34,7 +34,7 @@ def test_the_exit_code_says_what_became_of_the_changes(
     flags: tuple[str, ...], settings: Mapping[str, str], change: dict[str, Any], end: tuple[int, Any], tmp_path: Path
 ) -> None:
     exit_code, told = end
-    with running_simulator(tmp_path, *flags) as simulator:
+    with running_simulator(*flags) as simulator:
         simulator.ask("/seed", {"ids": IDS, "metadata": {"draft": "true"}})
         common = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         times = {"METASYNC_READ_LAG": "0s", "METASYNC_HALT_TIMEOUT": "2s"}

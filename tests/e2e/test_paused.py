@@ -68,7 +68,7 @@ async def test_a_pause_or_resume_that_is_killed_is_done_or_not(url: str, tmp_pat
 @pytest.mark.timeout(300)
 async def test_a_worker_that_is_killed_in_a_pause_comes_back_to_it(url: str, tmp_path: Path) -> None:
     with ExitStack() as running:
-        simulator = running.enter_context(running_simulator(tmp_path, "--latency", "50ms"))
+        simulator = running.enter_context(running_simulator("--latency", "50ms"))
         crowd = Crowd(tmp_path, url, 1)
         async with open_queue(url) as queue:
             await crowd.put(queue, simulator)

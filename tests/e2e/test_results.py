@@ -168,7 +168,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_stored(command: Command)
             "metasync: changes.jsonl: results cannot be written there: it holds something",
         ),
         (("--results", "none/r.jsonl"), "metasync: none/r.jsonl: results cannot be written there: No such file"),
-        (("--with-values",), "metasync: --with-values is about --results FILE"),
+        (("--with-values",), "metasync: --with-values needs --results FILE"),
     ):
         for verb in (("apply", "changes.jsonl"), ("run", "--drain")):
             done = command.run(*verb, *words)

@@ -90,7 +90,7 @@ class Pauses:
 
 async def test_a_rolling_update_loses_nothing_and_makes_no_pause(tmp_path: Path) -> None:
     changes = [MetadataChange(f"chatcmpl-{number:06d}", {"n": str(number)}) for number in range(1, COMPLETIONS + 1)]
-    with running_simulator(tmp_path, "--seed", "1", "--latency", "100ms-300ms") as simulator:
+    with running_simulator("--seed", "1", "--latency", "100ms-300ms") as simulator:
         simulator.ask("/seed", {"count": COMPLETIONS})
         async with new_database() as url, open_queue(url) as queue:
             await queue.put(changes)

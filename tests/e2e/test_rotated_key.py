@@ -9,7 +9,7 @@ def test_work_goes_on_with_the_new_key(tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "OPENAI_API_KEY").write_text("sk-old-0123456789\n")
-    with running_simulator(tmp_path, "--api-key", "sk-new-0123456789", "--completions", "3") as simulator:
+    with running_simulator("--api-key", "sk-new-0123456789", "--completions", "3") as simulator:
         settings = {
             "METASYNC_SECRETS_DIR": str(secrets),
             "OPENAI_BASE_URL": simulator.base_url,

@@ -21,7 +21,7 @@ SHORT, SHORT_POISON = "zq9", "pzq"  # in no word that is meant to be there
 def test_nothing_private_is_written_anywhere(tmp_path: Path, log_format: str) -> None:
     faults = ("internal_error", "bad_gateway", "cut_off", "malformed", "dropped", "bare_string")
     flags = [word for fault in faults for word in ("--fault", f"{fault}=0.05")]
-    with running_simulator(tmp_path, "--text", TEXT, "--reject", SHORT_POISON, "--seed", "3", *flags) as simulator:
+    with running_simulator("--text", TEXT, "--reject", SHORT_POISON, "--seed", "3", *flags) as simulator:
         simulator.ask("/seed", {"count": 60})
         settings = {
             "OPENAI_API_KEY": KEY,

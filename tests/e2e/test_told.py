@@ -44,7 +44,7 @@ def _command(folder: Path, url: str, simulator: RunningSimulator) -> Command:
 def test_a_key_that_is_refused_to_one_halts_that_one_alone_where_the_others_gets_through(
     url: str, tmp_path: Path
 ) -> None:
-    with running_simulator(tmp_path, "--api-key", KEY, "--latency", "100ms") as simulator:
+    with running_simulator("--api-key", KEY, "--latency", "100ms") as simulator:
         simulator.ask("/seed", {"ids": IDS})
         good = _command(tmp_path, url, simulator)
         bad = replace(good, settings={**good.settings, "OPENAI_API_KEY": "sk-refused-0123456789"})
@@ -72,8 +72,8 @@ async def test_what_the_service_tells_one_to_wait_the_other_waits_too(url: str, 
         folders = [tmp_path / "generous", tmp_path / "strict"]
         for folder in folders:
             folder.mkdir()
-        generous = running.enter_context(running_simulator(folders[0], "--latency", "100ms"))
-        strict = running.enter_context(running_simulator(folders[1], "--limit", "1"))
+        generous = running.enter_context(running_simulator("--latency", "100ms"))
+        strict = running.enter_context(running_simulator("--limit", "1"))
         for simulator in (generous, strict):
             simulator.ask("/seed", {"ids": IDS})
         worker = running.enter_context(stopped(_command(folders[0], url, generous).start("run")))

@@ -57,7 +57,7 @@ def _applied(lines: Iterator[bytes]) -> Iterator[str]:
 
 @pytest.mark.parametrize("urgent", [1, 3])
 def test_behind_a_backlog_at_five_hundred_a_minute_they_are_among_the_next(tmp_path: Path, urgent: int) -> None:
-    with running_simulator(tmp_path) as simulator:
+    with running_simulator() as simulator:
         _seed(simulator, BACKLOG)
         _put(tmp_path, "usual", BACKLOG)
         command = _command(tmp_path, simulator, METASYNC_REQUESTS_PER_MINUTE="500")
@@ -76,7 +76,7 @@ def test_behind_a_backlog_at_five_hundred_a_minute_they_are_among_the_next(tmp_p
 
 @pytest.mark.parametrize("concurrency", ["1", "4", "50"])
 def test_a_flood_and_the_others_go_on_side_by_side(tmp_path: Path, concurrency: str) -> None:
-    with running_simulator(tmp_path, "--latency", "5ms-20ms") as simulator:
+    with running_simulator("--latency", "5ms-20ms") as simulator:
         _seed(simulator, BACKLOG)
         for prefix in ("usual", "urgent"):
             _put(tmp_path, prefix, BACKLOG)
@@ -92,7 +92,7 @@ def test_a_flood_and_the_others_go_on_side_by_side(tmp_path: Path, concurrency: 
 @pytest.mark.timeout(300)
 def test_kills_lose_none_and_mix_nothing_up(tmp_path: Path) -> None:
     rng = random.Random(4)
-    with running_simulator(tmp_path, "--latency", "20ms-200ms", "--history", "1000") as simulator:
+    with running_simulator("--latency", "20ms-200ms", "--history", "1000") as simulator:
         _seed(simulator, 50)
         settings = {"METASYNC_LEASE": "2s", "METASYNC_MAX_CONCURRENCY": "8"}
         command = _command(tmp_path, simulator, **settings)

@@ -161,7 +161,7 @@ async def test_what_gets_through_at_another_is_known_here_with_its_age_and_by_it
         await asyncio.sleep(3.0)
 
         def since(at: float, operation: Operation = "update", *, elsewhere: bool = True) -> bool:
-            return one.flow.others_got_through(operation, "c", at, elsewhere=elsewhere)
+            return one.flow.gate.others_got_through(operation, "c", at, elsewhere=elsewhere)
 
         assert (since(99.0), since(101.0)) == (True, False)
         assert (since(99.0, "get"), since(99.0, elsewhere=False)) == (False, False)
@@ -173,7 +173,7 @@ async def test_what_gets_through_here_is_not_heard_as_anothers_word() -> None:
     with one.listening():
         others_get_through(one.flow)
         await asyncio.sleep(10.0)
-    assert not one.flow.others_got_through("update", "other", -1.0, elsewhere=True)
+    assert not one.flow.gate.others_got_through("update", "other", -1.0, elsewhere=True)
 
 
 @in_virtual_time
@@ -247,8 +247,8 @@ async def test_no_note_tells_of_a_success_to_come() -> None:
         state = asdict(one.flow.snapshot()) | {"got_through_seconds_ago": {"update": -1e300}}
         await one.queue.write_note(f"{WORKER}other", msgspec.json.encode(state).decode())
         await asyncio.sleep(15.0)
-        assert one.flow.others_got_through("update", "c", since, elsewhere=True)
-        assert not one.flow.others_got_through("update", "c", now() + 1.0, elsewhere=True)
+        assert one.flow.gate.others_got_through("update", "c", since, elsewhere=True)
+        assert not one.flow.gate.others_got_through("update", "c", now() + 1.0, elsewhere=True)
 
 
 @in_virtual_time

@@ -199,7 +199,7 @@ async def test_a_probe_is_one_that_has_not_failed_where_there_is_one(fresh: int,
         assert [work.claim.completion_id for work in desk.works if work.is_probe] == [ids(9)[fresh]]
         assert desk.returned == [(ids(9)[number], 0.0) for number in passed_over]
         await desk.probe(SUCCEEDED)
-        assert desk.flow.is_open
+        assert desk.flow.gate.is_open
 
 
 @in_virtual_time
@@ -242,7 +242,7 @@ async def test_where_few_have_failed_one_that_comes_is_tried_at_once_and_those_g
         await asyncio.sleep(0.001)
         assert [work.claim.completion_id for work in desk.works if work.is_probe] == ["newcomer"]
         await desk.probe(SUCCEEDED)
-        assert desk.flow.is_open
+        assert desk.flow.gate.is_open
 
 
 @in_virtual_time
@@ -253,10 +253,10 @@ async def test_when_nothing_can_be_claimed_and_all_in_hand_have_failed_it_halts(
         for completion_id in ids(3)[:2]:
             end(desk.flow, FAILED, completion_id=completion_id)
         await asyncio.sleep(5.0)
-        assert desk.flow.is_open  # one in hand may yet get through
+        assert desk.flow.gate.is_open  # one in hand may yet get through
         end(desk.flow, FAILED, completion_id=ids(3)[2])
         await asyncio.sleep(2.0)
-        assert not desk.flow.is_open
+        assert not desk.flow.gate.is_open
 
 
 @in_virtual_time

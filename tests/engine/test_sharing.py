@@ -68,9 +68,9 @@ async def test_where_one_is_halted_the_next_failure_for_that_reason_halts_each_o
         halt(one.flow, "unauthorized")
         await asyncio.sleep(HEARD_SECONDS)
         for other in others:
-            assert other.flow.is_open
+            assert other.flow.gate.is_open
             end(other.flow, Ended(End.FAILED, reason="quota"), completion_id="a")
-            assert other.flow.is_open
+            assert other.flow.gate.is_open
             end(other.flow, UNAUTHORIZED, completion_id="b")
             assert other.halts == ["halted unauthorized"]
 
@@ -82,7 +82,7 @@ async def test_where_one_is_halted_but_things_get_through_at_another_a_failure_t
         await asyncio.sleep(HEARD_SECONDS)
         others_get_through(other.flow)
         end(other.flow, UNAUTHORIZED, completion_id="b")
-        assert other.flow.is_open
+        assert other.flow.gate.is_open
 
 
 @in_virtual_time
@@ -141,11 +141,11 @@ async def test_when_one_goes_on_the_others_may_ask_at_once() -> None:
         await other.probe(UNAUTHORIZED)
         assert other.flow.next_probe_in_seconds() == 40.0
         await one.probe(SUCCEEDED)
-        assert one.flow.is_open
+        assert one.flow.gate.is_open
         await asyncio.sleep(HEARD_SECONDS)
         assert other.flow.next_probe_in_seconds() == 0.0
         await other.probe(SUCCEEDED)
-        assert other.flow.is_open
+        assert other.flow.gate.is_open
         assert other.halts == ["halted unauthorized", "resumed unauthorized"]
 
 

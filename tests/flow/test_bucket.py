@@ -1,5 +1,7 @@
 """The token bucket: evenly spread, hardly any burst."""
 
+import math
+
 import pytest
 
 from worker.flow.bucket import Bucket
@@ -54,13 +56,19 @@ def test_a_fill_tells_for_how_long_there_was_room() -> None:
     assert bucket.fill(3.5, 1.0) == 0.0
 
 
-def test_more_than_the_burst_is_kept_when_it_was_given_on_purpose() -> None:
+def test_what_was_given_back_may_be_taken_again() -> None:
     bucket = Bucket(0.0)
-    bucket.reset(10.0, 7.0)
-    bucket.fill(20.0, 1.0)
-    for _ in range(7):
-        assert bucket.has_token()
-        bucket.take()
+    bucket.take()
     assert not bucket.has_token()
     bucket.give_back()
     assert bucket.has_token()
+
+
+def test_an_infinite_number_of_tokens_holds_nothing_back() -> None:
+    bucket = Bucket(0.0, math.inf)
+    for _ in range(1_000):
+        assert bucket.wait_seconds(math.inf) == 0.0
+        bucket.take()
+    bucket.reset(0.0)
+    bucket.take()
+    assert not bucket.has_token()

@@ -43,7 +43,7 @@ def test_a_limit_that_is_sought_is_passed_soon() -> None:
     course.advance(TUNING.doubling_seconds)
     assert course.per_second() == pytest.approx(19.0)
     slow = Course(0.1, seeks=1)
-    slow.advance(TUNING.doubling_requests / 0.095)
+    slow.advance(TUNING.doubling_requests / 0.1)
     assert slow.per_second() == pytest.approx(0.19)
 
 

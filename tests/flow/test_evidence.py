@@ -5,7 +5,7 @@ import random
 import pytest
 
 from worker.flow.ended import ABSENT, FAILED, End, Ended
-from worker.flow.evidence import ALIKE_IN_A_ROW, FAILURES_OF_EVERYBODY, Alike, Evidence
+from worker.flow.evidence import ALIKE_IN_A_ROW, FAILURES_OF_EVERYBODY, Evidence
 
 NOT_THERE = Ended(End.ABSENT, reason=ABSENT)
 
@@ -102,32 +102,39 @@ def test_another_key_has_met_nothing() -> None:
 
 
 def test_twenty_different_completions_that_meet_the_same_are_everybody() -> None:
-    alike = Alike()
+    evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
-        assert not alike.is_everybodys
+        assert evidence.met_by_all() is None
         for _ in range(3):
-            alike.met(float(number), f"c{number}", NOT_THERE)
-    assert alike.is_everybodys
-    assert alike.since == 0.0
+            evidence.met(float(number), f"c{number}", NOT_THERE)
+    assert evidence.met_by_all() == (0.0, NOT_THERE)
     for number in range(1_000):
-        alike.met(50.0, f"d{number}", NOT_THERE)
-    assert len(alike.completions) == ALIKE_IN_A_ROW  # it grows no further
-    assert alike.since == 0.0
+        evidence.met(50.0, f"d{number}", NOT_THERE)
+    assert len(evidence.alike[End.ABSENT]) == ALIKE_IN_A_ROW  # it grows no further
+    assert evidence.met_by_all() == (0.0, NOT_THERE)
 
 
 def test_a_refusal_in_other_words_goes_on_with_the_row() -> None:
-    alike = Alike()
+    evidence = Evidence()
+    words = [Ended(End.REJECTED, error=f"400: no c{number}") for number in range(ALIKE_IN_A_ROW)]
+    for number, word in enumerate(words):
+        evidence.met(float(number), f"c{number}", word)
+    assert evidence.met_by_all() == (0.0, words[-1])
+
+
+def test_absences_and_rejections_are_no_row_together() -> None:
+    evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
-        alike.met(float(number), f"c{number}", Ended(End.REJECTED, error=f"400: no c{number}"))
-    assert alike.is_everybodys
-    assert alike.since == 0.0
+        evidence.met(1.0, f"c{number}", NOT_THERE if number % 2 else Ended(End.REJECTED))
+    assert evidence.met_by_all() is None
 
 
 def test_what_got_through_clears_the_row() -> None:
-    alike = Alike()
+    evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
-        alike.met(1.0, f"c{number}", NOT_THERE)
-    alike.clear()
-    assert not alike.is_everybodys
-    alike.met(9.0, "c", NOT_THERE)
-    assert alike.since == 9.0
+        evidence.met(1.0, f"c{number}", NOT_THERE)
+    evidence.succeeded("a", 2.0)
+    assert evidence.met_by_all() is None
+    for number in range(ALIKE_IN_A_ROW):
+        evidence.met(9.0, f"c{number}", NOT_THERE)
+    assert evidence.met_by_all() == (9.0, NOT_THERE)

@@ -40,11 +40,10 @@ def _end(
     operation: Operation = "update",
     sent_at: float | None = None,
     probe: bool = False,
-    closed_seconds: float = 0.0,
 ) -> GateEvent | None:
     started_at = now if sent_at is None else sent_at
     permit = Permit(completion_id, operation, started_at, lambda *_: None, is_probe=probe)
-    return gate.ended(now, permit, ended, closed_seconds=closed_seconds)
+    return gate.ended(now, permit, ended)
 
 
 def _all_end(
@@ -279,15 +278,12 @@ def test_a_probe_that_fails_says_so_whatever_was_known_of_its_completion() -> No
     assert gate.next_probe_in_seconds(100.0) == 5.0
 
 
-def test_a_probe_that_is_throttled_is_repeated_when_the_service_allows() -> None:
+def test_a_probe_that_is_throttled_is_repeated() -> None:
     gate = _halted()
     gate.take_probe(105.0, "p")
-    _end(gate, 105.0, THROTTLED, probe=True, closed_seconds=30.0)
+    _end(gate, 105.0, THROTTLED, probe=True)
     assert gate.state is GateState.HALTED
-    assert gate.next_probe_in_seconds(105.0) == 30.0
-    gate.take_probe(135.0, "p")
-    _end(gate, 135.0, THROTTLED, probe=True, closed_seconds=1.0)
-    assert gate.next_probe_in_seconds(135.0) == 1.0
+    assert gate.next_probe_in_seconds(105.0) == 0.0
 
 
 def test_words_about_the_trouble_that_has_passed_are_ignored() -> None:

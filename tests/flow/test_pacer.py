@@ -332,15 +332,16 @@ def test_a_hint_that_proves_too_short_is_lengthened() -> None:
     assert all(2**row <= delay + 1e-6 < 300.0 for row, delay in enumerate(delays[2:]))
 
 
-def test_slow_down_stops_growth_for_a_minute_and_then_allows_a_doubling_a_minute() -> None:
+def test_slow_down_stops_growth_for_a_minute_and_then_lets_the_rate_come_back_as_after_a_refusal() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
     pacer.refused(20.0, sent_at=20.0, delay_seconds=1.0, jitter_seconds=0.1, slow_down=True)
     slow = pacer.rate_per_second(20.0)
     _takes(pacer, 21.0, 79.9)
     assert pacer.rate_per_second(79.9) == pytest.approx(slow)
-    _takes(pacer, 79.9, 140.0)
-    assert slow < pacer.rate_per_second(140.0) <= 2.0 * slow
+    _refuse(pacer, 80.0, delay_seconds=0.0)  # a refusal meanwhile does not end it
+    _takes(pacer, 80.1, 140.0)
+    assert slow < pacer.rate_per_second(140.0) <= 2.1 * slow
 
 
 def test_a_cap_is_kept_over_every_span_of_time() -> None:

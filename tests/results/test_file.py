@@ -37,7 +37,7 @@ def test_the_end_of_a_line_that_a_killed_run_began_is_taken_away(tmp_path: Path,
 def test_a_file_that_holds_something_else_is_left_as_it_is(tmp_path: Path, held: bytes) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(held)
-    with pytest.raises(UnusableResults, match=r"labels\.csv: .* it holds something else than results$"):
+    with pytest.raises(UnusableResults, match=r"labels\.csv: .* it holds something other than results$"):
         ResultsFile(str(path))
     assert path.read_bytes() == held
 

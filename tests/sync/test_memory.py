@@ -28,7 +28,7 @@ def test_many_completions_get_through_a_small_pod(tmp_path: Path, words: tuple[s
         for number in range(1, COUNT + 1):
             file.write(json.dumps({"completion_id": f"chatcmpl-{number:06d}", "metadata": metadata}) + "\n")
     with (
-        running_simulator(tmp_path, "--completions", str(COUNT)) as simulator,
+        running_simulator("--completions", str(COUNT)) as simulator,
         memory_bound(MEBIBYTES) as bounded,
     ):
         simulator.ask("/seed", {"ids": [f"chatcmpl-{number:06d}" for number in range(1, 401)], "metadata": metadata})

@@ -102,7 +102,7 @@ async def test_what_is_no_beginning_of_a_pull_is_not_dropped_as_an_unfinished_li
     path = tmp_path / name
     path.write_bytes(held)
     target = _open(path, resume=True)
-    with pytest.raises(Unusable, match="cannot be gone on with"):
+    with pytest.raises(Unusable, match="cannot be resumed"):
         target.take_up(lambda _: None)
     assert path.read_bytes() == held
 

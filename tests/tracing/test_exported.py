@@ -71,7 +71,7 @@ def test_a_request_is_its_claims_child_and_the_log_names_both(
 
 def test_failures_and_resends_show_and_nothing_private_does(tmp_path: Path) -> None:
     faults = ("--fault", "internal_error=0.3", "--fault", "dropped=0.1", "--reject", "recognisable poison")
-    with running_simulator(tmp_path, "--seed", "3", *faults) as simulator, running_collector() as collector:
+    with running_simulator("--seed", "3", *faults) as simulator, running_collector() as collector:
         simulator.ask("/seed", {"count": 30})
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         command = _traced(

@@ -32,7 +32,7 @@ _DEAD = 4  # with too many keys one, and three that are rejected
 @contextmanager
 def a_service(folder: Path, *flags: str) -> Iterator[tuple[Command, RunningSimulator]]:
     """A simulator, and the command set up for it."""
-    with running_simulator(folder, "--seed", "7", *flags) as simulator:
+    with running_simulator("--seed", "7", *flags) as simulator:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "METASYNC_LOG_FORMAT": "json"}
         yield Command(folder, settings), simulator
 

@@ -17,7 +17,7 @@ from worker.queue.sqlite import letters, operations
 from worker.web import door, metrics
 from worker.web.bounds import ALWAYS
 from worker.web.connections import Connections
-from worker.web.door import anybody
+from worker.web.door import admit_all
 from worker.web.live import Live
 from worker.web.routes import Handler, Route, application
 
@@ -231,7 +231,7 @@ async def test_a_row_that_makes_no_sense_costs_what_it_is_a_part_of_alone(
 async def _answering_events(serve: Handler) -> AsyncIterator[tuple[str, int]]:
     """Where this alone answers, at /events."""
     connections = Connections()
-    app = application(connections, [Route("GET", "/events", serve, anybody, ALWAYS)], guard=anybody, bounds=ALWAYS)
+    app = application(connections, [Route("GET", "/events", serve, admit_all, ALWAYS)], guard=admit_all, bounds=ALWAYS)
     runner = web.AppRunner(app)
     await runner.setup()
     assert runner.server is not None

@@ -42,7 +42,7 @@ def test_a_halted_worker_is_alive_but_not_ready_and_says_why(command: Command, s
 
 
 def test_a_worker_that_stops_is_not_ready_while_its_last_request_may_finish(tmp_path: Path) -> None:
-    with running_simulator(tmp_path, "--completions", "1", "--fault", "hang=1") as simulator:
+    with running_simulator("--completions", "1", "--fault", "hang=1") as simulator:
         settings = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": simulator.base_url}
         command = serving(Command(tmp_path, settings | {"METASYNC_LOG_FORMAT": "json"}))
         command.run("enqueue", write_changes(tmp_path / "changes.jsonl", [CHANGE]))
@@ -94,7 +94,7 @@ def test_a_port_that_is_taken_is_an_error_of_configuration(command: Command) -> 
         port = taken.getsockname()[1]
         ended = serving(command, METASYNC_HTTP_PORT=str(port)).run("run")
     assert ended.returncode == 2
-    assert f"nothing can listen on METASYNC_HTTP_HOST 127.0.0.1, port {port}" in ended.stderr
+    assert f"cannot listen on METASYNC_HTTP_HOST 127.0.0.1, port {port}" in ended.stderr
 
 
 def test_a_drain_serves_nothing_and_so_runs_beside_a_daemon(command: Command) -> None:

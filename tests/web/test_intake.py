@@ -248,7 +248,7 @@ def test_a_connection_takes_one_request_after_the_other(door: Door) -> None:
 
 def test_a_change_id_is_stored_once_and_other_content_under_it_is_a_conflict(door: Door) -> None:
     first = line(1, change_id="label-1")
-    conflict = {"line": 1, "reason": "its change_id is pending already, and says something else"}
+    conflict = {"line": 1, "reason": "a different change with its change_id is pending already"}
 
     assert door.send(first) == (200, {"added": 1, "duplicates": 0, "applied_before": 0, "refused": []})
     assert door.send([first, first]) == (200, {"added": 0, "duplicates": 2, "applied_before": 0, "refused": []})
@@ -289,7 +289,7 @@ def test_an_idempotency_key_makes_each_line_idempotent(door: Door) -> None:
 def test_only_a_token_of_producers_opens_the_door(command: Command) -> None:
     settings = {"METASYNC_HTTP_TOKEN": PAGE_TOKEN, "METASYNC_INTAKE_TOKEN": f"{TOKEN},{NEXT_TOKEN}"}
     with (
-        running_simulator(command.folder) as simulator,
+        running_simulator() as simulator,
         stopped(
             Command(
                 command.folder,
@@ -407,7 +407,10 @@ async def test_while_the_store_is_away_it_is_said_when_to_come_again() -> None:
     async with inside(queue) as door:
         queue.failure = QueueUnavailable("the queue at secret-host did not answer")
         status, problem = await asyncio.to_thread(door.send, line(1))
-        assert (status, problem) == (503, {"error": "the store is away: nothing is known to be stored, try again"})
+        assert (status, problem) == (
+            503,
+            {"error": "the store is unavailable: it is not known what was stored, try again"},
+        )
         assert door.headers["Retry-After"] == "5"
         queue.failure = QueueError("it makes no sense")
         assert (await asyncio.to_thread(door.send, line(1)))[0] == 500
@@ -487,7 +490,7 @@ async def test_a_fault_of_ours_is_an_answer_without_words() -> None:
 
 
 def test_where_the_queue_is_the_same_a_worker_applies_what_another_process_takes(command: Command) -> None:
-    with running_simulator(command.folder) as simulator:
+    with running_simulator() as simulator:
         simulator.ask("/seed", {"ids": ["chatcmpl-1"]})
         with an_intake(command) as (door, _):
             door.send(line(1, mode="replace"))

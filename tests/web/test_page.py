@@ -295,4 +295,4 @@ def test_a_worker_that_has_gone_is_missed(browser: Browser, command: Command) ->
         with scenes.a_daemon(command) as surface:
             page.goto(_url(surface))
             expect(page.locator("#word")).to_have_text("Live")
-        expect(page.locator("#word")).to_contain_text("Not connected; last word")
+        expect(page.locator("#word")).to_contain_text("Not connected; last update")

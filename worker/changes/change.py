@@ -1,4 +1,4 @@
-"""A wanted change to the metadata of one stored completion, and the limits it keeps."""
+"""A change to the metadata of one stored completion, and the rules that it must follow."""
 
 import re
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ Mode = Literal["merge", "replace"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 # OpenAI's published specification, schema `Metadata`: sixteen pairs, keys of up to 64 characters, values of up to 512.
-# Whether it counts code points or bytes is not documented: we count code points, the more permissive reading.
+# It does not say whether it counts code points or bytes. We count code points, the more permissive reading.
 MAX_PAIRS = 16
 MAX_KEY_LENGTH = 64
 MAX_VALUE_LENGTH = 512
 MAX_CHANGE_ID_LENGTH = 256
-LATEST_AS_OF = 1e10  # seconds of Unix time: what is later is told in milliseconds, or is no time
+LATEST_AS_OF = 1e10  # Unix time, seconds: a larger number is in milliseconds, or no time
 
-# What programs write where they have no id; and the field's own name, as where files with header rows were joined.
+# What programs write for a missing id; and the field's own name, which joined files with header rows contain.
 _NO_VALUE = re.compile(r"nan|nat|na|null|nil|none|undefined", re.IGNORECASE)
 _OWN_NAME = re.compile(r"completion[_-]*id", re.IGNORECASE)
-# Unreserved characters alone (RFC 3986, 2.3), the first one no dot: such an id is its own quoted form, and no part of
-# it changes the path of the URL that it is put into.
+# Only unreserved characters (RFC 3986, 2.3), and no dot first: such an id needs no quoting in a URL and cannot change
+# the URL's path.
 COMPLETION_ID = re.compile(rf"(?!(?i:{_NO_VALUE.pattern}|{_OWN_NAME.pattern})\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,255}}")
 _VARIED = re.compile("[\\s_\ufeff\u200b\u200c\u200d\u2060-]+")
-# PostgreSQL stores no NUL, and a lone surrogate has no UTF-8 form: neither could be sent as it stands.
+# PostgreSQL stores no NUL, and a lone surrogate has no UTF-8 form.
 _UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -34,12 +34,12 @@ _set = msgspec.structs.force_setattr
 
 
 class InvalidChange(ValueError):
-    """The change breaks a rule; the message says which, and holds no metadata value.
+    """The change breaks a rule. The message says which, and contains no metadata value.
 
     Args:
-        hint: what a person who enqueues files can do about it; empty where there is nothing.
+        hint: what a user who enqueues files can do about it; may be empty.
 
-    `taken` is how many changes of an iterable `put` had stored, or found pending, in the batches before.
+    `taken` is the number of changes that `put` had stored, or found pending, in earlier batches of its iterable.
     """
 
     taken: int = 0
@@ -49,21 +49,21 @@ class InvalidChange(ValueError):
         self.hint = hint
 
 
-class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a frozen dataclass's time
-    """What the metadata of one completion is to become.
+class MetadataChange(msgspec.Struct, frozen=True):  # much faster to make than a frozen dataclass
+    """A change to the metadata of one completion.
 
     Args:
         completion_id: the stored completion, such as ``chatcmpl-9x``: a letter or digit, then up to 255 of
             letters, digits, ``.``, ``_`` and ``-``.
         metadata: the pairs to set. In ``merge``, None removes the key (JSON Merge Patch, RFC 7396).
         mode: ``merge`` keeps the keys that are not named; ``replace`` sets exactly this map.
-        change_id: the producer's idempotency key: as long as a change with it is pending, another one with the
-            same key is not stored, and neither is one that comes again soon after it was applied.
-        as_of: when what this says was so, Unix time, seconds: once a change of the completion that has a newer one was
-            applied, this is not sent. None, as a rule: then it neither gives way to any other, nor any other to it.
+        change_id: the producer's idempotency key: while a change with it is pending, and for some time after it was
+            applied, a second one with the same key is not stored.
+        as_of: when the change's content was true, Unix time in seconds. The change is not sent once a change of the
+            same completion with a newer `as_of` has been applied. None (the default) takes no part in this order.
 
     Raises:
-        InvalidChange: a rule is broken, by type or by size.
+        InvalidChange: a value has the wrong type, size or characters.
     """
 
     completion_id: str
@@ -77,7 +77,7 @@ class MetadataChange(msgspec.Struct, frozen=True):  # made in a fraction of a fr
         if self.mode not in MODES:
             _refuse_mode(self.mode)
         _check_metadata(self.metadata, self.mode)
-        # A map of its own: what the caller does to his afterwards is no change of this change.
+        # Copy the map, so that the caller cannot alter it later.
         _set(self, "metadata", dict(self.metadata))
         if self.change_id is not None:
             _check_change_id(self.change_id)
@@ -117,11 +117,11 @@ def check_key(key: object) -> None:
 
 
 def _check_metadata(metadata: object, mode: Mode) -> None:
-    if type(metadata) is not dict and not isinstance(metadata, Mapping):  # the second takes ten times as long
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):  # the second test is ten times slower
         raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
     pairs = 0
     for key, value in metadata.items():
-        if _is_plain(key, MAX_KEY_LENGTH) and _is_plain(value, MAX_VALUE_LENGTH):  # as nearly all are
+        if _is_plain(key, MAX_KEY_LENGTH) and _is_plain(value, MAX_VALUE_LENGTH):  # nearly all are
             pairs += 1
             continue
         check_key(key)
@@ -143,7 +143,7 @@ def _check_metadata(metadata: object, mode: Mode) -> None:
 
 
 def _is_plain(text: object, longest: int) -> bool:
-    """Whether no rule can be broken by this: printable text that is not too long."""
+    """Whether this is printable text that is not too long, which breaks no rule."""
     return type(text) is str and len(text) <= longest and text.isprintable()
 
 
@@ -159,12 +159,12 @@ def _check_change_id(change_id: object) -> None:
 def _check_as_of(as_of: object) -> None:
     if isinstance(as_of, bool) or not isinstance(as_of, int | float):
         raise InvalidChange(f"as_of must be a time, not {json_type(as_of)}")
-    if not 0 <= as_of < LATEST_AS_OF:  # NaN is neither
+    if not 0 <= as_of < LATEST_AS_OF:  # false for NaN, too
         raise InvalidChange(f"as_of {as_of:g} is no time: seconds since 1970, before the year 2286")
 
 
 def _is_unsendable(text: str) -> bool:
-    return not text.isprintable() and _UNSENDABLE.search(text) is not None  # isprintable is much the faster
+    return not text.isprintable() and _UNSENDABLE.search(text) is not None  # isprintable is much faster
 
 
 _JSON_TYPES = {
@@ -179,12 +179,12 @@ _JSON_TYPES = {
 
 
 def folded(name: str) -> str:
-    """The name without what people vary when they write it: case, space, ``_``, ``-`` and invisible characters."""
+    """Return the name without case, spaces, ``_``, ``-`` and invisible characters, which people write differently."""
     return _VARIED.sub("", name).lower()
 
 
 def json_type(value: object) -> str:
-    """Name the value's type as a person who writes JSON would call it."""
+    """Name the value's type in JSON's terms."""
     if value is None:
         return "null"
     kind = type(value)

@@ -32,9 +32,9 @@ __all__ = [
     "UnwritableRejects",
 ]
 
-# What a line, a record or a row comes to; None for a row of CSV that is blank, or sets nothing.
+# The result of one line, record or row; None for a CSV row that is blank or sets nothing.
 Item = MetadataChange | Refusal | None
-# With its number: of the line, of the line where a row starts, or of a JSON file's record; from 1.
+# With its number from 1: of the line, of a row's first line, or of a JSON file's record.
 Numbered = tuple[int, Item]
 
 _SUFFIXES: dict[str, tuple[Format, str]] = {
@@ -46,21 +46,21 @@ _SUFFIXES: dict[str, tuple[Format, str]] = {
 }
 SUFFIXES = ", ".join(_SUFFIXES)
 _JOINED = "as where files were joined: take it out"
-_APART = "enqueue those rows as a file of their own"
+_APART = "enqueue those rows as a separate file"
 
 
 class ChangeFile:
-    """An open file of changes: iterating, once, yields each change or refusal, with its number, in the file's order.
+    """An open file of changes. Iterating, once, yields each change or refusal with its number, in the file's order.
 
     Memory does not grow with the file. Damaged data yields the lines before the damage, then a refusal. `reading` is
-    as it was given, but for the time of the file in the place of ``mtime``.
+    the argument, with the file's own time in place of ``mtime``.
 
     Args:
         source: the bytes.
-        reading: how they are to be understood.
+        reading: how to interpret them.
 
     Raises:
-        UnreadableFile: the data is of another form, or a CSV file has no usable header.
+        UnreadableFile: the data has another format, or a CSV file has no usable header.
     """
 
     def __init__(self, source: ByteSource, path: str, reading: Reading) -> None:
@@ -90,18 +90,18 @@ class ChangeFile:
         patience: Patience | None = None,
         copy: Callable[[bytes], object] | None = None,
     ) -> Self:
-        """Open a file and check what can be told from its name and start.
+        """Open a file and check its name and its first bytes.
 
         Args:
-            path: of a file whose name has one of the `SUFFIXES`, each also with ``.gz``; ``-`` is standard input,
+            path: a file with one of the `SUFFIXES`, each also with ``.gz``; ``-`` is standard input,
                 compressed or not.
-            reading: how it is to be understood.
+            reading: how to interpret it.
             stdin: read in place of the process's own standard input, and left open.
             stretch, patience, copy: see `ByteSource`.
 
         Raises:
             UnreadableFile: missing, a directory, no permission, an unknown suffix, not gzip although the name says so,
-                data of another form, CSV without a usable header; of no known time, where `reading` asks for it.
+                data in another format, CSV without a usable header, or no known time although `reading` asks for it.
         """
         gzipped = path.lower().endswith(".gz")
         source = ByteSource(path, gzipped=gzipped, stdin=stdin, stretch=stretch, patience=patience, copy=copy)
@@ -113,16 +113,16 @@ class ChangeFile:
 
     @property
     def bytes_read(self) -> int:
-        """How far reading has come in the file as it lies on disk, for comparison with `size_bytes`."""
+        """How many bytes of the file on disk have been read, for comparison with `size_bytes`."""
         return self._bytes.bytes_read
 
     @property
     def text_bytes(self) -> int:
-        """How much text was read so far."""
+        """How many bytes of text, after decompression, have been read."""
         return self._bytes.text_bytes
 
     def kept(self) -> Stretch | None:
-        """What was read so far, to be read again; see `ByteSource.kept`."""
+        """Return what was read so far, to read it again; see `ByteSource.kept`."""
         return self._bytes.kept()
 
     def close(self) -> None:
@@ -156,10 +156,10 @@ class ChangeFile:
 
 
 def check_name(path: str, reading: Reading) -> None:
-    """Check what can be told without opening the file.
+    """Check the file's name, without opening the file.
 
     Raises:
-        UnreadableFile: the name does not say what is in it, and nothing else does.
+        UnreadableFile: neither the name nor `reading` says which format the file has.
     """
     _form(path, reading, b"")
     if reading.as_of == "mtime":
@@ -167,17 +167,19 @@ def check_name(path: str, reading: Reading) -> None:
 
 
 def _modified_at(path: str, source: ByteSource) -> float:
-    """When the file was last changed, Unix time in seconds.
+    """Return when the file was last changed, Unix time in seconds.
 
     Raises:
-        UnreadableFile: nobody can tell, or nothing can have been so at that time.
+        UnreadableFile: the time is not known, or is no valid `as_of`.
     """
     if path == STDIN or source.modified_at is None:
         raise _timeless(source.name)
     try:
         check_as_of(source.modified_at, datetime.fromtimestamp(source.modified_at, UTC))
     except InvalidChange as error:
-        raise UnreadableFile(Refusal(source.name, 0, f"when it was last changed cannot be its {error}")) from None
+        raise UnreadableFile(
+            Refusal(source.name, 0, f"the time when it was last changed cannot be used: {error}")
+        ) from None
     return source.modified_at
 
 
@@ -187,13 +189,13 @@ def _timeless(name: str) -> UnreadableFile:
 
 
 def _form(path: str, reading: Reading, start: bytes) -> tuple[Format, str]:
-    """What the lines are of, and what separates cells, as far as the name and the flags say."""
+    """Return the format and the delimiter, according to the name and the flags."""
     stem = path.lower().removesuffix(".gz")
     named = [of_suffix for suffix, of_suffix in _SUFFIXES.items() if stem.endswith(suffix)]
     if path != STDIN and not named and reading.format is None:
         try:
             form_of(start, "jsonl", reading, ",")
-        except ValueError as error:  # what it is helps more than what it is called
+        except ValueError as error:  # the content explains more than the name
             raise UnreadableFile(Refusal(path, 0, str(error))) from None
         known = f"unknown suffix: the name must end in {SUFFIXES}, each also with .gz"
         raise UnreadableFile(Refusal(path, 0, f"{known}; for any other name say --format {' or '.join(FORMATS)}"))
@@ -202,7 +204,7 @@ def _form(path: str, reading: Reading, start: bytes) -> tuple[Format, str]:
 
 
 def _header(all_rows: Iterator[Row], source: str, reading: Reading) -> Header | None:
-    """The header; None of a file that holds no row."""
+    """Return the header; None if the file holds no row."""
     row = next(all_rows, None)
     if row is not None and separator_line(row.raw):
         row = next(all_rows, None)
@@ -249,7 +251,7 @@ def _from_records(read: Callable[[], bytes], source: str, reading: Reading) -> G
 
 
 def _from_rows(all_rows: Iterator[Row], header: Header, delimiter: str, source: str) -> Generator[Numbered, None, None]:
-    """Read rows; those after another file's header row are refused, since what their cells are is in doubt."""
+    """Read rows; refuse those after another file's header row, since the meaning of their cells is in doubt."""
     item: Item
     other: Row | None = None
 

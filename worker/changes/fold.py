@@ -8,13 +8,13 @@ from worker.changes.change import MAX_PAIRS, MetadataChange
 
 
 class Folded(msgspec.Struct, frozen=True):
-    """What a sequence of changes comes to.
+    """The result of folding a sequence of changes.
 
     Args:
-        metadata: the full map that is wanted in the end.
-        too_many_keys: positions, in the sequence, of the changes that were left out, since the map after them
-            would have held more than sixteen pairs.
-        superseded: positions of those that were left out, since one before them, that was not, has a newer `as_of`.
+        metadata: the full map after all changes.
+        too_many_keys: positions, in the sequence, of changes that were left out because the map would have held more
+            than sixteen pairs.
+        superseded: positions of changes that were left out because an earlier one in the sequence has a newer `as_of`.
     """
 
     metadata: dict[str, str]
@@ -23,20 +23,20 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 def needs_current(changes: Sequence[MetadataChange]) -> bool:
-    """Whether folding these needs the metadata that the completion has now."""
+    """Whether folding these needs the completion's current metadata."""
     return bool(changes) and changes[0].mode == "merge"
 
 
 def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folded:
-    """Apply the changes in order, on paper.
+    """Apply the changes in order, without sending anything.
 
-    Folding and then sending the result equals sending one by one, refusals included: a change whose result would
-    be over the limit of pairs has no effect, and the ones after it see the map as it was; and so has one that says what
-    was so before what one before it has said, by their `as_of`: of those that have none, nobody knows.
+    Sending the folded result equals sending the changes one by one, refusals included. A change has no effect if its
+    result would exceed the limit of pairs, or if an earlier one in the sequence has a newer `as_of`; the changes after
+    it see the map as it was. A change without `as_of` is never left out for its age.
 
     Args:
-        current: the completion's metadata now; not looked at when the first change is a ``replace``.
-        changes: all of one completion, oldest first.
+        current: the completion's current metadata; ignored if the first change is a ``replace``.
+        changes: the changes of one completion, oldest first.
     """
     metadata = dict(current)
     refused = []
@@ -61,7 +61,7 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
 
 
 def _merged(metadata: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
-    """JSON Merge Patch (RFC 7396) of a flat map."""
+    """Apply a JSON Merge Patch (RFC 7396) to a flat map."""
     merged = dict(metadata)
     for key, value in patch.items():
         if value is None:

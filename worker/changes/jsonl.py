@@ -1,4 +1,4 @@
-"""One JSON object becomes a change, or a reason why it cannot."""
+"""Parse one JSON object to a change, or say why it is none."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from worker.terminal import shown
 
 JOINED = "starts with a byte order mark, as where files were joined: take it out"
 
-# What people call the field of the id.
+# Names that people give to the id's field.
 ID_NAMES = frozenset({"completionid", "id", "completion", "chatcompletionid", "chatid"})
 
 
@@ -30,7 +30,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 @cache
 def _decoder(id_field: str) -> Callable[[bytes], _Line]:
-    """What reads a line whose id is in the field of this name."""
+    """Return a decoder of lines whose id is in the field of this name."""
 
     class Renamed(_Line, kw_only=True):
         completion_id: str = msgspec.field(name=id_field)
@@ -39,11 +39,11 @@ def _decoder(id_field: str) -> Callable[[bytes], _Line]:
 
 
 def line_parser(reading: Reading) -> Callable[[bytes], MetadataChange]:
-    """What reads one line: a JSON object in UTF-8, without its end of line, and raises `InvalidChange`.
+    """Return a function that parses one line (a JSON object in UTF-8, without its line end) or raises `InvalidChange`.
 
-    msgspec is much faster than the standard library, but lets a duplicate key pass and says less about a bad line.
-    A key that is there twice brings more quotes than the fields account for, as an escaped quote does: such a line,
-    and one that msgspec refuses, is read again slowly.
+    msgspec is much faster than the standard library, but accepts duplicate keys and says less about a bad line. A
+    duplicate key, like an escaped quote, makes the line hold more quotes than its fields account for. Such a line, and
+    one that msgspec refuses, is parsed again by the slow, thorough parser.
     """
     decode = _decoder(reading.id_column)
     mode, as_of = reading.mode, reading.as_of_seconds
@@ -67,7 +67,7 @@ def line_parser(reading: Reading) -> Callable[[bytes], MetadataChange]:
 
 
 def parse_object(text: str) -> object:
-    """Read JSON text strictly: no duplicate key, no NaN. Numbers are `Number`: what they are is for others to say.
+    """Read JSON text strictly: no duplicate key, no NaN. Numbers become `Number`, which keeps their text.
 
     Raises:
         InvalidChange: with the column, counted in characters from 1.
@@ -83,7 +83,7 @@ def parse_object(text: str) -> object:
 
 
 def decode_utf8(text: bytes, what: str) -> str:
-    """Decode; ``what`` is named when it cannot be, with the position of the first bad byte, from 1.
+    """Decode the text. The error names ``what`` and the position of the first bad byte, from 1.
 
     Raises:
         InvalidChange: the text is not UTF-8.
@@ -95,7 +95,7 @@ def decode_utf8(text: bytes, what: str) -> str:
 
 
 class Number(float):
-    """A JSON number; a string of it is the number as it was written."""
+    """A JSON number; `str` gives it as it was written."""
 
     text: str
 
@@ -109,18 +109,18 @@ class Number(float):
 
 
 def as_text(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Write values that are numbers or booleans as JSON does."""
+    """Replace numbers and booleans by their JSON text."""
     return {key: _as_text(value) for key, value in metadata.items()}
 
 
 def change_of(given: tuple[Any, Any, Any, Any, Any], reading: Reading) -> MetadataChange:
-    """The change, of what was read of JSON.
+    """Make a change from decoded JSON values.
 
     Args:
-        given: completion_id, metadata, mode, change_id and as_of, whatever they are: the change says what is wrong.
+        given: completion_id, metadata, mode, change_id and as_of, not validated yet.
 
     Raises:
-        InvalidChange: with a hint where a flag helps.
+        InvalidChange: a value breaks a rule; the hint names a flag if one helps.
     """
     completion_id, metadata, mode, change_id, as_of = given
     is_map = isinstance(metadata, dict)
@@ -146,7 +146,7 @@ def _as_text(value: object) -> object:
 
 
 def _strings(fields: _Line) -> int:
-    """Count the strings in a line that has these fields, each one once."""
+    """Count the strings in a line that has each of these fields once."""
     count = 3 + 2 * len(fields.metadata) - list(fields.metadata.values()).count(None)
     if fields.mode is not UNSET:
         count += 2
@@ -158,7 +158,7 @@ def _strings(fields: _Line) -> int:
 
 
 def parse_slowly(line: bytes, reading: Reading) -> MetadataChange:
-    """Read one line thoroughly; see `line_parser`."""
+    """Parse one line thoroughly; see `line_parser`."""
     if b"\0" in line:
         raise InvalidChange(f"the line holds a NUL, as byte {line.index(0) + 1}: it is not UTF-8 text")
     if line.startswith(BYTE_ORDER_MARK):

@@ -1,11 +1,11 @@
-"""Physical lines out of pieces of bytes, each bounded, so that memory stays flat whatever comes."""
+"""Split pieces of bytes into physical lines of bounded length, so that no input can fill the memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from worker.changes.source import DamagedData
 
-# The largest set of pairs, every character of it escaped, takes less than a tenth of this.
+# The largest valid change, with every character escaped, takes less than a tenth of this.
 MAX_LINE_BYTES = 1024 * 1024
 CUT_LINE_BYTES = 4096
 
@@ -16,11 +16,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class CutLine:
-    """A line that is too long, or whose end cannot be read.
+    """A line that is too long, or whose rest cannot be read.
 
     Args:
-        start: how it begins, at most `CUT_LINE_BYTES`.
-        reason: why there is no more of it.
+        start: its first bytes, at most `CUT_LINE_BYTES`.
+        reason: why the rest is missing.
     """
 
     start: bytes
@@ -28,9 +28,9 @@ class CutLine:
 
 
 def lines(read: Callable[[], bytes]) -> Iterator[bytes | CutLine]:
-    r"""Split what is read at every ``\n``; the ends of lines, and a byte order mark at the start, are left out.
+    r"""Split the bytes at every ``\n``; line ends and a byte order mark at the start are left out.
 
-    Where the data is damaged, the last item is a `CutLine`: the line that was reached.
+    If the data is damaged, the last item is a `CutLine`: the line that the damage cut.
 
     Args:
         read: returns the next piece, shorter than `MAX_LINE_BYTES`, or nothing at the end; may raise `DamagedData`.

@@ -1,4 +1,4 @@
-"""A mapping with the fields of a line, as Python code makes it, becomes a change."""
+"""Convert a Python mapping with the fields of a line to a change."""
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 
@@ -12,14 +12,14 @@ Changes = Given | Iterable[Given] | AsyncIterable[Given]
 
 
 def change_from(fields: object) -> MetadataChange:
-    """Read one change.
+    """Convert one change.
 
     Args:
-        fields: a mapping with ``completion_id`` and ``metadata`` and, where wanted, ``mode``, ``change_id`` and
-            ``as_of``, which may be a `datetime`, too; or a `MetadataChange`.
+        fields: a `MetadataChange`, or a mapping with ``completion_id``, ``metadata`` and optionally ``mode``,
+            ``change_id`` and ``as_of`` (which may also be a `datetime`).
 
     Raises:
-        InvalidChange: it is neither, or no valid change.
+        InvalidChange: the argument is neither, or is no valid change.
     """
     if isinstance(fields, MetadataChange):
         return fields

@@ -1,4 +1,4 @@
-"""Waiting for slow input, in a way that another thread can end."""
+"""Wait for slow input, until another thread ends the waiting."""
 
 import os
 import select
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Stopped(Exception):
-    """Nothing more is to be read."""
+    """Another thread ended the reading."""
 
 
 class Patience:
-    """Waits until there is something to read, or until told to stop."""
+    """Waits until there is input, or until another thread calls `stop`."""
 
     def __init__(self) -> None:
         self.is_stopped = False
@@ -20,7 +20,7 @@ class Patience:
         self._when_due: Callable[[], object] | None = None
 
     def interrupt_at(self, monotonic_seconds: float | None, then: Callable[[], object] | None = None) -> None:
-        """Where the waiting lasts until that time, call this and wait on; None for not any more."""
+        """If the waiting lasts until that time, call `then` and wait on; None cancels this."""
         self._due_at, self._when_due = monotonic_seconds, then
 
     def wait(self, descriptor: int) -> None:
@@ -40,7 +40,7 @@ class Patience:
         self.check()
 
     def check(self) -> None:
-        """Go on.
+        """Return if nothing ended the waiting.
 
         Raises:
             Stopped: another thread ended the waiting.
@@ -49,7 +49,7 @@ class Patience:
             raise Stopped
 
     def stop(self) -> None:
-        """End the waiting, now and later; from any thread."""
+        """End this and every later wait; may be called from any thread."""
         if not self.is_stopped:
             self.is_stopped = True
             os.write(self._stop, b"!")

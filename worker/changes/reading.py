@@ -1,4 +1,4 @@
-"""How change files are to be understood, as far as they do not say it themselves."""
+"""How to interpret change files where they do not say it themselves."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,18 +16,18 @@ ID_FIELD = FIELDS[0]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How lines, records and rows are to be understood.
+    """How to interpret lines, records and rows.
 
     Args:
-        mode: of a change that does not name one.
-        format: whatever a file's name says; None for what it says, JSON lines of standard input.
-        delimiter: of the cells of CSV, one character; None for a comma, in a file named ``.tsv`` a tab.
+        mode: the mode of a change that names none.
+        format: overrides the format in the file's name; None to use the name, and JSON lines for standard input.
+        delimiter: separates CSV cells, one character; None for a comma, or a tab in a ``.tsv`` file.
         id_column: the column or field that holds the completion's id.
         empty: what a blank cell of CSV means: ``keep`` the key as it is, or ``remove`` it.
-        coerce: write values that are numbers or booleans as JSON does, instead of refusing them.
-        ignore_unknown: pass over fields that are none of a change's, and columns that are neither such a field nor
-            named ``metadata.KEY``, instead of refusing the ones and taking the others for keys.
-        as_of: of a change that does not tell it, Unix time in seconds; ``mtime`` for when its file was last changed.
+        coerce: replace numbers and booleans by their JSON text, instead of refusing them.
+        ignore_unknown: skip unknown fields instead of refusing them, and skip unknown columns (neither a field nor
+            ``metadata.KEY``) instead of taking them for metadata keys.
+        as_of: the `as_of` of a change that has none, Unix time in seconds; ``mtime`` for the time of its file.
     """
 
     mode: Mode = "merge"
@@ -40,10 +40,10 @@ class Reading:
     as_of: AsOf | None = None
 
     def fields(self) -> tuple[str, ...]:
-        """The names of the fields, with the id's."""
+        """The names of the fields; the id's is as configured."""
         return (self.id_column, *FIELDS[1:])
 
     @property
     def as_of_seconds(self) -> float | None:
-        """Of a change that does not tell it; of a file the opened `ChangeFile` knows it."""
+        """The default `as_of`; None for ``mtime``, which only an opened `ChangeFile` knows."""
         return None if self.as_of == "mtime" else self.as_of

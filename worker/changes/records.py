@@ -1,7 +1,7 @@
-"""JSON values out of pieces of bytes: those of an array, or one after the other, on as many lines as they like.
+"""Split pieces of bytes into JSON values: those of an array, or one after another, on any number of lines.
 
-The end of a value is found by its braces, so that neither the array nor its lines have to fit into memory. A value
-that has no end, or is too long, is refused with its first line alone; the lines after that are read afresh.
+Braces mark the end of a value, so neither the array nor its lines have to fit into memory. A value without an end, or
+one that is too long, is refused with its first line only; reading starts afresh on the next line.
 """
 
 import re
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from worker.changes.lines import CUT_LINE_BYTES, MAX_LINE_BYTES
 from worker.changes.source import DamagedData
 
-# A change has two levels; more are read to say what is wrong with them.
+# A change has two levels; deeper values are read so that the error can name the mistake.
 _MAX_DEPTH = 64
 
 _STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
 _BLANK = re.compile(rb"(?:[\s,]|\xef\xbb\xbf)*+")
 _PLAIN = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+")
 _BRACE = re.compile(_PLAIN.pattern + rb"[{}\[\]]")
-# A change, in one go: by far most of what there is.
+# A change without nested values, matched at once: by far the most common record.
 _CHANGE = re.compile(rb"\{%b(?:\{%b\}%b)*+\}" % ((_PLAIN.pattern,) * 3))
 _CLOSED_BY = {ord("{"): ord("}"), ord("["): ord("]")}
 _SCALAR = re.compile(rb"(?:" + _STRING + rb'|[^\n,"{}\[\]])++')
@@ -31,9 +31,9 @@ class Record(NamedTuple):
     Args:
         number: its place in the file, from 1.
         line: where it starts, from 1.
-        raw: its text; where it is broken, of its first line.
-        reason: why there is no end to it; None where there is one.
-        cut: `raw` is only its start.
+        raw: its text; the first line only, if the value is broken.
+        reason: why it has no end; None if it has one.
+        cut: whether `raw` is only its start.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
 
 def spans_lines(start: bytes) -> bool:
-    """Whether this is the start of JSON that does not have an object to a line: of an array, or of an object."""
+    """Whether this starts JSON that is not one object per line: an array, or an object over several lines."""
     first, newline, _ = start.partition(b"\n")
     if first.startswith(b"["):
         return True
@@ -60,7 +60,7 @@ def spans_lines(start: bytes) -> bool:
 
 
 def records(read: Callable[[], bytes]) -> Iterator[Record]:
-    """Split what is read into values; blanks, commas between them, and the brackets of the array are left out.
+    """Split the bytes into values; blanks, commas between values and the array's brackets are left out.
 
     Args:
         read: returns the next piece, or nothing at the end; may raise `DamagedData`.
@@ -108,7 +108,7 @@ class _Broken(Exception):
     """A value has no end.
 
     Args:
-        is_open: it may have one further on.
+        is_open: whether its end may follow in later input.
     """
 
     def __init__(self, reason: str, *, is_open: bool = False) -> None:
@@ -117,7 +117,7 @@ class _Broken(Exception):
 
 
 class _Text:
-    """What was read and is not done with yet, and the number of the line that is reached."""
+    """The bytes that were read and not consumed yet, and the current line number."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self.line = 1
@@ -127,7 +127,7 @@ class _Text:
         self._at = 0
 
     def first(self) -> bytes:
-        """Go on to the next value, and return its first byte; nothing at the end."""
+        """Move to the next value and return its first byte; nothing at the end."""
         while True:
             match = _BLANK.match(self._data, self._at)
             self.skip((match.end() if match else self._at) - self._at)
@@ -137,7 +137,7 @@ class _Text:
                 return b""
 
     def skip(self, size: int) -> None:
-        """Leave out so many bytes."""
+        """Drop so many bytes."""
         self.line += self._data.count(b"\n", self._at, self._at + size)
         self._at += size
 
@@ -148,10 +148,10 @@ class _Text:
         return taken
 
     def end(self) -> int:
-        """Find how long the object or array is that starts here.
+        """Return the length of the object or array that starts here, in bytes.
 
         Raises:
-            _Broken: it has no end, or one too far off.
+            _Broken: it has no end, or is too long.
         """
         match = _CHANGE.match(self._data, self._at)
         if match and match.end() - self._at <= MAX_LINE_BYTES:
@@ -178,7 +178,7 @@ class _Text:
                     raise _Broken("not JSON: it has no end", is_open=is_open)
 
     def _count(self, brace: int, open_: list[int]) -> None:
-        """Add an opening brace to those that are open, or take the one off that is closed."""
+        """Push an opening brace, or pop the one that this brace closes."""
         if brace in _CLOSED_BY:
             open_.append(_CLOSED_BY[brace])
             if len(open_) > _MAX_DEPTH:
@@ -187,7 +187,7 @@ class _Text:
             raise _Broken(f"not JSON: {chr(brace)!r} closes what it does not open")
 
     def scalar(self) -> int:
-        """Find how long the word, number or string is that starts here; 0 where there is none."""
+        """Return the length of the word, number or string that starts here, in bytes; 0 if there is none."""
         while True:
             match = _SCALAR.match(self._data, self._at)
             size = match.end() - self._at if match else 0
@@ -197,7 +197,7 @@ class _Text:
                 return size if size <= MAX_LINE_BYTES else 0
 
     def take_line(self) -> tuple[bytes, bool]:
-        """Return the rest of the line, and whether it was cut, being too long."""
+        """Return the rest of the line, and whether it was cut because it is too long."""
         taken = b""
         while True:
             newline = self._data.find(b"\n", self._at)
@@ -211,7 +211,7 @@ class _Text:
         return (taken[:CUT_LINE_BYTES] if is_cut else taken), is_cut
 
     def more(self) -> bool:
-        """Read on; False at the end."""
+        """Read more; False at the end."""
         if self.damage:
             return False
         try:

@@ -1,4 +1,4 @@
-"""What is said about a line, or a whole file, that cannot go in."""
+"""Why a line, or a whole file, is refused."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,18 @@ from worker.terminal import printable
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that cannot go in.
+    """A refused line.
 
     Args:
         source: the file as the user named it, ``<stdin>`` for standard input.
         line: where it starts, from 1; 0 for the file as a whole.
         reason: one sentence, with no metadata value in it.
         raw: the refused line or row as it was read, which may hold metadata values; empty where there is none.
-        cut: `raw` is only the start of what was refused.
-        header: the header line that a CSV row stands under.
+        cut: whether `raw` is only the start of it.
+        header: the header line of a CSV row.
         delimiter: what separates the cells of a CSV row.
-        record: its number in a JSON file, from 1; None where lines are what is numbered.
-        hint: the way out, where it is one for all lines alike; worth saying once.
+        record: its number in a JSON file, from 1; None if lines are numbered instead.
+        hint: what to do, if the same helps for all such lines; it is shown once.
     """
 
     source: str
@@ -38,7 +38,7 @@ class Refusal:
 
 
 class UnreadableFile(Exception):
-    """The whole file cannot be used; nothing of it was taken."""
+    """The whole file cannot be used; none of it was enqueued."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))

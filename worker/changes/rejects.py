@@ -1,10 +1,9 @@
-"""Refused lines on their way out to a file, and back in once they are repaired.
+"""Write refused lines to a file, and read them again once they are repaired.
 
-Each line of such a file is one JSON object: ``file``, ``line`` and ``reason`` say what was refused and why, ``text``
-is the line as it was read; ``header`` is the one that a row of CSV stands under, ``delimiter`` what separates its cells
-unless that is a comma; ``record`` is the number of a value in a JSON file. Once ``text`` is repaired the file
-can be enqueued as it is. A line that is not UTF-8 is ``base64`` in place of ``text``; ``"cut": true`` says that the
-line goes on.
+Each line of such a file is one JSON object. ``file``, ``line`` and ``reason`` say what was refused and why; ``text``
+is the line as it was read. For a CSV row, ``header`` is its header line and ``delimiter`` its delimiter if not a comma;
+``record`` is a value's number in a JSON file. A line that is not UTF-8 has ``base64`` in place of ``text``, and
+``"cut": true`` means that only its start was kept. Once ``text`` is repaired, the file can be enqueued as it is.
 """
 
 import base64
@@ -35,18 +34,18 @@ class UnwritableRejects(Exception):
 
 
 class RejectsFile:
-    """A file of refused lines, complete after every `write`.
+    """A file of refused lines; every `write` leaves it complete.
 
-    It is created at once, so that a place that cannot be written is known; what it held is replaced by the first line
-    that is refused. Where none is, no file is left behind, neither this one's nor an older one.
+    It is created at once, so that an unwritable path fails early. The first refused line replaces the old content.
+    If no line is refused, `close` removes the file, even one that an older run wrote.
 
     Args:
         path: where to write.
-        inputs: the change files that will be read, as the user named them: none may be this one.
-        append: keep what it holds.
+        inputs: the change files to read, as the user named them; none may be this file.
+        append: keep the old content.
 
     Raises:
-        UnwritableRejects: by `write` as well.
+        UnwritableRejects: the file cannot be written; `write` raises it, too.
     """
 
     def __init__(self, path: str, *, inputs: Iterable[str] = (), append: bool = False) -> None:
@@ -59,7 +58,7 @@ class RejectsFile:
             raise UnwritableRejects(f"{path}: refused lines cannot be written over the file that they are read from")
         self._is_new = not os.path.lexists(path)
         try:
-            # A file name that is not UTF-8 comes out as the escapes that JSON has for it.
+            # A file name that is not UTF-8 becomes JSON escapes.
             self._file = open(  # noqa: SIM115 -- close() closes it
                 path, "a", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1, opener=_private
             )
@@ -76,10 +75,10 @@ class RejectsFile:
         self.written += 1
 
     def close(self, *, done: bool = True) -> None:
-        """Close it, and remove it if it was not needed.
+        """Close the file, and remove it if no line was refused.
 
         Args:
-            done: everything was read; else what an older run left there stays.
+            done: whether all input was read; if not, what an older run wrote stays.
         """
         is_unused = not self.written and self._is_regular() and (self._is_new or (done and not self._append))
         try:
@@ -124,10 +123,10 @@ def _entry(refusal: Refusal) -> dict[str, object]:
 
 
 def retake(refusal: Refusal, reading: Reading) -> MetadataChange | Refusal | None:
-    """Read a refused line as one of a rejects file; the refusal itself when it is none.
+    """Read a refused line as an entry of a rejects file; return the refusal itself if it is no entry.
 
     Args:
-        refusal: of the whole line. A new one has what the entry holds as its `raw`, so that entries do not nest.
+        refusal: of the whole line. A new refusal has the entry's own text as `raw`, so that entries do not nest.
 
     Returns:
         None for a blank row.
@@ -190,19 +189,19 @@ def _text(entry: dict[str, object], name: str) -> bytes | None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open it so that only its owner can read a file that this makes or empties, whatever the umask is."""
+    """Open the path; make a new or emptied file readable by its owner only, independent of the umask."""
     descriptor = os.open(path, flags, _MODE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with suppress(OSError):  # the file of another user, who lets us write to it
+        with suppress(OSError):  # another user owns the file and lets us write to it
             os.fchmod(descriptor, _MODE)
     return descriptor
 
 
 def _is_same_file(path: str, name: str) -> bool:
-    """Whether both are one regular file, by whatever names."""
+    """Whether both paths name the same regular file."""
     try:
-        target = os.stat(path)  # noqa: PTH116 -- one call for a path and a descriptor
+        target = os.stat(path)  # noqa: PTH116 -- takes a path or a descriptor
         source = os.stat(sys.stdin.fileno() if name == STDIN else name)  # noqa: PTH116 -- likewise
-    except (OSError, ValueError, AttributeError):  # not there, not a path, or no standard input
+    except (OSError, ValueError, AttributeError):  # missing, no valid path, or no standard input
         return False
     return stat.S_ISREG(target.st_mode) and os.path.samestat(target, source)

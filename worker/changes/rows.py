@@ -1,7 +1,7 @@
-"""Rows of CSV (RFC 4180): where one ends, what its cells are, which change it is.
+"""Split CSV (RFC 4180) into rows and cells, and convert rows to changes.
 
-The standard library's reader is not used: it takes everything after a stray quote for one cell, bounds cells by a
-setting that the whole process shares, and reads a quote inside a cell without quotes as text where others do not.
+The standard library's reader does not fit: it takes everything after a stray quote for one cell, limits cells by a
+setting of the whole process, and accepts a quote inside an unquoted cell, which other readers do not.
 """
 
 import re
@@ -25,14 +25,14 @@ _INVISIBLE = " \t\r\n\v\f\xa0\ufeff\u200b\u200c\u200d\u2060"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it stands in the file.
+    """A row of the file.
 
     Args:
         line: the physical line where it starts, from 1.
-        raw: its text, without the last end of line.
-        cells: what it holds, not decoded; or the reason why that is unknown.
-        cut: `raw` is only its start.
-        is_marked: a byte order mark stands before it, which is no part of the cells.
+        raw: its text, without the last line end.
+        cells: its cells, not decoded; or the reason why they cannot be told apart.
+        cut: whether `raw` is only its start.
+        is_marked: whether a byte order mark precedes it, which is no part of the cells.
     """
 
     line: int
@@ -43,21 +43,21 @@ class Row:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing stands in any of its cells, or before them."""
+        """Whether all cells are empty and no byte order mark precedes them."""
         return isinstance(self.cells, list) and not self.is_marked and not b"".join(self.cells).strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Which cell of a row is what.
+    """Which column has which meaning.
 
     Args:
         raw: the row itself.
-        columns: the names, as they stand there.
+        columns: the names, decoded.
         names: the same, not decoded.
         completion_id, mode, change_id, as_of, metadata: positions of the columns with these names.
         keys: position and metadata key of every other column.
-        reading: how rows are to be understood.
+        reading: how to interpret rows.
     """
 
     raw: bytes
@@ -73,16 +73,16 @@ class Header:
 
     @classmethod
     def of(cls, row: Row, reading: Reading) -> Self:
-        """Understand the header row.
+        """Parse the header row.
 
         Raises:
-            InvalidChange: it does not name the id, or names something twice, or nothing, or what cannot be a key, or
-                what is nearly one of the columns that have a meaning.
+            InvalidChange: it has no id column, a duplicate or empty name, or a name that cannot be a metadata key or
+                looks like a misspelt field.
         """
         if isinstance(row.cells, InvalidChange):
             raise row.cells
         names = [decode_utf8(cell, f"column name {number}") for number, cell in enumerate(row.cells, 1)]
-        if reading.id_column not in names:  # before any name is shown: this row may be data
+        if reading.id_column not in names:  # first: this row may be data, which no message may show
             raise InvalidChange(_no_id(names, reading))
         own: dict[str, int] = {}
         keys: dict[str, int] = {}
@@ -109,7 +109,7 @@ class Header:
         )
 
     def change(self, row: Row) -> MetadataChange | None:
-        """Read a row under this header; None where it sets nothing in mode merge.
+        """Convert a row to a change; None if it sets nothing in mode merge.
 
         Raises:
             InvalidChange: the row is ragged, or no valid change.
@@ -141,10 +141,10 @@ class Header:
         return change if metadata or self._may_set_nothing(mode) else None
 
     def _may_set_nothing(self, mode: str) -> bool:
-        """Whether a row whose cells are blank is a change: it would erase everything.
+        """Whether a row of blank cells is a change; in mode replace it would erase everything.
 
         Raises:
-            InvalidChange: the file does not say that this is meant.
+            InvalidChange: the file does not say that erasing is meant.
         """
         if mode == "replace" and self.reading.empty == "keep":
             raise InvalidChange(
@@ -162,7 +162,7 @@ class Header:
             raise
 
     def cells_of_header(self, row: Row) -> list[bytes] | None:
-        """The names in a row that is a header row too, of this file or of another that was joined to it; else None."""
+        """Return the names if the row is a header row, of this file or of another joined to it; else None."""
         cells = row.cells
         if isinstance(cells, InvalidChange):
             return None
@@ -181,10 +181,10 @@ def _no_id(names: Sequence[str], reading: Reading) -> str:
 
 
 def _key(name: str, position: int) -> str:
-    """The metadata key that a column of this name sets.
+    """Return the metadata key that a column of this name sets.
 
     Raises:
-        InvalidChange: it sets none, or looks like a mistake.
+        InvalidChange: the name is empty, or looks like a mistake.
     """
     key = name.removeprefix(_KEY_PREFIX)
     if not key:
@@ -214,10 +214,10 @@ def _check_no_mistake(name: str) -> None:
 
 
 def rows(lines: Iterator[bytes | CutLine], delimiter: str = ",") -> Iterator[Row]:
-    """Put lines together to rows, leaving out blank ones.
+    """Join lines to rows, leaving out blank ones.
 
-    A row goes on as long as a quote is open. Where its cells then make no sense, or the quote is still open after
-    1 MiB, it was a stray one: the lines up to that quote are refused, and the ones after it are read afresh.
+    A row continues while a quote is open. If its cells then make no sense, or the quote is still open after 1 MiB, the
+    quote was a stray one: the lines up to it are refused, and reading starts afresh on the next line.
     """
     source = _Rewindable(lines)
     separator = delimiter.encode()
@@ -245,7 +245,7 @@ def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes
 
 
 def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:
-    """Take lines until every quote has its partner, the row is too long, or there is nothing more."""
+    """Take lines until every quote is closed, the row is too long, or the input ends."""
     rest: list[bytes] = []
     size = len(line)
     is_open = line.count(b'"') % 2 == 1
@@ -264,7 +264,7 @@ def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:
 
 @cache
 def _cell(delimiter: bytes) -> re.Pattern[bytes]:
-    """One cell, and what separates it from the next."""
+    """Return a pattern for one cell and the delimiter after it."""
     mark = re.escape(delimiter)
     return re.compile(rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"%b\r\n]*+))(%b|\Z)' % (mark, mark))
 
@@ -302,7 +302,7 @@ class _StrayQuote(Exception):
 
 
 class _Rewindable:
-    """Lines that can be given back, and the number of the one that was taken last."""
+    """Lines that can be put back, and the number of the last one taken."""
 
     def __init__(self, lines: Iterator[bytes | CutLine]) -> None:
         self.number = 0
@@ -321,7 +321,7 @@ class _Rewindable:
 
 
 def _metadata(text: str) -> dict[str, str | None]:
-    """Read the cell of the column `metadata`; what its values are is for the change to judge."""
+    """Decode the cell of the column `metadata`; `MetadataChange` validates its values."""
     try:
         metadata = parse_object(text)
     except InvalidChange as error:

@@ -1,4 +1,4 @@
-"""What a change file is, by its first bytes: data in a form that is not taken is named, with the way out."""
+"""Recognise a change file's format by its first bytes; for an unsupported one, say what it is and what to do."""
 
 import re
 
@@ -8,7 +8,7 @@ from worker.changes.lines import BYTE_ORDER_MARK
 from worker.changes.reading import Format, Reading
 from worker.changes.records import spans_lines
 
-# Of files that are no text: how they begin.
+# The first bytes of files that are not text.
 _BINARY = {
     b"PK\x03\x04": "an Excel workbook, or another zip archive: save it as CSV (UTF-8), or unpack it",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV (UTF-8)",
@@ -25,14 +25,14 @@ _DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'"}
 
 
 def form_of(start: bytes, form: Format, reading: Reading, delimiter: str) -> Format:
-    """The form of data that starts like this, which is to be of the form.
+    """Return the actual format of data with this start, given the expected one.
 
     Args:
         start: the first line that is not blank, at least, unless it is long.
-        delimiter: that cells of CSV are held to have.
+        delimiter: the expected delimiter of CSV.
 
     Raises:
-        ValueError: it is of no form that is taken, or of another; the message names it, and says what to do.
+        ValueError: the format is unsupported, or not the expected one; the message names it and says what to do.
     """
     _check_text(start)
     start = start.removeprefix(BYTE_ORDER_MARK).lstrip()
@@ -73,7 +73,7 @@ def separator_line(line: bytes) -> bool:
 
 
 def _delimiter_of(line: bytes, reading: Reading) -> str:
-    """What separates the cells of this header row; nothing where it is none."""
+    """Return the delimiter of this header row; an empty string if it is no header row."""
     text = line.decode(errors="replace")
     wanted = {*ID_NAMES, folded(reading.id_column)}
     for delimiter in (",", *_DELIMITERS):

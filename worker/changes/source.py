@@ -1,4 +1,4 @@
-"""Where the bytes of a change file come from: a file or standard input, compressed or not, with progress."""
+"""Read the bytes of a change file or standard input, compressed or not, with progress."""
 
 import gzip
 import io
@@ -27,15 +27,15 @@ _BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n\v\f"
 
 
 class DamagedData(Exception):
-    """The data cannot be read any further; the message says why."""
+    """The rest of the data cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of a regular file that is open already.
+    """A part of an open regular file.
 
     Args:
-        start, end: positions in its bytes.
+        start, end: byte positions.
     """
 
     descriptor: int
@@ -48,14 +48,14 @@ class ByteSource:
 
     Args:
         path: a file, or ``-`` for standard input.
-        gzipped: True where the name promises gzip; data that is gzip is recognised in any case.
-        stdin: what ``-`` reads instead of the process's own standard input. It is not closed.
-        stretch: read instead of what the path names; the descriptor stays open.
-        patience: waits for input that is slow to come.
-        copy: takes every piece, as it comes, before it is decompressed.
+        gzipped: whether the name ends in ``.gz``. Gzip data is recognised without it, too.
+        stdin: read for ``-`` instead of the process's own standard input; it stays open.
+        stretch: read instead of the path; the descriptor stays open.
+        patience: waits for slow input.
+        copy: receives every piece before it is decompressed.
 
     Raises:
-        UnreadableFile: missing, a directory, no permission, not gzip although the name says so.
+        UnreadableFile: the file is missing, a directory, not permitted, or not gzip although its name says so.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class ByteSource:
 
     @property
     def size_bytes(self) -> int | None:
-        """The size of a regular file; None where it is not known beforehand."""
+        """The size of a regular file; None for other input."""
         return self._raw.size_bytes
 
     @property
     def modified_at(self) -> float | None:
-        """When a regular file was last changed, Unix time in seconds; None of anything else."""
+        """When a regular file was last changed, Unix time in seconds; None for other input."""
         return self._raw.modified_at
 
     @property
     def bytes_read(self) -> int:
-        """How much was taken from the input so far, before decompression."""
+        """How many bytes were read so far, before decompression."""
         return self._raw.bytes_read
 
     def look(self) -> bytes:
-        """Return the start, with the first line that is not blank unless that is long, leaving it to be read."""
+        """Return the start, up to the first non-blank line unless that is long; `read` returns it again."""
         start = self._ahead
         try:
             while len(start) < _LOOK_BYTES and b"\n" not in start.lstrip(_BEFORE_TEXT) and (piece := self._read()):
@@ -111,10 +111,10 @@ class ByteSource:
         return start
 
     def read(self) -> bytes:
-        """Return the next piece as soon as there is any; nothing at the end.
+        """Return the next piece as soon as one arrives; nothing at the end.
 
         Raises:
-            DamagedData: the rest cannot be had.
+            DamagedData: the rest cannot be read.
         """
         piece, self._ahead = self._ahead, b""
         if not piece:
@@ -125,7 +125,7 @@ class ByteSource:
         return piece
 
     def kept(self) -> Stretch | None:
-        """What was read so far, as a stretch of a regular file, to be read again; None where it is no such file."""
+        """Return what was read so far as a stretch, to read it again; None if the input is no regular file."""
         return self._raw.kept()
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class ByteSource:
 
 
 class _Stream(Protocol):
-    """What bytes are read of."""
+    """A stream of bytes."""
 
     def read1(self, size: int, /) -> bytes: ...
     def fileno(self) -> int: ...
@@ -165,7 +165,7 @@ class _Stream(Protocol):
 
 
 class _Descriptor:
-    """An open file, read without a buffer: what waits in one is nothing that could be waited for."""
+    """An open file, read without a buffer, since `select` does not see buffered bytes."""
 
     def __init__(self, descriptor: int, *, owned: bool) -> None:
         self._descriptor = descriptor
@@ -184,7 +184,7 @@ class _Descriptor:
 
 
 class _Stretch:
-    """A part of an open file, read without moving what others read of it."""
+    """A part of an open file, read without moving the file's shared position."""
 
     def __init__(self, stretch: Stretch) -> None:
         self._stretch = stretch
@@ -209,7 +209,7 @@ class _Foreign:
         self._stream = stream
 
     def read1(self, size: int, /) -> bytes:
-        # It hands over what has come already: a producer that writes slowly is not waited for.
+        # read1 returns the bytes that have arrived, without waiting for a slow producer.
         data: bytes = getattr(self._stream, "read1", self._stream.read)(size)
         return data
 
@@ -221,7 +221,7 @@ class _Foreign:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that counts what is read of it, lets its first bytes be looked at, and waits for more in good time."""
+    """A stream that counts bytes, allows to peek at the first ones, and waits for slow input."""
 
     def __init__(self, stream: _Stream, *, patience: Patience | None, copy: Callable[[bytes], object] | None) -> None:
         self.bytes_read = 0
@@ -245,7 +245,7 @@ class _Counted(io.RawIOBase):
         return len(data)
 
     def peek_magic(self) -> bytes:
-        """Return the first bytes, as many as the magic number has, leaving them to be read."""
+        """Return the first bytes, as many as the magic number has; they are still read afterwards."""
         while len(self._start) < len(_GZIP_MAGIC) and (data := self._read(len(_GZIP_MAGIC) - len(self._start))):
             self._start += data
         return self._start
@@ -273,17 +273,17 @@ class _Counted(io.RawIOBase):
 
 
 def _status(stream: _Stream) -> os.stat_result | None:
-    """What the system knows of a regular file; None of anything else."""
+    """Return the status of a regular file; None for other input."""
     try:
         status = os.fstat(stream.fileno())
-    except OSError:  # io.UnsupportedOperation: no file stands behind it
+    except OSError:  # io.UnsupportedOperation: the stream has no file
         return None
     return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _open(path: str, stdin: BinaryIO | None) -> _Stream:
     if path != STDIN:
-        # A named pipe opens at once: its writer may come later, or never.
+        # With O_NONBLOCK a named pipe opens at once, although its writer may come later or never.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -295,7 +295,7 @@ def _open(path: str, stdin: BinaryIO | None) -> _Stream:
         raise ValueError("standard input is closed")
     try:
         return _Descriptor(sys.stdin.fileno(), owned=False)
-    except OSError:  # something else was put in its place
+    except OSError:  # sys.stdin was replaced
         return _Foreign(sys.stdin.buffer)
 
 

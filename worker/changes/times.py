@@ -1,4 +1,4 @@
-"""When what a change says was so: the times that lines, cells and mappings may hold, as Unix time."""
+"""Parse `as_of`, the time when a change's content was true, to Unix time."""
 
 import re
 import time
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from worker.changes.change import LATEST_AS_OF, InvalidChange, json_type
 from worker.terminal import shown
 
-# A date without its dashes, a count of days, or 0 for no time would all be moments of 1970: older than any other
-# change, so that what they stand beside would never be sent.
+# A date without dashes, a count of days, or 0 for "no time" would all be moments of 1970. A change that old would
+# never be sent.
 EARLIEST_AS_OF = 1e8  # March 1973
-# A time that is still to come would keep off all true ones until then. Clocks differ, though.
+# A time in the future would block all true ones until then. Clocks differ, though.
 _MOST_AHEAD_SECONDS = 86_400.0
 
 _FORMS = "ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
 def as_of_from(given: object) -> float | None:
-    """Read when something was so.
+    """Parse an `as_of`.
 
     Args:
         given: Unix time in seconds, a number or its text; a time in ISO 8601 with its zone; a `datetime` with one; or
@@ -29,7 +29,7 @@ def as_of_from(given: object) -> float | None:
         Unix time, seconds.
 
     Raises:
-        InvalidChange: it is none of these, or a time at which nobody has labelled anything.
+        InvalidChange: it is none of these, or no plausible time.
     """
     match given:
         case None:
@@ -51,24 +51,22 @@ def as_of_from(given: object) -> float | None:
 
 
 def check_as_of(seconds: float, given: object) -> None:
-    """Raise unless something may have been so at this time.
+    """Raise unless the time is plausible.
 
     Args:
-        given: how it was written, for the message.
+        given: the original form, for the message.
 
     Raises:
-        InvalidChange: it was too long ago, or is to come.
+        InvalidChange: it is too long ago, or in the future.
     """
     if EARLIEST_AS_OF <= seconds <= time.time() + _MOST_AHEAD_SECONDS:
         return
     written = shown(given if isinstance(given, str) else str(given))
     is_count = isinstance(given, int | float) or (isinstance(given, str) and _NUMBER.fullmatch(given))
     if seconds >= LATEST_AS_OF and is_count:
-        raise InvalidChange(
-            f"as_of {written} is told in milliseconds, or finer: it must be in seconds, such as 1764324900"
-        )
+        raise InvalidChange(f"as_of {written} is in milliseconds, or finer: it must be in seconds, such as 1764324900")
     if seconds > EARLIEST_AS_OF:
-        raise InvalidChange(f"as_of {written} is yet to come: it would keep off all that is said until then")
+        raise InvalidChange(f"as_of {written} is in the future: it would block every older change until then")
     raise InvalidChange(f"as_of {written} is no time after March 1973: it must be {_FORMS}")
 
 
@@ -80,10 +78,10 @@ def _parsed(text: str) -> datetime:
 
 
 def _seconds_of(moment: datetime, text: str) -> float:
-    """Unix time, in seconds.
+    """Return Unix time in seconds.
 
     Raises:
-        InvalidChange: it has no zone. Guessed wrong, an old label would win over a newer one, and nobody would see it.
+        InvalidChange: it has no zone. With a wrong guess an old label would silently win over a newer one.
     """
     if moment.utcoffset() is None:
         raise InvalidChange(

@@ -28,32 +28,32 @@ from worker.flags import Flag
 from worker.results import Places
 from worker.terminal import is_terminal, printable
 
-# What to do before what is left is gone on with.
+# What the user must do before the rest can continue.
 _FIRST = {
-    Ending.HALTED: "mend the cause, then ",
-    Ending.RESULTS_LOST: "mend the cause, then ",
+    Ending.HALTED: "fix the cause, then ",
+    Ending.RESULTS_LOST: "fix the cause, then ",
     Ending.PAUSED: "`metasync resume`, then ",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a run: counts of changes, unless a name says otherwise.
+    """The result of a run: counts of changes, unless the name says otherwise.
 
     Args:
         reasons: dead letters by reason.
-        requests: that were made of the service.
-        retries: requests and claims that were tried again after a failure.
-        throttled: answers 429 that were about the rate.
-        ending: what ended the run; null where nothing was applied, since the files could not be taken in whole.
-        superseded: that were not sent, since a change with a newer `as_of` was applied.
-        leftover: applied changes of which the service kept what they were to replace.
-        halted: what it was halted by, if it ended so.
-        error: the same in the service's own words, or what kept the run from starting.
-        left: the first few completions whose changes are left since they failed, and the error of each.
-        paused: who has paused the queue, if that ended the run.
-        closed_for_seconds: how much longer the service asked to wait in the end.
-        enqueued: what became of the lines of the files.
+        requests: sent to the service.
+        retries: requests and claims that were retried after a failure.
+        throttled: 429 answers about the rate.
+        ending: why the run ended; null if nothing was applied because the files could not be enqueued completely.
+        superseded: not sent, because a change with a newer `as_of` was applied.
+        leftover: applied replacements of which the service kept old keys.
+        halted: the reason of the halt, if that ended the run.
+        error: the service's own words about the halt, or why the run did not start.
+        left: the first few completions whose changes failed and are still pending, with their errors.
+        paused: who paused the queue, if that ended the run.
+        closed_for_seconds: how much longer the service asks to wait.
+        enqueued: the result of enqueueing the files.
     """
 
     enqueued: Enqueued
@@ -93,13 +93,13 @@ MODEL = Apply
 
 
 def execute(arguments: Apply) -> int:
-    """Store the changes, apply all that is pending, print what became of it."""
+    """Store the changes, apply everything pending, print the result."""
     with failing_as_json(lambda error, code: Report(Enqueued(), code, error=error), wanted=arguments.json):
         loaded = arguments.load()
         settings = loaded.settings
         key_of(settings)
         terminal = Terminal() if is_terminal(sys.stderr) and settings.log_format != "json" else None
-        # Beside a progress line, a line for each outcome is noise, unless it was asked for.
+        # With a progress line, a log line per outcome is noise, unless the user asked for it.
         quiet = terminal is not None and loaded.origins["log_level"] == "default"
         configure_logs(settings, level="error" if quiet else None, terminal=terminal)
         intake = arguments.intake(settings)
@@ -119,7 +119,7 @@ def execute(arguments: Apply) -> int:
 async def _apply(job: Job, intake: Intake, places: Places | None, *, shown: bool, json: bool) -> int:
     started_at = time.monotonic()
     async with opened(job) as queue:
-        await queue.next_due_seconds()  # what cannot be used is found before anything is read
+        await queue.next_due_seconds()  # an unusable store fails before any file is read
         enqueued = Enqueued()
         with (
             closing(Patience()) as patience,
@@ -149,31 +149,31 @@ def _kept_in(places: Places) -> Callable[[Piece], None]:
 
 
 def summary_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
-    """What became of the run, and what to do next, for people."""
+    """Describe the run's result and the next step."""
     return f"{figures_text(summary, enqueued, enqueue_seconds)}\n{_ending_text(summary)}"
 
 
 def figures_text(summary: Summary, enqueued: Enqueued, enqueue_seconds: float) -> str:
-    """The run's figures as a table."""
+    """Format the run's counts as a table."""
     totals = summary.totals
     per_second = totals.changes / summary.seconds if summary.seconds else 0.0
     rows = [
         ("enqueued", "", account(enqueued)),
         *([("batch", "", enqueued.batch)] if enqueued.batch is not None else []),
-        ("applied", f"{totals.applied:,}", "changes that the service now has"),
-        ("unchanged", f"{totals.unchanged:,}", "changes that it had already"),
+        ("applied", f"{totals.applied:,}", "changes that the service has now"),
+        ("unchanged", f"{totals.unchanged:,}", "changes that the service had already"),
         *(
-            [("superseded", f"{totals.superseded:,}", "not sent: what was applied is as of a later time")]
+            [("superseded", f"{totals.superseded:,}", "not sent: a change with a newer as_of was applied")]
             if totals.superseded
             else []
         ),
         *(
-            [("leftover", f"{totals.leftover:,}", "of those applied, the service kept keys that they replace")]
+            [("leftover", f"{totals.leftover:,}", "applied, but the service kept keys that they replace")]
             if totals.leftover
             else []
         ),
         ("dead", f"{totals.dead:,}", _reasons_text(totals.reasons)),
-        ("requests", f"{summary.requests:,}", f"{totals.retries:,} tried again, {summary.throttled:,} throttled"),
+        ("requests", f"{summary.requests:,}", f"{totals.retries:,} retried, {summary.throttled:,} throttled"),
         (
             "time",
             "",
@@ -189,11 +189,11 @@ def _reasons_text(reasons: Mapping[str, int]) -> str:
 
 def _ending_text(summary: Summary) -> str:
     if summary.empty:
-        dead = "; `metasync dead list` shows what was given up" if summary.totals.dead else ""
+        dead = "; `metasync dead list` shows the dead letters" if summary.totals.dead else ""
         return f"done{dead}"
     first = _FIRST.get(summary.ending, "")
     left = [f"left: {completion_id}: {error}" for completion_id, error in summary.left.items()]
-    end = f"not finished ({_why(summary)}); what is left stays in the queue: {first}`metasync run --drain` goes on"
+    end = f"not finished ({_why(summary)}); the rest stays in the queue: {first}`metasync run --drain` continues"
     return "\n".join((*left, end))
 
 

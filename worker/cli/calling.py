@@ -1,4 +1,4 @@
-"""The service's client as commands need it: built from settings, with a key that is read again when it has changed."""
+"""The service's client for commands: built from settings; it reads the key again when its source changes."""
 
 import asyncio
 import gc
@@ -14,20 +14,20 @@ from worker.engine import ReadKey
 
 
 def collect_less() -> None:
-    """Have the garbage collector look less often, and not at what was imported.
+    """Make the garbage collector run less often, and ignore imported modules.
 
-    Hardly anything that an update leaves behind is a cycle, yet looking for cycles at the default pace takes 7 % of the
-    time. Measured: peak memory stays where it was.
+    An update leaves hardly any cycles, yet collection at the default rate takes 7 % of the time. Measured: peak memory
+    does not change.
     """
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
 
 
 def client_of(settings: Settings, traced: Tracing) -> Client:
-    """The service's client.
+    """Build the service's client.
 
     Raises:
-        ConfigurationError: the base URL, the key or something else that goes into a header cannot be used.
+        ConfigurationError: the base URL, the key or another header value is invalid.
     """
     try:
         return traced.make_client(
@@ -44,7 +44,7 @@ def client_of(settings: Settings, traced: Tracing) -> Client:
 
 
 def key_reader(client: Client, job: Job) -> ReadKey:
-    """What reads the key again when the files that settings come from have changed."""
+    """Return a function that reads the key again if the settings' files have changed."""
     current, seen = key_of(job.settings), file_times(job.settings)
 
     async def read_key(always: bool) -> bool:  # noqa: FBT001 -- as `ReadKey` says
@@ -60,7 +60,7 @@ def key_reader(client: Client, job: Job) -> ReadKey:
             if key != current and loaded.led_astray not in (None, job.warning):
                 structlog.get_logger().warning("settings.key_led_astray", error=loaded.led_astray)
             client.use_key(key)
-        except (ConfigurationError, ValueError) as error:  # ValueError: no header can carry the key
+        except (ConfigurationError, ValueError) as error:  # ValueError: the key cannot be a header value
             structlog.get_logger().warning("settings.unreadable", error=str(error))
             return False
         is_new, current = key != current, key

@@ -13,7 +13,7 @@ from worker.flags import Flag
 class Completion:
     """The verb's arguments."""
 
-    shell: Annotated[Literal["bash", "zsh"], Flag("the shell that is to read it", positional=True)]
+    shell: Annotated[Literal["bash", "zsh"], Flag("the shell that will read it", positional=True)]
 
 
 MODEL = Completion
@@ -21,7 +21,7 @@ MODEL = Completion
 
 def execute(arguments: Completion) -> int:
     """Print the script."""
-    import shtab  # noqa: PLC0415 -- needed by no other verb
+    import shtab  # noqa: PLC0415 -- only this verb needs it
 
     say_raw(shtab.complete(parser_of(VERBS), shell=arguments.shell))
     return Exit.DONE

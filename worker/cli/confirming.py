@@ -1,4 +1,4 @@
-"""What cannot be undone is confirmed: by the count of what it is about, which is checked against the store."""
+"""Confirm actions that cannot be undone: the user types the count, which is then checked against the store."""
 
 import sys
 
@@ -6,16 +6,16 @@ from worker.cli.output import tell
 
 
 def confirmed(count: int, what: str) -> bool:
-    """Have the person at the terminal type the count. To be called where no event loop runs: a signal ends it.
+    """Ask the user at the terminal to type the count. Call it outside an event loop, so that a signal ends it.
 
     Args:
-        what: what is done to them, such as ``pending changes would be withdrawn``.
+        what: the consequence, such as ``pending changes would be withdrawn``.
     """
     tell(f"{count:,} {what}")
     if sys.stdin is None or not sys.stdin.isatty():
-        tell("say --yes, or answer at a terminal: nothing was done")
+        tell("nothing was done: use --yes, or answer at a terminal")
         return False
-    tell(f"type {count} to go on:")
+    tell(f"type {count} to continue:")
     typed = sys.stdin.readline().strip().replace(",", "")
     if typed != str(count):
         tell("that is not the count: nothing was done")
@@ -23,10 +23,10 @@ def confirmed(count: int, what: str) -> bool:
 
 
 def grown(now: int, count: int) -> str | None:
-    """Why it is not done after all: there is more than what was confirmed.
+    """Return why the action is refused after all: there is more now than was confirmed. Else None.
 
-    Less is no reason: somebody else has dealt with the others.
+    Less is no reason: another process has dealt with the rest.
     """
     if now <= count:
         return None
-    return f"there are {now:,} by now, and {count:,} were shown: nothing was done; look again"
+    return f"nothing was done: {count:,} were shown, but there are {now:,} now; look again"

@@ -35,7 +35,7 @@ from worker.simulator import Delay, Fault, Options, RateLimit, Simulator
 from worker.terminal import is_terminal
 
 _FILES = ("labels.jsonl", "grades.csv", "redactions.jsonl")
-_LINES = 2_000  # in those files, headers aside; these are the ones among them that are broken on purpose:
+_LINES = 2_000  # in the sample files, without headers; these of them are broken on purpose:
 _BROKEN_LINES = 12
 _MAX_PAIRS = 16
 
@@ -61,13 +61,13 @@ _LATE_EVERY = 4
 _HANDFUL = 8
 _NOT_FOUND_GRACE = "6s"
 _BATCH = "samples"
-_WRONG = 50  # changes of a file that is taken back
-_BACKFILL = 150  # changes before which an urgent one comes
+_WRONG = 50  # changes of a file that is withdrawn
+_BACKFILL = 150  # changes that an urgent one overtakes
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold in the end."""
+    """A condition that must hold at the end."""
 
     name: str
     holds: bool
@@ -111,21 +111,21 @@ async def _demo(*, verbose: bool) -> int:
             checks = [check async for check in _checks(queue, simulator, held, enqueued, summary)]
             checks += await _batches(queue, simulator, job, handful=handful, held=held)
             checks += await _there_and_back(queue, simulator, job, handful=handful, before=before, held=held)
-    say(figures_text(summary, enqueued, enqueue_seconds))  # not what to do next: its queue is gone by now
+    say(figures_text(summary, enqueued, enqueue_seconds))  # no next step: the queue is deleted by now
     for check in checks:
         say(f"{'ok  ' if check.holds else 'FAIL'}  {check.name}: {check.detail}")
     return Exit.DONE if all(check.holds for check in checks) else Exit.INTERNAL_ERROR
 
 
 def _samples() -> Path:
-    """The sample files: beside the code in a checkout, within the package where that is installed."""
+    """Return the folder of samples: beside the code in a checkout, else in the installed package."""
     package = Path(worker.__file__).parent
     installed = package / "examples"
     return installed if installed.is_dir() else package.parent / "examples"
 
 
 def _seed(simulator: Simulator) -> dict[str, dict[str, str]]:
-    """Store the completions that the samples are about; every fourth is not visible yet."""
+    """Store the samples' completions; every fourth is not visible yet."""
     held = {}
     for number, line in enumerate((_samples() / "completions.jsonl").read_text().splitlines()):
         completion = json.loads(line)
@@ -153,7 +153,7 @@ async def _drain(queue: Store, job: Job) -> Summary:
 
 
 def _handful(held: Mapping[str, Mapping[str, str]]) -> dict[str, list[MetadataChange]]:
-    """A few completions that are visible from the start, and whose changes all can be applied; with these."""
+    """Return a few completions, with their changes, that are visible from the start and have only valid changes."""
     _, dead = _one_by_one(held)
     left_out = {completion_id for completion_id, _ in dead} | {*islice(held, 0, None, _LATE_EVERY)}
     handful: dict[str, list[MetadataChange]] = {}
@@ -171,7 +171,7 @@ async def _batches(
     handful: Mapping[str, list[MetadataChange]],
     held: Mapping[str, Mapping[str, str]],
 ) -> list[Check]:
-    """What batches are for: one is looked at, one taken back, one hurried; a handful of completions is left alone."""
+    """Show batches: inspect one, withdraw one, hurry one; leave a handful of completions alone."""
     [samples] = await queue.batches(_BATCH)
     wanted, _ = _one_by_one(held)
     ids = [each for each, metadata in wanted.items() if len(metadata) < _MAX_PAIRS and each not in handful]
@@ -198,7 +198,7 @@ async def _batches(
 
 
 def _seconds(first: Batch, last: Batch) -> float:
-    """From the first change of the one that was done to the last of the other."""
+    """Return the time from the first batch's first applied change to the last batch's last one."""
     return (last.last_done_at or math.inf) - (first.first_done_at or 0.0)
 
 
@@ -211,14 +211,14 @@ async def _there_and_back(
     before: Sequence[MetadataChange],
     held: Mapping[str, Mapping[str, str]],
 ) -> list[Check]:
-    """What `pull`, `diff` and `apply` of what was pulled do to a handful."""
+    """Check `pull`, `diff`, and `apply` of the pulled lines on a handful of completions."""
     counts = await compared(job, [change for changes in handful.values() for change in changes])
     in_sync = Check("diff", counts.in_sync == len(handful), f"{counts.in_sync} of a handful of {len(handful)} in sync")
     await queue.put(list(before))
     await _drain(queue, job)
     found = simulator.all_metadata()
     back = sum(found[completion_id] == held[completion_id] for completion_id in handful)
-    return [in_sync, Check("back", back == len(handful), f"{back} of these have what was pulled before")]
+    return [in_sync, Check("back", back == len(handful), f"{back} of these are as they were pulled")]
 
 
 async def _checks(
@@ -252,7 +252,7 @@ async def _checks(
 def _one_by_one(
     held: Mapping[str, Mapping[str, str]],
 ) -> tuple[dict[str, dict[str, str]], Counter[tuple[str, str]]]:
-    """What must come out, worked out the slow and obvious way: every completion's metadata, every dead letter."""
+    """Compute the expected result the slow, obvious way: every completion's metadata, every dead letter."""
     state = {completion_id: dict(metadata) for completion_id, metadata in held.items()}
     dead: Counter[tuple[str, str]] = Counter()
     for change in _good_changes():

@@ -1,4 +1,4 @@
-"""`metasync diff`: what changes would make of the completions, or whether the service has all that they want."""
+"""`metasync diff`: what changes would alter, or whether the service already has all of them."""
 
 import asyncio
 import sys
@@ -45,21 +45,21 @@ _MOST_TOLD = 20
 
 @dataclass(slots=True)
 class Compared(Counts):
-    """What a comparison came to: completions, each counted once, unless a name says otherwise.
+    """The result of a comparison: completions, each counted once, unless the name says otherwise.
 
     Args:
-        differs: whose changes would change something.
-        refused: a change would give them more than sixteen pairs, so that it would be a dead letter.
+        differs: whose changes would alter something.
+        refused: a change would exceed sixteen pairs and become a dead letter.
         unreadable: the service does not show their metadata.
-        refused_lines: lines of the files that are no change.
-        requests: that were made of the service.
-        retries: requests that were made again after a failure.
-        throttled: answers 429 that were about the rate.
-        ending: what ended it before all was compared; null where all is.
-        halted: what it was halted by, if it ended so.
-        error: the same in the service's own words, or what kept it from comparing.
-        left: the first few completions that could not be read, and the error of each.
-        closed_for_seconds: how much longer the service asked to wait in the end.
+        refused_lines: invalid lines of the files.
+        requests: sent to the service.
+        retries: requests that were retried after a failure.
+        throttled: 429 answers about the rate.
+        ending: why it ended early; null if all was compared.
+        halted: the reason of the halt, if that ended it.
+        error: the service's own words about the halt, or why nothing was compared.
+        left: the first few completions that could not be read, with their errors.
+        closed_for_seconds: how much longer the service asks to wait.
     """
 
     exit_code: Exit = Exit.DONE
@@ -84,31 +84,33 @@ class Diff(Readable):
     )
 
     files: Annotated[tuple[str, ...], FILE] = ()
-    pending: Annotated[bool, Flag("what waits in the queue, instead of files")] = False
-    summary: Annotated[bool, Flag("the counts alone"), Prints(Compared, beside="--summary")] = False
-    keys_only: Annotated[bool, Flag("keys without their values")] = False
+    pending: Annotated[bool, Flag("compare the pending changes in the queue, instead of files")] = False
+    summary: Annotated[bool, Flag("print only the counts"), Prints(Compared, beside="--summary")] = False
+    keys_only: Annotated[bool, Flag("print keys without values")] = False
     json: Annotated[
-        bool, Flag("a JSON object a line for each completion; with --summary, the counts as one"), Prints(Difference)
+        bool,
+        Flag("print one JSON object per line and completion; with --summary, the counts as one object"),
+        Prints(Difference),
     ] = False
 
     def __post_init__(self) -> None:
         if self.pending and self.files:
-            raise BadValue("pending", "compares what waits in the queue, and takes no FILE")
+            raise BadValue("pending", "compares the changes in the queue, and takes no FILE")
         if not self.pending and not self.files:
-            raise BadValue("files", "is missing: name files of changes, or say --pending")
+            raise BadValue("files", "is missing: name files of changes, or use --pending")
 
 
 MODEL = Diff
-EPILOG = """Nothing is written to the service. What differs is read once more after METASYNC_READ_LAG, since reads
-may lag behind; before anything was applied, `--read-lag 0` says it at once.
+EPILOG = """Nothing is written to the service. Completions that differ are read again after METASYNC_READ_LAG, since
+reads may lag behind; if nothing was applied recently, `--read-lag 0` gives the result at once.
 
   + grade=A                  a key that the completion would get
-  ~ topic=billing → refunds  a key that would have another value
+  ~ topic=billing → refunds  a key whose value would change
   - draft                    a key that it would lose"""
 
 
 def execute(arguments: Diff) -> int:
-    """Print what differs, and the counts."""
+    """Print the differences and the counts."""
     wanted = arguments.json and arguments.summary
     with failing_as_json(lambda error, code: Compared(exit_code=code, error=error), wanted=wanted):
         job, progress = prepared(arguments, shown=True)
@@ -135,7 +137,7 @@ def _failed(arguments: Diff, error: str, code: Exit) -> Exit:
 
 
 async def _gather(arguments: Diff, job: Job, spool: Spool) -> int:
-    """Have the spool hold the changes; returns how many are none."""
+    """Put the changes into the spool; return how many are invalid."""
     settings = job.settings
     if not arguments.pending:
         return await gather(arguments.files, arguments.reading(settings), spool.add)
@@ -218,7 +220,7 @@ def _report(arguments: Diff, compared: Compared, unfinished: Unfinished | None) 
 
 
 def account(compared: Compared) -> str:
-    """The counts in a line, for people."""
+    """Format the counts on one line."""
     words = [
         f"{compared.differs:,} to change",
         f"{compared.in_sync:,} in sync",
@@ -230,7 +232,7 @@ def account(compared: Compared) -> str:
     if compared.refused_lines:
         words.append(f"{compared.refused_lines:,} lines refused")
     if compared.not_found and not (compared.differs or compared.in_sync or compared.refused):
-        words.append("none is there: is it the key of another project?")
+        words.append("none was found: is it the key of another project?")
     return ", ".join(words)
 
 
@@ -261,7 +263,7 @@ class _Printer:
 
 
 def text_of(difference: Difference, *, keys_only: bool, colors: bool) -> Iterator[str]:
-    """The lines that show a difference, without anything that could move the terminal's cursor but our own colours."""
+    """Yield the lines of a difference; our own colours are the only control codes."""
     match difference.state:
         case "not_found":
             yield f"{difference.completion_id}: not found"

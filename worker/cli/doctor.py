@@ -1,4 +1,4 @@
-"""`metasync doctor`: looks at all that a run needs, and says of each thing how it is and what to do."""
+"""`metasync doctor`: check everything that a run needs, and say what to do."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ def _completion_id(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was looked at.
+    """All checks.
 
     Args:
-        checks: in the order in which they were made; what an earlier failure keeps from being looked at is not there.
-        probe: what `--write-probe` has found; null without.
+        checks: in their order; checks that an earlier failure makes impossible are missing.
+        probe: the findings of `--write-probe`; null without it.
     """
 
     checks: Sequence[Check]
@@ -53,23 +53,23 @@ class Doctor(Configured):
     SETTINGS: ClassVar[tuple[str, ...]] = ALL
 
     completion: Annotated[
-        str | None, Flag("read this completion, not the newest that is listed", metavar="ID", parse=_completion_id)
+        str | None, Flag("read this completion, instead of the newest one", metavar="ID", parse=_completion_id)
     ] = None
     write_probe: Annotated[
         bool,
-        Flag("find out on that completion what updates do: writes to it, and puts back what was there"),
+        Flag("find out how updates of that completion behave: writes to it, and restores its metadata"),
     ] = False
-    json: Annotated[bool, Flag("all checks as one JSON object"), Prints(Report)] = False
+    json: Annotated[bool, Flag("print all checks as one JSON object"), Prints(Report)] = False
 
 
 MODEL = Doctor
-EPILOG = "With --write-probe, the completion must be one that nobody else writes to, with 2 to 16 metadata keys."
+EPILOG = "With --write-probe, no other program may write to the completion, and it needs 2 to 16 metadata keys."
 
 
 def execute(arguments: Doctor) -> int:
-    """Look at everything, print a line for each, and what to do."""
+    """Run all checks; print a line for each, with advice."""
     if arguments.write_probe and arguments.completion is None:
-        raise ConfigurationError("--write-probe writes: say to which completion, with --completion ID")
+        raise ConfigurationError("--write-probe needs --completion ID, the completion to write to")
     return loop.run(_examine(arguments))
 
 
@@ -93,7 +93,7 @@ async def _examine(arguments: Doctor) -> Exit:
 
 
 async def _look(arguments: Doctor, checks: Sequence[Check], found: Callable[[Check], None]) -> WriteProbe | None:
-    """Look at everything; gives the write probe, if one was made."""
+    """Run all checks; return the write probe, if it ran."""
     for check in check_software():
         found(check)
     loaded, told = read_settings(arguments.load)
@@ -126,7 +126,7 @@ async def _outside(loaded: Loaded, completion_id: str | None) -> AsyncIterator[C
 
 
 async def _probe(settings: Settings, completion_id: str, checks: Sequence[Check]) -> WriteProbe | None:
-    """Make the write probe, unless something that it needs has failed."""
+    """Run the write probe, unless a check that it needs has failed."""
     failed = any(check.state is State.FAILURE and check.name != "queue" for check in checks)
     if settings.openai_api_key is None or failed:
         return None
@@ -152,7 +152,7 @@ async def _probe(settings: Settings, completion_id: str, checks: Sequence[Check]
 def _probe_checks(probe: WriteProbe | None, settings: Settings) -> Iterator[Check]:
     name = "write probe"
     if probe is None:
-        yield failure(name, "not made, since something that it needs has failed; nothing was written")
+        yield failure(name, "not run, because a check that it needs has failed; nothing was written")
         return
     found = probe.findings
     if found.semantics is not None:
@@ -175,9 +175,9 @@ def _probe_checks(probe: WriteProbe | None, settings: Settings) -> Iterator[Chec
     if found.error is not None:
         yield failure(name, found.error, halts=probe.halts)
     if found.kept_in is not None:
-        yield failure(name, "what was there may not be back", f"`metasync apply {found.kept_in}` puts it back")
+        yield failure(name, "the metadata may not be restored", f"`metasync apply {found.kept_in}` restores it")
     else:
-        yield ok(name, "what was there is there again" if probe.wrote else "nothing was written")
+        yield ok(name, "the original metadata is restored" if probe.wrote else "nothing was written")
 
 
 def _exit_code(checks: Sequence[Check]) -> Exit:

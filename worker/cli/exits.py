@@ -1,16 +1,16 @@
-"""Exit codes, after sysexits.h where it has one: people script against them."""
+"""Exit codes, as in sysexits.h where it has a fitting one; scripts depend on them."""
 
 from enum import IntEnum
 from typing import Self
 
 
 class Exit(IntEnum):
-    """What the command's end means."""
+    """An exit code of the command."""
 
-    meaning: str  # as Markdown: help and pages are made of it
+    meaning: str  # Markdown, for help and documents
 
     def __new__(cls, code: int, meaning: str) -> Self:
-        """One exit code with its meaning."""
+        """Make an exit code with its meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning

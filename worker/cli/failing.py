@@ -1,4 +1,4 @@
-"""Settings or a queue that cannot be used, where `--json` is wanted: its object comes on every exit code."""
+"""Print the `--json` object even if the settings or the queue are unusable: it comes with every exit code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from worker.queue import QueueError, QueueUnavailable
 
 
 def code_of(error: Exception) -> Exit:
-    """What it means that the settings or the queue could not be used: whether to run again helps."""
+    """Return the exit code for unusable settings or an unusable queue: does running again help?"""
     return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable) else Exit.USAGE
 
 
 @contextmanager
 def failing_as_json(failure: Callable[[str, Exit], Any], *, wanted: bool) -> Iterator[None]:
-    """Where `--json` is wanted, print what it prints even if the settings or the queue cannot be used.
+    """If `--json` is wanted, print its object even if the settings or the queue are unusable.
 
     Args:
-        failure: makes the object out of the error and the exit code.
+        failure: makes the object from the error and the exit code.
     """
     try:
         yield

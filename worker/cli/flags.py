@@ -1,4 +1,4 @@
-"""Settings as flags: the same names, meanings and checks as in the environment."""
+"""Settings as flags, with the same names, meanings and checks as in the environment."""
 
 import argparse
 import re
@@ -37,7 +37,7 @@ WORKING = (
     "keep",
     "log_values",
 )
-# What is only read is read by these.
+# The settings of commands that only read.
 READING = (
     "openai_base_url",
     "openai_org_id",
@@ -55,11 +55,11 @@ ALL = tuple(name for name in Settings.model_fields if not is_secret(name))
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """What every verb is told that uses settings.
+    """The base of all verbs that use settings.
 
     Args:
-        SETTINGS: those that it uses; each is a flag of the verb too.
-        given: those that were given as flags, as text, by name.
+        SETTINGS: the settings that it uses; each is also a flag of the verb.
+        given: the settings given as flags, as text, by name.
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = STORE
@@ -67,15 +67,15 @@ class Configured:
     given: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def load(self) -> Loaded:
-        """The settings, with the flags on top.
+        """Load the settings; flags come first.
 
         Raises:
-            ConfigurationError: one of them is bad.
+            ConfigurationError: one of them is invalid.
         """
         return load(self.given)
 
     def explain(self, error: Exception) -> str:
-        """The error, which names settings by what they are or by their variables, in the words of this command line."""
+        """Return the error's text, with settings named as on this command line."""
         message = (
             str(error).replace("the queue URL", variable("queue_url")).replace("the base URL", variable(_BASE_URL))
         )
@@ -86,10 +86,10 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Prints:
-    """Of a `--json` flag: the type of what is printed, whose schema is published.
+    """Marks a `--json` flag with the type that it prints, whose schema is published.
 
     Args:
-        beside: of another flag, that changes what `--json` prints: its name.
+        beside: the name of another flag that changes what `--json` prints.
     """
 
     type: Any
@@ -101,19 +101,19 @@ MAX_DURATION = Flag("end after so long, such as 15m", metavar="DURATION", parse=
 
 
 def printed(model: type[Any]) -> list[Prints]:
-    """What a verb's `--json` prints; nothing where it has no such flag."""
+    """Return what a verb's `--json` prints; empty if it has no such flag."""
     hints = get_type_hints(model, include_extras=True).values()
     notes = (note for hint in hints for note in getattr(hint, "__metadata__", ()))
     return [note for note in notes if isinstance(note, Prints)]
 
 
 def add_arguments(parser: argparse.ArgumentParser, model: type[Any]) -> None:
-    """Have the parser take what a verb's model declares, and the settings that the verb uses."""
+    """Add the verb's arguments, and the settings that it uses, to the parser."""
     flags.add_arguments(parser, model, tuple(setting_arguments(model)))
 
 
 def setting_arguments(model: type[Any]) -> Iterator[Argument]:
-    """The settings that a verb uses, as arguments of it."""
+    """Yield the settings of a verb as arguments."""
     for name in model.SETTINGS if issubclass(model, Configured) else ():
         default = f", default {default_text(name)}" if default_text(name) else ""
         yield Argument(

@@ -1,4 +1,4 @@
-"""`metasync help`: what a command takes, or what commands there are."""
+"""`metasync help`: show a command's help, or list the commands."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,13 +12,13 @@ from worker.flags import Flag
 class Help:
     """The verb's arguments."""
 
-    command: Annotated[tuple[str, ...], Flag("the command, and its action if it has any", positional=True)] = ()
+    command: Annotated[tuple[str, ...], Flag("the command, and its action if it has one", positional=True)] = ()
 
 
 MODEL = Help
 
 
 def execute(arguments: Help) -> int:
-    """Print what `--help` of the command prints."""
+    """Print the output of the command's `--help`."""
     parser_of(arguments.command[:1]).parse_args([*arguments.command, "--help"])
     return Exit.DONE

@@ -1,4 +1,4 @@
-"""The files of an intake: checked beforehand, opened one at a time, read in their order."""
+"""The input files of an intake: checked first, opened one at a time, read in order."""
 
 import os
 import resource
@@ -17,20 +17,20 @@ from worker.cli.output import tell
 
 _EMPTY = "the file holds no change"
 _SHOWN_PROBLEMS = 20
-# Of files that are read twice, this share of what a process may have open is held open; what is in others is copied.
+# Files that are read twice stay open, up to this share of the process's limit; further ones are copied.
 _KEPT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file, or the record of a JSON file; the file as the user named it, empty for the first one."""
+    """A line of a file, or a record of a JSON file. The file is as the user named it; empty for the first one."""
 
     file: str
     line: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a line's number, with the file's name before it or not.
+        """Parse a line's number, optionally with the file's name before it.
 
         Raises:
             ValueError: there is no number.
@@ -45,21 +45,21 @@ class Place:
 
 
 class InputError(Exception):
-    """Nothing was stored; the message, a line for each problem, says why."""
+    """Nothing was stored; the message has one line per problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """How files are to be taken in.
+    """How to enqueue files.
 
     Args:
-        reading: how they are to be understood.
-        strict: whether one refused line keeps everything out.
-        rejects_path: where refused lines are written; None for nowhere.
-        after: the last line that a run before this one has dealt with: it and all before it are passed over.
+        reading: how to interpret them.
+        strict: whether one refused line refuses all input.
+        rejects_path: the file for refused lines; None for none.
+        after: the last line that an earlier run has handled; lines up to it are skipped.
         fail_on_empty: whether a file without a change counts as refused.
-        batch: the name of the batch that the changes belong to; None for none.
-        urgent: whether their completions come before all others.
+        batch: the name of the changes' batch; None for none.
+        urgent: whether their completions are updated before all others.
     """
 
     paths: Sequence[str]
@@ -73,15 +73,15 @@ class Intake:
 
 
 class Inputs:
-    """The files of an intake.
+    """The input files of an intake.
 
-    `with_records` has the names of those that hold records, not lines.
+    `with_records` has the names of files with records instead of lines.
 
     Args:
-        patience: waits for input that is slow to come.
+        patience: waits for slow input.
 
     Raises:
-        InputError: one of the files, as far as it can be looked at beforehand, cannot be used.
+        InputError: the first checks show that a file cannot be used.
     """
 
     def __init__(self, intake: Intake, patience: Patience) -> None:
@@ -91,7 +91,7 @@ class Inputs:
         self._patience = patience
         self._spool = _Spool()
         self._kept: dict[int, Stretch] = {}
-        self._readings: dict[int, Reading] = {}  # of those that are kept: what is copied has another time
+        self._readings: dict[int, Reading] = {}  # of kept files: a copy has another modification time
         self._descriptors: list[int] = []
         self._most_kept = int(_KEPT_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._bytes_before = self._text_before = 0
@@ -102,19 +102,19 @@ class Inputs:
 
     @property
     def bytes_read(self) -> int:
-        """How far reading has come, for comparison with `size_bytes`."""
+        """How many bytes have been read, for comparison with `size_bytes`."""
         return self._bytes_before + (self._file.bytes_read if self._file else 0)
 
     @property
     def text_bytes(self) -> int:
-        """How much text was read so far."""
+        """How many bytes of text have been read."""
         return self._text_before + (self._file.text_bytes if self._file else 0)
 
     def files(self, *, keep: bool = False) -> Iterator[tuple[str, Iterator[Numbered]]]:
-        """Open one file after the other, each as the one before it is read: its name, and what is in it.
+        """Open one file after another; yields each file's name and items.
 
         Args:
-            keep: so that they can be read a second time, which gives just what was read now.
+            keep: keep the files, so that a second reading gives the same content.
         """
         self._bytes_before = self._text_before = 0
         after = self._intake.after.line if self._intake.after else 0
@@ -178,18 +178,18 @@ class Inputs:
         return status is not None and stat.S_ISREG(status.st_mode) and len(self._descriptors) < self._most_kept
 
     def _skip_files(self) -> None:
-        """Leave out the files before the one where an earlier run came to."""
+        """Skip the files before the one that an earlier run reached."""
         after = self._intake.after
         if after is None or not after.file:
             return
         names = [STDIN_NAME if path == STDIN else path for path in self._paths]
         if after.file not in names:
-            raise InputError(f"--resume-from: {after.file} is none of the files that are given\nnothing was stored")
+            raise InputError(f"--resume-from: {after.file} is not among the given files\nnothing was stored")
         self._paths = self._paths[names.index(after.file) :]
 
     def _check(self) -> None:
-        """Look at every file, one at a time: a name that was mistyped is found before anything is stored."""
-        problems = ["-: standard input can be read once: it is named twice"] if self._paths.count(STDIN) > 1 else []
+        """Check every file first, so that a mistyped name is found before anything is stored."""
+        problems = ["-: standard input is named twice, but can be read once"] if self._paths.count(STDIN) > 1 else []
         for path in self._paths:
             status = _status(path)
             is_file = status is not None and stat.S_ISREG(status.st_mode)
@@ -198,7 +198,7 @@ class Inputs:
                 if path != STDIN and (status is None or is_file or stat.S_ISDIR(status.st_mode)):
                     ChangeFile.open(path, self._intake.reading).close()
                 else:
-                    check_name(path, self._intake.reading)  # whoever writes into it may come later
+                    check_name(path, self._intake.reading)  # the writer of a pipe may come later
             except UnreadableFile as error:
                 problems.append(str(error))
         if problems:
@@ -208,13 +208,13 @@ class Inputs:
 
 
 def _status(path: str) -> os.stat_result | None:
-    with suppress(OSError, ValueError, AttributeError):  # not there, not a path, or no standard input
+    with suppress(OSError, ValueError, AttributeError):  # missing, no valid path, or no standard input
         return os.fstat(sys.stdin.fileno()) if path == STDIN else os.stat(path)  # noqa: PTH116 -- like `fstat`
     return None
 
 
 class _Spool:
-    """A file without a name for what can be read but once."""
+    """An unnamed temporary file for input that can be read only once."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -228,11 +228,13 @@ class _Spool:
                 rest = rest[file.write(rest) :]
         except OSError as error:
             where = f"{tempfile.gettempdir()}: {error.strerror}"
-            raise InputError(f"what is to be read twice cannot be kept in {where}\nnothing was stored") from None
+            raise InputError(
+                f"the temporary copy of the input cannot be written in {where}\nnothing was stored"
+            ) from None
         self.size += len(data)
 
     def stretch(self, start: int) -> Stretch:
-        """What was written from there on."""
+        """Return the part written from there on."""
         return Stretch(self._opened().fileno(), start, self.size)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Taking change files in: what is good is stored in its order, and an account is given of it, however it ends."""
+"""Enqueue change files: store valid changes in order, and report counts however it ends."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ from worker.terminal import shown as quoted
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How the changes are spread over the completions."""
+    """How the changes are distributed over completions."""
 
     completions: int
     changes_per_completion: float
@@ -36,22 +36,22 @@ class Spread:
 
 @dataclass(slots=True)
 class Enqueued:
-    """What became of the lines, counted, up to the last one whose fate is known.
+    """Counts of lines, up to the last line whose result is known.
 
     Args:
-        duplicates: known already by their change_id: pending, or applied lately, whatever that said.
-        applied_before: of these, those under whose change_id one was applied: what they say is not looked at, and a
-            correction is not applied.
-        pending_elsewhere: of these, those that are pending in another batch, or in none.
-        pending_in: the same by the name of that batch; those in none are not in it.
-        refused: lines that could not go in, and files.
-        blank: rows of CSV that are blank, or set nothing in mode merge: they are passed over.
-        up_to: the last line that was dealt with; null where none was.
-        unsure_up_to: the last line of those that may be in, or not, since the queue gave no answer.
-        refusals: the first of the refused lines.
-        checked: of `--check`, how the changes are spread; nothing was stored then.
-        error: what kept the rest out; null where nothing did.
-        batch: the batch that the changes belong to; null where there was none to store.
+        duplicates: their change_id is pending, or was applied recently, with any content.
+        applied_before: the duplicates whose change_id was applied before. Their content is not compared: a correction
+            under the same change_id is not applied.
+        pending_elsewhere: the duplicates that are pending in another batch, or in none.
+        pending_in: the same by the name of that batch; those in no batch are not counted here.
+        refused: refused lines and files.
+        blank: skipped CSV rows: blank, or setting nothing in mode merge.
+        up_to: the last handled line; null if none was.
+        unsure_up_to: lines after `up_to`, up to this one, may be stored: the queue gave no answer.
+        refusals: the first refused lines.
+        checked: with `--check`, the distribution of changes; nothing was stored.
+        error: why the rest was not stored; null if all was.
+        batch: the changes' batch; null if no change was stored.
     """
 
     added: int = 0
@@ -71,7 +71,7 @@ class Enqueued:
 
     @property
     def stored(self) -> int:
-        """How many changes are in the queue by now, be it since before."""
+        """How many changes are in the queue now, including those stored before."""
         return self.added + self.duplicates
 
     def add(self, stored: Stored) -> None:
@@ -87,7 +87,7 @@ class Enqueued:
                     self.pending_in[batch] = self.pending_in.get(batch, 0) + count
 
     def fail(self, code: Exit, error: str) -> None:
-        """Note what kept the rest out. Where something is in already, it is not as if nothing had happened."""
+        """Record why the rest was not stored. The exit code tells whether some changes are stored already."""
         self.error = error
         self.exit_code = Exit.RUN_AGAIN if self.stored else code
 
@@ -97,7 +97,7 @@ _CHECKED_AT_ONCE = 1_000
 
 
 class Sink(Protocol):
-    """What takes changes: a queue, or what only counts them."""
+    """A receiver of changes: a queue, or a counter."""
 
     async def put(self, changes: Sequence[MetadataChange], *, batch: str | None, urgent: bool) -> Stored:
         """See `Queue.put`."""
@@ -107,7 +107,7 @@ class Sink(Protocol):
 
 
 class _Failed(Exception):
-    """The rest is kept out."""
+    """The rest is not stored."""
 
     def __init__(self, code: Exit, reason: str) -> None:
         super().__init__(reason)
@@ -121,12 +121,12 @@ async def take_in(
     counts: Enqueued | None = None,
     on_stored: Callable[[Piece], None] | None = None,
 ) -> Enqueued:
-    """Store every good change of the files, in order, as a stream; refused lines are shown.
+    """Store every valid change of the files, in order, as a stream; show refused lines.
 
     Args:
-        patience: what is stopped to end it early.
-        counts: where the account is kept, for others to see meanwhile.
-        on_stored: is told of each piece whose changes are in the queue.
+        patience: stopped to end early.
+        counts: updated as changes are stored, so that others can show progress.
+        on_stored: called with each piece whose changes are stored.
     """
     counts = counts or Enqueued()
     shown = Shown()
@@ -162,7 +162,7 @@ def _rejects(stack: ExitStack, intake: Intake) -> RejectsFile | None:
 
 
 def _end(counts: Enqueued) -> None:
-    """Everything was read."""
+    """Record that all input was read."""
     if not counts.refused:
         return
     is_unread = all(line.line == 0 and line.record is None for line in counts.refusals)
@@ -174,7 +174,7 @@ def _end(counts: Enqueued) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Taking:
-    """What taking in needs, and where its account is kept."""
+    """The state of one intake."""
 
     sink: Sink
     intake: Intake
@@ -186,13 +186,13 @@ class _Taking:
     on_stored: Callable[[Piece], None] | None
 
     async def check(self) -> None:
-        """Read everything before anything is stored.
+        """Check all input before anything is stored.
 
         Raises:
-            InputError: a line is refused, or conflicts with one before it or with what is pending.
-            _Failed: the queue did not say what is pending.
+            InputError: a line is refused, or conflicts with an earlier line or a pending change.
+            _Failed: the queue did not answer.
         """
-        from worker.cli.tally import Tally  # noqa: PLC0415 -- which counts as this module does
+        from worker.cli.tally import Tally  # noqa: PLC0415 -- imports this module
 
         loop = asyncio.get_running_loop()
         with closing(Tally()) as before:
@@ -214,11 +214,11 @@ class _Taking:
             raise InputError(f"{_NOTHING}: {self.counts.refused:,} lines are refused")
 
     async def store(self, *, strict: bool) -> None:
-        """Store everything, piece by piece.
+        """Store all changes, piece by piece.
 
         Raises:
-            _Failed: the rest is kept out.
-            Stopped: it was to end early.
+            _Failed: the rest is not stored.
+            Stopped: it was stopped early.
         """
         size = self.inputs.size_bytes or None
         shown = sys.stderr is not None and is_terminal(sys.stderr)
@@ -229,7 +229,7 @@ class _Taking:
             disable=not shown,
             leave=False,
             ncols=columns() - 1,
-            file=sink.stream,  # as the log's lines, which stand above it
+            file=sink.stream,  # the stream of the log's lines, which appear above it
         ) as bar:
             async with pieces(self.inputs, self.patience) as stream:
                 async for piece in stream:
@@ -242,7 +242,7 @@ class _Taking:
 
     def _refuse_all(self, conflicts: Callable[[Sequence[MetadataChange]], set[int]]) -> int:
         refused = 0
-        named: list[tuple[MetadataChange, str, int]] = []  # those that have a change_id
+        named: list[tuple[MetadataChange, str, int]] = []  # changes with a change_id
         for name, items in self.inputs.files(keep=True):
             for number, item in items:
                 self.patience.check()
@@ -267,7 +267,7 @@ class _Taking:
         return len(found)
 
     async def _store(self, piece: Piece) -> None:
-        """Store a piece. What is refused is written first: where that fails, it is as if the piece was never read."""
+        """Store a piece. Refused lines are written first: if that fails, the piece counts as unread."""
         last = Place(*piece.last) if piece.last else self.counts.up_to
         for refusal in piece.refused:
             self._refuse(refusal)
@@ -305,8 +305,8 @@ class _Taking:
 
 
 def _conflict(change: MetadataChange, name: str, number: int, with_records: Container[str]) -> Refusal:
-    """What is said of a change whose change_id is pending with another content."""
-    reason = f"change_id {quoted(change.change_id)} is pending with other content: give this one an id of its own"
+    """Return the refusal of a change whose change_id is pending with other content."""
+    reason = f"change_id {quoted(change.change_id)} is pending with other content: give this change another id"
     raw = msgspec.json.encode(change)
     if name in with_records:
         return Refusal(name, 0, reason, raw, record=number)
@@ -314,7 +314,7 @@ def _conflict(change: MetadataChange, name: str, number: int, with_records: Cont
 
 
 def account(counts: Enqueued) -> str:
-    """What is in by now, as one line for people; where the rest was kept out, with the reason and the way on."""
+    """Format the counts on one line; if the rest was not stored, with the reason and the next step."""
     added = "added" if counts.checked is None else "would be added"
     words = [f"{counts.added:,} {added}", f"{counts.duplicates:,} known already", f"{counts.refused:,} refused"]
     if counts.applied_before:
@@ -327,9 +327,9 @@ def account(counts: Enqueued) -> str:
         return counts.error if _NOTHING in counts.error else f"{counts.error}: {_NOTHING}"
     if not counts.duplicates:
         del words[1]
-    unsure = f"; what follows, up to {counts.unsure_up_to}, may be in or not" if counts.unsure_up_to else ""
+    unsure = f"; lines after that, up to {counts.unsure_up_to}, may be stored" if counts.unsure_up_to else ""
     batch = f" --batch {counts.batch}" if counts.batch else ""
-    way_on = f"--resume-from {counts.up_to}{batch} goes on after that"
+    way_on = f"--resume-from {counts.up_to}{batch} continues after that"
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
 
 
@@ -343,7 +343,7 @@ def _tell_of_applied(counts: Enqueued) -> None:
 
 
 def account_with_batch(counts: Enqueued) -> str:
-    """The same, with the batch on a line of its own."""
+    """Format the counts, with the batch on a second line."""
     return f"{account(counts)}\nbatch {counts.batch}" if counts.batch is not None else account(counts)
 
 

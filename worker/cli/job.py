@@ -1,4 +1,4 @@
-"""What a run of the worker is told, and the setting up that every such command begins with."""
+"""The parameters of a worker's run, and the set-up that its commands share."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,7 +13,7 @@ from config.settings import ConfigurationError, Loaded, Settings, file_times, pl
 from worker.cli import loop
 from worker.queue import QueueUnavailable, Store, open_patiently
 
-TYPE_CHECKING = False  # as type checkers understand it: importing the engine takes long
+TYPE_CHECKING = False  # type checkers know this name; importing the engine is slow
 if TYPE_CHECKING:
     from worker.engine.results import Results
 
@@ -22,14 +22,14 @@ _FIRST_LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one run of the worker is to do.
+    """The parameters of one run of the worker.
 
     Args:
-        reload: reads the settings again, for a key that was rotated meanwhile.
-        drain: end when nothing is left.
-        max_duration_seconds: end after so long, whatever is left.
-        warning: what is to be said before anything is sent.
-        results: where outcomes are written; None for nowhere.
+        reload: reads the settings again, for a rotated key.
+        drain: whether to end when nothing is left.
+        max_duration_seconds: end after this time, even if changes are left.
+        warning: shown before anything is sent.
+        results: writes outcomes; None for no results file.
     """
 
     settings: Settings
@@ -41,13 +41,13 @@ class Job:
 
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
-    """Run a command's coroutine, on the fast event loop where there is one."""
+    """Run a command's coroutine, on uvloop if it is available."""
     return loop.run(main, _loop_factory())
 
 
 @asynccontextmanager
 async def opened(job: Job) -> AsyncIterator[Store]:
-    """The job's queue, from when it is there; calls before that raise `QueueUnavailable`."""
+    """Yield the job's queue; calls raise `QueueUnavailable` until the store is reachable."""
     settings, url = job.settings, job.settings.queue_url
     times: tuple[int, ...] | None = None
 
@@ -72,10 +72,10 @@ async def opened(job: Job) -> AsyncIterator[Store]:
 
 
 async def look_once(queue: Store) -> None:
-    """Of a daemon, which waits for its store at work.
+    """Check the store's name early, since a daemon otherwise waits for its store.
 
     Raises:
-        QueueMisnamed: what is named can never be a store; that is said at once.
+        QueueMisnamed: the name can never be a store.
     """
     with suppress(QueueUnavailable, TimeoutError):
         async with asyncio.timeout(_FIRST_LOOK_SECONDS):
@@ -84,14 +84,14 @@ async def look_once(queue: Store) -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
-        import uvloop  # noqa: PLC0415 -- there is none for Windows
+        import uvloop  # noqa: PLC0415 -- not available for Windows
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
 
 
 def key_of(settings: Settings) -> str:
-    """The API key.
+    """Return the API key.
 
     Raises:
         ConfigurationError: none is set.
@@ -105,11 +105,11 @@ def key_of(settings: Settings) -> str:
 
 
 def configure_logs(settings: Settings, *, level: str | None = None, terminal: TextIO | None = None) -> None:
-    """Set up logging, with the secrets blotted out of every line.
+    """Set up logging, with secrets masked in every line.
 
     Args:
         level: instead of the setting's.
-        terminal: what to write console lines to, instead of standard error.
+        terminal: receives console lines instead of standard error.
     """
     for secret in secrets_of(settings):
         logs.conceal(secret)

@@ -1,4 +1,4 @@
-"""The event loop that a command's coroutine runs on, and what a signal does to it."""
+"""Run a command's coroutine on an event loop that a signal ends."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
-    """Run it to its end. Where it handles no signals itself, the first one cancels it.
+    """Run the coroutine. If it does not handle signals itself, the first one cancels it.
 
     Raises:
-        Stopped: by a signal, after all that was to be closed is closed. What threads are at is not waited for: one may
-            be reading from a terminal.
+        Stopped: a signal ended it, and everything is closed. Threads are not awaited: one may be reading from a
+            terminal.
     """
     runner = asyncio.Runner(loop_factory=make_loop)
     try:
@@ -26,18 +26,18 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEv
         runner.close()
         raise
     runner.close()
-    signals.catch()  # closing a loop undoes what was set
+    signals.catch()  # closing a loop removes its signal handlers
     return result
 
 
 async def _until_signalled(main: Coroutine[Any, Any, T]) -> T:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 -- this runs in it
+    assert task is not None  # noqa: S101 -- this function runs in it
     first: signals.Stopped | None = None
 
     def stop(number: Signals) -> None:
         nonlocal first
-        if first is None or number is SIGINT:  # who presses Ctrl-C again does not want to wait for what is being closed
+        if first is None or number is SIGINT:  # a second Ctrl-C does not wait for cleanup
             first = first or signals.Stopped(number)
             task.cancel()
 
@@ -46,7 +46,7 @@ async def _until_signalled(main: Coroutine[Any, Any, T]) -> T:
             loop.add_signal_handler(number, signals.tell, number)
         if (swallowed := signals.raised()) is not None:
             main.close()
-            raise swallowed  # by a library that was being imported
+            raise swallowed  # by a library during its import
         try:
             return await main
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""The `metasync` command: finds the verb, imports what that verb needs and nothing else, and runs it."""
+"""The `metasync` command: find the verb, import only its module, and run it."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from signal import SIGINT
 from worker.cli import signals
 from worker.cli.exits import Exit
 
-TYPE_CHECKING = False  # as type checkers understand it: importing typing takes long, and signals are to be caught
+TYPE_CHECKING = False  # type checkers know this name; importing typing would delay the signal handlers
 if TYPE_CHECKING:
     from typing import Any
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: without the program's name; by default those of the process, whose signals are then caught, too.
+        argv: without the program's name; None for the process's own, which also catches its signals.
     """
     if argv is not None:
         try:
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         signals.catch()
         _open_what_is_closed()
-        if isinstance(sys.stdout, io.TextIOWrapper):  # what the locale cannot write is escaped, as on standard error
-            # And whatever PYTHONUNBUFFERED says, a few lines are written at the end, when it is known how that came.
+        if isinstance(sys.stdout, io.TextIOWrapper):  # escape what the locale cannot encode, as standard error does
+            # Buffer output even with PYTHONUNBUFFERED, so that `flush` at the end can report a failed write.
             sys.stdout.reconfigure(errors="backslashreplace", write_through=False)
         code = _run(words)
         signals.ignore()
@@ -53,19 +53,19 @@ def _run(words: Sequence[str]) -> int:
     if unknown:
         namespace.parser.refuse(unknown)
     if namespace.version:
-        from worker.cli import version  # noqa: PLC0415 -- what it reads takes as long as all the rest of `--help`
+        from worker.cli import version  # noqa: PLC0415 -- as slow as the rest of `--help`
 
         return _guarded(version.execute, version.Version(verbose=namespace.verbose))
     if namespace.verbose:
         namespace.parser.error("-v goes with --version")
-    if name is None or "read" not in namespace:  # nothing was asked for, or a verb without its action
+    if name is None or "read" not in namespace:  # no verb, or a verb without its action
         namespace.parser.print_help(sys.stderr)
         return Exit.USAGE
     return _guarded(module_of(name).execute, namespace.read(namespace))
 
 
 def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
-    """Turn what a person can mend into one sentence and an exit code; everything else keeps its traceback."""
+    """Turn errors that a user can fix into a sentence and an exit code; others keep their traceback."""
     from config.settings import ConfigurationError  # noqa: PLC0415 -- pydantic is slow to import: not for --help
     from worker.cli.flags import Configured  # noqa: PLC0415 -- likewise
     from worker.cli.output import OutputLost, flush, silence_stdout, tell  # noqa: PLC0415 -- likewise
@@ -81,7 +81,7 @@ def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
     except QueueUnavailable as error:
         tell(f"metasync: {error}")
         return Exit.RUN_AGAIN
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         silence_stdout()
         return Exit.DONE if code is None else code
     except OutputLost as error:
@@ -92,18 +92,18 @@ def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Have standard input, output and error be something: else the next file or socket would be taken for them."""
+    """Open closed standard streams, or the next file or socket would get their descriptors."""
     for number, name, mode in ((0, "stdin", "r"), (1, None, "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            if name is not None:  # standard output stays none: what was done is said on standard error then
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+            if name is not None:  # standard output stays None; the report goes to standard error then
                 setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 -- no path
 
 
 def _exit_code(stopped: signals.Stopped, words: Sequence[str]) -> Exit:
-    """What it means that a signal has ended the command: a daemon has nothing else to wait for."""
+    """Return the exit code after a signal; for a daemon, a signal is the normal end."""
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb in {"simulator", "intake"} or (verb == "run" and "--drain" not in words):
         return Exit.DONE

@@ -1,4 +1,4 @@
-"""`metasync migrate`: the queue's schema, created, upgraded or printed."""
+"""`metasync migrate`: create, upgrade or print the queue's schema."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,7 +23,7 @@ MODEL = Migrate
 
 
 def execute(arguments: Migrate) -> int:
-    """Bring the schema to this version's."""
+    """Create the schema, or upgrade it to this version."""
     settings = arguments.load().settings
     if arguments.sql:
         say_raw(migration_sql(settings.queue_url).rstrip())

@@ -1,4 +1,4 @@
-"""Where the command writes: data to standard output, everything else to standard error."""
+"""The command's output: data on standard output, everything else on standard error."""
 
 import os
 import sys
@@ -12,29 +12,29 @@ from worker.terminal import printable, printable_json, printable_lines
 
 
 class OutputLost(Exception):
-    """Standard output takes nothing more, since its disk is full, say. What was asked for may have been done."""
+    """Standard output cannot be written, such as on a full disk. The command may have done its work."""
 
 
 def say(text: str) -> None:
-    """Lines of data, for people: what could move the terminal's cursor, or hide, is escaped."""
+    """Print data for people; control and invisible characters are escaped."""
     say_raw(printable_lines(text))
 
 
 def say_raw(text: str, *, end: str = "\n") -> None:
-    """Lines of our own making that another program reads as they are."""
-    if sys.stdout is None:  # closed from the start
+    """Print our own lines for programs, without escaping."""
+    if sys.stdout is None:  # standard output was closed at the start
         raise BrokenPipeError
-    sink.flush()  # what was told before comes before it: a progress line that is to be wiped away, say
+    sink.flush()  # earlier messages first, such as the removal of a progress line
     with _explained():
         sys.stdout.write(text + end)
 
 
 def flush() -> None:
-    """Have all that was said be written.
+    """Write all buffered output.
 
     Raises:
-        BrokenPipeError: whoever read it has seen enough.
-        OutputLost: it cannot be.
+        BrokenPipeError: the reader has closed the pipe.
+        OutputLost: it cannot be written.
     """
     if sys.stdout is not None:
         with _explained():
@@ -49,22 +49,22 @@ def _explained() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputLost(
-            f"standard output cannot be written ({error.strerror}); what was asked for may have been done"
+            f"standard output cannot be written ({error.strerror}); the command may have done its work"
         ) from None
 
 
-def say_json(value: Any) -> None:  # noqa: ANN401 -- whatever has a JSON form
-    """One JSON document, indented for people."""
+def say_json(value: Any) -> None:  # noqa: ANN401 -- any value with a JSON form
+    """Print one JSON document, indented."""
     say_raw(_json_text(value))
 
 
 def report(text: str) -> None:
-    """What was done, as data; where nobody takes it any more, it is said on standard error: it must not be lost."""
+    """Print the result as data; if standard output fails, on standard error, so that it is not lost."""
     _report(printable_lines(text))
 
 
-def report_json(value: Any) -> None:  # noqa: ANN401 -- whatever has a JSON form
-    """The same as one JSON document."""
+def report_json(value: Any) -> None:  # noqa: ANN401 -- any value with a JSON form
+    """Print the result as one JSON document; see `report`."""
     _report(_json_text(value))
 
 
@@ -72,33 +72,33 @@ def _report(text: str) -> None:
     try:
         say_raw(text)
         flush()
-    except (OutputLost, BrokenPipeError, ValueError):  # full, or closed
+    except (OutputLost, BrokenPipeError, ValueError):  # disk full, or closed
         silence_stdout()
         tell(text)
 
 
-def _json_text(value: Any) -> str:  # noqa: ANN401 -- likewise
+def _json_text(value: Any) -> str:  # noqa: ANN401 -- as above
     import msgspec  # noqa: PLC0415 -- not for --help
 
     return printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def silence_stdout() -> None:
-    """What is left in the buffer can go nowhere, and would be tried again when the process ends."""
+    """Drop buffered output that cannot be written, or Python would try again at exit."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(text: str) -> None:
-    """A line for the person at the terminal; what could move its cursor, or hide, is escaped."""
+    """Print a line on standard error; control and invisible characters are escaped."""
     sink.put(f"{printable_lines(text)}\n".encode(errors="backslashreplace"))
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """The rows as aligned columns, each on one line, whatever its cells hold.
+    """Format rows as aligned columns, one line each.
 
     Args:
-        right: numbers of the columns that are aligned to the right, such as figures.
+        right: indices of right-aligned columns.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
@@ -113,7 +113,7 @@ def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """A duration as people say it: the two largest units that it has."""
+    """Format a duration in its two largest units."""
     parts = []
     rest = round(seconds)
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):

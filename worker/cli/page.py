@@ -1,4 +1,4 @@
-"""`metasync page`: a link that opens a worker's page, and signs in there."""
+"""`metasync page`: print a link that opens a worker's page and signs in."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MODEL = Page
 
 
 def execute(arguments: Page) -> int:
-    """Print a link for each worker that there is, or for the one on the port that is set."""
+    """Print a link for each worker, or for the one on the configured port."""
     from worker.web.link import links  # noqa: PLC0415 -- slow to import, and not for a bad setting
 
     port = arguments.load().settings.http_port

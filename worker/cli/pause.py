@@ -16,14 +16,14 @@ from worker.queue import MAX_PAUSE_CHARACTERS, open_queue, pause
 class PauseQueue(Configured):
     """The verb's arguments."""
 
-    reason: Annotated[str | None, Flag("why, for those who find it paused", metavar="TEXT")] = None
+    reason: Annotated[str | None, Flag("the reason, shown to other users", metavar="TEXT")] = None
 
 
 MODEL = PauseQueue
 EPILOG = """\
-Workers hear of it within two seconds. They finish the requests that are in flight and give back what they only hold.
-Changes are taken in as before. A drain ends with exit code 75. A queue that is paused already stays so, with the new
-name and reason. `metasync status` says who has paused it."""
+Workers notice it within two seconds. They finish the requests in flight and give back the rest of what they hold.
+Changes are still accepted. A drain ends with exit code 75. If the queue is already paused, only the name and reason
+change. `metasync status` shows who paused it."""
 
 
 def execute(arguments: PauseQueue) -> int:
@@ -40,6 +40,6 @@ async def _pause(url: str, timeout_seconds: float, reason: str | None) -> None:
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         before = await pause(queue, who()[:MAX_PAUSE_CHARACTERS], reason)
     if before is None:
-        say("paused: workers start nothing more from two seconds on; `metasync resume` lets them go on")
+        say("paused: workers start nothing new after two seconds; `metasync resume` ends the pause")
     else:
         say(f"it was {lasting(before)}; it stays paused, with your name and reason")

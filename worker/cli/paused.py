@@ -1,4 +1,4 @@
-"""The pause of a queue as commands show it."""
+"""A queue's pause, as commands show it."""
 
 import getpass
 import os
@@ -14,11 +14,11 @@ from worker.terminal import printable
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Who has paused the queue.
+    """A pause of the queue.
 
     Args:
-        by: the name that was given, of a user and a machine as a rule.
-        reason: null where none was given.
+        by: who paused it, usually user and machine.
+        reason: null if none was given.
         since: when.
     """
 
@@ -28,31 +28,31 @@ class Paused:
 
     @classmethod
     def of(cls, standstill: Standstill | None) -> Self | None:
-        """As a worker has heard of it."""
+        """Convert the pause as a worker knows it."""
         if standstill is None:
             return None
         return cls(standstill.by, standstill.reason, time_text(standstill.since))
 
     @classmethod
     def told(cls, pause: Pause | None) -> Self | None:
-        """As the store has it now."""
+        """Convert the pause as the store has it."""
         if pause is None:
             return None
         return cls(pause.by, pause.reason, time_text(time.time() - pause.age_seconds))
 
     @property
     def sentence(self) -> str:
-        """By whom, since when and why; foreign text, which whoever prints it escapes."""
+        """Return by whom, since when and why. It contains foreign text: escape it before printing."""
         return f"paused by {self.by} since {self.since}{f': {self.reason}' if self.reason else ', who gave no reason'}"
 
 
 def lasting(pause: Pause) -> str:
-    """By whom, for how long and why, on one line, fit for any terminal."""
+    """Return by whom, for how long and why, on one line, safe for any terminal."""
     return f"{printable(pause.sentence)} ({age_text(pause.age_seconds)} ago)"
 
 
 def who() -> str:
-    """The user and the machine; in a container the user may have a number alone."""
+    """Return the user and the machine; in a container the user may have only a number."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):

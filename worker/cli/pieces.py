@@ -1,4 +1,4 @@
-"""Reading in a thread of its own: whole pieces come out, or what there is when no more has come for a while."""
+"""Read in a thread; yield full pieces, or a part when no more input arrives for a while."""
 
 import asyncio
 import time
@@ -13,20 +13,20 @@ from worker.cli.inputs import Inputs
 
 _PIECE_LINES = 5_000
 _PIECE_TEXT_BYTES = 1_500_000
-_LOOK_EVERY = 8  # lines: whether that is enough
-# A producer that trickles is not waited for: what has come is stored.
+_LOOK_EVERY = 8  # lines: how often the size is checked
+# After this time without input, the lines of a slow producer are stored.
 _IDLE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Piece:
-    """What became of some lines, in their order.
+    """Consecutive lines and their changes.
 
     Args:
         places: file and line of each change.
         blank: how many rows are blank.
-        last: file and line of the last of them, if that is one.
-        bytes_read: how far reading has come with them.
+        last: file and line of the last line, if there is one.
+        bytes_read: how many bytes of input have been read with them.
     """
 
     changes: list[MetadataChange] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Piece:
     bytes_read: int = 0
 
     def leave_out(self, item: Item) -> None:
-        """Put in a line that is no change."""
+        """Add a line that is no change."""
         if isinstance(item, Refusal):
             self.refused.append(item)
         else:
@@ -46,7 +46,7 @@ class Piece:
 
 @asynccontextmanager
 async def pieces(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncIterator[Piece]]:
-    """Read on in a thread while pieces are dealt with; one piece is read ahead. Leaving stops the reading."""
+    """Read in a thread, one piece ahead of the caller; leaving the context stops the reading."""
     loop = asyncio.get_running_loop()
     handed_over: asyncio.Queue[Piece | None] = asyncio.Queue(1)
 
@@ -64,7 +64,7 @@ async def pieces(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncItera
     async def taken() -> AsyncIterator[Piece]:
         while (piece := await handed_over.get()) is not None:
             yield piece
-        await handed_over.put(None)  # for whoever stops the reading
+        await handed_over.put(None)  # wakes the caller when the reading stops
 
     reading = asyncio.create_task(asyncio.to_thread(read))
     try:
@@ -97,12 +97,12 @@ def _read(inputs: Inputs, patience: Patience, hand_over: Callable[[Piece], objec
                 patience.interrupt_at(time.monotonic() + _IDLE_SECONDS, flush)
             size += 1
             place = (name, number)
-            if type(item) is MetadataChange:  # as nearly all are
+            if type(item) is MetadataChange:  # nearly all are
                 piece.changes.append(item)
                 piece.places.append(place)
             else:
                 piece.leave_out(item)
-            last = place if number else last  # 0 is the whole file
+            last = place if number else last  # line 0 means the whole file
             if size % _LOOK_EVERY:
                 continue
             if size >= _PIECE_LINES or inputs.text_bytes - text_before > _PIECE_TEXT_BYTES:

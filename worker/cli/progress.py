@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while the worker runs: one line that keeps itself current, with the log above it."""
+"""Progress on a terminal: one line that updates itself, with the log above it."""
 
 import asyncio
 import time
@@ -16,16 +16,16 @@ from worker.flow import FlowState, GateState
 from worker.terminal import columns, printable
 
 if TYPE_CHECKING:
-    from worker.engine import Worker  # slow to import, and whoever only waits needs none of it
+    from worker.engine import Worker  # slow to import, and waiting for a batch does not need it
 
 _REFRESH_SECONDS = 0.2
-_LEAST_REASON_COLUMNS = 40  # of a halt, which comes before how far the work is
+_LEAST_REASON_COLUMNS = 40  # for a halt's reason, which precedes the progress
 
 
 class Terminal(StringIO):
-    """Standard error, for log lines that are to stand above the progress line.
+    """Standard error for log lines, which appear above the progress line.
 
-    Whole lines only: the progress line is drawn anew after whatever is written, so over the start of an unfinished one.
+    Only whole lines are written, since redrawing the progress line would overwrite an unfinished one.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Terminal(StringIO):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Put what has come to its end above the progress line."""
+        """Write the complete lines above the progress line."""
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             tqdm.write(lines, file=sink.stream)
@@ -44,7 +44,7 @@ def show_progress(pending: int | None) -> Callable[["Worker"], Coroutine[Any, An
     """Show how far a worker is, until cancelled.
 
     Args:
-        pending: changes that there are to do; None where there is no end to them.
+        pending: changes to do; None for a daemon.
     """
 
     async def show(worker: "Worker") -> None:
@@ -60,7 +60,7 @@ def show_progress(pending: int | None) -> Callable[["Worker"], Coroutine[Any, An
 
 
 def _words(worker: "Worker", pending: int | None, seconds: float) -> list[str]:
-    """What there is to say, the most important first: a narrow terminal shows only the start."""
+    """Return the parts of the line, the most important first, because a narrow terminal cuts the rest."""
     flow = worker.flow_state()
     words = flow_words(flow) if flow else []
     urgent = [words.pop(0)] if flow and _is_urgent(flow) else []
@@ -76,11 +76,11 @@ def _is_urgent(flow: FlowState) -> bool:
 
 
 def how_far(done: int, pending: int | None, seconds: float, *, moves: bool = True) -> str:
-    """How many changes are done, of how many, how fast, and when the rest will be.
+    """Describe the progress: changes done, total, speed, and time left.
 
     Args:
-        pending: changes that there were to do at the start; None where there is no end to them.
-        moves: whether the pace so far says anything about the rest.
+        pending: changes to do at the start; None for a daemon.
+        moves: whether the speed so far predicts the rest.
     """
     of_all = f"/{max(done, pending):,}" if pending is not None else ""
     text = f"{done:,}{of_all} changes"
@@ -92,7 +92,7 @@ def how_far(done: int, pending: int | None, seconds: float, *, moves: bool = Tru
 
 
 def progress_line(words: list[str], columns: int) -> str:
-    """The words on one line of a terminal, cut where it ends; the last column stays free, lest the cursor wraps."""
+    """Join the parts on one terminal line; the last column stays free, so that the cursor does not wrap."""
     room = columns - 1
     first, *rest = map(printable, words)
     room_of_first = room - disp_len(rest[0]) - len(", ,…") if rest else room

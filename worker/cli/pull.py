@@ -1,4 +1,4 @@
-"""`metasync pull`: completions as they are on the service, written as changes that leave each as it was found."""
+"""`metasync pull`: write completions as changes that would leave each one as it is."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,15 +30,15 @@ class Fields:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read names with commas between them.
+        """Parse names separated by commas.
 
         Raises:
-            ValueError: one is none.
+            ValueError: a name is unknown.
         """
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
         for name in names:
             if name not in FIELDS:
-                raise ValueError(f"{quoted(name)} is none of the fields: {', '.join(FIELDS)}")
+                raise ValueError(f"{quoted(name)} is not one of the fields: {', '.join(FIELDS)}")
         return cls(names)
 
 
@@ -73,76 +73,74 @@ class PullArguments(Configured):
 
     output: Annotated[
         str | None,
-        Flag("write there: .jsonl, .ndjson or .csv, each also .gz", short="-o", metavar="FILE", files=True),
+        Flag("the file to write: .jsonl, .ndjson or .csv, each also .gz", short="-o", metavar="FILE", files=True),
     ] = None
-    format: Annotated[Format | None, Flag("of standard output, or of a file with another name")] = None
-    overwrite: Annotated[bool, Flag("put the file in the place of one that is there")] = False
-    resume: Annotated[bool, Flag("go on after the last whole line of a file that was cut off")] = False
+    format: Annotated[Format | None, Flag("the format of standard output, or of a file with another suffix")] = None
+    overwrite: Annotated[bool, Flag("replace an existing file")] = False
+    resume: Annotated[bool, Flag("continue after the last whole line of an unfinished file")] = False
     of: Annotated[
         tuple[str, ...],
-        Flag("exactly the completions that this file of changes names, for going back", metavar="FILE", files=True),
+        Flag("exactly the completions that this file of changes names", metavar="FILE", files=True),
     ] = ()
     ids: Annotated[
         str | None,
-        Flag("exactly those that this file names, an id a line; - is standard input", metavar="FILE", files=True),
+        Flag("exactly the completions in this file, one id per line; - is standard input", metavar="FILE", files=True),
     ] = None
-    id_column: Annotated[str, Flag("of --of: the column, or field, that holds the completion's id", metavar="NAME")] = (
-        ID_FIELD
-    )
+    id_column: Annotated[str, Flag("for --of: the column or field with the completion's id", metavar="NAME")] = ID_FIELD
     model: Annotated[str | None, Flag("only completions of this model")] = None
     metadata: Annotated[
-        tuple[tuple[str, str], ...], Flag("only those that have this pair; several", metavar="KEY=VALUE", parse=_pair)
+        tuple[tuple[str, str], ...], Flag("only those with this pair; repeatable", metavar="KEY=VALUE", parse=_pair)
     ] = ()
     created_after: Annotated[
-        float | None, Flag("only those created then or later, such as 2026-11-01", metavar="TIME", parse=_time)
+        float | None, Flag("only those created at this time or later, such as 2026-11-01", metavar="TIME", parse=_time)
     ] = None
-    created_before: Annotated[float | None, Flag("only those created before then", metavar="TIME", parse=_time)] = None
-    limit: Annotated[int | None, Flag("no more than so many lines in all", metavar="N", parse=_count)] = None
-    order: Annotated[Order, Flag("by time of creation")] = "asc"
+    created_before: Annotated[float | None, Flag("only those created before", metavar="TIME", parse=_time)] = None
+    limit: Annotated[int | None, Flag("at most so many lines in total", metavar="N", parse=_count)] = None
+    order: Annotated[Order, Flag("the order by time of creation")] = "asc"
     fields: Annotated[
         Fields | None,
         Flag(
-            "further fields of each line, with commas between them, which `enqueue --ignore-unknown` passes over; "
-            "the conversation is written with `messages` alone",
+            "further fields of each line, separated by commas, which `enqueue --ignore-unknown` skips; "
+            "the conversation is written only with `messages`",
             name="--with",
             metavar="FIELD,...",
             parse=Fields.parse,
         ),
     ] = None
-    json: Annotated[bool, Flag("the summary as one JSON object; needs --output"), Prints(Report)] = False
+    json: Annotated[bool, Flag("print the summary as one JSON object; needs --output"), Prints(Report)] = False
 
     def __post_init__(self) -> None:
         by_id = "--of" if self.of else "--ids" if self.ids is not None else None
         filters = ("model", "metadata", "created_after", "created_before", "limit")
         given = [name for name in filters if getattr(self, name) not in (None, ())]
         if self.of and self.ids is not None:
-            raise BadValue("ids", "names completions, as --of does: one of them is enough")
+            raise BadValue("ids", "names completions, as --of does: use one of them")
         if by_id and given:
-            raise BadValue(given[0], f"picks from the list, where {by_id} names exactly what is wanted")
+            raise BadValue(given[0], f"filters the list, but {by_id} names the completions")
         if by_id and self.order != "asc":
-            raise BadValue("order", f"is of the list, where {by_id} names completions in an order of its own")
+            raise BadValue("order", f"sorts the list, but {by_id} names the completions in order")
         if len(dict(self.metadata)) < len(set(self.metadata)):
-            raise BadValue("metadata", "asks for two values of one key: nothing has both")
+            raise BadValue("metadata", "asks for two values of one key: no completion has both")
         if self.overwrite and self.resume:
-            raise BadValue("resume", "goes on with what --overwrite throws away")
+            raise BadValue("resume", "continues the file that --overwrite replaces")
         named = self.output is not None and not is_stdout(self.output)
         if self.resume and not named:
-            raise BadValue("resume", "needs the file to go on with: --output FILE")
+            raise BadValue("resume", "needs the file to continue: --output FILE")
         if self.json and not named:
-            raise BadValue("json", "needs --output FILE: standard output has the lines")
+            raise BadValue("json", "needs --output FILE: the lines go to standard output")
         after, before = self.created_after, self.created_before
         if after is not None and before is not None and before <= after:
-            raise BadValue("created_before", "is not after --created-after: nothing can be both")
+            raise BadValue("created_before", "is not after --created-after: no completion fits both")
 
 
 MODEL = PullArguments
-EPILOG = """A line is a change that leaves its completion as it was found, so that this goes there and back:
+EPILOG = """Each line is a change that leaves its completion as it is, so that this changes metadata and restores it:
 
   metasync pull -o before.jsonl --of labels.jsonl
   metasync apply labels.jsonl
   metasync apply before.jsonl
 
-Files are written with mode 0600. What people and models said is written only where `--with messages` asks for it."""
+Files are written with mode 0600. Conversations are written only with `--with messages`."""
 
 
 def execute(arguments: PullArguments) -> int:
@@ -179,10 +177,10 @@ def _goal(arguments: PullArguments, place: Place | None) -> Goal:
 
 
 def _place(arguments: PullArguments) -> Place | None:
-    """Where lines go; None for standard output.
+    """Return the file for the lines; None for standard output.
 
     Raises:
-        Unusable: the name does not say what is to be written.
+        Unusable: the name does not tell the format.
     """
     path = arguments.output
     if path is None or is_stdout(path):

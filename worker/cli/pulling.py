@@ -1,4 +1,4 @@
-"""A pull from its first request to its last line, and what is said of it in the end."""
+"""Run a pull, and report its result."""
 
 import asyncio
 import time
@@ -32,19 +32,19 @@ _BATCH = 5_000
 
 @dataclass(slots=True)
 class Report(Counts):
-    """What became of a pull.
+    """The result of a pull.
 
     Args:
-        lines: that are in the file by now, those of an earlier run included.
-        refused: lines of the files that name completions, which name none.
-        requests: that were made of the service.
-        retries: requests that were made again after a failure.
-        throttled: answers 429 that were about the rate.
-        ending: what ended it before all was written; null where all is.
-        halted: what it was halted by, if it ended so.
-        error: the same in the service's own words, or what kept it from writing.
-        left: the first few completions that could not be read, and the error of each.
-        closed_for_seconds: how much longer the service asked to wait in the end.
+        lines: lines in the file, including those of an earlier run.
+        refused: input lines that name no completion.
+        requests: sent to the service.
+        retries: requests that were retried after a failure.
+        throttled: 429 answers about the rate.
+        ending: why it ended early; null if all was written.
+        halted: the reason of the halt, if that ended it.
+        error: the service's own words about the halt, or why nothing was written.
+        left: the first few completions that could not be read, with their errors.
+        closed_for_seconds: how much longer the service asks to wait.
     """
 
     exit_code: Exit = Exit.DONE
@@ -63,7 +63,7 @@ class Report(Counts):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file that lines go to."""
+    """The file to write."""
 
     path: str
     format: Format
@@ -74,11 +74,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be pulled, and where to.
+    """What to pull, and where to write it.
 
     Args:
-        place: None for standard output, which has lines of the format.
-        of, ids, id_column: files that name completions; with none, `wanted` says which of the list.
+        place: the file; None for standard output, in the given format.
+        of, ids, id_column: files that name completions; without them, `wanted` filters the list.
     """
 
     place: Place | None
@@ -92,10 +92,10 @@ class Goal:
 
 
 async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
-    """Pull, and say what became of it.
+    """Pull, and report the result.
 
     Raises:
-        Unusable: nothing can be written there.
+        Unusable: the target cannot be written.
     """
     target = await _opened(goal)
     try:
@@ -112,7 +112,7 @@ async def _opened(goal: Goal) -> Target:
     if place is None:
         return Target.stdout(form_of(goal.format, goal.fields))
     form = form_of(place.format, goal.fields)
-    # Whoever is to read a pipe may come later.
+    # The reader of a pipe may come later.
     return await asyncio.to_thread(
         Target.open, place.path, form, gzipped=place.gzipped, overwrite=place.overwrite, resume=place.resume
     )
@@ -162,11 +162,11 @@ class _Pulling:
         return self._report(asked, puller.counts, refused, unfinished)
 
     def _take_up(self) -> None:
-        """Leave out what is there already."""
+        """Skip completions that are in the file already."""
         self._target.take_up(self._spool.mark_done if self._is_named else lambda _: None)
 
     async def _gather(self) -> int:
-        """Have the spool hold what is to be read; returns how many lines of the files name nothing."""
+        """Put the named completions into the spool; return how many lines name none."""
         goal, spool = self._goal, self._spool
         if goal.of:
             reading = Reading(id_column=goal.id_column)
@@ -206,14 +206,14 @@ class _Pulling:
             tell("... and more: the count is below")
 
     def _so_far(self) -> str:
-        way_on = "; with --resume it is gone on with" if self._goal.place else ""
+        way_on = "; --resume continues it" if self._goal.place else ""
         return f"{self._target.lines:,} lines are in {self._target.name}{way_on}"
 
     def _unwritable(self, error: Unwritable) -> Exit:
         if self._goal.place is None:
             raise OutputLost(str(error)) from None
         is_left = self._target.is_file and not isinstance(error, Gone)
-        words = f"{error}; what was written before is there, and --resume goes on with it" if is_left else str(error)
+        words = f"{error}; --resume continues after the lines that were written" if is_left else str(error)
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 
     def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:
@@ -246,27 +246,27 @@ class _Pulling:
 
 
 def _account(report: Report) -> str:
-    """The counts in a line, for people."""
+    """Format the counts on one line."""
     words = [f"{report.written:,} written"]
     figures = (
         ("not found", report.not_found),
         ("unreadable", report.unreadable),
-        ("not fit to be applied", report.unfit),
+        ("not applicable as they are", report.unfit),
         ("passed over", report.passed_over),
         ("lines refused", report.refused),
     )
     words += [f"{figure:,} {name}" for name, figure in figures if figure]
     words.append(f"{report.requests:,} requests")
     if report.not_found and not report.written:
-        words.append("none is there: is it the key of another project?")
+        words.append("none was found: is it the key of another project?")
     return ", ".join(words)
 
 
 def _read_ids(path: str, spool: Spool) -> int:
-    """Put the ids that a file names into the spool; returns how many lines are none.
+    """Put the ids of a file into the spool; return how many lines are invalid.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     shown, refused, batch = Shown(), 0, list[str]()
     try:
@@ -289,7 +289,7 @@ def _read_ids(path: str, spool: Spool) -> int:
 
 
 def _lines(source: ByteSource) -> Iterator[tuple[int, str | ValueError]]:
-    """The id in each line that is not blank, or what is wrong with it."""
+    """Yield the id in each non-blank line, or what is wrong with it."""
     for number, line in enumerate(lines(source.read), 1):
         if isinstance(line, CutLine):
             yield number, ValueError(line.reason)

@@ -1,4 +1,4 @@
-"""`metasync intake`: takes changes in over HTTP and applies none; and on which terms a worker does so, too."""
+"""`metasync intake`: accept changes over HTTP without applying them; also the intake's terms, for workers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ MODEL = Receive
 
 
 def execute(arguments: Receive) -> int:
-    """Take changes in until stopped."""
+    """Accept changes until stopped."""
     settings = arguments.load().settings
     if settings.intake_token is None:
-        raise ConfigurationError("METASYNC_INTAKE_TOKEN is not set: it is what producers have to show")
+        raise ConfigurationError("METASYNC_INTAKE_TOKEN is not set: producers need it")
     if settings.http_port is None:
-        raise ConfigurationError("METASYNC_HTTP_PORT is not set: it is where changes are taken")
+        raise ConfigurationError("METASYNC_HTTP_PORT is not set: producers send changes to it")
     terms = terms_of(settings)
     assert terms is not None  # noqa: S101 -- a token is set
     return run_async(_receive(Job(settings, arguments.load, drain=False), terms, settings.http_port))
 
 
 def terms_of(settings: Settings) -> "Terms | None":
-    """On which terms changes are taken; None where no token is set, and so none are.
+    """Return the intake's configuration; None without a token, which turns the intake off.
 
     Raises:
-        ConfigurationError: a token is one that may do more.
+        ConfigurationError: a token is also the page's token, which may do more.
     """
     if settings.intake_token is None:
         return None
@@ -60,7 +60,7 @@ async def _receive(job: Job, terms: "Terms", port: int) -> Exit:
     settings = job.settings
     configure_logs(settings)
     stopped = asyncio.Event()
-    async with opened(job) as queue:  # which is waited for
+    async with opened(job) as queue:  # waits for the store
         await look_once(queue)
         try:
             grace = settings.shutdown_grace

@@ -1,4 +1,4 @@
-"""Refused lines on their way to the person at the terminal: enough of them to see what is wrong, and no more."""
+"""Show refused lines on the terminal: enough to see what is wrong, and no more."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _MOST_ALIKE = 3
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that could not go in; line 0 stands for the whole file, and `record` is the number in a JSON file."""
+    """A refused line; line 0 means the whole file, and `record` is the number in a JSON file."""
 
     file: str
     line: int
@@ -23,10 +23,10 @@ class Line:
 
 
 class Shown:
-    """What was shown of the refused lines, and how many were not.
+    """The refused lines that were shown, and how many were not.
 
     Args:
-        lines: those that were shown.
+        lines: the lines that were shown.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Shown:
         self._hints: set[str] = set()
 
     def add(self, refusal: Refusal) -> None:
-        """Show the line, unless many were shown, or some for the same reason; the way out is shown once."""
+        """Show the line, unless many were shown, or some for the same reason; show its hint once."""
         if len(self.lines) >= _MOST or self._alike[refusal.reason] >= _MOST_ALIKE:
             self.left_out += 1
             return
@@ -51,12 +51,12 @@ class Shown:
         """Say how many were not shown.
 
         Args:
-            has_file: they are all in a file.
+            has_file: whether all of them are in a file.
         """
         if self.left_out:
             _print(f"... and {self.left_out:,} more{'' if has_file else '; --rejects PATH writes them all to a file'}")
 
 
 def _print(text: str) -> None:
-    """Above the progress line; where nobody can be told, the work goes on."""
+    """Print above the progress line; a failure to print does not stop the work."""
     tqdm.write(text, file=sink.stream)

@@ -1,4 +1,4 @@
-"""`metasync resume`: the end of a pause."""
+"""`metasync resume`: end a pause."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ MODEL = ResumeQueue
 
 
 def execute(arguments: ResumeQueue) -> int:
-    """Let the queue's workers go on."""
+    """Let the queue's workers continue."""
     settings = arguments.load().settings
     loop.run(_resume(settings.queue_url, settings.store_timeout))
     return Exit.DONE

@@ -23,7 +23,7 @@ class Run(Configured):
 
     SETTINGS: ClassVar[tuple[str, ...]] = (*STORE, *SERVING, *RECEIVING, *WORKING, *LOGGING)
 
-    drain: Annotated[bool, Flag("end when nothing is left that is due or will be")] = False
+    drain: Annotated[bool, Flag("end when no change is pending")] = False
     max_duration: Annotated[float | None, MAX_DURATION] = None
     results: Annotated[str | None, RESULTS] = None
     with_values: Annotated[bool, WITH_VALUES] = False
@@ -33,7 +33,7 @@ MODEL = Run
 
 
 def execute(arguments: Run) -> int:
-    """Work until stopped, or, as the flags say, until done."""
+    """Work until stopped or, with `--drain`, until done."""
     loaded = arguments.load()
     settings = loaded.settings
     key_of(settings)
@@ -67,7 +67,7 @@ _COUNTS = ("applied", "unchanged", "superseded", "leftover", "dead", "requests",
 
 
 async def _let_go(queue: Store, job: Job) -> None:
-    """Let go of what is too old, as runs that find work do all the time."""
+    """Delete expired data, as runs with work do regularly."""
     dead_seconds = job.settings.dead_retention
     gone = await let_go(queue, dead_seconds=dead_seconds, keep_seconds=job.settings.keep)
     if gone.letters:
@@ -75,7 +75,7 @@ async def _let_go(queue: Store, job: Job) -> None:
 
 
 def _nothing_to_do(seconds: float) -> None:
-    """Say what every run says in the end: most runs that a timer starts find an empty queue."""
+    """Report the end of a run that found an empty queue, as most runs of a timer do."""
     nothing = dict.fromkeys(_COUNTS, 0)
     structlog.get_logger().info(
         "run.summary",
@@ -93,7 +93,7 @@ def _nothing_to_do(seconds: float) -> None:
 
 
 async def _work(queue: Store, job: Job, *, shown: bool) -> Exit:
-    """Start a worker. What only that needs takes longer to import than an empty queue to be seen."""
+    """Start a worker. Its imports take longer than finding an empty queue, so they are here."""
     from worker.cli.session import exit_code, work  # noqa: PLC0415
 
     if not shown:

@@ -1,4 +1,4 @@
-"""A worker's run as the commands need it: built from settings, stopped by signals, ended with an exit code."""
+"""Run a worker for a command: built from settings, stopped by signals, ended with an exit code."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -26,7 +26,7 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
     """Run a worker over the queue until it ends, or a signal ends it.
 
     Args:
-        observe: runs beside the worker, to show how it goes; cancelled in the end.
+        observe: runs beside the worker, to show progress; cancelled at the end.
     """
     collect_less()
     if job.warning:
@@ -42,7 +42,7 @@ async def work(queue: Store, job: Job, observe: Callable[[Worker], Coroutine[Any
 
 
 async def _observed(worker: Worker, observe: Callable[[Worker], Coroutine[Any, Any, None]] | None) -> Summary:
-    """Run the worker; what shows how it goes may fail, and says so, but stops no work."""
+    """Run the worker; if the observer fails, that is logged and the work goes on."""
     if observe is None:
         return await worker.run()
     beside = Supervisor(structlog.get_logger(), on_death=_let_work_go_on)
@@ -54,17 +54,17 @@ async def _observed(worker: Worker, observe: Callable[[Worker], Coroutine[Any, A
 
 
 def _let_work_go_on() -> None:
-    """Progress is not shown any more: that is in the log."""
+    """Ignore that progress is not shown any more: it is logged."""
 
 
 @asynccontextmanager
 async def _served(worker: Worker, queue: Store, job: Job) -> AsyncIterator[None]:
-    """Serve health, metrics and the page, where a port is set; a drain ends by itself, and may run beside a daemon."""
+    """Serve HTTP if a port is set. A drain serves nothing, since it may run beside a daemon."""
     settings = job.settings
     if settings.http_port is None or job.drain:
         yield
         return
-    from worker.cli.receiving import terms_of  # noqa: PLC0415 -- slow to import, and most commands serve nothing
+    from worker.cli.receiving import terms_of  # noqa: PLC0415 -- slow to import, rarely needed
     from worker.web import Unservable, serving  # noqa: PLC0415 -- likewise
 
     token = settings.http_token.get_secret_value() if settings.http_token else None
@@ -85,7 +85,7 @@ async def _served(worker: Worker, queue: Store, job: Job) -> AsyncIterator[None]
 
 
 def exit_code(summary: Summary, job: Job) -> Exit:
-    """What the run's end means to whoever started it."""
+    """Return the exit code of a run."""
     match summary.ending:
         case Ending.HALTED:
             return Exit.HALTED
@@ -104,7 +104,7 @@ def exit_code(summary: Summary, job: Job) -> Exit:
 
 
 def summary_fields(summary: Summary) -> dict[str, Any]:
-    """The figures of a run, for the log and for `--json`."""
+    """Return the counts of a run, for the log and for `--json`."""
     totals = summary.totals
     return {
         "applied": totals.applied,
@@ -151,14 +151,14 @@ def _options(job: Job) -> Options:
 
 
 def _stopped_by_signals(worker: Worker) -> AbstractContextManager[None]:
-    """SIGTERM, SIGHUP and the first Ctrl-C stop the worker in order, a second Ctrl-C at once."""
+    """Let SIGTERM, SIGHUP and the first Ctrl-C stop the worker in order, a second Ctrl-C at once."""
     interrupted = False
 
     def on_signal(number: Signals) -> None:
         nonlocal interrupted
         if number is Signals.SIGINT:
             if interrupted:
-                # Nothing is lost: what was in hand comes back when its leases run out.
+                # Nothing is lost: claimed changes come back when their leases run out.
                 signals.leave()
             interrupted = True
             tell("stopping: requests in flight may finish; Ctrl-C again ends at once")

@@ -1,4 +1,4 @@
-"""`metasync settings`: what is in effect, and where each setting came from."""
+"""`metasync settings`: show the effective settings, and the source of each."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -15,8 +15,8 @@ class Setting:
     """One setting.
 
     Args:
-        value: as text; of a secret, stars.
-        source: where it came from: ``flag``, ``environment``, a file's name or ``default``.
+        value: as text; stars for a secret.
+        source: ``flag``, ``environment``, a file's name or ``default``.
     """
 
     value: str
@@ -29,7 +29,7 @@ class Effective(Configured):
 
     SETTINGS: ClassVar[tuple[str, ...]] = ALL
 
-    json: Annotated[bool, Flag("one JSON object: name to value and source"), Prints(dict[str, Setting])] = False
+    json: Annotated[bool, Flag("print one JSON object: name to value and source"), Prints(dict[str, Setting])] = False
 
 
 MODEL = Effective

@@ -1,6 +1,6 @@
-"""The signals that end the command: caught from its first moment on, by every verb, and never by chance.
+"""Signals that end the command: every verb catches them from the first moment on.
 
-A process that is the first of its container gets no signal that it does not catch.
+Process 1 of a container receives only the signals that it catches.
 """
 
 import os
@@ -12,7 +12,7 @@ from types import FrameType
 
 from worker.cli.exits import Exit
 
-TYPE_CHECKING = False  # as type checkers understand it: importing typing takes long, and signals are to be caught
+TYPE_CHECKING = False  # type checkers know this name; importing typing would delay the signal handlers
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -25,7 +25,7 @@ _raised: "list[Stopped]" = []
 
 
 class Stopped(BaseException):
-    """A signal ended the command while there was nothing to end in order, or after that was done."""
+    """A signal ended the command; nothing is left to clean up."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
@@ -33,31 +33,31 @@ class Stopped(BaseException):
 
 
 def catch() -> None:
-    """From here on, a signal raises `Stopped`; what is inherited as ignored, as by nohup, stays ignored."""
+    """Let signals raise `Stopped` from now on; inherited ignored ones, as of nohup, stay ignored."""
     sys.unraisablehook = _say_unraisable
     for number in caught():
         signal.signal(number, _raise)
 
 
 def raised() -> "Stopped | None":
-    """The first one, whatever became of it: a library that was being imported may have made another error of it."""
+    """Return the first signal's exception, even if a library turned it into another error during its import."""
     return _raised[0] if _raised else None
 
 
 def ignore() -> None:
-    """All is done, and how it ended is known: Python takes a while to end, and would let a signal make it a failure."""
+    """Ignore signals once the exit code is known: during Python's shutdown they would turn it into a failure."""
     for number in caught():
         signal.signal(number, signal.SIG_IGN)
 
 
 def caught() -> tuple[signal.Signals, ...]:
-    """Those that end the command: SIGTERM always, the others unless whoever started it has them ignored."""
+    """Return the signals that end the command: SIGTERM, and others that the parent process does not ignore."""
     return tuple(n for n in _STOPPING if n is signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN)
 
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Within a command's event loop: have a signal told to this instead of whoever had it before."""
+    """Within a command's event loop, send signals to this handler instead of the previous one."""
     _handlers.append(handler)
     try:
         yield
@@ -67,10 +67,10 @@ def handled(handler: Handler) -> Iterator[None]:
 
 @contextmanager
 def stopping(stop: Callable[[], object], last_words: Callable[[], str]) -> Iterator[None]:
-    """Within a command's event loop: the first signal stops what runs, in order; the next ends the process at once.
+    """Within a command's event loop, let the first signal stop the work in order, and the next end the process.
 
     Args:
-        last_words: what to say before the process ends at once.
+        last_words: the message before the process ends at once.
     """
     is_stopping = False
 
@@ -87,7 +87,7 @@ def stopping(stop: Callable[[], object], last_words: Callable[[], str]) -> Itera
 
 
 def leave(code: int = Exit.INTERRUPTED) -> "NoReturn":
-    """End the process at once, whatever threads are at: one may wait for input, or write what nobody reads."""
+    """End the process without waiting for threads: one may wait for input, or be stuck writing."""
     from config import sink  # noqa: PLC0415 -- signals are caught first
 
     sink.flush()
@@ -95,19 +95,19 @@ def leave(code: int = Exit.INTERRUPTED) -> "NoReturn":
 
 
 def _say(words: str) -> None:
-    from worker.cli import output  # noqa: PLC0415 -- likewise
+    from worker.cli import output  # noqa: PLC0415 -- as above
 
     output.tell(words)
 
 
 def tell(number: signal.Signals) -> None:
-    """Tell the latest handler of the signal."""
+    """Pass the signal to the latest handler."""
     if _handlers:
         _handlers[-1](number)
 
 
 def _say_unraisable(unraisable: "sys.UnraisableHookArgs", /) -> None:
-    """Say what Python could only swallow; of a signal that came in the middle of a finalizer, `raised` tells."""
+    """Report exceptions that Python swallows; a signal during a finalizer is found by `raised`."""
     if not isinstance(unraisable.exc_value, Stopped):
         sys.__unraisablehook__(unraisable)
 

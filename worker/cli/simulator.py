@@ -1,4 +1,4 @@
-"""`metasync simulator`: the service on a port of this machine."""
+"""`metasync simulator`: run the simulated service on a port of this machine."""
 
 import asyncio
 
@@ -22,5 +22,5 @@ async def _serve(options: Options) -> None:
     with signals.handled(lambda _: stop.set()):
         async with Simulator(options) as simulator:
             say(simulator.base_url)
-            flush()  # whoever started it waits for that
+            flush()  # the starting process waits for this line
             await stop.wait()

@@ -1,4 +1,4 @@
-"""`metasync status`: how much is pending, in flight, waiting and dead, what the workers do, and who holds how much."""
+"""`metasync status`: show the queue's counts, the workers' state and their leases."""
 
 import asyncio
 import sys
@@ -24,12 +24,12 @@ _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one worker holds leases on.
+    """The leases of one worker.
 
     Args:
         owner: the worker's name.
-        since: when the first of the leases was taken.
-        until: when the last of them runs out, unless it is extended.
+        since: when it took the first lease.
+        until: when its last lease runs out, unless extended.
     """
 
     owner: str
@@ -40,20 +40,20 @@ class Holding:
 
     @classmethod
     def of(cls, holder: LeaseHolder) -> Self:
-        """With times as people write them."""
+        """Convert, with formatted times."""
         return cls(**asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(QueueStatus):
-    """The queue's figures, and its workers.
+    """The queue's counts, and its workers.
 
     Args:
-        workers: what each worker is doing, by name; null where it is of a release that says other things.
-        limit: the service's rate limit, as it was found last.
-        paused: who has paused the queue; null while it is not.
-        batches: how many batches have changes that are pending.
-        leases: who holds how much, the longest holder first; null unless it is asked for.
+        workers: the state of each worker, by name; null if its release uses another format.
+        limit: the service's rate limit, as last found.
+        paused: who paused the queue; null if it is not paused.
+        batches: how many batches have pending changes.
+        leases: leases by worker, the oldest first; null unless requested.
     """
 
     workers: Mapping[str, FlowState | None]
@@ -67,16 +67,16 @@ class Report(QueueStatus):
 class Status(Configured):
     """The verb's arguments."""
 
-    json: Annotated[bool, Flag("one JSON object"), Prints(Report)] = False
-    leases: Annotated[bool, Flag("who holds how much, since when and until when")] = False
-    watch: Annotated[bool, Flag("again every second, until Ctrl-C")] = False
+    json: Annotated[bool, Flag("print one JSON object"), Prints(Report)] = False
+    leases: Annotated[bool, Flag("show who holds how many leases, since when and until when")] = False
+    watch: Annotated[bool, Flag("repeat every second, until Ctrl-C")] = False
 
 
 MODEL = Status
 
 
 def execute(arguments: Status) -> int:
-    """Print the queue's figures."""
+    """Print the queue's state."""
     settings = arguments.load().settings
     loop.run(_show(arguments, settings.queue_url, settings.store_timeout))
     return Exit.DONE
@@ -111,7 +111,7 @@ async def _report(queue: Store, *, leases: bool) -> Report:
 
 
 def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
-    """The workers that are at work on the queue now, by name; None of one whose release says other things."""
+    """Return the state of each active worker, by name; None if its release uses another format."""
     return {name: parse_state(note.text) for name, note in at_work(notes).items()}
 
 
@@ -120,20 +120,20 @@ def _text(status: Report) -> str:
     oldest = "-" if status.oldest_pending_seconds is None else age_text(status.oldest_pending_seconds)
     rows = [
         ("pending", f"{about}{status.pending:,}", "changes that are not done"),
-        ("in flight", f"{about}{status.in_flight:,}", "of these, held by a worker"),
-        ("waiting", f"{about}{status.waiting:,}", "of these, for a retry time"),
+        ("in flight", f"{about}{status.in_flight:,}", "of these, claimed by a worker"),
+        ("waiting", f"{about}{status.waiting:,}", "of these, waiting for a retry"),
         ("dead", f"{about}{status.dead:,}", "dead letters"),
         ("oldest", oldest, "age of the oldest pending change"),
         ("rate", f"{status.recent_per_second:,.1f}/s", "done a second, over the last five minutes"),
     ]
     if status.batches:
-        rows.append(("batches", f"{status.batches:,}", "that have pending changes: `metasync batch list`"))
+        rows.append(("batches", f"{status.batches:,}", "with pending changes: `metasync batch list`"))
     if status.limit is not None:
         found = f"of requests, as found {age_text(status.limit.age_seconds)} ago"
         rows.append(("limit", f"{status.limit.per_second * 60:,.0f}/min", found))
     lines = [
         printable(
-            f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, which says other things'}"
+            f"worker {name}: {', '.join(flow_words(flow)) if flow else 'of another release, whose state is unknown'}"
         )
         for name, flow in status.workers.items()
     ]
@@ -147,7 +147,7 @@ def _text(status: Report) -> str:
 
 def _leases_text(leases: Sequence[Holding]) -> str:
     if not leases:
-        return "nobody holds a lease"
+        return "there are no leases"
     head = ("owner", "completions", "changes", "since", "until")
     rows = [(each.owner, f"{each.completions:,}", f"{each.changes:,}", each.since, each.until) for each in leases]
     return table([head, *rows], right=(1, 2))

@@ -1,4 +1,4 @@
-"""What `pull` and `diff` have in common: requests that only read, shown as they go, and ended in order."""
+"""What `pull` and `diff` share: read requests with progress, ended in order."""
 
 import asyncio
 import sys
@@ -39,13 +39,13 @@ _REFRESH_SECONDS = 0.2
 
 
 def prepared(arguments: Configured, *, shown: bool) -> tuple[Job, bool]:
-    """What the command is told, with the log set up, and whether progress is shown.
+    """Set up the log; return the command's job, and whether to show progress.
 
     Args:
-        shown: whether progress may be shown, where there is a terminal for it.
+        shown: whether progress may be shown, if there is a terminal.
 
     Raises:
-        ConfigurationError: a setting is bad, or the key is missing.
+        ConfigurationError: a setting is invalid, or the key is missing.
     """
     loaded: Loaded = arguments.load()
     settings = loaded.settings
@@ -58,13 +58,13 @@ def prepared(arguments: Configured, *, shown: bool) -> tuple[Job, bool]:
 
 
 def stdout_is_terminal() -> bool:
-    """Whether what is printed is seen at once, where a line of progress would be in the way."""
+    """Whether standard output is a terminal, where a progress line would be in the way."""
     return sys.stdout is not None and is_terminal(sys.stdout)
 
 
 @asynccontextmanager
 async def asking(job: Job) -> AsyncIterator[tuple[Asking, Client]]:
-    """What makes the requests, and the client that it makes them with."""
+    """Yield the reader of completions, and its client."""
     settings = job.settings
     collect_less()
     if job.warning:
@@ -80,10 +80,10 @@ async def asking(job: Job) -> AsyncIterator[tuple[Asking, Client]]:
 
 
 async def shown_while(asked: Asking, words: Callable[[float], Sequence[str]], work: Coroutine[Any, Any, T]) -> T:
-    """Do the work, with a line at the terminal that says how far it is.
+    """Run the work, with a progress line on the terminal.
 
     Args:
-        words: what there is to say, after so many seconds, the most important first.
+        words: returns the line's parts after so many seconds, the most important first.
     """
     showing = asyncio.create_task(_show(asked, words))
     try:
@@ -108,12 +108,12 @@ async def _show(asked: Asking, words: Callable[[float], Sequence[str]]) -> None:
 
 
 def above_progress(*, shown: bool) -> AbstractContextManager[None]:
-    """Where lines may be written to a terminal that shows progress, too."""
+    """Allow lines above the progress line."""
     return tqdm.external_write_mode(file=sink.stream) if shown else nullcontext()
 
 
 def how_far(done: int, total: int | None, seconds: float) -> str:
-    """How many completions are done, of how many, how fast, and when the rest will be."""
+    """Describe the progress: completions done, total, speed, and time left."""
     text = f"{done:,}{f'/{total:,}' if total is not None else ''} completions"
     if not done or not seconds:
         return text
@@ -123,22 +123,22 @@ def how_far(done: int, total: int | None, seconds: float) -> str:
 
 
 def code_of(unfinished: Unfinished) -> Exit:
-    """Whether running again helps, or somebody has to act."""
+    """Return the exit code: running again helps, or a person must act."""
     return Exit.HALTED if unfinished.ending is Ending.HALTED else Exit.RUN_AGAIN
 
 
 def sentence_of(unfinished: Unfinished) -> str:
-    """What ended it, and the first few of what failed, for people."""
+    """Describe why it ended, with the first few failures."""
     left = [f"left: {name}: {error}" for name, error in unfinished.left.items()]
     why = ending_words(unfinished.ending, unfinished.cause, unfinished.closed_for_seconds)
     return "\n".join((*left, f"not finished ({why})"))
 
 
 async def gather(paths: Sequence[str], reading: Reading, take: Callable[[list[MetadataChange]], Sequence[int]]) -> int:
-    """Read the files of changes, and hand them on in pieces; refused lines are shown. Returns how many there were.
+    """Read files of changes and pass them on in pieces; show refused lines, and return their number.
 
     Args:
-        take: gives the positions of those that say something else than one before with their `change_id`.
+        take: returns the indices of changes that differ from an earlier one with the same `change_id`.
 
     Raises:
         InputError: one of the files cannot be used.

@@ -1,4 +1,4 @@
-"""Counting changes in place of storing them: `metasync enqueue --check`."""
+"""Count changes instead of storing them, for `metasync enqueue --check`."""
 
 import hashlib
 import tempfile
@@ -27,7 +27,7 @@ _SPREAD = "SELECT count(*), coalesce(max(changes), 0) FROM completion"
 
 
 class Tally:
-    """Takes changes as an empty queue would, and keeps no more than their ids: in a file, which goes in the end."""
+    """Accepts changes as an empty queue would, but keeps only their ids, in a temporary file."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="metasync-check-")
@@ -54,11 +54,11 @@ class Tally:
         return Stored(added, duplicates, tuple(conflicts), {None: duplicates} if duplicates else {})
 
     async def conflicts(self, _changes: Sequence[MetadataChange]) -> tuple[int, ...]:
-        """Nothing is pending."""
+        """Return no conflict: nothing is pending."""
         return ()
 
     def spread(self) -> Spread:
-        """How the changes are spread over the completions."""
+        """Return how the changes are distributed over completions."""
         found = cast("list[tuple[int, int]]", self._ids.execute(_SPREAD).fetchall())
         [(completions, most)] = found
         return Spread(completions, round(self._added / completions, 3) if completions else 0.0, most)
@@ -68,7 +68,7 @@ class Tally:
         self._folder.cleanup()
 
     def _known(self, change: MetadataChange) -> tuple[bool, bool]:
-        """Whether the change is new, and, if not, whether it is the same as the one before."""
+        """Return whether the change is new and, if not, whether it equals the earlier one."""
         if change.change_id is None:
             return True, False
         fields = (change.completion_id, change.mode, sorted(change.metadata.items()))

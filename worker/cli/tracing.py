@@ -1,4 +1,4 @@
-"""Tracing as OpenTelemetry's standard variables ask for it: set up at the start, flushed at the end."""
+"""Tracing, configured by OpenTelemetry's standard variables: set up at the start, flushed at the end."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-# A collector that hangs must not hold the process: the spans it does not take by then are lost.
+# A collector that hangs must not keep the process alive: spans not accepted by then are lost.
 FLUSH_SECONDS = 3.0
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -28,11 +28,11 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """What a worker is put together from.
+    """The parts of a worker that tracing replaces.
 
     Args:
         make_client: takes the client's arguments.
-        around: wraps what applies a claim; None leaves it as it is.
+        around: wraps the function that applies a claim; None to leave it unchanged.
     """
 
     make_client: Callable[..., Client] = Client
@@ -49,7 +49,7 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
 
 
 def unknown_exporter(environment: Mapping[str, str]) -> str | None:
-    """The setting, where it asks for exporters and none of them is ours."""
+    """Return the variable if it names only unsupported exporters."""
     exporters = _exporters(environment)
     if _is_disabled(environment) or "otlp" in exporters or exporters <= {"none"}:
         return None
@@ -66,7 +66,7 @@ def _exporters(environment: Mapping[str, str]) -> set[str]:
 
 
 def unknown_protocol(environment: Mapping[str, str]) -> str | None:
-    """The setting, where it asks for another protocol than ours."""
+    """Return the variable if it names an unsupported protocol."""
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         protocol = environment.get(name, "").strip().lower()
         if protocol:
@@ -76,18 +76,18 @@ def unknown_protocol(environment: Mapping[str, str]) -> str | None:
 
 @asynccontextmanager
 async def tracing() -> AsyncIterator[Tracing]:
-    """Trace, where the environment asks for it."""
+    """Trace, if the environment asks for it."""
     if exporter := unknown_exporter(os.environ):
-        structlog.get_logger().warning("tracing.unavailable", error=f"{exporter} is not supported: spans go by otlp")
+        structlog.get_logger().warning("tracing.unavailable", error=f"{exporter} is not supported: use otlp")
     if not is_wanted(os.environ):
         yield Tracing()
         return
-    # Its own lines come with every batch, and quote headers and addresses that may hold a token or a password.
+    # Its log lines come with every batch, and may quote a token or a password.
     logging.getLogger("opentelemetry").propagate = False
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     if protocol := unknown_protocol(os.environ):
         structlog.get_logger().warning(
-            "tracing.unavailable", error=f"{protocol} is not supported: spans go by OTLP over http/protobuf"
+            "tracing.unavailable", error=f"{protocol} is not supported: use OTLP over http/protobuf"
         )
         yield Tracing()
         return
@@ -97,7 +97,7 @@ async def tracing() -> AsyncIterator[Tracing]:
         structlog.get_logger().warning("tracing.unavailable", error="install metasync with its extra otel")
         yield Tracing()
         return
-    except Exception as error:  # noqa: BLE001 -- a variable that the SDK cannot read is no reason not to work
+    except Exception as error:  # noqa: BLE001 -- a malformed variable must not stop the work
         structlog.get_logger().warning("tracing.unavailable", error=f"OTEL_ variables: {type(error).__name__}")
         yield Tracing()
         return
@@ -115,24 +115,24 @@ async def tracing() -> AsyncIterator[Tracing]:
 
 
 def _provider() -> "TracerProvider":
-    """The SDK, which reads sampler, limits, batching, endpoint and headers from its variables by itself."""
+    """Make the SDK's provider, which reads sampler, limits, batching, endpoint and headers from its variables."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult  # noqa: PLC0415
 
     class Exporter(OTLPSpanExporter):
-        """Says once that spans are lost, and once that they are not any more."""
+        """Logs once when spans get lost, and once when exports work again."""
 
         failing = False
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             try:
                 result = super().export(spans)
-            except Exception:  # noqa: BLE001 -- whatever it is, it is about spans alone
+            except Exception:  # noqa: BLE001 -- only spans are lost
                 result = SpanExportResult.FAILURE
             failed = result is not SpanExportResult.SUCCESS
             if failed and not self.failing:
-                structlog.get_logger().warning("tracing.export_failed", error="the OTLP endpoint takes no spans")
+                structlog.get_logger().warning("tracing.export_failed", error="the OTLP endpoint accepts no spans")
             elif self.failing and not failed:
                 structlog.get_logger().info("tracing.export_resumed")
             self.failing = failed
@@ -144,7 +144,7 @@ def _provider() -> "TracerProvider":
 
 
 def _resource() -> "Resource":
-    """Who traces; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come first."""
+    """Return the traces' resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
     found = dict(Resource.create().attributes)
@@ -159,14 +159,14 @@ def _resource() -> "Resource":
 
 
 async def _flush(provider: "TracerProvider") -> None:
-    """Send what is left, for a while; in a thread that does not keep the process alive."""
+    """Send the remaining spans for a limited time, in a thread that does not keep the process alive."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
     def shut_down() -> None:
         with suppress(Exception):
             provider.shutdown()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=shut_down, name="tracing-flush", daemon=True).start()

@@ -1,4 +1,4 @@
-"""A pull and a comparison in one process, for the demo: what the verbs do, without their files and words."""
+"""A pull and a comparison in one process, for the demo."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from worker.sync.target import Target
 
 
 async def pulled(job: Job, completion_ids: Sequence[str], path: str) -> list[MetadataChange]:
-    """Pull these into a file, and read it."""
+    """Pull these completions into a file, and read it."""
     target = Target.open(path, JsonLines(), gzipped=False)
     with closing(Spool()) as spool, closing(target):
         spool.add_ids(completion_ids)
@@ -28,7 +28,7 @@ async def pulled(job: Job, completion_ids: Sequence[str], path: str) -> list[Met
 
 
 async def compared(job: Job, changes: Sequence[MetadataChange]) -> Counts:
-    """Compare these with what is there now; the simulated service's reads do not lag."""
+    """Compare these changes with the service, whose simulated reads do not lag."""
     with closing(Spool()) as spool:
         spool.add(changes)
         async with asking(job) as (asked, client):
@@ -40,8 +40,8 @@ async def compared(job: Job, changes: Sequence[MetadataChange]) -> Counts:
 
 
 def _ignore(_completion_id: str, _sentence: str) -> None:
-    """Whatever is not there is missed by the check."""
+    """Ignore a missing completion: the demo's check notices it."""
 
 
 def _ignore_difference(_: Difference) -> None:
-    """The counts say it."""
+    """Ignore the difference: the counts include it."""

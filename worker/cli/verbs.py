@@ -1,4 +1,4 @@
-"""The verbs of the command, and a parser for them. A verb's module is imported only where its arguments are wanted."""
+"""The command's verbs and their parser. A verb's module is imported only if its arguments are needed."""
 
 import argparse
 import re
@@ -14,69 +14,69 @@ from worker.terminal import printable
 VERBS = {
     "demo": "see it at work: a simulated service, 2,000 sample changes, every result checked",
     "apply": "enqueue change files and apply them until nothing is left",
-    "enqueue": "validate change files and store what they hold",
-    "pull": "write what is on the service to a file of changes, to be edited and applied",
-    "diff": "say what change files would change, or whether the service has it all",
+    "enqueue": "validate change files and store their changes",
+    "pull": "write the service's completions to a file of changes, to edit and apply",
+    "diff": "show what change files would alter, or whether the service has it all",
     "run": "the worker: a daemon, or with --drain until nothing is left",
-    "intake": "take changes over HTTP and apply none: for producers, where workers run elsewhere",
+    "intake": "accept changes over HTTP without applying them, for workers that run elsewhere",
     "status": "show what is pending, in flight, waiting and dead",
     "doctor": "check everything that a run needs, and say what to do",
     "pause": "stop all workers on the queue, until `resume`",
-    "resume": "let the workers go on after `pause`",
+    "resume": "let the workers continue after `pause`",
     "page": "print a link that signs you in to the page of a worker on this machine",
-    "batch": "list, show, wait for or withdraw batches: what was handed in together",
-    "pending": "list or withdraw what waits in the queue",
+    "batch": "list, show, wait for or withdraw batches: changes that were enqueued together",
+    "pending": "list or withdraw pending changes",
     "dead": "list, show, retry or purge the dead letters",
-    "simulator": "run a simulated service on a port of this machine, with limits, lag and faults to order",
+    "simulator": "run a simulated service on a port of this machine, with limits, lag and faults on demand",
     "migrate": "create or upgrade the queue's schema, or print it",
     "settings": "show the settings in effect, each with its source",
     "completion": "print a script that completes verbs and flags in your shell",
     "help": "show the help of a command, or list the commands",
 }
 
-_MODULES = {"intake": "receiving"}  # those that are not called like the verb
+_MODULES = {"intake": "receiving"}  # modules whose name differs from the verb
 
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s']+")
 
 
 class Action(NamedTuple):
-    """One of several things that a verb does, each with arguments of its own."""
+    """One of a verb's actions, with its own arguments."""
 
     summary: str
     model: type[Any]
 
 
 class Verb(Protocol):
-    """What each verb's module offers.
+    """The interface of a verb's module.
 
     Args:
-        MODEL: the dataclass that declares the arguments; of a verb with actions, that of each by name.
-        EPILOG: if there is one, what help says after the arguments.
+        MODEL: the dataclass of the arguments; for a verb with actions, one for each, by name.
+        EPILOG: optional; the help after the arguments.
     """
 
     MODEL: type[Any] | Mapping[str, Action]
 
     def execute(self, arguments: Any) -> int:  # noqa: ANN401 -- each verb's own model
-        """Do it; returns the exit code."""
+        """Run the verb and return the exit code."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviated flags, as `--a` of `dead purge` would be `--all`, and says what was probably meant."""
+    """Refuses abbreviated flags (`dead purge --a` would mean `--all`), and suggests what was meant."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- as argparse has them
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- argparse's signature
         super().__init__(allow_abbrev=False, **options)
         self.set_defaults(parser=self)
 
     def refuse(self, words: Sequence[str]) -> NoReturn:
-        """End the program over words that no argument takes."""
+        """End the program because of unrecognised words."""
         self.error(f"unrecognized arguments: {' '.join(words)}{_hint(words[0], self._option_string_actions)}")
 
     def error(self, message: str) -> NoReturn:
-        """End the program with the usage and the message, which may quote what was typed or pasted."""
+        """End the program with the usage and the message, which may quote the input."""
         super().error(printable(_URL.sub(lambda url: shown_url(url[0]), message)))
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 -- as argparse has it
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 -- argparse's signature
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
@@ -87,12 +87,12 @@ def _hint(word: str, known: Iterable[str]) -> str:
     name = word.partition("=")[0]
     near = get_close_matches(name, list(known), n=1)
     if name in near:
-        return "; a command's own flags stand after it"
+        return "; a command's own flags come after it"
     return f"; did you mean {near[0]}?" if near else ""
 
 
 class Command(NamedTuple):
-    """A verb, or one action of a verb, as pages need it."""
+    """A verb, or one action of a verb, for documents."""
 
     name: str
     summary: str
@@ -100,17 +100,17 @@ class Command(NamedTuple):
 
 
 def module_of(verb: str) -> Verb:
-    """The verb's module."""
+    """Import and return the verb's module."""
     return cast("Verb", import_module(f"worker.cli.{module_name(verb)}"))
 
 
 def module_name(verb: str) -> str:
-    """What the verb's module is called."""
+    """Return the name of the verb's module."""
     return _MODULES.get(verb, verb)
 
 
 def commands_of(verb: str) -> Iterator[Command]:
-    """The verb, or each of its actions."""
+    """Yield the verb, or each of its actions."""
     model = module_of(verb).MODEL
     if isinstance(model, Mapping):
         for name, action in model.items():
@@ -120,16 +120,16 @@ def commands_of(verb: str) -> Iterator[Command]:
 
 
 def sentence(summary: str) -> str:
-    """The summary where it stands alone."""
+    """Return the summary as a sentence."""
     return f"{summary[0].upper()}{summary[1:]}."
 
 
 def parser_of(verbs: Collection[str]) -> Parser:
-    """The command's parser, which knows all verbs by name and the arguments of these."""
+    """Return the command's parser, with all verbs by name, and the arguments of the given ones."""
     parser = Parser(
         prog="metasync",
         description="Keeps the metadata of stored chat completions in line with a durable queue of pending changes.",
-        epilog="`metasync help COMMAND` says what each takes.\n\nexit codes:\n"
+        epilog="`metasync help COMMAND` shows the help of each.\n\nexit codes:\n"
         + "\n".join(f"  {code:<4} {code.meaning.replace('`', '')}" for code in Exit),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""`metasync --version`, and with `-v` what a report of a fault has to say: commit, Python and libraries."""
+"""`metasync --version`; with `-v` also commit, Python and libraries, for bug reports."""
 
 import platform
 import re
@@ -20,9 +20,9 @@ class Library(NamedTuple):
     """A library that metasync declares.
 
     Args:
-        floor: the oldest version that will do.
-        installed: the version that is there, if any is.
-        optional: it is for an extra, or for another system.
+        floor: the oldest version that works.
+        installed: the installed version, if any.
+        optional: whether it is for an extra or another system.
     """
 
     name: str
@@ -51,24 +51,24 @@ def execute(arguments: Version) -> int:
 
 
 def commit() -> str | None:
-    """Say which commit this metasync was made from; None where that is not known."""
+    """Return the commit that this metasync was built from; None if not known."""
     return commit_of(Path(worker.__file__).resolve().parents[1])
 
 
 def python() -> str:
-    """Name the interpreter and the system."""
+    """Return the interpreter and the system."""
     return f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
 
 
 def sqlite() -> str:
-    """Give the version of the SQLite that apsw brings along."""
-    import apsw  # noqa: PLC0415 -- the version is said also where a library is missing
+    """Return the version of apsw's SQLite."""
+    import apsw  # noqa: PLC0415 -- `--version` works without libraries
 
     return apsw.sqlite_lib_version()
 
 
 def libraries() -> Iterator[Library]:
-    """List what metasync declares, extras too.
+    """Yield metasync's declared libraries, including those of extras.
 
     Raises:
         PackageNotFoundError: metasync itself is not installed: it runs from a folder.

@@ -1,4 +1,4 @@
-"""Waiting for a batch beside the workers that do it, by looking at the store."""
+"""Wait for a batch by polling the store, while workers apply it."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from worker.queue.notes import PAUSE, at_work
 from worker.terminal import columns, is_terminal, printable
 
 _LOOK_SECONDS = 0.5
-# A store that restarts is back by then; who waits longer than that says so with --timeout.
+# A restarting store is back by then; --timeout allows a longer wait.
 _AWAY_SECONDS = 60.0
 
 
@@ -29,21 +29,21 @@ class WaitEnding(StrEnum):
 
     DONE = "done"
     TIMEOUT = "timeout"
-    HALTED = "halted"  # the time is out, and all workers are halted until somebody acts
-    PAUSED = "paused"  # somebody has paused the queue, nothing is in flight, and no time-out was given
+    HALTED = "halted"  # timed out, and all workers are halted until a person acts
+    PAUSED = "paused"  # the queue is paused, nothing is in flight, and there is no time-out
     INTERRUPTED = "interrupted"
     STORE_AWAY = "store_away"
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """What a wait for a batch came to.
+    """The result of a wait for a batch.
 
     Args:
-        batch: as it was seen last; null where it was not there.
+        batch: as last seen; null if it does not exist.
         ending: why the wait ended.
-        error: what stands in the way, where it ended before the batch was done; null where nothing is known to.
-        paused: who has paused the queue, if that ended it.
+        error: the known obstacle, if the wait ended before the batch was done.
+        paused: who paused the queue, if that ended the wait.
     """
 
     batch: BatchState | None
@@ -55,11 +55,11 @@ class Waited:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a look at the store shows.
+    """What one poll of the store shows.
 
     Args:
-        batch: None once it was let go of: it is done, and was for long.
-        workers: what each is doing, by name; None of one of another release.
+        batch: None once it has been forgotten, some time after it was done.
+        workers: the state of each, by name; None for one of another release.
     """
 
     batch: Batch | None
@@ -68,7 +68,7 @@ class _Seen:
 
     @property
     def halt(self) -> str | None:
-        """Why all workers are halted, for a reason that somebody has to mend; None where they are not."""
+        """Return why all workers are halted, if a person must act; else None."""
         causes = [each.cause for each in self.workers.values() if each and each.gate is not GateState.OPEN]
         if not causes or len(causes) < len(self.workers):
             return None
@@ -76,7 +76,7 @@ class _Seen:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps the batch from going on, as far as can be seen."""
+        """Return what blocks the batch, as far as the store shows."""
         if self.paused is not None:
             return self.paused.sentence
         if not self.workers:
@@ -89,21 +89,21 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Screen:
-    """What a person sees of the wait: how far it is, where that can be shown, and lines that stay."""
+    """The wait's output: progress, if possible, and permanent lines."""
 
     show: Callable[[_Seen], None]
     tell: Callable[[str], None]
 
 
 async def wait_for(queue: Store, name: str, timeout_seconds: float | None, stop: asyncio.Event | None = None) -> Waited:
-    """Wait until nothing of the batch is pending, a signal comes, or the time is over.
+    """Wait until no change of the batch is pending, a signal arrives, or the time is over.
 
-    A store that goes away is waited for: to the end of the time, or, without one, for a minute.
+    If the store becomes unavailable, wait for it: until the time-out or, without one, for a minute.
 
     Args:
-        name: of the batch; one that is not there has nothing that is pending.
-        timeout_seconds: None for however long it takes; then a pause ends it, once nothing is in flight any more.
-        stop: set where a signal came before.
+        name: of the batch; an unknown batch has nothing pending.
+        timeout_seconds: None for no limit; then a pause ends the wait, once nothing is in flight.
+        stop: set if a signal arrived before.
     """
     stop = stop or asyncio.Event()
     with signals.stopping(stop.set, lambda: _way_on(name)), _progress() as screen:
@@ -111,27 +111,27 @@ async def wait_for(queue: Store, name: str, timeout_seconds: float | None, stop:
 
 
 def words_of(waited: Waited, name: str) -> str:
-    """What became of the batch, and how to go on, for people."""
+    """Describe the batch's result and the next step."""
     counts = f"batch {printable(name)}: {waited.batch.counts_text}\n" if waited.batch else ""
     if waited.ending is WaitEnding.DONE:
         if not waited.exit_code or (waited.batch is not None and not waited.batch.dead):
             return f"{counts}done"
-        look = "dead list --batch" if waited.batch is None else "batch show"  # what is let go of has only its letters
-        return f"{counts}done; `metasync {look} {quoted(name)}` says what was given up"
+        look = "dead list --batch" if waited.batch is None else "batch show"  # only its letters are left
+        return f"{counts}done; `metasync {look} {quoted(name)}` shows the dead letters"
     first = "`metasync resume`, then " if waited.paused else ""
     why = str(waited.ending).replace("_", " ")
-    if waited.error is not None:  # which of a pause, or a halt, says by itself that it is one
+    if waited.error is not None:  # the error of a pause or a halt names it
         names_itself = waited.ending in (WaitEnding.PAUSED, WaitEnding.HALTED)
         why = waited.error if names_itself else f"{why}: {waited.error}"
     return f"{counts}not finished ({printable(why)}); {_way_on(name, first)}"
 
 
 def _way_on(name: str, first: str = "") -> str:
-    return f"the changes stay in the queue: {first}`metasync batch wait {quoted(name)}` goes on"
+    return f"the changes stay in the queue: {first}`metasync batch wait {quoted(name)}` continues"
 
 
 class _Waiting:
-    """A wait under way."""
+    """The state of a wait."""
 
     def __init__(
         self, queue: Store, name: str, timeout_seconds: float | None, stop: asyncio.Event, screen: _Screen
@@ -164,14 +164,14 @@ class _Waiting:
             return self._waited(WaitEnding.INTERRUPTED)
 
     async def _look(self) -> Waited | None:
-        """See whether there is an end to it."""
+        """Poll once; return the result if the wait has ended."""
         try:
             seen = await self._see()
             ended = await self._ended(seen)
         except QueueUnavailable as error:
             return self._away(str(error))
         if self._away_since is not None:
-            self._screen.tell("the queue's store is back")
+            self._screen.tell("the queue's store is available again")
         self._away_since, self._error = None, seen.trouble
         if ended is None:
             self._tell_of_trouble(seen)
@@ -190,7 +190,7 @@ class _Waiting:
         return seen
 
     def _told_first(self, pause: Pause | None) -> Paused | None:
-        """The pause as it was seen first: by its age, it begins some milliseconds earlier or later at each look."""
+        """Return the pause as first seen: its start is computed from its age, and varies by milliseconds."""
         known = self._paused
         if pause is None or known is None or (known.by, known.reason) != pause.words:
             self._paused = Paused.told(pause)
@@ -203,7 +203,7 @@ class _Waiting:
             return self._done(seen.batch)
         if seen.paused is None or self._timeout_seconds is not None:
             return None
-        if (await self._queue.status()).in_flight:  # that ends, and then it may be done
+        if (await self._queue.status()).in_flight:  # this may still finish the batch
             return None
         waited = self._waited(WaitEnding.PAUSED)
         return replace(waited, error=seen.paused.sentence, paused=seen.paused)
@@ -213,7 +213,7 @@ class _Waiting:
         return Waited(BatchState.of(batch), code, WaitEnding.DONE)
 
     async def _let_go_of(self) -> Waited:
-        """What is not there any more had no pending changes when it went; its dead letters may be there."""
+        """Return the result of a forgotten batch: nothing was pending, but dead letters may be left."""
         letters = self._queue.dead_letters(DeadSelection(batch=self._name))
         has_dead = await anext(letters, None) is not None
         was_withdrawn = self._last is not None and self._last.withdrawn
@@ -223,13 +223,13 @@ class _Waiting:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            self._screen.tell(f"metasync: {error}; waiting goes on")
+            self._screen.tell(f"metasync: {error}; still waiting")
         self._error = error
         patience_ends = self._timeout_seconds is None and now - self._away_since >= _AWAY_SECONDS
         return self._waited(WaitEnding.STORE_AWAY) if patience_ends or self._left() == 0.0 else None
 
     def _tell_of_trouble(self, seen: _Seen) -> None:
-        """Say once what the batch waits for, until that is another thing."""
+        """Report what blocks the batch, once for each new obstacle."""
         if seen.trouble != self._told and seen.trouble is not None:
             self._screen.tell(f"the batch waits: {printable(seen.trouble)}")
         self._told = seen.trouble
@@ -240,20 +240,20 @@ class _Waiting:
         return max(0.0, self._timeout_seconds - (time.monotonic() - self._started_at))
 
     def _waited(self, ending: WaitEnding) -> Waited:
-        """The end of a wait for what is not done."""
+        """Return the result of a wait that ended before the batch was done."""
         code = Exit.HALTED if ending is WaitEnding.HALTED else Exit.RUN_AGAIN
         return Waited(BatchState.of(self._last) if self._last else None, code, ending, self._error)
 
 
 @contextmanager
 def _progress() -> Iterator[_Screen]:
-    """A line that shows how far the batch is, on a terminal."""
+    """Show a progress line on a terminal."""
     if sys.stderr is None or not is_terminal(sys.stderr):
         yield _Screen(_show_nothing, tell)
         return
-    from tqdm import tqdm  # noqa: PLC0415 -- slow to import, and needed on a terminal alone
+    from tqdm import tqdm  # noqa: PLC0415 -- slow to import, only for terminals
 
-    from worker.cli.progress import progress_line  # noqa: PLC0415 -- likewise
+    from worker.cli.progress import progress_line  # noqa: PLC0415 -- as above
 
     started_at = time.monotonic()
     done_before: int | None = None
@@ -274,12 +274,12 @@ def _progress() -> Iterator[_Screen]:
 
 
 def _words(seen: _Seen, done: int, seconds: float) -> list[str]:
-    """What there is to say, the most important first: a narrow terminal shows only the start.
+    """Return the parts of the line, the most important first, because a narrow terminal cuts the rest.
 
     Args:
         done: how many were done since the wait began, `seconds` ago.
     """
-    assert seen.batch is not None  # noqa: S101 -- there is nothing to show of one that is gone
+    assert seen.batch is not None  # noqa: S101 -- a forgotten batch is not shown
     trouble = [seen.trouble] if seen.trouble else []
     text = f"{seen.batch.done:,}/{seen.batch.changes:,} changes"
     if done and seconds and not trouble:

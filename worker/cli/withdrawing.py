@@ -1,4 +1,4 @@
-"""Taking pending changes back: counted, confirmed, and said, with those that a worker has in hand."""
+"""Withdraw pending changes: count them, confirm, report; also report those that a worker has in hand."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from worker.cli.output import report, report_json
 from worker.flags import Flag
 from worker.queue import PendingSelection, QueueUnavailable, Store, Withdrawn, open_queue
 
-# A request takes a second or so. What comes back of it to be tried again is withdrawn as well, and what a worker only
-# holds comes back, or is done, soon.
-YES = Flag("without asking, however many there are")
+# A request takes about a second. A change that fails meanwhile is pending again and is withdrawn, too; a change that a
+# worker only holds is released or done soon.
+YES = Flag("do not ask for confirmation")
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(slots=True)
 class Withdrawal:
-    """What became of pending changes that were withdrawn.
+    """The result of a withdrawal.
 
     Args:
-        withdrawn: how many went.
-        in_flight: how many a worker still has in hand: it finishes them.
-        error: what kept it from going on; null where nothing did.
+        withdrawn: how many changes were withdrawn.
+        in_flight: how many a worker has in hand and will finish.
+        error: why it ended early; null if it did not.
     """
 
     withdrawn: int = 0
@@ -36,7 +36,7 @@ class Withdrawal:
 
 
 def withdraw(arguments: Configured, selection: PendingSelection, *, yes: bool, json: bool) -> int:
-    """Withdraw what is selected, once that is confirmed; returns the exit code."""
+    """Withdraw the selected changes after confirmation; return the exit code."""
     with failing_as_json(lambda error, code: Withdrawal(error=error, exit_code=code), wanted=json):
         settings = arguments.load().settings
         url, timeout_seconds = settings.queue_url, settings.store_timeout
@@ -55,7 +55,7 @@ def withdraw(arguments: Configured, selection: PendingSelection, *, yes: bool, j
 
 
 async def count_pending(queue: Store, selection: PendingSelection) -> int | None:
-    """How many pending changes are selected; None, which is said, where there is no such batch."""
+    """Return how many pending changes are selected; None, with a message, for an unknown batch."""
     if selection.batch is not None:
         batch = await find(queue, selection.batch)
         if batch is None:
@@ -74,10 +74,10 @@ async def _count(url: str, timeout_seconds: float, selection: PendingSelection) 
 
 
 async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelection, shown: int | None) -> Withdrawal:
-    """Withdraw, and again as long as a worker has some in hand.
+    """Withdraw, and repeat while a worker has some in hand.
 
     Args:
-        shown: how many were confirmed; None for however many there are.
+        shown: how many were confirmed; None for any number.
     """
     done = Withdrawal()
     stop = asyncio.Event()
@@ -132,10 +132,10 @@ async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
 
 
 def _cut_off(done: Withdrawal) -> str:
-    """What is known at once: what the call under way has withdrawn so far is gone, and nobody has its count."""
+    """Return what is known after an interruption: the call under way may have withdrawn more."""
     return (
-        f"interrupted twice: {done.withdrawn:,} withdrawn, or more: `metasync batch list` says how many; "
-        "the same command again goes on"
+        f"interrupted twice: at least {done.withdrawn:,} withdrawn; `metasync batch list` shows how many; "
+        "run the same command again to continue"
     )
 
 
@@ -145,6 +145,6 @@ def _words(done: Withdrawal) -> str:
     words = f"{done.withdrawn:,} withdrawn"
     if done.in_flight:
         words += (
-            f", {done.in_flight:,} in flight: a worker finishes them; the same command again catches what comes back"
+            f", {done.in_flight:,} in flight: a worker finishes them; run the same command again for those that fail"
         )
     return words if done.error is None else f"{words}; {done.error}"

@@ -1,15 +1,15 @@
-"""What flow control is doing, in words that fit on a line."""
+"""The state of flow control, in words that fit on a line."""
 
 from typing import TYPE_CHECKING
 
 from worker.flow import Cause, FlowState, GateState
 
 if TYPE_CHECKING:
-    from worker.engine import Ending  # slow to import, and `status` needs none of it
+    from worker.engine import Ending  # slow to import, and `status` does not need it
 
 
 def flow_words(flow: FlowState) -> list[str]:
-    """What flow control is doing, in a few words each."""
+    """Return the parts of flow control's state, in a few words each."""
     words = [f"{flow.in_flight} in flight", f"{flow.rate_per_second * 60:,.0f}/min"]
     if flow.rate_limit_per_second is not None:
         words.insert(0, f"limit found {flow.rate_limit_per_second * 60:,.0f}/min")
@@ -31,12 +31,12 @@ def _probe(seconds: float | None) -> str:
 
 
 def ending_words(ending: "Ending", cause: Cause | None, closed_for_seconds: float) -> str:
-    """Why a run ended before everything was done."""
+    """Describe why a run ended early."""
     match ending:
         case "closed":
             return f"the service asks to wait for another {closed_for_seconds:,.0f} s"
         case "stuck" if cause is None:
-            return "stuck: what is left keeps failing"
+            return "stuck: the remaining changes keep failing"
         case "outage" if cause is not None:
             return cause.sentence
         case "results_lost" if cause is not None and cause.error is not None:

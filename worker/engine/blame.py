@@ -180,12 +180,14 @@ class Blame:
 
     def others(self, operation: Operation) -> int:
         """How many requests got through while this claim's failed: those of this run."""
-        return self._flow.successes(operation)
+        return self._flow.gate.successes(operation)
 
     def _others_got_through(self, operation: Operation, since: float, *, elsewhere: bool) -> bool:
         """The same question to the flow, whose clock is another one than the store's."""
         by_flow = self._clock() - (self._store_time() - since)
-        return self._flow.others_got_through(operation, self._work.claim.completion_id, by_flow, elsewhere=elsewhere)
+        return self._flow.gate.others_got_through(
+            operation, self._work.claim.completion_id, by_flow, elsewhere=elsewhere
+        )
 
     def _store_time(self) -> float:
         return self._work.store_time(self._clock())

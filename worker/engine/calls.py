@@ -128,7 +128,7 @@ class Calls:
             return (
                 seconds <= SHORT_WAIT_SECONDS
                 and ends_at < work.deadline
-                and self._flow.is_open
+                and self._flow.gate.is_open
                 and not self._flow.is_paused
                 and self._flow.may_retry()
             )
@@ -227,7 +227,7 @@ class Calls:
 def in_context(flow: Flow, operation: Operation, answer: Answer) -> Answer:
     """The answer, its verdict read in the light of what this run has met before."""
     verdict = answer.verdict
-    if verdict.about == "unclear" and flow.successes(operation):
+    if verdict.about == "unclear" and flow.gate.successes(operation):
         # This kind of call has worked here before: what is not there is the completion, as it seems.
         verdict = msgspec.structs.replace(verdict, kind=Kind.NOT_FOUND, halt=None)
     elif verdict.kind is not Kind.OK and (verdict.delay_seconds or 0.0) > _LONGEST_PAUSE_SECONDS:

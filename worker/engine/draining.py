@@ -99,14 +99,14 @@ class DrainWatch:
             if state.cause.reason == OUTAGE:
                 return Ending.OUTAGE, state.cause
             # Others got through in this run: what is left is refused alone, not everybody.
-            return (Ending.STUCK if self._flow.is_halted_by_few() else Ending.HALTED), state.cause
+            return (Ending.STUCK if self._flow.gate.is_halted_by_few else Ending.HALTED), state.cause
         if state.closed_for_seconds > self._timeout_seconds:
             return Ending.CLOSED, None
         if self._is_only_throttled(state.throttled):
             return Ending.CLOSED, None
         if not await self._is_stuck():
             return None
-        trait = self._flow.trait()
+        trait = self._flow.gate.trait()
         return (Ending.HALTED, trait) if trait else (Ending.STUCK, None)
 
     def _is_only_throttled(self, throttled: int) -> bool:

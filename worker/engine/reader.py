@@ -139,7 +139,7 @@ class Reader:
         Others may have a free slot sooner, so it is no more; and no less, since what is done is in hand until
         it is recorded.
         """
-        if not len(self._leases) or not self._flow.is_open or not self._leases.has_room_for_urgent:
+        if not len(self._leases) or not self._flow.gate.is_open or not self._leases.has_room_for_urgent:
             return  # with nothing in hand, the next claim in vain looks for them
         most = 1 if at_most else self._slots + 1
         soon = self._flow.starts_within(1.0)
@@ -185,7 +185,7 @@ class Reader:
                     others_wait = others_wait and place == "urgent"
                     continue
                 (work,) = works
-                if self._flow.is_open or not self._flow.has_failed(work.claim.completion_id):
+                if self._flow.gate.is_open or not self._flow.gate.has_failed(work.claim.completion_id):
                     work.is_probe = self._flow.take_probe(work.claim.completion_id)
                     self._hand_on(work)
                     return True

@@ -281,7 +281,7 @@ class Worker:
             cause = self._flow.snapshot().cause
             if self._pausing.standstill is not None:  # what was met before the pause may be over
                 self.stop(Ending.PAUSED)
-            elif cause is None or cause.reason == OUTAGE or self._flow.is_halted_by_few():
+            elif cause is None or cause.reason == OUTAGE or self._flow.gate.is_halted_by_few:
                 self.stop(Ending.MAX_DURATION)
             else:  # waiting will not help
                 self._end(Ending.HALTED, cause)

@@ -23,9 +23,10 @@ from worker.flow.ended import (
     Limits,
     Operation,
 )
-from worker.flow.flow import Closed, Flow, FlowState, Halted, Paused, parse_state
+from worker.flow.flow import Flow
 from worker.flow.gate import Cause, GateEvent, GateState
 from worker.flow.permit import Permit
+from worker.flow.state import Closed, FlowState, Halted, Paused, parse_state
 
 __all__ = [
     "ABSENT",

@@ -1,21 +1,25 @@
 """A token bucket with hardly any burst: what spreads requests evenly over time."""
 
 BURST_SECONDS = 0.1
-# A timer fires late, never early: what came in while somebody waited for the token is not lost, up to this long.
-_LATENESS_SECONDS = 0.1
+_LATENESS_SECONDS = 0.1  # a timer fires late, never early: what came in while a request waited for it is not lost
 _ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
 
 
 class Bucket:
     """Holds one token, or a tenth of a second's worth where that is more; one token is one request.
 
-    It reads no clock: every call is handed the time, in seconds.
+    It reads no clock: every call is handed the time, in seconds. With an infinite number of tokens it holds nothing
+    back.
     """
 
     __slots__ = ("_awaited", "_tokens", "filled_at")
 
-    def __init__(self, now: float) -> None:
-        self._tokens = 1.0
+    def __init__(self, now: float, tokens: float = 1.0) -> None:
+        self.reset(now, tokens)
+
+    def reset(self, now: float, tokens: float = 1.0) -> None:
+        """Hold exactly this many."""
+        self._tokens = tokens
         self.filled_at = now
         self._awaited = False
 
@@ -36,14 +40,8 @@ class Bucket:
         self._tokens = max(self._tokens, burst)
         return room / per_second
 
-    def reset(self, now: float, tokens: float) -> None:
-        """Hold exactly this many, even beyond the burst."""
-        self._tokens = tokens
-        self.filled_at = now
-        self._awaited = False
-
     def wait_seconds(self, per_second: float) -> float:
-        """Seconds from the last fill until there is a token for whoever waits for it."""
+        """Seconds from the last fill until there is a token for the one that waits for it."""
         if self._tokens >= _ENOUGH:
             return 0.0
         self._awaited = True

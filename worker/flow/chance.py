@@ -39,12 +39,17 @@ class Chance:
     __slots__ = ("_doubt", "_proven", "_refusals")
 
     def __init__(self) -> None:
-        self._doubt: Doubt | None = None
-        self._refusals = TUNING.refusals_at_first  # up with each refusal, slowly down with what gets through
-        self._proven = False  # one below the limit was by chance, and the limit was not met since
+        self.limit_met()
+        self._refusals = TUNING.refusals_at_first
 
     def __repr__(self) -> str:
         return f"<Chance [{self._refusals:.1f} refusals, {'proven' if self._proven else 'not proven'}]>"
+
+    def limit_met(self) -> None:
+        """A refusal was about the rate, here or at another worker: no doubt is left."""
+        self._doubt: Doubt | None = None
+        self._refusals = 1.0  # up with each refusal, slowly down with what gets through
+        self._proven = False  # one below the limit was by chance, and the limit was not met since
 
     def is_open(self, sent_at: float) -> bool:
         """Whether what becomes of a request that was sent then settles a doubt."""
@@ -53,7 +58,7 @@ class Chance:
         return self._doubt is not None
 
     def refused(self, course: Course | None, per_second: float) -> bool:
-        """A request was refused: whether that may be chance. If not, no doubt is left.
+        """A request was refused: whether that may be chance.
 
         Args:
             course: what the limit is taken for.
@@ -63,16 +68,12 @@ class Chance:
         possible = course is None or (per_second >= TUNING.doubtful_per_second and (self._proven or course.is_early))
         if possible and self._refusals <= (TUNING.most_refusals_proven if self._proven else TUNING.most_refusals):
             return True
-        self._doubt, self._proven, self._refusals = None, False, 1.0
+        self.limit_met()
         return False
 
     def doubt(self, doubt: Doubt) -> None:
         """Wait for what is sent after a refusal."""
         self._doubt = doubt
-
-    def others_refused(self) -> None:
-        """Another worker met the limit: what is refused here for a while is no chance."""
-        self._doubt, self._proven, self._refusals = None, False, TUNING.refusals_elsewhere
 
     def accepted(self, sent_at: float) -> Doubt | None:
         """A request got through that was sent then: the doubt that it settles, or None."""

@@ -17,27 +17,21 @@ class Course:
         limit_per_second: the limit as far as it is known.
         seeks: how often it was sought since it was known; 0 where it is.
         cost_seconds: what each refusal costs, whenever it comes.
+        held_seconds: before the rate grows at all.
     """
 
-    __slots__ = (
-        "_announced",
-        "_depth",
-        "_followed",
-        "_rest_seconds",
-        "_seconds",
-        "_start",
-        "limit_per_second",
-        "seeks",
-    )
+    __slots__ = ("_announced", "_depth", "_followed", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
 
-    def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
+    def __init__(
+        self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0, held_seconds: float = 0.0
+    ) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
         self._announced = self._followed = 1.0
-        self._seconds = 0.0
-        self._start = TUNING.seek_from * limit_per_second
+        self._seconds = -held_seconds
         if seeks:
-            self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / self._start)
+            self._depth = TUNING.seek_below
+            self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / limit_per_second)
             return
         rest_seconds = TUNING.rest_seconds * math.pow(max(1.0, TUNING.rest_below / limit_per_second), TUNING.rest_power)
         costly_seconds = TUNING.rest_costs * cost_seconds
@@ -48,17 +42,23 @@ class Course:
 
     def per_second(self) -> float:
         """The rate now."""
+        limit, seconds = self.limit_per_second, max(0.0, self._seconds)
         if self.seeks:
-            return self._start * math.pow(2.0, min(self._seconds / self._rest_seconds, 60.0))
-        beyond = self._seconds - self._rest_seconds
+            return limit * (1.0 - self._depth) * math.pow(2.0, min(seconds / self._rest_seconds, 60.0))
+        beyond = seconds - self._rest_seconds
         if beyond < 0.0:
-            return self.limit_per_second * (1.0 + self._depth * (beyond / self._rest_seconds) ** 3)
-        return self.limit_per_second * (1.0 + TUNING.growth * (beyond / TUNING.rest_seconds) ** 3)
+            return limit * (1.0 + self._depth * (beyond / self._rest_seconds) ** 3)
+        return limit * (1.0 + TUNING.growth * (beyond / TUNING.rest_seconds) ** 3)
 
     @property
     def is_early(self) -> bool:
         """Whether the rate is well below a limit that was found, or none is known as yet."""
         return bool(self.seeks) or self._seconds < TUNING.early * self._rest_seconds
+
+    @property
+    def held_seconds(self) -> float:
+        """For how much longer the rate does not grow."""
+        return max(0.0, -self._seconds)
 
     def reach_limit(self) -> None:
         """Be at the limit, and go on from there."""
@@ -77,10 +77,7 @@ class Course:
         """
         self._announced *= change
         followed = min(2.0, max(0.5, self._announced))
-        factor, self._followed = followed / self._followed, followed
-        if factor == 1.0:
-            return
-        self.limit_per_second *= factor
-        self._start *= factor
-        if not self.seeks:
-            self._seconds = self._rest_seconds
+        if followed != self._followed:
+            self.limit_per_second *= followed / self._followed
+            self._followed = followed
+            self.reach_limit()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from worker.flow.ended import Ended
+from worker.flow.ended import End, Ended
 
 FAILURES_OF_EVERYBODY = 5
 ALIKE_IN_A_ROW = 20
@@ -16,17 +16,23 @@ class Evidence:
     everybody's where different completions meet it one after another, with none that gets through between them.
     """
 
-    __slots__ = ("_latest", "_second", "elsewhere_at", "row", "successes")
+    __slots__ = ("_latest", "_second", "alike", "elsewhere_at", "row", "successes")
 
     def __init__(self) -> None:
         self.successes = 0
-        self.row: dict[str, Ended] = {}  # by completion, the last word of each; the first to fail comes first
         self.elsewhere_at = float("-inf")  # when another worker last said that something got through there
-        # When the latest request that got through started, and whose it was; and the same of another completion.
-        self._latest = self._second = _NOTHING
+        self.forget()
 
     def __repr__(self) -> str:
         return f"<Evidence [{self.successes} got through, {len(self.row)} failed in a row]>"
+
+    def forget(self) -> None:
+        """Another key is used from here on: what the one before met says nothing about it."""
+        self.row: dict[str, Ended] = {}  # by completion, the last word of each; the first to fail comes first
+        # By completion, when it first met what looks like its own fault, and in which words.
+        self.alike: dict[End, dict[str, tuple[float, Ended]]] = {End.ABSENT: {}, End.REJECTED: {}}
+        # When the latest request that got through started, and whose it was; and the same of another completion.
+        self._latest = self._second = _NOTHING
 
     @property
     def latest_at(self) -> float:
@@ -38,6 +44,8 @@ class Evidence:
         self.successes += 1
         if self.row:
             self.row = {}
+        for row in self.alike.values():
+            row.clear()
         latest = self._latest
         if latest[1] == completion_id:
             if sent_at > latest[0]:
@@ -50,6 +58,19 @@ class Evidence:
     def failed(self, completion_id: str, word: Ended) -> None:
         """A request failed in a way that may concern everybody."""
         self.row[completion_id] = word
+
+    def met(self, now: float, completion_id: str, word: Ended) -> None:
+        """A completion is absent or rejected, in whatever words; the row grows to twenty."""
+        row = self.alike[word.end]
+        if completion_id in row or len(row) < ALIKE_IN_A_ROW:
+            row[completion_id] = (row.get(completion_id, (now,))[0], word)
+
+    def met_by_all(self) -> tuple[float, Ended] | None:
+        """What twenty completions in a row met alike, so that none may be blamed for it, and since when."""
+        for row in self.alike.values():
+            if len(row) >= ALIKE_IN_A_ROW:
+                return next(iter(row.values()))[0], next(reversed(row.values()))[1]
+        return None
 
     def others_got_through(self, completion_id: str, since: float, *, elsewhere: bool) -> bool:
         """Whether another completion got through with a request that started after `since`.
@@ -70,39 +91,3 @@ class Evidence:
         if len(self.row) >= FAILURES_OF_EVERYBODY:
             return True
         return bool(self.row) and in_hand is not None and all(each in self.row for each in in_hand)
-
-    def forget(self) -> None:
-        """Another key is used from here on: what the one before met says nothing about it."""
-        self.row = {}
-        self._latest = self._second = _NOTHING
-
-
-class Alike:
-    """Counts different completions that met one kind of refusal one after another, none getting through between."""
-
-    __slots__ = ("completions", "since", "word")
-
-    def __init__(self) -> None:
-        self.completions: set[str] = set()
-        self.word: Ended | None = None
-        self.since = 0.0  # when the first of them met it
-
-    def __repr__(self) -> str:
-        return f"<Alike [{len(self.completions)} in a row]>"
-
-    def met(self, now: float, completion_id: str, word: Ended) -> None:
-        """A completion met such a refusal, in whatever words."""
-        if self.word is None:
-            self.since = now
-        self.word = word
-        if len(self.completions) < ALIKE_IN_A_ROW:
-            self.completions.add(completion_id)
-
-    @property
-    def is_everybodys(self) -> bool:
-        """Whether no completion may be blamed for it."""
-        return len(self.completions) >= ALIKE_IN_A_ROW
-
-    def clear(self) -> None:
-        """Something got through."""
-        self.completions, self.word = set(), None

@@ -3,93 +3,23 @@
 import math
 import random as random_module
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from typing import assert_never
 
-import msgspec
-
+from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
-from worker.flow.controls import Controls
-from worker.flow.ended import Ended, Operation
+from worker.flow.course import Course
+from worker.flow.ended import End, Ended, Operation
 from worker.flow.gate import Cause, Gate, GateEvent, GateState
 from worker.flow.line import Line
 from worker.flow.pacer import Pacer
 from worker.flow.permit import Permit
 from worker.flow.quota import GrantedQuota
+from worker.flow.state import Closed, FlowState, Halted, Paused
 
 _SNOOZED_SECONDS = 3.0  # after a wait, until all that waited is claimed again
 _JITTER_SECONDS = (0.05, 0.25)  # so that replicas do not all come back at once
-
-
-class Halted(Exception):
-    """The gate is halted: give the claim back."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"halted: {reason}")
-        self.reason = reason
-
-
-class Closed(Exception):
-    """The service asked everybody to wait for longer than the caller has patience: give the claim back.
-
-    Args:
-        delay_seconds: until then.
-    """
-
-    def __init__(self, delay_seconds: float) -> None:
-        super().__init__(f"closed for another {delay_seconds:.3f} s")
-        self.delay_seconds = delay_seconds
-
-
-class Paused(Exception):
-    """Somebody has paused the queue: give the claim back."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlowState:
-    """What flow control is doing, for people.
-
-    Args:
-        rate_per_second: what is aimed at; while no limit is known, what was sent of late.
-        rate_limit_per_second: the service's limit as this worker has found it, or an earlier run; None while unknown.
-        slots: how many requests may run at once.
-        throttled: answers 429 so far that were about the rate.
-        requests: started so far.
-        seconds_closed: how long a ``Retry-After`` kept everybody waiting, in sum.
-        gate: ``open``, ``halted`` or ``half_open``.
-        cause: why it is not open, by the answer that did it; None while it is open.
-        slowed_by: what twenty completions in a row met alike: only one request a second is made.
-        halted_for_seconds: how long everything has been halted; None when the gate is open.
-        next_probe_in_seconds: None when the gate is open or a probe is under way.
-        closed_for_seconds: how much longer a ``Retry-After`` runs; 0 when none does.
-        got_through_seconds_ago: when the last request of each kind started that got through, by ``get`` and ``update``.
-    """
-
-    rate_per_second: float
-    rate_limit_per_second: float | None
-    in_flight: int
-    slots: int
-    throttled: int
-    requests: int
-    seconds_closed: float
-    gate: GateState
-    cause: Cause | None
-    slowed_by: Cause | None
-    halted_for_seconds: float | None
-    next_probe_in_seconds: float | None
-    closed_for_seconds: float
-    got_through_seconds_ago: dict[Operation, float] = field(default_factory=dict)
-
-    @property
-    def halt_reason(self) -> str | None:
-        return self.cause.reason if self.cause else None
-
-
-def parse_state(text: str) -> FlowState | None:
-    """Read what another worker wrote of itself, as JSON; None where its release says other things."""
-    try:
-        return msgspec.json.decode(text, type=FlowState)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+_CAUTIOUS_SECONDS = 1.0  # between two requests while everybody meets the same refusal
+_IDLE_SECONDS = 2.0  # after which nothing is known of what an endpoint without a known limit can take
 
 
 def _ignore(*_: object) -> None:
@@ -99,8 +29,8 @@ def _ignore(*_: object) -> None:
 class Flow:
     """Finds and keeps the service's limits, known or hidden, and halts when the service refuses everybody.
 
-    To be used from one event loop. While no limit is known, the requests at once double every second, and grow by a
-    thirty-second with every round trip on top, until the first refusal.
+    To be used from one event loop; only `admit` and `ready` wait. While no limit is known, the requests at once grow
+    until the first refusal: see `Concurrency`.
 
     Args:
         max_concurrency: requests at once, at most.
@@ -131,23 +61,36 @@ class Flow:
         if requests_per_minute is not None and not requests_per_minute > 0.0:
             raise ValueError(f"requests_per_minute must be more than 0, not {requests_per_minute}")
         now = clock()
-        dice = random or random_module.Random()  # noqa: S311 -- jitter, no secret
         self._clock = clock
+        self._dice = random or random_module.Random()  # noqa: S311 -- jitter, no secret
         self._patience_seconds = patience_seconds
+        self._on_transition = on_transition
+        self._on_refused = on_refused
         self._quota = None if on_short is None or requests_per_minute is None else GrantedQuota(on_short)
-        self._controls = Controls(
-            gate=Gate(now),
-            concurrency=Concurrency(max_concurrency, now),
-            pacer=Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota),
-            jitter_seconds=lambda: dice.uniform(*_JITTER_SECONDS),
-            on_transition=on_transition,
-            on_refused=on_refused,
+        self.gate = Gate(now)
+        self.budget = RetryBudget()
+        self._concurrency = Concurrency(max_concurrency, now)
+        self._pacer = Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota)
+        self._line = Line(
+            start=self._started_at,
+            wait_seconds=self.wait_seconds,
+            has_room_for_urgent=lambda: self._urgent_in_flight < (self._concurrency.slots + 1) // 2,
+            give_back=self._give_back,
         )
-        self._line = Line(self._controls, clock)
+        self.is_paused = False  # somebody has said that nothing is to start
+        self.in_flight = 0
+        self._urgent_in_flight = 0  # of those
+        self._requests = 0
+        self._throttled = 0
+        self._throttled_until = -math.inf  # when the last wait ends that a 429 asked for
+        self._ended_at = -math.inf
+        self._cautious_until = -math.inf
+        # Whose the refusals since the last of another completion are, and what the pacer knew before them.
+        self._refused: tuple[str, Course | None] = ("", None)
         self._on_end = self._ended  # bound once, and not for each request
 
     def __repr__(self) -> str:
-        return f"<Flow [{self._controls.gate.state}, {self._controls.in_flight} in flight, {len(self._line)} waiting]>"
+        return f"<Flow [{self.gate.state}, {self.in_flight} in flight, {self.waiting} waiting]>"
 
     def begin_at(self, limit_per_second: float | None, age_seconds: float = 0.0) -> None:
         """Start from the limit that an earlier run has found, before the first request.
@@ -156,17 +99,14 @@ class Flow:
         again. What is no positive number, as None, changes nothing.
         """
         if limit_per_second is not None and 0.0 < limit_per_second < math.inf:
-            self._controls.pacer.begin_at(self._clock(), limit_per_second, age_seconds=age_seconds)
+            self._pacer.begin_at(self._clock(), limit_per_second, age_seconds=age_seconds)
 
     def start(self, completion_id: str, operation: Operation, *, urgent: bool = False) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait for `admit`."""
-        now = self._clock()
-        if self._line or not self._controls.start(now):
+        started_at = None if self._line else self._started_at(urgent)
+        if started_at is None:
             return None
-        if not urgent:
-            return Permit(completion_id, operation, now, self._on_end)
-        self._controls.urgent_in_flight += 1
-        return Permit(completion_id, operation, now, self._on_end, is_urgent=True)
+        return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
 
     async def admit(
         self, completion_id: str, operation: Operation, *, probe: bool = False, urgent: bool = False
@@ -184,25 +124,26 @@ class Flow:
             Closed: the service asks, now or meanwhile, to wait for longer than there is patience for.
         """
         permit = self.start(completion_id, operation, urgent=urgent)
-        if permit is not None:
-            return permit
-        now = self._clock()
-        while True:
-            if self._controls.paused:
+        while permit is None:
+            now = self._clock()
+            if self.is_paused:
                 raise Paused
-            if not self._controls.gate.is_open:
-                return self._probe(completion_id, operation, now, probe=probe)
-            closed_seconds = self._controls.pacer.closed_for_seconds(now)
+            if not self.gate.is_open:
+                permit = self.start_probe(completion_id, operation) if probe else None
+                if permit is None:
+                    raise Halted(self.gate.cause.reason if self.gate.cause else "")
+                return permit
+            closed_seconds = self._pacer.closed_for_seconds(now)
             if closed_seconds > self._patience_seconds:
                 raise Closed(closed_seconds)
             started_at = await self._line.turn(urgent=urgent)
-            now = self._clock()
-            if started_at is not None:
-                if self._controls.passable(now):
-                    return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
-                self._controls.give_back(
-                    started_at, urgent=urgent
-                )  # it closed after the turn had come, before this task went on
+            if started_at is None:
+                continue
+            if self._is_passable(self._clock()):
+                permit = Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
+            else:  # it closed after the turn had come, before this task went on
+                self._give_back(started_at, urgent)
+        return permit
 
     async def ready(self) -> int | None:
         """Wait until claiming makes sense.
@@ -212,24 +153,31 @@ class Flow:
             probe, or when all that were tried of late met the same refusal.
         """
         while True:
-            now = self._clock()
-            gate = self._controls.gate
-            if self._controls.paused:
+            closed_seconds = self._pacer.closed_for_seconds(self._clock())
+            if self.is_paused:
                 wait_seconds = math.inf
-            elif not gate.is_open:
-                closed_seconds = self._controls.pacer.closed_for_seconds(now)
-                wait_seconds = closed_seconds if gate.wants_others else self._controls.probe_in_seconds(now)
-                if wait_seconds <= 0.0:
-                    return 1
+            elif self.gate.is_open:
+                wait_seconds = closed_seconds - self._patience_seconds
             else:
-                wait_seconds = self._controls.pacer.closed_for_seconds(now) - self._patience_seconds
-                if wait_seconds <= 0.0:
-                    return 1 if gate.is_cautious else None
+                wait_seconds = closed_seconds if self.gate.wants_others else self.next_probe_in_seconds()
+            if wait_seconds <= 0.0:
+                return None if self.gate.is_open and not self.gate.is_cautious else 1
             await self._line.change(wait_seconds)
+
+    def wait_seconds(self) -> float:
+        """Seconds until `start` may succeed; infinity when only the end of a request can help."""
+        if self.is_paused or not self.gate.is_open:
+            return math.inf
+        now = self._clock()
+        return max(
+            self._concurrency.seconds_until_growth(now, self.in_flight),
+            self._pacer.wait_seconds(now),
+            self._cautious_until - now if self.gate.is_cautious else 0.0,
+        )
 
     def starts_within(self, seconds: float) -> int | None:
         """How many requests may start within so many seconds, one at least; None while no limit is known."""
-        return self._controls.pacer.starts_within(self._clock(), seconds)
+        return self._pacer.starts_within(self._clock(), seconds)
 
     @property
     def waiting(self) -> int:
@@ -238,47 +186,37 @@ class Flow:
 
     def pause(self, *, paused: bool) -> None:
         """Let nothing start any more, no probe either, and send back those that wait; or let all go on."""
-        if paused is not self._controls.paused:
-            self._controls.paused = paused
-            self._controls.changes += 1
-            self._line.move()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing may start, since somebody has said so."""
-        return self._controls.paused
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are under way."""
-        return self._controls.in_flight
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing is halted."""
-        return self._controls.gate.is_open
+        if paused is not self.is_paused:
+            self.is_paused = paused
+            self._changed()
 
     def take_probe(self, completion_id: str) -> bool:
         """Whether what was just claimed is the probe of the halted gate; if so, `probe_ended` has to follow."""
-        return self._controls.gate.take_probe(self._clock(), completion_id)
+        now = self._clock()
+        return not self._pacer.closed_for_seconds(now) and self.gate.take_probe(now, completion_id)
 
-    def is_halted_by_few(self) -> bool:
-        """Whether those that met the halt are few, and others got through before with the same kind of call."""
-        return self._controls.gate.is_halted_by_few
+    def start_probe(self, completion_id: str, operation: Operation) -> Permit | None:
+        """The permit of a request of the work that is the probe of a halted gate, if one may start now."""
+        now = self._clock()
+        if self.is_paused or self.gate.state is not GateState.HALF_OPEN or self._pacer.closed_for_seconds(now) > 0.0:
+            return None
+        self._pacer.take_unpaced(now)
+        self.in_flight += 1
+        self._requests += 1
+        return Permit(completion_id, operation, now, self._on_end, is_probe=True)
 
     def next_probe_in_seconds(self) -> float:
-        """Seconds until the next probe of a halted gate; infinity while one is under way."""
-        return self._controls.probe_in_seconds(self._clock())
+        """Seconds until a halted gate lets a probe through; infinity while one is under way.
+
+        There is always a slot for it: that of the request whose end halted the gate.
+        """
+        now = self._clock()
+        return max(self.gate.next_probe_in_seconds(now), self._pacer.closed_for_seconds(now))
 
     def probe_ended(self) -> None:
         """The work that was the probe is over, whatever became of it."""
-        self._controls.gate.probe_ended(self._clock())
-        self._controls.changed(None, probe=True)
-        self._line.move()
-
-    def has_failed(self, completion_id: str) -> bool:
-        """Whether this completion met the halt itself, so that a probe should rather take another one."""
-        return self._controls.gate.has_failed(completion_id)
+        self.gate.probe_ended(self._clock())
+        self._changed()
 
     def nothing_else(self, in_hand: Collection[str]) -> None:
         """Nothing more can be claimed: if all that is in hand has failed, there is nobody left who could get through.
@@ -287,9 +225,10 @@ class Flow:
             in_hand: the completions that are worked on, and those that were given back after a failure.
         """
         now = self._clock()
-        if self._controls.throttled_until + _SNOOZED_SECONDS < now:  # else others only wait, as they were told
-            self._controls.changed(self._controls.gate.nothing_else(now, in_hand))
-            self._line.move()
+        if self._throttled_until + _SNOOZED_SECONDS < now:  # else others only wait, as they were told
+            event = self.gate.nothing_else(now, in_hand)
+            if event:
+                self._changed(event)
 
     def fault(self, completion_id: str, word: Ended, *, probe: bool = False) -> None:
         """An exception of ours ended the work on a completion.
@@ -297,40 +236,20 @@ class Flow:
         Args:
             probe: whether this work was the probe of a halted gate.
         """
-        event = self._controls.gate.fault(self._clock(), completion_id, word, is_probe=probe)
-        self._controls.changed(event, probe=probe)
-        self._line.move()
-
-    def others_got_through(self, operation: Operation, completion_id: str, since: float, *, elsewhere: bool) -> bool:
-        """Whether another completion got through with a request of this kind that started after `since`.
-
-        Args:
-            since: by the flow's clock.
-            elsewhere: whether what other workers say of themselves counts, too.
-        """
-        return self._controls.gate.others_got_through(operation, completion_id, since, elsewhere=elsewhere)
-
-    def successes(self, operation: Operation) -> int:
-        """How many requests of this kind got through so far."""
-        return self._controls.gate.successes(operation)
+        self._changed(self.gate.fault(self._clock(), completion_id, word, is_probe=probe))
 
     def alike(self) -> tuple[Cause, float] | None:
         """What twenty completions in a row met alike, none getting through between them, and for how many seconds."""
-        return self._controls.gate.alike(self._clock())
-
-    def trait(self) -> Cause | None:
-        """What a completion has shown of the service that somebody has to look at, though it halts nothing as yet."""
-        return self._controls.gate.trait()
+        return self.gate.alike(self._clock())
 
     def new_key(self) -> None:
         """Another key is used from here on."""
-        self._controls.gate.new_key(self._clock())
-        self._controls.changed(None, probe=True)
-        self._line.move()
+        self.gate.new_key(self._clock())
+        self._changed()
 
     def may_retry(self) -> bool:
         """Spend a token of the retry budget: False when it is empty, and the retry has to go back to the queue."""
-        return self._controls.budget.spend()
+        return self.budget.spend()
 
     def grant(self, requests: int, *, wait_seconds: float, interval_seconds: float) -> None:
         """Take in what the store has granted of the quota that is shared with other workers.
@@ -345,56 +264,152 @@ class Flow:
 
     def others_refused(self, delay_seconds: float) -> None:
         """Another worker on the same quota met the limit: wait as it does, and aim lower."""
-        self._controls.others_refused(self._clock(), delay_seconds)
-        self._line.move()
+        self._pacer.others_refused(self._clock(), delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
+        self._changed()
 
     def others_paused(self, delay_seconds: float) -> None:
         """A service in trouble asked another worker to wait: wait as it does; that says nothing about the rate."""
-        self._controls.others_paused(self._clock(), delay_seconds)
-        self._line.move()
+        self._pacer.pause(self._clock(), delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
+        self._changed()
 
     def others_halted(self, reason: str, age_seconds: float) -> None:
         """Another worker was halted so long ago: here, the first failure for that reason is enough."""
-        self._controls.gate.told(reason, halted_at=self._clock() - age_seconds)
+        self.gate.told(reason, halted_at=self._clock() - age_seconds)
 
     def others_succeeded(self, operation: Operation, age_seconds: float) -> None:
         """Something got through at another worker so long ago."""
-        self._controls.gate.others_got_through_elsewhere(operation, self._clock() - max(0.0, age_seconds))
+        self.gate.others_got_through_elsewhere(operation, self._clock() - max(0.0, age_seconds))
 
     def others_resumed(self) -> None:
         """Another worker's probe got through: where this one is halted, its own is due now."""
-        self._controls.gate.probe_now(self._clock())
-        self._controls.changed(None, probe=True)
-        self._line.move()
+        self.gate.probe_now(self._clock())
+        self._changed()
 
     def snapshot(self) -> FlowState:
         """What is going on right now."""
         now = self._clock()
-        controls = self._controls
-        gate, pacer = controls.gate, controls.pacer
+        gate, pacer = self.gate, self._pacer
         return FlowState(
             rate_per_second=pacer.rate_per_second(now),
             rate_limit_per_second=pacer.limit_per_second,
-            in_flight=controls.in_flight,
-            slots=controls.concurrency.slots,
-            throttled=controls.throttled,
-            requests=controls.requests,
+            in_flight=self.in_flight,
+            slots=self._concurrency.slots,
+            throttled=self._throttled,
+            requests=self._requests,
             seconds_closed=pacer.seconds_closed(now),
             gate=gate.state,
             cause=gate.cause,
             slowed_by=alike[0] if (alike := gate.alike(now)) else None,
             halted_for_seconds=gate.halted_seconds(now),
-            next_probe_in_seconds=(gate.next_probe_in_seconds(now) if gate.state is GateState.HALTED else None),
+            next_probe_in_seconds=self.next_probe_in_seconds() if gate.state is GateState.HALTED else None,
             closed_for_seconds=pacer.closed_for_seconds(now),
             got_through_seconds_ago=gate.got_through_seconds_ago(now),
         )
 
-    def _probe(self, completion_id: str, operation: Operation, now: float, *, probe: bool) -> Permit:
-        if not probe or not self._controls.start_probe(now):
-            cause = self._controls.gate.cause
-            raise Halted(cause.reason if cause else "")
-        return Permit(completion_id, operation, now, self._on_end, is_probe=True)
+    def _jitter_seconds(self) -> float:
+        return self._dice.uniform(*_JITTER_SECONDS)
+
+    def _is_passable(self, now: float) -> bool:
+        """Whether neither a pause, nor the gate, nor a ``Retry-After`` stops everybody."""
+        return self.gate.is_open and not self.is_paused and not self._pacer.closed_for_seconds(now)
+
+    def _started_at(self, urgent: bool) -> float | None:  # noqa: FBT001 -- called through the line
+        """Count a request that starts now, if one may."""
+        if self.is_paused or not self.gate.is_open:
+            return None
+        now = self._clock()
+        if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self._pacer.limit_per_second is None:
+            self._concurrency.slow_start(now)
+        is_cautious = self.gate.is_cautious
+        if is_cautious and now < self._cautious_until:
+            return None
+        if self.in_flight >= self._concurrency.slots or not self._pacer.take(now):
+            return None
+        if is_cautious:
+            self._cautious_until = now + _CAUTIOUS_SECONDS
+        self.in_flight += 1
+        self._urgent_in_flight += urgent
+        self._requests += 1
+        return now
+
+    def _give_back(self, started_at: float, urgent: bool) -> None:  # noqa: FBT001 -- called through the line
+        """Undo a start: the request was never sent."""
+        self._requests -= 1
+        self.in_flight -= 1
+        self._urgent_in_flight -= urgent
+        self._pacer.give_back(started_at)
 
     def _ended(self, permit: Permit, ended: Ended) -> None:
-        self._controls.ended(self._clock(), permit, ended)
+        """Learn from the end of a request, and free its slot."""
+        now = self._clock()
+        is_changed = permit.is_probe
+        match ended.end:
+            case End.SUCCEEDED | End.ANSWERED | End.ABSENT | End.REJECTED:
+                is_changed |= self._answered(now, permit, ended)
+            case End.THROTTLED:
+                self._throttled += 1
+                is_changed |= self._refuse(now, permit, ended)
+            case End.FAILED:
+                self._concurrency.failed(now - permit.sent_at)
+                if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble: no word about the rate
+                    self._pacer.pause(now, delay_seconds=ended.delay_seconds, jitter_seconds=self._jitter_seconds())
+                    self._on_refused(self._pacer.asked_for_seconds(now), ended)
+                    is_changed = True
+            case End.DROPPED:
+                pass
+            case _:
+                assert_never(ended.end)
+        self.in_flight -= 1
+        self._urgent_in_flight -= permit.is_urgent
+        self._ended_at = now
+        event = self.gate.ended(now, permit, ended)
+        if event is None and not is_changed:
+            self._line.move()
+            return
+        if event and event.kind == "resumed":
+            self._concurrency.slow_start(now)
+        self._changed(event)
+
+    def _answered(self, now: float, permit: Permit, ended: Ended) -> bool:
+        """An answer that is no refusal, whatever it says about the change: whether that opens what was closed."""
+        opens = self._pacer.accepted(now, permit.sent_at)
+        self.budget.succeeded()
+        limits = ended.limits
+        if limits is not None and limits.limit is not None:
+            self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
+        self._concurrency.answered(
+            now, now - permit.sent_at, per_second=self._pacer.aim_per_second, in_flight=self.in_flight
+        )
+        return opens
+
+    def _refuse(self, now: float, permit: Permit, ended: Ended) -> bool:
+        """A 429: whether it is about the rate. One that is about its completion alone takes back what it taught."""
+        completion_id, pacer = permit.completion_id, self._pacer
+        if ended.alone:
+            if self._refused[0] == completion_id:
+                pacer.resume(now, self._refused[1])
+                self._refused = ("", None)
+            return False
+        if self._refused[0] != completion_id:
+            self._refused = completion_id, pacer.course
+        pacer.refused(
+            now,
+            sent_at=permit.sent_at,
+            delay_seconds=ended.delay_seconds,
+            jitter_seconds=self._jitter_seconds(),
+            slow_down=ended.slow_down,
+        )
+        asked_seconds = pacer.asked_for_seconds(now)
+        if asked_seconds:
+            self._throttled_until = now + pacer.closed_for_seconds(now)
+            self._on_refused(asked_seconds, ended)
+        return True
+
+    def _changed(self, event: GateEvent | None = None) -> None:
+        """Have all who wait think again, and tell of a transition."""
+        if event:
+            self._on_transition(event)
+        self._line.wake()
+        if not self._is_passable(self._clock()):
+            self._line.send_back()
         self._line.move()

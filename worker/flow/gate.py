@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, assert_never
 
@@ -17,7 +17,7 @@ from worker.flow.ended import (
     Ended,
     Operation,
 )
-from worker.flow.evidence import FAILURES_OF_EVERYBODY, Alike, Evidence
+from worker.flow.evidence import FAILURES_OF_EVERYBODY, Evidence
 from worker.flow.permit import Permit
 
 # Somebody has to act before a halt ends; an outage ends by itself, as a rule soon. The first probe goes at once.
@@ -82,7 +82,7 @@ class GateEvent:
         return self.cause.reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Halt:
     cause: Cause
     operation: Operation
@@ -107,17 +107,7 @@ class Gate:
     opens the gate; one that needs no such request hands the probe on.
     """
 
-    __slots__ = (
-        "_alike",
-        "_evidence",
-        "_halt",
-        "_opened_at",
-        "_probing",
-        "_suspected",
-        "_traits",
-        "is_cautious",
-        "is_open",
-    )
+    __slots__ = ("_evidence", "_halt", "_opened_at", "_probing", "_suspected", "_traits", "is_cautious", "is_open")
 
     def __init__(self, now: float) -> None:
         # Attributes, since they are asked for several times a request.
@@ -125,11 +115,10 @@ class Gate:
         self.is_cautious = False  # many completions in a row met what looks like the fault of each: one at a time
         self._opened_at = now
         self._evidence: dict[Operation, Evidence] = {operation: Evidence() for operation in OPERATIONS}
-        self._alike = {(end, operation): Alike() for operation in OPERATIONS for end in _OF_ONE}
         self._traits: dict[str, dict[str, Cause]] = {trait: {} for trait in _TRAITS}
         self._halt: _Halt | None = None
         self._probing = False
-        self._suspected: frozenset[str] = frozenset()  # reasons for which other workers are halted
+        self._suspected: set[str] = set()  # reasons for which other workers are halted
 
     @property
     def state(self) -> GateState:
@@ -180,10 +169,10 @@ class Gate:
 
     def alike(self, now: float) -> tuple[Cause, float] | None:
         """What all completions meet alike, though it looks like the fault of each, and for how many seconds."""
-        for (end, _), alike in self._alike.items():
-            if alike.word is not None and alike.is_everybodys:
-                word = alike.word
-                return Cause(_OF_ONE[end], word.error, word.status, word.request_id), now - alike.since
+        for evidence in self._evidence.values():
+            if met := evidence.met_by_all():
+                since, word = met
+                return Cause(_OF_ONE[word.end], word.error, word.status, word.request_id), now - since
         return None
 
     def trait(self) -> Cause | None:
@@ -208,26 +197,22 @@ class Gate:
         if self._probing and self._halt is not None:
             self._probing = False
             shortest, longest = _HANDED_ON_SECONDS
-            wait_seconds = min(longest, shortest * 2.0**self._halt.handed_on)
-            self._halt = replace(self._halt, probe_at=now + wait_seconds, handed_on=min(self._halt.handed_on + 1, 16))
+            self._halt.probe_at = now + min(longest, shortest * 2.0**self._halt.handed_on)
+            self._halt.handed_on = min(self._halt.handed_on + 1, 16)
 
-    def ended(self, now: float, permit: Permit, ended: Ended, *, closed_seconds: float) -> GateEvent | None:
-        """Learn from the end of a request.
-
-        Args:
-            closed_seconds: how much longer a ``Retry-After`` runs.
-        """
+    def ended(self, now: float, permit: Permit, ended: Ended) -> GateEvent | None:
+        """Learn from the end of a request."""
         match ended.end:
             case End.SUCCEEDED:
                 return self._succeeded(now, permit)
             case End.FAILED:
                 return self._failed(now, permit, ended)
             case End.ABSENT | End.REJECTED:
-                self._alike[ended.end, permit.operation].met(now, permit.completion_id, ended)
+                self._evidence[permit.operation].met(now, permit.completion_id, ended)
                 return self._judge_alike(now, permit.operation) or self._answered(now, permit)
             case End.THROTTLED:
-                if permit.is_probe:
-                    self._probe_again(max(now + closed_seconds, self._halt.probe_at if self._halt else now))
+                if permit.is_probe:  # the next is due when everybody may send again
+                    self._probing = False
             case End.ANSWERED:
                 return self._answered(now, permit)
             case End.DROPPED:
@@ -256,7 +241,7 @@ class Gate:
     def told(self, reason: str, *, halted_at: float) -> None:
         """Another worker was halted: here, the next failure for that reason is enough, but for what is over here."""
         if halted_at >= self._opened_at:
-            self._suspected |= {reason}
+            self._suspected.add(reason)
 
     def others_got_through_elsewhere(self, operation: Operation, at: float) -> None:
         """Another worker says that something got through there at that time."""
@@ -265,30 +250,24 @@ class Gate:
 
     def probe_now(self, now: float) -> None:
         """Elsewhere work goes on: whether it does here is worth asking at once."""
-        self._suspected = frozenset()
+        self._suspected.clear()
         if self._halt is not None and not self._probing:
-            self._halt = replace(self._halt, probe_at=min(now, self._halt.probe_at))
+            self._halt.probe_at = min(now, self._halt.probe_at)
 
     def new_key(self, now: float) -> None:
         """Another key is used from here on: nothing that the one before met counts any more."""
         for evidence in self._evidence.values():
             evidence.forget()
-        for alike in self._alike.values():
-            alike.clear()
         self.is_cautious = False
         if self._halt is not None:
-            self._halt = replace(self._halt, failed=frozenset())
+            self._halt.failed = frozenset()
         self.probe_now(now)
 
     def _succeeded(self, now: float, permit: Permit) -> GateEvent | None:
         self._evidence[permit.operation].succeeded(permit.completion_id, permit.sent_at)
-        for end in _OF_ONE:
-            alike = self._alike[end, permit.operation]
-            if alike.word is not None:
-                alike.clear()
-                self._judge_alike(now, permit.operation)
-        if self._suspected:
-            self._suspected = frozenset()
+        if self.is_cautious:
+            self._judge_alike(now, permit.operation)
+        self._suspected.clear()
         if permit.operation == "get":
             self._traits[METADATA_HIDDEN].clear()
         else:  # what this one kept before, it was an old answer that showed it
@@ -332,31 +311,22 @@ class Gate:
     def _probe_failed(self, now: float, completion_id: str, ended: Ended) -> GateEvent | None:
         halt = self._halt
         assert halt is not None  # noqa: S101 -- the caller has looked
-        cause = _cause(completion_id, ended)
-        shortest, longest = _probe_seconds(ended.reason)
         changed = ended.reason != halt.cause.reason
-        interval = shortest if changed else min(longest, max(shortest, 2.0 * halt.interval_seconds))
-        self._halt = replace(
-            halt,
-            cause=cause,
-            interval_seconds=interval,
-            probe_at=now + interval,
-            failed=halt.failed | {completion_id},
-            handed_on=0,
-        )
+        shortest, longest = _OUTAGE_PROBE_SECONDS if ended.reason == OUTAGE else _HALT_PROBE_SECONDS
+        halt.cause = _cause(completion_id, ended)
+        halt.interval_seconds = shortest if changed else min(longest, max(shortest, 2.0 * halt.interval_seconds))
+        halt.probe_at = now + halt.interval_seconds
+        halt.failed |= {completion_id}
+        halt.handed_on = 0
         self._probing = False
-        return GateEvent("halted", cause, halt.operation, next_probe_in_seconds=interval) if changed else None
+        if not changed:
+            return None
+        return GateEvent("halted", halt.cause, halt.operation, next_probe_in_seconds=halt.interval_seconds)
 
     def _judge_alike(self, now: float, operation: Operation) -> GateEvent | None:
-        was_cautious = self.is_cautious
-        self.is_cautious = any(alike.is_everybodys for alike in self._alike.values())
-        alike = self.alike(now)
+        was_cautious, alike = self.is_cautious, self.alike(now)
+        self.is_cautious = alike is not None
         return GateEvent("slowed", alike[0], operation) if alike and not was_cautious else None
-
-    def _probe_again(self, at: float) -> None:
-        if self._halt is not None:
-            self._halt = replace(self._halt, probe_at=at)
-            self._probing = False
 
     def _close_by_row(self, now: float, operation: Operation) -> GateEvent:
         evidence = self._evidence[operation]
@@ -372,7 +342,3 @@ class Gate:
 
 def _cause(completion_id: str, word: Ended) -> Cause:
     return Cause(word.reason, word.error, word.status, word.request_id, completion_id)
-
-
-def _probe_seconds(reason: str) -> tuple[float, float]:
-    return _OUTAGE_PROBE_SECONDS if reason == OUTAGE else _HALT_PROBE_SECONDS

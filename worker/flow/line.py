@@ -6,30 +6,40 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from worker.flow.controls import Controls
-
 # uvloop's timers have this resolution: a shorter one would fire at once, and again, and again.
 _SHORTEST_TIMER_SECONDS = 0.001
 
 
 class Line:
-    """Lets requests start in the order in which they came, as soon as the controls allow it.
+    """Lets requests start in the order in which they came, as soon as the rules allow it.
 
-    Urgent ones have a line of their own. While both wait, they take turns, whatever the rate; and where urgent requests
-    take longer than others, they have half of the slots at most: so nobody starves.
+    Urgent ones have a line of their own. While both wait, they take turns, so that neither starves.
+    Only the first in line is considered, and nothing is reserved for it: when rate, gate or slots change, the next
+    start is computed anew.
 
-    Only the first in line is considered, and nothing is reserved for anybody: when rate, gate or slots change, the
-    next start is computed anew.
+    Args:
+        start: counts a request that starts now, if one may, and says when that was.
+        wait_seconds: until `start` may succeed; infinity when only the end of a request can help.
+        has_room_for_urgent: whether another urgent request may go before the others.
+        give_back: undoes `start`.
     """
 
-    def __init__(self, controls: Controls, clock: Callable[[], float]) -> None:
-        self._controls = controls
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        start: Callable[[bool], float | None],
+        wait_seconds: Callable[[], float],
+        has_room_for_urgent: Callable[[], bool],
+        give_back: Callable[[float, bool], None],
+    ) -> None:
+        self._start = start
+        self._wait_seconds = wait_seconds
+        self._has_room_for_urgent = has_room_for_urgent
+        self._give_back = give_back
         self._waiting: deque[asyncio.Future[float | None]] = deque()
         self._urgent: deque[asyncio.Future[float | None]] = deque()
         self._urgent_went_last = False  # of the last start while both waited
         self._watching: set[asyncio.Future[None]] = set()
-        self._changes_seen = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -42,7 +52,7 @@ class Line:
         """Wait for the turn to start a request.
 
         Returns:
-            when it started, by the clock, with the start counted; or None when gate or pacer closed, to look again.
+            when it started, with the start counted; or None when it was sent back, to look again.
         """
         turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         line = self._urgent if urgent else self._waiting
@@ -54,15 +64,13 @@ class Line:
             if turn.cancelled():
                 with suppress(ValueError):  # it has left already
                     line.remove(turn)
-            else:
-                started_at = turn.result()
-                if started_at is not None:
-                    self._controls.give_back(started_at, urgent=urgent)
+            elif (started_at := turn.result()) is not None:
+                self._give_back(started_at, urgent)
             self.move()
             raise
 
     async def change(self, timeout_seconds: float) -> None:
-        """Wait until gate or pacer change, or until the time is over."""
+        """Wait until `wake` is called, or until the time is over."""
         loop = asyncio.get_running_loop()
         changed: asyncio.Future[None] = loop.create_future()
         timer = None
@@ -76,28 +84,31 @@ class Line:
             if timer:
                 timer.cancel()
 
+    def wake(self) -> None:
+        """Let all who wait for a change look again."""
+        for changed in self._watching:
+            _resolve(changed)
+
+    def send_back(self) -> None:
+        """Let all who wait for a turn look again."""
+        for line in (self._urgent, self._waiting):
+            while line:
+                _resolve(line.popleft())
+
     def move(self) -> None:
-        """Let everybody start who may, and set the timer for the next; called whenever anything has happened."""
-        if self._changes_seen != self._controls.changes:
-            self._changes_seen = self._controls.changes
-            for changed in self._watching:
-                _resolve(changed)
-            if not self._controls.passable(self._clock()):
-                self._send_back()
+        """Start all who may, and set the timer for the next; to be called whenever anything has happened."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
         while line := self._whose_turn() if self._urgent else self._waiting:
-            now = self._clock()
+            is_urgent = line is self._urgent
             if line[0].done():
                 line.popleft()
-            elif self._controls.start(now):
-                if line is self._urgent:
-                    self._controls.urgent_in_flight += 1
-                self._urgent_went_last = line is self._urgent
-                line.popleft().set_result(now)
+            elif (started_at := self._start(is_urgent)) is not None:
+                self._urgent_went_last = is_urgent
+                line.popleft().set_result(started_at)
             else:
-                wait_seconds = self._controls.wait_seconds(now)
+                wait_seconds = self._wait_seconds()
                 if not math.isinf(wait_seconds):
                     delay_seconds = max(wait_seconds, _SHORTEST_TIMER_SECONDS)
                     self._timer = asyncio.get_running_loop().call_later(delay_seconds, self.move)
@@ -105,20 +116,11 @@ class Line:
 
     def _whose_turn(self) -> deque[asyncio.Future[float | None]]:
         """The line whose first is next, where an urgent request waits."""
-        if not self._waiting:
-            return self._urgent
-        half = (self._controls.concurrency.slots + 1) // 2
-        is_usual = self._urgent_went_last or self._controls.urgent_in_flight >= half
-        return self._waiting if is_usual else self._urgent
-
-    def _send_back(self) -> None:
-        for line in (self._urgent, self._waiting):
-            while line:
-                turn = line.popleft()
-                if not turn.done():
-                    turn.set_result(None)
+        if self._waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
+            return self._waiting
+        return self._urgent
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def _resolve(future: asyncio.Future[None] | asyncio.Future[float | None]) -> None:
     if not future.done():
         future.set_result(None)

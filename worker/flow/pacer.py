@@ -5,7 +5,6 @@ goodput that was measured; from there it follows a `Course`.
 """
 
 import math
-from typing import TypeGuard
 
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
@@ -21,17 +20,13 @@ _IDLE_SECONDS = 2.0
 _RECENT_REQUESTS = 5.0
 _LONGEST_WINDOW_SECONDS = 120.0
 _WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
-
-# Two workers that are refused within this time met the same limit at the same moment.
-_ONE_EVENT_SECONDS = 2.0
+_ONE_EVENT_SECONDS = 2.0  # two workers that are refused within this time met the same limit at the same moment
+_SLOW_DOWN_SECONDS = 60.0
 
 # A service may ask for a day, by mistake or with a clock that is wrong: after an hour, and then each minute that says
 # nothing, one request asks whether it still means it.
 _LONGEST_CLOSED_SECONDS = 3600.0
 _PROBE_SECONDS = 60.0
-
-_SLOW_DOWN_SECONDS = 60.0
-_SLOW_DOUBLING_SECONDS = 60.0
 
 
 class Pacer:
@@ -46,59 +41,49 @@ class Pacer:
 
     Until the first refusal it holds nothing back: a slow start of concurrency searches for the limit. Where an earlier
     run has found one, `begin_at` spares the search.
+
+    `course` is what refusals have taught so far: None while no limit is known.
     """
 
     def __init__(
-        self,
-        now: float,
-        *,
-        requests_per_minute: float | None = None,
-        quota: GrantedQuota | None = None,
+        self, now: float, *, requests_per_minute: float | None = None, quota: GrantedQuota | None = None
     ) -> None:
-        self._bucket = Bucket(now)
-        self._cap = quota or Bucket(now)
+        self._bucket = Bucket(now, math.inf)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
+        self._cap = quota or Bucket(now, math.inf if requests_per_minute is None else 1.0)
         self._announced = Announced()
         self._sent = Sent()
-        self._course: Course | None = None
+        self._chance = Chance()
+        self.course: Course | None = None
         self._growing = True
         self._unheld = math.inf  # the rate, were there neither headers nor a cap
         self._rate = math.inf
 
-        self._cut_at = -math.inf
+        self._told_at = -math.inf  # of what was sent before, a refusal says nothing new about the rate
         self._cycle_from = now  # the refusal before, or later, if nothing was asked of the service for a while
         self._opened_at = now
         self._closed_until = -math.inf
         self._asked_until = -math.inf  # later than that only where the service asked for longer than we wait
-        self._probed_at = math.inf
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
         self._delay_before = 0.0
-        self._chance = Chance()
-        self._slow_until = -math.inf
-        self._slow_per_second = math.inf
         self._update(now)
 
     def begin_at(self, now: float, limit_per_second: float, *, age_seconds: float = 0.0) -> None:
         """Start from a limit that an earlier run has found, so long ago: an old one is sought again."""
-        self._course = Course(limit_per_second, seeks=int(age_seconds > TUNING.old_seconds))
+        self.course = Course(limit_per_second, seeks=int(age_seconds > TUNING.old_seconds))
+        self._update(now)
+
+    def resume(self, now: float, course: Course | None) -> None:
+        """Go on with what was known: the refusals since then were not about the rate."""
+        self._fill(now)
+        self.course = course
         self._update(now)
 
     @property
     def limit_per_second(self) -> float | None:
         """The goodput at the last refusal, before the first what `begin_at` was told; None if neither is known."""
-        return self._course.limit_per_second if self._course else None
-
-    @property
-    def course(self) -> Course | None:
-        """What refusals have taught so far, to be handed to `resume`."""
-        return self._course
-
-    def resume(self, now: float, course: Course | None) -> None:
-        """Go on as before: the refusals since then were about one completion, and not about the rate."""
-        self._fill(now)
-        self._course = course
-        self._update(now)
+        return self.course.limit_per_second if self.course else None
 
     @property
     def aim_per_second(self) -> float:
@@ -138,9 +123,7 @@ class Pacer:
         if now < self._closed_until:
             return self._closed_until - now
         self._fill(now)
-        wait_seconds = 0.0 if math.isinf(self._rate) else self._bucket.wait_seconds(self._rate)
-        if math.isinf(self._cap_per_second):
-            return wait_seconds
+        wait_seconds = self._bucket.wait_seconds(self._rate)
         cap_seconds = self._cap.wait_seconds(self._cap_per_second)
         if math.isinf(cap_seconds) and wait_seconds > 0.0:
             return wait_seconds  # no permit is there, and none was asked for as yet: `take` does so then
@@ -151,32 +134,25 @@ class Pacer:
         if now < self._closed_until:
             return False
         self._fill(now)
-        paced, capped = not math.isinf(self._rate), not math.isinf(self._cap_per_second)
-        if (paced and not self._bucket.has_token()) or (capped and not self._cap.has_token()):
+        if not (self._bucket.has_token() and self._cap.has_token()):
             return False
-        if paced:
-            self._bucket.take()
-        if capped:
-            self._cap.take()
+        self._bucket.take()
+        self._cap.take()
         self._sent.add(now)
         if now < self._asked_until:
-            self._probed_at = now
             self._close_until(now, min(self._asked_until, now + _PROBE_SECONDS))
         return True
 
     def take_unpaced(self, now: float) -> None:
         """Count a request that starts now without asking: a probe."""
         self._sent.add(now)
-        self._probed_at = min(self._probed_at, now)
 
     def give_back(self, taken_at: float) -> None:
         """Undo `take`: the request was never sent."""
-        if not math.isinf(self._rate):
-            self._bucket.give_back()
-        if not math.isinf(self._cap_per_second):
-            self._cap.give_back()
+        self._bucket.give_back()
+        self._cap.give_back()
         self._sent.remove(taken_at)
-        if taken_at == self._probed_at:
+        if self._is_probe(taken_at):
             self._open(taken_at)
 
     def accepted(self, now: float, sent_at: float) -> bool:
@@ -191,7 +167,7 @@ class Pacer:
                 doubt.course.reach_limit()
             self.resume(now, doubt.course)
             self._cycle_from = doubt.cycle_from if math.isinf(doubt.until) else max(now, self._closed_until)
-        opens = self._probed_at <= sent_at and now < self._asked_until
+        opens = now < self._asked_until and self._is_probe(sent_at)
         if opens:
             self._asked_until = now
             self._open(now)
@@ -200,9 +176,9 @@ class Pacer:
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in rate-limit headers: requests, requests, seconds."""
         change = self._announced.hear(now, limit, remaining, reset_seconds)
-        if change != 1.0 and self._course and not math.isinf(self._announced.ceiling_per_second(now)):
+        if change != 1.0 and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
             # What was found moves along with what is announced, even where the two are different limits.
-            self._course.follow(change)
+            self.course.follow(change)
         self._update(now)
 
     def refused(
@@ -220,36 +196,33 @@ class Pacer:
             sent_at: when the refused request was sent.
             delay_seconds: what the service asked for; None when it did not say.
             jitter_seconds: to wait on top.
-            slow_down: the service asked for a lasting decrease: no growth for a minute, then slowly.
+            slow_down: the service asked for a lasting decrease: no growth for a minute.
         """
         self._fill(now)
         self._sent.remove(sent_at)
-        if sent_at >= self._probed_at:
-            self._asked_until = -math.inf  # this answer is the service's last word
+        if self._is_probe(sent_at):  # this answer is the service's last word
+            self._asked_until = -math.inf
             self._open(now)
-        course, cycle_from, in_doubt = self._course, self._cycle_from, self._chance.is_open(sent_at)
-        first_of_epoch = sent_at > self._cut_at
-        by_chance = (first_of_epoch or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
-        if first_of_epoch:
-            self._refused_in_a_row += 1
-        is_hinted = _makes_sense(delay_seconds)
-        asked_seconds = delay_seconds if _makes_sense(delay_seconds) else 0.0
-        delay_seconds = self._delay_seconds(delay_seconds)
-        if first_of_epoch and not in_doubt:
-            self._cut(now, sent_at, asked_seconds)
+        course, cycle_from, in_doubt = self.course, self._cycle_from, self._chance.is_open(sent_at)
+        is_news = sent_at > self._told_at
+        by_chance = (is_news or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
+        self._refused_in_a_row += is_news
+        delay_seconds = _sensible(delay_seconds)
+        wait_seconds = self._wait_seconds(delay_seconds)
+        if is_news and not in_doubt:
+            self._cut(now, sent_at, delay_seconds or 0.0)
             if by_chance:
-                self._chance.doubt(Doubt(sent_at, now if is_hinted else math.inf, course, cycle_from))
-        if is_hinted or not by_chance:
-            self._close(now, now + delay_seconds + jitter_seconds)
-            self._cut_at = now
-        if slow_down:
-            self._slow_until = now + _SLOW_DOWN_SECONDS
-            self._slow_per_second = self._rate
+                until = math.inf if delay_seconds is None else now
+                self._chance.doubt(Doubt(sent_at, until, course, cycle_from))
+        if delay_seconds is not None or not by_chance:
+            self._close(now, now + wait_seconds + jitter_seconds)
+        if slow_down and self.course:
+            self.course = Course(self.course.limit_per_second, held_seconds=_SLOW_DOWN_SECONDS)
 
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Close for everybody, without a word about the rate."""
         self._fill(now)
-        if _makes_sense(delay_seconds):
+        if _sensible(delay_seconds) is not None:
             self._close(now, now + delay_seconds + jitter_seconds)
             self._cycle_from = self._closed_until
 
@@ -262,31 +235,32 @@ class Pacer:
             delay_seconds: what is left of what the service asked for.
         """
         self._fill(now)
-        if now - self._cut_at > _ONE_EVENT_SECONDS and self._recent_per_second(now) > 0.0:
-            self._chance.others_refused()
+        if now - self._told_at > _ONE_EVENT_SECONDS and self._recent_per_second(now) > 0.0:
+            self._chance.limit_met()
             self._cut(now, now, delay_seconds)
         if delay_seconds > 0.0:
             self._close(now, now + delay_seconds + jitter_seconds)
 
-    def _delay_seconds(self, asked_seconds: float | None) -> float:
+    def _wait_seconds(self, asked_seconds: float | None) -> float:
         """The service's word; a backoff where there is none, and where it has proved to be too short.
 
         At a low limit, what a service gives in a second is no request; one that it owes it gives first.
         """
-        if not _makes_sense(asked_seconds):
-            owed_seconds = TUNING.backoff_requests / self._course.limit_per_second if self._course else 0.0
-            return min(TUNING.backoff_seconds[1], max(owed_seconds, _backoff_seconds(self._refused_in_a_row - 1)))
+        if asked_seconds is None:
+            owed_seconds = TUNING.backoff_requests / self.course.limit_per_second if self.course else 0.0
+            backoff_seconds = _backoff_seconds(self._refused_in_a_row - 1)
+            return min(TUNING.longest_backoff_seconds, max(owed_seconds, backoff_seconds))
         if self._refused_in_a_row < _WRONG_DELAYS:
             return asked_seconds
         return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """A refusal ends a cycle: learn the limit from it, and set out anew."""
-        self._course = self._learn(now, sent_at, delay_seconds)
+        self.course = self._learn(now, sent_at, delay_seconds)
         if self._sent.count(self._cycle_from, sent_at):
             self._cycle_from = sent_at
         self._delay_before = delay_seconds
-        self._cut_at = now
+        self._told_at = now
         self._update(now)
 
     def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
@@ -296,7 +270,7 @@ class Pacer:
         got through between them, over the time, is the limit; or more, where it could not save up all that came
         while it kept us waiting. What got through since it opened, over that time, is too much by what it had saved up.
         """
-        sent, course = self._sent, self._course
+        sent, course = self._sent, self.course
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
         is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         window_seconds = now + delay_seconds - self._opened_at
@@ -319,8 +293,7 @@ class Pacer:
 
     def _sought(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal that ends a search."""
-        open_seconds = sent_at - self._opened_at
-        if open_seconds < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
+        if sent_at - self._opened_at < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
             return self._found(least, seeks=course.seeks + 1)
         if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
             return self._found(TUNING.few_decrease * self._unheld)
@@ -329,10 +302,9 @@ class Pacer:
 
     def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
-        open_seconds = sent_at - self._opened_at
         if self._rate < self._unheld or self._sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
             return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
-        if open_seconds >= TUNING.short_seconds:
+        if sent_at - self._opened_at >= TUNING.short_seconds:
             span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
             measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
@@ -343,14 +315,19 @@ class Pacer:
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured; the rate that was refused was more than it."""
         limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
-        return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
+        held_seconds = self.course.held_seconds if self.course else 0.0
+        return Course(limit, seeks=seeks, cost_seconds=cost_seconds, held_seconds=held_seconds)
 
     def _recent_per_second(self, now: float, seconds: float = _IDLE_SECONDS) -> float:
         return self._sent.count(now - seconds, now) / seconds
 
+    def _is_probe(self, sent_at: float) -> bool:
+        """Whether a request was sent while the service had asked to wait: only one that asks whether it still does."""
+        return self._told_at < sent_at < self._asked_until
+
     def _close(self, now: float, until: float) -> None:
-        if until > self._asked_until:
-            self._asked_until, self._probed_at = until, math.inf
+        self._told_at = now
+        self._asked_until = max(self._asked_until, until)
         self._close_until(now, min(until, now + _LONGEST_CLOSED_SECONDS))
 
     def _close_until(self, now: float, until: float) -> None:
@@ -365,16 +342,18 @@ class Pacer:
     def _fill(self, now: float) -> None:
         if now < self._closed_until:
             return
+        is_paced = not math.isinf(self._rate)
         if self._opened_at < self._closed_until:
             self._opened_at = self._closed_until
-            self._bucket.reset(self._opened_at, 1.0)
-        if not math.isinf(self._rate):
+            if is_paced:
+                self._bucket.reset(self._opened_at)
+        if is_paced:
             elapsed_seconds = now - self._bucket.filled_at
             used_seconds = self._bucket.fill(now, self._rate)
             if elapsed_seconds - used_seconds > _IDLE_SECONDS:  # the service has saved up: what follows is new
                 self._cycle_from = self._opened_at = now
-            if self._growing and self._course:
-                self._course.advance(used_seconds)
+            if self._growing and self.course:
+                self.course.advance(used_seconds)
         if not math.isinf(self._cap_per_second):
             self._cap.fill(now, self._cap_per_second)
         if now >= self._tick_at:
@@ -382,30 +361,24 @@ class Pacer:
 
     def _update(self, now: float) -> None:
         self._tick_at = now + _TICK_SECONDS
-        ceiling = self._announced.ceiling_per_second(now)
-        if self._course is None:
-            if math.isinf(self._rate):
-                self._bucket.reset(now, 1.0)
+        ceiling, rate_before = self._announced.ceiling_per_second(now), self._rate
+        if self.course is None:
             self._rate = ceiling
-            return
-        held_to = min(ceiling, self._cap_per_second)
-        aim = self._course.per_second()
-        limit = self._course.limit_per_second
-        highest = max(limit, 2.0 * self._recent_per_second(now, max(_IDLE_SECONDS, _RECENT_REQUESTS / limit)))
-        if now < self._slow_until:
-            highest = min(highest, self._slow_per_second)
-        elif not math.isinf(self._slow_per_second):
-            doublings = (now - self._slow_until) / _SLOW_DOUBLING_SECONDS
-            highest = min(highest, self._slow_per_second * 2.0 ** min(doublings, 100.0))
-        self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))
-        self._growing = aim < min(highest, held_to)
-        self._rate = min(self._unheld, held_to)
+        else:
+            held_to = min(ceiling, self._cap_per_second)
+            aim, limit = self.course.per_second(), self.course.limit_per_second
+            recent_per_second = self._recent_per_second(now, max(_IDLE_SECONDS, _RECENT_REQUESTS / limit))
+            highest = max(limit, 2.0 * recent_per_second)
+            self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))
+            self._growing = aim < min(highest, held_to)
+            self._rate = min(self._unheld, held_to)
+        if math.isinf(rate_before) is not math.isinf(self._rate):
+            self._bucket.reset(now, math.inf if math.isinf(self._rate) else 1.0)
 
 
-def _makes_sense(delay_seconds: float | None) -> TypeGuard[float]:
-    return delay_seconds is not None and 0.0 <= delay_seconds < math.inf
+def _sensible(delay_seconds: float | None) -> float | None:
+    return delay_seconds if delay_seconds is not None and 0.0 <= delay_seconds < math.inf else None
 
 
 def _backoff_seconds(doublings: int) -> float:
-    shortest, longest = TUNING.backoff_seconds
-    return min(longest, shortest * 2.0 ** min(max(doublings, 0), 10))
+    return min(TUNING.longest_backoff_seconds, TUNING.backoff_seconds * 2.0 ** min(max(doublings, 0), 10))

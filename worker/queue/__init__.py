@@ -1,6 +1,6 @@
-"""The durable queue: one contract in five parts, and a backend for each kind of store, chosen by URL.
+"""The durable queue: one contract in five parts, and a backend per kind of store, chosen by URL.
 
-Begin with `store.py` and the five protocols that it joins: `pending.py`, `batch.py`, `letters.py`,
+Begin with `store.py` and the five protocols that it combines: `pending.py`, `batch.py`, `letters.py`,
 `coordination.py`, `history.py`. `opening.py` chooses the backend; each lies in a folder of its own, but for
 `memory.py`, and `base.py` has what they share. `patient.py` waits for a store that is away, `blocking.py` is for
 callers that do not await. CONTRIBUTING.md says how to add a store.

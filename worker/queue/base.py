@@ -1,4 +1,4 @@
-"""What every store does alike, whatever it keeps its data in: waiting, dead letters piece by piece, and closing."""
+"""The part of a store that is the same for all backends: waiting, dead letters in pieces, and closing."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ _CUT_SHORT = (
     " them, and merges may be built upon it; lower METASYNC_READ_LAG or the rate"
 )
 _POLL_SECONDS = 1.0
-_STRETCHES_BEYOND = 9  # of letters, that are looked at where none of the first stretch is too old
-_LAST_NUMBER = 2**53  # no store counts further: Lua's numbers are exact up to here
+_STRETCHES_BEYOND = 9  # letters to examine elsewhere, if none of the first stretch is too old
+_LAST_NUMBER = 2**53  # the largest exact integer of Lua, and so of every store
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Stretch:
     """The letters of a selection whose numbers are above `after` and not above `until`.
 
     Args:
-        most: how many to look at in one transaction, where it is not for the store to say.
+        most: how many to examine in one transaction; None for the store's own limit.
     """
 
     selection: DeadSelection
@@ -40,17 +40,17 @@ class Stretch:
     most: int | None = None
 
     def limit(self, usual: int) -> int:
-        """How many letters to look at, of which a store usually takes so many."""
+        """How many letters to examine; `usual` is the store's own limit."""
         return usual if self.most is None else min(usual, self.most)
 
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[T]):
-    """What one transaction found of a stretch, or did to it, from its first letter on.
+    """The result of one transaction on the first letters of a stretch.
 
     Args:
-        last: the number of the last letter that was looked at; None when no letters are left in the stretch.
-        newest: the number of the newest letter that there is.
+        last: the number of the last examined letter; None if no letters are left in the stretch.
+        newest: the number of the store's newest letter.
     """
 
     result: T
@@ -59,61 +59,61 @@ class Part(Generic[T]):
 
 
 def last_number(until: int | None) -> int:
-    """The highest letter's number to look at, as every store can count it."""
+    """The highest letter number to examine, within every store's range."""
     return _LAST_NUMBER if until is None else max(0, min(until, _LAST_NUMBER))
 
 
 class StoreBase(ABC):
-    """A store's share of the contract that does not depend on what it is; one derives from this, and fills in the rest.
+    """The part of the contract that does not depend on the backend, which derives from this class.
 
-    `_work` is to be set whenever there may be something to claim.
+    The backend sets `_work` whenever there may be something to claim.
     """
 
     warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._work = asyncio.Event()
-        self._looked_to = 0  # the number of the letter up to which letters beyond the first ones were looked at
+        self._looked_to = 0  # letters up to this number, beyond the first ones, were examined
 
     def _warn_of_a_short_log(self) -> None:
-        """Say, once, that what was confirmed goes before its time."""
+        """Warn, once, that confirmed maps are dropped early."""
         if _CUT_SHORT not in self.warnings:
             self.warnings = (*self.warnings, _CUT_SHORT)
 
     @abstractmethod
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
-        """Store the changes, all or none; a batch that is named is there from now on."""
+        """Store the changes, all or none; create the named batch if it does not exist."""
 
     @abstractmethod
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
-        """Give the first letters of the stretch."""
+        """Return the first letters of the stretch."""
 
     @abstractmethod
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
-        """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
+        """Make the first letters of the stretch pending again, except those that must stay dead; see `Revived`."""
 
     @abstractmethod
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
-        """Delete the first letters of the stretch; tell how many there were."""
+        """Delete the first letters of the stretch; return how many there were."""
 
     @abstractmethod
-    async def _read_pending(self, selection: PendingSelection, place: Any) -> tuple[list[QueuedChange], Any]:  # noqa: ANN401 -- each store's own
-        """Give the selected changes from this place on, None being the start, and the next place, None for the end."""
+    async def _read_pending(self, selection: PendingSelection, place: Any) -> tuple[list[QueuedChange], Any]:  # noqa: ANN401 -- the store's own type
+        """Return selected changes from this place on (None: the start), and the next place (None: the end)."""
 
     @abstractmethod
-    async def _withdraw(self, selection: PendingSelection, place: Any) -> tuple[Withdrawn, Any]:  # noqa: ANN401 -- likewise
-        """Take back the selected changes of a piece, from this place on; gives the next place too, None for the end.
+    async def _withdraw(self, selection: PendingSelection, place: Any) -> tuple[Withdrawn, Any]:  # noqa: ANN401 -- as above
+        """Withdraw the selected changes of one piece, from this place on; also return the next place (None: the end).
 
-        What comes once the first piece is done may be in a later one or not.
+        Changes that arrive after the first piece may or may not be included.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what is under way and let go of the store."""
+        """Finish calls under way and close the store."""
 
     @property
     def poll_seconds(self) -> float:
-        """How often to ask what is due; see `Queue.poll_seconds`."""
+        """How often to poll for due work; see `Queue.poll_seconds`."""
         return _POLL_SECONDS
 
     async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
@@ -126,7 +126,7 @@ class StoreBase(ABC):
         return taken.stored
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
-        """Wait for this object's put, settle or retry_dead: what other processes do has to be polled for."""
+        """Wait for this object's put, settle or retry_dead; other processes' calls must be polled for."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._work.wait()
@@ -135,7 +135,7 @@ class StoreBase(ABC):
         return was_heard
 
     async def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
-        """Read what is pending, in pages; see `Store.pending_changes`."""
+        """Read pending changes in pages; see `Store.pending_changes`."""
         place = None
         while True:
             changes, place = await self._read_pending(selection, place)
@@ -147,7 +147,7 @@ class StoreBase(ABC):
     async def withdraw(
         self, selection: PendingSelection, *, go_on: Callable[[Withdrawn], bool] | None = None
     ) -> Withdrawn:
-        """Take pending changes back; see `Batches.withdraw`."""
+        """Withdraw pending changes; see `Batches.withdraw`."""
         if selection.is_everything:
             raise ValueError("say which changes to withdraw: of a batch, a completion or a change_id")
         so_far = Withdrawn(0, 0)
@@ -159,7 +159,7 @@ class StoreBase(ABC):
                 return so_far
 
     async def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """Read the letters that match, oldest first, in pages."""
+        """Read matching letters, oldest first, in pages."""
         async for part in self._parts(selection, self._read_letters):
             for letter in part.result:
                 yield letter
@@ -186,8 +186,8 @@ class StoreBase(ABC):
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
         """Delete the oldest letters; see `DeadLetters.expire_dead`.
 
-        As a rule those are the first ones. A clock that was put back leaves letters in front that seem to be younger
-        than what came after them: where none of the first is too old, a few others are looked at, the next time others.
+        Usually the first letters are the oldest. But after a clock was put back, letters in front seem younger than
+        later ones. If none of the first is too old, a few others are examined, different ones each time.
         """
         selection = DeadSelection(older_than_seconds=older_than_seconds)
         part = await self._purge_letters(Stretch(selection, 0, last_number(None), most))
@@ -200,17 +200,17 @@ class StoreBase(ABC):
             start = self._looked_to
             part = await self._purge_letters(Stretch(selection, start, last_number(None), most))
             self._looked_to = part.last or 0
-            if part.last is None and start == beyond:  # these were all that there are
+            if part.last is None and start == beyond:  # these were all letters
                 break
         return part.result
 
     async def _parts(
         self, selection: DeadSelection, work: Callable[[Stretch], Awaitable[Part[T]]]
     ) -> AsyncIterator[Part[T]]:
-        """Go through the letters that there are now, one transaction after another.
+        """Go through the current letters, one transaction after another.
 
-        Each is short, so that workers get their turn and no call takes too long; and letters that come back
-        meanwhile, because what was retried died again, are not met a second time.
+        Each transaction is short, so that workers get their turn and no call takes too long. Letters that come back
+        meanwhile, because a retried change died again, are not visited a second time.
         """
         stretch = Stretch(selection, after=0, until=last_number(selection.until))
         while True:

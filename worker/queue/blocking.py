@@ -1,4 +1,4 @@
-"""The queue for code that does not await: the store lives on an event loop in a thread of its own."""
+"""The queue for code without asyncio: the store lives on an event loop in its own thread."""
 
 import asyncio
 import os
@@ -26,15 +26,15 @@ _READ_AT_ONCE = 100
 
 
 def open_queue_sync(url: str, *, timeout_seconds: float = 10.0) -> "SyncQueue":
-    """Open the queue for code that does not await; to be closed, or used as a context manager.
+    """Open the queue for code without asyncio; close it, or use it as a context manager.
 
     Args:
         url: as for `open_queue`.
-        timeout_seconds: of every call to the store.
+        timeout_seconds: for every call to the store.
 
     Raises:
-        QueueMisnamed: the URL is not one of ours, or what it names can never serve as a queue.
-        QueueUnusable: somebody has to see to it first: to a password, a right, a folder.
+        QueueMisnamed: the URL is invalid, or can never name a queue.
+        QueueUnusable: a person must fix it first: a password, a permission, a folder.
         QueueUnavailable: the store does not answer.
     """
     return SyncQueue(open_queue(url, timeout_seconds=timeout_seconds))
@@ -43,8 +43,8 @@ def open_queue_sync(url: str, *, timeout_seconds: float = 10.0) -> "SyncQueue":
 class SyncQueue:
     """A producer's queue whose calls block until they are done. Made by `open_queue_sync`.
 
-    Any number of threads may use one object, and so may code that runs within somebody's event loop: that loop stands
-    still meanwhile. A process that was forked has to open its own.
+    Any number of threads may share one object. Code inside an event loop may use it too, but blocks that loop
+    meanwhile. A forked process must open its own.
     """
 
     def __init__(self, opening: AbstractAsyncContextManager[Store]) -> None:
@@ -53,7 +53,7 @@ class SyncQueue:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="metasync queue", daemon=True)
         self._thread.start()
-        # What nobody closes ends with the object, or with the process: what was promised is in the store.
+        # An unclosed queue ends with the object or the process: acknowledged changes are in the store.
         self._end = weakref.finalize(self, _end, self._loop, self._thread, self._process)
         try:
             self._store = self._run(opening.__aenter__())
@@ -66,34 +66,34 @@ class SyncQueue:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the person who runs the store should know about it, a sentence each."""
+        """What the store's operator should know, one sentence each."""
         return self._store.warnings
 
     def put(self, changes: Given | Iterable[Given], *, batch: str | None = None, urgent: bool = False) -> Stored:
-        """Store the changes; see `Queue.put`. An iterable is read in the thread that calls."""
+        """Store the changes; see `Queue.put`. The calling thread reads the iterable."""
         with Taken() as taken:
             for piece in pieces(changes):
                 taken.add(self._run(self._store.put(piece, batch=batch, urgent=urgent)))
         return taken.stored
 
     def batches(self, name: str | None = None) -> list[Batch]:
-        """The batches that there are; see `Batches.batches`."""
+        """Return the batches; see `Batches.batches`."""
         return self._run(self._store.batches(name))
 
     def pending_changes(self, selection: PendingSelection = EVERYTHING) -> Iterator[QueuedChange]:
-        """Read what is pending, piece by piece; see `Store.pending_changes`."""
+        """Read pending changes in pieces; see `Store.pending_changes`."""
         return self._read(self._store.pending_changes(selection))
 
     def withdraw(self, selection: PendingSelection) -> Withdrawn:
-        """Take pending changes back; see `Batches.withdraw`."""
+        """Withdraw pending changes; see `Batches.withdraw`."""
         return self._run(self._store.withdraw(selection))
 
     def status(self) -> QueueStatus:
-        """Counts and ages, for people."""
+        """Return counts and ages."""
         return self._run(self._store.status())
 
     def dead_letters(self, selection: DeadSelection = _EVERY_LETTER) -> Iterator[DeadLetter]:
-        """Read the letters that match, oldest first, piece by piece."""
+        """Read matching letters, oldest first, in pieces."""
         return self._read(self._store.dead_letters(selection))
 
     def retry_dead(self, selection: DeadSelection) -> Revived:
@@ -101,11 +101,11 @@ class SyncQueue:
         return self._run(self._store.retry_dead(selection))
 
     def purge_dead(self, selection: DeadSelection) -> int:
-        """Delete the letters; returns how many there were."""
+        """Delete the letters; return how many there were."""
         return self._run(self._store.purge_dead(selection))
 
     def close(self) -> None:
-        """Finish what is under way and let go of the store."""
+        """Finish calls under way and close the store."""
         if not self._end.alive:
             return
         try:
@@ -135,7 +135,7 @@ class SyncQueue:
             yield from found
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have it done in the other thread, and wait."""
+        """Run the coroutine in the other thread, and wait for it."""
         if os.getpid() != self._process:
             work.close()
             raise QueueUnusable("this queue was opened before the process was forked: open another one in each process")
@@ -148,12 +148,12 @@ class SyncQueue:
         except CancelledError:
             raise RuntimeError("the queue was closed meanwhile") from None
         except BaseException:
-            future.cancel()  # somebody has pressed Ctrl-C: what nobody waits for is not to go on
+            future.cancel()  # after Ctrl-C, stop the work that has no caller any more
             raise
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop until it is stopped; what nobody waits for any longer is cancelled."""
+    """Run the loop until it is stopped; then cancel the remaining tasks."""
     loop.run_forever()
     left = asyncio.all_tasks(loop)
     for task in left:
@@ -164,9 +164,9 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
-    """Stop the loop and its thread; in a forked process there is none."""
+    """Stop the loop and its thread; a forked process has none."""
     if os.getpid() != process:
         return
     loop.call_soon_threadsafe(loop.stop)
-    if threading.current_thread() is not thread:  # which collects garbage, too
+    if threading.current_thread() is not thread:  # the garbage collector may run in that thread
         thread.join()

@@ -1,8 +1,8 @@
-"""The log of what the service confirmed last: a read of the service may lag behind, and be built upon all the same.
+"""The log of maps that the service confirmed last: merges build on them, because reads of the service may lag.
 
-A store appends one row for all that a call of `settle` confirms: a row for each completion would cost as much as the
-settlement. A queue object knows in which row a completion's latest map is, by reading the rows that it does not know
-yet. The maps stay in the store: what one worker writes all others find, after a restart too.
+A store appends one row for everything that a call of `settle` confirms: one row per completion would cost as much as
+the settlement. A queue object reads new rows to learn which row has a completion's latest map. The maps stay in the
+store, so that all workers find them, after a restart, too.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,19 +13,19 @@ import msgspec
 from worker.queue.pending import Claim, Settlement
 from worker.queue.text import json_text
 
-MAX_UPDATES = 200_000  # that the log keeps, and each queue object knows about in some 20 MB
+MAX_UPDATES = 200_000  # kept in the log, and indexed by each queue object in about 20 MB
 
 _maps = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _map = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class LogRow(msgspec.Struct, frozen=True, array_like=True):
-    """What one call of `settle` confirmed, without the maps.
+    """The maps that one call of `settle` confirmed, without their content.
 
     Args:
-        number: rises with each row; a gap may still be filled, if the store says so.
+        number: increases with each row; a store may fill gaps later.
         written_at: Unix time, seconds, by the store's clock.
-        completion_ids: of the maps, in their order; empty where the row is too old to be of use.
+        completion_ids: of the maps, in their order; empty if the row is too old to be used.
     """
 
     number: int
@@ -34,34 +34,34 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogIndex:
-    """Which row of a store's log has a completion's latest map.
+    """The row of a store's log with each completion's latest map.
 
     Args:
-        seconds: how old a row may be that it knows.
+        seconds: the maximum age of a known row.
     """
 
     __slots__ = ("_row_of", "_rows", "_updates", "last", "seconds")
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
-        self.last = 0  # the number of the newest row that is known
-        self._rows: dict[int, tuple[float, list[int]]] = {}  # time and hashes by number, in the order of learning
-        self._row_of: dict[int, int] = {}  # number by a completion's hash: the row itself says whether it is the one
+        self.last = 0  # the number of the newest known row
+        self._rows: dict[int, tuple[float, list[int]]] = {}  # by number: time and hashes, in the order of learning
+        self._row_of: dict[int, int] = {}  # by a completion's hash: number of the row, which has the id itself
         self._updates = 0
 
     def __repr__(self) -> str:
         return f"<LogIndex [{self._updates} updates up to {self.last}]>"
 
     def covering(self, seconds: float) -> Self:
-        """Give this one, or, where more is asked for than it knows, an empty one that has yet to read the log."""
+        """Return this index; if it covers too short a time, an empty one that has yet to read the log."""
         return self if seconds <= self.seconds else type(self)(seconds)
 
     def find(self, completion_ids: Collection[str], news: Iterable[LogRow], *, since: float) -> dict[int, list[str]]:
-        """Tell which completions to look for in which rows; changes nothing.
+        """Return which completions to look for in which rows, without changing the index.
 
         Args:
-            news: rows that are to be learned, once the transaction that read them has succeeded.
-            since: Unix time, seconds; what was written before is too old.
+            news: rows to learn once the transaction that read them has succeeded.
+            since: Unix time in seconds; older rows are ignored.
         """
         rows: dict[str, int] = {}
         for row in news:
@@ -79,7 +79,7 @@ class LogIndex:
         return found
 
     def learn(self, news: Iterable[LogRow], *, now: float) -> None:
-        """Take these rows in; forget what is too old, or too much."""
+        """Add these rows; drop rows that are too old or too many."""
         since = now - self.seconds
         for row in news:
             self.last = max(self.last, row.number)
@@ -106,22 +106,22 @@ class LogIndex:
 
 
 def confirmed_by(settlements: Iterable[Settlement]) -> dict[str, Mapping[str, str]]:
-    """Give the maps that the settlements confirm, by completion."""
+    """Return the confirmed maps of the settlements, by completion."""
     return {each.claim.completion_id: each.confirmed for each in settlements if each.confirmed is not None}
 
 
 def texts_of(maps: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
-    """Give the completion ids and the maps of a row, each as one JSON array."""
+    """Return the completion ids and the maps of a row, each as one JSON array."""
     return json_text(list(maps)), json_text(list(maps.values()))
 
 
 def merged_first(claims: Iterable[Claim]) -> set[str]:
-    """The completions whose first change builds upon what is there."""
+    """Return the completions whose first change is a merge, which needs the current metadata."""
     return {claim.completion_id for claim in claims if claim.changes[0].mode == "merge"}
 
 
 def maps_in(completion_ids: Sequence[str], maps: bytes | str, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Give the wanted maps of a row, as far as it has them.
+    """Return the wanted maps of a row, as far as it has them.
 
     Args:
         completion_ids: the row's.

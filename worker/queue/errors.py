@@ -2,33 +2,33 @@
 
 
 class QueueError(Exception):
-    """The store did not do what was asked.
+    """A call to the store failed.
 
     Args:
-        taken: how many changes of an iterable `put` had stored, or found pending, in the batches before.
+        taken: how many changes of an iterable `put` had stored, or found pending, in earlier batches.
     """
 
     taken: int = 0
 
 
 class QueueUnavailable(QueueError):
-    """The store is away, busy, full or too slow. Nothing was changed; the same call may succeed later."""
+    """The store is unavailable, busy, full or too slow. Nothing was changed; the same call may succeed later."""
 
 
 class QueueUnwritable(QueueUnavailable):
-    """The store takes nothing in: its disk is full, or writing to it fails. Somebody has to see to it."""
+    """The store cannot be written: its disk is full or fails. A person must fix it."""
 
 
 class QueueUnusable(QueueUnavailable):
-    """What is there cannot be the queue until somebody has seen to it: a password, a right, a schema, a file."""
+    """The store cannot be used until a person fixes it: a password, a permission, a schema, a file."""
 
 
 class QueueMisnamed(QueueError):
-    """The settings name what can never be a queue, such as a cluster, or nothing at all: only another setting helps."""
+    """The settings name something that can never be a queue, such as a cluster: only another setting helps."""
 
 
 def no_queue(where: object) -> QueueMisnamed:
-    """What is said where a queue was to be looked at, and there is none."""
+    """Return the error for a missing queue."""
     return QueueMisnamed(
         f"there is no queue at {where}: METASYNC_QUEUE_URL says where it is; "
         "`metasync enqueue` and `metasync migrate` make one"

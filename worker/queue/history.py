@@ -1,4 +1,4 @@
-"""What the queue remembers of its last day, minute by minute, over all workers and all restarts."""
+"""The queue's history of the last day, per minute, over all workers and restarts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ KEPT_MINUTES = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How things stood at one moment.
+    """The queue's state at one moment.
 
     Args:
         oldest_seconds: age of the oldest pending change; None when there was none.
-        rate_per_second: requests that all workers aimed at together.
-        limit_per_second: the limit that was known; None when none was.
+        rate_per_second: the target rate of requests of all workers together.
+        limit_per_second: the known limit; None if none.
     """
 
     pending: int
@@ -29,8 +29,8 @@ class HistoryMinute:
 
     Args:
         starts_at: Unix time, seconds, by the store's clock.
-        applied, unchanged, dead, superseded, withdrawn: changes that ended so.
-        sample: the last one of the minute; None when nobody took one.
+        applied, unchanged, dead, superseded, withdrawn: changes, by outcome.
+        sample: the last one of the minute; None if none was taken.
     """
 
     starts_at: int
@@ -46,13 +46,13 @@ class History(Protocol):
     """A day's time series."""
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep how things stand as this minute's last sample, for a day."""
+        """Store this minute's last sample, for a day."""
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """The last minutes, the one that runs included, oldest first.
+        """Return the last minutes, the current one included, oldest first.
 
         Raises:
-            ValueError: more than a day of them, or none, was asked for.
+            ValueError: `minutes` is not between 1 and a day.
         """
 
 
@@ -62,11 +62,11 @@ def every_minute(
     done: Iterable[Sequence[int]],
     samples: Iterable[tuple[int, Sample]],
 ) -> list[HistoryMinute]:
-    """Give each minute its place, those without news included, oldest first.
+    """Return all minutes, those without events included, oldest first.
 
     Args:
         newest: the last minute of Unix time.
-        minutes: how many to give.
+        minutes: how many to return.
         done: (minute, applied, unchanged, dead, superseded, withdrawn) of minutes in which changes ended.
         samples: the last of a minute, by minute.
     """
@@ -81,7 +81,7 @@ def every_minute(
 
 
 def checked(minutes: int) -> int:
-    """Give back a number of minutes that can be asked for.
+    """Return the number of minutes, if it is valid.
 
     Raises:
         ValueError: it is not between 1 and a day.

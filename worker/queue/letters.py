@@ -1,4 +1,4 @@
-"""Dead letters: the changes that were given up, which people read, send back or delete."""
+"""Dead letters: changes that were given up, which users can read, retry or purge."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -9,7 +9,7 @@ Reason = Literal[
     "invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "unreadable", "attempts_exhausted"
 ]
 MOST_NUMBERS_TOLD = 100
-LONGEST_AGO_SECONDS = 1e10  # three centuries: every store can count so far back
+LONGEST_AGO_SECONDS = 1e10  # three centuries, within every store's range
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -18,7 +18,7 @@ class DeadLetter:
     """A change that was given up, and why.
 
     Args:
-        number: the letter's own number, by which it is shown, retried and purged.
+        number: the letter's own number, which selects it to show, retry or purge.
         metadata: JSON text of an object.
         enqueued_at, died_at: Unix time, seconds.
         as_of, batch: of the change; see `QueuedChange`.
@@ -40,8 +40,8 @@ class DeadLetter:
     batch: str | None = None
 
     @property
-    def decoded(self) -> Any:  # noqa: ANN401 -- an invalid letter holds whatever was stored
-        """What the metadata says; its text where that is no JSON, such as NaN, or nests without end."""
+    def decoded(self) -> Any:  # noqa: ANN401 -- an invalid letter has any content
+        """The decoded metadata; its text if it is no JSON, such as NaN, or nested too deeply."""
         try:
             decoded = json.loads(self.metadata)
             json.dumps(decoded, allow_nan=False)
@@ -52,10 +52,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class DeadSelection:
-    """Which dead letters: all that match every condition that is given; with none given, all there are.
+    """Selects the dead letters that match every given condition; all letters without conditions.
 
     Args:
-        until: none whose number is above this one: those that came after somebody looked.
+        until: no letters with a higher number, which came after the user looked.
         older_than_seconds: only those that died longer ago, by the store's clock.
         within_seconds: only those that died no longer ago.
         batch: only those whose change belongs to the batch of this name.
@@ -71,17 +71,17 @@ class DeadSelection:
 
     @property
     def ages(self) -> tuple[float, float] | None:
-        """How long ago the letters died: at least and at most so many seconds; None for whenever."""
+        """The minimum and maximum age of the letters, in seconds; None for any."""
         if self.older_than_seconds is None and self.within_seconds is None:
             return None
-        # A letter that died in the future, by a clock that was put back since, is a young one.
+        # A letter that died in the future, because a clock was put back, counts as young.
         shortest = -LONGEST_AGO_SECONDS if self.older_than_seconds is None else self.older_than_seconds
         longest = LONGEST_AGO_SECONDS if self.within_seconds is None else self.within_seconds
         return min(shortest, LONGEST_AGO_SECONDS), min(longest, LONGEST_AGO_SECONDS)
 
     @property
     def index(self) -> Literal["number", "completion", "reason", "all"]:
-        """What to look them up by."""
+        """The index to use for the selection."""
         if self.numbers is not None:
             return "number"
         if self.completion_id is not None:
@@ -91,12 +91,12 @@ class DeadSelection:
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """What became of dead letters that were sent back.
+    """The result of retrying dead letters.
 
     Args:
-        kept: they stay dead, since their `change_id` is pending again, or was applied since.
-        superseded: they stay dead, since a change with a newer `as_of` was applied to their completion.
-        superseded_numbers: the numbers of the first 100 of those.
+        kept: letters that stay dead, because their `change_id` is pending again or was applied since.
+        superseded: letters that stay dead, because a change with a newer `as_of` was applied.
+        superseded_numbers: the numbers of the first 100 superseded ones.
     """
 
     retried: int
@@ -105,7 +105,7 @@ class Revived:
     superseded_numbers: tuple[int, ...] = ()
 
     def and_also(self, other: Self) -> Self:
-        """What became of these and of others that come after them."""
+        """Add the result for later letters."""
         return replace(
             self,
             retried=self.retried + other.retried,
@@ -117,38 +117,37 @@ class Revived:
 
 @dataclass(frozen=True, slots=True)
 class LetterCount:
-    """How many letters there are of a kind, and the number of the newest of them."""
+    """The number of letters of a kind, and the highest letter number among them."""
 
     letters: int
     newest: int
 
 
 class DeadLetters(Protocol):
-    """The changes that were given up."""
+    """The contract's part on changes that were given up."""
 
     def dead_letters(self, selection: DeadSelection) -> AsyncIterator[DeadLetter]:
-        """The dead letters that match, oldest first, read in pages."""
+        """Yield matching letters, oldest first, read in pages."""
 
     async def retry_dead(self, selection: DeadSelection, *, go_on: Callable[[Revived], bool] | None = None) -> Revived:
         """Make the letters pending again, as the newest changes of their completions, in the letters' order.
 
         Args:
-            go_on: is asked after each piece but the last, and told what became of all so far; where it says False, it
-                ends there.
+            go_on: called after each piece but the last, with the totals so far; if it returns False, the call ends.
         """
 
     async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
-        """Delete the letters for good; returns how many there were.
+        """Delete the letters for good; return how many there were.
 
         Args:
-            go_on: as of `retry_dead`.
+            go_on: as for `retry_dead`.
         """
 
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
-        """Delete, of the `most` oldest letters, those that died longer ago; returns how many there were.
+        """Among the `most` oldest letters, delete those that died longer ago; return how many there were.
 
-        One short transaction, which may look at fewer: to be called again until nothing is left to delete.
+        One short transaction, which may examine fewer: call again until it deletes nothing.
         """
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
-        """How many dead letters there are, by reason; with `until`, of those whose number is not above it."""
+        """Return the number of dead letters by reason; with `until`, only up to that letter number."""

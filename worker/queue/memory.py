@@ -1,4 +1,4 @@
-"""The queue in memory: the contract in plain Python, for tests; it ends with its process."""
+"""The queue in memory: the contract in plain Python, for tests; its content ends with the process."""
 
 import math
 import time
@@ -61,10 +61,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Target:
-    """A completion with pending changes, oldest first; `lease` is None while nobody holds it.
+    """A completion with pending changes, oldest first; `lease` is None while it is not claimed.
 
     Args:
-        urgent: the numbers of those of them that are.
+        urgent: the numbers of the urgent ones.
     """
 
     visible_at: float
@@ -75,7 +75,7 @@ class _Target:
 
 
 class MemoryQueue(StoreBase):
-    """A queue that lives and dies with its process.
+    """A queue that ends with its process.
 
     Args:
         clock: Unix time, seconds.
@@ -88,11 +88,11 @@ class MemoryQueue(StoreBase):
         self._clock = clock
         self._targets: dict[str, _Target] = {}
         self._dead: dict[int, DeadLetter] = {}
-        self._change_ids: dict[str, QueuedChange] = {}  # pending changes, as they came
+        self._change_ids: dict[str, QueuedChange] = {}  # pending changes, in order of arrival
         self._done_by_minute: dict[int, tuple[int, ...]] = {}  # applied, unchanged, dead, superseded, withdrawn
         self._samples: dict[int, Sample] = {}
         self._confirmed: dict[str, tuple[float, dict[str, str]]] = {}  # time and map, by completion, oldest first
-        self._batches: dict[str, Batch] = {}  # in the order in which they came
+        self._batches: dict[str, Batch] = {}  # in order of creation
         self._settled: dict[str, float] = {}  # time by change_id, oldest first
         self._newest: dict[str, tuple[float, float]] = {}  # time and as_of by completion, oldest first
         self._last_change = self._last_letter = self._last_lease = 0
@@ -100,13 +100,13 @@ class MemoryQueue(StoreBase):
         self._notes: dict[str, tuple[str, float]] = {}
 
     @classmethod
-    async def open(cls, _url: str = "memory:", *, timeout_seconds: float = 0.0, create: bool = True) -> Self:  # noqa: ARG003 -- it answers at once, and is never there before
-        """Make an empty queue."""
+    async def open(cls, _url: str = "memory:", *, timeout_seconds: float = 0.0, create: bool = True) -> Self:  # noqa: ARG003 -- it answers at once, and never exists before
+        """Create an empty queue."""
         return cls()
 
     @staticmethod
     def migration_sql() -> str:
-        """There is none.
+        """Raise: there is no schema.
 
         Raises:
             QueueMisnamed: always.
@@ -175,7 +175,7 @@ class MemoryQueue(StoreBase):
         return with_newest(self._with_confirmed(claims, since=now - confirmed_seconds), known)
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-        """Let the leases run on; see `Queue.extend`."""
+        """Extend the leases; see `Queue.extend`."""
         check_lease(lease_seconds)
         lost = []
         for claim in claims:
@@ -215,12 +215,12 @@ class MemoryQueue(StoreBase):
         return stale
 
     async def next_due_seconds(self) -> float | None:
-        """Tell when there is work; see `Queue.next_due_seconds`."""
+        """Return when work is due; see `Queue.next_due_seconds`."""
         visible_at = min((target.visible_at for target in self._targets.values()), default=None)
         return None if visible_at is None else visible_at - self._clock()
 
     async def status(self) -> QueueStatus:
-        """Count what there is; see `Queue.status`."""
+        """Count the changes; see `Queue.status`."""
         now = self._clock()
         targets = self._targets.values()
         later = [target for target in targets if target.visible_at > now]
@@ -245,11 +245,11 @@ class MemoryQueue(StoreBase):
         return {reason: LetterCount(count, newest[reason]) for reason, count in counts.items()}
 
     async def batches(self, name: str | None = None) -> list[Batch]:
-        """Give the batches; see `Batches.batches`."""
+        """Return the batches; see `Batches.batches`."""
         return [batch for batch in reversed(self._batches.values()) if name in (None, batch.name)]
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
-        """Let go of what is done; see `Batches.forget`."""
+        """Delete expired data; see `Batches.forget`."""
         since = self._clock() - older_than_seconds
         finished = [batch for batch in self._batches.values() if not batch.pending]
         too_many = len(finished) - MAX_FINISHED_BATCHES
@@ -267,7 +267,7 @@ class MemoryQueue(StoreBase):
         return forgotten
 
     async def leases(self) -> list[LeaseHolder]:
-        """Tell who holds what; see `Queue.leases`."""
+        """Return the leases by worker; see `Queue.leases`."""
         now = self._clock()
         return holders_of(
             LeaseHolder(target.owner, 1, len(target.changes), target.lease / 1_000_000, until=target.visible_at)
@@ -283,37 +283,37 @@ class MemoryQueue(StoreBase):
         return granted
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Coordination.write_note`."""
+        """Write or remove a note; see `Coordination.write_note`."""
         name, text = storable(name), storable(text)
         self._notes.pop(name, None)
         if text is not None:
             self._notes[name] = text, self._clock()
 
     async def read_note(self, name: str) -> Note | None:
-        """Give one note; see `Coordination.read_note`."""
+        """Read one note; see `Coordination.read_note`."""
         return (await self.read_notes()).get(storable(name))
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Coordination.read_notes`."""
+        """Read all notes; see `Coordination.read_notes`."""
         now = self._clock()
         return {name: Note(text, age_seconds(now, written_at)) for name, (text, written_at) in self._notes.items()}
 
     async def unix_time(self) -> float:
-        """Tell the time; see `Coordination.unix_time`."""
+        """Return the time; see `Coordination.unix_time`."""
         return self._clock()
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `History.record_sample`."""
+        """Store a sample; see `History.record_sample`."""
         self._samples[self._minute()] = sample
         _forget(self._samples, self._minute())
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `History.history`."""
+        """Return the last minutes; see `History.history`."""
         done = [(minute, *counts) for minute, counts in self._done_by_minute.items()]
         return every_minute(self._minute(), checked(minutes), done, self._samples.items())
 
     async def close(self) -> None:
-        """Nothing is under way between two calls."""
+        """Do nothing: no work is under way between two calls."""
 
     async def _read_pending(self, selection: PendingSelection, _place: None) -> tuple[list[QueuedChange], None]:
         return [
@@ -331,7 +331,7 @@ class MemoryQueue(StoreBase):
             if target.lease is not None and target.visible_at > self._clock():
                 continue
             withdrawn += 1
-            target.lease = None  # it ran out; its worker's late word must not name what is gone
+            target.lease = None  # the lease ran out; its worker's late settlement must not name deleted changes
             self._remove(target, [change.number])
             if change.batch is not None:
                 self._count_in_batch(change.batch, withdrawn=1)
@@ -382,7 +382,7 @@ class MemoryQueue(StoreBase):
             self._change_ids[stored.change_id] = stored
 
     def _count_in_batch(self, name: str, *, changes: int = 0, **ends: int) -> None:
-        """Add to a batch's counts; make it, where it is not there (any more)."""
+        """Add to a batch's counts; create the batch if it does not exist (any more)."""
         now = self._clock()
         batch = self._batches.get(name) or Batch(name, now, 0)
         counts = {end: getattr(batch, end) + count for end, count in ends.items()}
@@ -393,7 +393,7 @@ class MemoryQueue(StoreBase):
         )
 
     def _take_from_dead(self, name: str) -> None:
-        """A letter of the batch is pending again; one whose batch was let go of meanwhile is the first of a new one."""
+        """Count a letter of the batch as pending again; recreate the batch if it was forgotten meanwhile."""
         if name in self._batches and self._batches[name].dead:
             self._batches[name] = replace(self._batches[name], dead=self._batches[name].dead - 1)
         else:
@@ -490,7 +490,7 @@ class MemoryQueue(StoreBase):
 
 
 def _queued(change: MetadataChange, batch: str | None) -> QueuedChange:
-    """The change as it is stored, but for its number and the time."""
+    """Return the change in its stored form, without number and time."""
     metadata = json_text(change.metadata)
     return QueuedChange(
         0, change.completion_id, change.change_id, change.mode, metadata, 0.0, as_of=change.as_of, batch=batch
@@ -498,7 +498,7 @@ def _queued(change: MetadataChange, batch: str | None) -> QueuedChange:
 
 
 def _revived(letter: DeadLetter) -> QueuedChange:
-    """Likewise, of a letter."""
+    """Return a letter's change in its stored form, without number and time."""
     return QueuedChange(
         0,
         letter.completion_id,
@@ -512,7 +512,7 @@ def _revived(letter: DeadLetter) -> QueuedChange:
 
 
 def _forget(by_minute: dict[int, T], minute: int) -> None:
-    """Let go of what is older than a day."""
+    """Delete minutes older than a day."""
     for earlier in [each for each in by_minute if each < minute - KEPT_MINUTES]:
         del by_minute[earlier]
 

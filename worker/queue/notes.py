@@ -1,4 +1,4 @@
-"""The notes that workers leave in the store: their names, and who is there by them."""
+"""The workers' notes in the store: their names, and which workers are active."""
 
 from collections.abc import Mapping
 
@@ -8,31 +8,31 @@ from worker.queue.coordination import Note
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """The service's rate limit, of all workers together.
+    """The service's rate limit, for all workers together.
 
     Args:
         per_second: requests.
-        age_seconds: how long ago a refusal showed it; of a note, when that was written.
+        age_seconds: how long ago a refusal showed it; in a note, at the time of writing.
     """
 
     per_second: float
     age_seconds: float
 
 
-LIMIT = "limit"  # the rate limit that was found last, as `Limit` in JSON
-EVENT = "event "  # followed by a worker's name: its last halt or the end of one, which concerns all, as JSON
-REFUSAL = "refusal "  # followed by a worker's name: the last refusal that it met, likewise
-PAUSE = "pause"  # no worker is to start anything: by whom and why, as JSON; see `worker.queue.pausing`
-WORKER = "worker "  # followed by the worker's name: what its flow control is doing, as JSON
+LIMIT = "limit"  # the last rate limit found, as `Limit` in JSON
+EVENT = "event "  # plus a worker's name: its last halt or end of a halt, which concerns all workers, as JSON
+REFUSAL = "refusal "  # plus a worker's name: its last refusal, as JSON
+PAUSE = "pause"  # no worker may start anything: by whom and why, as JSON; see `worker.queue.pausing`
+WORKER = "worker "  # plus a worker's name: the state of its flow control, as JSON
 
-# A worker writes its note anew at least so often; one that is older than FRESH_SECONDS was left by a worker that is
-# gone, or hangs.
+# A worker rewrites its note at least this often; a note older than FRESH_SECONDS belongs to a worker that has died or
+# hangs.
 REFRESH_SECONDS = 12.0
 FRESH_SECONDS = 30.0
 
 
 def at_work(notes: Mapping[str, Note]) -> dict[str, Note]:
-    """The notes of the workers that are there now, by the workers' names."""
+    """Return the notes of active workers, by the workers' names."""
     return {
         name.removeprefix(WORKER): note
         for name, note in sorted(notes.items())
@@ -41,7 +41,7 @@ def at_work(notes: Mapping[str, Note]) -> dict[str, Note]:
 
 
 def limit_in(notes: Mapping[str, Note]) -> Limit | None:
-    """The limit that was found last, with the age that it has now; None when none is known."""
+    """Return the last limit found, with its current age; None if none is known."""
     note = notes.get(LIMIT)
     if note is None:
         return None

@@ -1,4 +1,4 @@
-"""Choosing a backend by its URL; a backend is imported only when it is used."""
+"""Choose a backend by its URL; import it only when it is used."""
 
 import unicodedata
 from collections.abc import AsyncIterator
@@ -7,22 +7,22 @@ from contextlib import asynccontextmanager
 from worker.queue.errors import QueueMisnamed
 from worker.queue.store import Backend, Store
 
-_EXTRAS = {"asyncpg": "postgres", "redis": "redis"}  # by the driver that each brings
+_EXTRAS = {"asyncpg": "postgres", "redis": "redis"}  # by driver: the extra that installs it
 
 
 @asynccontextmanager
 async def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = True) -> AsyncIterator[Store]:
-    """Open the queue at this URL, creating or upgrading it where that is safe, and close it in the end.
+    """Open the queue at this URL, creating or upgrading it if that is safe, and close it at the end.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``,
             ``redis://user:password@host:6379/0``, ``rediss://`` likewise with TLS, or ``memory:`` for tests.
-        timeout_seconds: of every call to the store.
-        create: make the queue where there is none.
+        timeout_seconds: for every call to the store.
+        create: create a missing queue.
 
     Raises:
-        QueueMisnamed: the URL is not one of ours, or what it names can never serve as a queue, or is none.
-        QueueUnavailable: the store does not answer; or, as `QueueUnusable`, somebody has to see to it first.
+        QueueMisnamed: the URL is invalid, can never name a queue, or (without `create`) names no queue.
+        QueueUnavailable: the store does not answer; its subclass `QueueUnusable`: a person must fix it first.
     """
     store = await open_store(url, timeout_seconds=timeout_seconds, create=create)
     try:
@@ -32,29 +32,29 @@ async def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = 
 
 
 async def open_store(url: str, *, timeout_seconds: float, create: bool = True) -> Store:
-    """Open the queue, to be closed by the caller; see `open_queue`."""
+    """Open the queue; the caller must close it. See `open_queue`."""
     url = _cleaned(url)
     return await _backend(url).open(url, timeout_seconds=timeout_seconds, create=create)
 
 
 def migration_sql(url: str) -> str:
-    """What creates the queue's schema at this URL, for people who run it by hand: SQL, or Redis functions.
+    """Return the SQL or Redis functions that create the queue's schema, to run by hand.
 
     Raises:
-        QueueMisnamed: the URL is not one of ours, or its store has no schema.
+        QueueMisnamed: the URL is invalid, or its store has no schema.
     """
     return _backend(_cleaned(url)).migration_sql()
 
 
 def _cleaned(url: str) -> str:
-    """The URL without what may have come along where it was copied, or read from a file: a newline at its end, say.
+    """Strip white space from the URL, such as a newline from a file.
 
     Raises:
-        QueueMisnamed: there is such a thing within.
+        QueueMisnamed: the URL contains a control character.
     """
     url = url.strip()
     for character in url:
-        if unicodedata.category(character) == "Cc":  # the URL itself is not shown: it may hold a password
+        if unicodedata.category(character) == "Cc":  # do not show the URL: it may contain a password
             raise QueueMisnamed(f"the queue URL holds a control character (U+{ord(character):04X}): take it out")
     return url
 
@@ -72,7 +72,7 @@ def _backend(url: str) -> type[Backend]:
 def _imported(scheme: str) -> type[Backend]:
     match scheme:
         case "sqlite":
-            from worker.queue.sqlite import SqliteQueue  # noqa: PLC0415 -- apsw is loaded only where it is used
+            from worker.queue.sqlite import SqliteQueue  # noqa: PLC0415 -- apsw is loaded only when needed
 
             return SqliteQueue
         case "postgresql" | "postgres":
@@ -84,8 +84,8 @@ def _imported(scheme: str) -> type[Backend]:
 
             return RedisQueue
         case "memory":
-            from worker.queue.memory import MemoryQueue  # noqa: PLC0415 -- likewise
+            from worker.queue.memory import MemoryQueue  # noqa: PLC0415 -- for tests only
 
             return MemoryQueue
-        case _:  # the URL itself is not shown: it may hold a password
+        case _:  # do not show the URL: it may contain a password
             raise QueueMisnamed("the queue URL must start with sqlite:///, postgresql://, redis:// or rediss://")

@@ -1,4 +1,4 @@
-"""A store that may be away when it is opened: each call says so, until it is there."""
+"""A store that may be unavailable at first: each call fails until it can be opened."""
 
 import asyncio
 import time
@@ -14,8 +14,8 @@ from worker.queue.opening import open_store
 from worker.queue.pending import QueuedChange
 from worker.queue.store import Store
 
-_CLOSE_SECONDS = 2.0  # what was promised is durable; a store that takes no packets any more is left behind
-_PAUSE_SECONDS = 1.0  # between two attempts, however many ask
+_CLOSE_SECONDS = 2.0  # all acknowledged data is durable; do not wait longer for an unreachable store
+_PAUSE_SECONDS = 1.0  # between two attempts, for any number of callers
 
 ReadUrl = Callable[[], Awaitable[str]]
 
@@ -24,21 +24,21 @@ ReadUrl = Callable[[], Awaitable[str]]
 async def open_patiently(
     read_url: ReadUrl, *, timeout_seconds: float, on_open: Callable[[Store], None]
 ) -> AsyncIterator[Store]:
-    """Give a store that is opened as soon as it can be, and close it in the end; until then its calls fail.
+    """Yield a store that is opened as soon as possible, and closed at the end; until then its calls fail.
 
     Args:
-        read_url: the URL as the settings have it now. It is read again when the store fails: a password may have been
-            rotated, or the store have moved.
-        timeout_seconds: of every call to the store.
-        on_open: is told of the store that was opened.
+        read_url: returns the current URL of the settings; called again after a failure, because a password may have
+            been rotated or the store moved.
+        timeout_seconds: for every call to the store.
+        on_open: called with the opened store.
 
     Raises, from each call:
-        QueueMisnamed: what the URL names can never serve as a queue, and never did.
-        QueueUnavailable: the store is not there, or not there yet.
+        QueueMisnamed: the URL can never name a queue, and never did.
+        QueueUnavailable: the store is unavailable, or not opened yet.
     """
     patient = _Patient(read_url, timeout_seconds, on_open)
     try:
-        yield cast("Store", patient)  # whatever is asked of it, the store that it opens is asked
+        yield cast("Store", patient)  # it forwards every call to the opened store
     finally:
         await patient.close()
 
@@ -67,11 +67,11 @@ class _Patient:
         return _PAUSE_SECONDS if self._store is None else self._store.poll_seconds
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        """One of the store's methods."""
-        if not iscoroutinefunction(getattr(Store, name, None)):  # what can be had without waiting is named above
+        """Return one of the store's methods."""
+        if not iscoroutinefunction(getattr(Store, name, None)):  # the members that are not coroutines are defined above
             raise AttributeError(name)
 
-        async def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- whatever the store's method takes
+        async def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- the store's own arguments
             store = await self._opened()
             try:
                 answer = await getattr(store, name)(*arguments, **named)
@@ -81,7 +81,7 @@ class _Patient:
             except QueueMisnamed as error:
                 if not self._has_served:
                     raise
-                raise QueueUnusable(str(error)) from None  # it was named well: what is there now may go again
+                raise QueueUnusable(str(error)) from None  # the URL was right before, so this may be temporary
             self._has_served = True
             return answer
 
@@ -94,7 +94,7 @@ class _Patient:
             yield letter
 
     async def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
-        """Read what is pending; see `Store.pending_changes`."""
+        """Read pending changes; see `Store.pending_changes`."""
         store = await self._opened()
         async for change in store.pending_changes(selection):
             yield change
@@ -110,16 +110,16 @@ class _Patient:
                     await self._store.close()
 
     async def _opened(self) -> Store:
-        """The store; one attempt serves all who ask meanwhile, and lasts longer than any of them may wait."""
+        """Return the store; concurrent callers share one attempt, which may outlast each caller's time-out."""
         if self._store is None:
             if self._opening is None and self._failure is not None and time.monotonic() < self._next_at:
                 raise self._failure.with_traceback(None)
             await asyncio.shield(self._opening or self._begin())
-            assert self._store is not None  # noqa: S101 -- else it has raised
+            assert self._store is not None  # noqa: S101 -- otherwise the attempt has raised
         return self._store
 
     def _look_elsewhere(self) -> None:
-        """Open the store anew where its URL is another one by now."""
+        """Reopen the store if its URL has changed."""
         if self._opening is None and time.monotonic() >= self._next_at:
             self._begin()
 

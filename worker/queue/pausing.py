@@ -1,4 +1,4 @@
-"""The pause: a note in the store that keeps all workers from starting anything."""
+"""The pause: a note in the store that stops all workers from starting requests."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from worker.queue.letters import LONGEST_AGO_SECONDS
 from worker.queue.notes import PAUSE
 from worker.queue.text import storable
 
-MAX_PAUSE_CHARACTERS = 500  # of a reason, and of a name
+MAX_PAUSE_CHARACTERS = 500  # for a reason, and for a name
 _UNKNOWN = "somebody unknown"
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Who has paused the queue, and why.
+    """Who paused the queue, and why.
 
     Args:
-        by: as whoever did it says: any text.
-        reason: likewise; None where none was given.
-        age_seconds: for how long; of a note, at the time when it was written.
+        by: the name that was given: any text.
+        reason: any text; None if none was given.
+        age_seconds: for how long; in a note, at the time of writing.
     """
 
     by: str
@@ -28,18 +28,18 @@ class Pause(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> tuple[str, str | None]:
-        """What was said: a pause that says something else is news."""
+        """Return name and reason: a pause with other words is a new event."""
         return self.by, self.reason
 
     @property
     def sentence(self) -> str:
-        """By whom and why; foreign text, so escape it wherever it is printed."""
+        """Return by whom and why. It contains foreign text: escape it before printing."""
         return f"paused by {self.by}: {self.reason}" if self.reason else f"paused by {self.by}, who gave no reason"
 
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """A pause that somebody has seen in the store.
+    """A pause as a worker has seen it in the store.
 
     Args:
         since: Unix time, seconds, when the queue was paused.
@@ -51,14 +51,14 @@ class Standstill:
 
     @property
     def sentence(self) -> str:
-        """By whom and why; foreign text."""
+        """Return by whom and why. It contains foreign text."""
         return Pause(self.by, self.reason).sentence
 
 
 def pause_of(note: Note | None) -> Pause | None:
-    """What the note says; None without one.
+    """Read a pause from its note; None without a note.
 
-    A note that cannot be read, of another release say, is the pause of somebody unknown: that it is there is its word.
+    A malformed note, such as of another release, still is a pause, by an unknown user.
     """
     if note is None:
         return None
@@ -66,14 +66,14 @@ def pause_of(note: Note | None) -> Pause | None:
         told = msgspec.json.decode(note.text, type=Pause)
     except (msgspec.DecodeError, RecursionError):
         return Pause(_UNKNOWN, None, note.age_seconds)
-    # What no clock can have measured has no date that anybody could read.
+    # Bound the age, because dates of larger ones cannot be shown.
     age_seconds = min(note.age_seconds + max(0.0, told.age_seconds), LONGEST_AGO_SECONDS)
     by, reason = (text[:MAX_PAUSE_CHARACTERS] for text in (told.by, told.reason or ""))
     return Pause(by or _UNKNOWN, reason or None, age_seconds)
 
 
 async def read_pause(queue: Coordination) -> Pause | None:
-    """Whether the queue is paused, by whom and why.
+    """Return the queue's pause; None if it is not paused.
 
     Raises:
         QueueUnavailable: the store does not answer.
@@ -82,29 +82,29 @@ async def read_pause(queue: Coordination) -> Pause | None:
 
 
 async def pause(queue: Coordination, by: str, reason: str | None) -> Pause | None:
-    """Pause the queue. Where it is paused already, the new words take the place of those before; its age stays.
+    """Pause the queue. If it is already paused, replace name and reason, but keep its age.
 
     Returns:
-        the pause that there was before.
+        The previous pause, if any.
 
     Raises:
         QueueUnavailable: the store does not answer.
-        ValueError: the words are too long.
+        ValueError: the name or the reason is too long.
     """
     if max(len(by), len(reason or "")) > MAX_PAUSE_CHARACTERS:
         raise ValueError(f"a pause has at most {MAX_PAUSE_CHARACTERS} characters of reason, and of a name")
     before = await read_pause(queue)
-    # A word that is no text, from a terminal with another encoding say, must not keep anybody from pausing.
+    # Text that is not valid Unicode, such as from a terminal, must not prevent a pause.
     told = Pause(storable(by), storable(reason) or None, before.age_seconds if before else 0.0)
     await queue.write_note(PAUSE, msgspec.json.encode(told).decode())
     return before
 
 
 async def resume(queue: Coordination) -> Pause | None:
-    """Let workers go on.
+    """End the pause.
 
     Returns:
-        the pause that ended; None where the queue was not paused.
+        The pause that ended; None if the queue was not paused.
 
     Raises:
         QueueUnavailable: the store does not answer.

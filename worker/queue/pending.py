@@ -1,8 +1,8 @@
-"""Changes that wait to be applied, and the leases under which they are.
+"""Pending changes, and the leases on them.
 
-A *target* is a completion that has pending changes. Its ``visible_at`` is due time, retry time and lease deadline in
-one: a claim takes the oldest visible targets, and an expired lease is a target that is visible again. Every claim
-carries a new lease number, the fencing token that each later word about it has to match.
+A *target* is a completion with pending changes. Its ``visible_at`` is due time, retry time and lease deadline in one:
+a claim takes the oldest visible targets, and an expired lease makes its target visible again. Every claim has a new
+lease number: the fencing token that each later call about the claim must match.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,21 @@ from worker.queue.text import size_bytes, storable
 MAX_CHANGES_PER_CLAIM = 1_000
 MAX_CHANGES_PER_CALL = 10_000
 MAX_BYTES_PER_CALL = 8_000_000
-LONGEST_SECONDS = 3_600.0  # of a lease or a delay: what is due much later has its time from a clock that was wrong
+LONGEST_SECONDS = 3_600.0  # for a lease or a delay: a much later due time comes from a wrong clock
 
 Place = Literal["oldest", "middle", "newest", "urgent"]
 
 
-class QueuedChange(msgspec.Struct, frozen=True, array_like=True):  # made in a fifth of a frozen dataclass's time
-    """A stored change, as it lies in the store: not validated again yet. As JSON it is the array of its fields.
+class QueuedChange(msgspec.Struct, frozen=True, array_like=True):  # five times faster to make than a frozen dataclass
+    """A stored change, not validated again. Its JSON form is the array of its fields.
 
     Args:
-        number: its place in the queue's order, never used twice.
+        number: its position in the queue's order, never used twice.
         metadata: JSON text of an object.
         enqueued_at: Unix time, seconds, by the store's clock.
-        trials: what the engine noted about failed tries of this change: text that means nothing to the store; None
-            while there were none.
-        as_of: when what it says was so, Unix time, seconds; None where the producer did not say.
-        batch: the name of the batch that it belongs to; None for none.
+        trials: the engine's notes on failed tries of this change, opaque to the store; None if there were none.
+        as_of: when its content was true, Unix time in seconds; None if the producer gave none.
+        batch: the name of its batch; None for none.
     """
 
     number: int
@@ -54,11 +53,11 @@ class Claim(msgspec.Struct, frozen=True):
     Args:
         lease: the fencing token.
         changes: its pending changes, oldest first, at most `MAX_CHANGES_PER_CLAIM`; never empty.
-        age_seconds: how long ago the oldest of them was enqueued, by the store's clock, at the time of the claim.
-        confirmed: the map that the service confirmed last for the completion, where the first change is a merge and the
-            store's log knows one that is young enough; else None.
-        newest_as_of: the newest `as_of` of the completion that was applied and is remembered; None where none is, or no
-            change of the claim has one.
+        age_seconds: age of the oldest change at the time of the claim, by the store's clock.
+        confirmed: the completion's last confirmed map, if the first change is a merge and the store's log has a map
+            that is young enough; else None.
+        newest_as_of: the completion's newest applied `as_of` that is remembered; None if there is none, or if no change
+            of the claim has one.
     """
 
     completion_id: str
@@ -70,17 +69,17 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells this claim from all others: its completion and its lease."""
+        """The claim's identity: its completion and its lease."""
         return self.completion_id, self.lease
 
     @property
     def size_bytes(self) -> int:
-        """How much metadata text its changes have."""
+        """The size of its changes' metadata text."""
         return sum([size_bytes(change.metadata) for change in self.changes])
 
 
 class Death(msgspec.Struct, frozen=True):
-    """Why a claimed change goes to the dead letters."""
+    """Why a claimed change becomes a dead letter."""
 
     number: int
     reason: Reason
@@ -90,23 +89,23 @@ class Death(msgspec.Struct, frozen=True):
     request_id: str | None = None
 
     def row(self) -> tuple[int, Reason, int, int | None, str | None, str | None]:
-        """Give number, reason, attempts, status, error and request id in a form that every store takes."""
+        """Return number, reason, attempts, status, error and request id in a form that every store accepts."""
         return self.number, self.reason, self.attempts, self.status, storable(self.error), storable(self.request_id)
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """The last word about a claim: it ends the lease.
+    """The result of a claim, which ends its lease.
 
-    Claimed changes that are neither done nor dead stay pending, as do those that came meanwhile; if any are left,
-    the target is due again after the delay, else it goes.
+    Claimed changes that are neither done nor dead stay pending, as do changes that arrived meanwhile. If any are left,
+    the target is due again after the delay; else it is deleted.
 
     Args:
-        applied, unchanged: numbers of the claimed changes that are done.
-        superseded: of those that were not sent, since a change with a newer `as_of` was applied.
-        dead: the claimed changes that never will be.
-        delay_seconds: from now, by the store's clock, until what is left is due.
-        trials: number and text, to keep with changes that stay pending; the others keep what they have.
-        confirmed: the whole map that the service confirmed last for the completion; None when it confirmed none.
+        applied, unchanged: numbers of the changes that are done.
+        superseded: numbers of changes not sent because a change with a newer `as_of` was applied.
+        dead: the changes that are given up.
+        delay_seconds: from now, by the store's clock, until the remaining changes are due.
+        trials: number and text, to store with changes that stay pending; other changes keep theirs.
+        confirmed: the completion's whole map as the service confirmed it last; None if it did not.
     """
 
     claim: Claim
@@ -119,15 +118,15 @@ class Settlement(msgspec.Struct, frozen=True):
     superseded: Sequence[int] = ()
 
     def done(self) -> set[int]:
-        """Give the numbers of the changes that are pending no longer."""
+        """Return the numbers of the changes that are no longer pending."""
         return {*self.applied, *self.unchanged, *self.superseded, *[death.number for death in self.dead]}
 
     def trial_rows(self) -> list[tuple[int, str | None]]:
-        """Give the trials in a form that every store takes."""
+        """Return the trials in a form that every store accepts."""
         return [(number, storable(text)) for number, text in self.trials]
 
     def check(self) -> None:
-        """Raise unless it names changes of its claim, each once, and what is left is due within reason.
+        """Raise unless it names changes of its claim, each once, and its delay is within the limit.
 
         Raises:
             ValueError: a number is not one of the claim's, or is named twice; or the delay is too long.
@@ -144,14 +143,14 @@ class Settlement(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of the changes handed to `Queue.put`: each is one of the three.
+    """The result of `Queue.put`: each change is added, a duplicate or a conflict.
 
     Args:
-        duplicates: not stored, since the same change is pending under their `change_id`, or one was applied under it
-            lately, whatever that said.
-        conflicts: positions, in the call, of those that were not stored although they say something else than what is
-            pending under their `change_id`: of another completion, in another mode, or with other metadata.
-        pending_in: how many of the duplicates are pending, by the name of the batch that they came in; None for none.
+        duplicates: changes not stored, because the same change is pending under their `change_id`, or any change was
+            applied under it recently.
+        conflicts: positions, in the call, of changes not stored because a different change (another completion, mode or
+            metadata) is pending under their `change_id`.
+        pending_in: how many of the duplicates are pending, by the name of their batch; None for no batch.
     """
 
     added: int
@@ -173,11 +172,11 @@ class QueueStatus:
     """Counts of changes. `in_flight` and `waiting` are parts of `pending`.
 
     Args:
-        in_flight: changes of completions that a worker holds a lease on.
-        waiting: changes of completions that wait for a retry time.
+        in_flight: changes of completions under a worker's lease.
+        waiting: changes of completions that wait for a retry.
         oldest_pending_seconds: age of the oldest pending change; None when there is none.
         recent_per_second: changes done (applied, unchanged, superseded or dead) a second over the last five minutes.
-        approximate: whether some of the counts are estimates: where to count would take long.
+        approximate: whether some counts are estimates, because counting would take long.
     """
 
     pending: int
@@ -191,14 +190,14 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """What one worker has in hand.
+    """The leases of one worker.
 
     Args:
         owner: the worker's name.
-        completions: how many it holds a lease on, and
-        changes: how many changes they have.
-        since: when the first of the leases was taken; Unix time, seconds.
-        until: when the last of them runs out, unless it is extended; likewise.
+        completions: how many it holds leases on.
+        changes: how many changes these have.
+        since: when it took the first lease; Unix time, seconds.
+        until: when its last lease runs out, unless extended; Unix time, seconds.
     """
 
     owner: str
@@ -208,7 +207,7 @@ class LeaseHolder:
     until: float
 
     def and_also(self, other: Self) -> Self:
-        """What it holds together with these."""
+        """Add further leases of the worker."""
         return replace(
             self,
             completions=self.completions + other.completions,
@@ -219,41 +218,41 @@ class LeaseHolder:
 
 
 def check_lease(lease_seconds: float) -> None:
-    """Raise unless a lease may be as long.
+    """Raise unless the lease is within the limit.
 
     Raises:
-        ValueError: it may not.
+        ValueError: it is too long.
     """
     if lease_seconds > LONGEST_SECONDS:
         raise ValueError(f"a lease must be at most {LONGEST_SECONDS:g} seconds")
 
 
 class Queue(Protocol):
-    """The queue proper: changes go in, are claimed, and end."""
+    """The contract's part on pending changes: put, claim, settle."""
 
     async def put(self, changes: Changes, *, batch: str | None = None, urgent: bool = False) -> Stored:
         """Store the changes in this order; once it returns they are durable.
 
-        One change, a list or a tuple is stored whole or not at all. Of any other iterable, an async one too, up to
-        5,000 are read and stored at a time, each batch whole; where one fails, those before stay, and the error's
-        `taken` says how many changes they had.
+        One change, a list or a tuple is stored completely or not at all. Any other iterable, sync or async, is read and
+        stored in batches of up to 5,000, each stored completely; if one fails, earlier batches stay stored, and the
+        error's `taken` is their number of changes.
 
-        A change whose `change_id` is pending already, in the store or earlier in the same call, is not stored; where it
-        says something else than the one that is pending, it is a conflict. Nor is one stored whose `change_id` was
-        applied lately, as far as `settle` remembers: it came late.
+        A change is not stored if its `change_id` is pending already, in the store or earlier in the call; if the
+        pending change differs, it is a conflict. Nor is it stored if its `change_id` was applied recently, as far as
+        `settle` remembers.
 
         Args:
             changes: each a `MetadataChange`, or a mapping with the fields of a line (``completion_id``, ``metadata``,
                 ``mode``, ``change_id``, ``as_of``).
-            batch: the name of the batch that they belong to, which may have changes already; None for none.
-            urgent: whether their completions come before all others, with all that is pending for them.
+            batch: the name of their batch, which may exist already; None for none.
+            urgent: whether their completions, with all pending changes, come before all others.
 
         Raises:
-            InvalidChange: one of them is no change; the message says at which position. Or the batch's name is none.
+            InvalidChange: a change (the message has its position) or the batch's name is invalid.
         """
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
-        """Positions of those that would be conflicts with what is pending now; nothing is stored."""
+        """Return the positions of changes that would conflict with pending ones; nothing is stored."""
 
     async def claim(
         self,
@@ -266,53 +265,53 @@ class Queue(Protocol):
     ) -> list[Claim]:
         """Lease up to `limit` of the oldest due targets, each to this caller alone.
 
-        All of them together carry at most `MAX_CHANGES_PER_CALL` changes with `MAX_BYTES_PER_CALL` of metadata text;
-        further targets stay due. The first has one change at least, and what a claim could not carry of its target is
-        due again when it is settled. A lease that ran out holds until its target is claimed again: one that was only
-        looked at, and left due, is still its worker's to settle or extend.
+        All claims together carry at most `MAX_CHANGES_PER_CALL` changes with `MAX_BYTES_PER_CALL` of metadata text;
+        further targets stay due. The first claim has at least one change. Changes of a target that its claim could not
+        carry are due again when it is settled. An expired lease holds until its target is claimed again: until then its
+        worker may still settle or extend it.
 
         Args:
             lease_seconds: at most `LONGEST_SECONDS`, here and for `extend`.
             owner: the worker's name, for `leases`.
-            place: "urgent" leases the oldest of the targets with an urgent change, the other places of those without.
-                "middle" and "newest" lease one target at most, to try whether it goes better than the oldest: the
-                newest that is due, or one that is far from both ends. Targets that are due since the same moment are
-                in the order in which they came.
-            confirmed_seconds: how young a map has to be to be told as `Claim.confirmed`; 0 for none: nothing is read.
+            place: "urgent" leases the oldest targets with an urgent change; the other places lease targets without.
+                "middle" and "newest" lease at most one target, as a probe that may work better than the oldest: one far
+                from both ends, or the newest due one. Targets that are due since the same moment are in the order of
+                arrival.
+            confirmed_seconds: the maximum age of a map for `Claim.confirmed`; 0 to read none.
         """
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-        """Let the leases run `lease_seconds` from now; returns the claims whose lease is lost."""
+        """Extend the leases to `lease_seconds` from now; return the claims whose lease is lost."""
 
     async def settle(
         self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
     ) -> list[Settlement]:
-        """End the leases, all in one transaction; returns those that were stale and changed nothing.
+        """End the leases in one transaction; return the settlements that were stale and changed nothing.
 
         Of several settlements of one claim, the first counts and the others are stale.
 
         Args:
-            keep_seconds: how long to keep what is `confirmed` by those that count, for later claims; 0 for not at all.
-                No more than the last 200,000 updates are kept: `warnings` tells where those are younger.
-            remember: whether to keep, until `forget` lets go of it, of what is applied or unchanged by those that count
-                the `change_id`, and by completion the newest `as_of`; of what is superseded, the `change_id`.
+            keep_seconds: how long to keep the `confirmed` maps for later claims; 0 to keep none. At most the last
+                200,000 updates are kept; `warnings` says if younger ones are dropped.
+            remember: whether to keep, until `forget` deletes them, the `change_id` of applied, unchanged and superseded
+                changes, and each completion's newest `as_of` of applied and unchanged changes.
 
         Raises:
-            ValueError: a settlement names a change twice, or one that its claim does not hold; nothing was changed.
+            ValueError: a settlement names a change twice, or one that is not in its claim; nothing was changed.
         """
 
     async def next_due_seconds(self) -> float | None:
-        """Seconds until the next target is due, leases included; 0 or less when one is; None when none is left."""
+        """Return the seconds until the next target is due (leases count); <= 0 if one is due; None if none is left."""
 
     @property
     def poll_seconds(self) -> float:
-        """How often to ask what is due where nothing is heard: others' changes may come without a word."""
+        """How often to poll for due work, because changes of other processes may arrive without a notification."""
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
-        """Return when new changes may have come, or, with False, after the time-out: a hint, to poll all the same."""
+        """Return when changes may have arrived, or False after the time-out. It is a hint only: poll as well."""
 
     async def status(self) -> QueueStatus:
-        """Counts and ages, for people."""
+        """Return counts and ages."""
 
     async def leases(self) -> list[LeaseHolder]:
-        """Who holds leases that run, the longest holder first."""
+        """Return the running leases by worker, the oldest first."""

@@ -1,4 +1,4 @@
-"""What producers hand to `put`: one change or many, of any iterable, made into pieces that a store takes whole."""
+"""Divide the changes of a `put` call into pieces that a store accepts at once."""
 
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
@@ -15,13 +15,13 @@ _PIECE_CHARACTERS = 8_000_000
 
 
 class Taken:
-    """What became of the pieces of a call so far; within it, an error learns how many changes had been taken."""
+    """The result of a call's pieces so far; as a context, it adds the number of stored changes to errors."""
 
     def __init__(self) -> None:
         self.stored = Stored(0, 0)
 
     def add(self, stored: Stored) -> None:
-        """Add what became of the next piece."""
+        """Add the result of the next piece."""
         so_far, size = self.stored, self._size
         self.stored = Stored(
             so_far.added + stored.added,
@@ -47,7 +47,7 @@ class Taken:
 
 
 class _Piece:
-    """The changes of a call, in pieces that are bounded in number and size."""
+    """Collects changes to a piece, bounded in number and size."""
 
     def __init__(self) -> None:
         self.changes: list[MetadataChange] = []
@@ -55,10 +55,10 @@ class _Piece:
         self._characters = 0
 
     def add(self, given: object) -> bool:
-        """Take the next one; tell whether the piece is full with it.
+        """Add the next change; True if the piece is full now.
 
         Raises:
-            InvalidChange: it is none, or breaks a rule.
+            InvalidChange: it is no change, or breaks a rule.
         """
         change = checked(given, self._position)
         self._position += 1
@@ -67,16 +67,16 @@ class _Piece:
         return len(self.changes) == _PIECE or self._characters >= _PIECE_CHARACTERS
 
     def take(self) -> list[MetadataChange]:
-        """Hand the piece over, and begin the next one."""
+        """Return the piece, and begin the next one."""
         taken, self.changes, self._characters = self.changes, [], 0
         return taken
 
 
 def pieces(changes: object) -> Iterator[list[MetadataChange]]:
-    """Give what is to be stored whole: one change, a list or a tuple as it is, of other iterables a piece at a time.
+    """Yield pieces: one change, a list or a tuple as a whole; other iterables piece by piece.
 
     Raises:
-        InvalidChange: one of them is no change; it says at which position, from 0.
+        InvalidChange: one of them is no valid change; the message has its position, from 0.
         TypeError: `changes` is neither a change nor an iterable of them.
     """
     if isinstance(changes, MetadataChange | Mapping):
@@ -94,7 +94,7 @@ def pieces(changes: object) -> Iterator[list[MetadataChange]]:
 
 
 async def pieces_of_any(changes: Changes) -> AsyncIterator[list[MetadataChange]]:
-    """Give what is to be stored whole, of an async iterable too; see `pieces`."""
+    """Yield pieces, of an async iterable, too; see `pieces`."""
     if not isinstance(changes, AsyncIterable):
         for taken in pieces(changes):
             yield taken
@@ -107,10 +107,10 @@ async def pieces_of_any(changes: Changes) -> AsyncIterator[list[MetadataChange]]
 
 
 def checked(given: object, position: int) -> MetadataChange:
-    """The change at this position of a call.
+    """Return the valid change at this position of a call.
 
     Raises:
-        InvalidChange: it is none, or breaks a rule.
+        InvalidChange: it is no change, or breaks a rule.
     """
     if type(given) is MetadataChange:
         return given

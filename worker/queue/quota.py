@@ -1,17 +1,17 @@
-"""One rate for any number of workers: its quota is handed out in blocks, by the generic cell rate algorithm.
+"""One rate for all workers: its quota is granted in blocks, by the generic cell rate algorithm.
 
-All that a store keeps is when the next request will be due. Each request that is granted moves that on by one interval,
-and none is granted that is due later than a little ahead of now: so no worker hoards, and time that passed unused is
-never made up.
+The store keeps only the time at which the next request is due. Each granted request moves it on by one interval. No
+request is granted that is due later than a little ahead of now: so no worker hoards quota, and unused time is never
+made up.
 """
 
 import math
 from dataclasses import dataclass
 
 _SECONDS_PER_MINUTE = 60.0
-# No store reaches further ahead than this: one that says so had its clock put back.
+# No due time is further ahead than this, unless the store's clock was put back.
 _FURTHEST_SECONDS = 10.0
-_ENOUGH = 1e-6  # sums of tenths do not come out even
+_ENOUGH = 1e-6  # rounding of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Grant:
     """The right to so many requests, the first due after `wait_seconds`, each further one an interval later.
 
     Args:
-        requests: how many; 0 when it is too early to ask: then the wait is until asking makes sense.
+        requests: how many; 0 if it is too early: then ask again after the wait.
         wait_seconds: from now.
     """
 
@@ -28,7 +28,7 @@ class Grant:
 
 
 def interval_seconds(per_minute: float) -> float:
-    """The time between two requests.
+    """Return the time between two requests.
 
     Raises:
         ValueError: the rate is not a positive number.
@@ -39,16 +39,16 @@ def interval_seconds(per_minute: float) -> float:
 
 
 def grant(due_at: float, now: float, requests: int, *, per_minute: float, ahead_seconds: float) -> tuple[Grant, float]:
-    """Hand out a part of the quota.
+    """Grant a part of the quota.
 
     Args:
         due_at: when the next request is due; Unix time, seconds, by the store's clock, as is `now`.
         requests: how many are wanted.
-        per_minute: the rate that all together keep.
-        ahead_seconds: how far ahead of now the last of them may be due.
+        per_minute: the rate of all workers together.
+        ahead_seconds: how far ahead of now the last request may be due.
 
     Returns:
-        the grant, and when the next request is due after it.
+        The grant, and the new due time of the next request.
     """
     interval = interval_seconds(per_minute)
     starts_at = min(max(due_at, now), now + _FURTHEST_SECONDS + interval)

@@ -1,4 +1,4 @@
-"""Letting go of what is done: old dead letters, finished batches, and what is remembered of applied changes."""
+"""Delete expired data: old dead letters, finished batches, and records of applied changes."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,26 +6,26 @@ from worker.queue.batch import Batches
 from worker.queue.letters import DeadLetters
 
 MOST_AT_ONCE = 1_000  # in one transaction, of each kind
-_SHORTEST_KEPT_SECONDS = 3_600.0  # of a batch that is finished: somebody may still ask what became of it
+_SHORTEST_KEPT_SECONDS = 3_600.0  # for a finished batch, whose result users may still read
 
 
 class Kept(DeadLetters, Batches, Protocol):
-    """What keeps things that are done."""
+    """A store of finished things."""
 
 
 class LetGo(NamedTuple):
-    """How much went in one step: dead letters, and what was remembered."""
+    """How much one step deleted: dead letters, and other records."""
 
     letters: int
     forgotten: int
 
 
 async def let_go(queue: Kept, *, dead_seconds: float | None, keep_seconds: float) -> LetGo:
-    """Let go of the first of what is too old.
+    """Delete the first expired data.
 
     Args:
-        dead_seconds: how old a dead letter may grow; None: as old as it gets.
-        keep_seconds: how long is remembered what was applied, and, for an hour at least, what became of batches.
+        dead_seconds: the maximum age of a dead letter; None for no limit.
+        keep_seconds: how long to remember applied changes and, for at least an hour, finished batches.
 
     Raises:
         QueueUnavailable: the store does not answer.

@@ -1,4 +1,4 @@
-"""Between a store's rows and the types of the contract: what all stores work out in the same way."""
+"""Convert between a store's rows and the contract's types, in the same way for all stores."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,16 +26,16 @@ T = TypeVar("T")
 _metadata = msgspec.json.Decoder(dict[str, str | None]).decode
 
 RECENT_MINUTES = 5
-# Where to look for what is in the middle, as shares of the way from one end to the other: a JSON array.
+# Where to look for a target in the middle: fractions of the range, as a JSON array.
 MIDDLE_STEPS = json_text([step / 16 for step in range(17)])
 
 
 def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[int, str, str, str]]) -> Iterator[int]:
-    """Give the positions of the changes that say something else than what is pending under their change_id.
+    """Yield the positions of changes that differ from the pending change with the same change_id.
 
     Args:
-        suspects: position, and completion_id, mode and metadata, as JSON text, of what is pending: of all whose text is
-            another, which may say the same.
+        suspects: position, and completion_id, mode and metadata (JSON text) of the pending change, for all whose text
+            differs; their content may still be the same.
     """
     for position, completion_id, mode, metadata in suspects:
         given = changes[position]
@@ -71,7 +71,7 @@ class Put:
 
 
 def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:
-    """Put together what each worker has in hand, the longest holder first."""
+    """Add up the leases per worker, the oldest first."""
     holders: dict[str, LeaseHolder] = {}
     for each in held:
         before = holders.get(each.owner)
@@ -80,24 +80,23 @@ def holders_of(held: Iterable[LeaseHolder]) -> list[LeaseHolder]:
 
 
 def age_seconds(now: float, then: float) -> float:
-    """How long ago that was; never less than nothing, whatever clocks do."""
+    """Return how long ago `then` was; 0 if a clock was put back."""
     return max(0.0, now - then)
 
 
 def microseconds(seconds: float) -> int:
-    """The unit in which the time bounds the number of a lease from below."""
+    """Convert to microseconds: the time in this unit is a lower bound of new lease numbers."""
     return int(seconds * 1_000_000)
 
 
 def claims_of(leases: Mapping[str, int], changes: Sequence[QueuedChange], *, now: float) -> list[Claim]:
-    """Put claims together.
+    """Build the claims.
 
     Args:
         leases: by completion.
-        changes: those of one target after those of another, oldest first, up to `MAX_CHANGES_PER_CLAIM` of each; and of
-            all as many as one call may carry, and the next one where there are more: then the last target is left out,
-            whose changes are not all there, or, where it is the only one, has only what can be carried.
-        now: Unix time, seconds, by the store's clock.
+        changes: grouped by target, oldest first, up to `MAX_CHANGES_PER_CLAIM` of each; in total as many as one call
+            may carry, plus the next one if there are more. In that case the last target is incomplete and left out, or,
+            if it is the only one, shortened.
     """
     whole = _bearable(changes)
     claims: list[Claim] = []
@@ -114,7 +113,7 @@ def claims_of(leases: Mapping[str, int], changes: Sequence[QueuedChange], *, now
 
 
 def _bearable(changes: Sequence[QueuedChange]) -> int:
-    """How many of the first changes one call may carry."""
+    """Return how many of the first changes one call may carry."""
     carried_bytes = 0
     for position, change in enumerate(changes[:MAX_CHANGES_PER_CALL]):
         carried_bytes += size_bytes(change.metadata)
@@ -126,13 +125,13 @@ def _bearable(changes: Sequence[QueuedChange]) -> int:
 def first_words(
     settlements: Sequence[Settlement], held: Mapping[int, T]
 ) -> tuple[dict[T, Settlement], list[Settlement]]:
-    """Tell the settlements that count from the stale ones: of several words about one claim, the first counts.
+    """Divide settlements into valid and stale ones: of several for one claim, the first counts.
 
     Args:
-        held: by position, the target of those whose lease holds.
+        held: by position, the targets of settlements whose lease holds.
 
     Returns:
-        those that count, by target; and the others.
+        The valid ones, by target; and the others.
     """
     valid: dict[T, Settlement] = {}
     stale = []
@@ -146,7 +145,7 @@ def first_words(
 
 
 def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int, int]:
-    """Count the changes that are applied, unchanged, dead and superseded."""
+    """Return the numbers of applied, unchanged, dead and superseded changes."""
     applied = unchanged = dead = superseded = 0
     for settlement in settlements:
         applied += len(settlement.applied)
@@ -158,11 +157,11 @@ def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int, int]:
 
 @dataclass(slots=True)
 class Remembered:
-    """What settlements leave to be remembered.
+    """What to remember of settlements.
 
     Args:
-        as_of: the newest that was applied, by completion, of changes that have one.
-        change_ids: of what is applied, unchanged or superseded.
+        as_of: the newest applied `as_of`, by completion.
+        change_ids: of applied, unchanged and superseded changes.
     """
 
     as_of: dict[str, float]
@@ -170,7 +169,7 @@ class Remembered:
 
 
 def remembered_of(settlements: Iterable[Settlement]) -> Remembered:
-    """Put together what is to be remembered of these, where they count; most leave nothing."""
+    """Return what to remember of valid settlements; most leave nothing."""
     remembered = Remembered({}, [])
     for settlement in settlements:
         claim = settlement.claim
@@ -188,15 +187,15 @@ def remembered_of(settlements: Iterable[Settlement]) -> Remembered:
 
 
 def dated(claims: Sequence[Claim]) -> list[str]:
-    """The completions of the claims that have a change with an `as_of`: what the newest one was has to be looked up."""
+    """Return the completions of claims with an `as_of`, whose newest applied one must be looked up."""
     return [claim.completion_id for claim in claims if any(change.as_of is not None for change in claim.changes)]
 
 
 def with_newest(claims: Sequence[Claim], newest: Mapping[str, float]) -> list[Claim]:
-    """Give the claims with the newest `as_of` of their completions.
+    """Return the claims with the newest `as_of` of their completions.
 
     Args:
-        newest: by completion, of those that are `dated`.
+        newest: by completion, for those in `dated`.
     """
     if not newest:
         return list(claims)
@@ -210,11 +209,11 @@ def with_newest(claims: Sequence[Claim], newest: Mapping[str, float]) -> list[Cl
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a store counts for a status.
+    """A store's counts for a status.
 
     Args:
         oldest_enqueued_at: Unix time, seconds; None when nothing is pending.
-        recently_done: changes done since `recent_since`; what was withdrawn is not.
+        recently_done: changes done since `recent_since`, without withdrawn ones.
     """
 
     pending: int
@@ -227,12 +226,12 @@ class Counts:
 
 
 def recent_since(now: float) -> int:
-    """The first minute of Unix time that is recent."""
+    """Return the first recent minute of Unix time."""
     return int(now // 60) - RECENT_MINUTES + 1
 
 
 def status_of(counts: Counts, *, now: float) -> QueueStatus:
-    """Put a status together."""
+    """Build a status."""
     oldest = counts.oldest_enqueued_at
     return QueueStatus(
         pending=counts.pending,

@@ -1,4 +1,4 @@
-"""SQL that lies in files beside a backend's code: named statements, and the numbered migrations."""
+"""Read SQL files of a backend: named statements and numbered migrations."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 
 @cache
 def read_statements(package: str, name: str) -> Mapping[str, str]:
-    """Give the statements of a package's ``NAME.sql``, each by the name that a line ``-- name: NAME`` above it says."""
+    """Return the statements of a package's ``NAME.sql``, by the name in the line ``-- name: NAME`` above each."""
     _, *parts = _NAME.split(_text(package, f"{name}.sql"))
     return MappingProxyType({title: sql.strip() for title, sql in zip(parts[::2], parts[1::2], strict=True)})
 
 
 @cache
 def read_migrations(package: str) -> tuple[tuple[int, str], ...]:
-    """Give a package's every migration as (schema version that it leads to, SQL), oldest first."""
+    """Return a package's migrations as (resulting schema version, SQL), oldest first."""
     names = sorted(entry.name for entry in files(package).iterdir())
     return tuple((int(match[1]), _text(package, name)) for name in names if (match := _MIGRATION.fullmatch(name)))
 

@@ -1,4 +1,4 @@
-"""A store: the one object that serves as queue, batches, dead letters, coordination and history."""
+"""A store: one object for queue, batches, dead letters, coordination and history."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol, Self
@@ -11,37 +11,37 @@ from worker.queue.pending import Queue, QueuedChange
 
 
 class Store(Queue, Batches, DeadLetters, Coordination, History, Protocol):
-    """All that a store does. Safe to use from many processes at once.
+    """The whole contract of a store. Many processes may use it at once.
 
-    Every method may raise `QueueUnavailable`; then nothing was changed, or, where the store's answer was lost,
-    what was changed is safe to do again.
+    Every method may raise `QueueUnavailable`. Then nothing was changed; or the store's answer was lost, and the same
+    call can safely be repeated.
 
-    `warnings` says what the person who runs it should know about the store, a sentence each.
+    `warnings` says what the store's operator should know, one sentence each.
     """
 
     @property
     def warnings(self) -> tuple[str, ...]: ...
 
     def pending_changes(self, selection: PendingSelection = EVERYTHING) -> AsyncIterator[QueuedChange]:
-        """What is pending, those of a completion in their order, read in pages; nothing is leased or changed.
+        """Yield pending changes in pages, those of a completion in order; nothing is leased or changed.
 
-        Changes that come or go meanwhile are among them or not; none is there twice.
+        Changes that arrive or end meanwhile may or may not be included; none comes twice.
 
         Args:
-            selection: which; one that names a completion or a change_id is looked up, any other is looked for in all.
+            selection: uses an index if it names a completion or a change_id; otherwise all changes are scanned.
         """
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the store."""
+        """Finish calls under way and close the store."""
 
 
 class Backend(Store, Protocol):
-    """A kind of store, as `open_queue` chooses it by the URL."""
+    """A kind of store; `open_queue` chooses it by the URL."""
 
     @classmethod
     async def open(cls, url: str, *, timeout_seconds: float, create: bool) -> Self:
-        """Open the store at this URL, creating or upgrading its schema where that is safe; see `open_queue`."""
+        """Open the store at this URL, creating or upgrading its schema if that is safe; see `open_queue`."""
 
     @staticmethod
     def migration_sql() -> str:
-        """What creates the schema in an empty store; see `worker.queue.migration_sql`."""
+        """Return what creates the schema in an empty store; see `worker.queue.migration_sql`."""

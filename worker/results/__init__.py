@@ -1,8 +1,8 @@
-"""Results of a run, as a file that other programs read: a line of JSON for each change that has left the queue.
+"""Results of a run, as a file for other programs: one line of JSON for each change that has left the queue.
 
-Begin with `line.py`: a `Result` is one line. `writer.py` writes lines before the queue is told, `file.py` opens the
-file and mends what a killed process left. `places.py` remembers which file and line a change came from.
-docs/results.md says what users see.
+Begin with `line.py`: a `Result` is one line. `writer.py` writes lines before the queue is settled, `file.py` opens the
+file and repairs what a killed process left. `places.py` remembers the file and line that a change came from.
+docs/results.md describes the file for users.
 """
 
 from worker.results.file import ResultsFile, UnusableResults

@@ -1,4 +1,4 @@
-"""The file that results are appended to: whole lines, one process at a time, readable by its owner alone."""
+"""The results file: whole lines, one writing process at a time, readable by its owner only."""
 
 import fcntl
 import os
@@ -19,11 +19,11 @@ class UnusableResults(Exception):
 class ResultsFile:
     """A file of results, open for appending.
 
-    What a run before it left there stays. The end of a line that a killed run began to write is taken away: its
-    change was not settled yet, as lines are written before that.
+    Lines of an earlier run stay. A partial last line, which a killed run left, is removed: lines are written before a
+    change is settled, so that change is still in the queue.
 
     Raises:
-        UnusableResults: it cannot be written to, another process writes to it, or it holds something else.
+        UnusableResults: it cannot be written, another process writes to it, or it holds other content.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,7 +31,7 @@ class ResultsFile:
         if path == "-":
             raise UnusableResults("--results takes the name of a file, not -")
         try:
-            # Opening a pipe without a reader would wait for ever.
+            # O_NONBLOCK: opening a pipe without a reader would wait for ever.
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -52,17 +52,17 @@ class ResultsFile:
         self.close()
 
     def close(self) -> None:
-        """Close it, which lets other processes have it."""
+        """Close the file and release its lock."""
         os.close(self._descriptor)
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines; once this returns, the end of this process does not lose them.
+        """Write whole lines; once this returns, they survive the end of this process.
 
         Raises:
-            OSError: none of them is there.
+            OSError: none of them is in the file.
         """
         status = os.fstat(self._descriptor)
-        if not status.st_nlink:  # what is written would go away with this process
+        if not status.st_nlink:  # the lines would vanish with this process
             raise FileNotFoundError(0, "it was deleted")
         rest = memoryview(lines)
         try:
@@ -81,22 +81,22 @@ class ResultsFile:
         except BlockingIOError:
             raise self._unusable("another process writes to it") from None
         except OSError:
-            pass  # a file system without locks: lines are appended whole, as far as it can do that
+            pass  # the file system has no locks; O_APPEND alone keeps lines whole there
         try:
             self._mend()
         except OSError as error:
             raise self._unusable(error.strerror or type(error).__name__) from None
 
     def _mend(self) -> None:
-        """Take away what is no whole line at the end, if this is a file of results.
+        """Remove a partial last line, if this is a results file.
 
         Raises:
-            UnusableResults: it is none: nothing of it is touched.
+            UnusableResults: it is none; it stays untouched.
         """
         size = os.fstat(self._descriptor).st_size
         start = os.pread(self._descriptor, len(_START), 0)
         if start != _START[: len(start)]:
-            raise self._unusable("it holds something else than results")
+            raise self._unusable("it holds something other than results")
         end = size
         while end:
             tail = os.pread(self._descriptor, min(end, _TAIL_BYTES), end - min(end, _TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""The lines of results: what is told of each change."""
+"""The lines of a results file: one for each change that has left the queue."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,27 +17,27 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What became of a change that has left the queue.
+    """The result of a change that has left the queue.
 
     Args:
-        change: its number in the queue. Of several lines with one number the last counts.
-        change_id: the one that it was enqueued with; null for none.
-        file: the file that it was read from, as it was named to this run of `apply`; null where that is not known.
-        line: its line there, or, of a file with one JSON document, its record.
-        batch: the batch that it belongs to; null for none.
+        change: its number in the queue. If several lines have the same number, the last one counts.
+        change_id: its `change_id`; null for none.
+        file: the input file, as named to this run of `apply`; null if not known.
+        line: its line in the file, or its record in a file with one JSON document.
+        batch: its batch; null for none.
         outcome: ``applied``, ``unchanged`` (the service had it already), ``superseded`` (not sent, since a change with
             a newer `as_of` was applied), or ``dead``.
-        reason: of a dead letter.
-        error: what was wrong with a dead letter; it holds no metadata value.
-        status: HTTP status of the service's last answer; null where there was none.
-        request_id: of that answer.
-        attempts: that were made of the change, as the log counts them; 0 where it is superseded.
+        reason: why it is a dead letter; else null.
+        error: the error of a dead letter; contains no metadata value.
+        status: HTTP status of the service's last answer; null if there was none.
+        request_id: the request id of that answer.
+        attempts: how often the change was tried, as counted in the log; 0 if it was superseded.
         at: when it was recorded, UTC.
-        keys: names of the metadata keys that the change is about.
-        before: with `--with-values`, the completion's metadata before the update that the change was part of; null
-            where it was not read, as for a `replace`, and for one that is superseded.
-        after: with `--with-values`, the metadata after that; null for a dead letter and one that is superseded, and
-            where it is not known.
+        keys: the metadata keys in the change.
+        before: with `--with-values`, the completion's metadata before the update; null if it was not read (as for a
+            `replace`), and for a superseded change.
+        after: with `--with-values`, the metadata after the update; null for a dead letter or a superseded change, and
+            if it is not known.
     """
 
     change: int
@@ -59,19 +59,19 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def text_of(results: Sequence[Result]) -> bytes:
-    """The results as lines of JSON, each with its newline."""
+    """Encode the results as lines of JSON, each with its newline."""
     try:
         return _encode_lines(results)
-    except UnicodeEncodeError:  # half a surrogate pair, in a file's name or from a store that others write to
+    except UnicodeEncodeError:  # half a surrogate pair, from a file's name or a store that others write to
         return "".join(json.dumps(msgspec.to_builtins(result)) + "\n" for result in results).encode()
 
 
 def results_of(outcomes: Sequence[Outcome], at: str, *, places: Places | None, with_values: bool) -> Iterator[Result]:
-    """A result for each change that is no longer pending; what stays pending has none yet.
+    """Yield a result for each change that is no longer pending.
 
     Args:
         at: when they were recorded.
-        places: where changes were read, as far as that is known.
+        places: the input positions of changes, if known.
     """
     for outcome in outcomes:
         word = _Word(outcome.status, outcome.request_id, outcome.attempts + 1)
@@ -94,7 +94,7 @@ _Values = Mapping[str, str] | None | msgspec.UnsetType
 
 
 class _Word(NamedTuple):
-    """What the service said last, and what came of it."""
+    """The service's last answer, and the reason of a dead letter."""
 
     status: int | None
     request_id: str | None
@@ -106,7 +106,7 @@ class _Word(NamedTuple):
 _UNSENT = _Word(None, None, 0)
 
 
-def _result(  # noqa: PLR0917 -- in a loop over all changes of a run
+def _result(  # noqa: PLR0917 -- called once per change: keywords would cost time
     change: QueuedChange,
     outcome: Ended,
     word: _Word,
@@ -147,12 +147,12 @@ def _result(  # noqa: PLR0917 -- in a loop over all changes of a run
 def _metadata(change: QueuedChange) -> dict[str, str | None]:
     try:
         return _decode(change.metadata)
-    except msgspec.DecodeError:  # the store is a file or a server that others can write to
+    except msgspec.DecodeError:  # others can write to the store
         return {}
 
 
 def _after(outcome: Outcome) -> Mapping[str, str] | None:
-    """What the service has, as it says itself, or as it was read."""
+    """Return the metadata that the service confirmed, or that was read."""
     if outcome.confirmed is not None:
         return outcome.confirmed
     return None if outcome.applied else outcome.metadata

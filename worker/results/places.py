@@ -1,7 +1,7 @@
-"""Where the changes of a run were read: file and line, found again by what a change says.
+"""Remember the file and line of each change of a run, and find them again by the change's content.
 
-A store gives a change its number and knows nothing of files. So what is kept is a fingerprint of each line: 16 bytes
-for one, a million lines in 16 MB.
+A store numbers changes and knows nothing of files. So a fingerprint of each line is kept: 16 bytes per line, 16 MB for
+a million.
 """
 
 from array import array
@@ -14,35 +14,35 @@ Nowhere = tuple[None, None]
 
 
 def fingerprint(completion_id: str, change_id: str | None, mode: str, metadata: Mapping[str, str | None]) -> int:
-    """Tell changes apart by what they say, within this process; two out of a billion may look alike."""
+    """Return a hash of the change's content, valid within this process; collisions are rare."""
     return hash((completion_id, change_id, mode, frozenset(metadata.items())))
 
 
 class Places:
-    """Knows the file and the line of what was read in this run.
+    """Maps changes of this run to file and line.
 
-    Of lines that say the same, the first belongs to the change that ends first, and so on; changes beyond those, which
-    were pending before, get the last.
+    Equal lines are given to their changes in the order in which these end. Further equal changes, which were pending
+    before the run, get the last one.
     """
 
     def __init__(self) -> None:
         self._fingerprints = array("q")
         self._lines = array("q")
-        self._files: list[tuple[int, str]] = []  # the position of the first change of each, and its name
+        self._files: list[tuple[int, str]] = []  # each file's first position, and its name
         self._order: array[int] | None = None  # positions, by fingerprint and then as they were read
         self._sorted = array("q")
-        self._met: dict[int, dict[int, int]] = {}  # of lines that say the same: which one each number has
+        self._met: dict[int, dict[int, int]] = {}  # for equal lines: by fingerprint and number, which one
 
     def __repr__(self) -> str:
         return f"<Places [{len(self._lines):,} changes of {len(self._files)} files]>"
 
     def add_all(self, changes: Sequence[MetadataChange], read_at: Sequence[tuple[str, int]]) -> None:
-        """Keep where these changes were read: file and line of each."""
+        """Add changes with the file and line of each."""
         for change, (file, line) in zip(changes, read_at, strict=True):
             self.add(fingerprint(change.completion_id, change.change_id, change.mode, change.metadata), file, line)
 
     def add(self, found: int, file: str, line: int) -> None:
-        """Keep where the change of this fingerprint was read."""
+        """Add the place of the change with this fingerprint."""
         if not self._files or self._files[-1][1] != file:
             self._files.append((len(self._lines), file))
         self._fingerprints.append(found)
@@ -50,7 +50,7 @@ class Places:
         self._order = None
 
     def of(self, number: int, found: int) -> tuple[str, int] | Nowhere:
-        """Tell where the change of this number and fingerprint was read, as far as that is known."""
+        """Return file and line of the change with this number and fingerprint; None for both if not known."""
         if self._order is None:
             self._sort()
         assert self._order is not None  # noqa: S101 -- sorted just now

@@ -1,4 +1,4 @@
-"""From outcomes to lines in the file."""
+"""Convert outcomes to lines and append them to the file."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ class ResultsWriter:
     """Writes the results of a run; see `worker.engine.results.Results`.
 
     Args:
-        places: where changes were read; None where none were.
-        with_values: whether metadata values are told, not only keys.
-        clock: the time that lines carry.
+        places: the input positions of changes; None if the run read no file.
+        with_values: whether lines contain metadata values, or only keys.
+        clock: the time in the lines.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class ResultsWriter:
         return f"<ResultsWriter {self._file.path}>"
 
     async def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Append a line for each change that has ended, in one piece, away from the event loop: disks may be slow.
+        """Append a line for each ended change, all in one write, in a thread because disks may be slow.
 
         Raises:
-            ResultsLost: none of them is there.
+            ResultsLost: none of them is in the file.
         """
         at = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         results = list(results_of(outcomes, at, places=self._places, with_values=self._with_values))

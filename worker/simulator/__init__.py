@@ -1,9 +1,9 @@
-"""The service on your own machine, with limits, lag and faults to order.
+"""A simulator of the service for this machine, with limits, lag and faults on demand.
 
-It shares no code with the worker that it checks. Begin with `server.py`, the HTTP side, and `service.py`, what it
-answers. `store.py` and `completions.py` keep completions, `limiter.py` refuses, `faults.py` and `kinds.py` go wrong on
-purpose, `watch.py` counts and sees what must not happen. `options.py` has what can be set, `control.py` what tests
-change while it runs.
+It shares no code with the worker that it tests. Begin with `server.py`, the HTTP side, and `service.py`, which answers
+requests. `store.py` and `completions.py` keep completions, `limiter.py` enforces rate limits, `faults.py` and
+`kinds.py` produce faults, `watch.py` counts requests and detects violations. `options.py` declares the options,
+`control.py` lets tests change them at run time.
 """
 
 from worker.simulator.answers import Answer

@@ -1,4 +1,4 @@
-"""Answers as values, and the service's error envelope with the words that it uses."""
+"""Answers as values, and the service's error envelope with its original messages."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,21 +16,21 @@ PROCESSING_TIME = "OpenAI-Processing-Ms"
 Delivery = Literal["whole", "cut_off", "dropped", "reset", "duplicate", "shifted", "streamed"]
 
 NO_ANSWER = 0
-"""Stands for the status where the client gets no whole answer."""
+"""The status of a request whose client gets no complete answer."""
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What becomes of a request.
+    """The answer to a request.
 
     Args:
-        status: `NO_ANSWER` where the client gets none.
-        headers: beside the content type, those of the service, and those that come with every answer.
-        delivery: ``cut_off`` leaves half of the body out and closes the connection, ``dropped`` only closes it,
-            ``reset`` does so with a TCP RST; ``duplicate`` sends the answer twice; ``shifted`` sends it again as the
-            answer to the connection's next request, whose own answers the one after it, and so on; ``streamed``
-            sends one event of the body after the other.
+        status: `NO_ANSWER` if the client gets none.
+        headers: in addition to the content type and the headers of every answer.
+        delivery: ``cut_off`` omits half of the body and closes the connection; ``dropped`` only closes it; ``reset``
+            closes it with a TCP RST; ``duplicate`` sends the answer twice; ``shifted`` sends it again as the answer to
+            the connection's next request, whose own answer goes to the one after it, and so on; ``streamed`` sends the
+            body's events one by one.
         pace_seconds: time from the first event of a stream to the last.
-        gateway: it comes from something in front of the service, without the headers of the service.
+        gateway: whether a gateway in front of the service sends it, without the service's headers.
     """
 
     status: int
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def arrives(self) -> bool:
-        """Whether a client gets a whole answer."""
+        """Whether the client gets a complete answer."""
         return self.delivery not in ("cut_off", "dropped", "reset")
 
 
@@ -73,17 +73,17 @@ class RequestError(Exception):
 
 
 def ok(value: object) -> Answer:
-    """A 200 with this value."""
+    """Return a 200 with this value."""
     return Answer(200, encode(value))
 
 
 def not_found(completion_id: str) -> RequestError:
-    """The same for a completion that is deleted, not yet visible or never was."""
+    """Return the 404, which is the same for a deleted, an invisible and an unknown completion."""
     return RequestError(404, f"Completion {completion_id} not found", param="completion_id", code="not_found")
 
 
 def unknown_url(method: str, path: str) -> Answer:
-    """A URL that is none of the service's: its own envelope under ``/v1``, Azure's there, a proxy's page elsewhere."""
+    """Return the 404 for an unknown URL: OpenAI's envelope, Azure's, or a proxy's page."""
     if path.startswith("/v1/"):
         return RequestError(404, f"Invalid URL ({method} {path})").answer()
     if path.startswith("/openai/"):
@@ -92,7 +92,7 @@ def unknown_url(method: str, path: str) -> Answer:
 
 
 def method_not_allowed(method: str, path: str) -> Answer:
-    """A URL of the service's, asked for in a way that it does not know."""
+    """Return the 405 for a known URL with an unknown method."""
     return RequestError(405, f"Not allowed to {method} on {path}.", code="method_not_supported").answer()
 
 
@@ -105,7 +105,7 @@ def no_key() -> RequestError:
 
 
 def bad_key(key: str) -> RequestError:
-    """The message shows both ends of the key, as the service's does."""
+    """Return the 401 for a wrong key; like the service's, the message shows both ends of the key."""
     return RequestError(401, f"Incorrect API key provided: {key[:8]}***{key[-4:]}.", code="invalid_api_key")
 
 
@@ -146,7 +146,7 @@ def internal_error() -> RequestError:
 
 
 def refused(status: int) -> RequestError:
-    """A refusal that says no more than its status."""
+    """Return a refusal that says no more than its status."""
     kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 -- the class of server errors
     return RequestError(status, "The request could not be processed.", kind=kind)
 
@@ -161,7 +161,7 @@ def overloaded() -> RequestError:
 
 
 def page(status: HTTPStatus, server: str = "nginx") -> Answer:
-    """The HTML page of a server in front of the service."""
+    """Return the HTML page of a server in front of the service."""
     title = f"{status} {status.phrase}"
     body = (
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"

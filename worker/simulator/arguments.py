@@ -1,4 +1,4 @@
-"""What the help of the simulator's command says beside its flags, which `Options` declares."""
+"""Further help of the simulator's command; `Options` declares its flags."""
 
 from typing import get_args
 
@@ -14,7 +14,7 @@ example: a slow service with a hidden limit, where one update in fifty goes wron
 
 
 def epilog() -> str:
-    """What durations, operations and faults there are, and an example."""
+    """Return help on durations, operations and faults, with an example."""
     kinds = "".join(f"  {name:<15}  {meaning}\n" for name, meaning in FAULT_KINDS.items())
     operations = ", ".join(get_args(Operation))
     return f"{DURATIONS}\noperations: {operations}\n\nkinds of fault:\n{kinds}\n{_EXAMPLE}"

@@ -1,4 +1,4 @@
-"""Completions as they are kept, and the shapes in which the service shows them: fresh, stored, listed."""
+"""Stored completions, and the JSON shapes in which the service shows them: fresh, stored, listed."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ _REQUEST_ID_STEP = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """What is kept of a create call.
+    """The stored part of a create call.
 
     Args:
         request: its body.
         request_id: of its answer.
-        choices: as they were in its answer.
+        choices: those of its answer.
     """
 
     request: JsonObject
@@ -33,16 +33,16 @@ class Created:
 
 @dataclass(slots=True)
 class Completion:
-    """One stored completion; all that is not kept here is made up when it is shown.
+    """One stored completion; other fields are generated when it is shown.
 
     Args:
         number: its place in the order of creation.
         created: Unix time, whole seconds.
-        visible_at: Unix time from which it is found.
-        model: that it was made by.
-        metadata: never changed in place: an update puts another map here.
+        visible_at: Unix time from which requests find it.
+        model: the model that generated it.
+        metadata: never changed in place; an update replaces the map.
         origin: how it was created; None for one that was seeded.
-        past: the maps before, each with the Unix time of the update that replaced it, as far as they are kept.
+        past: earlier maps that are still kept, each with the Unix time of the update that replaced it.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Completion:
     past: deque[tuple[float, Mapping[str, str]]] | None = None
 
     def metadata_at(self, moment: float) -> Mapping[str, str]:
-        """The metadata at this Unix time; the oldest that is kept where it was not there yet."""
+        """Return the metadata at this Unix time, or the oldest one that is kept."""
         for replaced_at, metadata in self.past or ():
             if moment < replaced_at:
                 return metadata
@@ -63,7 +63,7 @@ class Completion:
 
 
 def stored_shape(completion: Completion, options: Options, metadata: Mapping[str, str]) -> JsonObject:
-    """The answer of update and get, and an item of a list, with the metadata that it is to show."""
+    """Return the shape of update, get and list items, with this metadata."""
     origin = completion.origin
     asked = origin.request if origin else _NO_REQUEST
     choices = [stored_choice(choice) for choice in origin.choices] if origin else [_seeded_choice(options.text)]
@@ -93,7 +93,7 @@ def stored_shape(completion: Completion, options: Options, metadata: Mapping[str
 
 
 def stored_choice(choice: JsonObject) -> JsonObject:
-    """A choice of a create call's answer, as it is shown once stored."""
+    """Convert a choice of a create call's answer to its stored shape."""
     message = choice["message"]
     kept = {name: value for name, value in message.items() if name not in ("refusal", "annotations")}
     return choice | {"message": {"tool_calls": None, "function_call": None} | kept}
@@ -102,7 +102,7 @@ def stored_choice(choice: JsonObject) -> JsonObject:
 def fresh_shape(
     completion_id: str, created: int, request: JsonObject, choices: Sequence[JsonObject], *, show_metadata: bool
 ) -> JsonObject:
-    """The answer of a create call."""
+    """Return the shape of a create call's answer."""
     shape: JsonObject = {
         "id": completion_id,
         "object": "chat.completion",
@@ -128,7 +128,7 @@ def fresh_shape(
 
 
 def message_shapes(completion: Completion, options: Options) -> list[JsonObject]:
-    """The messages that the completion answered, in order."""
+    """Return the messages that the completion answered, in order."""
     shapes = []
     for index, message in enumerate(_messages(completion, options)):
         content = message.get("content")
@@ -146,12 +146,12 @@ def message_shapes(completion: Completion, options: Options) -> list[JsonObject]
 
 
 def _parts(content: Sequence[object]) -> list[JsonObject]:
-    """The parts of a message: each has every key of every type of part."""
+    """Return the parts of a message; each part has the keys of all part types."""
     return [{"type": None, "text": None, "image_url": None} | part for part in content if isinstance(part, dict)]
 
 
 def _joined(parts: Sequence[JsonObject]) -> str | None:
-    """The texts of the parts as one; None where none of them is a text."""
+    """Join the texts of the parts; None if no part is a text."""
     texts = [part["text"] for part in parts if isinstance(part["text"], str)]
     return "".join(texts) if texts else None
 
@@ -168,7 +168,7 @@ def _as_messages(request: JsonObject) -> Sequence[JsonObject]:
 
 
 def _usage(messages: Sequence[JsonObject], choices: Sequence[JsonObject]) -> JsonObject:
-    """Tokens of which each is four characters, as a rule of thumb has it."""
+    """Estimate the usage with the rule of thumb of four characters per token."""
     prompt = sum(_tokens(message.get("content")) for message in messages)
     completion = sum(_tokens(choice["message"]["content"]) for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

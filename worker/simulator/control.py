@@ -1,4 +1,4 @@
-"""The control endpoints: what another process orders of the simulator and asks it, free of lag, limits and faults."""
+"""The control endpoints, for other processes; lag, limits and faults do not apply to them."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -27,7 +27,7 @@ INDEX = {
     "lag_seconds",
     "GET /switches, POST /switches": "bad_key, missing_scope, forbidden, quota_exhausted: true or false; "
     "outage: overloaded, dropped or null",
-    "GET /options, POST /options": "everything else that can be ordered; a POST names what is to change",
+    "GET /options, POST /options": "all other options; a POST names those to change",
     "POST /fail-next": "faults: the kinds of fault of the next requests, one each, or the answers to them "
     "(status, headers, content_type, body in base64)",
     "GET /metadata": "the metadata of every completion, by id",
@@ -157,13 +157,13 @@ class Control:
 
 
 def patched(options: Options, patch: dict[str, object]) -> Options:
-    """The options with some of them changed.
+    """Return the options with some of them changed.
 
     Args:
-        patch: by name, as plain values; ``limit`` and ``faults`` are given whole, bytes in base64.
+        patch: plain values by name; ``limit`` and ``faults`` are replaced as a whole, bytes are base64.
 
     Raises:
-        ValueError: a name is unknown or cannot be changed any more, or a value does not fit.
+        ValueError: a name is unknown or fixed at run time, or a value is invalid.
     """
     _refuse_unknown("option", patch, Options)
     for name in _FIXED_OPTIONS & patch.keys():
@@ -182,7 +182,7 @@ def patched(options: Options, patch: dict[str, object]) -> Options:
 
 
 def _refuse_unknown(what: str, given: object, kind: type[Options | RateLimit | Fault | Switches]) -> None:
-    """Raise ValueError where the object has a name that the dataclass lacks."""
+    """Raise ValueError if the object has a name that the dataclass lacks."""
     known = {field.name for field in fields(kind)}
     for name in given if isinstance(given, dict) else ():
         if name not in known:

@@ -1,4 +1,4 @@
-"""Times to wait, and how people write them."""
+"""Random delays, and their text form."""
 
 import math
 import re
@@ -20,11 +20,11 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """A time to wait, drawn anew each time: fixed, uniform or log-normal.
+    """A delay, drawn for each use: fixed, uniform or log-normal.
 
     Args:
-        seconds: the delay; with `up_to_seconds` the least one, with `spread` the median.
-        up_to_seconds: the greatest one; all between are equally likely.
+        seconds: the delay; the minimum with `up_to_seconds`, the median with `spread`.
+        up_to_seconds: the maximum of a uniform delay.
         spread: standard deviation of the logarithm; with 0.3, nine in ten lie between 0.61 and 1.64 medians.
 
     Raises:
@@ -46,7 +46,7 @@ class Delay:
                 raise BadValue("spread", "does not go with up_to_seconds: a delay has one of them, not both")
 
     def draw(self, random: Random) -> float:
-        """One delay, in seconds."""
+        """Draw one delay, in seconds."""
         if self.up_to_seconds is not None:
             return random.uniform(self.seconds, self.up_to_seconds)
         if self.spread:
@@ -55,18 +55,18 @@ class Delay:
 
 
 def draw_seconds(delay: Delay | float, random: Random) -> float:
-    """One delay, in seconds."""
+    """Draw one delay, in seconds."""
     return delay.draw(random) if isinstance(delay, Delay) else delay
 
 
 def not_negative(name: str, value: float) -> None:
-    """Raise BadValue where the field's value is below 0, or no finite number."""
+    """Raise BadValue if the field's value is below 0 or not finite."""
     if not (value >= 0 and math.isfinite(value)):
         raise BadValue(name, f"must be 0 or more, not {value}")
 
 
 def delay_of(text: str) -> Delay:
-    """The delay that the text means, as `DURATIONS` says."""
+    """Parse a delay; see `DURATIONS`."""
     median, tilde, spread = text.partition("~")
     if tilde:
         return Delay(duration_seconds(median), spread=number(spread))
@@ -80,7 +80,7 @@ def delay_of(text: str) -> Delay:
 
 
 def duration_seconds(text: str) -> float:
-    """The duration that the text means, as `DURATIONS` says."""
+    """Parse a duration; see `DURATIONS`."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no duration, such as 250ms, 3s or 5m")
@@ -88,12 +88,12 @@ def duration_seconds(text: str) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """A short duration as people write it."""
+    """Format a short duration."""
     return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1_000:g}ms"
 
 
 def number(text: str) -> float:
-    """A number of 0 or more, written plainly."""
+    """Parse a number of 0 or more."""
     if not re.fullmatch(r"\d+(?:\.\d+)?", text):
         raise ValueError(f"{text!r} is no number of 0 or more")
     return float(text)

@@ -1,4 +1,4 @@
-"""The headers in which the service speaks of its rate limit, in each form it has been seen to use."""
+"""Headers about the rate limit, in each form that the service has been seen to use."""
 
 import math
 from email.utils import formatdate
@@ -11,11 +11,11 @@ _MINUTES_PER_DAY = 1_440
 
 
 def retry_after(hint: Hint, wait_seconds: float, now: float) -> tuple[dict[str, str], float | None]:
-    """The headers that tell a client to wait, and the Unix time until which they do (None: they say nothing).
+    """Return the headers that tell a client to wait, and until which Unix time (None if they say nothing).
 
     Args:
         hint: the form.
-        wait_seconds: how long the client would really have to wait.
+        wait_seconds: the true waiting time.
         now: Unix time.
     """
     match hint:
@@ -26,7 +26,7 @@ def retry_after(hint: Hint, wait_seconds: float, now: float) -> tuple[dict[str, 
             return {"Retry-After": str(seconds)}, now + seconds
         case "date":
             until = math.ceil(now + wait_seconds)
-            # The simulator's clock need not be the machine's, and a client may measure from the answer's date.
+            # A client may measure from the answer's date, and the simulator's clock may differ from the machine's.
             return {"Retry-After": _http_date(until), "Date": _http_date(now)}, float(until)
         case "ms" | "wrong":
             share = _WRONG_SHARE if hint == "wrong" else 1.0
@@ -35,10 +35,10 @@ def retry_after(hint: Hint, wait_seconds: float, now: float) -> tuple[dict[str, 
 
 
 def rate_limit_headers(limit: RateLimit, admission: Admission, admitted: int) -> dict[str, str]:
-    """The ``x-ratelimit-*-requests`` headers of one answer.
+    """Return the ``x-ratelimit-*-requests`` headers of one answer.
 
     Args:
-        admitted: how many requests have been let through in all.
+        admitted: how many requests have been admitted in total.
     """
     per_minute = limit.requests_per_minute
     match limit.headers:
@@ -63,9 +63,9 @@ def rate_limit_headers(limit: RateLimit, admission: Admission, admitted: int) ->
 
 
 def duration(seconds: float) -> str:
-    """The time as the service writes it: ``20ms``, ``1s``, ``1.5s``, ``6m0s``, ``1h23m31s``.
+    """Format a time as the service does: ``20ms``, ``1s``, ``1.5s``, ``6m0s``, ``1h23m31s``.
 
-    A fraction of a second is given in full below a minute only, as the service's examples have it.
+    As in the service's examples, fractions of a second appear only below a minute.
     """
     ms = max(0, math.ceil(seconds * 1_000))
     if ms < 1_000:  # noqa: PLR2004 -- a second

@@ -1,4 +1,4 @@
-"""What may go wrong with a request, and with which: as frozen values, and as flags."""
+"""Faults of requests, and which requests they affect: as frozen values and as flags."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,22 +72,22 @@ FAULT_KINDS: Mapping[FaultKind, str] = {
     "duplicate": "done, but the answer is sent twice",
     "shifted": "done, but the answer is sent to the next request on the connection too",
 }
-"""Every kind, with what a client meets."""
+"""Every kind of fault, with what the client sees."""
 
 _Name = TypeVar("_Name", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with some of the requests.
+    """A fault that affects some requests.
 
     Args:
-        then: one of the kinds in `worker.simulator.faults`, or the very answer.
-        share: of the requests that it may concern; 1 is all of them.
-        on: the operation that it concerns.
-        completion_id: the completion that it concerns; None: any.
-        holds: it concerns requests that send a metadata value with this text in it; None: any.
-        done: carry the request out first, also where the kind would not.
+        then: one of the kinds in `worker.simulator.faults`, or a complete answer.
+        share: the share of matching requests that it affects; 1 means all.
+        on: the operation that it affects.
+        completion_id: the completion that it affects; None for any.
+        holds: affects only requests with a metadata value that contains this text; None for any.
+        done: carry out the request first, even if the kind would not.
 
     Raises:
         BadValue: the kind or the operation is unknown, or the share is out of range.
@@ -111,11 +111,11 @@ class Fault:
 
     @property
     def name(self) -> FaultKind | Literal["answer"]:
-        """Under which it is counted."""
+        """The name in the counters."""
         return "answer" if isinstance(self.then, Answer) else self.then
 
     def concerns(self, call: Call, body: bytes) -> bool:
-        """Whether it may befall this request."""
+        """Whether it may affect this request."""
         return (
             self.on in ("any", call.operation)
             and self.completion_id in (None, call.completion_id)
@@ -124,7 +124,7 @@ class Fault:
 
 
 def draw_fault(faults: Sequence[Fault], call: Call, body: bytes, random: Random) -> Fault | None:
-    """The fault of one request, by one lot for all of them; None where it is spared."""
+    """Draw the fault of one request, with one random number for all faults; None for no fault."""
     point = random.random()
     for fault in faults:
         if fault.concerns(call, body):
@@ -135,7 +135,7 @@ def draw_fault(faults: Sequence[Fault], call: Call, body: bytes, random: Random)
 
 
 def check_shares(name: str, faults: Sequence[Fault]) -> None:
-    """Raise BadValue where the faults that the field sets for every request of an operation are more than all."""
+    """Raise BadValue if the shares of an operation's faults exceed 1 in total."""
     everywhere = [fault for fault in faults if fault.completion_id is fault.holds is None]
     for operation in get_args(Operation):
         total = sum(fault.share for fault in everywhere if fault.on in ("any", operation))
@@ -144,7 +144,7 @@ def check_shares(name: str, faults: Sequence[Fault]) -> None:
 
 
 def _ordered(text: str) -> Fault:
-    """The fault that `--fault` orders."""
+    """Parse the value of `--fault`."""
     name, _, part = text.partition("=")
     operation, colon, kind = name.rpartition(":")
     then = _one_of(tuple(FAULT_KINDS), kind, "kind of fault")
@@ -164,12 +164,12 @@ def _one_of(names: Sequence[_Name], text: str, what: str) -> _Name:
 
 
 def _firewall(text: str) -> Fault:
-    """The fault that `--firewall` orders."""
+    """Parse the value of `--firewall`."""
     return Fault("html_403", holds=text)
 
 
 def _poison(text: str) -> Fault:
-    """The fault that `--poison` orders."""
+    """Parse the value of `--poison`."""
     completion_id, equals, status = text.rpartition("=")
     if not (equals and completion_id):
         raise ValueError(f"{text!r} is no ID=STATUS")
@@ -181,16 +181,16 @@ def _poison(text: str) -> Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultFlags:
-    """The flags that order faults.
+    """The flags for faults.
 
     Raises:
-        BadValue: the shares come to more than all requests.
+        BadValue: the shares exceed 1 in total.
     """
 
     fault: Annotated[
         tuple[Fault, ...],
         Flag(
-            "let this share of the requests, or of one operation's (0.01 or 1%), go wrong in this way; may be repeated",
+            "let this share of all requests, or of one operation's (0.01 or 1%), fail in this way; may be repeated",
             metavar="[OPERATION:]KIND=SHARE",
             parse=_ordered,
             keys=FAULT_KINDS,
@@ -199,7 +199,7 @@ class FaultFlags:
     faults_on: Annotated[
         Literal["any", "update"],
         Flag(
-            "which requests go wrong where --fault names no operation",
+            "the operation of a --fault that names none",
             values={"all": "any", "updates": "update"},
         ),
     ] = "any"
@@ -220,7 +220,7 @@ class FaultFlags:
         check_shares("fault", self.faults())
 
     def faults(self) -> tuple[Fault, ...]:
-        """Those first that are about certain requests: what they leave is the others'."""
+        """All faults; specific ones come first, and the random ones apply to the remaining requests."""
         return (*self.poison, *self.firewall, *self._by_lot())
 
     def _by_lot(self) -> Iterator[Fault]:

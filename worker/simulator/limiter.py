@@ -1,4 +1,4 @@
-"""Rate limits as pure arithmetic: who is let through, and when to come back. They are handed the time."""
+"""Rate limiters as pure arithmetic; the caller passes the time."""
 
 import math
 from collections import deque
@@ -7,18 +7,18 @@ from typing import Protocol
 
 from worker.simulator.options import RateLimit
 
-# A request that comes back exactly when it was told to must not fail for the last bit of a float.
+# A retry exactly at the announced time must not fail for a float's last bit.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a limiter says about one request.
+    """A limiter's decision on one request.
 
     Args:
-        wait_seconds: 0 for a request that is let through; else the time until one would be.
-        left: share of the limit that is left, from 0 to 1.
-        reset_seconds: time until the whole limit is there again, if no more requests come.
+        wait_seconds: 0 if the request is admitted; else the time until one would be.
+        left: the remaining share of the limit, from 0 to 1.
+        reset_seconds: time until the whole limit is available again without further requests.
     """
 
     wait_seconds: float
@@ -34,11 +34,11 @@ class Limiter(Protocol):
     """Counts requests against a limit."""
 
     def take(self, now: float) -> Admission:
-        """Let one request through, or do not; `now` is in seconds and never goes back."""
+        """Admit or reject one request; `now` is monotonic, in seconds."""
 
 
 class TokenBucket:
-    """Tokens come in at the limit's rate, up to a capacity; a request takes one."""
+    """Tokens accrue at the limit's rate, up to a capacity; each request takes one."""
 
     def __init__(self, rate_per_second: float, capacity: float, *, rejected_count: bool) -> None:
         self._rate_per_second = rate_per_second
@@ -64,7 +64,7 @@ class TokenBucket:
 
 
 class FixedWindow:
-    """So many requests in each window; the first request starts the first one."""
+    """Admits `allowance` requests per window; the first request starts the first window."""
 
     def __init__(self, allowance: int, window_seconds: float) -> None:
         self._allowance = allowance
@@ -91,13 +91,13 @@ class FixedWindow:
 
 
 class SlidingWindow:
-    """So many requests in any stretch of the window's length."""
+    """Admits `allowance` requests in any period of the window's length."""
 
     def __init__(self, allowance: int, window_seconds: float, *, rejected_count: bool) -> None:
         self._allowance = allowance
         self._window_seconds = window_seconds
         self._rejected_count = rejected_count
-        # Only the latest ones, as many as are allowed, decide: the oldest of them has to leave the window first.
+        # The last `allowance` requests suffice: the oldest of them must leave the window first.
         self._counted_at: deque[float] = deque(maxlen=allowance)
 
     def take(self, now: float) -> Admission:
@@ -115,7 +115,7 @@ class SlidingWindow:
 
 
 def limiter_for(limit: RateLimit) -> Limiter:
-    """A fresh limiter that enforces this limit."""
+    """Return a new limiter for this limit."""
     rate_per_second = limit.requests_per_minute / 60
     if limit.kind == "bucket":
         capacity = max(1.0, rate_per_second) if limit.burst is None else limit.burst

@@ -1,6 +1,6 @@
-"""The names of models: what a create call that asks for an alias is really answered by."""
+"""Model names: the dated snapshot that answers a create call for an alias."""
 
-# As OpenAI's pages on the models name their snapshots.
+# Source: OpenAI's pages on its models.
 _DATED = {
     "gpt-3.5-turbo": "gpt-3.5-turbo-0125",
     "gpt-4": "gpt-4-0613",
@@ -21,5 +21,5 @@ _DATED = {
 
 
 def dated(model: str) -> str:
-    """The model that an alias stands for; any other name as it is."""
+    """Return the snapshot of an alias; other names unchanged."""
     return _DATED.get(model, model)

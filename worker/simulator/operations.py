@@ -1,4 +1,4 @@
-"""The service's operations on its stored completions: checked when the request comes, carried out at one moment."""
+"""The service's operations on stored completions: validated on arrival, carried out atomically later."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from worker.simulator.streams import streamed
 from worker.simulator.watch import Counters
 
 Action = Callable[[float], Answer]
-"""Carries a checked call out, at this Unix time; raises RequestError where the completion is not found."""
+"""Carries out a validated call at this Unix time; raises RequestError if the completion is not found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What is drawn for one call, in seconds.
+    """The random times of one call, in seconds.
 
     Args:
-        lag_seconds: how long a completion that is created now will not be found.
-        stale_seconds: how old the metadata is that a read shows.
+        lag_seconds: how long a completion created now stays invisible.
+        stale_seconds: the age of the metadata that a read shows.
         stream_seconds: how long a streamed reply takes.
     """
 
@@ -44,10 +44,10 @@ class Times:
 
 
 class Operations:
-    """Carries calls out on the store.
+    """Carries out calls on the store.
 
     Args:
-        options: may be replaced at any time.
+        options: can be replaced at any time.
     """
 
     def __init__(self, store: Store, counters: Counters, options: Options) -> None:
@@ -56,10 +56,10 @@ class Operations:
         self.options = options
 
     def prepare(self, call: Call, body: bytes, content_type: str, times: Times, request_id: str) -> Action:
-        """Check all of a call that can be checked without looking at the completion.
+        """Validate a call as far as possible without the completion.
 
         Args:
-            times: what has been drawn for this call.
+            times: the random times of this call.
             request_id: of the answer.
 
         Raises:

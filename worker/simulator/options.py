@@ -1,4 +1,4 @@
-"""What can be ordered of the simulator: its meaning, speed, limits and faults, as frozen values and as flags."""
+"""The simulator's options: semantics, speed, limits and faults, as frozen values and as flags."""
 
 import math
 from dataclasses import dataclass
@@ -19,17 +19,16 @@ DEFAULT_TEXT = "Mind of circuits hum, learning patterns in silence: future's qui
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """How many requests are let through, and what the rejected ones are told.
+    """A rate limit, and what rejected requests are told.
 
-    A bucket holds tokens, and has a burst; windows follow one another or slide, and have a length that the limit is
-    scaled to. Rejected requests that use up the limit take tokens, down to a debt of one whole bucket, or stand in the
-    sliding window; a fixed window is full either way. The hint of a 429 is nothing, ``retry-after`` in whole seconds,
-    ``retry-after-ms``, ``retry-after`` as an HTTP date, or ``retry-after-ms`` with a tenth of the truth. The headers
-    are the truth, scaled to the minute; or counted by the second or the day, neither being what is enforced, with
-    resets as plain integers.
+    A bucket has a burst; fixed and sliding windows have a length, to which the limit is scaled. Rejected requests that
+    count take tokens, down to a debt of one whole bucket, or fill the sliding window; a fixed window is full anyway.
+    The hint of a 429 is nothing, ``retry-after`` in whole seconds, ``retry-after-ms``, ``retry-after`` as an HTTP date,
+    or ``retry-after-ms`` with a tenth of the true value. The headers are true, scaled to the minute; or wrong: per
+    second or per day, with resets as plain integers.
 
     Raises:
-        BadValue: a figure is out of range, or does not go with the kind.
+        BadValue: a number is out of range, or does not fit the kind.
     """
 
     requests_per_minute: Annotated[
@@ -42,7 +41,7 @@ class RateLimit:
     ] = None
     window_seconds: Annotated[
         float | None,
-        Flag("of a window", name="--window", metavar="DURATION", parse=duration_seconds, default="1m"),
+        Flag("length of a window", name="--window", metavar="DURATION", parse=duration_seconds, default="1m"),
     ] = None
     rejected_count: Annotated[
         bool,
@@ -89,35 +88,35 @@ _FIGURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the simulated service is like. May be replaced at run time; host and port stay as they were bound.
+    """The simulated service's properties. They can be replaced at run time, except host and port.
 
-    A request without a key is refused whatever `api_key` is. A metadata of null empties the map under ``replace`` and
-    changes nothing under ``merge``. An update takes effect before or after its latency, by lot, so that of the updates
-    that a client gives up on some take effect and some do not. The message of a rejection quotes the metadata. A
-    streamed reply is stored when its last chunk was sent, and its lag begins then. Stale gets and lists show and filter
-    by the metadata of at most ten minutes ago, drawn anew for each; an update's own answer shows the new map. One lot
-    decides between the faults, in their order, so that a later one gets what the earlier ones leave.
+    A request without a key is always refused. Null metadata empties the map under ``replace`` and changes nothing under
+    ``merge``. An update takes effect before or after its latency, at random, so that some updates take effect although
+    their client gave up. The message of a rejection quotes the metadata. A streamed reply is stored when its last
+    chunk was sent, and its lag begins then. Stale gets and lists show and filter by metadata up to ten minutes old,
+    drawn for each request; an update's own answer shows the new map. One random number selects among the faults, in
+    order: a later fault applies to what earlier ones leave.
 
     Raises:
-        BadValue: a figure is out of range.
+        BadValue: a number is out of range.
     """
 
     host: Annotated[str, Flag("address to listen on")] = "127.0.0.1"
     port: Annotated[int, Flag("port to listen on", parse=count, default="a free one")] = 0
-    api_key: Annotated[str | None, Flag("the only good key", metavar="KEY", default="any key is")] = None
-    completions: Annotated[int, Flag("stored from the start: chatcmpl-000001 and so on", metavar="N", parse=count)] = 0
-    semantics: Annotated[Semantics, Flag("what an update does to pairs that it does not name: drop or keep them")] = (
+    api_key: Annotated[str | None, Flag("the only valid key", metavar="KEY", default="any key is")] = None
+    completions: Annotated[int, Flag("stored at the start: chatcmpl-000001 and so on", metavar="N", parse=count)] = 0
+    semantics: Annotated[Semantics, Flag("whether an update drops or keeps the pairs that it does not name")] = (
         "replace"
     )
-    seed: Annotated[int | None, Flag("of all that is drawn by lot", metavar="N", default="another each time")] = None
+    seed: Annotated[int | None, Flag("seed of all random draws", metavar="N", default="a new one each time")] = None
     lag_seconds: Annotated[
         Delay | float,
-        Flag("until a created completion is found", name="--lag", metavar="DELAY", parse=delay_of, default="none"),
+        Flag("time until a created completion is found", name="--lag", metavar="DELAY", parse=delay_of, default="none"),
     ] = 0.0
     stream_seconds: Annotated[
         Delay | float,
         Flag(
-            "from a streamed reply's first chunk to its last, when it is stored",
+            "time from a streamed reply's first chunk to its last, when it is stored",
             name="--stream-time",
             metavar="DELAY",
             parse=delay_of,
@@ -127,7 +126,7 @@ class Options:
     stale_reads_seconds: Annotated[
         Delay | float,
         Flag(
-            "reads show the metadata of so long ago",
+            "age of the metadata that reads show",
             name="--stale-reads",
             metavar="DELAY",
             parse=delay_of,
@@ -136,7 +135,7 @@ class Options:
     ] = 0.0
     latency: Annotated[Delay | float, Flag("of every call", metavar="DELAY", parse=delay_of, default="none")] = 0.0
     update_latency: Annotated[
-        Delay | float | None, Flag("of updates", metavar="DELAY", parse=delay_of, default="as other calls")
+        Delay | float | None, Flag("latency of updates", metavar="DELAY", parse=delay_of, default="as other calls")
     ] = None
     limit: Annotated[RateLimit | None, Group("rate limit")] = None
     faults: Annotated[tuple[Fault, ...], Group("faults", FaultFlags, FaultFlags.faults)] = ()
@@ -157,7 +156,7 @@ class Options:
     overloaded_retry_after_seconds: Annotated[
         float | None,
         Flag(
-            "what a 503 tells the client to wait, in whole seconds",
+            "retry-after of a 503, in whole seconds",
             name="--overloaded-retry-after",
             metavar="DURATION",
             parse=duration_seconds,
@@ -166,7 +165,7 @@ class Options:
         ),
     ] = None
     text: Annotated[str, Flag("conversation of the stored completions")] = DEFAULT_TEXT
-    model: Annotated[str, Flag("of the stored completions")] = "gpt-4o-2024-08-06"
+    model: Annotated[str, Flag("model of the stored completions")] = "gpt-4o-2024-08-06"
     show_metadata: Annotated[bool, Flag("answers do not show the metadata", name="--hide-metadata", sets=False)] = True
     rejected_text: Annotated[
         str | None,
@@ -175,17 +174,17 @@ class Options:
     trim_values: Annotated[
         int | None,
         Flag(
-            "store values without surrounding white space and cut to N characters, and say nothing",
+            "silently trim white space of stored values and cut them to N characters",
             metavar="N",
             parse=count,
         ),
     ] = None
-    quota_code: Annotated[str, Flag("of an exhausted quota", metavar="CODE")] = "insufficient_quota"
-    history: Annotated[int, Flag("maps that took effect, kept per completion", metavar="N", parse=count)] = 0
+    quota_code: Annotated[str, Flag("error code of an exhausted quota", metavar="CODE")] = "insufficient_quota"
+    history: Annotated[int, Flag("how many earlier maps to keep per completion", metavar="N", parse=count)] = 0
     closed_grace_seconds: Annotated[
         float,
         Flag(
-            "a request so soon after a retry-after was given does not count against the client",
+            "a request so soon after a retry-after does not count as a violation",
             name="--closed-grace",
             metavar="DURATION",
             parse=duration_seconds,

@@ -1,4 +1,4 @@
-"""The reply to a create call: a text, or whichever richer form of message the request asks for."""
+"""The reply to a create call: text, or the richer form that the request asks for."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _AUDIO_LIFETIME_SECONDS = 3_600
 
 
 def check_create(request: JsonObject, rejected_text: str | None) -> None:
-    """Raise RequestError where a create call is refused."""
+    """Validate a create call; raise RequestError if the service would refuse it."""
     if "model" not in request:
         raise RequestError(400, "you must provide a model parameter")
     if "messages" not in request:
@@ -49,13 +49,13 @@ def _check_type(param: str, value: object, kind: type, expected: str) -> None:
 
 
 def choices_for(request: JsonObject, text: str, created: int) -> list[JsonObject]:
-    """The choices of the answer, in the fresh shape.
+    """Return the choices of the answer, in the fresh shape.
 
     Args:
-        request: a body that `check_create` let pass: ``n``, ``logprobs``, ``tools`` with a ``tool_choice``,
-            ``functions`` with a ``function_call``, audio among the ``modalities`` and ``web_search_options`` each
-            bring the part of the message that they stand for.
-        text: what the reply says.
+        request: a body that passed `check_create`. ``n``, ``logprobs``, ``tools`` with a ``tool_choice``, ``functions``
+            with a ``function_call``, audio among the ``modalities``, and ``web_search_options`` add their part of the
+            message.
+        text: of the reply.
         created: Unix time.
     """
     return [_choice(request, text, created, index) for index in range(request.get("n", 1))]
@@ -83,7 +83,7 @@ def _choice(request: JsonObject, text: str, created: int, index: int) -> JsonObj
 
 
 def _tool_call(request: JsonObject, index: int) -> JsonObject | None:
-    """A call of the tool that has to be called, if one has to be."""
+    """Return a tool call, if the request requires one."""
     tools = request.get("tools")
     choice = request.get("tool_choice")
     if isinstance(choice, dict):
@@ -133,7 +133,7 @@ def _citation(text: str) -> JsonObject:
 
 
 def _logprobs(text: str, top_logprobs: object) -> JsonObject:
-    """Of each word, and as many alternatives as are wanted."""
+    """Return the logprobs of each word, with the requested number of alternatives."""
     alternatives = top_logprobs if isinstance(top_logprobs, int) else 0
     return {"content": list(_token_logprobs(text, alternatives)), "refusal": None}
 

@@ -1,4 +1,4 @@
-"""What clients send, checked as the service checks it: URL, JSON body, metadata, query of a list."""
+"""Parse and validate requests as the service does: URL, JSON body, metadata, query of a list."""
 
 import re
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ MAX_VALUE_LENGTH = 512
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
 
-# OpenAI's path, then the two of Azure: today's, and the one that carries a dated api-version in the query.
+# OpenAI's path, and Azure's two: the current one, and the one with a dated api-version in the query.
 _PATH = re.compile(r"/(?:v1|openai/v1|openai)/chat/completions(?:/([^/]*)(/messages)?)?")
-# Azure's older path, which names the model; it is known for the create call alone.
+# Azure's older path, which names the model; only create calls use it.
 _DEPLOYMENT_PATH = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
-# By method, whether there is an id, and whether the messages are meant; an empty id leaves the collection's own URL.
+# Keys: the method, whether the path has an id, and whether it ends in /messages. An empty id counts as none.
 _OPERATIONS: dict[tuple[str, bool, bool], Operation] = {
     ("POST", True, False): "update",
     ("GET", True, False): "get",
@@ -41,11 +41,11 @@ JsonObject = dict[str, Any]
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request to the service: what is wanted, and of which completion.
+    """One request to the service: the operation and the completion.
 
     Args:
         query: the raw query string.
-        deployment: of Azure, which stands for a model; empty where the path names none.
+        deployment: Azure's name for a model; empty if the path has none.
     """
 
     operation: Operation
@@ -56,7 +56,7 @@ class Call(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which part of a list is wanted; `after` is the id of the last item of the page before."""
+    """The requested page of a list; `after` is the id of the previous page's last item."""
 
     after: str | None
     limit: int
@@ -66,10 +66,10 @@ class PageQuery:
 
 
 def parse_call(method: str, target: str) -> Call | Literal["unknown_url", "method_not_allowed"]:
-    """Read the request line.
+    """Parse the request line.
 
     Args:
-        target: path and query as they came: percent-encoded, nothing normalised.
+        target: path and query as received: percent-encoded, not normalised.
     """
     path, _, query = target.partition("?")
     match = _PATH.fullmatch(path)
@@ -77,7 +77,7 @@ def parse_call(method: str, target: str) -> Call | Literal["unknown_url", "metho
         return _parse_deployment(method, path, query)
     quoted_id, messages = match.groups()
     completion_id = unquote(quoted_id) if quoted_id else ""
-    # A server that normalises paths would see another URL.
+    # A normalising server would see another URL.
     if completion_id in (".", ".."):
         return "unknown_url"
     operation = _OPERATIONS.get((method, bool(completion_id), bool(messages)))
@@ -96,10 +96,10 @@ def _parse_deployment(method: str, path: str, query: str) -> Call | Literal["unk
 
 
 def parse_object(body: bytes, content_type: str) -> JsonObject:
-    """The JSON object of a request's body.
+    """Parse a request's body as a JSON object.
 
     Raises:
-        RequestError: it is none.
+        RequestError: the body is no JSON object.
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise RequestError(
@@ -119,13 +119,13 @@ def parse_object(body: bytes, content_type: str) -> JsonObject:
 
 
 def parse_update(body: JsonObject, rejected_text: str | None) -> dict[str, str] | None:
-    """The metadata that an update asks for; None for null.
+    """Return the metadata of an update; None for null.
 
     Args:
-        rejected_text: metadata with this text in it is rejected.
+        rejected_text: metadata that contains this text is rejected.
 
     Raises:
-        RequestError: the service would not have it.
+        RequestError: the service would refuse the update.
     """
     for name in body:
         if name != "metadata":
@@ -136,7 +136,7 @@ def parse_update(body: JsonObject, rejected_text: str | None) -> dict[str, str] 
 
 
 def check_metadata(metadata: object, rejected_text: str | None) -> dict[str, str] | None:
-    """The value as a map of metadata; None for null.
+    """Validate the value as metadata; None for null.
 
     Raises:
         RequestError: it breaks one of the service's rules; the message quotes what was sent.
@@ -158,7 +158,7 @@ def check_metadata(metadata: object, rejected_text: str | None) -> dict[str, str
 
 
 def sent_values(body: bytes) -> list[str]:
-    """The metadata values in a request's body, none where the body makes no sense."""
+    """Return the metadata values in a request's body; none if the body is malformed."""
     try:
         value = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -168,14 +168,14 @@ def sent_values(body: bytes) -> list[str]:
 
 
 def trimmed(metadata: Mapping[str, str], max_length: int | None) -> Mapping[str, str]:
-    """The map as a service keeps it that trims values silently; None for `max_length`: as it is."""
+    """Return the map with trimmed values, as a service that trims silently stores it; unchanged for None."""
     if max_length is None:
         return metadata
     return {key: value.strip()[:max_length] for key, value in metadata.items()}
 
 
 def check_pairs(metadata: Mapping[str, object]) -> None:
-    """Raise RequestError where there are too many pairs."""
+    """Raise RequestError if there are too many pairs."""
     if len(metadata) > MAX_PAIRS:
         raise RequestError(
             400,
@@ -216,10 +216,10 @@ def _check_pair(key: str, value: object, rejected_text: str | None) -> None:
 
 
 def parse_list(query: str) -> PageQuery:
-    """The query of a list of completions; they come in descending order unless the query says otherwise.
+    """Parse the query of a list of completions; the default order is descending.
 
     Raises:
-        RequestError: a parameter makes no sense.
+        RequestError: a parameter is invalid.
     """
     pairs = parse_qsl(query, keep_blank_values=True)
     filters = []
@@ -238,10 +238,10 @@ def parse_list(query: str) -> PageQuery:
 
 
 def parse_messages(query: str) -> PageQuery:
-    """The query of a list of messages; they come in ascending order unless the query says otherwise.
+    """Parse the query of a list of messages; the default order is ascending.
 
     Raises:
-        RequestError: a parameter makes no sense.
+        RequestError: a parameter is invalid.
     """
     parameters = dict(parse_qsl(query, keep_blank_values=True))
     return PageQuery(
@@ -287,7 +287,7 @@ def _order(text: str) -> str:
 
 
 def missing_parameter(name: str) -> RequestError:
-    """A parameter that has to be there is not."""
+    """Return the error for a missing required parameter."""
     return RequestError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
@@ -303,5 +303,5 @@ _JSON_TYPES = {
 
 
 def json_type(value: object) -> str:
-    """The value's type, in the service's words."""
+    """Name the value's type in the service's terms."""
     return _JSON_TYPES[type(value)]

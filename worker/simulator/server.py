@@ -1,4 +1,4 @@
-"""The simulator on a socket: starts and stops it, hands requests over, puts answers on the wire."""
+"""The simulator's HTTP server: listens, passes requests to the service, sends the answers."""
 
 import asyncio
 import time
@@ -22,17 +22,17 @@ from worker.simulator.watch import Counters
 
 _CONTROL = "/_simulator"
 _MAX_CONTROL_BODY_BYTES = 64 * 1_048_576
-# Requests that are still under way when the simulator stops are cancelled; this is how long they have to notice.
+# How long requests under way have to react to their cancellation when the simulator stops.
 _STOP_SECONDS = 0.1
 
 
 class Simulator:
-    """The service on this machine: an asynchronous context manager that listens while it is open.
+    """The simulated service: an asynchronous context manager that listens while it is open.
 
     Args:
-        options: what it is like.
-        clock: Unix time in seconds that never goes back; limits and lag go by it.
-        sleep: waits so many seconds; latency goes by it.
+        options: its properties.
+        clock: monotonic Unix time in seconds, for limits and lag.
+        sleep: waits so many seconds, for latency.
 
     Raises:
         OSError: on entry, the address cannot be bound.
@@ -66,7 +66,7 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; after a stop, on the same port and with everything as it was."""
+        """Listen; after a stop, on the same port and with the same state."""
         self._service.stopping.clear()
         server = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
@@ -81,7 +81,7 @@ class Simulator:
         self._port = site.port
 
     async def stop(self) -> None:
-        """Refuse connections and drop those there are; clients see an outage."""
+        """Refuse new connections and drop open ones, so that clients see an outage."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -93,12 +93,12 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL."""
+        """The base URL for clients."""
         return f"{self._origin}/v1"
 
     @property
     def control_url(self) -> str:
-        """Where the control endpoints are."""
+        """The base URL of the control endpoints."""
         return f"{self._origin}{_CONTROL}"
 
     @property
@@ -108,7 +108,7 @@ class Simulator:
 
     @property
     def options(self) -> Options:
-        """What it is like; may be replaced. A changed limit starts afresh, host and port stay as they were bound."""
+        """The properties. They can be replaced, except host and port; a changed limit starts afresh."""
         return self._service.options
 
     @options.setter
@@ -117,46 +117,46 @@ class Simulator:
 
     @property
     def switches(self) -> Switches:
-        """States to turn on and off."""
+        """States that can be switched on and off."""
         return self._service.switches
 
     @property
     def counters(self) -> Counters:
-        """What has been counted since the start or the last reset."""
+        """Counts since the start or the last reset."""
         return self._service.counters
 
     @property
     def violations(self) -> list[str]:
-        """A sentence for each pair of updates of one completion that were in flight together."""
+        """One sentence for each pair of concurrent updates of one completion."""
         return self._service.writer.violations
 
     @property
     def read_violations(self) -> list[str]:
-        """Likewise, for an update and a get."""
+        """One sentence for each get of a completion that was concurrent with an update."""
         return self._service.writer.read_violations
 
     def reset(self) -> None:
-        """Start counters, violations and histories anew."""
+        """Clear counters, violations and histories."""
         self.counters.reset()
         self.violations.clear()
         self.read_violations.clear()
         self._service.store.forget_history()
 
     def fail_next(self, *faults: FaultKind | Answer | Fault) -> None:
-        """Let the next requests that reach the service fail in these ways, one each, whichever they are."""
+        """Let the next requests fail in these ways, one fault each."""
         self._service.next_faults.extend(fault if isinstance(fault, Fault) else Fault(fault) for fault in faults)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is looked at whenever a request comes, fails or ends."""
+        """Wait until the condition holds; it is checked whenever a request arrives, fails or ends."""
         await self._service.until(condition)
 
     def seed(
         self, completion_id: str, metadata: Mapping[str, str] | None = None, lag_seconds: float | None = None
     ) -> None:
-        """Store a completion; one of the same id is forgotten.
+        """Store a completion; it replaces one with the same id.
 
         Args:
-            lag_seconds: how long it is not found; it is visible at once by default.
+            lag_seconds: how long it stays invisible; 0 by default.
         """
         self.seed_completions([completion_id], metadata, lag_seconds)
 
@@ -166,14 +166,14 @@ class Simulator:
         metadata: Mapping[str, str] | None = None,
         lag_seconds: float | None = None,
     ) -> None:
-        """Store many completions with the same metadata; those of the same ids are forgotten."""
+        """Store many completions with the same metadata; they replace those with the same ids."""
         service = self._service
         shared, now, model = dict(metadata or {}), service.clock(), self.options.model
         for completion_id in ids:
             service.store.add(completion_id, shared, model=model, now=now, lag_seconds=lag_seconds or 0.0)
 
     def metadata(self, completion_id: str) -> dict[str, str]:
-        """The completion's metadata now, visible or not. Raises KeyError where there is no such completion."""
+        """The completion's current metadata, visible or not; raises KeyError for an unknown completion."""
         return dict(self._service.store.get(completion_id).metadata)
 
     def all_metadata(self) -> dict[str, dict[str, str]]:
@@ -181,7 +181,7 @@ class Simulator:
         return {completion.id: dict(completion.metadata) for completion in self._service.store.snapshot()}
 
     def history(self, completion_id: str) -> list[dict[str, str]]:
-        """The maps that took effect on the completion, oldest first, as many as the options say."""
+        """The completion's maps, oldest first, as many as the options keep."""
         return self._service.store.history(completion_id)
 
     def _request(
@@ -213,7 +213,7 @@ class Simulator:
 
 
 class _Incoming:
-    """A request as the service sees it."""
+    """A request in the form that `Service` takes."""
 
     __slots__ = ("_request",)
 
@@ -228,6 +228,6 @@ class _Incoming:
 
 
 def _unix_clock() -> Callable[[], float]:
-    """The machine's time, which never goes back though the machine's clock be set."""
+    """Return a Unix clock that stays monotonic if the machine's clock is set."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()

@@ -1,4 +1,4 @@
-"""One request's way through the simulated service: watched, admitted or failed, delayed, carried out."""
+"""The simulated service: each request is watched, admitted or failed, delayed and carried out."""
 
 import asyncio
 import math
@@ -29,14 +29,14 @@ _NO_TIMES = Times()
 
 @dataclass(slots=True)
 class Switches:
-    """States of the account and the service that are turned on and off at run time.
+    """States of the account and the service that can be switched at run time.
 
     Args:
         bad_key: every key is refused with 401.
-        missing_scope: 401 of the other kind: the key is good, but not for this.
+        missing_scope: 401 because the key lacks a scope.
         forbidden: 403.
-        quota_exhausted: 429 that no waiting helps against.
-        outage: every request gets a 503, or none gets an answer.
+        quota_exhausted: 429 that waiting does not end.
+        outage: every request gets a 503, or no answer.
     """
 
     bad_key: bool = False
@@ -47,20 +47,20 @@ class Switches:
 
 
 class Incoming(Protocol):
-    """What the service needs of a request beside its first line."""
+    """The headers and body of a request."""
 
     def header(self, name: str) -> str:
-        """The header's value; empty where there is none."""
+        """Return the header's value; empty if missing."""
 
     async def body(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
 
 
 class Service:
-    """The simulated service, without its sockets.
+    """The simulated service, without sockets.
 
     Args:
-        clock: Unix time in seconds that never goes back.
+        clock: monotonic Unix time in seconds.
         sleep: waits this many seconds.
     """
 
@@ -98,10 +98,10 @@ class Service:
             self._start_limiter()
 
     def _seed_lots(self) -> None:
-        """Separate lots, so that ordering one thing does not change how the others fall."""
+        """Make separate random generators, so that one option does not change the draws of another."""
         seed = self._options.seed
         self._ids, self._lags, self._latencies, self._faults, self._stale = (
-            Random(None if seed is None else f"{seed} {name}")  # noqa: S311 -- lots that can be drawn again, no secrets
+            Random(None if seed is None else f"{seed} {name}")  # noqa: S311 -- reproducible draws, no secrets
             for name in ("ids", "lags", "latencies", "faults", "stale reads")
         )
 
@@ -111,11 +111,11 @@ class Service:
         self._admitted = 0
 
     def request_id(self) -> str:
-        """A new one, for the ``x-request-id`` of an answer."""
+        """Return a new value for the ``x-request-id`` header."""
         return f"req_{self._ids.getrandbits(128):032x}"
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is looked at whenever a request comes, fails or ends."""
+        """Wait until the condition holds; it is checked whenever a request arrives, fails or ends."""
         if condition():
             return
         waiter = condition, asyncio.get_running_loop().create_future()
@@ -154,7 +154,7 @@ class Service:
         return answer
 
     async def _answer(self, call: Call, incoming: Incoming, since: float) -> Answer:
-        """The answer to a request that came at this Unix time, with the headers that every answer has."""
+        """Answer a request that arrived at this Unix time, with the headers of every answer."""
         headers = {"X-Request-Id": self.request_id()}
         body = await incoming.body()
         try:
@@ -167,7 +167,7 @@ class Service:
         return replace(answer, headers={**headers, **answer.headers})
 
     async def _undergo(self, call: Call, incoming: Incoming, body: bytes, headers: dict[str, str]) -> Answer:
-        """Everything that may stand between a request and its answer, in order; adds to the answer's headers."""
+        """Apply account checks, limits and faults in order; add to the answer's headers."""
         if outage := self.switches.outage:
             return self._replied(KINDS[outage], call)
         self._check_account(incoming)
@@ -180,10 +180,10 @@ class Service:
     async def _go_wrong(
         self, fault: Fault, call: Call, body: bytes, incoming: Incoming, headers: dict[str, str]
     ) -> Answer:
-        """The answer of a fault.
+        """Return the answer of a fault.
 
         Raises:
-            RequestError: the request was to be carried out first, and is refused.
+            RequestError: the request is carried out first, and is refused.
         """
         kind = kind_of(fault)
         answer = NOTHING
@@ -197,7 +197,7 @@ class Service:
         return self._replied(kind, call, answer)
 
     def _replied(self, kind: Kind, call: Call, answer: Answer = NOTHING) -> Answer:
-        """What a fault of this kind answers; a client that is told to wait is held to it."""
+        """Return the answer of this kind of fault; an announced wait is then watched."""
         now = self.clock()
         reply = kind.reply(Scene(call, self._options, self.store, now, answer))
         for name, value in reply.headers.items():
@@ -206,7 +206,7 @@ class Service:
         return reply
 
     def _check_account(self, incoming: Incoming) -> None:
-        """Raise RequestError where the key, or what it stands for, is refused."""
+        """Raise RequestError if the key or its account is refused."""
         scheme, _, token = incoming.header("Authorization").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else incoming.header("api-key")
         if not key:
@@ -222,7 +222,7 @@ class Service:
             raise answers.quota_exhausted(self._options.quota_code)
 
     def _check_limit(self, headers: dict[str, str]) -> None:
-        """Raise RequestError where the rate limit rejects the request; adds what the answer says of the limit."""
+        """Raise RequestError if the rate limit rejects the request; add the headers about the limit."""
         limit = self._options.limit
         if limit is None or self._limiter is None:
             return
@@ -258,7 +258,7 @@ class Service:
             return await self._after(draw_seconds(options.latency, self._latencies), act)
         latency = options.latency if options.update_latency is None else options.update_latency
         seconds = draw_seconds(latency, self._latencies)
-        if not seconds or self._latencies.random() < 0.5:  # noqa: PLR2004 -- heads or tails
+        if not seconds or self._latencies.random() < 0.5:  # noqa: PLR2004 -- half of the updates
             return await self._after(seconds, act)
         answer = act(self.clock())
         await self._sleep(seconds)

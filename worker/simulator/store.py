@@ -12,15 +12,15 @@ from worker.simulator.options import Semantics
 from worker.simulator.requests import PageQuery, check_pairs
 
 PAST_SECONDS = 600.0
-"""How far back reads can be stale."""
+"""The oldest metadata that a stale read can show."""
 
 
 class Store:
-    """All completions, in the order of their creation. It is handed the time, as Unix seconds."""
+    """All completions, in the order of their creation. Callers pass the time, Unix seconds."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Completion] = {}
-        # In the order of their numbers; what is deleted or replaced stays until half of them are such.
+        # In the order of their numbers; deleted and replaced ones stay until they are half of the list.
         self._in_order: list[Completion] = []
         self._next_number = 0
         self._history: dict[str, deque[Mapping[str, str]]] = {}
@@ -41,7 +41,7 @@ class Store:
         lag_seconds: float = 0.0,
         origin: Created | None = None,
     ) -> Completion:
-        """Keep a completion; one of the same id is forgotten. The map is kept as it is, not copied."""
+        """Add a completion; it replaces one with the same id. The map is not copied."""
         completion = Completion(
             id=completion_id,
             number=self._next_number,
@@ -58,14 +58,14 @@ class Store:
         return completion
 
     def get(self, completion_id: str) -> Completion:
-        """The completion, visible or not. Raises KeyError where there is none."""
+        """Return the completion, visible or not; raises KeyError if there is none."""
         return self._by_id[completion_id]
 
     def find(self, completion_id: str, now: float) -> Completion:
-        """The completion as clients see it.
+        """Return the completion as clients see it.
 
         Raises:
-            RequestError: 404, there is none, or not yet.
+            RequestError: 404, it does not exist or is not visible yet.
         """
         completion = self._by_id.get(completion_id)
         if completion is None or completion.visible_at > now:
@@ -81,15 +81,15 @@ class Store:
         history: int = 0,
         replaced_at: float | None = None,
     ) -> None:
-        """Let an update take effect.
+        """Apply an update.
 
         Args:
-            metadata: as it is to be kept; None for null.
-            history: how many maps are remembered.
-            replaced_at: Unix time now, where the map before is to be found by stale reads.
+            metadata: the map to store; None for null.
+            history: how many maps to keep.
+            replaced_at: the current Unix time, if stale reads must find the earlier map.
 
         Raises:
-            RequestError: the merged map would have too many pairs; nothing is changed.
+            RequestError: the merged map would have too many pairs; nothing changes.
         """
         if semantics == "replace":
             after: Mapping[str, str] = metadata or {}
@@ -106,7 +106,7 @@ class Store:
             kept.append(after)
 
     def delete(self, completion: Completion) -> None:
-        """Forget the completion."""
+        """Delete the completion."""
         del self._by_id[completion.id]
         self._compact()
 
@@ -115,19 +115,19 @@ class Store:
             self._in_order = sorted(self._by_id.values(), key=_number)
 
     def history(self, completion_id: str) -> list[dict[str, str]]:
-        """The maps that took effect, oldest first, as far as they are remembered."""
+        """The kept maps, oldest first."""
         return [dict(metadata) for metadata in self._history.get(completion_id, ())]
 
     def forget_history(self) -> None:
-        """Start all histories anew."""
+        """Clear all histories."""
         self._history.clear()
 
     def snapshot(self) -> list[Completion]:
-        """Every completion there is now, visible or not."""
+        """Return every completion, visible or not."""
         return list(self._by_id.values())
 
     def neighbour(self, completion_id: str, now: float) -> Completion | None:
-        """Another visible completion: the next one in the order of creation, the first one after the last."""
+        """Return the next visible completion in the order of creation; after the last one, the first."""
         own = self._by_id.get(completion_id)
         start = 0 if own is None else bisect_right(self._in_order, own.number, key=_number)
         for position in chain(range(start, len(self._in_order)), range(start)):
@@ -137,13 +137,13 @@ class Store:
         return None
 
     def page(self, query: PageQuery, now: float, as_of: float) -> tuple[list[Completion], bool]:
-        """One page of the visible completions that match, and whether there are more.
+        """Return one page of matching visible completions, and whether there are more.
 
         Args:
-            as_of: the Unix time whose metadata the filter goes by.
+            as_of: the filter uses the metadata of this Unix time.
 
         Raises:
-            RequestError: the page is to begin after a completion that is not there.
+            RequestError: the completion in `after` does not exist.
         """
         found: list[Completion] = []
         for completion in self._from(query, now):
@@ -154,7 +154,7 @@ class Store:
         return found, False
 
     def _from(self, query: PageQuery, now: float) -> Iterator[Completion]:
-        """All completions, deleted ones among them, from where the page begins."""
+        """Yield all completions, deleted ones included, from the start of the page."""
         in_order = self._in_order
         start, stop = 0, len(in_order)
         if query.after is not None:
@@ -186,7 +186,7 @@ class Store:
 
 
 def _keep_past(completion: Completion, now: float) -> None:
-    """Keep the map that an update replaces, and forget those that no read can be so stale as to show."""
+    """Keep the replaced map, and drop maps older than any stale read can show."""
     past = completion.past
     if past is None:
         past = completion.past = deque()

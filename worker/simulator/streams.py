@@ -10,11 +10,11 @@ EVENT_END = b"\n\n"
 
 
 def streamed(fresh: JsonObject, *, include_usage: bool, pace_seconds: float) -> Answer:
-    """The answer that streams a reply.
+    """Return the answer that streams a reply.
 
     Args:
-        fresh: the reply as it would be answered whole.
-        include_usage: whether a last chunk, without choices, tells the usage.
+        fresh: the complete reply.
+        include_usage: whether a last chunk, without choices, has the usage.
         pace_seconds: time from the first event to the last.
     """
     head = {name: fresh[name] for name in ("id", "created", "model", "service_tier", "system_fingerprint")}
@@ -29,7 +29,7 @@ def streamed(fresh: JsonObject, *, include_usage: bool, pace_seconds: float) -> 
 
 
 def _pieces(choices: Sequence[JsonObject]) -> Iterator[JsonObject]:
-    """Each choice's role, its text by the word, whatever else its message has, and how it ended."""
+    """Yield, for each choice, its role, its words, the rest of its message, and its finish reason."""
     for choice in choices:
         message = choice["message"]
         content = message["content"]
@@ -51,7 +51,7 @@ def _piece(
 
 
 def _words(text: str) -> list[str]:
-    """The words, each but the first with the space before it."""
+    """Split into words; each but the first keeps the space before it."""
     first, *others = text.split(" ")
     return [first, *(f" {word}" for word in others)]
 

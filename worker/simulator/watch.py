@@ -1,13 +1,13 @@
-"""What the simulator saw: counters, requests during a retry-after, two requests for one completion at once."""
+"""Counters, and violations: requests during a retry-after, concurrent requests for one completion."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
 from worker.simulator.requests import Operation
 
-# Between a client's new request and its closing of the old one's connection lies a turn of its event loop or two.
+# A client may send a new request one or two turns of its event loop before it closes the abandoned one.
 _GIVING_UP_SECONDS = 0.1
-_MAX_KEPT = 1_000  # of the sentences about violations; the counters go on
+_MAX_KEPT = 1_000  # sentences about violations; the counters are unbounded
 
 
 @dataclass(slots=True)
@@ -15,16 +15,16 @@ class Counters:
     """Counts since the start or the last reset.
 
     Args:
-        requests: by operation and status; 0 where the client got no whole answer. The operation ``unknown`` stands
+        requests: by operation and status; 0 if the client got no complete answer. The operation ``unknown`` stands
             for unknown URLs and methods.
-        updates_applied: updates that took effect, whether or not the client learned of it.
+        updates_applied: updates that took effect, even if the client does not know.
         throttled: requests that the rate limit rejected.
-        faults: by kind; an answer that was ordered counts as ``answer``.
-        started_while_closed: requests that came while a retry-after, given before, was running.
-        overlapping_updates: pairs of updates of one completion that were in flight together.
-        overlapping_reads: pairs of an update and a get of one completion that were in flight together.
-        in_flight: requests under way now.
-        in_flight_peak: the most of them there were.
+        faults: by kind; a fault with its own answer counts as ``answer``.
+        started_while_closed: requests that arrived during an earlier retry-after.
+        overlapping_updates: pairs of concurrent updates of one completion.
+        overlapping_reads: pairs of a concurrent update and get of one completion.
+        in_flight: current requests.
+        in_flight_peak: their maximum.
     """
 
     requests: dict[str, Counter[int]] = field(default_factory=dict)
@@ -38,25 +38,25 @@ class Counters:
     in_flight_peak: int = 0
 
     def count(self, operation: str | None = None, status: int | None = None) -> int:
-        """How many requests have ended, of all or of this operation, with any or this status."""
+        """Return the number of ended requests, optionally of one operation or status."""
         statuses = self.requests.values() if operation is None else [self.requests.get(operation, Counter())]
         return sum(counter.total() if status is None else counter[status] for counter in statuses)
 
     def ended(self, operation: str, status: int) -> None:
-        """Count one request that has ended."""
+        """Count an ended request."""
         counter = self.requests.get(operation)
         if counter is None:
             counter = self.requests[operation] = Counter()
         counter[status] += 1
 
     def reset(self) -> None:
-        """Start anew, but for what is in flight."""
+        """Clear all counters except those of requests in flight."""
         fresh = Counters(in_flight=self.in_flight, in_flight_peak=self.in_flight)
         for counter in fields(self):
             setattr(self, counter.name, getattr(fresh, counter.name))
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values."""
+        """Return the counters as plain values."""
         return {
             "requests": {operation: dict(counter) for operation, counter in self.requests.items()},
             "updates_applied": self.updates_applied,
@@ -71,13 +71,13 @@ class Counters:
 
 
 class Closures:
-    """The stretches of time in which no request should start, since a retry-after was given."""
+    """The periods in which no request should start, because of a retry-after."""
 
     def __init__(self) -> None:
         self._stretches: list[tuple[float, float]] = []
 
     def add(self, start: float, until: float, now: float) -> None:
-        """A client was told to wait `until`; from `start` on it must know."""
+        """Add a period: the client was told to wait `until`, and must know it from `start` on."""
         stretches = [stretch for stretch in self._stretches if stretch[1] > now]
         if stretches and start <= stretches[-1][1]:
             first, last = stretches.pop()
@@ -87,7 +87,7 @@ class Closures:
         self._stretches = stretches
 
     def hold(self, now: float) -> bool:
-        """Whether a request that comes now should not have started."""
+        """Whether a request that arrives now should not have started."""
         return any(start <= now < until for start, until in self._stretches)
 
 
@@ -96,7 +96,7 @@ class Ticket:
     """One request for one completion, from its arrival until its answer is ready.
 
     Args:
-        overlaps: the requests that came in the meantime and should not have: operation and Unix time.
+        overlaps: forbidden concurrent requests: operation and Unix time of arrival.
     """
 
     completion_id: str
@@ -107,8 +107,8 @@ class Ticket:
 class OneWriter:
     """Watches that no request updates a completion while another one updates or reads it.
 
-    An overlap is judged when the earlier request ends. A client that gave that one up and sent another is seen to
-    do both in any order: when the end follows so closely, there was no overlap.
+    An overlap is judged when the earlier request ends. If a client abandons a request and sends another, the two events
+    may arrive in either order: if the end follows within `_GIVING_UP_SECONDS`, it is no overlap.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -121,7 +121,7 @@ class OneWriter:
         return f"<OneWriter [{len(self._in_flight)} completions in flight, {len(self.violations)} violations]>"
 
     def enter(self, completion_id: str, operation: Operation, now: float) -> Ticket:
-        """Note a request, at this Unix time."""
+        """Register a request, at this Unix time."""
         ticket = Ticket(completion_id, operation)
         others = self._in_flight.setdefault(completion_id, [])
         for other in others:
@@ -131,7 +131,7 @@ class OneWriter:
         return ticket
 
     def leave(self, ticket: Ticket, now: float, *, abandoned: bool) -> None:
-        """Note that a request has ended; `abandoned` where its client went away before the answer."""
+        """Register a request's end; `abandoned` if its client disconnected before the answer."""
         tickets = self._in_flight[ticket.completion_id]
         tickets.remove(ticket)
         if not tickets:

@@ -1,6 +1,6 @@
-"""Reading alone: what is on the service, as a file of changes or beside what is wanted.
+"""Reading the service without changing it, for `metasync pull` and `metasync diff`.
 
-Begin with `asking.py`: one read under flow control and its gate; `reading.py` makes many. `listing.py` walks the list,
-`pulling.py` writes what it finds for `metasync pull`; `target.py` is the file. `comparing.py` and `spool.py` are for
-`metasync diff`: they fold changes by completion and say what differs.
+Begin with `asking.py`: one read under flow control and its gate; `reading.py` runs many. `listing.py` walks the list,
+`pulling.py` writes the completions that it finds, `target.py` is the file. `spool.py` groups changes by completion and
+`comparing.py` compares them with the service, for `metasync diff`.
 """

@@ -1,4 +1,4 @@
-"""Requests that only read, through flow control: made until the service has given its word, or nothing gets through."""
+"""Read requests under flow control, retried until the service answers finally or nothing gets through any more."""
 
 import asyncio
 import random as random_module
@@ -21,16 +21,16 @@ from worker.flow import ANSWERED, DROPPED, OUTAGE, Cause, Ended, Flow, FlowState
 
 T = TypeVar("T")
 
-# Makes the request within so many seconds; on a connection of its own where the second argument says so.
+# Makes the request. Arguments: a time-out in seconds, and whether to use a new connection.
 Send = Callable[[float, bool], Awaitable[Answer]]
 
-_LOOKS = 20  # in the time that may pass while nothing gets through
+_LOOKS = 20  # per halt timeout
 _LONGEST_LOOK_SECONDS = 1.0
 _SHORTEST_LOOK_SECONDS = 0.05
-_THROTTLED_TIMEOUTS = 3  # of answers 429 and nothing else
+_THROTTLED_TIMEOUTS = 3  # with only 429 answers, before giving up
 _LONGEST_PROBE_PAUSE_SECONDS = 1.0
-_MOST_NAMED = 20  # of what is left in the end
-_PATIENCE_SECONDS = float("inf")  # there is no queue to give anything back to
+_MOST_NAMED = 20  # of the failed ones, in `Unfinished`
+_PATIENCE_SECONDS = float("inf")  # no queue could take a request back
 
 
 class Unfinished(Exception):
@@ -38,9 +38,9 @@ class Unfinished(Exception):
 
     Args:
         ending: ``halted``, ``outage``, ``stuck`` or ``closed``, as of a drain.
-        cause: what halted everything, in the service's own words, if that ended it.
-        left: the first few of what was asked for and failed, and the error of each.
-        closed_for_seconds: how much longer the service asked to wait.
+        cause: why the gate halted, in the service's own words; None if it did not.
+        left: the first few failed reads, by name, with the error of each.
+        closed_for_seconds: how much longer the service asks to wait.
     """
 
     def __init__(self, ending: Ending, cause: Cause | None, left: Mapping[str, str], closed_for_seconds: float) -> None:
@@ -56,8 +56,8 @@ class Terms:
     """How requests are made. Times are in seconds.
 
     Args:
-        requests_per_minute: a cap to keep, whatever the service allows; None for none.
-        halt_timeout_seconds: how long nothing may get through before that is the end.
+        requests_per_minute: a limit of our own, beside the service's; None for none.
+        halt_timeout_seconds: how long nothing may get through before `Unfinished` is raised.
     """
 
     max_concurrency: int = 64
@@ -68,7 +68,7 @@ class Terms:
 
 @dataclass(slots=True)
 class _Trouble:
-    """What one request has met so far; times are by the flow's clock."""
+    """The failures of one request so far; times are on the flow's clock."""
 
     failures: int = 0
     failed_at: float = 0.0
@@ -77,13 +77,13 @@ class _Trouble:
 
 
 class Asking:
-    """Makes requests when flow control admits them, as often as it takes, and ends where nothing gets through.
+    """Makes read requests when flow control admits them, and retries them; gives up if nothing gets through.
 
     Args:
         read_key: reads the API key again where its source has changed.
-        clock: where the time comes from.
+        clock: the time.
 
-    `nothing_more` is to be set when no request will follow those under way: then these are all that there are.
+    Set `nothing_more` once no further request will follow those in hand.
     """
 
     def __init__(
@@ -112,22 +112,22 @@ class Asking:
         self._keys = KeyReader(read_key, self.flow, self._clock)
         self._policy = policy or RetryPolicy()
         self._random = random_module.Random()  # noqa: S311 -- jitter, no secret
-        self._in_hand: dict[str, str | None] = {}  # the error of what has failed, by name
-        self._halted: set[str] = set()  # those that wait for the gate
+        self._in_hand: dict[str, str | None] = {}  # by name: the last error
+        self._halted: set[str] = set()  # names that wait for the gate
         self._answered = 0
 
     def __repr__(self) -> str:
         return f"<Asking [{len(self._in_hand)} in hand, {self._answered} answered]>"
 
     def state(self) -> FlowState:
-        """How fast things go, and what holds them."""
+        """The state of flow control."""
         return self.flow.snapshot()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work that asks, as long as anything gets through.
+        """Run the work, which calls `ask`, while any request gets through.
 
         Raises:
-            Unfinished: nothing does, for as long as the terms allow.
+            Unfinished: nothing got through for longer than the terms allow.
         """
         working, watching = asyncio.create_task(work), asyncio.create_task(self._watch())
         try:
@@ -137,15 +137,15 @@ class Asking:
             for task in (working, watching):
                 task.cancel()
             for task in (working, watching):
-                with suppress(asyncio.CancelledError, Exception):  # what it raised is raised above
+                with suppress(asyncio.CancelledError, Exception):  # already raised above
                     await task
 
     async def ask(self, name: str, send: Send, shows: Callable[[Answer], Ended] = shown_by_read) -> Answer:
-        """Send until the service has given its word: done, not there, or refused.
+        """Send until the service answers finally: done, not found, or refused.
 
         Args:
-            name: the completion that it is about, or what stands for one.
-            shows: what an answer that says done is worth.
+            name: the completion's id, or another name for the request.
+            shows: tells flow control what a successful answer proves.
         """
         trouble: _Trouble | None = None
         self._in_hand[name] = None
@@ -176,7 +176,7 @@ class Asking:
         if verdict.kind is Kind.OK:
             self._end(permit, with_limits(shows(answer), verdict))
         elif verdict.kind is Kind.NOT_FOUND and verdict.about == "completion":
-            # For who only reads, that is an answer as good as any other: nothing is given up for it.
+            # For a reader, "not found" is an answer like any other.
             self._end(permit, with_limits(ANSWERED, verdict))
         else:
             self._end(permit, ended(verdict, guilty=self._is_guilty(name, verdict, trouble), alone=_is_alone(trouble)))
@@ -188,21 +188,21 @@ class Asking:
             self.flow.probe_ended()
 
     def _is_guilty(self, name: str, verdict: Verdict, trouble: _Trouble | None) -> bool:
-        """Whether others got through since this one failed before."""
+        """Whether other requests got through since this one last failed."""
         if trouble is None or not trouble.failures:
             return False
-        return self.flow.others_got_through("get", name, trouble.failed_at, elsewhere=verdict.envelope)
+        return self.flow.gate.others_got_through("get", name, trouble.failed_at, elsewhere=verdict.envelope)
 
     async def _wait(self, name: str, verdict: Verdict, trouble: _Trouble) -> None:
-        """Let some time pass before it is tried again; where all is halted, the gate says how long."""
+        """Wait before the next try; if the gate is halted, the gate itself says how long."""
         now = self._clock()
         if verdict.kind is Kind.THROTTLED:
             before = trouble.throttled_at
-            if before and self.flow.others_got_through("get", name, before, elsewhere=False):
+            if before and self.flow.gate.others_got_through("get", name, before, elsewhere=False):
                 trouble.throttles += 1
             trouble.throttled_at = now
             times = trouble.throttles - THROTTLED_ALONE
-            # Those that waited line up again first, or one could hold up all others for ever.
+            # Yield first, so that others in the line go before it: one request must not block them for ever.
             await asyncio.sleep(alone_seconds(times, self._random) if times >= 0 else 0)
             return
         trouble.failures += 1
@@ -210,14 +210,14 @@ class Asking:
         self._in_hand[name] = verdict.error or str(verdict.kind)
         if self.nothing_more:
             self.flow.nothing_else(self._in_hand.keys())
-        if self.flow.is_open:
+        if self.flow.gate.is_open:
             seconds = backoff_seconds(trouble.failures, self._policy, self._random)
             if not self.flow.may_retry():
                 seconds = max(seconds, _LONGEST_LOOK_SECONDS)
             await asyncio.sleep(min(max(seconds, verdict.pause_seconds or 0.0), self.terms.halt_timeout_seconds))
 
     async def _permit(self, name: str) -> Permit:
-        """Wait until the request may start; the one that is the probe of a halted gate is chosen here."""
+        """Wait until the request may start; if the gate is halted, one request is chosen as its probe."""
         while True:
             if self._keys.is_due():
                 await self._keys.refresh(probe=False)
@@ -232,14 +232,16 @@ class Asking:
                 self.flow.probe_ended()
 
     async def _is_probe(self, name: str) -> bool:
-        """Wait until the gate opens, or wants this one to try whether it may; tells if it is that."""
+        """Wait until the gate opens (False), or takes this request as its probe (True)."""
         self._halted.add(name)
         try:
             while True:
                 await self.flow.ready()
-                if self.flow.is_open:
+                if self.flow.gate.is_open:
                     return False
-                others = self.flow.has_failed(name) and any(not self.flow.has_failed(each) for each in self._halted)
+                others = self.flow.gate.has_failed(name) and any(
+                    not self.flow.gate.has_failed(each) for each in self._halted
+                )
                 if not others and self.flow.take_probe(name):
                     return True
                 seconds = max(self.flow.next_probe_in_seconds(), _SHORTEST_LOOK_SECONDS)
@@ -248,10 +250,10 @@ class Asking:
             self._halted.discard(name)
 
     async def _watch(self) -> Any:  # noqa: ANN401 -- it never returns
-        """Look for ever whether anything gets through, as a drain does.
+        """Check for ever whether anything gets through, as a drain does.
 
         Raises:
-            Unfinished: nothing does.
+            Unfinished: nothing got through for too long.
         """
         timeout = self.terms.halt_timeout_seconds
         pause = min(max(timeout / _LOOKS, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
@@ -259,7 +261,7 @@ class Asking:
         while True:
             await asyncio.sleep(pause)
             state = self.flow.snapshot()
-            if self._answered != answered or not self._in_hand:  # what waits for a reader of ours is no trouble
+            if self._answered != answered or not self._in_hand:  # waiting for a slow reader of the output is no trouble
                 answered, progress_at = self._answered, self._clock()
             quiet_seconds = self._clock() - progress_at
             if quiet_seconds < timeout:
@@ -268,7 +270,7 @@ class Asking:
                 left = {name: error for name, error in self._in_hand.items() if error is not None}
                 raise Unfinished(*found, dict(islice(left.items(), _MOST_NAMED)), state.closed_for_seconds)
 
-    def _found(  # noqa: PLR0911 -- one for each way to end
+    def _found(  # noqa: PLR0911 -- one return for each ending
         self, state: FlowState, quiet_seconds: float, timeout: float, *, throttled_before: int
     ) -> tuple[Ending, Cause | None] | None:
         alike = self.flow.alike()
@@ -279,24 +281,24 @@ class Asking:
                 return None
             if state.cause.reason == OUTAGE:
                 return Ending.OUTAGE, state.cause
-            return (Ending.STUCK if self.flow.is_halted_by_few() else Ending.HALTED), state.cause
+            return (Ending.STUCK if self.flow.gate.is_halted_by_few else Ending.HALTED), state.cause
         if state.closed_for_seconds > timeout:
             return Ending.CLOSED, None
         if quiet_seconds >= _THROTTLED_TIMEOUTS * timeout and state.throttled > throttled_before:
             return Ending.CLOSED, None
         if quiet_seconds < timeout or not self._in_hand or None in self._in_hand.values():
             return None
-        trait = self.flow.trait()
+        trait = self.flow.gate.trait()
         return (Ending.HALTED, trait) if trait else (Ending.STUCK, None)
 
 
 def _is_alone(trouble: _Trouble | None) -> bool:
-    """Whether it was throttled again and again while others passed."""
+    """Whether it was throttled repeatedly while others got through."""
     return trouble is not None and trouble.throttles >= THROTTLED_ALONE
 
 
 async def in_parallel(count: int, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run so many of it at once; the first that fails ends the others."""
+    """Run `count` instances at once; the first failure ends the others."""
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(count):

@@ -1,4 +1,4 @@
-"""Comparing: what changes would make of a completion, folded as the engine folds them, beside what is there."""
+"""Compare completions with what changes would make of them, folded as the engine folds them."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ _TOO_MANY_KEYS = "more than 16 pairs"
 
 
 class Before(msgspec.Struct, frozen=True):
-    """A value that would change; null for values that are not to be shown."""
+    """A value before and after; both null if values are not to be shown."""
 
     before: str | None
     after: str | None
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What changes would make of a completion.
+    """How changes would alter a completion.
 
     Args:
-        state: ``in_sync``; ``differs``; ``not_found``; ``refused``, where a change would give it more than sixteen
-            pairs, so that it would be a dead letter; ``unreadable``, where the service does not show what is there.
-        set: keys that it would get, with their values; of ``--keys-only`` null.
-        changed: keys that would have another value.
-        removed: keys that it would lose, with the values that they have; of ``--keys-only`` null.
-        leftover: keys that a replacement leaves out, and the service keeps, where ``METASYNC_SEMANTICS`` is ``merge``.
-        refused: how many of its changes are refused.
-        error: of what is ``unreadable``, why.
+        state: ``in_sync``; ``differs``; ``not_found``; ``refused``: a change would exceed sixteen pairs and become a
+            dead letter; ``unreadable``: the service does not show the metadata.
+        set: keys that it would get, with their values (null with ``--keys-only``).
+        changed: keys whose value would change.
+        removed: keys that it would lose, with their current values (null with ``--keys-only``).
+        leftover: keys that a replacement omits but the service keeps, if ``METASYNC_SEMANTICS`` is ``merge``.
+        refused: how many of its changes would be refused.
+        error: why it is ``unreadable``.
     """
 
     completion_id: str
@@ -53,7 +53,7 @@ class Difference(msgspec.Struct, frozen=True):
         return f"<Difference {self.completion_id} [{self.state}]>"
 
     def without_values(self) -> "Difference":
-        """The same, with keys alone."""
+        """Return a copy with keys only."""
         return msgspec.structs.replace(
             self,
             set=dict.fromkeys(self.set),
@@ -64,7 +64,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Counts:
-    """What a comparison comes to: completions, each counted once."""
+    """The result of a comparison: completions by state, each counted once."""
 
     differs: int = 0
     in_sync: int = 0
@@ -81,7 +81,7 @@ class Counts:
 
 
 def compare(entry: Entry, current: Mapping[str, str], semantics: Semantics) -> Difference:
-    """What the changes would make of a completion that has this metadata now."""
+    """Compare a completion's current metadata with the result of its changes."""
     folded = fold(current, entry.changes)
     wanted, refused = folded.metadata, len(folded.too_many_keys)
     if wanted == current:
@@ -91,7 +91,7 @@ def compare(entry: Entry, current: Mapping[str, str], semantics: Semantics) -> D
     update = Wanted(wanted, taken)
     wrong = set(wrong_keys(current, update))
     gone = [key for key in current if key not in wanted]
-    # Of a service that merges, the engine takes as applied what leaves these.
+    # If the service merges, the engine counts an update as applied although these keys stay.
     leftover = [key for key in gone if key not in wrong] if semantics == "merge" and update.replaces else []
     difference = Difference(
         entry.completion_id,
@@ -110,7 +110,7 @@ def compare(entry: Entry, current: Mapping[str, str], semantics: Semantics) -> D
 
 
 def difference_of(entry: Entry, answer: Answer, semantics: Semantics) -> Difference:
-    """The same, of what a read came to."""
+    """Compare the answer of a read with the result of the completion's changes."""
     metadata = shown(answer)
     if metadata is not None:
         return compare(entry, metadata, semantics)
@@ -120,14 +120,14 @@ def difference_of(entry: Entry, answer: Answer, semantics: Semantics) -> Differe
 
 
 class Comparison:
-    """Compares all that is in a spool, and looks again, after the read lag, at what is not in sync.
+    """Compares every completion of a spool; reads those not in sync again after the read lag.
 
     Args:
-        semantics: what the service does to keys that an update does not name.
-        read_lag_seconds: how long after an update a read may show what was there before; 0: nothing is read twice.
-        now, sleep: by which that is waited for, in seconds.
+        semantics: what the service does with keys that an update omits.
+        read_lag_seconds: how long after an update a read may show the old state; 0 to read nothing twice.
+        now, sleep: the clock and the wait for that, in seconds.
 
-    `later` counts what is to be looked at again.
+    `later` counts completions to read again.
     """
 
     def __init__(
@@ -152,10 +152,10 @@ class Comparison:
         self._sleep = sleep
 
     def __repr__(self) -> str:
-        return f"<Comparison [{self.counts.total} compared, {self.later} to be looked at again]>"
+        return f"<Comparison [{self.counts.total} compared, {self.later} to read again]>"
 
     async def run(self, tell: Callable[[Difference], object]) -> None:
-        """Tell of each completion once, when it is certain."""
+        """Report each completion once, when its state is certain."""
 
         async def look(entry: Entry) -> tuple[Entry, Difference]:
             answer = await get(self._asking, self._client, entry.completion_id)
@@ -189,4 +189,4 @@ class Comparison:
 
 
 async def _go_on() -> None:
-    """Nothing is to be written meanwhile."""
+    """There is nothing to write in between."""

@@ -1,4 +1,4 @@
-"""The lines that a pull writes: each is a change that leaves the completion as it was found."""
+"""The lines that a pull writes: each is a change that would leave the completion as it is."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
@@ -8,7 +8,7 @@ import msgspec
 Format = Literal["jsonl", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Beside the change itself; none of them holds a word of the conversation but the last.
+# Beside the change itself. Only the last one holds text of the conversation.
 FIELDS = (
     "model",
     "created",
@@ -30,30 +30,30 @@ _MODE = "replace"
 
 
 class NotOurs(ValueError):
-    """A line is none that a pull writes."""
+    """A line was not written by a pull."""
 
 
 class Form(Protocol):
-    """How lines are written.
+    """A format of lines.
 
-    `header` comes before the first line, and `start` is what a file of such lines begins with.
+    `header` precedes the first line; `start` is how every file of such lines begins.
     """
 
     header: bytes
     start: bytes
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
-        """One line, with its end.
+        """Return one line, with its line end.
 
         Args:
-            fields: what is there of the further fields; values are JSON, or JSON text as `msgspec.Raw`.
+            fields: further fields, if present; values are JSON, or JSON text as `msgspec.Raw`.
         """
 
     def id_of(self, line: bytes) -> str:
-        """The completion of a line that was written before.
+        """Return the completion id of a written line.
 
         Raises:
-            NotOurs: it is no such line.
+            NotOurs: the line has another form.
         """
 
 
@@ -66,18 +66,18 @@ _decode_id = msgspec.json.Decoder(_Id).decode
 
 
 class JsonLines:
-    """A JSON object a line."""
+    """One JSON object per line."""
 
     header = b""
     start = b'{"completion_id":"'
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
-        """One line; see `Form.line`."""
+        """See `Form.line`."""
         change = {"completion_id": completion_id, "metadata": metadata, "mode": _MODE}
         return (_on_one_line(_encode({**change, **fields})) if fields else _encode(change)) + b"\n"
 
     def id_of(self, line: bytes) -> str:
-        """The completion of a line; see `Form.id_of`."""
+        """See `Form.id_of`."""
         try:
             return _decode_id(line).completion_id
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -85,10 +85,10 @@ class JsonLines:
 
 
 class Csv:
-    """A row a line (RFC 4180): the map is JSON in a cell of its own, so that it can hold anything.
+    """One CSV row per line (RFC 4180); a JSON cell holds the metadata, so that any key and value fits.
 
     Args:
-        fields: the further columns.
+        fields: further columns.
     """
 
     def __init__(self, fields: Sequence[str] = ()) -> None:
@@ -96,13 +96,13 @@ class Csv:
         self.header = self.start = ",".join(("completion_id", "mode", "metadata", *fields)).encode() + b"\n"
 
     def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
-        """One line; see `Form.line`."""
+        """See `Form.line`."""
         cells = [completion_id, _MODE, _cell(_encode(metadata).decode())]
         cells += [_cell(_text(fields.get(name))) for name in self._fields]
         return ",".join(cells).encode() + b"\n"
 
     def id_of(self, line: bytes) -> str:
-        """The completion of a line; see `Form.id_of`."""
+        """See `Form.id_of`."""
         completion_id, mode, _ = (*line.split(b",", 2), b"", b"")[:3]
         if mode != _MODE.encode():
             raise NotOurs
@@ -110,7 +110,7 @@ class Csv:
 
 
 def form_of(name: Format, fields: Sequence[str]) -> Form:
-    """What writes lines of this format."""
+    """Return the writer of this format."""
     return Csv(fields) if name == "csv" else JsonLines()
 
 
@@ -121,7 +121,7 @@ def _cell(text: str) -> str:
 
 
 def _on_one_line(text: bytes) -> bytes:
-    """The same JSON, in UTF-8: what a service indents comes with ends of lines, which only stand between tokens."""
+    """Return the same JSON on one line: a service may indent it, with line ends between tokens."""
     if not text.isascii():
         text = text.decode("utf-8", "replace").encode()
     return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
@@ -136,6 +136,6 @@ def _text(value: object) -> str:
             return _on_one_line(raw).decode("utf-8", "replace")
     if value is None:
         return ""
-    if isinstance(value, str) and not ("\n" in value or "\r" in value):  # a row is a line, too
+    if isinstance(value, str) and not ("\n" in value or "\r" in value):  # a row must stay on one line
         return value
     return _on_one_line(_encode(value)).decode()

@@ -1,4 +1,4 @@
-"""Walking the list of stored completions page by page, while others add to it and delete from it."""
+"""Walk the list of stored completions page by page, while others add and delete some."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,15 +16,15 @@ from worker.sync.asking import Asking, Unfinished
 
 Order = Literal["asc", "desc"]
 
-PAGE = 100  # the most that the service gives at once
-REMEMBERED = 200  # ids of late, from which the walk goes on where the last one is gone
+PAGE = 100  # the service's largest page
+REMEMBERED = 200  # recent ids: the walk continues from one of them if the last one was deleted
 
 _VANISHED = "none of the last completions that were listed is there any more: start anew"
-_CIRCLE = "the pages of the list go in a circle: what the cursor asks for is not heeded"
+_CIRCLE = "the pages of the list go in a circle: the service ignores the cursor"
 
 
 class Lists(Protocol):
-    """The service's list, as `worker.api.Client` has it."""
+    """The service's list; `worker.api.Client` implements it."""
 
     async def list(
         self,
@@ -45,8 +45,8 @@ class Filter:
     """Which completions are wanted.
 
     Args:
-        metadata: pairs that they all have.
-        created_after, created_before: Unix time, the first included, the second not; None for no bound.
+        metadata: pairs that they must have.
+        created_after, created_before: Unix time in seconds, inclusive and exclusive; None for no bound.
         limit: how many at most; None for all.
         order: by time.
     """
@@ -60,11 +60,11 @@ class Filter:
 
     @property
     def is_checked_here(self) -> bool:
-        """Whether some of what the service lists may be left out."""
+        """Whether this filter may drop listed items."""
         return bool(self.metadata) or self.created_after is not None or self.created_before is not None
 
     def takes(self, item: Listed) -> bool:
-        """Whether the item, as it is shown, is wanted: the service's filter may go by what was there before."""
+        """Whether the item passes: the service's own filter may still use older metadata."""
         if item.metadata is not None and any(item.metadata.get(key) != value for key, value in self.metadata.items()):
             return False
         if self.created_after is None and self.created_before is None:
@@ -72,7 +72,7 @@ class Filter:
         return item.created is not None and not self._is_early(item.created) and not self._is_late(item.created)
 
     def is_beyond(self, item: Listed) -> bool:
-        """Whether the item lies behind all that are wanted, in the walk's order."""
+        """Whether the item comes after all wanted ones, in the walk's order."""
         if item.created is None:
             return False
         return self._is_late(item.created) if self.order == "asc" else self._is_early(item.created)
@@ -85,14 +85,14 @@ class Filter:
 
 
 class Walk:
-    """One way through the list; each completion that is there all the while comes once, whatever others do.
+    """One walk through the list; yields each completion that exists all the time exactly once.
 
     Args:
         client: asks for pages.
-        wanted: which ones.
-        behind: ids that an earlier walk came to last, oldest first: this one goes on after them.
+        wanted: the filter.
+        behind: the last ids of an earlier walk, oldest first; this walk continues after them.
 
-    `passed_over` counts what the service listed, but what is not wanted by what it shows; `nameless` what shows no id.
+    `passed_over` counts listed completions that the filter drops; `nameless` those without an id.
     """
 
     def __init__(self, asking: Asking, client: Lists, wanted: Filter, *, behind: Sequence[str] = ()) -> None:
@@ -102,7 +102,7 @@ class Walk:
         self._size = PAGE
         self._recent = deque(behind, maxlen=REMEMBERED)
         self._cursor = behind[-1] if behind else None
-        self._cursors: set[int] = {hash(behind[-1])} if behind else set()  # one a page: what makes a circle known
+        self._cursors: set[int] = {hash(behind[-1])} if behind else set()  # one per page, to detect a circle
         self.passed_over = 0
         self.nameless = 0
 
@@ -113,9 +113,9 @@ class Walk:
         """Read page after page.
 
         Raises:
-            Unfinished: nothing gets through, or the list cannot be followed.
+            Unfinished: nothing gets through, or the pages are inconsistent.
         """
-        self._asking.nothing_more = True  # a page at a time
+        self._asking.nothing_more = True  # pages are read one at a time
         left = self._wanted.limit
         while left is None or left > 0:
             page = await self._next(left)
@@ -132,7 +132,7 @@ class Walk:
             self._cursors.add(hash(self._cursor))
 
     def _unseen(self, page: Page) -> list[Listed]:
-        """The items of the page that are new; from now on they are not."""
+        """Return the page's new items, and remember them."""
         known, new = set(self._recent), list[Listed]()
         for item in page.items:
             if not _is_named(item):
@@ -144,7 +144,7 @@ class Walk:
         return new
 
     async def _next(self, left: int | None) -> Page:
-        """The page after the cursor; where that is gone, or not heeded, after one before it."""
+        """Return the page after the cursor; if the service does not know it, the page after an earlier id."""
         word: Answer | None = None
         for cursor in self._places():
             answer, page = await self._ask(cursor, left)
@@ -158,7 +158,7 @@ class Walk:
         raise Unfinished(Ending.HALTED, Cause(REJECTED, error, verdict.status, verdict.request_id), {}, 0.0)
 
     def _places(self) -> Iterator[str | None]:
-        """Where the page may begin: after the cursor, else after one that came before; first by ever longer steps."""
+        """Yield cursors to try: the current one, then earlier ids in ever longer steps."""
         yield self._cursor
         if self._cursor is None:
             return
@@ -168,7 +168,7 @@ class Walk:
         yield from (each for position, each in enumerate(before) if position not in steps)
 
     def _goes_back(self, page: Page) -> bool:
-        """Whether the page is one of long ago: the service did not know the cursor, and began from the start."""
+        """Whether the page is an old one: the service did not know the cursor and started again."""
         recent = set(self._recent)
         named = [item.id for item in page.items if item.id is not None]
         return any(hash(each) in self._cursors and each not in recent for each in named) or (
@@ -176,7 +176,7 @@ class Walk:
         )
 
     async def _ask(self, cursor: str | None, left: int | None) -> tuple[Answer, Page | None]:
-        """One page as the service gives it; what is no page, or cannot be a whole one, is asked for again."""
+        """Read one page; an answer that is no complete page is asked for again."""
         wanted, page = self._wanted, None
 
         async def send(seconds: float, fresh: bool) -> Answer:  # noqa: FBT001 -- as `Send` says
@@ -205,7 +205,7 @@ class Walk:
         return answer, page
 
     def _problem(self, answer: Answer, page: Page | None) -> str | None:
-        """Why a page that says success cannot be taken for what was asked for."""
+        """Return what is wrong with a page whose status is success; None if it is right."""
         if answer.unread:
             self._size = max(1, self._size // 2)
             return "the page is too large to be read, or has no body"

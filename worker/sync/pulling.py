@@ -1,4 +1,4 @@
-"""Pulling: completions as the service has them, written as changes that leave each as it was found."""
+"""Write completions as changes that would leave each one as it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _NOT_SHOWN = "the service does not show its metadata whole: there is no line for
 
 
 class Reads(Gets, Lists, Protocol):
-    """What a pull asks of the service, as `worker.api.Client` has it."""
+    """What a pull needs of the service; `worker.api.Client` implements it."""
 
     async def messages(
         self,
@@ -38,14 +38,14 @@ class Reads(Gets, Lists, Protocol):
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the completions that were looked at.
+    """Completions, by result.
 
     Args:
         written: lines that this run wrote.
-        not_found: named, and not there.
-        unreadable: those whose metadata the service does not show whole, or that it refuses to show.
-        unfit: written, but with metadata that breaks a rule, so that it could not be applied as it stands.
-        passed_over: listed by the service, but not wanted by what it shows.
+        not_found: named by the user, but not stored.
+        unreadable: the service refuses to show the metadata, or does not show it completely.
+        unfit: written, but with metadata that breaks a rule, so that the line cannot be applied unchanged.
+        passed_over: listed by the service, but dropped by the filter.
     """
 
     written: int = 0
@@ -56,7 +56,7 @@ class Counts:
 
     @property
     def is_all(self) -> bool:
-        """Whether there is a line for each, which can be applied."""
+        """Whether each completion has a line that can be applied."""
         return not (self.not_found or self.unreadable or self.unfit)
 
 
@@ -64,8 +64,8 @@ class Pull:
     """Writes a line for each completion.
 
     Args:
-        fields: further ones that a line has; see `worker.sync.lines.FIELDS`.
-        tell: is told of each completion without a usable line, a sentence that holds no value.
+        fields: further fields of a line; see `worker.sync.lines.FIELDS`.
+        tell: called for each completion without a usable line, with a sentence that contains no value.
     """
 
     def __init__(
@@ -89,18 +89,18 @@ class Pull:
         return f"<Pull [{self.counts.written} written]>"
 
     async def walk(self, walk: Walk) -> None:
-        """Write what a walk through the list comes by."""
+        """Write the completions of a walk through the list."""
         async for items in walk.pages():
             for item in items:
                 await self._listed(item)
             self.counts.passed_over = walk.passed_over
             self.counts.unreadable += walk.nameless
             walk.nameless = 0
-            await self._target.flush()  # a page takes long enough
+            await self._target.flush()  # once a page: pages are slow enough
         await self._target.finish()
 
     async def named(self, spool: Spool) -> None:
-        """Write those that are in the spool, in its order."""
+        """Write the completions in the spool, in its order."""
 
         async def look(entry: Entry) -> tuple[str, Answer, dict[str, Any]]:
             answer = await get(self._asking, self._client, entry.completion_id)
@@ -152,7 +152,7 @@ class Pull:
         return fields
 
     async def _messages(self, completion_id: str) -> list[Any]:
-        """What was sent; as far as the service has it."""
+        """Return the messages that were sent, as far as the service has them."""
         found: list[Any] = []
         cursor: str | None = None
         while True:

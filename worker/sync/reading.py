@@ -1,4 +1,4 @@
-"""Reading many completions, many at once, with what comes of it in the order in which they are named."""
+"""Read many completions at once, with the results in the order of the names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -11,18 +11,18 @@ from worker.sync.asking import Asking, in_parallel
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST_HELD = 1_000  # results that wait for one before them; then that one comes later
+_MOST_HELD = 1_000  # results that wait for a slow one; beyond that, the slow one comes out of order
 
 
 class Gets(Protocol):
-    """The service's completions, as `worker.api.Client` has them."""
+    """The service's completions; `worker.api.Client` implements it."""
 
     async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
         """Read a completion."""
 
 
 class InOrder(Generic[R]):
-    """Hands results on in the order of what was begun; one that takes very long holds up only so many others."""
+    """Passes results on in the order of their start; a very slow one delays only `most` others."""
 
     def __init__(self, hand_on: Callable[[R], object], most: int = _MOST_HELD) -> None:
         self._hand_on = hand_on
@@ -31,7 +31,7 @@ class InOrder(Generic[R]):
         self._next = 0
 
     def put(self, number: int, result: R) -> None:
-        """The result of what was begun as that number, from 0."""
+        """Add the result of the read with this number, from 0."""
         if number > self._next:
             self._held[number] = result
             if len(self._held) <= self._most:
@@ -46,7 +46,7 @@ class InOrder(Generic[R]):
 
 
 async def get(asking: Asking, client: Gets, completion_id: str) -> Answer:
-    """Read a completion: what comes is done, not there, or refused."""
+    """Read a completion; the answer is done, not found, or refused."""
 
     async def send(seconds: float, fresh: bool) -> Answer:  # noqa: FBT001 -- as `Send` says
         return await client.get(completion_id, timeout_seconds=seconds, fresh=fresh)
@@ -61,12 +61,12 @@ async def read_each(
     hand_on: Callable[[R], object],
     settle: Callable[[], Awaitable[object]],
 ) -> None:
-    """Look at each, as many at once as the terms allow.
+    """Read each completion, as many at once as the terms allow.
 
     Args:
         look: makes the requests.
-        hand_on: is given what they came to, in order, as far as nothing takes very long.
-        settle: is awaited after each: time to write what has gathered.
+        hand_on: receives the results, in order unless one is very slow.
+        settle: awaited after each result, to write collected lines.
     """
     numbered = enumerate(await _begun(things))
     order = InOrder(hand_on)
@@ -82,14 +82,14 @@ async def read_each(
 
 
 async def _begun(things: Iterator[T]) -> Iterable[T]:
-    """The same, with the first fetched in a thread: it can take long to be found."""
+    """Return the iterator, with the first item fetched in a thread: the query may take long."""
     for first in await asyncio.to_thread(lambda: [thing for _, thing in zip(range(1), things, strict=False)]):
         return chain((first,), things)
     return ()
 
 
 def shown(answer: Answer) -> dict[str, str] | None:
-    """The metadata that a read shows whole; None where it does not, or there is no completion."""
+    """Return the metadata of the answer; None if it is incomplete, or no completion exists."""
     if answer.verdict.kind is not Kind.OK or not answer.whole:
         return None
     return answer.metadata

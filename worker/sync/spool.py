@@ -1,4 +1,4 @@
-"""What is to be looked at, completion by completion: kept in a temporary file, since a million would fill memory."""
+"""Changes grouped by completion, in a temporary file, since a million would fill the memory."""
 
 import os
 import tempfile
@@ -22,7 +22,7 @@ CREATE TABLE done (completion_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE again (position INTEGER PRIMARY KEY, due_at REAL NOT NULL);
 BEGIN;
 """
-# In the order in which the completions first came. Changes of one lie together, in their own order.
+# Completions in the order of their first change; the changes of one together, in their own order.
 _EACH = """
 SELECT first, completion_id, mode, metadata, as_of
 FROM (SELECT rowid AS number, min(rowid) OVER (PARTITION BY completion_id) AS first, * FROM change)
@@ -30,7 +30,7 @@ FROM (SELECT rowid AS number, min(rowid) OVER (PARTITION BY completion_id) AS fi
 ORDER BY first, number
 """
 _NOT_DONE = "WHERE completion_id NOT IN (SELECT completion_id FROM done)"
-_COUNT = f"SELECT count(DISTINCT completion_id) FROM change {_NOT_DONE}"  # noqa: S608 -- our own words
+_COUNT = f"SELECT count(DISTINCT completion_id) FROM change {_NOT_DONE}"  # noqa: S608 -- constants only
 _AGAIN = "JOIN again ON again.position = first"
 
 _encode = msgspec.json.Encoder().encode
@@ -38,14 +38,14 @@ _decode = msgspec.json.Decoder(dict[str, str | None]).decode
 
 
 class SpoolFull(Exception):
-    """What is to be looked at cannot be kept; the sentence says where, and why."""
+    """The temporary file cannot be written; the sentence says where, and why."""
 
 
 class Entry(NamedTuple):
-    """A completion, and the changes that are about it, oldest first.
+    """A completion and its changes, oldest first.
 
     Args:
-        position: in the order in which completions first came; not without gaps.
+        position: orders completions by their first change; has gaps.
     """
 
     position: int
@@ -54,19 +54,19 @@ class Entry(NamedTuple):
 
 
 class Spool:
-    """Gathers changes by completion; the file goes with the process."""
+    """Groups changes by completion; the file is deleted with the process."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="metasync-sync-", ignore_cleanup_errors=True)
-        path = os.path.join(self._folder.name, "changes.db")  # noqa: PTH118 -- as SQLite takes it
+        path = os.path.join(self._folder.name, "changes.db")  # noqa: PTH118 -- SQLite takes a str
         self._rows = apsw.Connection(path)
         self._explained(lambda: [None for _ in self._rows.execute(_SETTINGS)])
 
     def add(self, changes: Sequence[MetadataChange]) -> list[int]:
-        """Keep these, in this order; of those with one `change_id` the first alone, as a queue does.
+        """Add changes, in this order; of those with the same `change_id` only the first, as a queue does.
 
         Returns:
-            The positions of those that say something else than the first with their `change_id`.
+            The indices of changes that differ from the first one with the same `change_id`.
 
         Raises:
             SpoolFull: there is no room.
@@ -87,29 +87,29 @@ class Spool:
         return conflicts
 
     def add_ids(self, completion_ids: Iterable[str]) -> None:
-        """Keep completions that are to be looked at, with nothing to change; raises as `add` does."""
+        """Add completions without changes; raises as `add` does."""
         rows = ((each,) for each in completion_ids)
         self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}', NULL)", rows))
 
     def mark_done(self, completion_id: str) -> None:
-        """Leave this one out; raises as `add` does."""
+        """Skip this completion from now on; raises as `add` does."""
         self._explained(lambda: self._rows.execute("INSERT OR IGNORE INTO done VALUES (?)", (completion_id,)))
 
     def look_again(self, position: int, due_at: float) -> None:
-        """Have this one come again, in `again`, from that time on; raises as `add` does."""
+        """Schedule this completion for `again`, from that time on; raises as `add` does."""
         self._explained(lambda: self._rows.execute("INSERT INTO again VALUES (?, ?)", (position, due_at)))
 
     def count(self) -> int:
-        """How many completions there are that are not done."""
+        """Return the number of completions that are not done."""
         found: int = self._rows.execute(_COUNT).get
         return found
 
     def entries(self) -> Iterator[Entry]:
-        """Each completion that is not done, once."""
+        """Yield each completion that is not done, once."""
         return self._entries(_NOT_DONE)
 
     def again(self) -> Iterator[tuple[Entry, float]]:
-        """Each that is to be looked at again, with the time from which on."""
+        """Yield each completion to read again, with the time from which on."""
         for entry in self._entries(_AGAIN):
             query = "SELECT due_at FROM again WHERE position = ?"
             due_at: float = self._rows.execute(query, (entry.position,)).get
@@ -120,7 +120,7 @@ class Spool:
         self._folder.cleanup()
 
     def _content_before(self, change: MetadataChange) -> int | None:
-        """What a change with this `change_id` said before; None where there was none."""
+        """Return the content of the first change with this `change_id`; None if this is the first."""
         if change.change_id is None:
             return None
         self._rows.execute("INSERT OR IGNORE INTO named VALUES (?, ?)", (change.change_id, _content(change)))
@@ -149,7 +149,7 @@ class Spool:
 
     def _full(self, error: apsw.Error) -> SpoolFull:
         return SpoolFull(
-            f"what is to be read cannot be kept in {tempfile.gettempdir()}: {error}; TMPDIR names another place"
+            f"the temporary file cannot be written in {tempfile.gettempdir()}: {error}; TMPDIR names another place"
         )
 
 
@@ -158,7 +158,7 @@ def _key(row: tuple[int, str, str, str, float | None]) -> tuple[int, str]:
 
 
 def _content(change: MetadataChange) -> int:
-    """Tells what changes say apart, within this process."""
+    """Return a hash of the change's content, valid within this process."""
     return hash((change.completion_id, change.mode, frozenset(change.metadata.items())))
 
 

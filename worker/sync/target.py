@@ -1,4 +1,4 @@
-"""Where a pull writes: a file that is whole lines at any moment and can be gone on with, a pipe, or standard output."""
+"""Where a pull writes: a pipe, standard output, or a file of whole lines that a later pull can resume."""
 
 import asyncio
 import fcntl
@@ -18,32 +18,32 @@ from worker.sync.listing import REMEMBERED
 
 _FLUSH_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 1024 * 1024
-_MODE: Final = 0o600  # what is in it may be private
+_MODE: Final = 0o600  # its content may be private
 _STDOUT: Final = 1
-_GZIP_START: Final = b"\x1f\x8b\x08" + bytes(5)  # of a member that has no name and no time
+_GZIP_START: Final = b"\x1f\x8b\x08" + bytes(5)  # a member without name and time
 _NAMES_OF_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 class Unusable(Exception):
-    """It cannot be written there; the sentence says why, and what to do."""
+    """The target cannot be used; the sentence says why, and what to do."""
 
 
 class Unwritable(Exception):
-    """Writing failed on the way: what was written before is there."""
+    """Writing failed midway; what was written before remains."""
 
 
 class Gone(Unwritable):
-    """The file that was written to has no name any more: nothing of it is left."""
+    """The file was deleted while it was written: nothing of it is left."""
 
 
 class Target:
-    """Takes whole lines, and writes them in pieces of whole lines.
+    """Buffers whole lines, and writes them in pieces of whole lines.
 
     Args:
-        name: as people know it.
-        blocks: whether a write may wait for a reader without end.
+        name: for messages.
+        blocks: whether a write may wait for a reader indefinitely.
 
-    `lines` counts those that are in it, the ones of an earlier run included; `behind` has the ids of the last of them.
+    `lines` counts the file's lines, those of an earlier run included; `behind` has the ids of the last ones.
     """
 
     def __init__(self, descriptor: int, name: str, form: Form, *, gzipped: bool, blocks: bool) -> None:
@@ -57,14 +57,14 @@ class Target:
         self._is_stdout = descriptor == _STDOUT
         self._buffer: list[bytes] = []
         self._size = 0
-        self._beside: tuple[str, str] | None = None  # what was opened in place of an old file, and that one's name
+        self._beside: tuple[str, str] | None = None  # the temporary file's name, and the name that it replaces
         self._old: int | None = None  # the old file, locked until it is replaced
         self._writing = asyncio.Lock()
         self._has_begun = False
 
     @property
     def is_file(self) -> bool:
-        """Whether what is written there can be gone on with: no pipe, no device."""
+        """Whether it is a regular file, which can be resumed; not a pipe or a device."""
         return not self._blocks
 
     @classmethod
@@ -82,17 +82,17 @@ class Target:
 
     @classmethod
     def open(cls, path: str, form: Form, *, gzipped: bool, overwrite: bool = False, resume: bool = False) -> Self:
-        """Open a file, or what has a name like one; waits for who reads a pipe.
+        """Open a file, pipe or device; a pipe is opened once it has a reader.
 
         Args:
-            overwrite: put it in the place of one that is there, as soon as there is something to write.
-            resume: go on after the last whole line that is there.
+            overwrite: replace an existing file, once there is something to write.
+            resume: continue after the last whole line of an existing file.
 
         Raises:
-            Unusable: it cannot be written, or is not to be.
+            Unusable: it cannot be written, or exists already.
         """
         try:
-            status = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 -- a path as it was given
+            status = os.stat(path) if os.path.lexists(path) else None  # noqa: PTH116 -- the path is used as given
             if status is not None and not stat.S_ISREG(status.st_mode):
                 return cls._open_stream(path, form, status, gzipped=gzipped, resume=resume)
             if status is None:
@@ -104,14 +104,14 @@ class Target:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise Unusable(f"{path}: it cannot be written: {reason}") from None
-        raise Unusable(f"{path}: it is there already: --resume goes on with it, --overwrite replaces it")
+        raise Unusable(f"{path}: it exists already: --resume continues it, --overwrite replaces it")
 
     @classmethod
     def _open_stream(cls, path: str, form: Form, status: os.stat_result, *, gzipped: bool, resume: bool) -> Self:
         if stat.S_ISDIR(status.st_mode):
             raise Unusable(f"{path}: this is a directory, not a file")
         if resume:
-            raise Unusable(f"{path}: what is no file cannot be gone on with")
+            raise Unusable(f"{path}: only a regular file can be resumed")
         return cls(os.open(path, os.O_WRONLY | os.O_CLOEXEC), path, form, gzipped=gzipped, blocks=True)
 
     @classmethod
@@ -129,14 +129,14 @@ class Target:
         old = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _lock(old, path)
-            folder, name = os.path.split(os.path.realpath(path))  # a link stays one
-            beside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")  # noqa: PTH118 -- of a path as it was given
+            folder, name = os.path.split(os.path.realpath(path))  # a symbolic link stays one
+            beside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")  # noqa: PTH118 -- used as given
             target = cls._open_new(beside, form, gzipped=gzipped)
         except BaseException:
             os.close(old)
             raise
         target.name = path
-        target._beside, target._old = (beside, os.path.join(folder, name)), old  # noqa: SLF001, PTH118 -- its own
+        target._beside, target._old = (beside, os.path.join(folder, name)), old  # noqa: SLF001, PTH118 -- a constructor
         return target
 
     @classmethod
@@ -149,27 +149,27 @@ class Target:
         except BaseException:
             os.close(descriptor)
             raise
-        target._has_begun = True  # the header is there, or found missing
+        target._has_begun = True  # `take_up` checks the header
         return target
 
     def __repr__(self) -> str:
         return f"<Target {self.name} [{self.lines} lines]>"
 
     def take_up(self, met: Callable[[str], object]) -> None:
-        """Find the last whole line of a file that is gone on with, and drop what is behind it.
+        """Find the last whole line of a resumed file, and truncate the file after it.
 
         Args:
-            met: is told the id of each completion that is there.
+            met: called with the id of each completion in the file.
 
         Raises:
-            Unusable: it holds something else.
+            Unusable: the file holds other content.
         """
         header, end, number = self.form.header, 0, 0
         try:
             for number, (line, line_end) in enumerate(_whole_lines(self._descriptor, gzipped=self._gzipped), 1):
                 if number == 1 and header:
                     if line != header.rstrip(b"\n"):
-                        raise NotOurs  # noqa: TRY301 -- as of any other line
+                        raise NotOurs  # noqa: TRY301 -- handled like any other line
                 else:
                     completion_id = self.form.id_of(line)
                     self.lines += 1
@@ -180,33 +180,33 @@ class Target:
             self._close()
             what = "header" if number == 1 and header else "line"
             where = f"{self.name}:{number}"
-            raise Unusable(f"{where}: this {what} is none of such a pull: it cannot be gone on with") from None
+            raise Unusable(f"{where}: this {what} was not written by such a pull: it cannot be resumed") from None
         wanted = _GZIP_START if self._gzipped else self.form.start
         found = os.pread(self._descriptor, len(wanted), 0)
-        if not end and found != wanted[: len(found)]:  # not even the beginning of a first line
+        if not end and found != wanted[: len(found)]:  # no part of a first line either
             self._close()
-            raise Unusable(f"{self.name}: it holds something else than such a pull: it cannot be gone on with")
+            raise Unusable(f"{self.name}: it was not written by such a pull: it cannot be resumed")
         os.ftruncate(self._descriptor, end)
         os.lseek(self._descriptor, end, os.SEEK_SET)
         self._has_begun = end > 0
 
     def put(self, line: bytes) -> None:
-        """Take a line, with its end."""
+        """Buffer a line, with its line end."""
         self._buffer.append(line)
         self._size += len(line)
         self.lines += 1
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time for `flush`."""
+        """Whether the buffer is full, so that `flush` is due."""
         return self._size >= _FLUSH_BYTES
 
     async def flush(self) -> None:
-        """Write what was taken.
+        """Write the buffered lines.
 
         Raises:
-            Unwritable: it cannot be.
-            BrokenPipeError: who read it has seen enough.
+            Unwritable: writing failed.
+            BrokenPipeError: the reader has closed the pipe.
         """
         async with self._writing:
             data = self._taken()
@@ -218,7 +218,7 @@ class Target:
                 self._write(data)
 
     async def finish(self) -> None:
-        """Write the rest: all is there. A file that was to be replaced is, even by an empty one."""
+        """Write the rest, since the pull is complete. An old file is replaced now, even by an empty one."""
         await self.flush()
         self._take_place()
         if not self._has_begun and self.form.header:
@@ -226,7 +226,7 @@ class Target:
             await self.flush()
 
     def close(self) -> None:
-        """Let go of it, after writing what can be written at once."""
+        """Close the target, after writing what can be written without waiting."""
         with suppress(OSError, Unwritable):
             if not self._blocks and (data := self._taken()):
                 self._write(data)
@@ -235,7 +235,7 @@ class Target:
     def _close(self) -> None:
         if self._beside is not None:
             with suppress(OSError):
-                os.unlink(self._beside[0])  # noqa: PTH108 -- a path as it was given
+                os.unlink(self._beside[0])  # noqa: PTH108 -- the path is used as given
         for descriptor in (self._descriptor, self._old):
             if descriptor is not None and not (descriptor == _STDOUT and self._is_stdout):
                 with suppress(OSError):
@@ -250,7 +250,7 @@ class Target:
             data = self.form.header + data
             self._has_begun = True
         self._buffer, self._size = [], 0
-        return gzip.compress(data, 6, mtime=0) if self._gzipped and data else data  # a member of whole lines
+        return gzip.compress(data, 6, mtime=0) if self._gzipped and data else data  # one member of whole lines
 
     def _write(self, data: bytes) -> None:
         try:
@@ -273,7 +273,7 @@ class Target:
 
 
 def is_stdout(path: str) -> bool:
-    """Whether this is a name of standard output."""
+    """Whether the path means standard output."""
     return path in ("-", *_NAMES_OF_STDOUT)
 
 
@@ -285,7 +285,7 @@ def _lock(descriptor: int, path: str) -> None:
 
 
 def _whole_lines(descriptor: int, *, gzipped: bool) -> Iterator[tuple[bytes, int]]:
-    """Each line that has an end, and how far in the file it, or the member that it lies in, reaches."""
+    """Yield each complete line, and the file position after it (in a gzip file, after its member)."""
     if gzipped:
         for member, end in _members(descriptor):
             if not member.endswith(b"\n"):
@@ -301,7 +301,7 @@ def _whole_lines(descriptor: int, *, gzipped: bool) -> Iterator[tuple[bytes, int
 
 
 def _members(descriptor: int) -> Iterator[tuple[bytes, int]]:
-    """The text of each whole member of a gzip file, and where it ends."""
+    """Yield the text of each complete gzip member, and the position after it."""
     unpacker, text, end = zlib.decompressobj(31), list[bytes](), 0
     for piece in _pieces(descriptor):
         rest = piece

@@ -1,8 +1,8 @@
-"""What a worker shows over HTTP: health, metrics, a page for people, and the door for changes.
+"""The worker's HTTP server: health, metrics, a page for people, and the intake of changes.
 
-Begin with `server.py` and `routes.py`. `health.py` and `metrics.py` are for machines; `page.py`, `view.py` and
-`words.py` are the page, which `live.py` keeps up to date. `access.py`, `link.py` and `bounds.py` say who may do what,
-and how often. `intake.py` takes changes, and `receiving.py` serves that alone.
+Begin with `server.py` and `routes.py`. `health.py` and `metrics.py` serve machines; `page.py`, `view.py` and `words.py`
+make the page, and `live.py` keeps it up to date. `access.py`, `door.py` and `link.py` decide who may do what,
+`bounds.py` how often. `intake.py` accepts changes, and `receiving.py` serves it without a worker.
 """
 
 from worker.web.intake import Terms

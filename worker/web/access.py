@@ -1,4 +1,4 @@
-"""Who a browser acts for: sessions that the token opens, and requests that come from the page itself."""
+"""Sessions, which the token opens, and checks that a request comes from the page itself."""
 
 import hashlib
 import hmac
@@ -18,17 +18,17 @@ _SAID_EVERY_SECONDS = 1.0
 
 
 def make_ticket(key: str, unix_now: float) -> str:
-    """What opens one session, within a few minutes, for whoever can read the key of `Sessions`."""
+    """Make a ticket, which opens one session within a few minutes; needs the ticket key of `Sessions`."""
     content = f"{int(unix_now) + TICKET_SECONDS}.{secrets.token_hex(8)}"
     return f"{content}.{_signature(key.encode(), content)}"
 
 
 class Sessions:
-    """Cookies that only whoever knows the token can make, and from which the token cannot be found.
+    """Signed session cookies. Forging one needs the token, and a cookie does not reveal it.
 
     Args:
-        token: as set; a restart with another one ends every session. None: one that nobody knows, so that all who want
-            a session need a ticket.
+        token: the configured token; a restart with another one ends every session. None: a random secret, so that a
+            session needs a ticket.
         unix_clock: Unix time, seconds.
     """
 
@@ -36,7 +36,7 @@ class Sessions:
         self._unix_clock = unix_clock
         self._token = (token or secrets.token_hex(32)).encode()
         self._key = hmac.digest(self._token, b"metasync session", hashlib.sha256)
-        self.ticket_key = secrets.token_hex(32)  # not of the token: another worker would take the same ticket again
+        self.ticket_key = secrets.token_hex(32)  # random, or other workers would accept its tickets
         self._used: dict[str, int] = {}
         self._seldom = Seldom(_SAID_EVERY_SECONDS)
 
@@ -44,26 +44,26 @@ class Sessions:
         return "<Sessions>"
 
     def is_token(self, shown: str) -> bool:
-        """Whether this is the token, found out in a time that says nothing about it."""
+        """Compare with the token, in constant time."""
         return hmac.compare_digest(shown.encode(errors="surrogateescape"), self._token)
 
     def takes_ticket(self, shown: str) -> bool:
-        """Whether this is a ticket that is neither used nor too old; it is used then."""
+        """Whether this is a fresh, unused ticket; it counts as used from now on."""
         now = self._unix_clock()
         content, _, _ = shown.rpartition(".")
         if not _is_signed(self.ticket_key.encode(), shown) or shown in self._used:
             return False
-        expires = int(content.partition(".")[0])  # signed, so ours, so a number
+        expires = int(content.partition(".")[0])  # the signature is ours, so this is a number
         self._used = {used: until for used, until in self._used.items() if until > now} | {shown: expires}
         return expires > now
 
     def say_refused(self, peer: str) -> None:
-        """Log that somebody showed what is neither the token nor a ticket."""
+        """Log a wrong token or ticket."""
         if (more := self._seldom.unsaid("refused")) is not None:
             structlog.get_logger().warning("web.sign_in_refused", peer=peer, more=more)
 
     def open(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Let the browser in from now on, for half a day; one that came over HTTPS shows its cookie nowhere else."""
+        """Give the browser a cookie for half a day; over HTTPS, a secure one."""
         expires = str(int(self._unix_clock()) + SESSION_SECONDS)
         response.set_cookie(
             _cookie_of(request),
@@ -76,11 +76,11 @@ class Sessions:
 
     @staticmethod
     def end(request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Make the browser forget its cookie."""
+        """Delete the browser's cookie."""
         response.del_cookie(_cookie_of(request), httponly=True, samesite="Strict")
 
     def admits(self, request: web.BaseRequest) -> bool:
-        """Whether the request shows the token, as a bearer token, or the cookie of a session that runs."""
+        """Whether the request has the bearer token, or the cookie of an open session."""
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(shown.strip()):
             return True
@@ -98,13 +98,13 @@ def _is_signed(key: bytes, text: str) -> bool:
 
 
 def _cookie_of(request: web.BaseRequest) -> str:
-    """The cookie's name: browsers show one host's cookies to all of its ports, where other workers may serve."""
+    """Return the cookie's name. It contains the port, since browsers send a host's cookies to all its ports."""
     name = request.transport and request.transport.get_extra_info("sockname")
     return f"metasync-{name[1]}" if isinstance(name, tuple) else "metasync"
 
 
 def names_this_machine(request: web.BaseRequest) -> bool:
-    """Whether the address asked for is a loopback one: a name of somebody else's may be made to point here."""
+    """Whether the Host header names loopback: DNS rebinding lets a foreign name point here."""
     try:
         host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
     except ValueError:
@@ -113,9 +113,9 @@ def names_this_machine(request: web.BaseRequest) -> bool:
 
 
 def is_from_the_page(request: web.BaseRequest) -> bool:
-    """Whether a browser says that our own page makes this request: no other site's, and no link's.
+    """Whether the browser's headers say that our own page makes this request, not another site or a link.
 
-    Over plain HTTP to another machine, browsers leave out Sec-Fetch-Site; Origin is there with every POST.
+    Over plain HTTP to another machine, browsers omit Sec-Fetch-Site; every POST has an Origin.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

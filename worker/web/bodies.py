@@ -1,4 +1,4 @@
-"""The body of a request, bounded, whatever it says about its length and however it is packed."""
+"""Read a request's body within a size limit, also when it is compressed or lies about its length."""
 
 import zlib
 from http import HTTPStatus
@@ -12,10 +12,10 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class NoBody(Exception):
-    """There is no body that can be used; the message says why.
+    """The body cannot be used; the message says why.
 
     Args:
-        status: what the answer is.
+        status: of the answer.
     """
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -24,10 +24,10 @@ class NoBody(Exception):
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read a body of up to `MAX_BYTES`, unpacked where it is said to be gzip.
+    """Read a body of up to `MAX_BYTES` after decompression (gzip only).
 
     Raises:
-        NoBody: it is too large, damaged, cut off, or packed in another way.
+        NoBody: it is too large, damaged, cut off, or has another encoding.
     """
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
@@ -60,7 +60,7 @@ def _unpacked(packed: bytes) -> bytes:
             raise _too_large()
         if not unpacker.eof:
             raise NoBody(HTTPStatus.BAD_REQUEST, "the gzip data ends too early: the body was cut off")
-        packed = unpacker.unused_data  # one member may follow another
+        packed = unpacker.unused_data  # gzip data may have several members
     return bytes(text)
 
 

@@ -1,4 +1,4 @@
-"""How often a route may be asked for: those who may ask are counted apart from everybody else, each peer by itself."""
+"""Rate limits of routes, per peer; permitted callers are counted apart from strangers."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from worker.web.connections import Connections, peer_of
 
-# Of each peer; and of all peers together, which matters once there are very many.
+# Per peer, and for all peers together, against floods from very many addresses.
 REQUESTS_PER_SECOND = 20
 REQUESTS_ALTOGETHER = 200
 
@@ -17,10 +17,10 @@ _PENALTY_SECONDS = 0.5
 
 
 class Rate:
-    """How many requests a second each peer may make, and all of them together.
+    """A limit of requests per second, per peer and altogether.
 
     Args:
-        clock: seconds, never going back.
+        clock: monotonic, seconds.
     """
 
     def __init__(self, per_peer: int, altogether: int, clock: Callable[[], float]) -> None:
@@ -35,7 +35,7 @@ class Rate:
         return f"<Rate [{self._taken} taken this second]>"
 
     def takes(self, peer: str) -> bool:
-        """Whether this peer may ask once more."""
+        """Count a request of this peer; False if it is one too many."""
         second = int(self._clock())
         if second != self._second:
             self._second, self._taken, self._asked = second, 0, Counter()
@@ -46,25 +46,24 @@ class Rate:
         return True
 
 
-def everybody(_request: web.BaseRequest) -> bool:
-    """Whoever asks may ask."""
+def all_known(_request: web.BaseRequest) -> bool:
+    """Treat every caller as permitted."""
     return True
 
 
-def nobody(_request: web.BaseRequest) -> bool:
-    """Nobody shows anything."""
+def none_known(_request: web.BaseRequest) -> bool:
+    """Treat every caller as a stranger."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Who may ask for a route, and how often they and all others are answered.
+    """A route's limits: who is permitted, and how often they and strangers are answered.
 
     Args:
-        own: whether the request shows, at little cost, that it may be made. Its connection makes way for no stranger's.
-        own_rate: of those; None for as often as they like.
-        strangers: of all others; None for as often as they like. The answer to one too many comes late, so that a
-            flood slows down itself.
+        own: whether the request is permitted; must be cheap. Strangers' connections never displace its connection.
+        own_rate: their limit; None for none.
+        strangers: the limit of all others; None for none. A refusal is delayed, so that a flood slows itself down.
     """
 
     own: Callable[[web.BaseRequest], bool]
@@ -72,10 +71,10 @@ class Bounds:
     strangers: Rate | None
 
     async def admit(self, request: web.BaseRequest, connections: Connections) -> None:
-        """Let the request in.
+        """Admit the request.
 
         Raises:
-            HTTPTooManyRequests: there are too many.
+            HTTPTooManyRequests: the limit is reached.
         """
         is_own = self.own(request)
         if is_own:
@@ -88,8 +87,8 @@ class Bounds:
         raise web.HTTPTooManyRequests(text="too many requests\n", headers={hdrs.RETRY_AFTER: "1"})
 
 
-# Whoever asks for our health may end us when we say nothing.
-ALWAYS = Bounds(own=everybody, own_rate=None, strangers=None)
+# Health is always answered: a supervisor that gets no answer may kill the process.
+ALWAYS = Bounds(own=all_known, own_rate=None, strangers=None)
 
-# What signing in takes, which nobody can show anything for yet: it costs little, and counts what is wrong by itself.
-UNCOUNTED = Bounds(own=nobody, own_rate=None, strangers=None)
+# Signing in: no caller can prove anything yet. It is cheap, and limits wrong tokens by itself.
+UNCOUNTED = Bounds(own=none_known, own_rate=None, strangers=None)

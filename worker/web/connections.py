@@ -1,4 +1,4 @@
-"""Connections to the web surface: few, short ones, each ended by its answer."""
+"""Connections of the web server: few and short; most end with their answer."""
 
 import asyncio
 import sys
@@ -13,23 +13,23 @@ from aiohttp.http_exceptions import HttpProcessingError
 from worker.web.seal import seal
 from worker.web.trouble import Seldom
 
-# A few scrapers, probes and people are all that is expected here.
+# Only a few scrapers, probes and people are expected.
 _MOST_STRANGERS = 256
 _MOST_KNOWN = 128
 _LIFETIME_SECONDS = 15.0
-# Of one that may be used again, between two requests: then it is ended in order; and, whatever it does, cut.
+# Of a reusable connection between two requests: after the first it is closed, after the second it is cut.
 _IDLE_SECONDS = 75.0
 _STAYING_SECONDS = 150.0
-_LINGERING_SECONDS = 1.0  # for the rest of a request that is answered already: to close at once may lose the answer
+_LINGERING_SECONDS = 1.0  # reads the rest of an answered request: closing at once may lose the answer
 _SAID_EVERY_SECONDS = 10.0
 _MALFORMED = (HttpProcessingError, web.RequestPayloadError)
 
 
 class Handler(web.RequestHandler):
-    """Reads requests from one connection, and answers for what fails before or in their handlers."""
+    """Reads requests from one connection, and answers failures before or in their handlers."""
 
     def __init__(self, connections: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
-        # What is compressed could unfold to any size; and nobody here sends such.
+        # aiohttp would decompress a body to any size.
         super().__init__(
             server,
             loop=loop,
@@ -41,7 +41,7 @@ class Handler(web.RequestHandler):
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, and make one of those that were there go where there are too many."""
+        """Register the connection, which ends an older one if there are too many."""
         super().connection_made(transport)
         self.peer = peer_name(transport.get_extra_info("peername"))
         self._connections.came(self)
@@ -52,15 +52,15 @@ class Handler(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on. Bytes that the parser itself cannot cope with end the connection, and nothing else."""
+        """Parse bytes. If the parser itself fails, only this connection ends."""
         try:
             super().data_received(data)
-        except Exception as failure:  # noqa: BLE001 -- whatever it is, it would go to the log with what was sent
+        except Exception as failure:  # noqa: BLE001 -- asyncio would log it with the bytes that were sent
             self._connections.say_malformed(self.peer, failure)
             end(self)
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
-        """Log what is met after the answer, such as a body that is none, without the bytes that the library quotes."""
+        """Log a failure after the answer, such as a malformed body, without the bytes that the library quotes."""
         failure = exc_info or sys.exception()
         if isinstance(failure, _MALFORMED):
             self._connections.say_malformed(self.peer, failure)
@@ -72,16 +72,16 @@ class Handler(web.RequestHandler):
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 -- the parser's, which repeats what was sent
+        message: str | None = None,  # noqa: ARG002 -- the parser's message quotes what was sent
     ) -> web.StreamResponse:
-        """Answer in one word, sealed like any other answer.
+        """Answer with the status alone, sealed like any other answer.
 
-        A handler that raised is logged, with its trace. What is no HTTP gets a line without anything that was sent. Of
-        either, few get through to the log: anybody can send it, as often as they like.
+        A handler that raised is logged with its trace. Malformed HTTP gets a line without the bytes that were sent. Log
+        lines of both kinds are rate-limited, because any caller can cause them at any rate.
         """
         failure = exc or sys.exception()
         if isinstance(failure, ConnectionError) and (self.transport is None or self.transport.is_closing()):
-            raise failure  # whoever asked has gone
+            raise failure  # the client has disconnected
         if isinstance(failure, _MALFORMED):
             status = HTTPStatus.BAD_REQUEST
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -97,7 +97,7 @@ class Handler(web.RequestHandler):
 
 
 class Crowd:
-    """At most so many connections; one more ends the oldest of whoever has the most then."""
+    """A bounded set of connections; one too many ends the oldest connection of the peer that has the most."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -111,19 +111,19 @@ class Crowd:
         return f"<Crowd [{self._count} connections of {len(self._of_peer)} peers]>"
 
     def add(self, handler: Handler) -> None:
-        """Take it in."""
+        """Add the connection."""
         self._of_peer.setdefault(handler.peer, {})[handler] = None
         self._count += 1
         if self._count > self._most:
             own, crowded = self._of_peer[handler.peer], max(self._of_peer.values(), key=len)
-            if len(own) == len(crowded) > 1:  # of those who have as many, whoever wants one more
+            if len(own) == len(crowded) > 1:  # on a tie, the peer that opens one more
                 crowded = own
             oldest = next(iter(crowded))
             self.discard(oldest)
             end(oldest)
 
     def discard(self, handler: Handler) -> None:
-        """Let it go, if it is one of these."""
+        """Remove the connection, if it is in the set."""
         of_peer = self._of_peer.get(handler.peer, {})
         if handler not in of_peer:
             return
@@ -134,11 +134,11 @@ class Crowd:
 
 
 class Connections:
-    """Makes the server's connections, and bounds them: a new one ends an old one, so that idle ones keep nobody out.
+    """Makes and bounds the server's connections: a new one ends an old one, so that idle ones block nobody.
 
-    A connection is a stranger's until a request on it is known to be answered: of a probe, or of somebody who shows
-    that they may ask. Strangers never make those go. None lives longer than a few seconds, whatever it does or does
-    not send, but for those that `keep` names.
+    A connection is a stranger's until a request on it is permitted: a probe, or a caller that proves its right.
+    Strangers never displace permitted connections. Every connection ends after a few seconds, active or not, except
+    those given to `keep`.
     """
 
     def __init__(self) -> None:
@@ -151,20 +151,20 @@ class Connections:
         return f"<Connections [{len(self._strangers)} strangers, {len(self._known)} known]>"
 
     def open(self, server: web.Server) -> Handler:
-        """Make the next one."""
+        """Return a handler for a new connection."""
         return Handler(self, server, asyncio.get_running_loop())
 
     def came(self, handler: Handler) -> None:
-        """There is one more."""
+        """Register an opened connection."""
         self._strangers.add(handler)
         self._ends[handler] = asyncio.get_running_loop().call_later(_LIFETIME_SECONDS, end, handler)
 
     def went(self, handler: Handler) -> None:
-        """There is one less."""
+        """Remove a closed connection."""
         self.keep(handler)
 
     def know(self, handler: web.RequestHandler) -> None:
-        """What came on this one is answered, whatever strangers do."""
+        """Mark the connection as permitted, so that strangers cannot displace it."""
         assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
         if handler in self._ends:
             self._strangers.discard(handler)
@@ -172,14 +172,14 @@ class Connections:
             self._known.add(handler)
 
     def stay(self, handler: web.RequestHandler) -> None:
-        """Let this one live on for a while from now; it still makes way where there are too many."""
+        """Extend the connection's life; it can still be displaced if there are too many."""
         assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
         if timer := self._ends.get(handler):
             timer.cancel()
             self._ends[handler] = asyncio.get_running_loop().call_later(_STAYING_SECONDS, end, handler)
 
     def keep(self, handler: web.RequestHandler) -> None:
-        """Let this one live on; whoever asks for that sees to it that there are few."""
+        """Never end the connection by time; the caller must bound the number of such connections."""
         assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
         self._strangers.discard(handler)
         self._known.discard(handler)
@@ -187,13 +187,13 @@ class Connections:
             timer.cancel()
 
     def say_malformed(self, peer: str, failure: BaseException | None) -> None:
-        """Log that something was sent which is no request; what it was stays out of the log."""
+        """Log malformed input, without the input itself."""
         kind = type(failure).__name__
         if (more := self._seldom.unsaid("malformed")) is not None:
             structlog.get_logger().info("web.malformed", peer=peer, error=kind, more=more)
 
     def say_failed(self, request: web.BaseRequest | None, failure: BaseException | None) -> None:
-        """Log that a request's handler, or what comes after it, failed, with its trace."""
+        """Log, with its trace, a failure in a request's handler or after it."""
         if (more := self._seldom.unsaid(type(failure).__name__)) is not None:
             method, path = (request.method, request.path) if request else (None, None)
             structlog.get_logger().error("web.failed", method=method, path=path, more=more, exc_info=failure)
@@ -206,12 +206,12 @@ def end(handler: web.RequestHandler) -> None:
 
 
 def peer_of(request: web.BaseRequest) -> str:
-    """Who asks: the address that the connection comes from, which is a proxy's where there is one."""
+    """Return the peer's name by the connection's address, which is a proxy's if there is one."""
     return request.protocol.peer if isinstance(request.protocol, Handler) else ""
 
 
 def peer_name(address: Any) -> str:  # noqa: ANN401 -- what the socket's family has for an address
-    """One name for all that one machine may call itself: of IPv6 it has a whole network."""
+    """Return one name for all addresses of a machine: in IPv6 it has a whole /64 network."""
     host = str(address[0]) if isinstance(address, tuple) else ""
     if ":" not in host:
         return host

@@ -1,4 +1,4 @@
-"""What the store is asked, seldom enough that the asking costs nothing to speak of."""
+"""Queue figures, cached so that asking the store for them costs next to nothing."""
 
 import asyncio
 import math
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 STORE_TIMEOUT_SECONDS = 2.0  # longest wait for an answer
 _SHORTEST_SECONDS = 0.9
-_COST = 0.01  # of the time may go into asking: counting ten million rows takes a while
+_COST = 0.01  # the share of time that may go into asking: counting ten million rows is slow
 
 
 class Asked(Generic[T]):
-    """One of the queue's figures, at most as old as asking for it costs.
+    """One of the queue's figures, cached for a time in proportion to its cost.
 
     Args:
         name: of the figure, for the log.
         ask: asks the queue.
         timeout_seconds: longest wait for the store.
-        clock: seconds, never going back.
+        clock: monotonic, seconds.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Asked(Generic[T]):
         return f"<Asked [{self.error or 'well'}]>"
 
     async def look(self) -> T | None:
-        """The figure; None, with `error` set, while the store does not answer."""
-        async with self._asking:  # many who look at once are served by one question
+        """Return the figure; None, with `error` set, while the store does not answer."""
+        async with self._asking:  # concurrent callers share one query
             if self._clock() >= self._ask_at:
                 await self._ask()
         return self.value
 
     def forget(self) -> None:
-        """Ask again at the next look: somebody has changed what there is."""
+        """Drop the cached figure, because a caller has changed the queue."""
         self._ask_at = -math.inf
 
     async def _ask(self) -> None:

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Guards of routes: who may see the worker, and who may act on it."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +16,12 @@ _BODY_SECONDS = 5.0
 Guard = Callable[[web.Request], None]
 
 
-def anybody(_request: web.Request) -> None:
-    """Let everybody in."""
+def admit_all(_request: web.Request) -> None:
+    """Admit every request."""
 
 
 def from_the_page(guard: Guard) -> Guard:
-    """Let in whom `guard` lets in, and of those only our own page: what it asks for changes something."""
+    """Restrict `guard` to requests from our own page, for routes that change something."""
 
     def admit(request: web.Request) -> None:
         guard(request)
@@ -32,10 +32,10 @@ def from_the_page(guard: Guard) -> Guard:
 
 
 class Door:
-    """Knows those who may see the worker, and those who may act. Its methods are guards of routes.
+    """Decides who may see the worker and who may act on it. Its methods are guards of routes.
 
     Args:
-        is_open: whether everybody of this machine may see it, and no token is set.
+        is_open: whether no token is set, so that every user of this machine may see the worker.
     """
 
     def __init__(self, sessions: Sessions, *, is_open: bool) -> None:
@@ -46,42 +46,42 @@ class Door:
         return f"<Door [{'open' if self._is_open else 'token'}]>"
 
     def signing_in(self, request: web.Request) -> None:
-        """Let in those who have no session yet: to see nothing of the worker.
+        """Admit callers without a session to the sign-in routes, which show nothing of the worker.
 
         Raises:
-            HTTPForbidden: no token is set, and the request is for a name that is not this machine's.
+            HTTPForbidden: no token is set, and the Host header does not name loopback.
         """
         if self._is_open and not names_this_machine(request):
             raise web.HTTPForbidden(text="ask for 127.0.0.1 or localhost; for other names, set METASYNC_HTTP_TOKEN\n")
 
     def seeing(self, request: web.Request) -> None:
-        """Let in those who show the token, or everybody of this machine where none is set.
+        """Admit callers with the token or a session; without a token, every user of this machine.
 
         Raises:
             HTTPForbidden: as for `signing_in`.
-            HTTPUnauthorized: the token is not shown.
+            HTTPUnauthorized: the caller has neither.
         """
         self.signing_in(request)
         if not self._is_open and not self._sessions.admits(request):
             raise self._unauthorized(request, "METASYNC_HTTP_TOKEN is needed, as a bearer token")
 
     def acting(self, request: web.Request) -> None:
-        """Let in those who show the token, or have signed in by a link: on one machine there are many users.
+        """Admit callers with the token or a session, even on an open worker: a machine may have many users.
 
         Raises:
             HTTPForbidden: as for `signing_in`.
-            HTTPUnauthorized: neither.
+            HTTPUnauthorized: the caller has neither.
         """
         self.signing_in(request)
         if not self._sessions.admits(request):
             raise self._unauthorized(request, "sign in first: `metasync page`, where the worker runs, prints a link")
 
     def person(self, request: web.Request) -> None:
-        """Let in those who may see the worker, and send people who may not to sign in.
+        """Admit callers who may see the worker, and redirect others to the sign-in page.
 
         Raises:
             HTTPForbidden, HTTPUnauthorized: as for `seeing`.
-            HTTPSeeOther: to where people sign in.
+            HTTPSeeOther: to the sign-in page.
         """
         try:
             self.seeing(request)
@@ -101,7 +101,7 @@ async def body_of(request: web.Request, most_bytes: int = _MOST_BODY_BYTES) -> b
 
     Raises:
         HTTPRequestEntityTooLarge, HTTPLengthRequired, HTTPRequestTimeout, HTTPBadRequest, HTTPUnsupportedMediaType: it
-            is none, or does not come.
+            is missing, malformed, or does not arrive.
     """
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without an encoding\n")
@@ -120,5 +120,5 @@ async def body_of(request: web.Request, most_bytes: int = _MOST_BODY_BYTES) -> b
 
 
 def answer(body: bytes, content_type: str, *, status: int = 200) -> web.Response:
-    """An answer of this content type, its charset included."""
+    """Make an answer with this content type, which includes the charset."""
     return web.Response(body=body, status=status, headers={hdrs.CONTENT_TYPE: content_type})

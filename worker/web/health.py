@@ -1,4 +1,4 @@
-"""Health, for supervisors and load balancers: anyone may ask."""
+"""Health checks for supervisors and load balancers, without authentication."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,19 +8,19 @@ from aiohttp import web
 from worker.queue import Store
 from worker.web.bounds import ALWAYS
 from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
-from worker.web.door import JSON, answer, anybody
+from worker.web.door import JSON, admit_all, answer
 from worker.web.pulse import Pulse
 from worker.web.routes import Route
 
 
 class Health:
-    """Answers whether the event loop turns, and whether the process can do what it is there for.
+    """Answers whether the event loop runs (live), and whether the process can do its work (ready).
 
     Args:
-        queue: asked seldom whether it is in reach, and not what is in it: counting takes long.
-        clock: seconds, never going back.
-        failing: what else keeps it from that: a name, and a sentence.
-        is_paused: whether somebody has paused the queue. That is no failure: a restart would mend nothing.
+        queue: asked, rarely, whether it is reachable; not for counts, which are slow.
+        clock: monotonic, seconds.
+        failing: yields other obstacles, each a name and a sentence.
+        is_paused: whether the queue is paused. That is no failure: a restart would not help.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Health:
         self._is_paused = is_paused
 
     def routes(self) -> tuple[Route, ...]:
-        """What can be asked for."""
+        """The routes of the health checks."""
         return (
-            Route("GET", "/livez", self._live, anybody, ALWAYS),
-            Route("GET", "/healthz", self._live, anybody, ALWAYS),
-            Route("GET", "/readyz", self._ready, anybody, ALWAYS),
+            Route("GET", "/livez", self._live, admit_all, ALWAYS),
+            Route("GET", "/healthz", self._live, admit_all, ALWAYS),
+            Route("GET", "/readyz", self._ready, admit_all, ALWAYS),
         )
 
     async def _live(self, _request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Changes that come over HTTP: understood as the lines of a file are, and answered for once they are durable."""
+"""Accept changes over HTTP: parsed like the lines of a file, and acknowledged once they are durable."""
 
 import asyncio
 import hashlib
@@ -29,28 +29,28 @@ from worker.web.trouble import Seldom
 
 PATH = "/changes"
 MAX_CHANGES = 10_000
-MAX_KEY_CHARACTERS = MAX_CHANGE_ID_LENGTH - len(f":{MAX_BYTES}")  # of an Idempotency-Key: lines have numbers
+MAX_KEY_CHARACTERS = MAX_CHANGE_ID_LENGTH - len(f":{MAX_BYTES}")  # of an Idempotency-Key; a line number is appended
 FORMATS: Mapping[str, Format] = {JSON: "json", "application/x-ndjson": "jsonl", "application/jsonl": "jsonl"}
 
-# Of all bodies together that are being read or stored: what they become in memory is several times as much.
+# For all bodies being read or stored together; parsed, they take several times as much memory.
 _ROOM_BYTES = 4 * MAX_BYTES
-# What takes longer to read than a moment is read in another thread.
+# A longer body is parsed in a thread, so that it does not block the event loop.
 _LONG_BYTES = 64 * 1024
 _BODY_SECONDS = 30.0
 _SAID_EVERY_SECONDS = 10.0
-# When to come again: where there are too many at once, where the store is away, and where the backlog is too long.
+# Retry-After: too many requests at once, store unavailable, backlog too long.
 _BUSY_SECONDS, _AWAY_SECONDS, _FULL_SECONDS = 1, 5, 30
 _URGENT = {None: False, "false": False, "true": True}
 _KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{MAX_KEY_CHARACTERS}}})"?')
 
-CONFLICT = "its change_id is pending already, and says something else"
+CONFLICT = "a different change with its change_id is pending already"
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A change that did not go in.
+    """A refused change.
 
     Args:
-        line: its line, or its place in the array, from 1.
+        line: its line, or its position in the array, from 1.
     """
 
     line: int
@@ -58,11 +58,11 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What became of the changes of a request: those that went in are durable.
+    """The result of a request; the changes that it added are durable.
 
     Args:
-        duplicates: changes that are pending already, or were applied lately, by their change_id.
-        applied_before: of these, those under whose change_id one was applied, whatever it said: a correction needs a
+        duplicates: changes whose change_id is pending, or was applied recently.
+        applied_before: the duplicates whose change_id was applied before, with any content: a correction needs a
             change_id of its own.
     """
 
@@ -73,19 +73,19 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why nothing of a request was taken."""
+    """Why no change of a request was stored."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which terms changes are taken.
+    """The configuration of the intake.
 
     Args:
-        tokens: one of them has to be shown.
-        mode: of a change that does not name one.
-        max_pending: no more are taken while there are so many; None for no bound.
+        tokens: a request needs one of them.
+        mode: the mode of a change that names none.
+        max_pending: no change is accepted while so many are pending; None for no limit.
     """
 
     tokens: Sequence[str]
@@ -94,10 +94,10 @@ class Terms:
 
 
 class Intake:
-    """Takes changes for a queue.
+    """Stores changes of HTTP requests in a queue.
 
     Args:
-        depth: the queue's status, asked seldom.
+        depth: the queue's cached status.
     """
 
     def __init__(self, queue: Queue, terms: Terms, depth: Asked[QueueStatus], connections: Connections) -> None:
@@ -114,17 +114,17 @@ class Intake:
         return f"<Intake [{len(self._digests)} tokens, {(_ROOM_BYTES - self._room):,} bytes in hand]>"
 
     def is_known(self, request: web.BaseRequest) -> bool:
-        """Whether the request shows one of the tokens, found out in a time that says nothing about them."""
+        """Whether the request has one of the tokens, compared in constant time."""
         scheme, _, shown = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         digest = _digest(shown.strip())
-        is_one = any([hmac.compare_digest(digest, each) for each in self._digests])  # noqa: C419 -- all are compared
+        is_one = any([hmac.compare_digest(digest, each) for each in self._digests])  # noqa: C419 -- compares all
         return is_one and scheme.lower() == "bearer"
 
     def guard(self, request: web.Request) -> None:
-        """Let in those who show a token.
+        """Admit requests with a token.
 
         Raises:
-            HTTPUnauthorized: none is shown.
+            HTTPUnauthorized: the request has none.
         """
         if not self.is_known(request):
             raise web.HTTPUnauthorized(
@@ -134,7 +134,7 @@ class Intake:
             )
 
     async def post(self, request: web.Request) -> web.StreamResponse:
-        """Take the changes of a request."""
+        """Store the changes of a request."""
         self._connections.stay(request.protocol)
         try:
             return await self._take(request)
@@ -145,7 +145,7 @@ class Intake:
         except QueueUnavailable as error:
             if (more := self._seldom.unsaid("unavailable")) is not None:
                 structlog.get_logger().warning("intake.unavailable", error=str(error), more=more)
-            return _later("the store is away: nothing is known to be stored, try again", _AWAY_SECONDS)
+            return _later("the store is unavailable: it is not known what was stored, try again", _AWAY_SECONDS)
         except QueueError as error:
             if (more := self._seldom.unsaid("unusable")) is not None:
                 structlog.get_logger().error("intake.unusable", error=str(error), more=more)
@@ -188,7 +188,7 @@ class Intake:
 
     @contextmanager
     def _reserved(self, size: int) -> Iterator[bool]:
-        """Whether there is room for so many bytes more; it is kept meanwhile."""
+        """Reserve room for so many bytes, while the context lasts; yields False if there is none."""
         if size > self._room:
             yield False
             return
@@ -200,7 +200,7 @@ class Intake:
 
 
 class _Wish(NamedTuple):
-    """What the query says of all changes of a request."""
+    """The query's options, for all changes of a request."""
 
     batch: str | None
     is_urgent: bool
@@ -208,7 +208,7 @@ class _Wish(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The changes of a body, each with its line, and what is none."""
+    """The changes of a body, each with its line, and the refused lines."""
 
     changes: list[MetadataChange]
     lines: list[int]
@@ -216,13 +216,13 @@ class _Read:
 
 
 def _read(body: bytes, reading: Reading, key: str | None) -> _Read:
-    """Understand a body.
+    """Parse a body.
 
     Args:
-        key: what makes, with its line, the change_id of a change that has none.
+        key: the Idempotency-Key; with the line number it is the change_id of a change that has none.
 
     Raises:
-        UnreadableFile: it is of another form.
+        UnreadableFile: it has another format.
         NoBody: it holds too many lines.
     """
     read = _Read([], [], [])
@@ -241,10 +241,10 @@ def _read(body: bytes, reading: Reading, key: str | None) -> _Read:
 
 
 def _wish(request: web.Request) -> _Wish:
-    """What ``?batch=NAME&urgent=true`` asks for.
+    """Parse the query, ``?batch=NAME&urgent=true``.
 
     Raises:
-        NoBody: it is said in another way: a word that is misspelt must not be passed over.
+        NoBody: it is anything else: a misspelt option must not be ignored.
     """
     query = request.query
     for name in query:
@@ -265,10 +265,10 @@ def _wish(request: web.Request) -> _Wish:
 
 
 def _form(request: web.Request) -> Format:
-    """What the body is said to be.
+    """Return the format that the Content-Type names.
 
     Raises:
-        NoBody: it is nothing that is understood here.
+        NoBody: the type is not supported.
     """
     if request.content_type not in FORMATS:
         known = f"say Content-Type: {JSON} for an object or an array, or application/x-ndjson for JSON lines"
@@ -277,10 +277,10 @@ def _form(request: web.Request) -> Format:
 
 
 def _key(request: web.Request) -> str | None:
-    """The Idempotency-Key, with or without quotes around it.
+    """Return the Idempotency-Key, without quotes around it; None if there is none.
 
     Raises:
-        NoBody: it is none.
+        NoBody: the key is malformed.
     """
     shown = request.headers.get("Idempotency-Key")
     if shown is None:

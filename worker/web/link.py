@@ -1,4 +1,4 @@
-"""The link that signs a person in, made of what a worker leaves in a file that its own user alone can read."""
+"""Sign-in links, made from a file that the worker writes and only its own user can read."""
 
 import fcntl
 import os
@@ -12,15 +12,15 @@ import structlog
 
 from worker.web.access import make_ticket
 
-_SYSTEMD = Path("/run/metasync")  # where the unit has its RuntimeDirectory, for an administrator who asks
+_SYSTEMD = Path("/run/metasync")  # the unit's RuntimeDirectory, for an administrator
 
 
 class _Left(msgspec.Struct):
-    """What the file holds.
+    """The file's content.
 
     Args:
         url: of the page.
-        key: what tickets are made with.
+        key: signs tickets.
     """
 
     url: str
@@ -29,10 +29,10 @@ class _Left(msgspec.Struct):
 
 @contextmanager
 def left_for_people(host: str, port: int, key: str, *, is_needed: bool) -> Iterator[None]:
-    """Have `metasync page` find this worker for as long as it serves.
+    """Let `metasync page` find this worker while it serves.
 
     Args:
-        is_needed: whether there is no other way to sign in; where no file can be left, that is logged then.
+        is_needed: whether there is no other way to sign in; if so, a failure to write the file is logged.
     """
     try:
         descriptor, path = _open(port)
@@ -51,10 +51,10 @@ def left_for_people(host: str, port: int, key: str, *, is_needed: bool) -> Itera
 
 
 def links(port: int | None, unix_now: float) -> list[str]:
-    """Links to the pages that workers of this user serve on this machine, each good for one session.
+    """Make sign-in links to this user's workers on this machine, each valid for one session.
 
     Args:
-        port: of which alone, unless it is None.
+        port: only the worker on this port; None for all.
     """
     name = "page-*.json" if port is None else f"page-{port}.json"
     found = [_read(path) for folder in _folders(reading=True) for path in sorted(folder.glob(name))]
@@ -62,10 +62,10 @@ def links(port: int | None, unix_now: float) -> list[str]:
 
 
 def _open(port: int) -> tuple[int, Path]:
-    """Make the file in the first place that takes it.
+    """Create the file in the first folder that accepts it.
 
     Raises:
-        OSError: none does; what the last one had against it.
+        OSError: none does; the error is the last folder's.
     """
     failure = OSError("there is no place for it")
     for folder in _folders(reading=False):
@@ -78,7 +78,7 @@ def _open(port: int) -> tuple[int, Path]:
 
 
 def _made(path: Path) -> int:
-    """The file, empty and locked while it is open: whoever reads it knows by that that the worker is alive."""
+    """Create the file, empty and locked; the lock shows readers that the worker is alive."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.parent == _shared() and not _is_ours(path.parent):
         raise PermissionError(f"{path.parent} belongs to somebody else")
@@ -94,19 +94,19 @@ def _made(path: Path) -> int:
 
 
 def _read(path: Path) -> _Left | None:
-    """What a worker that is alive has left here."""
+    """Return the file's content; None unless its worker is alive."""
     with suppress(OSError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # its worker holds it
+        except BlockingIOError:  # its worker is alive
             with suppress(msgspec.DecodeError):
                 return msgspec.json.decode(file.read(), type=_Left)
     return None
 
 
 def _folders(*, reading: bool) -> Iterator[Path]:
-    """Where the file may be, the best place first."""
-    if directory := os.environ.get("RUNTIME_DIRECTORY"):  # systemd's, one or several
+    """Yield the folders that may hold the file, the best one first."""
+    if directory := os.environ.get("RUNTIME_DIRECTORY"):  # set by systemd; one folder or several
         yield Path(directory.partition(":")[0])
     elif reading and _SYSTEMD.is_dir():
         yield _SYSTEMD
@@ -121,7 +121,7 @@ def _shared() -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else made it, where anybody can, before us."""
+    """Whether the folder is our own: in a shared place, another user could have made it first."""
     try:
         found = folder.lstat()
     except OSError:
@@ -130,5 +130,5 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _url(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- what is replaced
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- replaced, not bound
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from worker.web.connections import Connections
 
-_BACKLOG = 1024  # connections that wait to be taken while the loop is busy: one that finds no room comes a second later
+_BACKLOG = 1024  # connections waiting while the loop is busy; beyond it, a client retries after a second
 
 
 class Unservable(Exception):
-    """The web surface cannot be served like this; the message says why, and what to do."""
+    """The web server cannot start; the message says why, and what to do."""
 
 
 @asynccontextmanager
@@ -21,17 +21,17 @@ async def listening(connections: Connections, server: web.Server, host: str, por
     """Listen; yields the port.
 
     Args:
-        port: 0 takes any that is free.
+        port: 0 for any free one.
 
     Raises:
-        Unservable: nobody can listen there.
+        Unservable: the address cannot be used.
     """
     open_connection = partial(connections.open, server)
     try:
         listener = await asyncio.get_running_loop().create_server(open_connection, host, port, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise Unservable(f"nothing can listen on METASYNC_HTTP_HOST {host}, port {port}: {reason}") from None
+        raise Unservable(f"cannot listen on METASYNC_HTTP_HOST {host}, port {port}: {reason}") from None
     try:
         yield int(listener.sockets[0].getsockname()[1])
     finally:

@@ -1,4 +1,4 @@
-"""Server-sent events: one document a second to each page that is open, and nothing while none is."""
+"""Server-sent events: one document a second to each open page, and no work while none is open."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,14 +11,14 @@ from worker.web.trouble import Trouble
 
 _EVERY_SECONDS = 1.0
 _MOST_STREAMS = 8
-_LIFETIME_SECONDS = 600.0  # then the browser comes again, and has to be let in again
-_PATIENCE_SECONDS = 10.0  # for a reader that takes nothing
+_LIFETIME_SECONDS = 600.0  # then the browser reconnects, and is checked again
+_PATIENCE_SECONDS = 10.0  # with a reader that accepts no data
 _COME_AGAIN_MS = 2000
-_UNSHOWN = b'{"failed":true}'  # in place of a document that could not be rendered
+_UNSHOWN = b'{"failed":true}'  # sent if rendering failed
 
 
 class _Stream:
-    """One open page; it gets the newest document when it is ready for one, and never an older one."""
+    """One open page; when ready it gets the newest document, and skips older ones."""
 
     def __init__(self, handler: web.RequestHandler, *, is_known: bool) -> None:
         self.handler = handler
@@ -27,16 +27,16 @@ class _Stream:
         self.document = b""
 
     def let_go(self) -> None:
-        """End it, and have who serves it notice now."""
+        """End the stream, and wake the task that serves it."""
         end(self.handler)
         self.news.set()
 
 
 class Live:
-    """Renders for all open pages at once.
+    """Renders one document for all open pages.
 
     Args:
-        render: gives the document; where it raises, the pages say so, until it works again.
+        render: returns the document; while it raises, the pages show a failure.
     """
 
     def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
@@ -49,7 +49,7 @@ class Live:
         return f"<Live [{len(self._streams)} streams]>"
 
     async def run(self) -> None:
-        """Render once a second as long as somebody looks, for ever."""
+        """Render once a second while a page is open; runs for ever."""
         while True:
             await self._wanted.wait()
             document = _UNSHOWN
@@ -61,18 +61,18 @@ class Live:
             await asyncio.sleep(_EVERY_SECONDS)
 
     def close(self) -> None:
-        """Let go of every reader: a worker that ends waits for none."""
+        """End all streams, so that a stopping worker does not wait for readers."""
         for stream in self._streams:
             stream.let_go()
 
     async def serve(self, request: web.Request, *, is_known: bool) -> web.StreamResponse:
-        """Send documents until the reader goes, or its time is up; a stream too many ends the oldest.
+        """Send documents until the reader leaves or its time is up; one stream too many ends the oldest.
 
         Args:
-            is_known: whether the reader has signed in: such streams make way for one another alone.
+            is_known: whether the reader has signed in; only other such streams can displace it.
         """
         if request.transport is None:
-            raise ConnectionResetError("the reader has gone")  # aiohttp-sse takes it for granted that there is one
+            raise ConnectionResetError("the reader has gone")  # aiohttp-sse needs a transport
         async with sse_response(request, send_timeout=_PATIENCE_SECONDS) as response:
             alike = [stream for stream in self._streams if stream.is_known is is_known]
             for stream in alike[: max(0, len(alike) + 1 - _MOST_STREAMS)]:

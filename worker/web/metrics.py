@@ -1,6 +1,6 @@
-"""The figures in Prometheus' form, gathered when they are asked for: counting them costs the worker next to nothing.
+"""Metrics in Prometheus' format, collected at each scrape, so that counting costs the worker next to nothing.
 
-No label ever holds an id, a key or a value.
+No label contains an id, a key or a value.
 """
 
 import platform
@@ -28,7 +28,7 @@ from worker.queue import REASONS, QueueStatus
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-# Shown from the start, so that the first one is a step up from 0.
+# Exported from the start, so that the first event is a step from 0.
 _OUTCOMES = (
     ("applied", ""),
     ("unchanged", ""),
@@ -40,13 +40,13 @@ _OUTCOMES = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that is read for one scrape.
+    """The input of one scrape.
 
     Args:
-        flow: None before the worker has begun.
+        flow: None before the worker has started.
         status: the queue's; None while its store does not answer.
-        lag_seconds, worst_lag_seconds: the event loop's, at the last tick and ever.
-        dropped_lines: of the log.
+        lag_seconds, worst_lag_seconds: the event loop's lag, at the last tick and at its worst.
+        dropped_lines: log lines that were not written.
     """
 
     tallies: Tallies
@@ -59,7 +59,7 @@ class Reading:
 
 
 class Metrics:
-    """Renders readings, together with figures of the process."""
+    """Renders readings, together with the process's own metrics."""
 
     def __init__(self) -> None:
         self._figures = _Figures()
@@ -69,7 +69,7 @@ class Metrics:
         GCCollector(registry=self._registry)
 
     def render(self, reading: Reading) -> bytes:
-        """The page that a scrape gets."""
+        """Return the text of a scrape."""
         self._figures.reading = reading
         return generate_latest(self._registry)
 
@@ -83,19 +83,19 @@ class _Figures(Collector):
 
 
 def families(reading: Reading) -> Iterator[Metric]:
-    """Every metric of our own."""
+    """Yield every metric of metasync."""
     yield InfoMetricFamily(
         "metasync_build", "What runs.", {"version": version("metasync"), "python": platform.python_version()}
     )
     yield from _tallied(reading.tallies)
     yield _counter("metasync_retries", "Requests made again after a failure.", Totals(reading.tallies).retries)
     yield _counter("metasync_leases_lost", "Claims lost while they were worked on.", reading.tallies.leases_lost)
-    yield _counter("metasync_stale_outcomes", "Outcomes refused since the lease was lost.", reading.tallies.stale)
+    yield _counter("metasync_stale_outcomes", "Outcomes refused because the lease was lost.", reading.tallies.stale)
     yield _counter("metasync_dead_expired", "Dead letters deleted for their age.", reading.tallies.letters_expired)
     yield _counter("metasync_log_dropped", "Lines of the log that were not written.", reading.dropped_lines)
     if reading.flow is not None:
         yield from _flow(reading.flow)
-    yield _gauge("metasync_paused", "1 while somebody has paused the queue.", float(reading.is_paused))
+    yield _gauge("metasync_paused", "1 while the queue is paused.", float(reading.is_paused))
     yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(_is_up(reading)))
     if reading.status is not None:
         yield from _queue(reading.status)
@@ -104,7 +104,7 @@ def families(reading: Reading) -> Iterator[Metric]:
 
 
 def _tallied(tallies: Tallies) -> Iterator[Metric]:
-    changes = CounterMetricFamily("metasync_changes", "Changes by what became of them.", labels=["outcome", "reason"])
+    changes = CounterMetricFamily("metasync_changes", "Changes by outcome.", labels=["outcome", "reason"])
     for outcome, reason in _OUTCOMES:
         changes.add_metric([outcome, reason], tallies.outcomes[outcome, reason])
     yield changes
@@ -132,11 +132,11 @@ def _tallied(tallies: Tallies) -> Iterator[Metric]:
 def _flow(state: FlowState) -> Iterator[Metric]:
     yield _gauge("metasync_requests_in_flight", "Requests under way.", state.in_flight)
     yield _gauge("metasync_request_slots", "How many may be under way at once.", state.slots)
-    yield _gauge("metasync_request_rate_per_second", "The rate that is aimed at.", state.rate_per_second)
+    yield _gauge("metasync_request_rate_per_second", "The current target rate.", state.rate_per_second)
     if state.rate_limit_per_second is not None:
         yield _gauge("metasync_rate_limit_per_second", "The service's limit, as found.", state.rate_limit_per_second)
     yield _counter("metasync_throttles", "Answers 429 that were about the rate.", state.throttled)
-    yield _counter("metasync_closed_seconds", "How long the service made everybody wait.", state.seconds_closed)
+    yield _counter("metasync_closed_seconds", "How long the service made all requests wait.", state.seconds_closed)
     gate = GaugeMetricFamily("metasync_gate_state", "1 for the state that the gate is in.", labels=["state"])
     for each in GateState:
         gate.add_metric([each.value], float(state.gate is each))
@@ -179,7 +179,7 @@ def _histograms(name: str, documentation: str, distributions: Iterable[tuple[str
 
 
 def _buckets(distribution: Distribution) -> tuple[list[tuple[str, float]], float]:
-    """Prometheus' buckets count all that is at most their bound."""
+    """Return cumulative buckets, as Prometheus needs them, and the sum."""
     below = 0
     buckets: list[tuple[str, float]] = []
     for bound, count in zip((*distribution.bounds, float("inf")), distribution.counts, strict=True):

@@ -1,4 +1,4 @@
-"""The OpenAPI document of what programs may ask for, made of the types and limits that the code goes by."""
+"""The OpenAPI document, generated from the types and limits in the code."""
 
 from functools import cache
 from typing import Any
@@ -14,24 +14,24 @@ from worker.web.intake import FORMATS, MAX_CHANGES, MAX_KEY_CHARACTERS, PATH, Ac
 
 _UNSENDABLE = "no NUL and no half of a surrogate pair"
 _COUNTED = {
-    "200": "These changes are in the queue, durably; what is refused is named.",
-    "409": "Nothing went in: every change has a change_id under which another change is pending.",
-    "422": "Nothing went in: each change is refused, by name.",
+    "200": "The changes are durable in the queue; refused ones are listed.",
+    "409": "Nothing was stored: a different change is pending under the change_id of every change.",
+    "422": "Nothing was stored: all changes are refused, and listed.",
 }
 _PROBLEMS = {
-    "400": "Nothing of the body can be read, or the Idempotency-Key or the query is none.",
-    "401": "No token is shown.",
-    "408": "The body did not come in time.",
+    "400": "The body, the Idempotency-Key or the query is malformed.",
+    "401": "The token is missing or wrong.",
+    "408": "The body did not arrive in time.",
     "413": f"The body is larger than {MAX_BYTES:,} bytes, unpacked, or holds more than {MAX_CHANGES:,} changes.",
-    "415": "The Content-Type or the Content-Encoding is not one that is understood.",
+    "415": "The Content-Type or the Content-Encoding is not supported.",
     "500": "The queue cannot be used: the process's log says why.",
-    "503": "The store is away, or too much is pending or under way: try again after so many seconds.",
+    "503": "The store is unavailable, or too much is pending or under way: retry after Retry-After seconds.",
 }
 
 
 @cache
 def document() -> bytes:
-    """Give the document as JSON."""
+    """Return the document as JSON."""
     return msgspec.json.encode(_document())
 
 
@@ -42,7 +42,7 @@ def _document() -> dict[str, Any]:
         "info": {
             "title": "metasync",
             "version": "1",
-            "summary": "Takes pending changes to the metadata of stored chat completions into a durable queue.",
+            "summary": "Stores changes to the metadata of stored chat completions in a durable queue.",
         },
         "security": [],
         "paths": {
@@ -60,29 +60,29 @@ def _document() -> dict[str, Any]:
 def _post() -> dict[str, Any]:
     change = {"$ref": "#/components/schemas/Change"}
     changes = {"oneOf": [change, {"type": "array", "items": change}]}
-    lines = {"description": "One change, as a JSON object, to a line."}
+    lines = {"description": "One change per line, as a JSON object."}
     return {
         "operationId": "enqueue",
         "summary": "Store changes; answered once they are durable.",
-        "description": "Good changes go in, in order, in one transaction; bad ones are named. gzip is unpacked.",
+        "description": "Valid changes are stored in order, in one transaction; invalid ones are listed. gzip works.",
         "security": [{"intake": []}],
         "parameters": [
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "With the number of the line, the change_id of a change that has none.",
+                "description": "With the line number, it is the change_id of a change that has none.",
                 "schema": {"type": "string", "pattern": f"^[!#-~]{{1,{MAX_KEY_CHARACTERS}}}$"},
             },
             {
                 "name": "batch",
                 "in": "query",
-                "description": "The name of the batch that the changes belong to; it may have some already.",
+                "description": "The name of the changes' batch; it may exist already.",
                 "schema": {"type": "string", "pattern": f"^{BATCH_NAME.pattern}$"},
             },
             {
                 "name": "urgent",
                 "in": "query",
-                "description": "Whether their completions come before all others.",
+                "description": "Whether their completions are updated before all others.",
                 "schema": {"type": "boolean", "default": False},
             },
         ],
@@ -94,7 +94,7 @@ def _post() -> dict[str, Any]:
             **{status: _answer(text, "Account") for status, text in _COUNTED.items()},
             **{status: _answer(text, "Problem") for status, text in _PROBLEMS.items()},
             "429": {
-                "description": "Whoever shows no token has asked too often.",
+                "description": "Too many requests without a token.",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
         },
@@ -115,7 +115,7 @@ def _get(field: str) -> dict[str, Any]:
     schema = {"type": "object", "required": [field]}
     answers = {status: {"description": "", "content": {JSON: {"schema": schema}}} for status in ("200", "503")}
     answers["200"]["description"] = "All is well."
-    answers["503"]["description"] = "It is not; the body says what."
+    answers["503"]["description"] = "Something is wrong; the body says what."
     return {"summary": f"Whether all is well: {field}.", "responses": answers}
 
 
@@ -141,7 +141,7 @@ def _change() -> dict[str, Any]:
                 "type": ["string", "null"],
                 "minLength": 1,
                 "maxLength": MAX_CHANGE_ID_LENGTH,
-                "description": "While a change with it is pending, or was applied lately, it is not stored again.",
+                "description": "Another with it is not stored while one is pending, or soon after it was applied.",
             },
             "as_of": {
                 "oneOf": [
@@ -149,7 +149,7 @@ def _change() -> dict[str, Any]:
                     {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST_AS_OF},
                     {"type": "null"},
                 ],
-                "description": "When this was so: a newer one that was applied stands. A number is Unix time, seconds.",
+                "description": "When this was true; a newer applied change wins. A number is Unix time in seconds.",
             },
         },
     }

@@ -1,4 +1,4 @@
-"""What a person has confirmed is to be done to dead letters: to those that were shown, and to no others."""
+"""Orders to replay or purge dead letters: exactly those that the page showed, and no others."""
 
 from typing import Annotated
 
@@ -8,13 +8,13 @@ from worker.queue import DeadLetters, DeadSelection
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
-    """Which dead letters a person means: exactly one of number, reason and all is given.
+    """Which dead letters a user means: exactly one of number, reason and all is given.
 
     Args:
-        completion: with a number, whose letter was shown.
-        newest: with a reason, or all: the highest number among those that were shown.
-        shown: with the same, how many there were.
-        older_than_seconds: with the same, only those of them that died longer ago.
+        completion: with a number, the completion of the letter that was shown.
+        newest: with a reason or all, the highest number that was shown.
+        shown: with a reason or all, how many letters were shown.
+        older_than_seconds: with a reason or all, only letters that died longer ago.
     """
 
     number: int | None = None
@@ -26,10 +26,10 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     older_than_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
     def selection(self) -> DeadSelection:
-        """Say it as the queue understands it.
+        """Convert the order to the queue's type.
 
         Raises:
-            ValueError: it is not said which, or not what was shown.
+            ValueError: the order is incomplete or contradictory.
         """
         if [self.number is not None, self.reason is not None, self.all].count(True) != 1:
             raise ValueError("say a number, a reason, or all")
@@ -43,9 +43,9 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def refusal(queue: DeadLetters, order: Order) -> str | None:
-    """Why the order is not to be carried out: what it is about is not what was shown; None if it is.
+    """Return why the order is refused: the letters differ from those shown. None if they match.
 
-    Fewer letters than were shown are no reason: somebody else has dealt with the others.
+    Fewer letters than shown are no reason: another user has dealt with the rest.
 
     Raises:
         QueueError: the store does not answer.

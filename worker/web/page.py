@@ -1,4 +1,4 @@
-"""The page for people: its files, signing in, dead letters and what can be done about them."""
+"""The page for people: its files, signing in, and actions on dead letters."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,11 +33,11 @@ _WRONG_TOKEN_SECONDS = 0.5
 
 
 class Page:
-    """Answers what a browser asks for.
+    """Answers the browser's requests.
 
     Args:
-        connections: an open page's, and an action's, live longer than others.
-        wrong_guesses: how many are answered as such, and not by a refusal to look at them.
+        connections: those of an open page and of an action live longer than others.
+        wrong_guesses: limits how many wrong tokens are checked.
     """
 
     def __init__(
@@ -62,22 +62,22 @@ class Page:
         return f"<Page [{self._live!r}]>"
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Keep an open page up to date."""
+        """Stream updates to an open page."""
         self._connections.keep(request.protocol)
         return await self._live.serve(request, is_known=self._sessions.admits(request))
 
     async def session(self, request: web.Request) -> web.StreamResponse:
-        """Tell a page whether who looks at it has signed in, and so may act."""
+        """Tell the page whether its user has signed in, and so may act."""
         return _said({"acts": self._sessions.admits(request)})
 
     async def sign_in_form(self, request: web.Request) -> web.StreamResponse:
-        """Ask for the token, of those who have not shown it."""
+        """Show the sign-in form, unless the user has a session."""
         if self._sessions.admits(request):
             return _see("/")
         return _file("sign-in.html")
 
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
-        """Give a cookie for the token, or for a ticket. Wrong ones keep nobody with a right one waiting."""
+        """Exchange the token or a ticket for a cookie. Wrong ones never delay a right one."""
         sent = parse_qs((await body_of(request)).decode(errors="replace"))
         token, ticket = (sent.get(name, [""])[0].strip() for name in ("token", "ticket"))
         peer = peer_of(request)
@@ -94,13 +94,13 @@ class Page:
         return _see("/sign-in#expired" if ticket else "/sign-in#refused")
 
     async def sign_out(self, request: web.Request) -> web.StreamResponse:
-        """Take the cookie back."""
+        """Delete the cookie."""
         response = _see("/")
         Sessions.end(request, response)
         return response
 
     async def letters(self, request: web.Request) -> web.StreamResponse:
-        """The oldest letters of a reason, or of a batch."""
+        """Return the oldest letters of a reason or of a batch."""
         query = request.rel_url.query
         selection = DeadSelection(reason=query.get("reason"), batch=query.get("batch"))
         shown: list[dict[str, Any]] = []
@@ -117,11 +117,11 @@ class Page:
         return _said({"letters": shown})
 
     async def replay(self, request: web.Request) -> web.StreamResponse:
-        """Have dead letters tried again."""
+        """Replay dead letters."""
         return await self._act(request, self._replay)
 
     async def purge(self, request: web.Request) -> web.StreamResponse:
-        """Remove dead letters for good."""
+        """Purge dead letters."""
         return await self._act(request, self._purge)
 
     async def _act(
@@ -132,10 +132,10 @@ class Page:
         try:
             order = msgspec.json.decode(await body_of(request), type=Order)
             order.selection()
-        except ValueError as error:  # msgspec's are
+        except ValueError as error:  # msgspec.ValidationError is one
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         if self._acting.locked():
-            return _said({"error": "something else is being done; wait for it"}, status=409)
+            return _said({"error": "another action is running: wait until it is done"}, status=409)
         async with self._acting:
             self._connections.keep(request.protocol)  # many letters take a while
             try:
@@ -160,7 +160,7 @@ class Page:
 
 
 def file(name: str) -> Handler:
-    """Answer with this file of the page."""
+    """Return a handler that answers with this file of the page."""
 
     async def show(_request: web.Request) -> web.StreamResponse:
         return _file(name)

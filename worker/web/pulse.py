@@ -1,4 +1,4 @@
-"""Whether the event loop turns, and how late it is."""
+"""Measure whether the event loop runs, and its lag."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ _STUCK_SECONDS = 15.0
 
 
 class Pulse:
-    """Ticks for as long as the loop turns; can be asked from wherever.
+    """Ticks while the loop runs; any thread may read it.
 
     Args:
-        clock: seconds, never going back.
+        clock: monotonic, seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -30,7 +30,7 @@ class Pulse:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the loop has not turned for far too long."""
+        """Whether the loop has been stuck for far too long."""
         return self.age_seconds > _STUCK_SECONDS
 
     async def beat(self) -> None:

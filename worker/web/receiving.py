@@ -1,4 +1,4 @@
-"""The web surface of a process that takes changes in, and applies none: health, and the door for changes."""
+"""The HTTP server of `metasync intake`, which stores changes and applies none: health and the intake."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ from worker.queue import Store
 from worker.web.bounds import REQUESTS_ALTOGETHER, REQUESTS_PER_SECOND, UNCOUNTED, Bounds, Rate
 from worker.web.connections import Connections
 from worker.web.depth import STORE_TIMEOUT_SECONDS, Asked
-from worker.web.door import JSON, answer, anybody
+from worker.web.door import JSON, admit_all, answer
 from worker.web.health import Health
 from worker.web.intake import PATH, Intake, Terms
 from worker.web.listening import listening
@@ -20,16 +20,16 @@ from worker.web.routes import Route, application
 
 
 def intake_routes(intake: Intake, strangers: Rate) -> tuple[Route, ...]:
-    """What producers can ask for; those who show a token as often as they like."""
+    """The routes for producers; requests with a token are not limited."""
     bounds = Bounds(intake.is_known, own_rate=None, strangers=strangers)
     return (
         Route("POST", PATH, intake.post, intake.guard, bounds),
-        Route("GET", "/openapi.json", _openapi, anybody, bounds),
+        Route("GET", "/openapi.json", _openapi, admit_all, bounds),
     )
 
 
 async def _openapi(_request: web.Request) -> web.Response:
-    from worker.web.openapi import document  # noqa: PLC0415 -- seldom asked for
+    from worker.web.openapi import document  # noqa: PLC0415 -- rarely needed
 
     return answer(document(), JSON)
 
@@ -44,14 +44,14 @@ async def receiving(
     grace_seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[int]:
-    """Take changes in; yields the port.
+    """Serve the intake; yields the port.
 
     Args:
-        port: 0 takes any that is free.
-        grace_seconds: how long requests that are under way in the end may take.
+        port: 0 for any free one.
+        grace_seconds: how long requests under way may take at shutdown.
 
     Raises:
-        Unservable: nobody can listen there.
+        Unservable: the address cannot be used.
     """
     connections = Connections()
     depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
@@ -74,4 +74,4 @@ async def receiving(
 
 
 def _nothing_else(_request: web.Request) -> None:
-    """Anybody may learn that there is nothing else."""
+    """Admit all to the 404 answer: it reveals nothing."""

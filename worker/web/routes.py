@@ -1,4 +1,4 @@
-"""What can be asked for, by whom and how often: one line each, and all else is refused."""
+"""Routes with their guards and limits; all other requests are refused."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing that can be asked for. HEAD comes with GET.
+    """One route. GET includes HEAD.
 
     Args:
-        guard: refuses those who may not ask for it, by an HTTPException.
-        bounds: how often.
+        guard: raises an HTTPException for callers who may not use it.
+        bounds: limits the rate.
     """
 
     method: Literal["GET", "POST"]
@@ -32,17 +32,17 @@ class Route:
 
 
 def application(connections: Connections, routes: Iterable[Route], *, guard: Guard, bounds: Bounds) -> web.Application:
-    """The application that answers for these routes.
+    """Make the application with these routes.
 
     Args:
-        guard, bounds: of what has no route. It is refused too, as 404 or 405, but only those who may see the worker
-            learn that.
+        guard, bounds: for requests without a route. They get 404 or 405 only if the caller may see the worker; others
+            learn nothing.
     """
     there: dict[web.AbstractRoute, Route] = {}
 
     @web.middleware
     async def admit(request: web.Request, handler: AnyHandler) -> web.StreamResponse:
-        if request.transport is None:  # to read its body now would be a RuntimeError, as if the handler were wrong
+        if request.transport is None:  # reading its body now would raise RuntimeError, like a fault in the handler
             raise ConnectionResetError("the client went before its request was taken up")
         route = there.get(request.match_info.route)
         await (route.bounds if route else bounds).admit(request, connections)

@@ -1,4 +1,4 @@
-"""How every answer leaves: as nothing that a browser keeps, frames or guesses about."""
+"""Headers of every answer: the browser must not cache, frame or sniff it."""
 
 from aiohttp import web
 
@@ -10,17 +10,17 @@ _HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",  # no-referrer would take the Origin off the page's own requests
+    "Referrer-Policy": "same-origin",  # no-referrer would remove the Origin from the page's own requests
     "X-Content-Type-Options": "nosniff",
 }
 
 
 class Lasting(web.Response):
-    """An answer that does not end its connection: another request may follow."""
+    """An answer that keeps its connection open for another request."""
 
 
 def seal(response: web.StreamResponse) -> None:
-    """Have no browser keep, frame or guess about this answer, and its connection end with it unless it is lasting."""
+    """Set the headers against caching, framing and sniffing; close the connection unless the answer is lasting."""
     response.headers.update(_HEADERS)
     if not isinstance(response, Lasting):
         response.headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""The web surface: health and metrics for machines, a page for people."""
+"""The worker's HTTP server: health and metrics for machines, a page for people."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,13 +34,13 @@ _WRONG_GUESSES_PER_SECOND = 2
 
 
 class Surface:
-    """Answers for one worker.
+    """The HTTP server of one worker.
 
     Args:
-        token: what all but health asks for; None shows it to everybody of this machine, who may not act.
-        show_values: whether metadata values are shown.
-        terms: on which changes are taken; None for not at all.
-        dropped_lines: how many lines of the log were not written.
+        token: required for everything but health; None lets every user of this machine look, but not act.
+        show_values: whether the page shows metadata values.
+        terms: configure the intake; None for no intake.
+        dropped_lines: returns the number of log lines that were not written.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Surface:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[web.Server]:
-        """Answer, and do in the background what no request asks for; yields what makes connections."""
+        """Start the application and the background loops; yields the factory of connections."""
         app = application(self.connections, self._routes(), guard=self._door.seeing, bounds=self._bounds)
         runner = web.AppRunner(app, shutdown_timeout=_CLOSING_SECONDS)
         await runner.setup()
@@ -102,7 +102,7 @@ class Surface:
             await runner.cleanup()
 
     def _routes(self) -> tuple[Route, ...]:
-        """All that can be asked for."""
+        """All routes."""
         door, page, bounds = self._door, self._page, self._bounds
         return (
             *self._health.routes(),
@@ -127,15 +127,15 @@ class Surface:
     async def _sample(self) -> None:
         trouble = Trouble("samples")
         while True:
-            # The page and the metrics say loudly enough that the store is away.
+            # The page and the metrics already show that the store is unavailable.
             with trouble.contained(), suppress(QueueError, TimeoutError):
                 async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
                     await self._view.sample()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def _failing(self) -> Iterator[tuple[str, str]]:
-        """What keeps the worker from work, besides a store that cannot be read."""
-        if self._worker.tallies.store_error is not None:  # one may be read, and take nothing in
+        """Yield obstacles to the worker's work, besides an unreadable store."""
+        if self._worker.tallies.store_error is not None:  # a readable store may still refuse writes
             yield "store", self._worker.tallies.store_error
         state = self._worker.flow_state()
         if state is None:
@@ -160,7 +160,7 @@ class Surface:
 
 
 def _let_work_go_on() -> None:
-    """A background loop of the web surface has died: that is in the log, and no reason to end the worker."""
+    """Ignore the death of a background loop: it is logged, and no reason to stop the worker."""
 
 
 @asynccontextmanager
@@ -175,16 +175,16 @@ async def serving(
     dropped_lines: Callable[[], int] = int,
     terms: Terms | None = None,
 ) -> AsyncIterator[int]:
-    """Serve a worker's web surface; yields the port.
+    """Serve a worker over HTTP; yields the port.
 
     Args:
-        port: 0 takes any that is free.
+        port: 0 for any free one.
         show_values: whether the page shows metadata values.
-        dropped_lines: how many lines of the log were not written.
-        terms: on which changes are taken; None for not at all.
+        dropped_lines: returns the number of log lines that were not written.
+        terms: configure the intake; None for no intake.
 
     Raises:
-        Unservable: nobody can listen there, or strangers could read it and no token is set.
+        Unservable: the address cannot be used, or other machines could reach it and no token is set.
     """
     if token is None and not is_loopback(host):
         raise Unservable(

@@ -1,4 +1,4 @@
-"""Failures of a part, kept to that part, and logged no more often than a person can read."""
+"""Contain the failures of one part, and limit how often they are logged."""
 
 import time
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import structlog
 
 
 class Trouble:
-    """Keeps what one part of the web surface raises from everything else.
+    """Contains the exceptions of one part of the web server.
 
-    The first failure is logged with its trace; those that follow it are not, until the part has worked again.
+    Only the first failure is logged, with its trace, until the part has worked again.
 
     Args:
         part: its name in the log.
@@ -25,10 +25,10 @@ class Trouble:
 
     @contextmanager
     def contained(self) -> Iterator[None]:
-        """Try the part; whoever did not get what it makes goes on without."""
+        """Run the part; if it raises, the caller goes on without its result."""
         try:
             yield
-        except Exception:  # noqa: BLE001 -- a fault of ours, whichever: it costs this part alone
+        except Exception:  # noqa: BLE001 -- any fault of ours must cost only this part
             if not self._failing:
                 structlog.get_logger().exception("web.failing", part=self._part)
             self._failing = True
@@ -39,10 +39,10 @@ class Trouble:
 
 
 class Seldom:
-    """Lets one of each kind be said in a while, whoever causes them, and counts the others.
+    """Lets one log line of each kind through per interval, and counts the others.
 
     Args:
-        seconds: how long after one was said the next of its kind is not.
+        seconds: the interval.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -54,10 +54,10 @@ class Seldom:
         return f"<Seldom [{sum(self._unsaid.values())} unsaid]>"
 
     def unsaid(self, kind: str) -> int | None:
-        """How many of this kind were not said before this one; None if this one is not to be said either.
+        """Return how many lines of this kind were suppressed before this one; None to suppress this one, too.
 
         Args:
-            kind: one of few: nothing that somebody sends.
+            kind: one of a few constants; never text from a caller.
         """
         now = time.monotonic()
         if now - self._said_at.get(kind, -self._seconds) < self._seconds:

@@ -1,4 +1,4 @@
-"""What the page shows, as one document: how things stand over all workers, and what this one did last."""
+"""The page's document: the state of the queue and all workers, and this worker's last outcomes."""
 
 import json
 from collections import deque
@@ -20,16 +20,16 @@ _MINUTES = 60
 _RUNNING_SHOWN, _FINISHED_SHOWN = 20, 5
 _SPEED_SECONDS = 10.0
 _MASK = "\N{BULLET}\N{BULLET}\N{BULLET}"
-_MOST_SHOWN = 1_000  # characters of what is no metadata
+_MOST_SHOWN = 1_000  # characters of a text other than metadata
 
 
 class View:
-    """Puts the document together.
+    """Builds the document.
 
     Args:
-        status: the queue's, asked seldom.
+        status: the queue's cached status.
         timeout_seconds: longest wait for the store.
-        clock: seconds, never going back.
+        clock: monotonic, seconds.
         unix_clock: Unix time, seconds.
     """
 
@@ -61,12 +61,12 @@ class View:
         return f"<View of {self._worker!r}>"
 
     def forget_letters(self) -> None:
-        """Somebody has retried or purged dead letters."""
+        """Drop cached figures after dead letters were replayed or purged."""
         self._reasons.forget()
         self._status.forget()
 
     async def document(self) -> bytes:
-        """The document, as JSON."""
+        """Return the document as JSON."""
         status = await self._status.look()
         history = await self._history.look()
         reasons = await self._reasons.look()
@@ -100,7 +100,7 @@ class View:
         return json_bytes(shown)
 
     def letter(self, letter: DeadLetter) -> dict[str, Any]:
-        """A dead letter as it may be shown; metadata that is no object has no keys, and so nothing but a value."""
+        """Return a dead letter as it may be shown. Metadata that is no object is a value as a whole."""
         metadata = letter.decoded
         if isinstance(metadata, dict):
             pairs = {key: value if self._show_values or value is None else _MASK for key, value in metadata.items()}
@@ -109,10 +109,10 @@ class View:
         return asdict(letter) | {"metadata": {}, "odd": odd}
 
     async def sample(self) -> None:
-        """Have the queue remember how things stand, for the page of whoever looks later.
+        """Store a sample of the state in the queue, for the page's history.
 
         Raises:
-            QueueError: it did not.
+            QueueError: the queue did not store it.
         """
         status = await self._status.look()
         if status is None:
@@ -123,13 +123,13 @@ class View:
         per_second = limit.per_second if limit else None
         sample = Sample(status.pending, status.oldest_pending_seconds, rate, per_second)
         last = int(self._unix_clock() // 60), sample
-        if last != self._last_sample:  # a queue that is idle is written to seldom
+        if last != self._last_sample:  # write rarely to an idle queue
             await self._queue.record_sample(sample)
             self._last_sample = last
 
 
 class Speed:
-    """How many changes a second are done with, over all workers, by what the history gains."""
+    """Finished changes per second over all workers, from the growth of the history."""
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
@@ -140,10 +140,10 @@ class Speed:
         return f"<Speed [{len(self._looks)} looks]>"
 
     def look(self, history: Sequence[HistoryMinute], now: float) -> float:
-        """Give the speed over the last seconds; at the first look in a while, that of the last minutes.
+        """Return the speed over the last seconds; after a long gap, over the last minutes.
 
         Args:
-            now: seconds, never going back.
+            now: monotonic, seconds.
         """
         done = {
             minute.starts_at: minute.applied + minute.unchanged + minute.superseded + minute.dead
@@ -157,26 +157,26 @@ class Speed:
         self._looks.append((now, self._total))
         then, total = self._looks[0]
         if then == now:
-            return sum(done.values()) / 90.0  # a minute that is over, and on average half of one that runs
+            return sum(done.values()) / 90.0  # a full minute, and on average half of the current one
         return max(0.0, (self._total - total) / (now - then))
 
 
 def json_bytes(what: object) -> bytes:
-    """Encode it, whatever texts it holds."""
+    """Encode as JSON, also text that is no valid Unicode."""
     try:
         return msgspec.json.encode(what)
-    except UnicodeEncodeError:  # half a surrogate pair, out of what somebody stored: the standard library escapes it
+    except UnicodeEncodeError:  # half a surrogate pair in stored text; the standard library escapes it
         return json.dumps(msgspec.to_builtins(what)).encode()
 
 
 def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
-    """The workers that are at work on the queue now, by name; none of a release that says other things."""
+    """Return the active workers by name, except those of a release with another format."""
     states = {name: parse_state(note.text) for name, note in at_work(notes).items()}
     return {name: state for name, state in states.items() if state}
 
 
 def _to_show(batches: Sequence[Batch]) -> list[Batch]:
-    """The newest of those that run, and after them the newest of those that are done."""
+    """Return the newest running batches, then the newest finished ones."""
     running = [batch for batch in batches if batch.pending][:_RUNNING_SHOWN]
     finished = [batch for batch in batches if not batch.pending][:_FINISHED_SHOWN]
     return [*running, *finished]

@@ -1,4 +1,4 @@
-"""What a worker is doing, in a sentence that a user understands."""
+"""The worker's state in one sentence for users."""
 
 import math
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is going on.
+    """The worker's state in words.
 
     Args:
-        kind: for the colour.
-        since: Unix time, seconds, at which it began, where that is of interest.
+        kind: selects the colour.
+        since: Unix time in seconds at which it began; None if that is of no interest.
     """
 
     kind: Literal["busy", "idle", "needed", "waiting", "halted", "paused", "stopping", "blind"]
@@ -50,17 +50,17 @@ def state_of(  # noqa: PLR0911 -- one for each state
     standstill: Standstill | None = None,
     store_error: str | None,
 ) -> State:
-    """Say what a worker is doing.
+    """Describe what a worker does.
 
     Args:
-        flow: None before it has begun.
+        flow: None before the worker has started.
         status: None while the store does not answer.
         now: Unix time, seconds.
-        per_second: changes that are done with, over all workers.
-        standstill: by whom and why the queue is paused.
+        per_second: finished changes, over all workers.
+        standstill: who paused the queue, and why; None if it is not paused.
     """
     if stopping:
-        return State("stopping", "Stopping", "Nothing new is begun; requests under way may finish.")
+        return State("stopping", "Stopping", "Nothing new is started; requests under way may finish.")
     if standstill is not None:
         return _paused(standstill, 0 if flow is None else flow.in_flight)
     if flow is not None and flow.cause is not None:
@@ -72,7 +72,7 @@ def state_of(  # noqa: PLR0911 -- one for each state
         return State("blind", "The queue cannot be seen", f"{why[0].upper()}{why[1:].rstrip('.')}.")
     if flow.closed_for_seconds > 1.0:
         seconds = math.ceil(flow.closed_for_seconds)
-        return State("waiting", "Waiting as told", f"The service asked everybody to wait: {seconds} s to go.")
+        return State("waiting", "Waiting as told", f"The service asked all clients to wait: {seconds} s to go.")
     return _at_work(flow, status, per_second)
 
 
@@ -81,7 +81,7 @@ def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
         return State("busy", f"Applying {number(per_second)} a second", _pace(flow))
     if status.pending == 0 and status.dead:
         letters = "dead letter" if status.dead == 1 else "dead letters"
-        detail = "Nothing else is left to do. What could not be applied is kept until somebody replays or purges it."
+        detail = "Nothing else is left to do. What could not be applied is kept until you replay or purge it."
         return State("needed", f"{status.dead:,} {letters} to look at", detail)
     if status.pending == 0:
         return State("idle", "Nothing to do", "Every change has been applied.")
@@ -130,5 +130,5 @@ def _requests(per_second: float) -> str:
 
 
 def number(value: float) -> str:
-    """As many digits as are worth reading."""
+    """Format a number with few digits."""
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004 -- 10 when rounded

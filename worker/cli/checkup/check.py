@@ -1,27 +1,27 @@
-"""What one look has shown: the form that all subjects report in."""
+"""The result of one check, in the form that all subjects report."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """How it is."""
+    """The state of a checked thing."""
 
     OK = "ok"
-    WARNING = "warning"  # work goes on, but somebody should know
-    FAILURE = "failure"  # `apply` and `run` would fail by it
+    WARNING = "warning"  # work is possible, but a person should know
+    FAILURE = "failure"  # `apply` and `run` would fail
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Args:
-        name: what was looked at.
-        state: how it is; of a warning, work goes on.
+        name: what was checked.
+        state: ok, warning (work is possible) or failure.
         detail: what was found, without secrets.
-        advice: what to do; null where there is nothing to do, or the detail says it.
-        halts: whether a worker would be halted by it until a person acts: the key above all.
+        advice: what to do; null if there is nothing to do or the detail says it.
+        halts: whether it would halt a worker until a person acts, such as a wrong key.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Check:
 
 
 def ok(name: str, detail: str) -> Check:
-    """It is as it should be."""
+    """Report that all is well."""
     return Check(name, State.OK, detail)
 
 
 def warning(name: str, detail: str, advice: str | None = None) -> Check:
-    """Somebody should know."""
+    """Report something that a person should know."""
     return Check(name, State.WARNING, detail, advice)
 
 
 def failure(name: str, detail: str, advice: str | None = None, *, halts: bool = False) -> Check:
-    """Somebody has to act."""
+    """Report something that a person must fix."""
     return Check(name, State.FAILURE, detail, advice, halts)

@@ -1,4 +1,4 @@
-"""The settings: whether they can be read, and where those came from that are not defaults."""
+"""Check the settings: whether they can be read, and the sources of those that are not defaults."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,11 +10,11 @@ _SET_KEY = "put it in the environment, .env, metasync.toml, or a file of that na
 
 
 def read_settings(load: Callable[[], Loaded]) -> tuple[Loaded | None, list[Check]]:
-    """Read the settings, and tell of them; nothing where they cannot be used."""
+    """Read and check the settings; None if they are invalid."""
     try:
         loaded = load()
     except ConfigurationError as error:
-        advice = "mend it; nothing else was looked at: `metasync doctor` goes on from there"
+        advice = "fix it and run `metasync doctor` again: nothing else was checked"
         return None, [failure("settings", str(error), advice)]
     return loaded, list(_checks(loaded))
 
@@ -29,6 +29,6 @@ def _checks(loaded: Loaded) -> Iterator[Check]:
     defaults = len(Settings.model_fields) - len(given)
     yield ok("settings", "; ".join([*given, f"the other {defaults} are defaults"]))
     if loaded.led_astray:
-        yield warning("settings", loaded.led_astray, "is that where the key is to go?")
+        yield warning("settings", loaded.led_astray, "should the key be sent there?")
     if settings.openai_api_key is None:
         yield failure("key", _NO_KEY, _SET_KEY)

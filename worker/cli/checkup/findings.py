@@ -1,4 +1,4 @@
-"""What the write probe finds out about the service."""
+"""What the write probe finds out about the service's updates."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,20 +10,20 @@ OfEmpty = Literal["clears", "keeps", "other", "rejected", "fails"]
 
 @dataclass(slots=True)
 class Findings:
-    """What updates do, as far as it was seen; null where it was not.
+    """How updates behave; null for what was not observed.
 
     Args:
-        semantics: of a key that an update does not name: ``merge`` keeps it, ``replace`` drops it. It is what
-            `METASYNC_SEMANTICS` takes.
-        null_value: what null as a key's value does to the key; ``other``: it is there, with another value;
-            ``ignored``: the whole update had no effect; ``fails``: the service has an error over it.
-        null_metadata: what null in place of the map does.
+        semantics: whether an update keeps (``merge``) or drops (``replace``) keys that it does not name; a value of
+            `METASYNC_SEMANTICS`.
+        null_value: what null as a key's value does to the key; ``other``: it has another value afterwards;
+            ``ignored``: the whole update had no effect; ``fails``: the service answers with an error.
+        null_metadata: what null instead of the map does.
         empty_metadata: what an empty map does.
         answer: whether the answer to an update showed the ``new`` metadata, ``old`` one, or ``none``.
-        read_lag_seconds: the longest that it took until reads showed what an update had written, and nothing older.
-        restored: whether what was there was put back, and seen to be there after that time.
-        kept_in: the file that still holds what was there; null where it is not needed any more.
-        error: what kept the probe from its end; null where nothing did.
+        read_lag_seconds: the longest time until reads showed an update, and nothing older.
+        restored: whether the original metadata was restored, and seen by reads after that time.
+        kept_in: the file that still holds the original metadata; null once it is not needed any more.
+        error: why the probe did not finish; null if it did.
     """
 
     semantics: Semantics | None = None

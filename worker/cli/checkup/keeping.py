@@ -1,4 +1,4 @@
-"""What was there before a probe, in a file that `metasync apply` puts back: it outlives whatever kills the probe."""
+"""Save the original metadata in a file that `metasync apply` can restore, even if the probe is killed."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 class CannotKeep(Exception):
-    """It cannot be kept, so nothing must be written; the message is one sentence."""
+    """The metadata cannot be saved, so the probe must not write; the message is one sentence."""
 
 
 class Kept:
-    """The file, on the disk before this returns.
+    """The saved file; it is on the disk when the constructor returns.
 
     Args:
         before: the completion's metadata.
 
     Raises:
-        CannotKeep: there is such a file already, or none can be made.
+        CannotKeep: the file exists already, or cannot be written.
     """
 
     def __init__(self, completion_id: str, before: Mapping[str, str], folder: Path = Path()) -> None:
@@ -29,11 +29,11 @@ class Kept:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise CannotKeep(
-                f"{self.path} is there, of a probe that did not end: `metasync apply {self.path}` puts back what it "
-                "holds; then remove it"
+                f"{self.path} exists, of a probe that did not end: `metasync apply {self.path}` restores its metadata, "
+                "then remove it"
             ) from None
         except OSError as error:
-            raise CannotKeep(f"{self.path}, to keep what is there, cannot be written: {error.strerror}") from None
+            raise CannotKeep(f"{self.path}, for the original metadata, cannot be written: {error.strerror}") from None
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(f"{self.text}\n")
@@ -41,12 +41,12 @@ class Kept:
                 os.fsync(file.fileno())
         except OSError as error:
             self.remove()
-            raise CannotKeep(f"{self.path}, to keep what is there, cannot be written: {error.strerror}") from None
+            raise CannotKeep(f"{self.path}, for the original metadata, cannot be written: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"<Kept {self.path}>"
 
     def remove(self) -> None:
-        """It is not needed any more."""
+        """Delete the file: it is not needed any more."""
         with suppress(OSError):
             self.path.unlink()

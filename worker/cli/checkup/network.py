@@ -1,4 +1,4 @@
-"""The way to the service: its name, a connection, and its certificate, each by itself: a failure has a place."""
+"""Check the way to the service step by step: name, connection, certificate, so that a failure has a place."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class _Peer:
-    """Whom a connection leads to: the service, or the proxy before it."""
+    """The other end of a connection: the service, or the proxy before it."""
 
     host: str
     port: int
@@ -32,16 +32,16 @@ class _Peer:
 
 
 async def check_way(settings: Settings, tls: ssl.SSLContext | None = None) -> AsyncIterator[Check]:
-    """Go as far as it goes: what cannot be looked at, since an earlier step failed, is left out.
+    """Check step by step; a failure leaves out the later steps.
 
     Args:
-        tls: whose certificates are trusted, if not the system's.
+        tls: the trusted certificates, if not the system's.
     """
     try:
         endpoint = Endpoint.parse(settings.openai_base_url)
         proxy = environment_proxy(endpoint) if settings.trust_env else None
     except ValueError as error:
-        yield failure("name", str(error), "OPENAI_BASE_URL says where the service is", halts=True)
+        yield failure("name", str(error), "correct OPENAI_BASE_URL", halts=True)
         return
     if proxy is not None and proxy.host:
         peer = _Peer(proxy.host, proxy.port or 80, is_proxy=True)
@@ -58,7 +58,7 @@ async def check_way(settings: Settings, tls: ssl.SSLContext | None = None) -> As
     if endpoint.is_plain:
         yield ok("tls", "none: plain http, which stays on this machine")
     elif peer.is_proxy:
-        yield ok("tls", "through the proxy: what the key check says shows it")
+        yield ok("tls", "through the proxy: the key check covers it")
     else:
         yield await _shake_hands(peer, tls or ssl.create_default_context())
 
@@ -78,7 +78,7 @@ async def _resolve(peer: _Peer) -> tuple[list[str], Check]:
     return addresses, ok("name", f"{peer.host} is {', '.join(addresses)}")
 
 
-_NAME = "is it spelt right in OPENAI_BASE_URL, and does this machine's DNS work?"
+_NAME = "is it spelt correctly in OPENAI_BASE_URL, and does this machine's DNS work?"
 
 
 async def _connect(peer: _Peer, addresses: list[str]) -> tuple[bool, Check]:
@@ -105,8 +105,8 @@ async def _connect(peer: _Peer, addresses: list[str]) -> tuple[bool, Check]:
 
 def _advice(peer: _Peer) -> str:
     if not peer.is_proxy and getproxies().get("https"):
-        return "HTTPS_PROXY is set: METASYNC_TRUST_ENV=true goes through it"
-    return "does it run, and does a firewall let this machine through?"
+        return "HTTPS_PROXY is set: METASYNC_TRUST_ENV=true uses it"
+    return "is it running, and does a firewall allow this machine?"
 
 
 def _words(error: OSError) -> str:
@@ -123,7 +123,7 @@ async def _shake_hands(peer: _Peer, tls: ssl.SSLContext) -> Check:
         return failure("tls", f"{peer.shown} did not finish the handshake within {_TIMEOUT_SECONDS:g} s", _TLS)
     except ssl.SSLCertVerificationError as error:
         detail = f"the certificate of {peer.shown} is not trusted: {error.verify_message}"
-        return failure("tls", detail, "if a gateway of your own answers, SSL_CERT_FILE names its authority's file")
+        return failure("tls", detail, "if your own gateway answers, set SSL_CERT_FILE to its authority's file")
     except OSError as error:
         return failure("tls", f"no TLS with {peer.shown}: {getattr(error, 'reason', None) or _words(error)}", _TLS)
     shaken = writer.get_extra_info("ssl_object")
@@ -134,8 +134,8 @@ async def _shake_hands(peer: _Peer, tls: ssl.SSLContext) -> Check:
     days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / _DAY_SECONDS
     detail = f"{shaken.version()}, the certificate is good for {days:,.0f} days"
     if days < _FEW_DAYS:
-        return warning("tls", detail, "whoever runs that server has to renew it")
+        return warning("tls", detail, "the server's operator has to renew it")
     return ok("tls", detail)
 
 
-_TLS = "does something else listen on that port, or break into the connection?"
+_TLS = "does another program listen on that port, or intercept the connection?"

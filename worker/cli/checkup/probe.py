@@ -1,9 +1,9 @@
-"""The write probe: what updates of a completion do, found out on one that the user names, and undone.
+"""The write probe: find out how updates behave, on a completion that the user names, and undo all changes.
 
-Under either meaning of an update a map that names every key is put as it stands. So what was there can be put back
-whatever is found, as long as no key was added: the probe adds none, and changes the values that there are. Each update
-carries a value that tells it from all before: a read that shows it is one from after the update, however old reads may
-be. Only after such a read is it looked at what the update has done to the others.
+An update that names every key writes exactly that map, under either semantics. So the original can always be restored
+as long as no key is added: the probe adds none, and only changes existing values. Each update carries a unique value. A
+read that shows it was made after the update, whatever the read lag. Only after such a read does the probe check what
+the update did to the other keys.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from worker.cli.checkup.restoring import Restoring
 from worker.cli.checkup.writing import Desk, ProbeClient, ProbeFailed
 
 _LOOK_SECONDS = 0.25
-_SAME_READS = 3  # in a row: replicas may answer in turn, some of them later than others
+_SAME_READS = 3  # in a row: replicas may answer in turn, with different lags
 _LEAST_SECONDS = 2.0
 
 
 class WriteProbe:
-    """Finds out on one completion what updates do.
+    """Finds out how updates behave, on one completion.
 
     Args:
-        patience_seconds: how long reads may show what was there before an update.
-        tell: says what goes on to the person who waits.
-        folder: where what was there is kept meanwhile.
+        patience_seconds: how long reads may show the state before an update.
+        tell: shows progress to the user.
+        folder: where the original metadata is saved meanwhile.
 
-    `halts` says, after a failure, whether a worker would be halted by it; `signal` which signal has ended it, if one;
-    `wrote` whether an update may have had an effect.
+    After a failure, `halts` says whether it would halt a worker. `signal` is the signal that ended the probe, if any;
+    `wrote` says whether an update may have had an effect.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WriteProbe:
         self.wrote = False
 
     async def run(self) -> None:
-        """Do it all; what came of it is in `findings`."""
+        """Run the probe; the result is in `findings`."""
         try:
             self._before = await self._stable()
             kept = Kept(self._completion_id, self._before, self._folder)
@@ -72,14 +72,14 @@ class WriteProbe:
             self.halts = isinstance(error, ProbeFailed) and error.halts
             return
         self.findings.kept_in = str(kept.path)
-        self._tell(f"what is there is kept in {kept.path} until it is back")
+        self._tell(f"the original metadata is saved in {kept.path} until it is restored")
         restoring = Restoring(self._desk, self._before, self._tell)
         measuring = asyncio.create_task(self._measure())
 
         def stop(number: Signals) -> None:
             if self.signal is None:
                 self.signal = number
-                self._tell(f"{number.name}: putting back what was there; what holds it is {kept.path}")
+                self._tell(f"{number.name}: restoring the original metadata, which is saved in {kept.path}")
                 measuring.cancel()
             else:
                 restoring.hurry()
@@ -91,7 +91,7 @@ class WriteProbe:
                 self.findings.error = f"interrupted by {self.signal.name if self.signal else 'cancellation'}"
             except ProbeFailed as error:
                 self.findings.error, self.halts = str(error), error.halts
-            except Exception as error:  # noqa: BLE001 -- whatever it is, what was there is put back
+            except Exception as error:  # noqa: BLE001 -- any failure must still restore the metadata
                 self.findings.error = f"internal error: {type(error).__name__}"
             await self._desk.settled()
             self.wrote = self._desk.may_have_written
@@ -103,37 +103,37 @@ class WriteProbe:
             self.findings.kept_in = None
         else:
             self._tell(
-                f"{self._completion_id} may not have its metadata back. It had, and these are your values:\n"
+                f"{self._completion_id} may not have its original metadata, which was (your values):\n"
                 f"{kept.text}\n"
-                f"The same is in {kept.path}: `metasync apply {kept.path}` puts it back."
+                f"It is saved in {kept.path}: `metasync apply {kept.path}` restores it."
             )
 
     def _settle_seconds(self) -> float:
-        """How old reads may be, as far as that is known."""
+        """The read lag, as far as it is known."""
         lag_seconds = self.findings.read_lag_seconds
         if lag_seconds is None or self._desk.is_unsure:
             return self._patience_seconds
         return max(2 * lag_seconds, _LEAST_SECONDS)
 
     async def _stable(self) -> dict[str, str]:
-        """The metadata, once it is sure that it is no old one, and that nobody writes.
+        """Return the metadata once it is certainly current and not written by others.
 
         Raises:
-            ProbeFailed: it changes, or this completion does not do for a probe.
+            ProbeFailed: it changes, or this completion does not fit a probe.
         """
         before = await self._desk.read()
-        if not 2 <= len(before) <= MAX_PAIRS:  # noqa: PLR2004 -- one to change, another to leave out
+        if not 2 <= len(before) <= MAX_PAIRS:  # noqa: PLR2004 -- one to change, one to omit
             raise ProbeFailed(
                 f"it has {len(before)} metadata keys: a completion with 2 to {MAX_PAIRS} is needed, since keys that a "
                 "probe adds could not be removed everywhere"
             )
-        self._tell(f"reading for {self._patience_seconds:g} s, whether its metadata changes (METASYNC_READ_LAG)")
+        self._tell(f"reading for {self._patience_seconds:g} s to see whether its metadata changes (METASYNC_READ_LAG)")
         until = time.monotonic() + self._patience_seconds
         while time.monotonic() < until:
             await asyncio.sleep(min(1.0, self._patience_seconds / 10))
             if await self._desk.read() != before:
                 raise ProbeFailed(
-                    "its metadata changes: somebody else writes to it, or it was written to just now; take another one"
+                    "its metadata changes: another program writes to it, or did so just now; choose another completion"
                 )
         return before
 
@@ -157,13 +157,13 @@ class WriteProbe:
     async def _marked(
         self, metadata: Mapping[str, str | None], changed: str, *, must_do: bool
     ) -> Mapping[str, str] | None:
-        """Update with the map, marked by a new value of the key; gives what reads show once they show that.
+        """Update with the map, with a unique value for the key; return what reads show once they show that value.
 
         Args:
-            must_do: it is an ordinary update.
+            must_do: whether it is an ordinary update, which must work.
 
         Returns:
-            None where it was never shown, or is shown with something that is no text.
+            None if it was never shown, or is shown with a value that is no text.
 
         Raises:
             ProbeFailed: an ordinary update is rejected, or never shown.
@@ -181,7 +181,7 @@ class WriteProbe:
         shown, lag_seconds = await self._seen(lambda found: found.get(changed) == marker, self._patience_seconds)
         if shown is None and must_do:
             raise ProbeFailed(
-                f"no read has shown an update within {self._patience_seconds:g} s: reads are older than "
+                f"no read has shown an update within {self._patience_seconds:g} s: the read lag is longer than "
                 "METASYNC_READ_LAG says, or updates have no effect"
             )
         if must_do:
@@ -196,7 +196,7 @@ class WriteProbe:
         except ProbeFailed as error:
             if error.halts:
                 raise
-            return "fails"  # if it is the service that does, the next update does not go through
+            return "fails"  # if the service itself is down, the next update fails, too
         if shown is None:
             return "ignored" if await self._desk.shown() is not None else "other"
         if nulled not in shown:
@@ -204,7 +204,7 @@ class WriteProbe:
         return "keeps" if shown[nulled] == self._before[nulled] else "other"
 
     async def _emptied(self, metadata: Mapping[str, str] | None, changed: str) -> OfEmpty:
-        """Update with no pair at all: nothing can mark that, so it is waited for as long as any update took."""
+        """Update without any pair. It has no unique value, so wait as long as the slowest update took."""
         try:
             answer = await self._desk.write(metadata)
         except ProbeFailed as error:
@@ -222,7 +222,7 @@ class WriteProbe:
     async def _seen(
         self, holds: Callable[[Mapping[str, str]], bool], patience_seconds: float
     ) -> tuple[Mapping[str, str] | None, float]:
-        """Read until several reads in a row show what holds; gives the last of them, and when the first came."""
+        """Read until several reads in a row satisfy the condition; return the last one, and when the first came."""
         began = time.monotonic()
         first_at, in_a_row = 0.0, 0
         while True:
@@ -241,4 +241,4 @@ class WriteProbe:
 
 
 class _Rejected(Exception):
-    """The service does not take such an update."""
+    """The service rejects such an update."""

@@ -1,4 +1,4 @@
-"""Putting back what was there before a probe, and seeing that it is: a read may be older than the probe itself."""
+"""Restore the metadata after a probe, and verify it: a read may still show a state before the probe."""
 
 import asyncio
 import time
@@ -10,16 +10,16 @@ from worker.cli.checkup.writing import Desk, ProbeFailed
 _TRIES = 5
 _LOOK_SECONDS = 0.5
 _SAME_READS = 3
-# A write without an answer may still be at work in the service: recorded updates took 3.6 and 5.8 s.
+# A write without an answer may still take effect in the service: recorded updates took 3.6 and 5.8 s.
 _UNSURE_SECONDS = 6.0
 
 
 class Restoring:
-    """Puts the metadata back.
+    """Restores the metadata.
 
     Args:
-        before: all of it; no key was added, so that this is right whether the service replaces or merges.
-        tell: says what goes on.
+        before: the complete original; no key was added, so writing it is right under both semantics.
+        tell: shows progress to the user.
     """
 
     def __init__(self, desk: Desk, before: Mapping[str, str], tell: Callable[[str], None]) -> None:
@@ -29,17 +29,17 @@ class Restoring:
         self._hurried = asyncio.Event()
 
     def hurry(self) -> None:
-        """Whoever waits does not want to wait until it is sure; what is not sure is not taken for done."""
+        """Stop waiting for certainty, because the user is impatient; an uncertain result counts as failed."""
         self._hurried.set()
 
     async def run(self, settle_seconds: float, patience_seconds: float) -> bool:
-        """Put it back; tells whether it was seen to be there.
+        """Restore the metadata; True if reads have shown it.
 
         Args:
-            settle_seconds: reads may be so old; only what they show after that counts.
-            patience_seconds: how long to look, after that, before it is written again.
+            settle_seconds: the read lag; only reads after it count.
+            patience_seconds: how long to read, after that, before writing again.
         """
-        self._tell(f"putting back what was there, and reading for {settle_seconds:g} s, whether it is")
+        self._tell(f"restoring the original metadata, and reading for {settle_seconds:g} s to verify it")
         for number in range(_TRIES):
             await self._desk.settled()
             if self._desk.is_unsure:
@@ -50,14 +50,14 @@ class Restoring:
                 if answer.verdict.kind is Kind.OK and await self._is_back(settle_seconds, patience_seconds):
                     return True
             except ProbeFailed as error:
-                self._tell(f"putting back: try {number + 1} of {_TRIES} failed: {error}")
+                self._tell(f"restoring: try {number + 1} of {_TRIES} failed: {error}")
                 await self._pause(2.0**number)
             if self._hurried.is_set():
                 return False
         return False
 
     async def _is_back(self, settle_seconds: float, patience_seconds: float) -> bool:
-        """Whether reads show it, several in a row, once no read can be older than the last write."""
+        """Whether several reads in a row show it, after the read lag of the last write."""
         await self._pause(settle_seconds)
         if self._hurried.is_set():
             return False

@@ -1,4 +1,4 @@
-"""The service: its clock, whether it takes the key, what is there, and the limits that it announces."""
+"""Check the service: its clock, the key, the stored completions, and the announced limits."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,15 +18,15 @@ from worker.cli.checkup.check import Check, failure, ok, warning
 _FAR_SECONDS = 30.0
 _HALTS: dict[Halt, str] = {
     Halt.UNAUTHORIZED: "is OPENAI_API_KEY the right project's, not revoked, and may it read stored completions?",
-    Halt.FORBIDDEN: "allow the key to read and write stored completions; a firewall on the way may say this, too",
+    Halt.FORBIDDEN: "allow the key to read and write stored completions; a firewall on the way may also answer this",
     Halt.QUOTA: "top up the account, or raise its budget",
     Halt.WRONG_URL: "OPENAI_BASE_URL must end before /chat/completions, as https://api.openai.com/v1 does",
-    Halt.PROXY: "the proxy wants a login, or does not let this machine through",
+    Halt.PROXY: "the proxy requires a login, or blocks this machine",
 }
 
 
 async def check_service(settings: Settings, key: str, completion_id: str | None) -> AsyncIterator[Check]:
-    """Make a list call of one item, and read one completion: that which is named, or the one that was listed."""
+    """List one completion, and read one: the named one, or the listed one."""
     heard = _Heard()
     proxy = environment_proxy(Endpoint.parse(settings.openai_base_url)) if settings.trust_env else None
     async with (
@@ -60,12 +60,12 @@ async def check_service(settings: Settings, key: str, completion_id: str | None)
         yield limits
 
 
-_NONE_LISTED = "only what was made with `store: true` in 30 days can be updated; or is the key another project's?"
-_ABSENT = "a fresh one takes some seconds to appear, an old one goes after 30 days; or the key is another project's"
+_NONE_LISTED = "only completions made with `store: true` in 30 days can be updated; or is it another project's key?"
+_ABSENT = "a new one takes some seconds to appear, an old one expires after 30 days; or it is another project's key"
 
 
 class _Heard:
-    """The headers of the last answer, and when it came."""
+    """The headers of the last answer, and its times."""
 
     def __init__(self) -> None:
         self.headers: Mapping[str, str] = {}
@@ -77,7 +77,7 @@ class _Heard:
         config.on_request_end.append(self._ended)
         return config
 
-    async def _began(self, *_: Any) -> None:  # noqa: ANN401 -- what aiohttp hands over
+    async def _began(self, *_: Any) -> None:  # noqa: ANN401 -- aiohttp's arguments
         self.asked_at = time.time()
 
     async def _ended(self, _: aiohttp.ClientSession, __: SimpleNamespace, ended: aiohttp.TraceRequestEndParams) -> None:
@@ -89,14 +89,14 @@ def _clock(heard: _Heard) -> Check:
         said = parsedate_to_datetime(heard.headers["Date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
         return ok("clock", "the service does not tell its time")
-    # The header has whole seconds, and is of a moment between question and answer.
+    # The header has whole seconds, and was set at some time between request and answer.
     ahead = said - heard.answered_at if said > heard.answered_at else min(said + 1.0 - heard.asked_at, 0.0)
     if abs(ahead) <= _FAR_SECONDS:
         return ok("clock", f"within {_FAR_SECONDS:g} s of the service's")
     return warning(
         "clock",
         f"the service's is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} ours",
-        "have NTP set this machine's: certificates and waits until a date go by it",
+        "let NTP set this machine's clock: certificates and waits until a date depend on it",
     )
 
 
@@ -105,23 +105,23 @@ def _key(listed: Answer) -> Check:
     if verdict.kind is not Kind.OK:
         return refused("key", verdict)
     if listed.page is None or listed.page.data is None:
-        return failure("key", "what answered the list call gave no list", _HALTS[Halt.WRONG_URL])
+        return failure("key", "the answer to the list call is no list", _HALTS[Halt.WRONG_URL])
     request_id = f", {verdict.request_id}" if verdict.request_id else ""
     return ok("key", f"the list call was answered with {verdict.status} in {listed.duration_ms:.0f} ms{request_id}")
 
 
 def refused(name: str, verdict: Verdict) -> Check:
-    """What it means for us that a request came to nothing."""
+    """Return what a failed request means for a run."""
     detail = verdict.error or verdict.kind.value
     match verdict.kind:
         case Kind.HALTED if verdict.halt is not None:
             return failure(name, detail, _HALTS[verdict.halt], halts=True)
         case Kind.THROTTLED:
-            return warning(name, detail, "others use the rate up: a worker waits, and goes on")
+            return warning(name, detail, "others use up the rate: a worker waits, and continues")
         case Kind.NOT_FOUND:
             return failure(name, detail, _HALTS[Halt.WRONG_URL])
         case _:
-            return failure(name, detail, "try again; if it stays, the service or what is before it has trouble")
+            return failure(name, detail, "try again; if it persists, the service or a gateway before it has trouble")
 
 
 def _reading(completion_id: str, answer: Answer) -> Check:
@@ -131,20 +131,20 @@ def _reading(completion_id: str, answer: Answer) -> Check:
     if verdict.kind is not Kind.OK:
         return refused("completions", verdict)
     if answer.metadata is None:
-        advice = "merges halt with `metadata_hidden`: nothing is written over what cannot be seen"
+        advice = "merges halt with `metadata_hidden`: metasync never overwrites metadata that it cannot see"
         return failure("completions", f"{completion_id} can be read, but its metadata is not shown", advice)
     if not answer.whole:
         advice = "merges of it become dead letters (`unreadable`); a `replace` goes through"
         return warning("completions", f"{completion_id} has metadata that is no text", advice)
     count = len(answer.metadata)
     keys = "no metadata" if not count else "1 key" if count == 1 else f"{count} keys"
-    return ok("completions", f"{completion_id} can be read, and has {keys}; whether it may be updated is not tried")
+    return ok("completions", f"{completion_id} can be read, and has {keys}; whether it may be updated was not tried")
 
 
 def _limits(headers: Mapping[str, str]) -> Check:
     announced = read_rate_limit(headers)
     if announced is None:
-        return ok("limits", "none announced: a worker finds it from the refusals")
+        return ok("limits", "none announced: a worker finds the limit from refusals")
     told = [
         f"{announced.limit_requests:,} requests" if announced.limit_requests is not None else "",
         f"{announced.remaining_requests:,} left" if announced.remaining_requests is not None else "",

@@ -1,4 +1,4 @@
-"""Python and the libraries: which there are, and whether they are new enough."""
+"""Check Python and the libraries: whether they are installed and new enough."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ _OLDEST_PYTHON = (3, 11)
 
 
 def check_software() -> Iterator[Check]:
-    """Look at the interpreter, and at each library that is required, or installed for an extra."""
+    """Check the interpreter, and each library that is required or installed for an extra."""
     if sys.version_info < _OLDEST_PYTHON:
         yield failure("python", python(), "install Python 3.11 or newer, and metasync into it")
     else:
@@ -36,9 +36,7 @@ def _libraries() -> Check:
         if _numbers(library.installed) < _numbers(library.floor):
             wrong.append(f"{library.name} {library.installed} is older than {library.floor}")
     if wrong:
-        return failure(
-            "libraries", "; ".join(wrong), "have pip install all of it anew, from its folder: pip install --upgrade ."
-        )
+        return failure("libraries", "; ".join(wrong), "run `pip install --upgrade .` in metasync's folder")
     return ok("libraries", ", ".join(found))
 
 

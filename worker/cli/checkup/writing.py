@@ -1,4 +1,4 @@
-"""Reads and writes of the probe: each on a connection of its own, tried again where that makes sense."""
+"""Reads and writes of the probe: each on its own connection, retried when that makes sense."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ class ProbeFailed(Exception):
     """The probe cannot go on; the message is one sentence.
 
     Args:
-        halts: a worker would be halted by it.
+        halts: whether it would halt a worker.
     """
 
     def __init__(self, message: str, *, halts: bool = False) -> None:
@@ -26,12 +26,12 @@ class ProbeFailed(Exception):
 
 
 class ProbeClient(Client):
-    """A client that can also send what the rules of changes do not allow."""
+    """A client that can also send updates that a `MetadataChange` does not allow."""
 
     async def send(
         self, completion_id: str, metadata: Mapping[str, str | None] | None, *, timeout_seconds: float
     ) -> Answer:
-        """Update with whatever `metadata` is, null values and null itself included."""
+        """Update with any `metadata`, null values and null itself included."""
         target = self._endpoint.completion_target(completion_id)
         request = Request("POST", target, self._json_headers, msgspec.json.encode({"metadata": metadata}))
         sent = {key: value for key, value in (metadata or {}).items() if value is not None}
@@ -39,13 +39,13 @@ class ProbeClient(Client):
 
 
 class Desk:
-    """One completion, read and written.
+    """Reads and writes one completion.
 
-    `is_unsure` says whether a write may still be at work in the service, as its answer did not come, and
-    `may_have_written` whether one may have had an effect.
+    `is_unsure` says whether a write without an answer may still take effect; `may_have_written` whether any write may
+    have had an effect.
 
     Args:
-        timeout_seconds: of each request.
+        timeout_seconds: for each request.
     """
 
     def __init__(self, client: ProbeClient, completion_id: str, timeout_seconds: float) -> None:
@@ -57,10 +57,10 @@ class Desk:
         self.may_have_written = False
 
     async def read(self) -> dict[str, str]:
-        """The metadata as a read shows it.
+        """Return the metadata as a read shows it.
 
         Raises:
-            ProbeFailed: it cannot be read, or not all of it.
+            ProbeFailed: it cannot be read completely.
         """
         answer = await self._tried(
             lambda: self._client.get(self._completion_id, timeout_seconds=self._timeout_seconds, fresh=True)
@@ -72,7 +72,7 @@ class Desk:
         return answer.metadata
 
     async def shown(self) -> dict[str, str] | None:
-        """Likewise; None where values are shown that are no text, as an update with null may leave."""
+        """Return it likewise; None if a value is no text, which an update with null may cause."""
         answer = await self._tried(
             lambda: self._client.get(self._completion_id, timeout_seconds=self._timeout_seconds, fresh=True)
         )
@@ -81,10 +81,10 @@ class Desk:
         return answer.metadata if answer.whole else None
 
     async def write(self, metadata: Mapping[str, str | None] | None) -> Answer:
-        """Update, and tell how that ended: OK, or REJECTED. Whoever is cancelled meanwhile leaves it to `settled`.
+        """Update; the answer is OK or REJECTED. On cancellation the request continues; await `settled`.
 
         Raises:
-            ProbeFailed: it ended in another way.
+            ProbeFailed: the update failed in another way.
         """
         answer = await self._tried(lambda: self._write(metadata))
         if answer.verdict.kind not in (Kind.OK, Kind.REJECTED):
@@ -92,7 +92,7 @@ class Desk:
         return answer
 
     async def settled(self) -> None:
-        """Wait until no write of ours is on its way."""
+        """Wait until no write of ours is under way."""
         if self._in_flight is not None:
             await asyncio.wait([self._in_flight])
 
@@ -104,7 +104,7 @@ class Desk:
 
     def _ended(self, sending: asyncio.Task[Answer]) -> None:
         verdict = None if sending.cancelled() or sending.exception() else sending.result().verdict
-        # What is no answer of the service's own may come from a gateway that did not wait for it.
+        # An answer that is not the service's own may come from a gateway that gave up waiting.
         if verdict is None or verdict.transport or (verdict.kind is Kind.RETRY and not verdict.envelope):
             self.is_unsure = True
         if verdict is None or verdict.kind in (Kind.OK, Kind.RETRY):
@@ -112,7 +112,7 @@ class Desk:
 
     @staticmethod
     async def _tried(make: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Make the call, again where the service was busy or did not answer."""
+        """Make the call; retry if the service was busy or did not answer."""
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_TRIES - 1):
             answer = await make()

@@ -1,8 +1,8 @@
-"""The Redis and Valkey backend: many machines, one server.
+"""The Redis and Valkey backend: one server for many machines.
 
-Begin with `queue.py`: each call is one function in Lua, so that it happens whole or not at all. `library.py` loads the
-functions, `codec.py` packs what they take and give, `server.py` keeps connections, `examination.py` warns of what the
-server may lose. docs/redis.md says what users see.
+Begin with `queue.py`: each call is one Lua function, so that it is atomic. `library.py` loads the
+functions, `codec.py` encodes their arguments and results, `server.py` keeps connections, `examination.py` warns of
+possible losses. docs/redis.md is for users.
 """
 
 from worker.queue.redis.library import migration_sql

@@ -1,4 +1,4 @@
-"""Where the queue lies: what its URL says."""
+"""Parse the queue's URL."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from worker.queue.errors import QueueMisnamed
 
 _SCHEMES = ("redis", "rediss")
 _DEFAULT_PORT = 6379
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a brace or a colon would change what the keys mean
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a brace or a colon would change the keys' meaning
 _OPTIONS = ("prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _FORM = (
     "the queue URL must be redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?prefix=NAME], "
@@ -23,11 +23,11 @@ _NO_SHARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server and the queue's place on it.
+    """A server, and the queue's database and prefix on it.
 
     Args:
         database: its number.
-        tls_files: redis-py's arguments ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, those that are given.
+        tls_files: redis-py's arguments ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, as far as given.
         prefix: the queue's name on the server.
     """
 
@@ -42,7 +42,7 @@ class Address:
 
     @property
     def base(self) -> str:
-        """What the names of the queue's keys begin with."""
+        """The start of all key names of the queue."""
         return f"{self.prefix}:"
 
     def __str__(self) -> str:
@@ -51,10 +51,10 @@ class Address:
 
 
 def read_url(url: str) -> Address:
-    """Take the URL apart.
+    """Parse the URL.
 
     Raises:
-        QueueMisnamed: it is not of this form; the message shows neither user nor password.
+        QueueMisnamed: the URL is invalid; the message shows neither user nor password.
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""What the library's functions are told, and what they give: MessagePack and JSON, times in microseconds."""
+"""Encode the Lua functions' arguments and decode their results: MessagePack and JSON, times in microseconds."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from worker.queue.pending import QueuedChange, Settlement
 from worker.queue.rows import age_seconds
 from worker.queue.text import json_text, storable
 
-PAGE = 250  # dead letters that are read, retried or purged at once
+PAGE = 250  # dead letters to read, retry or purge at once
 US_PER_SECOND = 1_000_000
 
 
 class _Change(msgspec.Struct, frozen=True, array_like=True):
-    """A change as the library stores it: `change_id` is empty, others are False for none; times are in microseconds.
+    """A change as the Lua library stores it; times are in microseconds. None is "" in `change_id`, else False.
 
     Args:
         as_of: in seconds.
@@ -38,7 +38,7 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
 _Letter = tuple[int, int, str, str, _Change, str]
 _Batch = tuple[int, int, int, int, int, int, int, int, int, int]
 
-pack = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # a string of a subclass is a string
+pack = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # encodes subclasses of str
 read_claimed = msgspec.msgpack.Decoder(
     tuple[int, int, list[tuple[str, list[_Change]]], list[tuple[int, list[str]]]]
 ).decode
@@ -60,7 +60,7 @@ _fate = msgspec.json.Decoder(tuple[int, int | None, str | None, str | None]).dec
 
 
 def pack_changes(changes: Sequence[MetadataChange]) -> bytes:
-    """The changes as the functions read them."""
+    """Encode changes for the functions."""
     return pack(
         [
             (each.completion_id, each.change_id or "", each.mode, json_text(each.metadata))
@@ -72,7 +72,7 @@ def pack_changes(changes: Sequence[MetadataChange]) -> bytes:
 
 
 def pack_selection(stretch: Stretch) -> bytes:
-    """Say it in the order in which the functions read it."""
+    """Encode the stretch in the order that the functions expect."""
     selection, numbers = stretch.selection, None
     if selection.numbers is not None:
         numbers = sorted({number for number in selection.numbers if stretch.after < number <= stretch.until})[:PAGE]
@@ -83,7 +83,7 @@ def pack_selection(stretch: Stretch) -> bytes:
 
 
 def told(settlement: Settlement) -> tuple[object, ...]:
-    """Say it in the order in which the function reads it."""
+    """Encode the settlement in the order that the function expects."""
     settlement.check()  # raises before anything is changed
     deaths = []
     for death in settlement.dead:
@@ -106,7 +106,7 @@ def told(settlement: Settlement) -> tuple[object, ...]:
 
 
 def _ends(settlement: Settlement) -> list[list[object]]:
-    """Say how the changes of batches ended: most settlements have nothing to say."""
+    """Encode the outcomes of changes in batches; most settlements have none."""
     if not [change for change in settlement.claim.changes if change.batch is not None]:
         return []
     return [[part for name, counts in ends_by_batch((settlement,)).items() for part in (name, *counts)]]
@@ -177,5 +177,5 @@ def age_of(now: int, then: int) -> float:
 
 
 def microseconds(seconds: float) -> int:
-    """Microseconds, the unit of the library's times."""
+    """Convert to microseconds, the unit of the library's times."""
     return round(seconds * US_PER_SECOND)

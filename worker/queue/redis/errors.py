@@ -1,4 +1,4 @@
-"""What a server's refusals and a lost connection mean: something to wait for, or something to put right."""
+"""Classify a server's errors and lost connections: wait, or let a person fix it."""
 
 import ssl
 
@@ -6,7 +6,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
 
-# The first words of error replies, as the servers' sources and documentation have them.
+# The first words of error replies; source: the servers' code and documentation.
 _UNAVAILABLE = {
     "LOADING": "it is still loading its data",
     "BUSY": "a script has kept it busy for too long",
@@ -30,21 +30,21 @@ _MISNAMED = {
     **dict.fromkeys(("CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"), IS_CLUSTER),
     "WRONGTYPE": "another program has keys of these names; choose others with ?prefix=NAME",
 }
-# How the messages of replies begin that have no such word; what comes after it may hold arguments.
+# The start of error replies without such a word; the rest may contain arguments.
 _UNUSABLE_MESSAGES = {"unknown command": "it does not know functions; Redis 7 or newer, or Valkey, is needed"}
 _MISNAMED_MESSAGES = {
     "DB index is out of range": "it has no database of this number",
     "SELECT is not allowed": IS_CLUSTER,
 }
-# A connection to the wrong server stays wrong: the name has to be looked up again.
+# After a failover, reconnect: the name must be resolved again.
 _DEMOTED = ("READONLY", "MASTERDOWN")
 _LONGEST_MESSAGE = 200
 
-DRIVER_ERRORS = (RedisError, OSError)  # what redis-py raises
+DRIVER_ERRORS = (RedisError, OSError)  # raised by redis-py
 
 
-def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -- one for each meaning
-    """Say what an error of the driver means for whoever called the queue.
+def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -- one return per meaning
+    """Convert an error of the driver to a `QueueError`.
 
     Args:
         where: the server's address, without a password.
@@ -69,12 +69,12 @@ def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -
 
 
 def is_demoted(error: Exception) -> bool:
-    """Whether the server is one that takes no changes, where there used to be one that does."""
+    """Whether the server has become a replica, which accepts no writes."""
     return _code(error) in _DEMOTED
 
 
 def is_function_missing(error: Exception) -> bool:
-    """Whether the server does not have the function library: it was restarted empty, or another took its place."""
+    """Whether the function library is missing: the server was restarted empty, or replaced."""
     return isinstance(error, ResponseError) and _message(error).startswith("Function not found")
 
 
@@ -84,25 +84,25 @@ def is_full(error: Exception) -> bool:
 
 
 def unavailable(where: object, what: str) -> QueueUnavailable:
-    """Say why waiting may help."""
+    """Return the error for a state in which waiting may help."""
     return QueueUnavailable(f"the queue at {where} cannot be used now: {what}")
 
 
 def unusable(where: object, what: str) -> QueueUnusable:
-    """Say what somebody has to see to."""
+    """Return the error for a state that a person must fix."""
     return QueueUnusable(f"{where} cannot be the queue: {what}")
 
 
 def misnamed(where: object, what: str) -> QueueMisnamed:
-    """Say why only another setting helps."""
+    """Return the error for a state in which only another setting helps."""
     return QueueMisnamed(f"{where} cannot be the queue: {what}")
 
 
 def _code(error: Exception) -> str:
-    """The first word of an error reply; redis-py keeps it apart where it knows it."""
+    """Return the first word of an error reply, which redis-py separates if it knows it."""
     if not isinstance(error, RedisError):
         return ""
-    if _message(error).startswith("ACL failure"):  # of a command within a function
+    if _message(error).startswith("ACL failure"):  # raised within a function
         return "NOPERM"
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 

@@ -1,4 +1,4 @@
-"""What a server is, and what it would lose: looked at when the queue is opened."""
+"""Examine a server when the queue is opened: its version, and what it could lose."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,14 +28,14 @@ _UNKNOWN = "{where} does not say how it persists: without an append-only file, a
 
 
 async def examine(client: Redis, address: Address) -> tuple[str, ...]:
-    """Ask the server what it is; give what can be lost, one sentence each.
+    """Check the server; return possible losses, one sentence each.
 
     Raises:
-        QueueUnusable: it is too old.
+        QueueUnusable: the server is too old.
         QueueMisnamed: it is a node of a cluster.
     """
-    # Every user may say this, whatever else is permitted: https://redis.io/docs/latest/commands/hello/
-    said = iter(await client.execute_command("HELLO"))  # type: ignore[no-untyped-call]  # as the driver has it
+    # Every user may run HELLO: https://redis.io/docs/latest/commands/hello/
+    said = iter(await client.execute_command("HELLO"))  # type: ignore[no-untyped-call]  # the driver's signature
     greeting = dict(zip(said, said, strict=False))
     version = greeting.get(b"version", b"").decode()
     major = version.partition(".")[0]
@@ -51,7 +51,7 @@ async def examine(client: Redis, address: Address) -> tuple[str, ...]:
 
 
 async def _appendfsync(client: Redis) -> str | None:
-    """When the append-only file is flushed; None where the server keeps its settings to itself, as hosted ones do."""
+    """Return the server's appendfsync; None if it hides its settings, as hosted ones do."""
     try:
         return (await client.config_get("appendfsync")).get("appendfsync")
     except ResponseError:
@@ -66,5 +66,5 @@ def _losses(info: Mapping[str, Any], appendfsync: str | None, where: Address) ->
     elif appendfsync == "no":
         yield _NEVER_FLUSHED.format(where=where)
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy.startswith("allkeys"):  # the others take keys with a time to live, of which losing ours costs nothing
+    if policy.startswith("allkeys"):  # others evict only keys with a time to live, and losing ours does no harm
         yield _EVICTS.format(where=where, policy=policy)

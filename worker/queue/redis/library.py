@@ -1,11 +1,11 @@
-"""The function library, which lies in files beside this one, under a name that says which edition it is."""
+"""The Lua function library, from the files beside this one; its name contains a hash of the code."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-# In this order: each may use what those before it define.
+# In this order: each may use the definitions of earlier ones.
 _PARTS = (
     *("queue", "history", "batch", "remembered", "put", "dead", "confirmed", "claim", "settle"),
     *("pending", "status", "shared"),
@@ -17,9 +17,9 @@ class Library:
     """Functions that a server runs.
 
     Args:
-        name: what each function's name begins with. It follows from the code, so that workers of two releases, each
+        name: the prefix of each function's name. It is derived from the code, so that workers of two releases, each
             with its own library, can share a server.
-        source: what ``FUNCTION LOAD`` takes.
+        source: for ``FUNCTION LOAD``.
     """
 
     name: str
@@ -27,18 +27,18 @@ class Library:
 
 
 def named(code: str) -> Library:
-    """Make a library of this code."""
+    """Return a library with this code."""
     name = f"metasync_{hashlib.sha256(code.encode()).hexdigest()[:12]}"
     return Library(name, f"#!lua name={name}\nlocal LIBRARY = '{name}'\n\n{code}")
 
 
 @cache
 def library() -> Library:
-    """Give the queue's library."""
+    """Return the queue's library."""
     folder = files(__package__)
     return named("\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in _PARTS))
 
 
 def migration_sql() -> str:
-    """Give the library's source, for servers whose users may call functions but not load them."""
+    """Return the library's source, for servers whose users may call functions but not load them."""
     return library().source

@@ -1,6 +1,6 @@
-"""Listening for new work, by a read that the server answers once something is put.
+"""Listen for new work, by a read that the server answers when something is put.
 
-What is heard is a hint and no more: whoever waits for work polls all the same.
+The answer is only a hint: workers poll as well.
 """
 
 import asyncio
@@ -8,13 +8,13 @@ import asyncio
 from worker.queue.errors import QueueError
 from worker.queue.redis.server import Server
 
-_READ_SECONDS = 30.0  # a connection that was cut somewhere on its way says nothing by itself
+_READ_SECONDS = 30.0  # finds a connection that was cut silently
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Listener:
-    """Sets an event whenever something was put; starts when it is first asked to.
+    """Sets an event whenever something is put; starts with the first `ask`.
 
     Args:
         work: the event.
@@ -27,7 +27,7 @@ class Listener:
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
-        """Listen until something is heard: a worker that has enough to do does not ask."""
+        """Listen until something is put; a busy worker does not ask."""
         self._asked.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="metasync listener")
@@ -44,8 +44,8 @@ class Listener:
             await self._asked.wait()
             try:
                 news = await self._server.read_news(heard, wait_seconds=_READ_SECONDS)
-            except QueueError:  # whoever claims next meets the same, and says so
-                heard = b"0"  # the server that answers next may count from less than this
+            except QueueError:  # the next claim meets the same error and reports it
+                heard = b"0"  # the next server may count from a lower number
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
                 continue

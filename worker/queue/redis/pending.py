@@ -1,4 +1,4 @@
-"""What is pending, gone through page by page while it changes: to be read, or taken back."""
+"""Go through pending changes page by page while they change, to read or withdraw them."""
 
 from dataclasses import dataclass, field
 
@@ -11,12 +11,12 @@ from worker.queue.text import storable
 
 @dataclass(slots=True)
 class Walk:
-    """How far the walk has come.
+    """The position of the walk.
 
     Args:
-        cursor: of the server's own walk; None at its end.
-        wanted: completions whose changes are to be looked at next, and the number that those are above.
-        met: the hashes of those that must not be met again: the server may name one twice.
+        cursor: the server's scan cursor; None at the end.
+        wanted: the completions to examine next, each with the last number examined.
+        met: hashes of completions that must not be visited again, since a scan may return one twice.
     """
 
     cursor: bytes | None = b"0"
@@ -25,11 +25,11 @@ class Walk:
 
     @property
     def rest(self) -> "Walk | None":
-        """Where to go on; None where all was looked at."""
+        """The rest of the walk; None if all was examined."""
         return None if self.cursor is None and not self.wanted else self
 
     def found(self, cursor: bytes, completion_ids: list[bytes]) -> None:
-        """The server's walk has come further."""
+        """Add a result of the server's scan."""
         self.cursor = None if cursor == b"0" else cursor
         for completion_id in (each.decode() for each in completion_ids):
             if hash(completion_id) not in self.met:
@@ -39,34 +39,34 @@ class Walk:
 async def read(
     server: Server, selection: PendingSelection, walk: Walk | None
 ) -> tuple[list[QueuedChange], Walk | None]:
-    """Give the selected changes of a piece, and the rest of the walk."""
+    """Return the selected changes of one piece, and the rest of the walk."""
     walk = await _next(server, selection, walk)
     wanted = walk.wanted
     walk.wanted, pages = codec.read_page(await server.call("pending", *_terms(selection, walk)))
     changes: list[QueuedChange] = []
-    for (completion_id, _), page in zip(wanted, pages, strict=False):  # as far as the piece went
+    for (completion_id, _), page in zip(wanted, pages, strict=False):  # the piece may be shorter
         walk.met.add(hash(completion_id))
         changes += codec.changes_of(completion_id, page)
     return changes, None if selection.change_id else walk.rest
 
 
 async def withdraw(server: Server, selection: PendingSelection, walk: Walk | None) -> tuple[Withdrawn, Walk | None]:
-    """Take back the selected changes of a piece; give the rest of the walk, too."""
+    """Withdraw the selected changes of one piece; also return the rest of the walk."""
     walk = await _next(server, selection, walk)
     answer = await server.call("withdraw", *_terms(selection, walk))
     walk.wanted, withdrawn, in_flight = codec.read_withdrawn(answer)
-    walk.met.update([hash(completion_id) for completion_id, _ in in_flight])  # counted twice is wrong, looked at is not
+    walk.met.update([hash(completion_id) for completion_id, _ in in_flight])  # never count one twice
     counts = Withdrawn(withdrawn, sum([changes for _, changes in in_flight]))
     return counts, None if selection.change_id else walk.rest
 
 
 def is_findable(text: str) -> bool:
-    """Whether a store can have it at all."""
+    """Whether the text can exist in a store."""
     return text != "" and storable(text) == text
 
 
 async def _next(server: Server, selection: PendingSelection, walk: Walk | None) -> Walk:
-    """Find out which completions to look at next; the one of a change_id is in the first piece."""
+    """Find the completions to examine next; a selection by change_id needs only the first piece."""
     if walk is None:
         walk = await _first(server, selection)
     if not walk.wanted and walk.cursor is not None:

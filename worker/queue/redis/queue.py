@@ -1,4 +1,4 @@
-"""The queue on a Redis or Valkey server: what goes into the library's functions, and what comes out of them."""
+"""The queue on a Redis or Valkey server: calls the Lua library's functions and converts their results."""
 
 import asyncio
 import uuid
@@ -41,18 +41,18 @@ from worker.queue.text import json_text, storable
 from worker.queue.unanswered import UnansweredSettlements
 
 SCHEMA = 1
-_STATUS_PAGE = 1_000  # targets that are looked at in one call
-_MOST_LOOKED_AT = 100_000  # of those that are leased or wait: more would take longer than a status may
+_STATUS_PAGE = 1_000  # targets to examine in one call
+_MOST_LOOKED_AT = 100_000  # leased or waiting targets: more would make a status too slow
 _BATCHES_PAGE = 500
-# A server takes 512 MiB in one piece (proto-max-bulk-len).
+# A server accepts 512 MiB in one piece (proto-max-bulk-len).
 _MAX_PUT_BYTES = 256 * 1024 * 1024
 
 
 class RedisQueue(StoreBase):
-    """A queue on Redis or Valkey, for any number of processes of many machines. Made by `RedisQueue.open`.
+    """A queue on Redis or Valkey, for any number of processes on many machines. Use `RedisQueue.open`.
 
     Args:
-        warnings: what the server's settings let get lost, one sentence each.
+        warnings: possible losses by the server's settings, one sentence each.
     """
 
     def __init__(self, server: Server, warnings: tuple[str, ...]) -> None:
@@ -60,13 +60,13 @@ class RedisQueue(StoreBase):
         self.warnings = warnings
         self._server = server
         self._listener = Listener(server, self._work)
-        # Claims are numbered, and one is under way at a time, so that the server can tell one whose answer was lost.
+        # Claims are numbered, one at a time, so that the server can recognise one whose answer was lost.
         self._caller = uuid.uuid4().hex
         self._claiming = asyncio.Lock()
         self._log = LogIndex()
         self._called = self._answered = self._heard = 0
-        # Settlements are numbered, too; the server remembers what it said until it is told that it was heard.
-        self._unanswered = UnansweredSettlements[tuple[int, int]]()  # by the number of a call, and the place in it
+        # Settlements are numbered, too; the server keeps its answers until they are acknowledged.
+        self._unanswered = UnansweredSettlements[tuple[int, int]]()  # by the number of a call, and the position in it
         self._settled = 0
         self._heard_settled: list[int] = []
 
@@ -74,18 +74,18 @@ class RedisQueue(StoreBase):
     async def open(
         cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True, functions: Library | None = None
     ) -> Self:
-        """Open the queue; its keys come to be as they are needed.
+        """Open the queue; keys are created when needed.
 
         Args:
             url: ``redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]``, or ``rediss://`` for TLS; ``?prefix=NAME`` for
                 several queues in one database.
-            timeout_seconds: of every call to the server.
-            create: be content with a place where there is no queue yet.
-            functions: the library to use, if not the queue's own, whose time is the server's.
+            timeout_seconds: for every call to the server.
+            create: accept a server without a queue.
+            functions: the library; by default the queue's own, which uses the server's clock.
 
         Raises:
-            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
-            QueueUnusable: what it names cannot serve as a queue now.
+            QueueMisnamed: the URL has another form, or can never name a queue.
+            QueueUnusable: the server cannot be used now.
             QueueUnavailable: the server does not answer.
         """
         server = Server(read_url(url), functions or library(), timeout_seconds)
@@ -103,14 +103,14 @@ class RedisQueue(StoreBase):
 
     @staticmethod
     def migration_sql() -> str:
-        """Give the library's source, for servers whose users may call functions but not load them."""
+        """Return the library's source, for servers whose users may call functions but not load them."""
         return migration_sql()
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._server.address} [{'closed' if self._server.closed else 'open'}]>"
 
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
-        """Store them; what is put again after a failure needs change_ids not to be doubled."""
+        """Store the changes; a repeated put after a failure stores those without change_id twice."""
         packed = codec.pack_changes(changes)
         if len(packed) > _MAX_PUT_BYTES:
             raise QueueError("a Redis queue takes no more than 256 MiB at once: put fewer changes in one call")
@@ -132,7 +132,7 @@ class RedisQueue(StoreBase):
         place: Place = "oldest",
         confirmed_seconds: float = 0.0,
     ) -> list[Claim]:
-        """Lease due targets, under one new lease number; what an earlier claim lost is given back first."""
+        """Lease due targets under one new lease number; first release the claims of a lost answer."""
         check_lease(lease_seconds)
         async with self._claiming:
             self._called += 1
@@ -179,7 +179,7 @@ class RedisQueue(StoreBase):
         return claims
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-        """Let the leases run on; see `Queue.extend`."""
+        """Extend the leases; see `Queue.extend`."""
         check_lease(lease_seconds)
         keys = codec.pack([claim.key for claim in claims])
         return [
@@ -223,17 +223,17 @@ class RedisQueue(StoreBase):
         return stale
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
-        """Wait for this object's put, settle or retry_dead, or for what others put."""
+        """Wait for this object's put, settle or retry_dead, or for other processes' put."""
         self._listener.ask()
         return await super().wait_for_work(timeout_seconds)
 
     async def next_due_seconds(self) -> float | None:
-        """Tell when there is work; see `Queue.next_due_seconds`."""
+        """Return when work is due; see `Queue.next_due_seconds`."""
         now, *first = await self._server.call("next_due")
         return (first[0] - now) / codec.US_PER_SECOND if first else None
 
     async def status(self) -> QueueStatus:
-        """Count what there is; what is leased or waits is gone through page by page, the latest of it, and no more."""
+        """Count the changes; only the latest leased and waiting targets are examined, page by page."""
         in_flight = waiting = offset = 0
         later = 1
         while offset < min(later, _MOST_LOOKED_AT):
@@ -244,7 +244,7 @@ class RedisQueue(StoreBase):
             offset += _STATUS_PAGE
         oldest_enqueued_at = oldest[0] / codec.US_PER_SECOND if oldest else None
         is_estimate = later > offset
-        if is_estimate:  # the others are taken to have as many changes each
+        if is_estimate:  # assume the same average for the others
             later_changes = min(pending, round((in_flight + waiting) * later / offset))
             in_flight = round(later_changes * in_flight / max(in_flight + waiting, 1))
             waiting = later_changes - in_flight
@@ -252,7 +252,7 @@ class RedisQueue(StoreBase):
         return status_of(counts, now=now / codec.US_PER_SECOND)
 
     async def leases(self) -> list[LeaseHolder]:
-        """Tell who holds what, gone through page by page."""
+        """Return the leases by worker, read page by page."""
         held: list[LeaseHolder] = []
         offset, later = 0, 1
         while offset < later:
@@ -273,12 +273,12 @@ class RedisQueue(StoreBase):
         return Grant(granted, wait_us / codec.US_PER_SECOND)
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Coordination.write_note`."""
+        """Write or remove a note; see `Coordination.write_note`."""
         texts = () if text is None else (storable(text),)
         await self._server.call("write_note", storable(name), *texts)
 
     async def read_note(self, name: str) -> Note | None:
-        """Give one note; see `Coordination.read_note`."""
+        """Read one note; see `Coordination.read_note`."""
         now, packed = await self._server.call("read_note", storable(name))
         if packed is None:
             return None
@@ -286,22 +286,22 @@ class RedisQueue(StoreBase):
         return Note(text, codec.age_of(now, written_at))
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Coordination.read_notes`."""
+        """Read all notes; see `Coordination.read_notes`."""
         now, found = await self._server.call("read_notes")
         notes = {name.decode(): codec.read_note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
         return {name: Note(text, codec.age_of(now, written_at)) for name, (text, written_at) in notes.items()}
 
     async def unix_time(self) -> float:
-        """Tell the server's time; see `Coordination.unix_time`."""
+        """Return the server's time; see `Coordination.unix_time`."""
         now, _ = await self._server.call("read_notes")
         return float(now) / codec.US_PER_SECOND
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `History.record_sample`."""
+        """Store a sample; see `History.record_sample`."""
         await self._server.call("record_sample", json_text(sample))
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `History.history`."""
+        """Return the last minutes; see `History.history`."""
         newest, found = codec.read_minutes(await self._server.call("history", checked(minutes)))
         by_minute = list(enumerate(found, newest - minutes + 1))
         done = [(minute, *counts) for minute, (*counts, _) in by_minute]
@@ -318,7 +318,7 @@ class RedisQueue(StoreBase):
         }
 
     async def batches(self, name: str | None = None) -> list[Batch]:
-        """Give the batches; see `Batches.batches`."""
+        """Return the batches; see `Batches.batches`."""
         if name is not None and not pending.is_findable(name):
             return []
         found: list[Batch] = []
@@ -331,7 +331,7 @@ class RedisQueue(StoreBase):
             before = page[-1][0]
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
-        """Let go of what is done; see `Batches.forget`. What is remembered is gone through in many calls."""
+        """Delete expired data; see `Batches.forget`. It takes many calls."""
         older_than_us = codec.microseconds(older_than_seconds)
         forgotten: int = await self._server.call("forget_batches", older_than_us, MAX_FINISHED_BATCHES, most)
         for memory in ("settled", "newest"):
@@ -345,7 +345,7 @@ class RedisQueue(StoreBase):
         return forgotten
 
     async def close(self) -> None:
-        """Give back what a claim has taken whose answer never came, and let go of the server."""
+        """Release the claims of a lost answer, and close the connections."""
         if self._server.closed:
             return
         await self._listener.close()
@@ -357,14 +357,14 @@ class RedisQueue(StoreBase):
             await self._server.close()
 
     async def _with_confirmed(self, claims: list[Claim], wanted: dict[int, list[str]]) -> list[Claim]:
-        """Give the claims with what was confirmed, which is in these entries of the log."""
+        """Return the claims with confirmed maps, from these entries of the log."""
         if not wanted:
             return claims
         maps = dict(codec.read_maps(await self._server.call("confirmed", codec.pack(list(wanted.items())))))
         return confirmed.with_confirmed(claims, {each: codec.read_map(text) for each, text in maps.items()})
 
     async def _with_newest(self, claims: list[Claim]) -> list[Claim]:
-        """Give the claims with the newest `as_of` that was applied."""
+        """Return the claims with the newest applied `as_of`."""
         completion_ids = dated(claims)
         if not completion_ids:
             return claims

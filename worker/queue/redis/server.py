@@ -1,4 +1,4 @@
-"""The connection to the server: calls of the library's functions, each within the time-out."""
+"""The connection to the server: calls the library's functions, each within the time-out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from worker.queue.redis.errors import DRIVER_ERRORS, explained, is_demoted, is_f
 from worker.queue.redis.examination import examine
 from worker.queue.redis.library import Library
 
-# Calls under way at once, each on a connection of its own; further ones wait.
+# Concurrent calls, each on its own connection; further ones wait.
 _MAX_CONNECTIONS = 16
 
 _NO_ROOM_FOR_FUNCTIONS = (
@@ -26,8 +26,8 @@ class Server:
     """Runs the library's functions on the queue.
 
     Args:
-        library: loaded where it is missing.
-        timeout_seconds: of every call, the waiting included.
+        library: loaded if the server does not have it.
+        timeout_seconds: for every call, waiting included.
     """
 
     def __init__(self, address: Address, library: Library, timeout_seconds: float) -> None:
@@ -46,29 +46,29 @@ class Server:
             ssl=address.tls,
             **tls_files,
             protocol=2,
-            retry=Retry(NoBackoff(), 0),  # what it repeats after a lost answer would be stored twice
-            socket_timeout=None,  # every call has its own
+            retry=Retry(NoBackoff(), 0),  # repeating a call after a lost answer would store changes twice
+            socket_timeout=None,  # every call has its own time-out
             socket_connect_timeout=timeout_seconds,
         )
 
     async def examine(self) -> tuple[str, ...]:
-        """Find out what is there; see `examine`."""
+        """Check the server; see `examine`."""
         async with self._bounded():
             return await examine(self._client, self.address)
 
     async def has_queue(self) -> bool:
-        """Whether there is a queue already; nothing is loaded to find out."""
+        """Whether a queue exists already; does not load the library."""
         async with self._bounded():
             return await self._client.hget(f"{self.address.base}queue", "schema") is not None
 
-    async def call(self, function: str, *arguments: bytes | str | int) -> Any:  # noqa: ANN401 -- what the function gives
+    async def call(self, function: str, *arguments: bytes | str | int) -> Any:  # noqa: ANN401 -- the function's result
         """Run a function of the library on the queue's keys.
 
-        Nothing is repeated that the server may have done: where its answer is lost, the caller is told.
+        A call that the server may have carried out is not repeated: if its answer is lost, the caller gets an error.
 
         Raises:
-            QueueUnavailable: nothing was done; or the answer was lost, and it may have been.
-            QueueUnusable: the server does not let us, or not any longer.
+            QueueUnavailable: nothing was done; or the answer was lost, and it may have been done.
+            QueueUnusable: the server does not permit the call (any more).
             QueueMisnamed: it is a node of a cluster.
         """
         if self.closed:
@@ -84,20 +84,20 @@ class Server:
             return await self._client.fcall(name, 1, base, *arguments)
 
     async def read_news(self, after: bytes, *, wait_seconds: float) -> bytes | None:
-        """Wait until something is put, on a connection of its own.
+        """Wait until something is put, on a separate connection.
 
         Args:
-            after: what this gave last; ``0`` at first, which is answered at once where anything was ever put.
+            after: the last result; ``0`` at first, which returns at once if anything was ever put.
 
         Returns:
-            what was heard, to go on after; None when nothing was put for so long.
+            The new position; None if nothing was put for so long.
 
         Raises:
-            QueueError: the server does not answer, or does not let us.
+            QueueError: the server does not answer, or does not permit it.
         """
         key = f"{self.address.base}news"
         async with self._bounded(wait_seconds):
-            # [[key, [[entry, fields]]]] by the protocol of our connections; the driver's types are those of all.
+            # [[key, [[entry, fields]]]] in our protocol version; the driver's types cover all versions.
             found: Any = await self._client.xread({key: after}, count=1, block=round(wait_seconds * 1_000))
         return found[0][1][-1][0] if found else None
 
@@ -118,13 +118,13 @@ class Server:
 
     @asynccontextmanager
     async def _bounded(self, more_seconds: float = 0.0) -> AsyncIterator[None]:
-        """Bound the time, and turn what the driver raises into a `QueueError`."""
+        """Bound the time, and turn the driver's errors into a `QueueError`."""
         try:
             async with asyncio.timeout(self._timeout_seconds + more_seconds):
                 try:
                     yield
                 except DRIVER_ERRORS as error:
-                    if is_demoted(error):  # the next call looks the name up again, and finds the successor
+                    if is_demoted(error):  # the next call resolves the name again and finds the new primary
                         with suppress(*DRIVER_ERRORS):
                             await self._client.aclose()
                     raise explained(error, self.address) from None

@@ -1,8 +1,8 @@
-"""The SQLite backend: one file, one machine, any number of processes.
+"""The SQLite backend: one file on one machine, for any number of processes.
 
 Begin with `queue.py`. `writer.py` is the thread that owns the connection, and commits the calls of many callers
-together; `operations.py` has what it runs, with SQL in files of its own. `file.py` opens the file and makes the
-schema, `clock.py` gives all processes one time, `watching.py` hears of new changes.
+together; `operations.py` has the operations, with SQL in files beside it. `file.py` opens the file and creates the
+schema, `clock.py` gives all processes one time, `watching.py` notices new changes.
 """
 
 from worker.queue.sqlite.queue import SqliteQueue

@@ -1,4 +1,4 @@
-"""The batches, as functions of a connection: each within a transaction of the queue's."""
+"""Batches, as functions of a connection, called within the queue's transactions."""
 
 from collections.abc import Collection, Mapping
 
@@ -17,16 +17,16 @@ _batches = msgspec.json.Decoder(list[Batch]).decode
 
 
 def opened(connection: apsw.Connection, now: Moment, name: str) -> int:
-    """Give the number of the batch of this name, which is there from now on."""
+    """Return the number of the batch with this name; create it if it does not exist."""
     number: int = connection.execute(_BATCH["open"], {"name": name, "now": now.queue}).get
     return number
 
 
 def grow(connection: apsw.Connection, number: int, added: int, newest: int) -> None:
-    """Count what came to a batch.
+    """Count changes that were added to a batch.
 
     Args:
-        newest: the number of the newest change before.
+        newest: the number of the newest earlier change.
     """
     connection.execute(_BATCH["grow"], {"number": number, "added": added, "newest": newest})
 
@@ -39,7 +39,7 @@ def end(connection: apsw.Connection, now: Moment, settlements: Collection[Settle
 
 
 def open_again(connection: apsw.Connection, letters: Mapping[str, object]) -> None:
-    """Have the batches of letters that become changes again, where they were forgotten."""
+    """Recreate forgotten batches of letters that become pending again."""
     connection.execute(_BATCH["open_again"], letters)
 
 
@@ -49,13 +49,13 @@ def revive(connection: apsw.Connection, letters: Mapping[str, object]) -> None:
 
 
 def read(connection: apsw.Connection, now: Moment, name: str | None) -> list[Batch]:
-    """Give all batches, or the one of this name."""
+    """Return all batches, or the one with this name."""
     terms = {"name": storable(name), "ahead": now.ahead}
     return _batches(connection.execute(_BATCH["every" if name is None else "one"], terms).get)
 
 
 def forget(connection: apsw.Connection, now: Moment, older_than_seconds: float, most: int) -> int:
-    """Let go of batches that are done; tell how many went."""
+    """Delete finished batches; return how many."""
     terms = {"since": now.queue - older_than_seconds, "kept": MAX_FINISHED_BATCHES, "most": most}
     connection.execute(_BATCH["forget"], terms)
     return connection.changes()

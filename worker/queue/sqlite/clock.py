@@ -1,6 +1,6 @@
-"""The queue's time, which never steps within a boot, whatever is done to the clock on the wall.
+"""The queue's time, which never steps within a boot, even if the wall clock is set.
 
-It is the same to all processes of the machine. What people read, and what outlives a boot, goes by the wall clock.
+It is the same for all processes of the machine. Times for users, and those that outlive a boot, use the wall clock.
 """
 
 import time
@@ -17,15 +17,15 @@ from worker.queue.statements import read_statements
 _CLOCK = read_statements(__package__, "clock")
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_OFFSETS = Path("/proc/self/timens_offsets")  # of a time namespace, whose clocks are those of its kernel, moved
+_OFFSETS = Path("/proc/self/timens_offsets")  # a time namespace shifts the kernel's clocks
 
 
 class Moment(NamedTuple):
-    """When something is done, by both clocks; seconds.
+    """The time of an operation by both clocks, in seconds.
 
     Args:
-        queue: by the queue's time: for what is due and how old things are.
-        unix: by the clock on the wall: for what people read.
+        queue: the queue's time, for due times and ages.
+        unix: the wall clock, for times that users read.
     """
 
     queue: float
@@ -33,18 +33,18 @@ class Moment(NamedTuple):
 
     @property
     def ahead(self) -> float:
-        """What makes of the queue's time that of the clock on the wall."""
+        """The wall clock minus the queue's time."""
         return self.unix - self.queue
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """What a process has the time from.
+    """The clocks of a process.
 
     Args:
-        steady: seconds since the boot, going on while the machine sleeps; all processes of the boot agree on it.
+        steady: seconds since the boot, sleep included; the same for all processes.
         unix: Unix time, seconds.
-        boot: tells this boot from all others.
+        boot: identifies this boot.
     """
 
     steady: Callable[[], float]
@@ -53,7 +53,7 @@ class Clocks:
 
     @classmethod
     def of_this_machine(cls) -> "Clocks":
-        """Those that there are; where none is steady, that is the clock on the wall."""
+        """Return the machine's clocks; without a steady one, the wall clock takes its place."""
         try:
             boot, offset = _BOOT_ID.read_text().strip(), _boottime_offset()
         except OSError:
@@ -63,26 +63,26 @@ class Clocks:
 
 
 class QueueClock:
-    """Tells the time to one queue object, in the writer's thread, once it is set."""
+    """The clock of one queue object, used in the writer's thread once it is set."""
 
     __slots__ = ("_ahead", "_clocks")
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
-        self._ahead = 0.0  # what makes of the steady clock the queue's time
+        self._ahead = 0.0  # queue's time minus steady clock
 
     def __call__(self) -> Moment:
         return Moment(self._clocks.steady() + self._ahead, self._clocks.unix())
 
     def set_by(self, connection: apsw.Connection) -> None:
-        """Go by what the first process that opened this file in this boot has said; where nobody has, say it.
+        """Adopt the offset that the first process of this boot stored in the file; if there is none, store it.
 
-        From one boot to the next, the queue's time goes on as the clock on the wall says.
+        Across boots, the queue's time continues by the wall clock.
         """
         ahead = self._agreed(connection)
         if ahead is None:
             connection.execute("BEGIN IMMEDIATE")
-            ahead = self._agreed(connection)  # another process may have been faster
+            ahead = self._agreed(connection)  # another process may have stored it meanwhile
             if ahead is None:
                 ahead = self._clocks.unix() - self._clocks.steady()
                 connection.execute(_CLOCK["agree"], {"boot": self._clocks.boot, "ahead": ahead})
@@ -96,8 +96,8 @@ class QueueClock:
 
 
 def _boottime_offset() -> float:
-    """By how much this process's time namespace has moved the clock."""
-    if not _OFFSETS.exists():  # a kernel without such namespaces
+    """Return the shift of the clock by this process's time namespace."""
+    if not _OFFSETS.exists():  # the kernel has no time namespaces
         return 0.0
     for line in _OFFSETS.read_text().splitlines():
         name, seconds, nanoseconds = line.split()

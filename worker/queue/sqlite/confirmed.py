@@ -1,4 +1,4 @@
-"""The log of what the service confirmed, as functions of a connection: each within a transaction of the queue's."""
+"""The log of confirmed maps, as functions of a connection, called within the queue's transactions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +18,7 @@ _rows = msgspec.json.Decoder(list[tuple[int, list[str], msgspec.Raw]]).decode
 
 
 def append(connection: apsw.Connection, now: float, settlements: Iterable[Settlement], keep_seconds: float) -> bool:
-    """Log what the settlements confirm, and let old rows go; tell whether one had to go before its time."""
+    """Append the settlements' maps and delete old rows; return whether one was deleted early."""
     maps = confirmed.confirmed_by(settlements)
     if not maps:
         return False
@@ -33,7 +33,7 @@ def append(connection: apsw.Connection, now: float, settlements: Iterable[Settle
 def attach(
     connection: apsw.Connection, claims: Sequence[Claim], index: LogIndex, *, now: float, seconds: float
 ) -> tuple[list[Claim], list[LogRow]]:
-    """Give the claims with what was confirmed; and the rows that the index is to learn when this is committed."""
+    """Return the claims with confirmed maps, and the rows that the index must learn after the commit."""
     completion_ids = confirmed.merged_first(claims)
     if not completion_ids:
         return list(claims), []

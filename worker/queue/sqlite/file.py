@@ -1,4 +1,4 @@
-"""The queue's file: where it lies, whether it is one of ours, and how a connection to it is set up."""
+"""The queue's file: its place, whether it is a queue of ours, and how to set up a connection."""
 
 import os
 import re
@@ -13,13 +13,13 @@ import apsw
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable, no_queue
 from worker.queue.statements import read_migrations
 
-Identity = tuple[int, int]  # of a file, whatever it is called
+Identity = tuple[int, int]  # of a file, independent of its name
 
 # Marks a SQLite file as a queue of ours; the first migration writes it.
 APPLICATION_ID = 0x6D737163
 
 _PREFIX = "sqlite:///"
-# SQLite takes UTF-8 that ends with NUL; and nobody means a file whose name ends with a newline.
+# SQLite takes UTF-8 up to a NUL; a control character, such as a newline, is a mistake.
 _NO_PATH = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _MODE = 0o600
 _BUSY_POLL_SECONDS = 0.01
@@ -57,14 +57,14 @@ _UNUSABLE = {
 
 
 class QueueFile:
-    """One file that is, or is to become, a queue.
+    """One file that is, or will become, a queue.
 
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; ``%3F`` stands for a question mark.
-        create: make the file where there is none.
+        create: create a missing file.
 
     Raises:
-        QueueMisnamed: the URL is not of this form.
+        QueueMisnamed: the URL has another form.
     """
 
     __slots__ = ("_beside", "_create", "_identity", "path")
@@ -73,28 +73,28 @@ class QueueFile:
         self.path = _path(url)
         self._create = create
         self._identity: Identity | None = None
-        self._beside: dict[Path, Identity | None] = {}  # the log and its index
+        self._beside: dict[Path, Identity | None] = {}  # the write-ahead log and its index
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
 
     @property
     def log(self) -> Path:
-        """What SQLite writes commits to before they go into the file."""
+        """The write-ahead log, which receives commits before the file."""
         return self._with("-wal")
 
     def connect(self, busy_timeout_seconds: float) -> apsw.Connection:
-        """Open the file, making it or its schema where they are missing; a file that is not ours is left as it is.
+        """Open the file; create it or its schema if missing; leave a foreign file untouched.
 
-        What was open before and has gone is not made again: somebody may be about to put it back.
+        A file that was open before and is missing now is not recreated: the user may put it back.
 
         Args:
             busy_timeout_seconds: how long to wait for other processes, here and later.
 
         Raises:
-            QueueMisnamed: this is no place for a queue.
-            QueueUnusable: it cannot be one now.
-            QueueUnavailable: other processes are in the way.
+            QueueMisnamed: the path can never be a queue.
+            QueueUnusable: it cannot be a queue now.
+            QueueUnavailable: other processes hold it.
         """
         self._check_place()
         self._make_private()
@@ -113,12 +113,12 @@ class QueueFile:
         return connection
 
     def is_in_place(self) -> bool:
-        """Whether the file at the path is the one that was opened.
+        """Whether the path still names the opened file.
 
-        SQLite would go on writing to a file that has been moved or deleted, and all of it would be lost.
+        SQLite would continue to write to a moved or deleted file, and the changes would be lost.
 
         Raises:
-            QueueUnusable: there is none.
+            QueueUnusable: there is no file.
         """
         found = _identity(self.path)
         if found is None:
@@ -126,12 +126,12 @@ class QueueFile:
         return found == self._identity
 
     def abandon(self, connection: apsw.Connection) -> None:
-        """Let go of a file in whose place another one is, so that nothing of it comes into that one.
+        """Close a file that was replaced, so that nothing of it gets into the new one.
 
-        The log belongs to the file that was moved, though it lies beside the new one, under the name of its log.
+        The log belongs to the moved file, but it is now beside the new file and has the name of its log.
 
         Raises:
-            QueueUnusable: others hold it up.
+            QueueUnusable: other processes still use the old file.
         """
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -145,7 +145,7 @@ class QueueFile:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what SQLite raises into a `QueueError`; programming errors pass."""
+        """Turn SQLite's errors into a `QueueError`; programming errors propagate."""
         try:
             yield
         except apsw.Error as error:
@@ -166,7 +166,7 @@ class QueueFile:
         for kind, what in _UNUSABLE.items():
             if isinstance(error, kind):
                 return self._unusable(what.format(error=error))
-        if getattr(error, "result", apsw.SQLITE_OK) != apsw.SQLITE_OK:  # else it is apsw's own: a programming error
+        if getattr(error, "result", apsw.SQLITE_OK) != apsw.SQLITE_OK:  # else it is a programming error, raised by apsw
             return QueueUnavailable(f"the queue {self.path} cannot be used now: {type(error).__name__} ({error})")
         return None
 
@@ -180,21 +180,21 @@ class QueueFile:
                 raise self._unusable(f"there is no directory {self.path.parent}")
             if self._identity is not None and not self.path.exists():
                 raise self._unusable(_GONE)
-            log_size = _size(self.log)  # first: whoever makes a queue writes the file before its log
+            log_size = _size(self.log)  # first, because a new queue's file is written before its log
             size = _size(self.path)
-            if size == 0 and log_size > 0:  # SQLite would delete the log, and with it what only that holds
+            if size == 0 and log_size > 0:  # SQLite would delete the log and the commits in it
                 raise self._unusable(_LOG_ALONE.format(log=self.log))
             if 0 < size < _SMALLEST_DATABASE:  # SQLite would overwrite it
                 raise self._unusable("it is not a SQLite database")
-        except OSError as error:  # a name that is too long, a directory that may not be looked into
+        except OSError as error:  # the name is too long, or the directory not accessible
             raise self._unusable(f"{error.strerror}") from error
 
     def _make_private(self) -> None:
-        """Make the file, where there is none, so that nobody else can read it, whatever the umask is.
+        """Create a missing file that only its owner can read, independent of the umask.
 
-        SQLite gives the files that it puts beside it the same mode. One that is there keeps the mode that it has.
+        SQLite gives the files beside it the same mode. An existing file keeps its mode.
         """
-        with suppress(OSError):  # it is there; and where it cannot be made, SQLite says so
+        with suppress(OSError):  # it exists; if it cannot be created, SQLite reports it
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
             try:
                 os.fchmod(descriptor, _MODE)
@@ -202,13 +202,13 @@ class QueueFile:
                 os.close(descriptor)
 
     def _check_ours(self, connection: apsw.Connection) -> None:
-        """Raise unless the file is ours or empty; what is refused here is left as it was, its log included."""
+        """Raise unless the file is ours or empty; a refused file stays unchanged, its log included."""
         if connection.readonly("main"):
             raise apsw.ReadOnlyError
         log = self.log
         has_log = log.exists() and log.stat().st_size > 0
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
-        # All of it as it was at one moment: another process may be making the schema.
+        # Read in one transaction: another process may be creating the schema.
         connection.execute("BEGIN")
         version = self._schema_version(connection)
         connection.execute("COMMIT")
@@ -217,16 +217,16 @@ class QueueFile:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, False)
 
     def _schema_version(self, connection: apsw.Connection) -> int:
-        """The file's schema version, 0 when it is empty.
+        """Return the file's schema version, 0 if it is empty.
 
         Raises:
-            QueueMisnamed: it is somebody else's.
+            QueueMisnamed: it belongs to another program.
             QueueUnusable: it is newer than this code.
         """
         application_id = connection.pragma("application_id")
         version = connection.pragma("user_version")
         if application_id != APPLICATION_ID:
-            _, *tables = connection.execute("PRAGMA main.table_list").fetchall()  # the first is SQLite's own
+            _, *tables = connection.execute("PRAGMA main.table_list").fetchall()  # the first table is SQLite's own
             if application_id or version or tables:
                 raise self._misnamed("it is a database of another program; name a new file")
             return 0
@@ -248,7 +248,7 @@ class QueueFile:
         if connection.pragma("user_version") == latest:
             return
         connection.execute("BEGIN IMMEDIATE")
-        version = self._schema_version(connection)  # another process may have been faster
+        version = self._schema_version(connection)  # another process may have migrated it meanwhile
         for leads_to, sql in read_migrations(__package__):
             if leads_to > version:
                 connection.execute(sql)
@@ -273,7 +273,7 @@ def _identity(path: Path) -> Identity | None:
 
 
 def _size(path: Path) -> int:
-    """Bytes; none where there is no such file."""
+    """Return the size in bytes; 0 if there is no file."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -293,7 +293,7 @@ def _path(url: str) -> Path:
 
 
 def _switch_to_wal(connection: apsw.Connection, timeout_seconds: float) -> object:
-    """Ask until nobody else has the file open in the old mode: SQLite does not wait by itself here."""
+    """Retry until no other process has the file open in the old mode; SQLite itself does not wait here."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:

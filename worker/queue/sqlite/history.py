@@ -1,4 +1,4 @@
-"""What the queue remembers of its last day, as functions of a connection."""
+"""The history of the last day, as functions of a connection."""
 
 from dataclasses import asdict
 
@@ -16,12 +16,12 @@ _samples = msgspec.json.Decoder(list[tuple[int, Sample]]).decode
 
 
 def record(connection: apsw.Connection, now: Moment, sample: Sample) -> None:
-    """Keep the sample as this minute's last."""
+    """Store the sample as this minute's last."""
     connection.execute(_HISTORY["record"], {"minute": int(now.unix // 60)} | asdict(sample))
 
 
 def read(connection: apsw.Connection, now: Moment, minutes: int) -> list[HistoryMinute]:
-    """Give the last minutes, oldest first."""
+    """Return the last minutes, oldest first."""
     newest = int(now.unix // 60)
     since = {"since": newest - minutes + 1}
     done = _done(connection.execute(_HISTORY["done"], since).get)

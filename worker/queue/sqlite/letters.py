@@ -1,4 +1,4 @@
-"""What people do to dead letters, as functions of a connection: each within one transaction."""
+"""Operations on dead letters, as functions of a connection, each within one transaction."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
-PAGE = 500  # dead letters that are read at once
-BULK = 10_000  # dead letters that are retried or purged in one transaction
+PAGE = 500  # dead letters to read at once
+BULK = 10_000  # dead letters to retry or purge in one transaction
 
 _DEAD = read_statements(__package__, "dead")
 _PUT = read_statements(__package__, "put")
@@ -25,14 +25,14 @@ _letters = msgspec.json.Decoder(list[DeadLetter]).decode
 
 
 def read(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[list[DeadLetter]]:
-    """Give the first letters of the stretch."""
+    """Return the first letters of the stretch."""
     numbers, last = _selected(connection, now, stretch, PAGE)
     letters = _letters(connection.execute(_DEAD["letters"], {"numbers": json_text(numbers)}).get)
     return Part(letters, last, _newest(connection))
 
 
 def retry(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[Revived]:
-    """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
+    """Make the first letters of the stretch pending again, except those that must stay dead; see `Revived`."""
     newest, (numbers, last) = _newest(connection), _selected(connection, now, stretch, BULK)
     newest_change = connection.execute(_PUT["newest"]).get
     superseded, settled = _out_of_date(connection, numbers)
@@ -51,7 +51,7 @@ def retry(connection: apsw.Connection, now: Moment, stretch: Stretch) -> Part[Re
 
 
 def _out_of_date(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[int], set[int]]:
-    """Give the letters whose completion has had a newer as_of applied, and the others whose change_id was settled."""
+    """Return the letters with a newer applied as_of, and the others whose change_id was settled."""
     if not remembered.holds_anything(connection):
         return [], set()
     dated = _dated(connection.execute(_DEAD["dated"], {"numbers": json_text(numbers)}).get)
@@ -83,7 +83,7 @@ def _newest(connection: apsw.Connection) -> int:
 
 
 def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual: int) -> tuple[list[int], int | None]:
-    """Give the numbers of the letters that match, and of the last that was looked at unless there are no more."""
+    """Return the numbers of matching letters, and of the last examined one (None if there are no more)."""
     selection, limit = stretch.selection, stretch.limit(usual)
     conditions = {
         "numbers": None if selection.numbers is None else json_text(list(selection.numbers)),
@@ -97,7 +97,7 @@ def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual:
     last = numbers[-1] if len(numbers) == limit else None
     if selection.ages is None and selection.batch is None:
         return numbers, last
-    # Of so many, and no more: however few match, a transaction is short.
+    # Examine a bounded number, so that the transaction is short even if few match.
     shortest, longest = selection.ages or (-LONGEST_AGO_SECONDS, LONGEST_AGO_SECONDS)
     bounds = {"from": now.unix - longest, "until": now.unix - shortest, "batch": storable(selection.batch)}
     return _numbers(connection.execute(_DEAD["matching"], {"numbers": json_text(numbers), **bounds}).get), last

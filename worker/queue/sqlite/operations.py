@@ -1,8 +1,8 @@
-"""What the queue does, as functions of a connection: each runs whole in the writer's thread, within its transaction.
+"""The queue's operations, as functions of a connection, each run in the writer's thread and transaction.
 
-The event loop's thread is busy with Python all the time, and every step of a statement that comes back to Python may
-wait milliseconds for the interpreter's lock. So each operation is a handful of statements over sets, whatever the size
-of the batch: what goes in is one JSON text, and so is what comes out.
+The event loop's thread is always busy with Python, so a statement's step that returns to Python may wait milliseconds
+for the interpreter's lock. So each operation is a few statements over sets, for any size of batch, with one JSON text
+as input and one as output.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -45,9 +45,9 @@ from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
-# What is due later than this has its time from a clock that was wrong.
+# A later due time comes from a wrong clock.
 _FURTHEST_SECONDS = 2 * LONGEST_SECONDS
-# Of one put, what a statement takes: the JSON text has to be held in memory.
+# The changes of one statement of `put`: their JSON text is held in memory.
 _PUT_CHUNK = 500
 
 _PUT = read_statements(__package__, "put")
@@ -68,7 +68,7 @@ _leases = msgspec.json.Decoder(list[tuple[str, int, int, int, float]]).decode
 
 
 def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
-    """Append the changes, but for those whose change_id is pending or was settled, and see to their targets."""
+    """Append the changes, except those whose change_id is pending or was settled, and update their targets."""
     newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
     batch = None if terms.batch is None else batches.opened(connection, now, terms.batch)
     put = Put(terms.batch)
@@ -97,7 +97,7 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
 
 
 def conflicts(connection: apsw.Connection, _now: Moment, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
-    """Give the positions of those that say something else than what is pending under their change_id."""
+    """Return the positions of changes that differ from the pending change with the same change_id."""
     found: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
@@ -144,7 +144,7 @@ def claim(
 
 
 def extend(connection: apsw.Connection, now: Moment, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-    """Move the deadline of the leases that hold; give the claims whose lease does not."""
+    """Extend the valid leases; return the claims whose lease is lost."""
     keys = _keys(claims)
     held = {position for position, *_ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
     if held:
@@ -153,14 +153,14 @@ def extend(connection: apsw.Connection, now: Moment, claims: Sequence[Claim], *,
 
 
 def release(connection: apsw.Connection, now: Moment, claims: Sequence[Claim]) -> None:
-    """Give the claims back as they were."""
+    """Release the claims unchanged."""
     connection.execute(_CLAIM["release"], {"claims": _keys(claims), "now": now.queue})
 
 
 def settle(
     connection: apsw.Connection, now: Moment, settlements: Sequence[Settlement], *, keep_seconds: float, remember: bool
 ) -> tuple[list[Settlement], bool]:
-    """Carry out the settlements whose lease holds; give the others, and whether the log is cut short."""
+    """Apply the settlements whose lease holds; return the others, and whether the log lost young rows."""
     for settlement in settlements:
         settlement.check()  # raises before anything is changed
     keys = _keys(settlement.claim for settlement in settlements)
@@ -201,12 +201,12 @@ def _end_leases(
     pending: Mapping[int, int],
     urgent: Collection[int],
 ) -> None:
-    """Let the targets go that have no changes left, and tell when the others are due.
+    """Delete targets without changes, and set the due time of the others.
 
     Args:
         valid: by target.
         pending: how many changes each target had.
-        urgent: the targets that were.
+        urgent: the targets that were urgent.
     """
     left = {target: pending[target] - len(settlement.done()) for target, settlement in valid.items()}
     finished = [target for target, changes in left.items() if not changes]
@@ -227,7 +227,7 @@ def _end_leases(
 
 
 def next_due_seconds(connection: apsw.Connection, now: Moment) -> float | None:
-    """Give the seconds until the earliest visible_at; none when that is further off than it can be."""
+    """Return the seconds until the earliest visible_at; never more than a valid delay."""
     visible_at: float | None = connection.execute(_STATUS["next_due"]).get
     if visible_at is None:
         return None
@@ -235,13 +235,13 @@ def next_due_seconds(connection: apsw.Connection, now: Moment) -> float | None:
 
 
 def status(connection: apsw.Connection, now: Moment) -> QueueStatus:
-    """Count what there is."""
+    """Count the changes."""
     terms = {"now": now.queue, "ahead": now.ahead, "since_minute": recent_since(now.unix)}
     return status_of(_counts(connection.execute(_STATUS["counts"], terms).get), now=now.unix)
 
 
 def leases(connection: apsw.Connection, now: Moment) -> list[LeaseHolder]:
-    """Tell who holds what."""
+    """Return the leases by worker."""
     found = _leases(connection.execute(_STATUS["leases"], {"now": now.queue}).get)
     return [
         LeaseHolder(owner, completions, changes, since_us / 1_000_000 + now.ahead, until + now.ahead)
@@ -252,7 +252,7 @@ def leases(connection: apsw.Connection, now: Moment) -> list[LeaseHolder]:
 def take_quota(
     connection: apsw.Connection, now: Moment, requests: int, *, per_minute: float, ahead_seconds: float
 ) -> Grant:
-    """Take of the quota that all workers share."""
+    """Take from the shared quota."""
     due_at = connection.execute(_QUOTA["due_at"]).get
     granted, due_at = grant(due_at, now.queue, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
     connection.execute(_QUOTA["keep"], {"due_at": due_at})
@@ -260,19 +260,19 @@ def take_quota(
 
 
 def write_note(connection: apsw.Connection, now: Moment, name: str, text: str | None) -> None:
-    """Keep the note, or remove it."""
+    """Write the note, or remove it."""
     note = {"name": storable(name), "text": storable(text), "now": now.queue}
     connection.execute(_NOTE["remove" if text is None else "write"], note)
 
 
 def read_note(connection: apsw.Connection, now: Moment, name: str) -> Note | None:
-    """Give the note of this name."""
+    """Return the note with this name."""
     found: tuple[str, float] | None = connection.execute(_NOTE["one"], {"name": storable(name)}).get
     return None if found is None else Note(found[0], age_seconds(now.queue, found[1]))
 
 
 def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
-    """Give all notes by name."""
+    """Return all notes by name."""
     found = _notes(connection.execute(_NOTE["all"]).get)
     return {name: Note(text, age_seconds(now.queue, written_at)) for name, text, written_at in found}
 

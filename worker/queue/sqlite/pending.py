@@ -1,4 +1,4 @@
-"""Reading what is pending, and taking it back, as functions of a connection: each within one transaction."""
+"""Read and withdraw pending changes, as functions of a connection, each within one transaction."""
 
 import apsw
 import msgspec
@@ -9,8 +9,8 @@ from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
-_PAGE = 500  # changes that are read at once
-_LOOKED_AT = 2_000  # changes that are looked at in one transaction, however few are selected
+_PAGE = 500  # changes to read at once
+_LOOKED_AT = 2_000  # changes to examine in one transaction, even if few are selected
 
 _PENDING = read_statements(__package__, "pending")
 _SETTLE = read_statements(__package__, "settle")
@@ -20,13 +20,13 @@ _places = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _free = msgspec.json.Decoder(tuple[list[int], list[int]]).decode
 
-Place = tuple[int, int]  # a target, where they are read in the order of those, and a change of it
+Place = tuple[int, int]  # a target (if read by target), and a change
 
 
 def read(
     connection: apsw.Connection, now: Moment, selection: PendingSelection, place: Place | None
 ) -> tuple[list[QueuedChange], Place | None]:
-    """Read selected changes from this place on, and where the next ones are."""
+    """Return selected changes from this place on, and the next place."""
     if selection.is_everything:
         target, after = place or (0, 0)
         where = {"target": target, "after": after, "limit": _PAGE}
@@ -42,7 +42,7 @@ def read(
 def withdraw(
     connection: apsw.Connection, now: Moment, selection: PendingSelection, place: Place | None
 ) -> tuple[Withdrawn, Place | None]:
-    """Take back selected changes from this place on, but for those that a worker has in hand."""
+    """Withdraw selected changes from this place on, except those that a worker has in hand."""
     selected, following = _selected(connection, selection, place, most=_LOOKED_AT)
     if not selected:
         return Withdrawn(0, 0), following
@@ -63,7 +63,7 @@ def withdraw(
 def _selected(
     connection: apsw.Connection, selection: PendingSelection, place: Place | None, *, most: int
 ) -> tuple[list[int], Place | None]:
-    """Give the numbers of selected changes from this place on, and where to go on, unless there are no more."""
+    """Return the numbers of selected changes from this place on, and the next place, if any."""
     conditions = {
         "batch": storable(selection.batch),
         "completion_id": storable(selection.completion_id),
@@ -78,7 +78,7 @@ def _selected(
 
 
 def _index(selection: PendingSelection) -> str:
-    """What to look them up by."""
+    """Return the index to use."""
     if selection.change_id is not None:
         return "change_id"
     return "batch" if selection.completion_id is None else "completion"

@@ -1,4 +1,4 @@
-"""The queue in a SQLite file: the contract's calls, handed to the writer's thread."""
+"""The queue in a SQLite file: passes the contract's calls to the writer's thread."""
 
 import asyncio
 import threading
@@ -29,31 +29,31 @@ from worker.queue.unanswered import UnansweredSettlements
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# Between two pieces of a withdrawal: other processes ask for the write lock more often than that.
+# Pause between two pieces of a withdrawal, so that other processes get the write lock.
 _TURN_SECONDS = 0.01
 
 
 @dataclass(slots=True, eq=False)
 class _SettleCall:
-    """What became of a call, though its caller did not wait for that.
+    """The result of a call whose caller stopped waiting.
 
     Args:
-        valid: keys of the claims whose lease held, if it came so far.
+        valid: keys of the claims whose lease held; None if the call was not carried out.
     """
 
     is_committed: threading.Event = field(default_factory=threading.Event)
     valid: Collection[tuple[str, int]] = ()
 
     def stored(self, settlement: Settlement) -> bool:
-        """Whether it was carried out, and has settled the claim."""
+        """Whether the call was carried out and settled the claim."""
         return self.is_committed.is_set() and settlement.claim.key in self.valid
 
 
 class SqliteQueue(StoreBase):
-    """A queue in one file, for any number of processes of one machine. Made by `SqliteQueue.open`.
+    """A queue in one file, for any number of processes on one machine. Use `SqliteQueue.open`.
 
     Args:
-        file: what the writer has open.
+        file: the writer's file.
         clock: called in the writer's thread.
     """
 
@@ -63,25 +63,25 @@ class SqliteQueue(StoreBase):
         self._writer = writer
         self._clock = clock
         self._log = LogIndex()
-        self._log_from: apsw.Connection | None = None  # it was read there
+        self._log_from: apsw.Connection | None = None  # the connection that the log index was read from
         self._unanswered = UnansweredSettlements[_SettleCall]()
 
     @classmethod
     async def open(
         cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True, clocks: Clocks | None = None
     ) -> Self:
-        """Open the queue, making the file and its schema where they are missing.
+        """Open the queue; create the file and its schema if missing.
 
         Args:
             url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; the directory must exist.
-            timeout_seconds: of every call.
-            create: make the file where there is none.
-            clocks: where the time comes from, if not from this machine.
+            timeout_seconds: for every call.
+            create: create a missing file.
+            clocks: the clocks, if not the machine's.
 
         Raises:
-            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
-            QueueUnusable: what it names cannot serve as a queue now.
-            QueueUnavailable: other processes are in the way.
+            QueueMisnamed: the URL has another form, or can never name a queue.
+            QueueUnusable: the file cannot be used now.
+            QueueUnavailable: other processes hold it.
         """
         file, clock = QueueFile(url, create=create), QueueClock(clocks or Clocks.of_this_machine())
         writer = await Writer.open(file, timeout_seconds, clock.set_by)
@@ -89,7 +89,7 @@ class SqliteQueue(StoreBase):
 
     @staticmethod
     def migration_sql() -> str:
-        """Give the statements that make a queue of an empty file, as one transaction."""
+        """Return the statements that turn an empty file into a queue, as one transaction."""
         return "\n".join(["BEGIN IMMEDIATE;\n", *(sql for _, sql in read_migrations(__package__)), "COMMIT;\n"])
 
     def __repr__(self) -> str:
@@ -113,13 +113,13 @@ class SqliteQueue(StoreBase):
         place: Place = "oldest",
         confirmed_seconds: float = 0.0,
     ) -> list[Claim]:
-        """Lease due targets; see `Queue.claim`. What is claimed for a caller that has gone is given back."""
+        """Lease due targets; see `Queue.claim`. If the caller has gone, the claims are released."""
         if limit <= 0:
             return []
         check_lease(lease_seconds)
 
         def claim(connection: apsw.Connection) -> tuple[list[Claim], list[LogRow], LogIndex]:
-            if connection is not self._log_from:  # another file is there, with another log
+            if connection is not self._log_from:  # a new file has another log
                 self._log, self._log_from = LogIndex(), connection
             log = self._log = self._log.covering(confirmed_seconds)
             now = self._clock()
@@ -135,7 +135,7 @@ class SqliteQueue(StoreBase):
         return claims
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-        """Let the leases run on; see `Queue.extend`."""
+        """Extend the leases; see `Queue.extend`."""
         if not claims:
             return []
         check_lease(lease_seconds)
@@ -170,20 +170,20 @@ class SqliteQueue(StoreBase):
         return stale
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
-        """Wait for what anybody writes, other processes included."""
+        """Wait for writes by any process."""
         with told_of_writes(self._file.log, self._work.set):
             return await super().wait_for_work(timeout_seconds)
 
     async def next_due_seconds(self) -> float | None:
-        """Tell when there is work; see `Queue.next_due_seconds`."""
+        """Return when work is due; see `Queue.next_due_seconds`."""
         return await self._read(operations.next_due_seconds)
 
     async def status(self) -> QueueStatus:
-        """Count what there is; see `Queue.status`."""
+        """Count the changes; see `Queue.status`."""
         return await self._read(operations.status)
 
     async def leases(self) -> list[LeaseHolder]:
-        """Tell who holds what; see `Queue.leases`."""
+        """Return the leases by worker; see `Queue.leases`."""
         return await self._read(operations.leases)
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
@@ -191,24 +191,24 @@ class SqliteQueue(StoreBase):
         return await self._writer.read(lambda connection: letters.reasons(connection, last_number(until)))
 
     async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
-        """Delete the letters; see `DeadLetters.purge_dead`. Their values go from the file, and from its log."""
+        """Delete the letters; see `DeadLetters.purge_dead`. Their values are erased from the file and its log."""
         purged = await super().purge_dead(selection, go_on=go_on)
         await self._writer.truncate_log()
         return purged
 
     async def expire_dead(self, older_than_seconds: float, *, most: int) -> int:
-        """Delete the oldest letters; see `DeadLetters.expire_dead`. Their values go as those of purged ones do."""
+        """Delete the oldest letters; see `DeadLetters.expire_dead`. Their values are erased as by `purge_dead`."""
         purged = await super().expire_dead(older_than_seconds, most=most)
         if purged:
             await self._writer.truncate_log()
         return purged
 
     async def batches(self, name: str | None = None) -> list[Batch]:
-        """Give the batches; see `Batches.batches`."""
+        """Return the batches; see `Batches.batches`."""
         return await self._read(batches.read, name)
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
-        """Let go of what is done; see `Batches.forget`. Each transaction is short, and there may be many."""
+        """Delete expired data; see `Batches.forget`. It may take many short transactions."""
         forgotten = await self._write(batches.forget, older_than_seconds, most)
         for kind in remembered.KINDS:
             gone, is_all = 0, False
@@ -223,31 +223,31 @@ class SqliteQueue(StoreBase):
         return await self._write(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
-        """Keep or remove a note; see `Coordination.write_note`."""
+        """Write or remove a note; see `Coordination.write_note`."""
         await self._write(operations.write_note, name, text)
 
     async def read_note(self, name: str) -> Note | None:
-        """Give one note; see `Coordination.read_note`."""
+        """Read one note; see `Coordination.read_note`."""
         return await self._read(operations.read_note, name)
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Coordination.read_notes`."""
+        """Read all notes; see `Coordination.read_notes`."""
         return await self._read(operations.read_notes)
 
     async def unix_time(self) -> float:
-        """Tell the queue's time; see `Coordination.unix_time`."""
+        """Return the queue's time; see `Coordination.unix_time`."""
         return self._clock().queue
 
     async def record_sample(self, sample: Sample) -> None:
-        """Keep a sample; see `History.record_sample`."""
+        """Store a sample; see `History.record_sample`."""
         await self._write(history.record, sample)
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `History.history`."""
+        """Return the last minutes; see `History.history`."""
         return await self._read(history.read, checked(minutes))
 
     async def close(self) -> None:
-        """Finish what is under way, and let go of the file."""
+        """Finish calls under way and close the file."""
         await self._writer.close()
 
     async def _read_pending(
@@ -274,7 +274,7 @@ class SqliteQueue(StoreBase):
     async def _write(
         self, operation: Callable[Concatenate[apsw.Connection, Moment, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run an operation in a transaction, with the time that it is then."""
+        """Run an operation in a transaction, with the time at that moment."""
         return await self._writer.write(lambda connection: operation(connection, self._clock(), *args, **kwargs))
 
     async def _read(

@@ -1,8 +1,8 @@
-"""What is remembered of changes that are done, as functions of a connection: each within a transaction.
+"""Records of finished changes, as functions of a connection, called within a transaction.
 
-Every row is found by a hash, and so lies anywhere: a row more is a page more to write. So a row says only in which
-generation it was written: an index of times would be as dear again. A generation that is too old goes in one pass over
-all rows in the order of their hashes, and each page that it writes is rid of many rows.
+Rows are keyed by a hash, so each row is on another page, and every further row or index costs a page write. So a row
+stores only its generation, and there is no index of times. An expired generation is deleted in one pass over all rows
+in the order of their hashes, so that each written page loses many rows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from worker.queue.text import hash_of, json_text
 
 _GENERATIONS = 16  # at least, of as many rows
 _GENERATION_SECONDS = 3_600.0
-_LOOKED_AT = 20_000  # rows, in one transaction
+_LOOKED_AT = 20_000  # rows to examine in one transaction
 
 _REMEMBERED = read_statements(__package__, "remembered")
 
@@ -33,18 +33,18 @@ _old = msgspec.json.Decoder(tuple[int | None, int, list[int]]).decode
 
 
 def place_of(change_id: str) -> int:
-    """Give the number of 63 bits that stands for it: a hash, but for the last character, which is at its end as it is.
+    """Return a 63-bit key for it: a hash, followed by the last character unhashed.
 
-    Producers count: of ids that differ in the last character alone, the rows lie side by side, and a page that is
-    written has ten of them. Measured with five million rows: 4 microseconds an update in place of 27. The other 56 bits
-    keep it unlikely that two share a number: one put in a hundred billion meets a stranger's among five million.
+    Producers count up: ids that differ only in the last character get adjacent rows, so that a written page has ten of
+    them. Measured with five million rows: 4 microseconds an update instead of 27. The other 56 bits make collisions
+    unlikely: one in a hundred billion puts meets a foreign key among five million.
     """
     before, last = change_id[:-1], change_id[-1]
     return hash_of(before) & ~0x7F | ord(last) if last.isascii() else hash_of(change_id)
 
 
 def keep(connection: apsw.Connection, now: Moment, settlements: Collection[Settlement]) -> None:
-    """Remember the change_ids and the newest as_of of what these end."""
+    """Remember the change_ids and the newest as_of of these settlements."""
     remembered = remembered_of(settlements)
     if remembered.change_ids:
         hashes = sorted(map(place_of, remembered.change_ids))
@@ -58,7 +58,7 @@ def keep(connection: apsw.Connection, now: Moment, settlements: Collection[Settl
 
 
 def _generation(connection: apsw.Connection, now: Moment, kind: Kind, *, added: int) -> int:
-    """Give the generation that rows are written to now, so many of them new ones."""
+    """Return the current generation for so many new rows."""
     number, began_at, size, is_going = connection.execute(_REMEMBERED["current"], {"kind": kind}).fetchone() or (
         0,
         0.0,
@@ -74,7 +74,7 @@ def _generation(connection: apsw.Connection, now: Moment, kind: Kind, *, added: 
 
 
 def settled(connection: apsw.Connection, change_ids: Sequence[str | None]) -> set[int]:
-    """Give the positions of those that are remembered; nothing is run where there are none."""
+    """Return the positions of the remembered ones; without ids, no statement runs."""
     hashes = [None if each is None else place_of(each) for each in change_ids]
     if hashes.count(None) == len(hashes):
         return set()
@@ -82,7 +82,7 @@ def settled(connection: apsw.Connection, change_ids: Sequence[str | None]) -> se
 
 
 def newest(connection: apsw.Connection, completion_ids: Sequence[str]) -> dict[str, float]:
-    """Give the newest as_of of the completions of which one is remembered."""
+    """Return the remembered newest as_of of the completions."""
     if not completion_ids:
         return {}
     hashes = json_text([hash_of(each) for each in completion_ids])
@@ -91,7 +91,7 @@ def newest(connection: apsw.Connection, completion_ids: Sequence[str]) -> dict[s
 
 
 def attach(connection: apsw.Connection, claims: Sequence[Claim]) -> list[Claim]:
-    """Give the claims with the newest as_of of their completions."""
+    """Return the claims with the newest as_of of their completions."""
     return with_newest(claims, newest(connection, dated(claims)))
 
 
@@ -103,7 +103,7 @@ def holds_anything(connection: apsw.Connection) -> bool:
 def forget(
     connection: apsw.Connection, now: Moment, kind: Kind, older_than_seconds: float, most: int
 ) -> tuple[int, bool]:
-    """Let go of some of what is too old or too much; give how much went, and whether that was all for now."""
+    """Delete some expired or surplus rows; return how many, and whether that was all for now."""
     terms: Mapping[str, object] = {
         "kind": kind,
         "since": now.queue - older_than_seconds,

@@ -1,4 +1,4 @@
-"""Hears of what other processes write to the queue's file: every commit writes to SQLite's log."""
+"""Notice commits of other processes: each one writes to SQLite's log."""
 
 import asyncio
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 
 @contextmanager
 def told_of_writes(log: Path, tell: Callable[[], None]) -> Iterator[None]:
-    """Call this, once, as soon as anybody writes to the log; within an event loop.
+    """Call `tell` once, as soon as any process writes to the log; within an event loop.
 
-    Where the system cannot tell, or has no watch left, nothing is heard, and whoever waits has to ask.
+    If the system has no such watches, or none left, there is no call, and the caller must poll.
 
     Args:
-        log: the file beside the database that ends with ``-wal``.
+        log: the ``-wal`` file beside the database.
     """
     with ExitStack() as until_left:
         with suppress(OSError):
@@ -23,14 +23,14 @@ def told_of_writes(log: Path, tell: Callable[[], None]) -> Iterator[None]:
 
 
 def _watch(log: Path, tell: Callable[[], None], until_left: ExitStack) -> None:
-    """Begin to listen.
+    """Begin to watch.
 
     Raises:
         OSError: there is no log, or no watch left.
     """
     if sys.platform != "linux":
         return
-    from asyncinotify import Inotify, Mask  # noqa: PLC0415 -- whoever enqueues does not wait for work
+    from asyncinotify import Inotify, Mask  # noqa: PLC0415 -- producers do not need it
 
     loop, inotify = asyncio.get_running_loop(), until_left.enter_context(Inotify())
     inotify.add_watch(log, Mask.MODIFY | Mask.ONESHOT)

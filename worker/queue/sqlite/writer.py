@@ -1,4 +1,4 @@
-"""The writer: one thread that owns the one connection, runs whole transactions and commits waiting calls together."""
+"""The writer: a thread that owns the connection, runs transactions, and commits waiting calls together."""
 
 import asyncio
 import math
@@ -19,14 +19,14 @@ from worker.queue.sqlite.file import QueueFile
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# Waiting for other processes ends before the caller's patience does, so that it hears the true reason.
+# Waiting for other processes ends before the caller's time-out, so that the caller gets the true reason.
 _BUSY_SHARE = 0.9
 _BUSY_POLL_SECONDS = 0.005
-# How many pages of 4 KiB come to the log before it is brought into the file: fewer cost throughput, more make it take
-# seconds on a slow disk.
+# Checkpoint after so many pages of 4 KiB in the log: fewer cost throughput, more make a checkpoint take seconds on a
+# slow disk.
 _CHECKPOINT_PAGES = 4_000
-_TRUNCATE_BUSY_MS = 500  # the longest that calls wait while the log is emptied
-_TRUNCATE_AGAIN_SECONDS = 1.0  # after an attempt in vain, with the next commit
+_TRUNCATE_BUSY_MS = 500  # how long calls may wait while the log is emptied
+_TRUNCATE_AGAIN_SECONDS = 1.0  # after a failed attempt, with the next commit
 
 
 def _nothing(_: apsw.Connection) -> None:
@@ -34,15 +34,16 @@ def _nothing(_: apsw.Connection) -> None:
 
 
 class Writer:
-    """Runs functions of the connection in its thread, for callers in an event loop.
+    """Runs functions of the connection in a thread, for callers in an event loop.
 
-    All that wait while a commit is under way go into the next transaction: under load, one wait for the disk serves
-    many. A function may run again after a rollback; it must have no effect but on the database.
+    All calls that wait during a commit go into the next transaction: under load, one disk wait serves many. A function
+        may
+    run again after a rollback; it must have no effect outside the database.
 
     Args:
-        file: what to open.
-        timeout_seconds: of every call, the waiting included.
-        on_connect: called in the thread with each new connection: another file may be at the path.
+        file: the file to open.
+        timeout_seconds: for every call, waiting included.
+        on_connect: called in the thread with each new connection, which may be to another file at the path.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._busy_seconds = timeout_seconds * _BUSY_SHARE
         self._inbox: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
-        self._put_off: list[_Call[Any] | None] = []  # what came to be written while the thread waited for the lock
+        self._put_off: list[_Call[Any] | None] = []  # write calls that arrived while the thread waited for the lock
         self._reads: list[_Call[Any]] = []
         self._ended = asyncio.Event()
-        # A daemon, so that a queue nobody closed does not keep the process alive: what was promised is on disk.
+        # A daemon thread, so that an unclosed queue does not keep the process alive: acknowledged writes are on disk.
         self._thread = threading.Thread(target=self._run, name=f"metasync {file.path.name}", daemon=True)
         self._truncate_at = math.inf  # when to try again to empty the log; by the monotonic clock
         self.closed = False
@@ -72,7 +73,7 @@ class Writer:
         """Start the thread and wait until it has opened the file.
 
         Raises:
-            QueueUnusable, QueueUnavailable: as `QueueFile.connect` does.
+            QueueUnusable, QueueUnavailable: as by `QueueFile.connect`.
         """
         writer = cls(file, timeout_seconds, on_connect)
         writer._thread.start()
@@ -90,24 +91,24 @@ class Writer:
         undo: Callable[[T, apsw.Connection], None] | None = None,
         committed: Callable[[], None] | None = None,
     ) -> T:
-        """Run the function in a write transaction; once this returns, what it did is durable.
+        """Run the function in a write transaction; when this returns, its effect is durable.
 
         Args:
             work: called with the connection, in the thread.
-            undo: takes back a result that was committed although the caller had gone.
-            committed: called in the thread once it is, whether or not the caller has gone.
+            undo: reverts a result that was committed after the caller had gone.
+            committed: called in the thread after the commit, even if the caller has gone.
 
         Raises:
-            QueueUnavailable: nothing was changed; or it took too long, and may have been.
-            QueueUnusable: the file is damaged or has gone; it may be put back.
+            QueueUnavailable: nothing was changed; or it took too long, and may have been changed.
+            QueueUnusable: the file is damaged or missing; it may be put back.
         """
         call = _Call(work, self._loop.create_future(), writes=True, undo=undo, committed=committed)
         return await self._answer(call)
 
     async def read(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Run the function outside of a transaction; other processes do not hold it up.
+        """Run the function outside of a transaction, without waiting for other processes.
 
-        It runs after the writes that wait already, but for one that waits for another process: that it overtakes.
+        It runs after the waiting writes, but overtakes a write that waits for another process.
 
         Raises:
             QueueUnavailable, QueueUnusable: as for `write`.
@@ -115,7 +116,7 @@ class Writer:
         return await self._answer(_Call(work, self._loop.create_future(), writes=False))
 
     async def truncate_log(self) -> None:
-        """Bring all of the log into the file and empty it; where others are in the way, with a later commit.
+        """Move the whole log into the file and empty it; if other processes prevent it, after a later commit.
 
         Raises:
             QueueUnavailable, QueueUnusable: as for `write`.
@@ -123,11 +124,11 @@ class Writer:
         await self.read(self._truncate)
 
     async def close(self) -> None:
-        """Finish all that waits, let go of the file and end the thread; waits no longer than two calls may take."""
+        """Finish waiting calls, close the file and end the thread; waits at most as long as two calls."""
         if self.closed:
             return
         try:
-            # Whatever was to be written is answered before this is: what callers left behind is in the inbox by then.
+            # All writes are answered before this one; calls without a caller are in the inbox by then.
             with suppress(Exception):
                 await self._answer(_Call(_nothing, self._loop.create_future(), writes=False, overtakes=False))
         finally:
@@ -136,7 +137,7 @@ class Writer:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout_seconds):
                 await self._ended.wait()
-            self._thread.join()  # all that is left to it is to return
+            self._thread.join()  # the thread only has to return
 
     async def _answer(self, call: "_Call[T]") -> T:
         if self.closed:
@@ -157,7 +158,7 @@ class Writer:
             raise
 
     def _deliver(self, calls: "Sequence[_Call[Any]]", error: Exception | None) -> None:
-        """Tell the callers; runs in the event loop."""
+        """Answer the callers; runs in the event loop."""
         for call in calls:
             if not call.is_abandoned:
                 if error is None:
@@ -171,25 +172,26 @@ class Writer:
         if call.undo is not None:
             self._inbox.put(_Call(partial(call.undo, call.result), self._loop.create_future(), writes=True))
 
-    # From here on: the thread. Nothing that a call raises ends it.
+    # The methods below run in the thread. No exception of a call ends it.
 
     def _run(self) -> None:
         try:
             self._connection = self._connect()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets it
+        except Exception as error:  # noqa: BLE001 -- the caller gets any exception
             while call := self._inbox.get():
                 self._tell([call], error)
         else:
             self._serve()
-            # No PRAGMA optimize: the statements need no statistics, and those of an empty queue would mislead later.
+            # No PRAGMA optimize: the statements need no statistics, and those of an empty queue would mislead the
+            # planner.
             with suppress(apsw.Error):
                 if self._connection is not None:
                     self._connection.close()
-        with suppress(RuntimeError):  # the loop may have gone
+        with suppress(RuntimeError):  # the loop may be closed
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _serve(self) -> None:
-        """Work until the inbox gives None, which comes last."""
+        """Work until the inbox returns None, which comes last."""
         waiting: list[_Call[Any] | None] = []
         while not waiting or waiting[-1] is not None:
             waiting, self._put_off = self._put_off or [self._inbox.get()], []
@@ -205,7 +207,7 @@ class Writer:
                 self._read(self._connection, lambda _: True)
 
     def _follow(self) -> None:
-        """Have the file open that is at the path now: somebody may have put another one there."""
+        """Reopen the path if another file is there now."""
         if self._connection is not None:
             if self._file.is_in_place():
                 return
@@ -225,7 +227,7 @@ class Writer:
         return connection
 
     def _read(self, connection: apsw.Connection, may: "Callable[[_Call[Any]], bool]") -> None:
-        """Carry out the waiting reads that may be."""
+        """Run the waiting reads that `may` allows."""
         calls = [call for call in self._reads if may(call)]
         self._reads = [call for call in self._reads if not may(call)]
         for call in calls:
@@ -233,14 +235,14 @@ class Writer:
                 self._tell([call], self._attempt(call.perform, connection))
 
     def _write(self, connection: apsw.Connection, calls: "Sequence[_Call[Any]]") -> None:
-        """Commit the calls together; where that fails, each alone, so that none spoils another."""
+        """Commit the calls together; if that fails, commit each alone, so that none affects another."""
         calls = [call for call in calls if not call.is_abandoned]
         if not calls:
             return
         if error := self._attempt(self._begin, connection):
             self._tell(calls, error)
         elif error := self._attempt(self._commit, connection, calls):
-            if connection.in_transaction:  # some failures have rolled back by themselves
+            if connection.in_transaction:  # some failures roll back by themselves
                 self._attempt(connection.execute, "ROLLBACK")
             if len(calls) == 1:
                 self._tell(calls, error)
@@ -273,7 +275,7 @@ class Writer:
             connection.set_busy_timeout(int(self._busy_seconds * 1_000))
 
     def _await_others(self, seconds: float) -> None:
-        """Let pass so much time, unless a call comes."""
+        """Wait so long, unless a call arrives."""
         with suppress(queue.Empty):
             call = self._inbox.get(timeout=seconds)
             if call is None or call.writes:
@@ -289,15 +291,15 @@ class Writer:
         connection.execute("COMMIT")
 
     def _checkpoint(self, connection: apsw.Connection) -> None:
-        """Bring the log into the file when it has grown by so much since the last time.
+        """Checkpoint when the log has grown enough since the last time.
 
-        SQLite by itself would try after every commit, and where somebody has been reading since the log was empty, it
-        sorts the whole of it each time before it sees that it has to wait.
+        SQLite itself would try after every commit; and while another process reads, it would sort the whole log each
+        time before it finds that it must wait.
         """
-        with suppress(apsw.Error):  # another process is at it, or the disk is full: what was committed is in the log
+        with suppress(apsw.Error):  # another process does it, or the disk is full: commits are safe in the log
             pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             is_due = pages >= self._checkpoint_at
-            if is_due or pages + _CHECKPOINT_PAGES < self._checkpoint_at:  # or the log has begun anew
+            if is_due or pages + _CHECKPOINT_PAGES < self._checkpoint_at:  # the second: the log was reset
                 self._checkpoint_at = pages + _CHECKPOINT_PAGES
             if is_due:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -305,7 +307,7 @@ class Writer:
                 self._truncate(connection, busy_ms=0)
 
     def _truncate(self, connection: apsw.Connection, *, busy_ms: int = _TRUNCATE_BUSY_MS) -> None:
-        """Empty the log now; or, where somebody reads it, again later: no other checkpoint overwrites all of it."""
+        """Empty the log now, or later if a process reads it: no other checkpoint overwrites all of it."""
         self._truncate_at = time.monotonic() + _TRUNCATE_AGAIN_SECONDS
         connection.set_busy_timeout(busy_ms)
         try:
@@ -319,39 +321,39 @@ class Writer:
         try:
             with self._file.explained():
                 step(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers get it
+        except Exception as error:  # noqa: BLE001 -- the callers get any exception
             return error
         return None
 
     def _tell(self, calls: "Sequence[_Call[Any]]", error: Exception | None) -> None:
-        with suppress(RuntimeError):  # the loop may have gone, and the callers with it
+        with suppress(RuntimeError):  # the loop may be closed, without callers
             self._loop.call_soon_threadsafe(self._deliver, calls, error)
 
 
 @dataclass(slots=True, eq=False)
 class _Call(Generic[T]):
-    """A function to run in the thread, and where its answer goes."""
+    """A function to run in the thread, and the future for its answer."""
 
     work: Callable[[apsw.Connection], T]
     answer: asyncio.Future[T]
     writes: bool
-    overtakes: bool = True  # writes that wait for another process
+    overtakes: bool = True  # whether it may run before writes that wait for another process
     undo: Callable[[T, apsw.Connection], None] | None = None
     committed: Callable[[], None] | None = None
     result: T | None = None
 
     def __post_init__(self) -> None:
-        # Nobody may be left to look at a failure.
+        # Mark a failure as retrieved: the caller may have gone.
         self.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether its caller has gone."""
+        """Whether the caller has gone."""
         return self.answer.cancelled()
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether its answer is there and no failure."""
+        """Whether it was answered without a failure."""
         return self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
 
     def perform(self, connection: apsw.Connection) -> None:

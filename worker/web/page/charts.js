@@ -1,4 +1,4 @@
-// Draws the last hour: plain SVG, sized to its frame, with a text for those who do not see it.
+// Draws the last hour: plain SVG, sized to its frame, with a text for screen readers.
 
 const NS = "http://www.w3.org/2000/svg";
 const HEIGHT = 144;
@@ -38,7 +38,7 @@ function element(name, attributes, text) {
   return made;
 }
 
-// The next figure that is good to read on an axis.
+// The next round number for an axis.
 function ceiling(value, steps) {
   if (!(value > 0)) return 1;
   const decade = 10 ** Math.floor(Math.log10(value));
@@ -79,7 +79,7 @@ function put(plot, svg, text) {
   plot.replaceChildren(svg);
 }
 
-// Bars of changes a second, one a minute; of the minute that runs, by what of it has passed.
+// Bars of changes a second, one per minute; the current minute counts only its elapsed part.
 export function bars(plot, rows, now) {
   const speeds = rows.map((row) => {
     const seconds = Math.min(60, Math.max(5, now - row[0]));
@@ -119,7 +119,7 @@ function paths(values, x, y) {
   return pieces;
 }
 
-// Lines over samples; where nobody took one there is a gap.
+// Lines over samples, with a gap where samples are missing.
 export function lines(plot, rows, series, { name, isTime = false }) {
   const values = series.map(({ column }) => rows.map((row) => row[column]));
   const label = isTime ? duration : number;

@@ -1,4 +1,4 @@
-// Keeps the page in line with the worker: one document a second, shown as it comes.
+// Shows the worker's state: it receives one document a second.
 
 import { bars, clock, duration, lines, number } from "/charts.js";
 
@@ -21,7 +21,7 @@ let openReason = null;
 let spoken = null;
 let shownReasons = {};
 
-// Everything from the worker goes in as text.
+// All content from the worker is inserted as text, never as HTML.
 function make(name, options = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(options)) {
@@ -50,7 +50,7 @@ function moment(at) {
   return today ? hours : `${time.getFullYear()}-${String(time.getMonth() + 1).padStart(2, "0")}-${String(time.getDate()).padStart(2, "0")} ${hours}`;
 }
 
-// Said aloud where what goes on is another thing, and not where a figure is.
+// Announces a new state to screen readers, but not new figures.
 function speak(text) {
   const gist = text.replace(/[\d.,]+/g, "");
   if (gist === spoken) return;
@@ -81,14 +81,14 @@ function showFigures(doc) {
     return;
   }
   say("pending", queue.pending.toLocaleString("en"));
-  say("pending-note", queue.waiting ? `${number(queue.waiting)} to be tried again` : queue.pending ? left(doc) : "nothing waits");
+  say("pending-note", queue.waiting ? `${number(queue.waiting)} to be retried` : queue.pending ? left(doc) : "nothing waits");
   say("oldest", duration(queue.oldest_pending_seconds));
   say("oldest-note", queue.oldest_pending_seconds === null ? "nothing waits" : "since enqueued");
   say("dead", queue.dead.toLocaleString("en"));
-  say("dead-note", queue.dead ? "to be looked at" : "none");
+  say("dead-note", queue.dead ? "to look at" : "none");
   get("dead").classList.toggle("trouble", queue.dead > 0);
   get("needed").hidden = queue.dead === 0;
-  say("needed-link", doc.state.kind === "needed" ? "Look at them" : `${count(queue.dead, "dead letter needs", "dead letters need")} somebody: look at ${queue.dead === 1 ? "it" : "them"}`);
+  say("needed-link", doc.state.kind === "needed" ? "Look at them" : `Look at ${count(queue.dead, "dead letter", "dead letters")}`);
 }
 
 function left(doc) {
@@ -121,7 +121,7 @@ function empty(title, text) {
 }
 
 const WORDS = {
-  retry: "to be tried again", snoozed: "put off", released: "given back",
+  retry: "to be retried", snoozed: "postponed", released: "given back",
   not_found: "not found", too_many_keys: "too many keys", not_persisted: "not persisted", attempts_exhausted: "attempts used up",
 };
 
@@ -149,7 +149,7 @@ function showLatest(doc) {
   else list.removeAttribute("tabindex");
   list.replaceChildren(...(doc.latest.length
     ? doc.latest.toReversed().map(outcome)
-    : [make("li", {}, empty("Nothing yet", "What this worker does shows here as it happens."))]));
+    : [make("li", {}, empty("Nothing yet", "Outcomes of this worker appear here as they happen."))]));
 }
 
 function worker([name, flow]) {
@@ -157,17 +157,17 @@ function worker([name, flow]) {
   const rate = `${number(flow.rate_per_second)} requests a second`;
   return make("li", { class: "row" },
     make("span", { class: "grow mono" }, name),
-    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.cause?.reason ?? "not said why"}` : "at work"),
+    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.cause?.reason ?? "reason unknown"}` : "at work"),
     make("span", { class: "side" }, `${rate} · ${flow.in_flight} in flight`));
 }
 
 function showWorkers(doc) {
   const workers = Object.entries(doc.workers);
-  get("workers").replaceChildren(...(workers.length ? workers.map(worker) : [make("li", {}, empty("No worker has been heard of lately", "A worker says every two seconds how it is doing."))]));
+  get("workers").replaceChildren(...(workers.length ? workers.map(worker) : [make("li", {}, empty("No worker has reported lately", "A worker reports its state every two seconds."))]));
   say("foot", `metasync ${doc.version}${doc.trouble ? ` · ${doc.trouble}` : ""}`);
 }
 
-// Batches: those that run, with what is done of them, and the last that are finished. One tells its story on a click.
+// Batches: the running ones with their progress, and the last finished ones. A click shows the details.
 
 let openBatch = null;
 
@@ -240,7 +240,7 @@ async function tellBatch(name) {
       make("span", { class: "grow mono" }, letter.completion_id), make("span", { class: "side" }, letter.reason)))));
 }
 
-// Dead letters. The list keeps what is open and where the focus is.
+// Dead letters. A redraw keeps open entries and the focus.
 
 function showReasons(doc) {
   if (doc.reasons === null) return;
@@ -333,7 +333,7 @@ function tell(letter) {
       ...fact("Mode", letter.mode)),
     letter.odd === null
       ? make("div", { class: "pairs", role: "group", "aria-label": "Metadata" }, ...pairs)
-      : make("p", { class: "odd" }, "What was stored as metadata is no object: ", make("span", { class: "mono" }, letter.odd)),
+      : make("p", { class: "odd" }, "The stored metadata is not a JSON object: ", make("span", { class: "mono" }, letter.odd)),
     make("ol", { class: "way" },
       make("li", {}, make("time", {}, moment(letter.enqueued_at)), "Enqueued"),
       make("li", { class: "last" }, make("time", {}, moment(letter.died_at)), `Given up ${tries}`)));
@@ -343,7 +343,7 @@ function tell(letter) {
   get("story").showModal();
 }
 
-// What can be done, once it is confirmed: to what was shown then, whatever has come since.
+// Actions, once confirmed. They concern the letters that were shown, not ones that came later.
 
 let order = null;
 
@@ -416,7 +416,7 @@ document.addEventListener("click", (event) => {
 });
 get("sure-go").addEventListener("click", carryOut);
 
-// Who looks: everybody of the machine may where no token is set, but only who has signed in may act.
+// Without a token every user of the machine may look, but only a signed-in user may act.
 
 async function whoLooks() {
   const { acts, error } = await ask("/session");
@@ -426,11 +426,11 @@ async function whoLooks() {
   document.body.classList.toggle("onlooker", !acts);
 }
 
-// The connection: there is one while the page is looked at. Browsers have six for one host, and each tab would keep one.
+// The connection is open only while the page is visible: a browser has six per host, and each tab would hold one.
 
 const FAILED = {
-  kind: "blind", title: "The page cannot be shown",
-  detail: "The worker failed to put it together; web.failing in its log says why. The work goes on; what stands below is older.",
+  kind: "blind", title: "The page has no current data",
+  detail: "The worker failed to build it; web.failing in its log says why. The work goes on; the figures below are old.",
 };
 
 function show(doc) {
@@ -451,7 +451,7 @@ function watch() {
   get("connection").dataset.live = live === null ? "" : live ? "yes" : "no";
   document.body.classList.toggle("stale", live === false);
   if (live === false) speak("Not connected.");
-  say("word", live === null ? "Connecting" : live ? "Live" : `Not connected; last word ${duration(silent / 1000)} ago`);
+  say("word", live === null ? "Connecting" : live ? "Live" : `Not connected; last update ${duration(silent / 1000)} ago`);
 }
 
 let events = null;
@@ -470,8 +470,8 @@ function listen() {
     watch();
   });
   stream.addEventListener("error", async () => {
-    if (stream.readyState !== EventSource.CLOSED || events !== stream) return; // the browser comes again by itself
-    await whoLooks(); // goes to sign in where that is what is wanting
+    if (stream.readyState !== EventSource.CLOSED || events !== stream) return; // the browser reconnects by itself
+    await whoLooks(); // redirects to the sign-in page if a session is missing
     hangUp();
     setTimeout(listen, 2000);
   });
@@ -486,7 +486,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     hangUp();
     heardAt = null;
-    document.title = "metasync"; // rather than what may be over by the time that somebody reads it
+    document.title = "metasync"; // the last state may be over when the title is read
   } else {
     whoLooks();
     listen();
@@ -495,6 +495,6 @@ document.addEventListener("visibilitychange", () => {
 });
 setInterval(watch, 1000);
 addEventListener("resize", () => last && showCharts(last));
-if (location.hash.startsWith("#ticket=")) history.replaceState(null, "", "/"); // of a link that was not needed
+if (location.hash.startsWith("#ticket=")) history.replaceState(null, "", "/"); // a ticket that was not needed
 whoLooks();
 listen();

@@ -1,12 +1,12 @@
-// Signs in with the ticket of a link, and says what was wrong with what came before.
+// Signs in with the ticket of a link, and explains why an earlier try failed.
 
 const field = document.getElementById("token");
-const WRONG = { // none of them is an element's id: to such, browsers go, and take the focus from the field
+const WRONG = { // not ids of elements: the browser would move the focus there
   "#refused": "That is not the token. Try again.",
   "#expired": "That link has been used, or is more than five minutes old. metasync page prints another.",
 };
 
-// Goes to the field, which names what is wrong as its description, and so has it read out.
+// Focuses the field and makes the error its description, so that a screen reader says it.
 function complain(text) {
   document.getElementById("wrong").textContent = text;
   field.setAttribute("aria-invalid", "true");
@@ -19,7 +19,7 @@ function arrive() {
   const wrong = WRONG[location.hash];
   if (wrong) complain(wrong);
   if (!ticket) return;
-  history.replaceState(null, "", "/sign-in"); // it is used now, and belongs into no history
+  history.replaceState(null, "", "/sign-in"); // it is used now: keep it out of the history
   field.required = false;
   document.getElementById("ticket").value = ticket;
   document.getElementById("form").submit();
