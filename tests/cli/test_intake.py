@@ -181,7 +181,9 @@ CASES = {
     "resuming": Case("a.jsonl", GOOD.replace(b"c1", b"c0") + GOOD, ["--resume-from", "1"], rows=[ROW]),
     "resuming by name": Case("a.csv", b"completion_id,grade\nc0,B\nc1,A\n", ["--resume-from", "a.csv:2"], rows=[ROW]),
     "resuming standard input": Case("-", GOOD + GOOD, ["--resume-from", "<stdin>:1"], rows=[ROW]),
-    "resuming what is not there": Case("a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is none of"], code=2),
+    "resuming what is not there": Case(
+        "a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is not among the given files"], code=2
+    ),
     "a bad line": Case("a.jsonl", GOOD + b"x\n", rows=[ROW], said=["a.jsonl:2: not JSON"], code=3),
     "a bad line, strictly": Case("a.jsonl", GOOD + b"x\n", ["--strict"], said=["nothing was stored: 1 lines"], code=2),
     "a bad line on standard input, strictly": Case(

@@ -226,7 +226,7 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
                 print_it = _print_purged if arguments.json else _tell_of_purged
                 is_whole = await _to_the_end(queue.purge_dead, selection, 0, print_it)
     if not is_whole:
-        tell("interrupted: the same command again goes on")
+        tell("interrupted: run the same command again to continue")
         return Exit.RUN_AGAIN
     if missing:
         tell(f"no such dead letter: {', '.join(map(str, missing))}")
@@ -265,7 +265,7 @@ async def _to_the_end(work: _Work[T], selection: DeadSelection, nothing: T, show
         so_far, is_whole = done, not stop.is_set()
         return is_whole
 
-    with signals.stopping(stop.set, lambda: "interrupted twice: some are done; the same command again goes on"):
+    with signals.stopping(stop.set, lambda: "interrupted twice: some are done; run the same command again to continue"):
         try:
             so_far = await work(selection, go_on=go_on)
         except QueueUnavailable:

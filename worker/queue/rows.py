@@ -49,24 +49,24 @@ class Put:
 
     Args:
         batch: what the call puts them in.
-        pending: those whose change_id was pending before the call, and the batch that it is pending in.
+        elsewhere: those whose change_id is pending in another batch, and that batch; None for none.
         settled: those whose change_id was settled lately.
     """
 
     batch: str | None
     added: int = 0
     conflicts: list[int] = field(default_factory=list)
-    pending: dict[int, str | None] = field(default_factory=dict)
+    elsewhere: dict[int, str | None] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
 
     def of(self, changes: int) -> Stored:
-        """Give the account of so many changes; of the rest, others of the same call have the change_ids."""
+        """Give the account of so many changes; the rest is pending in their own batch."""
         duplicates = changes - self.added - len(self.conflicts)
         apart = set(self.conflicts)
-        pending_in = Counter(batch for position, batch in self.pending.items() if position not in apart)
-        within = duplicates - pending_in.total() - len(self.settled - self.pending.keys())
-        if within:
-            pending_in[self.batch] += within
+        pending_in = Counter(batch for position, batch in self.elsewhere.items() if position not in apart)
+        rest = duplicates - pending_in.total() - len(self.settled - self.elsewhere.keys())
+        if rest:
+            pending_in[self.batch] += rest
         return Stored(self.added, duplicates, tuple(self.conflicts), dict(pending_in))
 
 
