@@ -67,7 +67,7 @@ def test_what_cannot_be_shown_is_told_in_words_until_it_can(
     with a_worker_in_a_thread(tmp_path) as inside, looking(browser, _url(inside)) as page:
         expect(page.locator("#title")).to_have_text("Nothing to do")
         monkeypatch.setattr(inside.worker.tallies, "latest", None)
-        expect(page.locator("#title")).to_have_text("The page cannot be shown")
+        expect(page.locator("#title")).to_have_text("The page has no current data")
         expect(page.locator("#word")).to_have_text("Live")
         monkeypatch.undo()
         expect(page.locator("#title")).to_have_text("Nothing to do")
