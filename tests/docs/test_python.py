@@ -16,7 +16,7 @@ PRINTED = {
     "sync": "1 1\n",
     "iterables": "",
     "batches": "redact-17 1 1 0 0\ngrades-monday 1 1 0 0\n1 0\n",
-    "errors": "mend the change: the value of metadata key 'grade' must be a string, not a number"
+    "errors": "fix the change: the value of metadata key 'grade' must be a string, not a number"
     " (position 0 of what was put)\n",
 }
 
