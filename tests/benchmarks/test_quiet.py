@@ -1,4 +1,4 @@
-"""What else the machine did is told apart from what the benchmark did."""
+"""Other processes' CPU time is told apart from the benchmark's own."""
 
 import os
 import subprocess

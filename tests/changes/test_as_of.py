@@ -1,4 +1,4 @@
-"""When a change was so: the same forms in lines, records, cells and mappings, and nothing that is a guess."""
+"""`as_of` in lines, records, cells and mappings: the same forms work, and ambiguous times are refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a change may be, and what is said when it is not."""
+"""Valid changes, and the messages for invalid ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Lines of JSON: what is a change, and what is said about the others."""
+"""Lines of JSON: valid changes, and the messages for other lines."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rows of CSV: what is a change, where a bad row ends, and what is said about it."""
+"""Rows of CSV: valid changes, where a bad row ends, and the messages."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""A crew of worker processes on one queue, the changes that they are given, and what has to be true in the end."""
+"""A crew of worker processes on one queue: its changes, and the checks at the end."""
 
 import asyncio
 import json

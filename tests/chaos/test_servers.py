@@ -1,4 +1,4 @@
-"""Stores that are restarted, cut off, locked or struck dumb while three workers are busy."""
+"""Stores that are restarted, cut off, locked or frozen while three workers are busy."""
 
 import asyncio
 import random

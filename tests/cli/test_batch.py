@@ -1,4 +1,4 @@
-"""`metasync batch` and `pending`: what was handed in together, looked at and taken back."""
+"""`metasync batch` and `pending`: inspect and withdraw changes."""
 
 import json
 import os

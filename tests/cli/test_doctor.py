@@ -1,4 +1,4 @@
-"""`metasync doctor`: what is wrong is told at its place, with what to do, and all else is looked at all the same."""
+"""`metasync doctor`: each fault is reported at its check, with advice, and the other checks still run."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Text that others wrote reaches a terminal as text: nothing of it clears the screen, turns a line round, or hides."""
+"""Foreign text reaches a terminal as text: it cannot clear the screen, change direction or hide."""
 
 import json
 import sqlite3

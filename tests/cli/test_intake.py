@@ -1,4 +1,4 @@
-"""Files, pipes and flags as people really have them: what is stored, what is said, and the exit code."""
+"""Files, pipes and flags as users have them: what is stored, the messages, and the exit code."""
 
 import gzip
 import io

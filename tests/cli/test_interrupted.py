@@ -1,4 +1,4 @@
-"""An intake that ends in the middle: what was said to be stored is what is stored, and the rest can be resumed."""
+"""An interrupted intake: exactly what it reports is stored, and the rest can be resumed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""No command prints a password, whatever is wrong with the URL that holds it; and what it prints moves no cursor."""
+"""No command prints the password of any URL, valid or not, nor control characters."""
 
 import json
 from dataclasses import replace

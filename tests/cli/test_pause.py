@@ -1,4 +1,4 @@
-"""`metasync pause`, `resume`, and what the other commands say and do meanwhile; dead letters by age."""
+"""`metasync pause` and `resume`, other commands during a pause, and dead letters by age."""
 
 import json
 import sqlite3

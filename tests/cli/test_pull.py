@@ -1,4 +1,4 @@
-"""`metasync pull` as a process: what it writes, what it says, and how it ends."""
+"""`metasync pull` as a process: its lines, messages and exit codes."""
 
 import csv
 import gzip

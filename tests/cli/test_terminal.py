@@ -1,4 +1,4 @@
-"""What a person sees at a terminal: a progress line that fits, the log above it whole, colours only where wanted."""
+"""On a terminal: a progress line that fits, the whole log above it, colours only if wanted."""
 
 import os
 import pty

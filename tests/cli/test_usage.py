@@ -1,4 +1,4 @@
-"""A person who does not know the command yet, or mistypes, is told what there is and what was probably meant."""
+"""Help for new users: wrong words are named, with what was probably meant."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What nobody reads is held for a while, then dropped and counted; it never holds up whoever writes."""
+"""Unread log lines are held, then dropped and counted; writing never blocks the caller."""
 
 import os
 import threading

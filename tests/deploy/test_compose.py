@@ -1,4 +1,4 @@
-"""What is there to try metasync out fits the image, the settings and the commands."""
+"""compose.yaml fits the image, the settings and the commands."""
 
 import re
 import subprocess

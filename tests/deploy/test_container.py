@@ -1,4 +1,4 @@
-"""The container's promise, kept without one: the wheel, another user, nothing to write to, no shell."""
+"""The container's conditions without a container: the wheel, another user, a read-only file system, no shell."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is deployed to Kubernetes is valid, and agrees with the code."""
+"""The Kubernetes manifests are valid, and agree with the code."""
 
 import re
 import signal

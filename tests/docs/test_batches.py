@@ -1,4 +1,4 @@
-"""What docs/batches.md shows works when it is pasted, and what it says in figures is so."""
+"""The commands of docs/batches.md work when pasted, and its figures are right."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What docs/http.md shows works when it is pasted."""
+"""The commands of docs/http.md work when pasted."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What docs/python.md shows works when it is pasted, and its tables are whole."""
+"""The code of docs/python.md works when pasted, and its tables are complete."""
 
 import re
 import subprocess

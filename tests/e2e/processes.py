@@ -1,4 +1,4 @@
-"""The command and the simulator as processes of their own, as users run them."""
+"""The command and the simulator as processes, as users run them."""
 
 import json
 import os

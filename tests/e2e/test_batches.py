@@ -1,4 +1,4 @@
-"""Batches with real processes: withdrawn under a daemon, filled by two producers, waited for, killed in the midst."""
+"""Batches with real processes: withdrawn under a daemon, filled by two producers, awaited, killed midway."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Standard output that takes nothing, or whose reader has gone, is told apart from what became of the work."""
+"""A failure of standard output is told apart from a failure of the work."""
 
 import os
 import subprocess

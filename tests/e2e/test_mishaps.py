@@ -1,4 +1,4 @@
-"""Workers that have a fault, stand still, are given a new key, or write a log that has no reader any more."""
+"""Workers that crash, freeze, get a new key, or write a log without a reader."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""A service that cannot be reached or used: the run ends, says why, and leaves the one pending change as it was."""
+"""An unusable service: the run ends, says why, and leaves the pending change unchanged."""
 
 import json
 import socket

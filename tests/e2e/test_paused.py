@@ -1,4 +1,4 @@
-"""Worker processes that are paused and resumed under load, and killed around it: nothing starts, nothing is lost."""
+"""Worker processes paused and resumed under load, with kills: nothing starts, nothing is lost."""
 
 import asyncio
 import os

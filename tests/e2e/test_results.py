@@ -1,4 +1,4 @@
-"""`--results`: whatever is killed or full, no change leaves the queue without a line of it."""
+"""`--results`: after kills and on a full disk, every change that has left the queue has a line."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A signal ends the command in order at any moment: in start-up, as the first process of a container, in every verb."""
+"""A signal stops the command in order at any moment: in start-up, as process 1 of a container, in every verb."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""What one worker process is told by the service, the others hear of by way of the store."""
+"""What the service tells one worker process, the others learn from the store."""
 
 import asyncio
 import time

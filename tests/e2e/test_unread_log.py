@@ -1,4 +1,4 @@
-"""A log that nobody reads stops nothing: not the work, not the health, not the end; and what is missing is said."""
+"""An unread log does not stop the work, the health checks or the end; lost lines are counted."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""A daemon waits for its store, at the start as later, says what it waits for, and goes on when it is there."""
+"""A daemon waits for its store, at the start and later, says why, and continues when it is available."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""`metasync doctor --write-probe`: it finds out what updates do, and puts back what was there, whatever happens."""
+"""`metasync doctor --write-probe` finds out how updates behave, and always restores the metadata."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What `mutmut` has found: enough is noticed, and each fault that no test notices is one that changes nothing.
+"""The results of `mutmut`: enough mutants are killed, and each survivor is listed as equivalent.
 
 `equivalent.yaml` names those, by function and by the line that the fault makes, each with the reason why nobody can
 tell it from the code as it is. The command fails on one that is found and not named, and on one that is named and not

@@ -1,4 +1,4 @@
-"""The list of faults fits the code, and the command that tries them tells which are noticed."""
+"""The list of mutants fits the code, and the command reports which are killed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whose `worker` and `config` are imported where others have files by these names; what `metasync` exports."""
+"""Which `worker` and `config` are imported if other files have these names; what `metasync` exports."""
 
 import json
 import os

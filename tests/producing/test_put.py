@@ -1,4 +1,4 @@
-"""What `put` takes: one change or many, as objects or mappings, of any iterable, async ones too."""
+"""The arguments of `put`: one change or many, as objects or mappings, of any iterable, sync or async."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any

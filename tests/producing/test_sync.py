@@ -1,4 +1,4 @@
-"""The queue for code that does not await: in threads, in notebooks, in processes that fork."""
+"""The queue for code without asyncio: in threads, in notebooks, in forked processes."""
 
 import asyncio
 import signal

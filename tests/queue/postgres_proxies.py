@@ -1,4 +1,4 @@
-"""What may stand between a worker and its PostgreSQL server: a network that fails, a proxy that pools transactions."""
+"""Proxies before a PostgreSQL server: a failing network, and a pooler of transactions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

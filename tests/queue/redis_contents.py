@@ -1,4 +1,4 @@
-"""What lies in a queue's keys, and whether it fits together."""
+"""Checks that a queue's keys are consistent."""
 
 from collections import Counter
 from typing import Any

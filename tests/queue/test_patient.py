@@ -1,4 +1,4 @@
-"""A store that is opened as soon as it can be offers all that a store does."""
+"""A store that is opened as soon as possible offers every method of a store."""
 
 import inspect
 import sqlite3

@@ -1,4 +1,4 @@
-"""Batches under many connections, and under processes that are killed: nothing is lost, and what is counted is true."""
+"""Batches under many connections and killed processes: nothing is lost, and the counts are right."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The log of what was confirmed, in PostgreSQL: numbers are given out before they can be seen."""
+"""The log of confirmed maps in PostgreSQL: numbers are assigned before rows are visible."""
 
 import asyncio
 from collections.abc import AsyncIterator

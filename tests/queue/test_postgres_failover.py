@@ -1,4 +1,4 @@
-"""One name, two servers: what was the primary takes no writes any more, and what was the standby takes them."""
+"""One name, two servers: the old primary becomes read-only, and the standby accepts writes."""
 
 import asyncio
 import shutil

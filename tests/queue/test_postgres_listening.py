@@ -1,4 +1,4 @@
-"""Hearing of new work: notifications, a listener that is lost and found, and proxies that let none through."""
+"""Notifications of new work, lost and restored listeners, and proxies without notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator

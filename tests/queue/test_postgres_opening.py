@@ -1,4 +1,4 @@
-"""Opening a PostgreSQL queue: what is made, what is refused, and what the refusal says."""
+"""Opening a PostgreSQL queue: what is created, what is refused, and the messages."""
 
 import asyncio
 import re

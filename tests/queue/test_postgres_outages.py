@@ -1,4 +1,4 @@
-"""A PostgreSQL server that goes away, hangs, refuses or is full, and callers who do not wait for the answer."""
+"""A PostgreSQL server that goes down, hangs, refuses or is full, and callers who stop waiting."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

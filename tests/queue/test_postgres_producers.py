@@ -1,4 +1,4 @@
-"""Producers that enqueue in SQL, inside transactions of their own that may stay open as long as they like."""
+"""Producers that enqueue in SQL, inside their own, possibly long, transactions."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a server, a database or a role is set to takes nothing from what the queue promises."""
+"""Settings of a server, a database or a role do not weaken the queue's promises."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The generic cell rate algorithm by which a common rate is kept."""
+"""The generic cell rate algorithm of the common rate."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Answers that never come: what was claimed for nobody is given back, before its lease runs out."""
+"""Lost answers: claims without an owner are released before their lease runs out."""
 
 import asyncio
 from pathlib import Path

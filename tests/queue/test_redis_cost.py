@@ -1,4 +1,4 @@
-"""What calls cost the server, counted in the commands that its functions run: time says little on a busy machine."""
+"""The cost of calls, counted in the server's commands, because time means little on a busy machine."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable

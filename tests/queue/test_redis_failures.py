@@ -1,4 +1,4 @@
-"""A server that is away, busy, full, demoted or has forgotten something: said clearly, and got over."""
+"""A server that is down, busy, full, demoted or emptied: clear messages, and recovery."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

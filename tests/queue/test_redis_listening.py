@@ -1,4 +1,4 @@
-"""Whoever waits for work on Redis hears of what others put."""
+"""A worker that waits on Redis notices other processes' changes."""
 
 import asyncio
 from collections.abc import AsyncIterator

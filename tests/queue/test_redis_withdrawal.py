@@ -1,4 +1,4 @@
-"""Changes that are taken back on Redis: long lists, walks while all moves, lost answers, kills and failovers."""
+"""Withdrawals on Redis: long lists, walks during changes, lost answers, kills and failovers."""
 
 import asyncio
 import random

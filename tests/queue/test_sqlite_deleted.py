@@ -1,4 +1,4 @@
-"""What a SQLite queue deletes is gone from its file and its log, and not only from what a query finds."""
+"""Deleted data is erased from a SQLite queue's file and log."""
 
 import asyncio
 from contextlib import closing

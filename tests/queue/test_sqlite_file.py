@@ -1,4 +1,4 @@
-"""Opening a SQLite queue: what is made, what is refused and left as it is, and what the refusal says."""
+"""Opening a SQLite queue: what is created, what is refused and left untouched, and the messages."""
 
 import asyncio
 import os

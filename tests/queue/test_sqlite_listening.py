@@ -1,4 +1,4 @@
-"""Whoever waits at a queue's file hears of what others write to it."""
+"""A worker that waits at a queue's file notices other processes' changes."""
 
 import asyncio
 from collections.abc import AsyncIterator

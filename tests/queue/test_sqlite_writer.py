@@ -1,4 +1,4 @@
-"""The writer's thread: commits that many share, callers who go, stores that are busy, full or too slow."""
+"""The writer's thread: shared commits, callers who leave, stores that are busy, full or too slow."""
 
 import asyncio
 import resource

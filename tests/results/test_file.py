@@ -1,4 +1,4 @@
-"""The file of results: what is in it stays, is whole, and is nobody else's."""
+"""The results file: its lines stay, are whole, and are private."""
 
 import os
 import subprocess

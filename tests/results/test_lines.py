@@ -1,4 +1,4 @@
-"""What is told of each change."""
+"""The lines of the results file."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Each kind of fault as a client meets it, and the switches for what concerns everybody."""
+"""Each kind of fault as the client sees it, and the switches for all requests."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The limiters' arithmetic: how much gets through, and that what they say of waiting is true."""
+"""The limiters' arithmetic: how much they admit, and that the announced waits are right."""
 
 from collections.abc import Callable
 from random import Random

@@ -1,4 +1,4 @@
-"""Requests that only read end as a drain does where nothing gets through, and go on where that is over."""
+"""Read requests end as a drain does if nothing gets through, and continue when that is over."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is said to differ: folded as the engine folds, and looked at twice."""
+"""Differences: folded as by the engine, and checked twice."""
 
 import pytest
 

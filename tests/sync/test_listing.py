@@ -1,4 +1,4 @@
-"""Walking a list that others add to and delete from meanwhile."""
+"""Walking a list while others add and delete."""
 
 import json
 from collections.abc import Callable, Mapping

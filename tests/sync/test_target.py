@@ -1,4 +1,4 @@
-"""Files that hold whole lines at any moment, and that one pull alone writes."""
+"""Files that consist of whole lines at any moment, with one writing pull."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""A real worker, a real collector: what is exported, and what becomes of the work when nobody takes it."""
+"""A real worker and a real collector: exported spans, and the work without a collector."""
 
 import json
 from dataclasses import replace

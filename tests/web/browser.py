@@ -1,4 +1,4 @@
-"""A real Chromium, and what it must never have seen once a page has been looked at."""
+"""A real Chromium, and checks after each page: no error, and no foreign request."""
 
 import shutil
 from collections.abc import Iterator

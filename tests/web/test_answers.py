@@ -1,4 +1,4 @@
-"""How every answer leaves: of what is there, of what is not, of what fails, and to what is no HTTP."""
+"""Headers and status of every answer: found, missing, failed, and for malformed HTTP."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""How often, and on how many connections, whoever asks is answered."""
+"""Limits of requests and connections."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What strangers send without end keeps neither probes nor those who have the token from getting their answers."""
+"""Endless input of strangers blocks neither probes nor requests with the token."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Changes that come over HTTP: what goes in, what is refused and how it is said, and who may send any."""
+"""Changes over HTTP: what is stored, what is refused and how, and who may send."""
 
 import asyncio
 import gzip

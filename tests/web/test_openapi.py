@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is so: requests that are made of it, good and bad ones, get answers it tells of."""
+"""The OpenAPI document is right: requests generated from it, good and bad, get documented answers."""
 
 import json
 from collections.abc import Iterator

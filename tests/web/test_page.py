@@ -1,4 +1,4 @@
-"""The page, in a real browser: what it shows, what can be done with it, and that it keeps to itself."""
+"""The page in a real browser: what it shows, its actions, and that it loads nothing foreign."""
 
 import re
 from collections.abc import Iterator

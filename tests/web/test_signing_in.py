@@ -1,4 +1,4 @@
-"""Who may act: those who have the token, or a link that only the worker's own user can have printed."""
+"""Who may act: users with the token, or with a link that only the worker's own user can print."""
 
 import fcntl
 import json

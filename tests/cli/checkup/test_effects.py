@@ -1,4 +1,4 @@
-"""The write probe against services that take null and empty maps in every way that there is."""
+"""The write probe against services with every behaviour for null and empty maps."""
 
 import asyncio
 import json

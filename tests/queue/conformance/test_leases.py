@@ -1,4 +1,4 @@
-"""Who holds how much, since when and until when."""
+"""The leases by worker, with their times."""
 
 from dataclasses import astuple
 

@@ -1,4 +1,4 @@
-"""What every backend promises of calls that were carried out and whose answer was lost: each may be made again."""
+"""Calls that were carried out but whose answer was lost can be repeated, on every backend."""
 
 import asyncio
 import threading

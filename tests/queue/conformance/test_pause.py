@@ -1,4 +1,4 @@
-"""What every backend promises about a pause: it is there until it is taken away, and whatever it says."""
+"""A pause lasts until it is ended, with any words, on every backend."""
 
 import pytest
 

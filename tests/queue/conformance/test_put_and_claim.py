@@ -1,4 +1,4 @@
-"""What every backend promises about storing changes and leasing their targets."""
+"""Storing changes and leasing their targets, on every backend."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What every store promises about the quota of the rate that all workers share."""
+"""The quota of the rate that all workers share, on every store."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""What every backend promises to remember of changes that are done: their `change_id`, and the newest `as_of`."""
+"""Records of finished changes, their `change_id` and the newest `as_of`, on every backend."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What every backend promises about the end of a lease, and about workers who come too late."""
+"""The end of a lease, and late workers, on every backend."""
 
 import asyncio
 

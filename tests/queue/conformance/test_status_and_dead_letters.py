@@ -1,4 +1,4 @@
-"""What every backend promises about its counts, and about changes that were given up."""
+"""Counts and dead letters, on every backend."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every backend promises about urgent changes."""
+"""Urgent changes, on every backend."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The queue's protocol as a small machine: what every store holds, what workers hold, and each step that there may be.
+"""A model of the queue's protocol: the states of store and workers, and every possible step.
 
 Times are relative to now, by the store's clock; so is a lease's number, since it follows that clock. A step never
 changes a state, it makes another. What a store really keeps is in `Store`, but for `acknowledged` and `ended`, which

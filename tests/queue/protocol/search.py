@@ -1,4 +1,4 @@
-"""An exhaustive search of what the protocol may come to: of states that differ in names alone, one is looked at."""
+"""An exhaustive search of the protocol's states; of states that differ only in names, one is examined."""
 
 from dataclasses import dataclass
 from itertools import permutations
