@@ -156,7 +156,7 @@ WHOLE_LINES = st.sampled_from([GOOD, GOOD + b"\r", b"", b" ", b"{}", b"\xef\xbb\
 
 @unhurried
 @given(content=st.lists(st.one_of(st.binary(max_size=40), WHOLE_LINES)).map(b"\n".join))
-def test_every_line_that_is_not_blank_yields_one_item_whatever_the_bytes(content: bytes) -> None:
+def test_every_line_that_is_not_blank_yields_one_item_for_any_bytes(content: bytes) -> None:
     content = GOOD + b"\n" + content  # a byte order mark is not at the start any more
     expected = [number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
 

@@ -459,7 +459,7 @@ def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
     assert capfd.readouterr().err.startswith("interrupted twice: 0 withdrawn, or more: ")
 
 
-def test_nobody_to_ask_is_no_yes(command: Command) -> None:
+def test_without_a_terminal_nothing_is_confirmed(command: Command) -> None:
     file = write_changes(command.folder / "a.jsonl", [{"completion_id": "c", "metadata": {"g": "A"}}])
     assert command.run("enqueue", file, "--batch", "wrong").returncode == 0
     done = command.run("batch", "withdraw", "wrong", stdin=b"1\n")
@@ -506,7 +506,7 @@ async def test_names_and_ids_that_came_by_other_clients_move_no_cursor(command: 
         assert not set(done.stdout + done.stderr) & {"\x1b", "\x07", "\u202e"}
 
 
-def test_whoever_has_seen_enough_ends_no_listing_badly(command: Command) -> None:
+def test_a_closed_pipe_ends_a_listing_quietly(command: Command) -> None:
     file = write_changes(
         command.folder / "a.jsonl", [{"completion_id": f"c-{n}", "metadata": {}} for n in range(3_000)]
     )

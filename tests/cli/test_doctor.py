@@ -243,9 +243,7 @@ def _tls_server(authority: trustme.CA) -> Iterator[int]:
         thread.join()
 
 
-def test_a_certificate_that_nobody_knows_is_told_and_one_that_is_trusted_is_not(
-    working: Command, tmp_path: Path
-) -> None:
+def test_an_unknown_certificate_is_reported_and_a_trusted_one_is_not(working: Command, tmp_path: Path) -> None:
     authority = trustme.CA()
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(file))

@@ -133,7 +133,7 @@ def test_a_signal_leaves_whole_lines_and_says_how_many(tmp_path: Path) -> None:
     assert f"interrupted: {len(_ids(lines))} lines are in x.jsonl" in told.decode()
 
 
-def test_whoever_has_seen_enough_ends_it_quietly(pulling: Command) -> None:
+def test_a_closed_pipe_ends_it_quietly(pulling: Command) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{METASYNC} pull | head -n 1; test -z ''"],
         cwd=pulling.folder,

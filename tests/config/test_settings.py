@@ -149,7 +149,7 @@ def test_every_setting_has_a_variable_and_says_what_it_is_for() -> None:
         (f"secrets_dir = '{'a' * 300}'", "cannot be read: File name too long"),
     ],
 )
-def test_whatever_is_in_the_file_is_refused_by_name(tmp_path: Path, toml: str, told: str) -> None:
+def test_any_other_content_of_the_file_is_refused_by_name(tmp_path: Path, toml: str, told: str) -> None:
     (tmp_path / "metasync.toml").write_text(toml)
     with pytest.raises(ConfigurationError) as caught:
         load()

@@ -48,7 +48,7 @@ def test_all_lines_come_out_in_their_order() -> None:
     assert to.dropped == 0
 
 
-def test_where_nobody_reads_memory_is_bounded_and_errors_have_room_of_their_own() -> None:
+def test_without_a_reader_memory_is_bounded_and_errors_have_their_own_room() -> None:
     reader = Reader()
     to = Sink(reader.write)
     assert _fill(to, matters=False) == sink._ROOM_BYTES // len(LINE)
@@ -114,7 +114,7 @@ def test_many_threads_may_write(threads: int) -> None:
     assert reader.got == b"line\n" * 500 * threads
 
 
-def test_a_pipe_that_whoever_shares_it_does_not_wait_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_non_blocking_pipe_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with open(writing, "w") as stream, open(reading, "rb") as reader:  # noqa: PTH123 -- no paths

@@ -105,7 +105,7 @@ def _services(objects: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[di
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_command_starts_beside_whatever_services_the_kubelet_tells_of(overlay: str, tmp_path: Path) -> None:
+def test_the_command_starts_with_any_service_variables_of_the_kubelet(overlay: str, tmp_path: Path) -> None:
     objects = rendered(overlay)
     pod = pod_of(objects)
     assert pod["enableServiceLinks"] is False

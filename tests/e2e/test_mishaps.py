@@ -102,7 +102,7 @@ def test_a_fault_in_the_worker_ends_it_with_1_and_gives_back_what_it_held(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_worker_whose_log_nobody_reads_any_more_works_on_and_gives_back_all(
+def test_a_worker_with_an_unread_log_works_on_and_releases_everything(
     log_format: str, command: Command, simulator: RunningSimulator
 ) -> None:
     command = replace(command, settings={**command.settings, "METASYNC_LOG_FORMAT": log_format})

@@ -211,7 +211,7 @@ async def _database(server: PostgresServer) -> AsyncIterator[str]:
     yield server.url("app", user="guarded:old-secret")
 
 
-async def test_a_database_that_lets_nobody_in_or_is_not_there_is_waited_for(
+async def test_a_database_that_is_missing_or_refuses_logins_is_waited_for(
     command: Command, simulator: RunningSimulator
 ) -> None:
     with PostgresServer.running() as server:

@@ -119,7 +119,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), queue.status().pending
 
 
 @pytest.mark.parametrize("last_words", ["", "del queue"])
-def test_a_queue_that_nobody_closes_does_not_keep_the_process(tmp_path: Path, last_words: str) -> None:
+def test_an_unclosed_sync_queue_does_not_keep_the_process_alive(tmp_path: Path, last_words: str) -> None:
     program = f"""
 import sys
 from metasync import open_queue_sync

@@ -140,7 +140,7 @@ class Race:
                 await queue.forget(3_600, most=10)
 
 
-async def test_everybody_at_once_meets_no_deadlock_and_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_calls_cause_no_deadlock_and_lose_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     race = Race(url)
     monkeypatch.setattr("worker.queue.postgres.pending.PIECE", 20)
     async with asyncio.TaskGroup() as group:

@@ -32,9 +32,7 @@ async def test_every_completion_comes_once_a_hundred_to_a_request(house: House, 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("seed", range(8))
-async def test_what_is_there_all_the_while_comes_once_whatever_is_added_and_deleted(
-    house: House, seed: int, order: Any
-) -> None:
+async def test_a_completion_that_exists_all_the_time_comes_once(house: House, seed: int, order: Any) -> None:
     """All of them have the same second for their time: ties are the rule here."""
     dice = Random(seed)
     house.simulator.seed_completions(_ids(950))

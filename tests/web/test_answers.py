@@ -155,7 +155,7 @@ async def test_what_is_no_request_gets_one_line_that_holds_nothing_of_it(
     assert caplog.messages == []
 
 
-async def test_a_handler_that_fails_for_everybody_is_logged_once_in_a_while(
+async def test_a_handler_that_always_fails_is_logged_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(metrics.Metrics, "render", None)

@@ -133,7 +133,7 @@ def test_a_stranger_from_elsewhere_is_answered_during_a_flood(surface: Surface) 
         assert surface.ask("/sign-in")[0] == 200
 
 
-def test_answers_that_nobody_reads_keep_nobody_waiting(surface: Surface) -> None:
+def test_unread_answers_delay_no_other_client(surface: Surface) -> None:
     asked = b"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20
     unread = []
     for _ in range(300):

@@ -152,7 +152,7 @@ def test_a_batch_shows_how_far_it_is_and_tells_its_story(
         expect(page.locator("#story")).to_contain_text("labels-1")
 
 
-def test_letters_that_come_while_somebody_thinks_are_not_purged(
+def test_letters_that_come_before_the_confirmation_are_not_purged(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:
     command, _ = dead
@@ -167,7 +167,7 @@ def test_letters_that_come_while_somebody_thinks_are_not_purged(
         expect(page.locator("#dead")).to_have_text("1")
 
 
-def test_whoever_has_not_signed_in_may_look_and_is_told_how_to_act(
+def test_a_user_without_a_session_may_look_and_is_told_how_to_act(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:
     command, _ = dead
@@ -183,7 +183,7 @@ def test_whoever_has_not_signed_in_may_look_and_is_told_how_to_act(
         expect(page.locator("[data-do]").locator("visible=true")).to_have_count(0)
 
 
-def test_tabs_that_nobody_looks_at_keep_no_connection_and_come_back_up_to_date(
+def test_hidden_tabs_keep_no_connection_and_update_when_shown(
     browser: Browser, command: Command, simulator: RunningSimulator
 ) -> None:
     simulator.ask("/seed", {"count": 5})

@@ -82,7 +82,7 @@ async def test_nothing_is_remembered_unless_it_is_asked_for(queue: Store) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
-async def test_a_change_id_that_was_applied_is_a_duplicate_whatever_it_says(queue: Store, size: int) -> None:
+async def test_a_change_id_that_was_applied_is_a_duplicate_with_any_content(queue: Store, size: int) -> None:
     await _apply(queue, *[change(f"c-{number}", change_id=f"id-{number}") for number in range(size)])
     again = [change(f"c-{number}", "other", change_id=f"id-{number}") for number in range(size)]
 
