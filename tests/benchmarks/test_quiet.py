@@ -10,7 +10,7 @@ from benchmarks.quiet import Clocks, Noise
 from benchmarks.report import spread
 
 BURN = "import time\nwhile time.process_time() < 0.6: pass"
-# Its parent ends at once, and so it is nobody's that was started here.
+# Its parent ends at once, so it is no descendant of this process.
 ORPHAN = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({BURN!r})\n    os.write(1, b'done')"
 
 

@@ -318,7 +318,7 @@ def test_what_is_no_regular_file_has_no_time_of_its_own(command: Command) -> Non
         "<stdin>: only a regular file tells when it was last changed: say --as-of and the time\n"
     )
     os.mkfifo(command.folder / "pipe.jsonl")
-    done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # which nobody writes into
+    done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # a pipe without a writer
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "pipe.jsonl")
 
 

@@ -357,7 +357,7 @@ def test_a_letter_that_is_named_and_not_there_ends_every_action_with_3(
         done = command.run("dead", *words, "999", "7", "999", *more)
         assert done.returncode == 3
         assert done.stderr == "no such dead letter: 999, 7\n"
-        done = command.run("dead", *words, "--reason", "invalid", *more)  # whatever there is of that, and there is none
+        done = command.run("dead", *words, "--reason", "invalid", *more)  # there are none
         assert (done.returncode, done.stderr) == (0, "")
 
 

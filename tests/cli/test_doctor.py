@@ -32,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimulat
 
 @pytest.fixture
 def simulator(service: RunningSimulator) -> Iterator[RunningSimulator]:
-    """As it was in the beginning, whatever a test has ordered of it."""
+    """Reset to the initial options after each test."""
     yield service
     service.ask("/switches", {"bad_key": False})
     service.ask("/options", {"limit": None, "show_metadata": True})

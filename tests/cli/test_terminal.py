@@ -104,7 +104,7 @@ def _in_a_terminal(command: Command, *words: str, **environment: str) -> str:
     try:
         while piece := os.read(ours, 65_536):
             written += piece
-    except OSError:  # how a terminal says that nobody is left to write to it
+    except OSError:  # a terminal reports the end of its last writer like this
         pass
     os.close(ours)
     process.wait(60)

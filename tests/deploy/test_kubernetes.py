@@ -79,7 +79,7 @@ def test_a_pod_has_time_for_its_grace_and_its_last_records(overlay: str) -> None
     assert isinstance(grace, float)
     assert grace == Settings.model_fields["shutdown_grace"].default
     assert pod["terminationGracePeriodSeconds"] >= grace + _FLUSH_SECONDS + 5  # seconds of margin
-    assert "lifecycle" not in pod["containers"][0]  # whatever waits before SIGTERM takes from the grace
+    assert "lifecycle" not in pod["containers"][0]  # a wait before SIGTERM would shorten the grace
 
 
 @pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay.startswith("daemon-")])
@@ -121,7 +121,7 @@ def test_the_command_starts_with_any_service_variables_of_the_kubelet(overlay: s
     settings = {
         **{name: value for name, value in objects["ConfigMap"]["data"].items() if name != "METASYNC_QUEUE_URL"},
         "METASYNC_SECRETS_DIR": str(secrets),
-        **told,  # in place of the port: whoever set both would have two that differ
+        **told,  # in place of the port: both could differ
     }
     with stopped(Command(tmp_path, settings).start(*pod["containers"][0]["args"])) as process:
         if overlay != "cronjob":

@@ -39,7 +39,7 @@ class Command:
         return kept | dict(self.settings)
 
     def run(self, *words: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run to the end, whatever the exit code."""
+        """Run to the end, with any exit code."""
         done = subprocess.run(
             [*self.within, METASYNC, *words],
             cwd=self.folder,

@@ -112,12 +112,12 @@ def test_a_worker_with_an_unread_log_works_on_and_releases_everything(
         assert b"queue.opened" in process.stderr.readline()
         assert b"worker.started" in process.stderr.readline()
         process.stderr.close()
-        for grade in ("A", "B"):  # the first line that nobody reads, and those after it
+        for grade in ("A", "B"):  # the first unread line, and later ones
             _enqueue(command, grade)
             _wait_until_applied(simulator, grade)
         process.send_signal(signal.SIGTERM)
         assert process.wait(_SETTLED_SECONDS) == 0
-        process.stderr = None  # so that nobody reads from what is closed
+        process.stderr = None  # it is closed: do not read from it
     status = _status(command)
     assert (status.pending, status.in_flight, status.dead) == (0, 0, 0)
 

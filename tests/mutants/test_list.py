@@ -77,7 +77,7 @@ def test_what_the_tester_left_has_to_be_named_with_a_reason_and_a_name_has_to_be
     found = FOUND | {LEFT: "survived"}
     assert complaints(found, {LEFT: "return 2"}, {"house.x_one": {"return 2": "nobody asks"}}) == []
     [unnamed] = complaints(found, {LEFT: "return 2"}, {})
-    assert "nobody says why not: return 2" in unnamed
+    assert "no reason is given: return 2" in unnamed
     [unmet] = complaints(FOUND, {}, {"house.x_one": {"return 2": "nobody asks"}})
     assert "not found any more: return 2" in unmet
 

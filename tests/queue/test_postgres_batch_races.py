@@ -177,7 +177,7 @@ async def test_what_is_counted_is_true_wherever_a_process_is_killed(url: str, ki
         assert process.stdout is not None
         for _ in range(dice.randint(2, 6)):
             assert await process.stdout.readline()
-        await asyncio.sleep(dice.random() / 50)  # into whatever comes next
+        await asyncio.sleep(dice.random() / 50)  # at a random moment
         process.kill()
         await process.wait()
         async with connected(url) as connection, await PostgresQueue.open(url) as queue:

@@ -144,7 +144,7 @@ async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_misse
 ) -> None:
     waiting = await wait_in_vain_so_far(queue)
     await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")  # noqa: S608 -- our own words
-    await waiting  # what was put while nobody listened is looked for
+    await waiting  # changes from the time without a listener are found
     waiting = await wait_in_vain_so_far(queue)
     await other.put([change("c-1")])
     await waiting

@@ -206,7 +206,7 @@ async def test_a_claim_whose_caller_went_during_the_commit_is_given_back(queue: 
     goes.cancel()
     with pytest.raises(asyncio.CancelledError):
         await goes
-    await writer.read(_nothing)  # by now the answer has met nobody
+    await writer.read(_nothing)  # by now the answer has been dropped
 
     assert len(await claim(queue)) == 2
 

@@ -77,7 +77,7 @@ def looking(
     scheme: Literal["light", "dark"] = "light",
     sharpness: float = 1.0,
 ) -> Iterator[Page]:
-    """A page of its own profile at this address; in the end, that it complained of nothing and asked nobody else.
+    """A page of its own profile at this address; at the end, check that it had no error and made no foreign request.
 
     Args:
         size: width and height, in pixels.

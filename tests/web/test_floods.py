@@ -29,7 +29,7 @@ FLOODS = {
 }
 _AT_ONCE = 400  # connections: more than are kept
 _BEFORE_ASKING = 600
-# Whoever shares an address with a flood may be taken for a part of it until its request has come: a connection that is
+# A client at a flood's address may be taken for a part of it until its request has arrived: a connection that is
 # silent for as long as 256 others take to come makes way. A kubelet asks three times before it acts.
 _TRIES = 3
 

@@ -290,7 +290,7 @@ def test_a_phone_need_not_scroll_sideways(
 
 
 def test_a_worker_that_has_gone_is_missed(browser: Browser, command: Command) -> None:
-    with closing(browser.new_context()) as context:  # unwatched: the browser complains that nobody is there
+    with closing(browser.new_context()) as context:  # without checks: the browser reports the failed connection
         page = context.new_page()
         with scenes.a_daemon(command) as surface:
             page.goto(_url(surface))

@@ -43,7 +43,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[tuple[Store, Lose]]:
             calling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await calling
-            await queue._writer.read(_nothing)  # by now the answer has met nobody
+            await queue._writer.read(_nothing)  # by now the answer has been dropped
 
         yield queue, lose
 

@@ -197,7 +197,7 @@ async def test_stale_and_valid_settlements_may_come_together(queue: Store, advan
     other = next(claimed for claimed in old if claimed.completion_id != new.completion_id)
     stale = next(claimed for claimed in old if claimed.completion_id == new.completion_id)
 
-    # The other one's lease ran out too, but nobody has claimed it since.
+    # The other lease expired too, but its target was not claimed again.
     assert await queue.settle([finished(stale), finished(other), finished(new)]) == [finished(stale)]
     assert (await queue.status()).pending == 0
 
