@@ -464,7 +464,7 @@ def test_without_a_terminal_nothing_is_confirmed(command: Command) -> None:
     assert command.run("enqueue", file, "--batch", "wrong").returncode == 0
     done = command.run("batch", "withdraw", "wrong", stdin=b"1\n")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "say --yes" in done.stderr
+    assert "use --yes" in done.stderr
     told = json.loads(command.run("batch", "withdraw", "wrong", "--json").stdout)
     assert (told["withdrawn"], told["error"], told["exit_code"]) == (0, "not confirmed", 2)
 

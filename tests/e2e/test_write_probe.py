@@ -155,7 +155,7 @@ def test_where_it_cannot_be_put_back_the_person_is_told_what_was_there(
     assert process.returncode == 77
     found = json.loads(output)["probe"]
     assert (found["restored"], found["kept_in"]) == (False, KEPT)
-    assert "these are your values" in told.decode()
+    assert "(your values)" in told.decode()
     (line,) = (line for line in told.decode().splitlines() if line.startswith('{"completion_id"'))
     assert json.loads(line)["metadata"] == BEFORE
     simulator.ask("/switches", {"bad_key": False})
