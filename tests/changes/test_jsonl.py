@@ -226,7 +226,7 @@ def test_a_line_that_is_too_long_is_cut_however_the_bytes_arrive() -> None:
     assert list(lines(lambda: next(pieces, b""))) == [CutLine(b"x" * 4096, "the line is longer than 1 MiB"), b"next"]
 
 
-def test_fields_that_a_change_does_not_have_are_passed_over_where_that_is_wanted() -> None:
+def test_unknown_fields_are_skipped_on_request() -> None:
     line = b'{"completion_id":"x","metadata":{"a":"b"},"model":"gpt","usage":{"total":[1,2.5]},"messages":null}'
     assert read_bytes(line, ignore_unknown=True) == [MetadataChange("x", {"a": "b"})]
     for refused, ignore_unknown, reason in (

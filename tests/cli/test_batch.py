@@ -98,7 +98,7 @@ def test_several_files_and_calls_are_one_batch_of_the_name_that_is_given(said: S
     assert len(pending) == 3 * count
 
 
-def test_where_nothing_is_stored_there_is_no_batch(said: Said) -> None:
+def test_no_batch_is_made_if_nothing_is_stored(said: Said) -> None:
     Path("bad.jsonl").write_text("nonsense\n")
     assert said.json("enqueue", "bad.jsonl", "--batch", "spring", code=3)["batch"] is None
     assert said.json("enqueue", _file(3), "--check")["batch"] is None
@@ -204,7 +204,7 @@ def test_pending_changes_are_found_and_withdrawn_by_what_is_known_of_them(said: 
     assert said.json("enqueue", "more.jsonl")["added"] == count
 
 
-def test_what_to_withdraw_has_to_be_said(said: Said) -> None:
+def test_a_withdrawal_needs_a_selection(said: Said) -> None:
     _enqueue(said, 3)
     assert said.run("pending", "withdraw", "--yes") == 2
     assert "name changes, by --completion, --change-id or --batch" in said.err
@@ -289,7 +289,7 @@ def test_looking_makes_no_queue(said: Said, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("as_of", ["soon", "2026-11-28T10:15", "1764324900000", "0", ""])
-def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> None:
+def test_an_invalid_time_is_refused_by_its_flag(said: Said, as_of: str) -> None:
     assert said.run("enqueue", _file(1), f"--as-of={as_of}") == 2
     assert "argument --as-of: " in said.err
 
@@ -433,7 +433,7 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
     assert len(json.loads(command.run("pending", "list", "--json").stdout)) == 1
 
 
-def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
+def test_an_interrupted_withdrawal_says_that_more_may_be_withdrawn(
     said: Said, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Interrupted(WrappedQueue):

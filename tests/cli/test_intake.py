@@ -225,7 +225,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_what_people_have_goes_in_right_or_is_named(
+def test_every_input_is_stored_correctly_or_refused_by_name(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = enqueue(monkeypatch, tmp_path, case, "--json")

@@ -123,7 +123,7 @@ def test_settings_files_that_cannot_be_read_are_said_to_be(tmp_path: Path) -> No
         load()
 
 
-def test_what_is_shown_holds_no_secret() -> None:
+def test_shown_settings_contain_no_secret() -> None:
     flags = {"openai_api_key": "sk-very-secret", "queue_url": "postgresql://me:word@host/db?password=x"}
     settings = load(flags).settings
     shown = " ".join(masked(settings, field) for field in Settings.model_fields)

@@ -59,7 +59,7 @@ def test_without_a_reader_memory_is_bounded_and_errors_have_their_own_room() -> 
     assert len(reader.got) == sink._ROOM_BYTES + sink._ROOM_FOR_TROUBLE_BYTES
 
 
-def test_what_was_dropped_is_told_once_there_is_room() -> None:
+def test_dropped_lines_are_reported_once_there_is_room() -> None:
     reader, told = Reader(), list[int]()
     to = Sink(reader.write)
     to.on_room = told.append
@@ -72,7 +72,7 @@ def test_what_was_dropped_is_told_once_there_is_room() -> None:
     assert told == [2]
 
 
-def test_what_cannot_be_written_is_dropped_and_the_next_line_is_tried_again() -> None:
+def test_an_unwritable_line_is_dropped_and_the_next_is_tried() -> None:
     reader, told = Reader(), list[int]()
     reader.fails = True
     reader.reads.set()
@@ -87,7 +87,7 @@ def test_what_cannot_be_written_is_dropped_and_the_next_line_is_tried_again() ->
     assert (reader.got, told) == (b"again\n", [1])
 
 
-def test_an_end_waits_once_for_who_does_not_read() -> None:
+def test_the_end_waits_only_once_for_a_stuck_reader() -> None:
     to = Sink(Reader().write)
     to.put(LINE)
     to.flush(0.05)

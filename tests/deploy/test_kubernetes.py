@@ -32,7 +32,7 @@ TOGETHER = [
 
 
 @pytest.mark.parametrize("parts", TOGETHER, ids="+".join)
-def test_what_is_rendered_is_valid(parts: tuple[str, ...]) -> None:
+def test_rendered_manifests_are_valid(parts: tuple[str, ...]) -> None:
     objects = rendered(*parts)
     assert len(objects.keys() & {"Deployment", "StatefulSet", "CronJob"}) == 1
     for kind, found in objects.items():

@@ -22,7 +22,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_what_is_shown_works(tmp_path: Path, name: str) -> None:
+def test_the_shown_commands_work(tmp_path: Path, name: str) -> None:
     (tmp_path / "grades.csv").write_text("id,grade\nchatcmpl-000001,A\nchatcmpl-000002,B\n")
     done = subprocess.run(
         [sys.executable, "-c", snippet(PAGE, name)],

@@ -167,7 +167,7 @@ async def test_a_full_disk_at_the_start_is_waited_for(command: Command, simulato
             await _works(url, simulator, waiting)
 
 
-async def test_a_file_that_goes_is_waited_for_and_what_is_put_in_its_place_is_taken(
+async def test_a_missing_file_is_waited_for_and_its_replacement_is_used(
     command: Command, simulator: RunningSimulator, tmp_path: Path
 ) -> None:
     path, backup = tmp_path / "queue.db", tmp_path / "backup.db"
@@ -298,7 +298,9 @@ async def test_a_server_whose_password_is_another_one_is_waited_for(
         ("redis://host/x", "redis://"),
     ],
 )
-def test_what_only_another_setting_helps_ends_it_at_once(url: str, why: str, command: Command, tmp_path: Path) -> None:
+def test_an_error_that_needs_another_setting_ends_it_at_once(
+    url: str, why: str, command: Command, tmp_path: Path
+) -> None:
     settings = {**command.settings, "METASYNC_QUEUE_URL": url.format(tmp_path)}
     done = replace(command, settings=settings).run("run")
     assert done.returncode == 2

@@ -147,7 +147,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-async def test_what_is_no_change_is_refused_by_name(message: str) -> None:
+async def test_an_object_that_is_no_change_is_refused_by_name(message: str) -> None:
     with pytest.raises(InvalidChange, match=message):
         await MemoryQueue().put([BAD[message]])  # type: ignore[list-item]  # that is the point
 

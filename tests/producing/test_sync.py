@@ -80,7 +80,7 @@ def test_an_iterable_is_read_in_the_thread_that_puts(tmp_path: Path) -> None:
     assert threads == {threading.current_thread()}
 
 
-def test_what_cannot_be_opened_says_so_and_leaves_no_thread(tmp_path: Path) -> None:
+def test_a_failed_open_reports_it_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(QueueMisnamed):
         open_queue_sync("mysql://")

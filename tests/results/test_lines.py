@@ -68,7 +68,7 @@ def test_each_change_has_a_line_with_its_own_keys_and_fate() -> None:
     ]
 
 
-def test_what_stays_pending_has_no_line() -> None:
+def test_a_pending_change_has_no_line() -> None:
     held = changes('{"a":"1"}')
     assert told(Outcome(claim(held), deferred=held, deferral=Deferral.RETRY)) == []
 

@@ -61,7 +61,7 @@ async def test_a_filter_goes_to_the_service(house: House) -> None:
     assert await house.walk(Filter(model="another")) == []
 
 
-async def test_what_the_service_lists_but_shows_otherwise_is_left_out(house: House) -> None:
+async def test_listed_completions_that_do_not_match_are_left_out(house: House) -> None:
     pages = Answers(_page(_ids(3), more=False))
     assert await house.walk(Filter(metadata={"grade": "A"}), client=pages) == []
 
@@ -91,7 +91,7 @@ async def test_times_are_bounds_and_no_more_is_read_than_they_need() -> None:
         lambda _: Answer(Verdict(Kind.RETRY, 500, error="no")),
     ],
 )
-async def test_what_is_no_page_is_not_taken_for_the_end_but_asked_for_again(bad: Any) -> None:
+async def test_an_invalid_page_is_requested_again_and_does_not_end_the_walk(bad: Any) -> None:
     pages = Answers(_page(_ids(100), more=True), bad, _page(_ids(3, start=100), more=False))
     assert await House(None, None).walk(client=pages) == _ids(103)  # type: ignore[arg-type] # likewise
     assert pages.asked[1]["after"] == pages.asked[2]["after"] == _ids(100)[-1]

@@ -141,7 +141,7 @@ MALFORMED = (
 )
 
 
-async def test_what_is_no_request_gets_one_line_that_holds_nothing_of_it(
+async def test_a_malformed_request_gets_one_log_line_without_its_content(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_worker_inside(tmp_path) as inside:
