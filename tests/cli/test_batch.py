@@ -1,6 +1,7 @@
 """`metasync batch` and `pending`: inspect and withdraw changes."""
 
 import asyncio
+import gc
 import json
 import os
 import pty
@@ -577,6 +578,8 @@ def test_an_interrupted_withdrawal_says_that_more_may_be_withdrawn(
     monkeypatch.setattr(signals, "leave", leave)
     with pytest.raises(signals.Stopped):
         run(["batch", "withdraw", "wrong", "--yes"])
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        gc.collect()  # the command leaves its event loop to the end of the process
     sink.flush()
     assert capfd.readouterr().err.startswith("interrupted twice: at least 0 withdrawn; ")
 

@@ -37,5 +37,8 @@ class Exit(IntEnum):
     HALTED = 77, "halted until a person acts: key, permission, quota, URL, settings; the queue is kept"
     INTERRUPTED = (
         130,
-        "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait`, `dead retry`, `dead purge`, a withdrawal: the second one",
+        (
+            "Ctrl-C; of a worker, `enqueue`, `apply`, `batch wait`, a withdrawal, `dead retry` and `dead purge`, "
+            "the second"
+        ),
     )
