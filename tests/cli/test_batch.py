@@ -578,6 +578,7 @@ def test_an_interrupted_withdrawal_says_that_more_may_be_withdrawn(
     monkeypatch.setattr(signals, "leave", leave)
     with pytest.raises(signals.Stopped):
         run(["batch", "withdraw", "wrong", "--yes"])
+    asyncio.set_event_loop(None)
     with pytest.warns(ResourceWarning, match="unclosed"):
         gc.collect()  # the command leaves its event loop to the end of the process
     sink.flush()
