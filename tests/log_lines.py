@@ -1,4 +1,4 @@
-"""What the log says is what its published schema says: every line that a test reads of a process is held against it."""
+"""Every log line that a test reads from a process must match the log's published schema."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""What tests need of the machine: where it is missing they are skipped with its name; see tests/conftest.py."""
+"""What tests need of the machine; if it is missing they are skipped by name. See tests/conftest.py."""
 
 import shutil
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""Every test is run by `make test-fast`, or named in slow.txt with the reason; and what is fast needs no server."""
+"""Every test is in `make test-fast`, or in slow.txt with the reason; fast tests need no server."""
 
 import ast
 from functools import cache

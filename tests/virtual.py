@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer whenever nothing else is left to do."""
+"""An event loop whose clock jumps to the next timer when nothing else is left to do."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The benchmarks of the drain and of the stores: that each still runs, and says what it should."""
+"""The benchmarks of the drain and the stores still run, and print what they should."""
 
 import json
 import os

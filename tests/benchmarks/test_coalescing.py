@@ -1,4 +1,4 @@
-"""The simulation behind docs/scale.md: what folding can save, and what it cannot."""
+"""The simulation behind docs/scale.md: how much folding can save."""
 
 import asyncio
 

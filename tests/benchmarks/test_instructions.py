@@ -1,4 +1,4 @@
-"""Instructions by layer: the arithmetic, and that each step still runs; what callgrind counts is not tested."""
+"""Instructions by layer: the arithmetic, and that each step runs; callgrind's counts are not tested."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What else the machine did is told apart from what the benchmark did."""
+"""Other processes' CPU time is told apart from the benchmark's own."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from benchmarks.quiet import Clocks, Noise
 from benchmarks.report import spread
 
 BURN = "import time\nwhile time.process_time() < 0.6: pass"
-# Its parent ends at once, and so it is nobody's that was started here.
+# Its parent ends at once, so it is no descendant of this process.
 ORPHAN = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({BURN!r})\n    os.write(1, b'done')"
 
 
@@ -21,14 +21,14 @@ def _now() -> Clocks:
     return clocks
 
 
-def test_what_a_child_and_its_child_take_is_ours() -> None:
+def test_time_of_children_and_grandchildren_is_counted() -> None:
     before = _now()
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}]); exec({BURN!r})"
     subprocess.run([sys.executable, "-c", nested], check=True)
     assert _now().ours - before.ours >= 1.1
 
 
-def test_what_a_child_that_still_runs_has_taken_is_ours() -> None:
+def test_time_of_a_running_child_is_counted() -> None:
     before = _now()
     code = f"{BURN}\nprint('done', flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -39,7 +39,7 @@ def test_what_a_child_that_still_runs_has_taken_is_ours() -> None:
     assert taken >= 0.5  # clocks tick a hundredth of a second apart
 
 
-def test_what_others_take_is_theirs() -> None:
+def test_other_processes_time_is_not_counted() -> None:
     reading, writing = os.pipe()
     before = _now()
     subprocess.run([sys.executable, "-c", ORPHAN], check=True, stdout=writing)

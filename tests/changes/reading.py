@@ -1,4 +1,4 @@
-"""What the tests of change files share."""
+"""Helpers of the tests of change files."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Whatever the bytes are: a file is refused as a whole, or each line is a change or refused by its number, once."""
+"""Any bytes: the file is refused as a whole, or each line is a change or refused by its number, once."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""When a change was so: the same forms in lines, records, cells and mappings, and nothing that is a guess."""
+"""`as_of` in lines, records, cells and mappings: the same forms work, and ambiguous times are refused."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_every_form_of_a_time_is_read_alike(make: Any, form: Any, given: object,
 
 @pytest.mark.parametrize(("make", "form"), FORMS)
 @pytest.mark.parametrize(("given", "reason"), REFUSED)
-def test_what_may_be_another_time_than_it_seems_is_refused(make: Any, form: Any, given: object, reason: str) -> None:
+def test_an_ambiguous_time_is_refused(make: Any, form: Any, given: object, reason: str) -> None:
     [refusal] = read_bytes(make(given), form)
     assert isinstance(refusal, Refusal)
     assert reason in refusal.reason
@@ -110,15 +110,15 @@ def test_what_may_be_another_time_than_it_seems_is_refused(make: Any, form: Any,
 
 
 @pytest.mark.parametrize("given", [True, [], {}, "NaN"])
-def test_what_is_no_time_at_all_is_refused(given: object) -> None:
+def test_text_that_is_no_time_is_refused(given: object) -> None:
     [refusal] = read_bytes(_line(given))
     assert isinstance(refusal, Refusal)
     with pytest.raises(InvalidChange, match="as_of"):
         change_from({"completion_id": "c", "metadata": {}, "as_of": given})
 
 
-@pytest.mark.parametrize("given", [given for given, why in REFUSED if why != "is yet to come"] + [True, [], {}])
-def test_the_reason_says_what_a_time_looks_like_in_every_face(given: Any) -> None:
+@pytest.mark.parametrize("given", [given for given, why in REFUSED if why != "is in the future"] + [True, [], {}])
+def test_the_reason_shows_a_valid_time_in_every_face(given: Any) -> None:
     [refusal] = read_bytes(_line(given))
     assert isinstance(refusal, Refusal)
     with pytest.raises(InvalidChange) as caught:
@@ -141,7 +141,7 @@ def test_a_datetime_with_a_zone_is_taken_from_code() -> None:
 
 
 @pytest.mark.parametrize("make", [_line, _slowly])
-def test_null_a_blank_cell_and_nothing_say_nothing(make: Any) -> None:
+def test_null_a_blank_cell_and_a_missing_field_give_no_as_of(make: Any) -> None:
     default = Reading(as_of=BEFORE)
     for content, form in ((make(None), "jsonl"), (_row(""), "csv"), (_row_with_map(""), "csv")):
         for reading in ({}, {"as_of": default.as_of}):
@@ -169,7 +169,7 @@ def test_each_file_has_its_own_time(tmp_path: Path) -> None:
         assert change.as_of == seconds
 
 
-def test_what_has_no_time_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
+def test_input_without_a_modification_time_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="<stdin>: only a regular file tells"):
         read_bytes(_line(None), as_of="mtime")
     path = tmp_path / "a.jsonl"
@@ -183,7 +183,7 @@ def test_what_has_no_time_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["As-Of", "asOf", "as_of ", "AS_OF"])
-def test_what_is_nearly_the_column_refuses_the_file(name: str) -> None:
+def test_a_misspelt_as_of_column_refuses_the_file(name: str) -> None:
     with pytest.raises(UnreadableFile, match="is nearly as_of: write as_of, or 'metadata"):
         read_bytes(csv_of(("completion_id", name, "g"), ("c", "", "A")), "csv")
     [change] = read_bytes(csv_of(("completion_id", f"metadata.{name}"), ("c", "x")), "csv")

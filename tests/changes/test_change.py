@@ -1,4 +1,4 @@
-"""What a change may be, and what is said when it is not."""
+"""Valid changes, and the messages for invalid ones."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def pairs(count: int) -> dict[str, str | None]:
         {"change_id": None},
     ],
 )
-def test_what_keeps_the_limits_is_a_change(fields: dict[str, Any]) -> None:
+def test_values_at_the_limits_are_valid(fields: dict[str, Any]) -> None:
     change = MetadataChange(**{"completion_id": ID, "metadata": {"grade": "good"}, **fields})
 
     assert {name: getattr(change, name) for name in fields} == fields
@@ -109,7 +109,7 @@ def test_a_long_name_is_shortened_in_the_message() -> None:
     assert "has 100000 characters" in str(caught.value)
 
 
-def test_what_becomes_of_the_callers_map_is_nothing_to_the_change() -> None:
+def test_a_change_keeps_its_own_copy_of_the_map() -> None:
     metadata: dict[str, str | None] = {"grade": "A"}
     change = MetadataChange(ID, metadata)
 

@@ -1,4 +1,4 @@
-"""Folding changes on paper equals sending them one by one."""
+"""Folding changes equals sending them one by one."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Lines of JSON: what is a change, and what is said about the others."""
+"""Lines of JSON: valid changes, and the messages for other lines."""
 
 import json
 
@@ -156,7 +156,7 @@ WHOLE_LINES = st.sampled_from([GOOD, GOOD + b"\r", b"", b" ", b"{}", b"\xef\xbb\
 
 @unhurried
 @given(content=st.lists(st.one_of(st.binary(max_size=40), WHOLE_LINES)).map(b"\n".join))
-def test_every_line_that_is_not_blank_yields_one_item_whatever_the_bytes(content: bytes) -> None:
+def test_every_line_that_is_not_blank_yields_one_item_for_any_bytes(content: bytes) -> None:
     content = GOOD + b"\n" + content  # a byte order mark is not at the start any more
     expected = [number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
 
@@ -226,7 +226,7 @@ def test_a_line_that_is_too_long_is_cut_however_the_bytes_arrive() -> None:
     assert list(lines(lambda: next(pieces, b""))) == [CutLine(b"x" * 4096, "the line is longer than 1 MiB"), b"next"]
 
 
-def test_fields_that_a_change_does_not_have_are_passed_over_where_that_is_wanted() -> None:
+def test_unknown_fields_are_skipped_on_request() -> None:
     line = b'{"completion_id":"x","metadata":{"a":"b"},"model":"gpt","usage":{"total":[1,2.5]},"messages":null}'
     assert read_bytes(line, ignore_unknown=True) == [MetadataChange("x", {"a": "b"})]
     for refused, ignore_unknown, reason in (

@@ -1,4 +1,4 @@
-"""Memory stays flat whatever the file holds."""
+"""Memory stays flat for any content of a file."""
 
 import gzip
 import os

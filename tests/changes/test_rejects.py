@@ -190,7 +190,7 @@ def test_a_full_disk_is_named() -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_nobody_else_can_read_what_was_refused(tmp_path: Path, umask: int) -> None:
+def test_only_the_owner_can_read_refused_lines(tmp_path: Path, umask: int) -> None:
     there = tmp_path / "there.jsonl"
     there.touch(0o644)
     before = os.umask(umask)

@@ -1,4 +1,4 @@
-"""Rows of CSV: what is a change, where a bad row ends, and what is said about it."""
+"""Rows of CSV: valid changes, where a bad row ends, and the messages."""
 
 import csv
 import dataclasses
@@ -83,7 +83,7 @@ def refusal_in(items: Items) -> Refusal:
         (b"\xef\xbb\xbfc2,B", "the row starts with a byte order mark, as where files were joined: take it out"),
     ],
 )
-def test_what_comes_of_joining_files_is_no_change(again: bytes, reason: str) -> None:
+def test_leftovers_of_joined_files_are_refused(again: bytes, reason: str) -> None:
     items = read_bytes(b"completion_id,grade\nc1,A\n" + again + b"\nc3,C\n", "csv")
 
     assert ids(items) == ["c1", "c3"]
@@ -354,7 +354,7 @@ def test_random_rows_never_crash_and_leave_no_line_out(content: bytes) -> None:
     assert sorted(covered.translate(None, b'", \t\n\r\v\f')) == sorted(content.translate(None, b'", \t\n\r\v\f'))
 
 
-def test_columns_that_name_no_key_are_passed_over_where_that_is_wanted() -> None:
+def test_unknown_columns_are_skipped_on_request() -> None:
     text = b'completion_id,model,mode,metadata,metadata.grade,metadata.model\nx,gpt,replace,"{""a"": ""b""}",A,own\n'
     wanted = MetadataChange("x", {"a": "b", "grade": "A", "model": "own"}, "replace")
     assert read_bytes(text, "csv", ignore_unknown=True) == [wanted]

@@ -1,4 +1,4 @@
-"""A crew of worker processes on one queue, the changes that they are given, and what has to be true in the end."""
+"""A crew of worker processes on one queue: its changes, and the checks at the end."""
 
 import asyncio
 import json
@@ -143,7 +143,7 @@ class Crew:
                 await asyncio.sleep(0.1)
 
     def kill_one(self) -> None:
-        """Kill a worker, whatever it does right now, and start another."""
+        """Kill a worker at any moment, and start another."""
         worker = self._draw_one()
         del self._workers[worker]
         _end(worker)

@@ -1,4 +1,4 @@
-"""A disk so small that it can be filled up, and emptied again."""
+"""A small disk that can be filled and emptied."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Stores whose disk or memory is used up while three workers are busy, until somebody makes room."""
+"""Stores that run out of disk or memory while three workers are busy, until space is freed."""
 
 import asyncio
 import random

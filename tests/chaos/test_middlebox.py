@@ -1,4 +1,4 @@
-"""Something on the way that drops, cuts, delays, doubles and mixes up answers, while two workers are busy on one queue.
+"""A middlebox drops, cuts, delays, duplicates and reorders answers while two workers are busy on one queue.
 
 Every value holds the id of its completion, so that one that went astray shows; and the service remembers each map that
 took effect, so that it shows even where it was put right later.

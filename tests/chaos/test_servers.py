@@ -1,4 +1,4 @@
-"""Stores that are restarted, cut off, locked or struck dumb while three workers are busy."""
+"""Stores that are restarted, cut off, locked or frozen while three workers are busy."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ async def _load(crew: Crew, rng: random.Random) -> None:
 
 async def test_a_postgres_server_that_stops_or_crashes_delays_changes_and_loses_none(tmp_path: Path) -> None:
     rng = random.Random(5)
-    with PostgresServer.running() as server:  # nobody else's may be stopped
+    with PostgresServer.running() as server:  # a server of our own, since it is stopped
         async with Crew.at_work(tmp_path, rng, server.url()) as crew:
             for how, seconds in (("INT", 0.0), ("QUIT", 0.0), ("QUIT", _LONG_OUTAGE_SECONDS)):
                 await _load(crew, rng)
@@ -68,7 +68,7 @@ async def test_a_postgres_server_that_stands_still_delays_changes_and_loses_none
                 await _load(crew, rng)
                 await server.freeze()
                 await asyncio.sleep(seconds)
-                server.thaw()  # it does now what was asked of it, long after anybody waited for the answer
+                server.thaw()  # now it does the work, long after the callers' time-out
                 await crew.see_progress()
             await crew.check()
 
@@ -87,7 +87,7 @@ async def test_a_network_before_postgres_that_cuts_and_swallows_delays_changes_a
             await _load(crew, rng)
             network.silence()
             await asyncio.sleep(_LONG_OUTAGE_SECONDS)
-            network.heal()  # what was held up comes now, long after anybody waited for it
+            network.heal()  # the delayed packets arrive now, long after the callers' time-out
             await crew.see_progress()
             await _load(crew, rng)
             network.silence()
@@ -123,7 +123,7 @@ async def test_a_redis_server_that_hangs_up_or_stands_still_delays_changes_and_l
                 await _load(crew, rng)
                 server.freeze()
                 await asyncio.sleep(seconds)
-                server.thaw()  # it does now what was asked of it, long after anybody waited for the answer
+                server.thaw()  # now it does the work, long after the callers' time-out
                 await crew.see_progress()
             await crew.check()
 
@@ -141,7 +141,7 @@ async def test_a_network_before_redis_that_cuts_and_swallows_delays_changes_and_
                 await asyncio.sleep(_LONG_OUTAGE_SECONDS)
             await crew.see_progress()
             await _load(crew, rng)
-            with network.deaf():  # what is asked is done, and nobody hears of it
+            with network.deaf():  # calls are carried out, but the answers are lost
                 await asyncio.sleep(_OUTAGE_SECONDS)
                 network.cut()
             await crew.see_progress()

@@ -1,4 +1,4 @@
-"""Workers that die and workers that stand still past their leases, on every durable backend."""
+"""Workers that die, and workers that freeze past their leases, on every durable backend."""
 
 import asyncio
 import random

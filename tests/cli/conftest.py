@@ -16,7 +16,7 @@ def command(tmp_path: Path) -> Command:
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory of this process, with nothing set."""
     monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):  # whatever the tests are run with, such as METASYNC_TEST_SKIPS
+    for name in list(os.environ):  # variables of the test run, such as METASYNC_TEST_SKIPS
         if name.startswith(("METASYNC_", "OPENAI_")):
             monkeypatch.delenv(name)
     return tmp_path

@@ -1,4 +1,4 @@
-"""The command in this process: much faster than one of its own, where nothing but its words and its code count."""
+"""Runs the command in this process, for tests of its output and exit code alone: much faster."""
 
 from collections.abc import Sequence
 

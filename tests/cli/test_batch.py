@@ -1,6 +1,7 @@
-"""`metasync batch` and `pending`: what was handed in together, looked at and taken back."""
+"""`metasync batch` and `pending`: inspect and withdraw changes."""
 
 import asyncio
+import gc
 import json
 import os
 import pty
@@ -99,7 +100,7 @@ def test_several_files_and_calls_are_one_batch_of_the_name_that_is_given(said: S
     assert len(pending) == 3 * count
 
 
-def test_where_nothing_is_stored_there_is_no_batch(said: Said) -> None:
+def test_no_batch_is_made_if_nothing_is_stored(said: Said) -> None:
     Path("bad.jsonl").write_text("nonsense\n")
     assert said.json("enqueue", "bad.jsonl", "--batch", "spring", code=3)["batch"] is None
     assert said.json("enqueue", _file(3), "--check")["batch"] is None
@@ -206,7 +207,7 @@ def test_pending_changes_are_found_and_withdrawn_by_what_is_known_of_them(said: 
     assert said.json("enqueue", "more.jsonl")["added"] == count
 
 
-def test_what_to_withdraw_has_to_be_said(said: Said) -> None:
+def test_a_withdrawal_needs_a_selection(said: Said) -> None:
     _enqueue(said, 3)
     assert said.run("pending", "withdraw", "--yes") == 2
     assert "name changes, by --completion, --change-id or --batch" in said.err
@@ -291,7 +292,7 @@ def test_looking_makes_no_queue(said: Said, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("as_of", ["soon", "2026-11-28T10:15", "1764324900000", "0", ""])
-def test_a_time_that_is_none_is_refused_by_its_flag(said: Said, as_of: str) -> None:
+def test_an_invalid_time_is_refused_by_its_flag(said: Said, as_of: str) -> None:
     assert said.run("enqueue", _file(1), f"--as-of={as_of}") == 2
     assert "argument --as-of: " in said.err
     assert "such as 1764324900" in said.err or "2026-11-28T10:15Z" in said.err
@@ -322,7 +323,7 @@ def test_what_is_no_regular_file_has_no_time_of_its_own(command: Command) -> Non
         "<stdin>: only a regular file tells when it was last changed: say --as-of and the time\n"
     )
     os.mkfifo(command.folder / "pipe.jsonl")
-    done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # which nobody writes into
+    done = command.run("enqueue", "pipe.jsonl", "--as-of", "mtime")  # a pipe without a writer
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "pipe.jsonl")
 
 
@@ -562,7 +563,7 @@ def test_what_asks_for_a_batch_answers_in_json_where_there_is_no_queue(said: Sai
     assert (told["exit_code"], told["error"].startswith("metasync: ")) == (2, True)
 
 
-def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
+def test_an_interrupted_withdrawal_says_that_more_may_be_withdrawn(
     said: Said, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Interrupted(WrappedQueue):
@@ -584,11 +585,14 @@ def test_who_ends_a_withdrawal_at_once_is_told_that_more_may_be_gone(
     monkeypatch.setattr(signals, "leave", leave)
     with pytest.raises(signals.Stopped):
         run(["batch", "withdraw", "wrong", "--yes"])
+    asyncio.set_event_loop(None)
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        gc.collect()  # the command leaves its event loop to the end of the process
     sink.flush()
     assert capfd.readouterr().err.startswith("interrupted twice: at least 0 withdrawn; ")
 
 
-def test_nobody_to_ask_is_no_yes(command: Command) -> None:
+def test_without_a_terminal_nothing_is_confirmed(command: Command) -> None:
     file = write_changes(command.folder / "a.jsonl", [{"completion_id": "c", "metadata": {"g": "A"}}])
     assert command.run("enqueue", file, "--batch", "wrong").returncode == 0
     done = command.run("batch", "withdraw", "wrong", stdin=b"1\n")
@@ -635,7 +639,7 @@ async def test_names_and_ids_that_came_by_other_clients_move_no_cursor(command: 
         assert not set(done.stdout + done.stderr) & {"\x1b", "\x07", "\u202e"}
 
 
-def test_whoever_has_seen_enough_ends_no_listing_badly(command: Command) -> None:
+def test_a_closed_pipe_ends_a_listing_quietly(command: Command) -> None:
     file = write_changes(
         command.folder / "a.jsonl", [{"completion_id": f"c-{n}", "metadata": {}} for n in range(3_000)]
     )

@@ -99,7 +99,7 @@ def test_wrong_usage_and_bad_configuration_end_with_2_and_one_clear_sentence(
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all/queue.db", "sqlite:///text.db", "sqlite:///newer.db"])
 @pytest.mark.parametrize("verb", [("enqueue", "labels.jsonl"), ("migrate",), ("run", "--drain")], ids=" ".join)
-def test_a_store_that_somebody_has_to_see_to_ends_with_75_and_one_clear_sentence(
+def test_a_store_that_a_person_must_fix_ends_with_75_and_one_sentence(
     command: Command, tmp_path: Path, verb: tuple[str, ...], url: str
 ) -> None:
     (tmp_path / "labels.jsonl").write_text("")
@@ -357,7 +357,7 @@ def test_a_letter_that_is_named_and_not_there_ends_every_action_with_3(
         done = command.run("dead", *words, "999", "7", "999", *more)
         assert done.returncode == 3
         assert done.stderr == "no such dead letter: 999, 7\n"
-        done = command.run("dead", *words, "--reason", "invalid", *more)  # whatever there is of that, and there is none
+        done = command.run("dead", *words, "--reason", "invalid", *more)  # there are none
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -374,7 +374,7 @@ async def test_letters_that_are_there_are_seen_to_beside_one_that_is_not(command
     assert command.run("dead", "show", str(2**63 - 1)).returncode == 3
 
 
-def test_output_that_nobody_reads_to_the_end_is_no_error(working: Command, tmp_path: Path) -> None:
+def test_a_closed_pipe_on_standard_output_is_no_error(working: Command, tmp_path: Path) -> None:
     ids = [f"chatcmpl-{number:06}" for number in range(1, 21)]
     one_more = {f"key-{number}": "value" for number in range(16)}  # than a completion may have
     changes = [{"completion_id": each, "metadata": {"g": "A"}, "mode": "merge"} for each in ids]

@@ -1,4 +1,4 @@
-"""The script that completes verbs and flags, as the shell itself runs it."""
+"""The completion script, run by the shell itself."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""`metasync demo`: it shows what it says, and what does not hold ends it with 70."""
+"""`metasync demo`: its output, and exit code 1 if a check fails."""
 
 import re
 from dataclasses import replace

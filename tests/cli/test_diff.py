@@ -1,4 +1,4 @@
-"""`metasync diff` as a process: before, after, of what waits, and for programs."""
+"""`metasync diff` as a process: before, after, of the queue, and as JSON."""
 
 import json
 from collections.abc import Iterator

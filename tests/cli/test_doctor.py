@@ -1,4 +1,4 @@
-"""`metasync doctor`: what is wrong is told at its place, with what to do, and all else is looked at all the same."""
+"""`metasync doctor`: each fault is reported at its check, with advice, and the other checks still run."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def service() -> Iterator[RunningSimulator]:
 
 @pytest.fixture
 def simulator(service: RunningSimulator) -> Iterator[RunningSimulator]:
-    """As it was in the beginning, whatever a test has ordered of it."""
+    """Reset to the initial options after each test."""
     yield service
     service.ask("/switches", {"bad_key": False})
     service.ask("/options", {"limit": None, "show_metadata": True})
@@ -90,14 +90,14 @@ async def test_each_store_is_looked_at(store: str, working: Command) -> None:
         assert "0 pending, 0 dead letters" in checks["queue"]["detail"]
 
 
-async def test_a_store_whose_clock_is_another_is_told(working: Command) -> None:
+async def test_a_different_clock_of_the_store_is_reported(working: Command) -> None:
     async with new_database() as url, StoppedClock.stop(url, at=1_700_000_000.0) as (_, url_with_clock):
         code, checks = doctor(working, METASYNC_QUEUE_URL=url_with_clock)
         assert (code, checks["queue clock"]["state"]) == (0, "warning")
         assert "behind ours" in checks["queue clock"]["detail"]
 
 
-async def test_what_a_store_may_lose_is_told(working: Command, tmp_path: Path) -> None:
+async def test_possible_losses_of_the_store_are_reported(working: Command, tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     with redis_server.running(tmp_path / "redis", {"appendonly": "no"}) as server:
         settings = {"METASYNC_QUEUE_URL": server.url()}
@@ -107,7 +107,7 @@ async def test_what_a_store_may_lose_is_told(working: Command, tmp_path: Path) -
         assert "appendonly" in checks["queue"]["detail"]
 
 
-async def test_a_database_without_the_schema_is_told_and_left_as_it_is(working: Command) -> None:
+async def test_a_missing_schema_is_reported_and_not_created(working: Command) -> None:
     async with new_database(empty=True) as url:
         for _ in range(2):
             code, checks = doctor(working, METASYNC_QUEUE_URL=url)
@@ -162,7 +162,7 @@ def test_a_key_that_is_refused_and_a_service_in_trouble(
 @pytest.mark.parametrize(
     ("fault", "code"), [("html_403", 77), ("proxy_auth", 77), ("bad_gateway", 3), ("html_404", 77)]
 )
-def test_what_a_proxy_answers_is_not_taken_for_the_service(
+def test_an_answer_of_a_proxy_is_not_taken_for_the_service(
     working: Command, simulator: RunningSimulator, fault: str, code: int
 ) -> None:
     simulator.ask("/fail-next", {"faults": [fault]})
@@ -243,9 +243,7 @@ def _tls_server(authority: trustme.CA) -> Iterator[int]:
         thread.join()
 
 
-def test_a_certificate_that_nobody_knows_is_told_and_one_that_is_trusted_is_not(
-    working: Command, tmp_path: Path
-) -> None:
+def test_an_unknown_certificate_is_reported_and_a_trusted_one_is_not(working: Command, tmp_path: Path) -> None:
     authority = trustme.CA()
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(file))
@@ -260,7 +258,7 @@ def test_a_certificate_that_nobody_knows_is_told_and_one_that_is_trusted_is_not(
         assert "TLSv1" in checks["tls"]["detail"]
 
 
-def test_what_listens_and_speaks_no_tls_is_told(working: Command, simulator: RunningSimulator) -> None:
+def test_a_server_without_tls_is_reported(working: Command, simulator: RunningSimulator) -> None:
     url = simulator.base_url.replace("http:", "https:")
     code, checks = doctor(working, OPENAI_BASE_URL=url)
     assert (code, failures(checks)) == (3, {"tls"})

@@ -1,4 +1,4 @@
-"""Verbs take what they declare, settings that they use included, and name what they cannot take."""
+"""Verbs accept the arguments and settings that they declare, and name those that they refuse."""
 
 import ast
 import json

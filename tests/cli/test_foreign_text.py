@@ -1,4 +1,4 @@
-"""Text that others wrote reaches a terminal as text: nothing of it clears the screen, turns a line round, or hides."""
+"""Foreign text reaches a terminal as text: it cannot clear the screen, change direction or hide."""
 
 import json
 import sqlite3
@@ -42,7 +42,7 @@ def test_every_character_that_cannot_be_seen_is_an_escape() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "gr\u00f6\u00dfe \u65e5\u672c \U0001f600 na\u00efve", "\\x1b is text"])
-def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
+def test_visible_characters_stay_unchanged(text: str) -> None:
     assert printable(text) == text
     assert printable_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
 
@@ -149,7 +149,7 @@ def test_the_log_lets_nothing_through(log_format: Any, capfd: pytest.CaptureFixt
         assert [json.loads(line).get("error") for line in said.splitlines()] == [NASTY, None]
 
 
-def test_what_a_locale_cannot_write_ends_no_command(command: Command) -> None:
+def test_unencodable_text_ends_no_command(command: Command) -> None:
     Path(command.folder / "metasync.toml").write_text('openai_org_id = "gr\u00f6\u00dfe"\n')
     done = replace(command, settings={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}).run("settings")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""Files, pipes and flags as people really have them: what is stored, what is said, and the exit code."""
+"""Files, pipes and flags as users have them: what is stored, the messages, and the exit code."""
 
 import gzip
 import io
@@ -181,9 +181,7 @@ CASES = {
     "resuming": Case("a.jsonl", GOOD.replace(b"c1", b"c0") + GOOD, ["--resume-from", "1"], rows=[ROW]),
     "resuming by name": Case("a.csv", b"completion_id,grade\nc0,B\nc1,A\n", ["--resume-from", "a.csv:2"], rows=[ROW]),
     "resuming standard input": Case("-", GOOD + GOOD, ["--resume-from", "<stdin>:1"], rows=[ROW]),
-    "resuming what is not there": Case(
-        "a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is not among the given files"], code=2
-    ),
+    "resuming what is not there": Case("a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is not among"], code=2),
     "a bad line": Case("a.jsonl", GOOD + b"x\n", rows=[ROW], said=["a.jsonl:2: not JSON"], code=3),
     "a bad line, strictly": Case("a.jsonl", GOOD + b"x\n", ["--strict"], said=["nothing was stored: 1 lines"], code=2),
     "a bad line on standard input, strictly": Case(
@@ -227,7 +225,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_what_people_have_goes_in_right_or_is_named(
+def test_every_input_is_stored_correctly_or_refused_by_name(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = enqueue(monkeypatch, tmp_path, case, "--json")

@@ -1,4 +1,4 @@
-"""An intake that ends in the middle: what was said to be stored is what is stored, and the rest can be resumed."""
+"""An interrupted intake: exactly what it reports is stored, and the rest can be resumed."""
 
 import json
 import os
@@ -183,7 +183,7 @@ def test_a_rejects_file_that_is_full_in_the_middle_is_gone_on_with(
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-", ">&- 2>&-", "| true"])
-def test_whoever_does_not_listen_changes_nothing(command: Command, tmp_path: Path, redirection: str) -> None:
+def test_a_caller_that_ignores_the_stop_changes_nothing(command: Command, tmp_path: Path, redirection: str) -> None:
     (tmp_path / "labels.jsonl").write_text('{"completion_id": "c1", "metadata": {"n": "1"}}\n')
     script = f'{METASYNC} enqueue labels.jsonl {redirection}; echo "${{PIPESTATUS[0]}}" >code'
 

@@ -1,4 +1,4 @@
-"""No command prints a password, whatever is wrong with the URL that holds it; and what it prints moves no cursor."""
+"""No command prints the password of any URL, valid or not, nor control characters."""
 
 import json
 from dataclasses import replace
@@ -113,14 +113,14 @@ def test_nor_does_the_doctor_who_tells_of_each(
         (("settings", "--secrets-dir", "nowhere"), "--secrets-dir: nowhere is not a directory"),
     ],
 )
-def test_an_error_of_what_a_flag_said_names_the_flag(
+def test_an_error_in_a_flags_value_names_the_flag(
     words: tuple[str, ...], named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) == 2
     assert f"metasync: {named}" in capfd.readouterr().err
 
 
-def test_an_error_of_what_a_variable_said_names_the_variable(
+def test_an_error_in_a_variables_value_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("METASYNC_QUEUE_URL", "mysql://host/db")

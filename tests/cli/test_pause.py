@@ -1,4 +1,4 @@
-"""`metasync pause`, `resume`, and what the other commands say and do meanwhile; dead letters by age."""
+"""`metasync pause` and `resume`, other commands during a pause, and dead letters by age."""
 
 import json
 import sqlite3
@@ -108,7 +108,7 @@ def test_a_reason_that_is_no_text_pauses_all_the_same(command: Command) -> None:
     assert json.loads(command.run("status", "--json").stdout)["paused"]["reason"] == "St?rung"
 
 
-async def test_a_note_of_a_worker_forges_no_line_and_blinds_nobody(command: Command) -> None:
+async def test_a_workers_note_cannot_forge_lines_or_hide_others(command: Command) -> None:
     url = _queue(command)
     state = asdict(Flow(max_concurrency=1, patience_seconds=5.0, clock=float).snapshot())
     state |= {"gate": "halted", "cause": {"reason": f"outage{EVIL}"}}

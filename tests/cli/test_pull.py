@@ -1,4 +1,4 @@
-"""`metasync pull` as a process: what it writes, what it says, and how it ends."""
+"""`metasync pull` as a process: its lines, messages and exit codes."""
 
 import csv
 import gzip
@@ -133,7 +133,7 @@ def test_a_signal_leaves_whole_lines_and_says_how_many(tmp_path: Path) -> None:
     assert f"interrupted: {len(_ids(lines))} lines are in x.jsonl" in told.decode()
 
 
-def test_whoever_has_seen_enough_ends_it_quietly(pulling: Command) -> None:
+def test_a_closed_pipe_ends_it_quietly(pulling: Command) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{METASYNC} pull | head -n 1; test -z ''"],
         cwd=pulling.folder,
@@ -147,7 +147,7 @@ def test_whoever_has_seen_enough_ends_it_quietly(pulling: Command) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path: Path) -> None:
+def test_a_full_temporary_folder_is_reported(pulling: Command, tmp_path: Path) -> None:
     write_changes(tmp_path / "many.jsonl", [{"completion_id": f"c-{n:0240d}", "metadata": {}} for n in range(50_000)])
     with Disk.mounted(1) as disk:
         command = Command(tmp_path, {**pulling.settings, "TMPDIR": str(disk.path), "METASYNC_QUEUE_URL": "memory:"})
@@ -158,7 +158,7 @@ def test_what_cannot_be_kept_for_want_of_room_is_said(pulling: Command, tmp_path
             assert "Traceback" not in done.stderr
 
 
-def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
+def test_only_a_resumable_pull_offers_resume(tmp_path: Path) -> None:
     with running_simulator("--completions", "3") as simulator:
         command = Command(tmp_path, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url})
         done = command.run("pull", "-o", "/dev/full")
@@ -188,7 +188,7 @@ def test_what_cannot_be_gone_on_with_is_not_said_to_be(tmp_path: Path) -> None:
         (("-o", "."), "this is a directory"),
     ],
 )
-def test_what_contradicts_itself_is_refused_in_a_sentence(
+def test_contradictory_flags_are_refused_in_a_sentence(
     words: tuple[str, ...],
     sentence: str,
     empty_folder: Path,  # noqa: ARG001 -- nothing is there

@@ -1,4 +1,4 @@
-"""What the commands print with `--json` is what the published schemas say."""
+"""The output of `--json` matches the published schemas."""
 
 import json
 import signal

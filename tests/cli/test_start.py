@@ -1,4 +1,4 @@
-"""What a start does not do: a command that is run every minute imports only what it needs."""
+"""A start imports only what the command needs, since it may run every minute."""
 
 import json
 import subprocess

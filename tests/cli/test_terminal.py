@@ -1,4 +1,4 @@
-"""What a person sees at a terminal: a progress line that fits, the log above it whole, colours only where wanted."""
+"""On a terminal: a progress line that fits, the whole log above it, colours only if wanted."""
 
 import os
 import pty
@@ -103,7 +103,7 @@ def _in_a_terminal(command: Command, *words: str, **environment: str) -> str:
     try:
         while piece := os.read(ours, 65_536):
             written += piece
-    except OSError:  # how a terminal says that nobody is left to write to it
+    except OSError:  # a terminal reports the end of its last writer like this
         pass
     os.close(ours)
     process.wait(60)

@@ -1,4 +1,4 @@
-"""A person who does not know the command yet, or mistypes, is told what there is and what was probably meant."""
+"""Help for new users: wrong words are named, with what was probably meant."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_help_and_the_version_are_found_however_they_are_asked_for(
         (["completion", "bsh"], "bash"),
     ],
 )
-def test_what_was_mistyped_is_named_with_what_was_probably_meant(
+def test_a_mistyped_word_is_named_with_a_suggestion(
     words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) == 2
@@ -73,7 +73,7 @@ def test_what_was_mistyped_is_named_with_what_was_probably_meant(
 
 
 @pytest.mark.parametrize("words", [["frobnicate"], ["run", "--frobnicate"]])
-def test_nothing_is_suggested_for_what_is_like_nothing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_suggestion_is_made_for_an_unrelated_word(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 2
     assert "did you mean" not in capsys.readouterr().err
 
@@ -91,7 +91,7 @@ def test_a_flag_before_its_command_is_said_to_stand_there(capsys: pytest.Capture
         ("metasync.toml", "max_concurency = 3\n", "max_concurrency"),
     ],
 )
-def test_a_mistyped_setting_is_named_with_what_was_probably_meant(
+def test_a_mistyped_setting_is_named_with_a_suggestion(
     place: str, line: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if place == "environment":

@@ -1,4 +1,4 @@
-"""`metasync --version -v` says what it runs on, and of the commit only what it knows."""
+"""`metasync --version -v` names the system, and the commit if it is known."""
 
 import os
 import re

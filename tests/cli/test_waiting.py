@@ -1,4 +1,4 @@
-"""Waiting for a batch: how it ends, whatever becomes of the batch, the queue and its workers meanwhile."""
+"""Waiting for a batch, and how it ends if the batch, the queue or its workers change meanwhile."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a person reads says what to do next, and nothing that misleads."""
+"""Messages say what to do next, and do not mislead."""
 
 from collections.abc import Mapping
 from dataclasses import replace

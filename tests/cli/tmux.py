@@ -1,4 +1,4 @@
-"""A terminal that can be looked at: what a person sees of a command, at any width."""
+"""A terminal in tmux, whose screen a test can read at any width."""
 
 import re
 import shlex

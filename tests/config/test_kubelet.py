@@ -1,4 +1,4 @@
-"""What the kubelet sets for Services whose names begin like ours is no setting, and a setting mistyped still none."""
+"""Variables that the kubelet sets for Services with names like ours are ignored; mistyped settings are not."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ def test_a_console_shows_the_value_of_an_enum_and_not_its_name(capfd: pytest.Cap
     assert "<" not in err
 
 
-def test_auto_is_json_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
+def test_auto_is_json_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("auto", "info")
     structlog.get_logger().info("worker.started")
     sink.flush()

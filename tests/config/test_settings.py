@@ -123,7 +123,7 @@ def test_settings_files_that_cannot_be_read_are_said_to_be(tmp_path: Path) -> No
         load()
 
 
-def test_what_is_shown_holds_no_secret() -> None:
+def test_shown_settings_contain_no_secret() -> None:
     flags = {"openai_api_key": "sk-very-secret", "queue_url": "postgresql://me:word@host/db?password=x"}
     settings = load(flags).settings
     shown = " ".join(masked(settings, field) for field in Settings.model_fields)
@@ -149,7 +149,7 @@ def test_every_setting_has_a_variable_and_says_what_it_is_for() -> None:
         (f"secrets_dir = '{'a' * 300}'", "cannot be read: File name too long"),
     ],
 )
-def test_whatever_is_in_the_file_is_refused_by_name(tmp_path: Path, toml: str, told: str) -> None:
+def test_any_other_content_of_the_file_is_refused_by_name(tmp_path: Path, toml: str, told: str) -> None:
     (tmp_path / "metasync.toml").write_text(toml)
     with pytest.raises(ConfigurationError) as caught:
         load()

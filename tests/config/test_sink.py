@@ -1,4 +1,4 @@
-"""What nobody reads is held for a while, then dropped and counted; it never holds up whoever writes."""
+"""Unread log lines are held, then dropped and counted; writing never blocks the caller."""
 
 import os
 import threading
@@ -48,7 +48,7 @@ def test_all_lines_come_out_in_their_order() -> None:
     assert to.dropped == 0
 
 
-def test_where_nobody_reads_memory_is_bounded_and_errors_have_room_of_their_own() -> None:
+def test_without_a_reader_memory_is_bounded_and_errors_have_their_own_room() -> None:
     reader = Reader()
     to = Sink(reader.write)
     assert _fill(to, matters=False) == sink._ROOM_BYTES // len(LINE)
@@ -59,7 +59,7 @@ def test_where_nobody_reads_memory_is_bounded_and_errors_have_room_of_their_own(
     assert len(reader.got) == sink._ROOM_BYTES + sink._ROOM_FOR_TROUBLE_BYTES
 
 
-def test_what_was_dropped_is_told_once_there_is_room() -> None:
+def test_dropped_lines_are_reported_once_there_is_room() -> None:
     reader, told = Reader(), list[int]()
     to = Sink(reader.write)
     to.on_room = told.append
@@ -72,7 +72,7 @@ def test_what_was_dropped_is_told_once_there_is_room() -> None:
     assert told == [2]
 
 
-def test_what_cannot_be_written_is_dropped_and_the_next_line_is_tried_again() -> None:
+def test_an_unwritable_line_is_dropped_and_the_next_is_tried() -> None:
     reader, told = Reader(), list[int]()
     reader.fails = True
     reader.reads.set()
@@ -87,7 +87,7 @@ def test_what_cannot_be_written_is_dropped_and_the_next_line_is_tried_again() ->
     assert (reader.got, told) == (b"again\n", [1])
 
 
-def test_an_end_waits_once_for_who_does_not_read() -> None:
+def test_the_end_waits_only_once_for_a_stuck_reader() -> None:
     to = Sink(Reader().write)
     to.put(LINE)
     to.flush(0.05)
@@ -114,7 +114,7 @@ def test_many_threads_may_write(threads: int) -> None:
     assert reader.got == b"line\n" * 500 * threads
 
 
-def test_a_pipe_that_whoever_shares_it_does_not_wait_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_non_blocking_pipe_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with open(writing, "w") as stream, open(reading, "rb") as reader:  # noqa: PTH123 -- no paths

@@ -1,4 +1,4 @@
-"""Of a URL anybody may see what cannot be a password, however the password was written."""
+"""A shown URL never contains a password, in any form."""
 
 import pytest
 

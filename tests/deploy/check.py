@@ -1,4 +1,4 @@
-"""Lets checkov look at the image and at each overlay, in a namespace as a user would put it: `make check-deploy`."""
+"""Runs checkov on the image and on each overlay, in a namespace as a user would set it: `make check-deploy`."""
 
 import subprocess
 import sys

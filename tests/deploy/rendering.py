@@ -1,4 +1,4 @@
-"""What kustomize makes of the overlays and components, as a user would put them together."""
+"""Renders the overlays and components with kustomize, combined as a user would."""
 
 import os
 import shutil

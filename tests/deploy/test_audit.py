@@ -1,4 +1,4 @@
-"""`make audit` tells a vulnerable package from a service that says nothing. pip-audit is played, in its own words."""
+"""`make audit` tells a vulnerable package from an unavailable service. A stand-in plays pip-audit."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is there to try metasync out fits the image, the settings and the commands."""
+"""compose.yaml fits the image, the settings and the commands."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def test_a_container_can_do_little(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_whatever_is_waited_for_is_there_and_can_come_about(name: str) -> None:
+def test_every_awaited_condition_exists_and_can_be_met(name: str) -> None:
     for other, wait in SERVICES[name].get("depends_on", {}).items():
         assert wait["condition"] in _FINISHED
         assert ("healthcheck" in SERVICES[other]) == (wait["condition"] == "service_healthy")

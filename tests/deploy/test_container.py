@@ -1,4 +1,4 @@
-"""The container's promise, kept without one: the wheel, another user, nothing to write to, no shell."""
+"""The container's conditions without a container: the wheel, another user, a read-only file system, no shell."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _GRACE_SECONDS = 25
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
-    """The command of the wheel, in an environment of the locked dependencies alone, that anybody may enter."""
+    """The command of the wheel, in an environment with only the locked dependencies, readable by all users."""
     with tempfile.TemporaryDirectory(prefix="metasync-") as name:
         folder = Path(name)
         folder.chmod(0o755)

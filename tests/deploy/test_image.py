@@ -1,4 +1,4 @@
-"""The image is built as it should be, and says whether it is well."""
+"""The image is built correctly, and its health check works."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What is deployed to Kubernetes is valid, and agrees with the code."""
+"""The Kubernetes manifests are valid, and agree with the code."""
 
 import re
 import signal
@@ -32,7 +32,7 @@ TOGETHER = [
 
 
 @pytest.mark.parametrize("parts", TOGETHER, ids="+".join)
-def test_what_is_rendered_is_valid(parts: tuple[str, ...]) -> None:
+def test_rendered_manifests_are_valid(parts: tuple[str, ...]) -> None:
     objects = rendered(*parts)
     assert len(objects.keys() & {"Deployment", "StatefulSet", "CronJob"}) == 1
     for kind, found in objects.items():
@@ -79,7 +79,7 @@ def test_a_pod_has_time_for_its_grace_and_its_last_records(overlay: str) -> None
     assert isinstance(grace, float)
     assert grace == Settings.model_fields["shutdown_grace"].default
     assert pod["terminationGracePeriodSeconds"] >= grace + _FLUSH_SECONDS + 5  # seconds of margin
-    assert "lifecycle" not in pod["containers"][0]  # whatever waits before SIGTERM takes from the grace
+    assert "lifecycle" not in pod["containers"][0]  # a wait before SIGTERM would shorten the grace
 
 
 @pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay.startswith("daemon-")])
@@ -105,7 +105,7 @@ def _services(objects: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[di
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_command_starts_beside_whatever_services_the_kubelet_tells_of(overlay: str, tmp_path: Path) -> None:
+def test_the_command_starts_with_any_service_variables_of_the_kubelet(overlay: str, tmp_path: Path) -> None:
     objects = rendered(overlay)
     pod = pod_of(objects)
     assert pod["enableServiceLinks"] is False
@@ -121,7 +121,7 @@ def test_the_command_starts_beside_whatever_services_the_kubelet_tells_of(overla
     settings = {
         **{name: value for name, value in objects["ConfigMap"]["data"].items() if name != "METASYNC_QUEUE_URL"},
         "METASYNC_SECRETS_DIR": str(secrets),
-        **told,  # in place of the port: whoever set both would have two that differ
+        **told,  # in place of the port: both could differ
     }
     with stopped(Command(tmp_path, settings).start(*pod["containers"][0]["args"])) as process:
         if overlay != "cronjob":

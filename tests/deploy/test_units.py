@@ -82,8 +82,8 @@ def _crontabs() -> dict[str, tuple[dict[str, str], str]]:
 
 @pytest.mark.parametrize("name", ["file", "README"])
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 77, 127])
-def test_cron_mails_the_last_line_of_the_log_where_somebody_is_needed(tmp_path: Path, name: str, code: int) -> None:
-    """Whatever a job prints is mailed. The command's end is played: it logs two lines and ends with this code."""
+def test_cron_mails_the_logs_last_line_if_a_person_is_needed(tmp_path: Path, name: str, code: int) -> None:
+    """Return what cron would mail. A stand-in for the command logs two lines and exits with this code."""
     variables, command = _crontabs()[name]
     folder, folder_of_command = tmp_path / "var", tmp_path / "bin"
     folder.mkdir()

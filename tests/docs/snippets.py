@@ -1,4 +1,4 @@
-"""What the pages show, by the name in the comment above it."""
+"""The code snippets of the pages, by the name in the comment above each."""
 
 import re
 from pathlib import Path

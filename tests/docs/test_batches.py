@@ -1,4 +1,4 @@
-"""What docs/batches.md shows works when it is pasted, and what it says in figures is so."""
+"""The commands of docs/batches.md work when pasted, and its figures are right."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from worker.queue.batch import MAX_FINISHED_BATCHES, MAX_REMEMBERED
 PAGE = "docs/batches.md"
 
 
-def test_what_is_shown_works(tmp_path: Path) -> None:
+def test_the_shown_commands_work(tmp_path: Path) -> None:
     command = Command(tmp_path, {})
     (tmp_path / "labels.jsonl").write_text(snippet("README.md", "labels.jsonl"))
     text = snippet(PAGE, "batches").replace("15m", "0")

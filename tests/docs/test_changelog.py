@@ -1,4 +1,4 @@
-"""The changelog keeps its form, and everything that names a version names the one that it leads with."""
+"""The changelog keeps its form, and every file that names a version names its newest one."""
 
 import re
 import tomllib

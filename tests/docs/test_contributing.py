@@ -1,4 +1,4 @@
-"""CONTRIBUTING names every file that one more setting, verb, verdict or store needs."""
+"""CONTRIBUTING names every file that a new setting, verb, verdict or store needs."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""docs/doctor.md: what is shown works, and each check has its row."""
+"""docs/doctor.md: the commands work, and each check has a row."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What docs/http.md shows works when it is pasted."""
+"""The commands of docs/http.md work when pasted."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from worker.web.openapi import document
 PAGE = "docs/http.md"
 
 
-def test_what_is_shown_works(tmp_path: Path) -> None:
+def test_the_shown_commands_work(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text(snippet("README.md", "labels.jsonl"))
     with an_intake(Command(tmp_path, {})) as (door, _):
 

@@ -1,4 +1,4 @@
-"""Every page is found from docs/README.md, every link leads somewhere, and every command that is shown is one."""
+"""docs/README.md leads to every page, every link has a target, and every command exists."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The picture of pull and diff shows what these print."""
+"""The picture of pull and diff shows their current output."""
 
 import importlib.util
 from pathlib import Path

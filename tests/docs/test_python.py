@@ -1,4 +1,4 @@
-"""What docs/python.md shows works when it is pasted, and its tables are whole."""
+"""The code of docs/python.md works when pasted, and its tables are complete."""
 
 import re
 import subprocess
@@ -16,13 +16,13 @@ PRINTED = {
     "sync": "1 1\n",
     "iterables": "",
     "batches": "redact-17 1 1 0 0\ngrades-monday 1 1 0 0\n1 0\n",
-    "errors": "mend the change: the value of metadata key 'grade' must be a string, not a number"
+    "errors": "fix the change: the value of metadata key 'grade' must be a string, not a number"
     " (position 0 of what was put)\n",
 }
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_what_is_shown_works(tmp_path: Path, name: str) -> None:
+def test_the_shown_commands_work(tmp_path: Path, name: str) -> None:
     (tmp_path / "grades.csv").write_text("id,grade\nchatcmpl-000001,A\nchatcmpl-000002,B\n")
     done = subprocess.run(
         [sys.executable, "-c", snippet(PAGE, name)],

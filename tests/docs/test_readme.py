@@ -1,4 +1,4 @@
-"""What the README says to paste works when it is pasted."""
+"""The commands of the README work when pasted."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is generated from the code is up to date, and says all that a reader may look for."""
+"""The generated pages are up to date and complete."""
 
 import ast
 import re

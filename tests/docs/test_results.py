@@ -1,4 +1,4 @@
-"""docs/results.md: what is shown works, and each field of a line is told of."""
+"""docs/results.md: the command works, and each field of a line has a row."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A bound on the memory of a process: what a pod's limit is, where we may set one; else what comes nearest to it."""
+"""Limits the memory of a process like a pod's limit, or as closely as the system permits."""
 
 import os
 from collections.abc import Iterator, Sequence

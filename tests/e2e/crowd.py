@@ -1,4 +1,4 @@
-"""Several worker processes on one queue, which are paused under load while the service counts what reaches it."""
+"""Several worker processes on one queue, paused under load while the service counts their requests."""
 
 import asyncio
 import random

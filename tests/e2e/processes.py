@@ -1,4 +1,4 @@
-"""The command as a process of its own, as users run it, and a simulator for it to talk to."""
+"""The command as a process, as users run it, and a simulator that it talks to."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ class Command:
         return kept | dict(self.settings)
 
     def run(self, *words: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run to the end, whatever the exit code."""
+        """Run to the end, with any exit code."""
         if self.within or stdin is not None or any(name.startswith("PYTHON") for name in self.settings):
             done = subprocess.run(
                 [*self.within, METASYNC, *words],

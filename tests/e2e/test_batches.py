@@ -1,4 +1,4 @@
-"""Batches with real processes: withdrawn under a daemon, filled by two producers, waited for, killed in the midst."""
+"""Batches with real processes: withdrawn under a daemon, filled by two producers, awaited, killed midway."""
 
 import asyncio
 import json
@@ -162,7 +162,7 @@ async def test_a_withdrawal_that_is_killed_leaves_what_can_be_withdrawn(command:
     assert command.run("enqueue", _file(command, "wrong"), "--batch", "wrong").returncode == 0
     for kill in range(KILLS):
         with stopped(command.start("batch", "withdraw", "wrong", "--yes")) as process:
-            await asyncio.sleep(0.2 * kill)  # at whatever moment
+            await asyncio.sleep(0.2 * kill)  # at any moment
             process.kill()
         async with open_queue(url) as queue:
             [batch] = await queue.batches("wrong")

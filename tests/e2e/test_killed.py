@@ -1,4 +1,4 @@
-"""Promise one, with real processes: whatever is killed whenever, every change ends where it should."""
+"""Nothing is lost, with real processes: after kills at any moment, every change ends where it should."""
 
 import json
 import os

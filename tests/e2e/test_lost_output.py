@@ -1,4 +1,4 @@
-"""Standard output that takes nothing, or whose reader has gone, is told apart from what became of the work."""
+"""A failure of standard output is told apart from a failure of the work."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_how_the_work_ended_is_told_though_nobody_reads_what_came_of_it(unbuffered: str, command: Command) -> None:
+def test_the_exit_code_is_right_although_the_output_is_not_read(unbuffered: str, command: Command) -> None:
     command = replace(command, settings={**command.settings, "PYTHONUNBUFFERED": unbuffered})
     path = write_changes(command.folder / "changes.jsonl", [_GOOD, {"completion_id": ""}])
     for output in (_full, _left):

@@ -1,4 +1,4 @@
-"""Large changes, and many of one completion: what a pod of 256 MiB gets through, whatever waits."""
+"""Large changes, and many of one completion, within 256 MiB, for any backlog."""
 
 from collections.abc import Iterator
 from pathlib import Path

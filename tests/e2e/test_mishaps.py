@@ -1,4 +1,4 @@
-"""Workers that have a fault, stand still, are given a new key, or write a log that has no reader any more."""
+"""Workers that crash, freeze, get a new key, or write a log without a reader."""
 
 import asyncio
 import signal
@@ -102,7 +102,7 @@ def test_a_fault_in_the_worker_ends_it_with_1_and_gives_back_what_it_held(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_worker_whose_log_nobody_reads_any_more_works_on_and_gives_back_all(
+def test_a_worker_with_an_unread_log_works_on_and_releases_everything(
     log_format: str, command: Command, simulator: RunningSimulator
 ) -> None:
     command = replace(command, settings={**command.settings, "METASYNC_LOG_FORMAT": log_format})
@@ -112,12 +112,12 @@ def test_a_worker_whose_log_nobody_reads_any_more_works_on_and_gives_back_all(
         assert b"queue.opened" in process.stderr.readline()
         assert b"worker.started" in process.stderr.readline()
         process.stderr.close()
-        for grade in ("A", "B"):  # the first line that nobody reads, and those after it
+        for grade in ("A", "B"):  # the first unread line, and later ones
             _enqueue(command, grade)
             _wait_until_applied(simulator, grade)
         process.send_signal(signal.SIGTERM)
         assert process.wait(_SETTLED_SECONDS) == 0
-        process.stderr = None  # so that nobody reads from what is closed
+        process.stderr = None  # it is closed: do not read from it
     status = _status(command)
     assert (status.pending, status.in_flight, status.dead) == (0, 0, 0)
 

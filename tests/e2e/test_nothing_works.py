@@ -1,4 +1,4 @@
-"""A service that cannot be reached or used: the run ends, says why, and leaves the one pending change as it was."""
+"""An unusable service: the run ends, says why, and leaves the pending change unchanged."""
 
 import json
 import socket
@@ -43,7 +43,7 @@ def _refused(_: Path) -> Iterator[Trouble]:
 
 @contextmanager
 def _untrusted(_: Path) -> Iterator[Trouble]:
-    """A server with a certificate of an authority that nobody knows."""
+    """A server with a certificate of an unknown authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -132,7 +132,7 @@ def _tells(done: CompletedProcess[str], trouble: Trouble) -> None:
 
 
 def _is_as_it_was(folder: Path) -> None:
-    """Pending, in nobody's hands, and without an attempt that counts."""
+    """Assert that the change is pending, not leased, and without a counted attempt."""
     status = json.loads(Command(folder, {}).run("status", "--json").stdout)
     assert (status["pending"], status["in_flight"], status["dead"]) == (1, 0, 0)
     with closing(sqlite3.connect(folder / "metasync.db")) as file:

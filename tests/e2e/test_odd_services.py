@@ -1,4 +1,4 @@
-"""A service that keeps, hides or refuses what it should not: the exit code and the summary of a run say so."""
+"""Services that wrongly keep, hide or refuse metadata: the exit code and the summary say so."""
 
 import json
 from collections.abc import Mapping

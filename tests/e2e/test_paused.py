@@ -1,4 +1,4 @@
-"""Worker processes that are paused and resumed under load, and killed around it: nothing starts, nothing is lost."""
+"""Worker processes paused and resumed under load, with kills: nothing starts, nothing is lost."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def test_a_purge_that_is_killed_leaves_whole_letters_and_can_be_done_again
         command = Command(tmp_path, {"METASYNC_QUEUE_URL": url})
         for kill in range(KILLS):
             with stopped(command.start("dead", "purge", "--older-than", "0.001s")) as process:
-                await asyncio.sleep(0.1 * kill)  # at whatever moment
+                await asyncio.sleep(0.1 * kill)  # at any moment
                 process.kill()
             left = {letter.number for letter in await letters(queue)}
             counted = await queue.dead_reasons()

@@ -1,4 +1,4 @@
-"""Four worker processes keep one limit between them, over real sockets and on every store."""
+"""Four worker processes share one limit, over real sockets and on every store."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""`--results`: whatever is killed or full, no change leaves the queue without a line of it."""
+"""`--results`: after kills and on a full disk, every change that has left the queue has a line."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ async def pending(url: str) -> set[str | None]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
-async def test_what_has_left_the_queue_of_a_killed_run_has_its_line(
+async def test_every_settled_change_of_a_killed_run_has_a_line(
     store: str, command: Command, simulator: RunningSimulator
 ) -> None:
     rng = random.Random(store)
@@ -160,7 +160,7 @@ def test_results_that_cannot_be_written_end_the_run_in_order_and_nothing_is_lost
     assert all(metadata == {"grade": "A"} for metadata in simulator.ask("/metadata").values())
 
 
-def test_what_cannot_be_used_is_said_before_anything_is_stored(command: Command) -> None:
+def test_an_unusable_results_file_is_reported_before_anything_is_stored(command: Command) -> None:
     write_changes(command.folder / "changes.jsonl", changes(1))
     for words, why in (
         (

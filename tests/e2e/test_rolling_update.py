@@ -1,4 +1,4 @@
-"""A rolling update: workers are replaced one after the other under load, and nobody notices."""
+"""A rolling update replaces the workers one by one under load, without loss or interruption."""
 
 import asyncio
 import signal

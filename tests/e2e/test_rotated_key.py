@@ -1,4 +1,4 @@
-"""A mounted secret that is replaced while the worker runs is taken up without a restart."""
+"""A running worker uses a replaced mounted secret without a restart."""
 
 from pathlib import Path
 

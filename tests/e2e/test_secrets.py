@@ -1,4 +1,4 @@
-"""Promise six: no key, no conversation and no metadata value in anything that is written for people."""
+"""No key, no conversation and no metadata value appears in any output for people."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""A signal ends the command in order at any moment: in start-up, as the first process of a container, in every verb."""
+"""A signal stops the command in order at any moment: in start-up, as process 1 of a container, in every verb."""
 
 import asyncio
 import fcntl
@@ -108,7 +108,7 @@ def test_the_first_process_of_a_container_ends_at_any_moment_of_its_start_and_le
 @pytest.mark.parametrize(
     "becomes", ["raise RuntimeError('unreadable schema')", "pass"], ids=["another error", "nothing"]
 )
-def test_a_signal_holds_whatever_a_library_that_is_being_imported_makes_of_it(becomes: str, command: Command) -> None:
+def test_a_signal_during_an_import_is_not_lost_in_the_library(becomes: str, command: Command) -> None:
     program = f"""
 import os, signal, sys
 from worker.cli import main, verbs
@@ -145,7 +145,7 @@ def test_a_signal_stops_a_worker_in_order(
     assert _held(command) == 0
 
 
-def test_a_hang_up_that_whoever_started_it_ignores_stays_ignored(command: Command, simulator: RunningSimulator) -> None:
+def test_an_inherited_ignored_hang_up_stays_ignored(command: Command, simulator: RunningSimulator) -> None:
     with stopped(_start(command, "nohup", METASYNC, "run")) as process:
         assert process.stderr is not None
         while b"worker.started" not in process.stderr.readline():
@@ -198,7 +198,7 @@ def test_every_verb_ends_at_a_signal_even_where_it_waits_for_input(
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
-def test_a_worker_works_whatever_of_its_standard_streams_is_closed(
+def test_a_worker_works_with_any_closed_standard_streams(
     closed: tuple[int, ...], command: Command, simulator: RunningSimulator
 ) -> None:
     simulator.ask("/seed", {"ids": IDS})

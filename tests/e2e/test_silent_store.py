@@ -1,4 +1,4 @@
-"""A worker that is stopped while its store swallows all packets ends in the time that a pod and a unit allow."""
+"""A worker that is stopped while its store drops all packets ends within the grace of a pod and a unit."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What one worker process is told by the service, the others hear of by way of the store."""
+"""What the service tells one worker process, the others learn from the store."""
 
 import asyncio
 import time
@@ -66,7 +66,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-async def test_what_the_service_tells_one_to_wait_the_other_waits_too(url: str, tmp_path: Path) -> None:
+async def test_a_wait_that_one_worker_is_told_holds_for_the_other(url: str, tmp_path: Path) -> None:
     """Each has a service of its own here, so that it can be nothing but the other's refusal that it waits for."""
     with ExitStack() as running:
         folders = [tmp_path / "generous", tmp_path / "strict"]

@@ -1,4 +1,4 @@
-"""A log that nobody reads stops nothing: not the work, not the health, not the end; and what is missing is said."""
+"""An unread log does not stop the work, the health checks or the end; lost lines are counted."""
 
 import fcntl
 import json
@@ -53,7 +53,7 @@ def _line_of(reading: int, event: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_work_and_health_and_the_end_go_on_while_nobody_reads_the_log(
+def test_work_health_and_end_continue_while_the_log_is_not_read(
     log_format: str, command: Command, simulator: RunningSimulator, tmp_path: Path
 ) -> None:
     simulator.ask("/seed", {"ids": IDS})

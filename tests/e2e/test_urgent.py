@@ -1,4 +1,4 @@
-"""Urgent changes, with real processes on a queue file: ahead of a backlog, in a flood, and through kills."""
+"""Urgent changes, with real processes on a queue file: before a backlog, in a flood, and through kills."""
 
 import asyncio
 import json

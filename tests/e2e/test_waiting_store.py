@@ -1,4 +1,4 @@
-"""A daemon waits for its store, at the start as later, says what it waits for, and goes on when it is there."""
+"""A daemon waits for its store, at the start and later, says why, and continues when it is available."""
 
 import asyncio
 import shutil
@@ -167,7 +167,7 @@ async def test_a_full_disk_at_the_start_is_waited_for(command: Command, simulato
             await _works(url, simulator, waiting)
 
 
-async def test_a_file_that_goes_is_waited_for_and_what_is_put_in_its_place_is_taken(
+async def test_a_missing_file_is_waited_for_and_its_replacement_is_used(
     command: Command, simulator: RunningSimulator, tmp_path: Path
 ) -> None:
     path, backup = tmp_path / "queue.db", tmp_path / "backup.db"
@@ -211,7 +211,7 @@ async def _database(server: PostgresServer) -> AsyncIterator[str]:
     yield server.url("app", user="guarded:old-secret")
 
 
-async def test_a_database_that_lets_nobody_in_or_is_not_there_is_waited_for(
+async def test_a_database_that_is_missing_or_refuses_logins_is_waited_for(
     command: Command, simulator: RunningSimulator
 ) -> None:
     with PostgresServer.running() as server:
@@ -298,7 +298,9 @@ async def test_a_server_whose_password_is_another_one_is_waited_for(
         ("redis://host/x", "redis://"),
     ],
 )
-def test_what_only_another_setting_helps_ends_it_at_once(url: str, why: str, command: Command, tmp_path: Path) -> None:
+def test_an_error_that_needs_another_setting_ends_it_at_once(
+    url: str, why: str, command: Command, tmp_path: Path
+) -> None:
     settings = {**command.settings, "METASYNC_QUEUE_URL": url.format(tmp_path)}
     done = replace(command, settings=settings).run("run")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The alerts watch metrics that there are, and each has a page that helps."""
+"""The alerts use existing metrics, and each has a runbook."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The dashboard asks for metrics and labels that there are, and every panel says what it shows."""
+"""The dashboard uses existing metrics and labels, and every panel has a description."""
 
 import json
 import re

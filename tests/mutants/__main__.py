@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="try those whose file or promise has this in it")
     given = parser.parse_args()
     mutants = read_list(given.list)
-    if complaints := misplaced(mutants, given.root):  # of all, whatever is drawn
+    if complaints := misplaced(mutants, given.root):  # check all, not only the drawn ones
         print(*complaints, sep="\n")  # noqa: T201
         return 1
     mutants = [mutant for mutant in mutants if given.only in f"{mutant.file}: {mutant.promise}"]

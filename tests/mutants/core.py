@@ -1,6 +1,6 @@
-"""What `mutmut` has found: enough is noticed, and each fault that no test notices is one that changes nothing.
+"""The results of `mutmut`: enough mutants are killed, and each survivor is listed as equivalent.
 
-`equivalent.yaml` names those, by function and by the line that the fault makes, each with the reason why nobody can
+`equivalent.yaml` names those, by function and by the line that the fault makes, each with the reason why no test can
 tell it from the code as it is. The command fails on one that is found and not named, and on one that is named and not
 found.
 """
@@ -40,7 +40,7 @@ def complaints(found: Mapping[str, str], lines: Mapping[str, str], reasons: Reas
         if line in reasons.get(function, {}):
             met.add((function, line))
         else:
-            wrong.append(f"{name} ({found[name]}): no test notices, and nobody says why not: {line}")
+            wrong.append(f"{name} ({found[name]}): no test notices, and no reason is given: {line}")
     for function, named in reasons.items():
         wrong += [f"{function}: not found any more: {line}" for line in named if (function, line) not in met]
     return wrong

@@ -1,4 +1,4 @@
-"""The list of faults: what is in it, and how one is put into a text."""
+"""The list of mutants: its fields, and how to apply one to a file."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The list of faults fits the code, and the command that tries them tells which are noticed."""
+"""The list of mutants fits the code, and the command reports which are killed."""
 
 import subprocess
 import sys
@@ -77,12 +77,12 @@ def test_what_the_tester_left_has_to_be_named_with_a_reason_and_a_name_has_to_be
     found = FOUND | {LEFT: "survived"}
     assert complaints(found, {LEFT: "return 2"}, {"house.x_one": {"return 2": "nobody asks"}}) == []
     [unnamed] = complaints(found, {LEFT: "return 2"}, {})
-    assert "nobody says why not: return 2" in unnamed
+    assert "no reason is given: return 2" in unnamed
     [unmet] = complaints(FOUND, {}, {"house.x_one": {"return 2": "nobody asks"}})
     assert "not found any more: return 2" in unmet
 
 
-def test_too_few_that_were_noticed_are_too_few_whatever_is_named() -> None:
+def test_too_few_killed_mutants_fail_even_if_survivors_are_listed() -> None:
     found = FOUND | {LEFT: "survived", f"{LEFT}0": "no tests"}
     reasons = {"house.x_one": {"return 2": "nobody asks"}}
     [few] = complaints(found, dict.fromkeys((LEFT, f"{LEFT}0"), "return 2"), reasons)

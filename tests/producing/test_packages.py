@@ -1,4 +1,4 @@
-"""Whose `worker` and `config` are imported where others have files by these names; what `metasync` exports."""
+"""Which `worker` and `config` are imported if other files have these names; what `metasync` exports."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_the_packages_are_typed() -> None:
 
 @pytest.mark.parametrize("theirs", ["worker.py", "config.py", "worker/__init__.py", "config/__init__.py"])
 @pytest.mark.parametrize("start", ["metasync", "python -m metasync"])
-def test_the_command_works_where_somebody_elses_files_come_first(
+def test_the_command_works_with_foreign_modules_first_on_the_path(
     command: Command, tmp_path: Path, theirs: str, start: str
 ) -> None:
     file = tmp_path / "project" / theirs
@@ -77,7 +77,7 @@ def test_an_import_says_whose_file_stands_in_the_way(tmp_path: Path, *, imported
     assert last.startswith(f"ImportError: {tmp_path}/worker.py stands in the way: metasync needs a package of its own")
 
 
-def test_a_config_of_somebody_elses_does_not_matter_to_producers(tmp_path: Path) -> None:
+def test_a_foreign_config_module_does_not_affect_producers(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("raise SystemExit('this is mine')\n")
     program = (
         "from metasync import open_queue_sync\nwith open_queue_sync('memory:') as queue: print(queue.status().pending)"

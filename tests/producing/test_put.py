@@ -1,4 +1,4 @@
-"""What `put` takes: one change or many, as objects or mappings, of any iterable, async ones too."""
+"""The arguments of `put`: one change or many, as objects or mappings, of any iterable, sync or async."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -147,7 +147,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-async def test_what_is_no_change_is_refused_by_name(message: str) -> None:
+async def test_an_object_that_is_no_change_is_refused_by_name(message: str) -> None:
     with pytest.raises(InvalidChange, match=message):
         await MemoryQueue().put([BAD[message]])  # type: ignore[list-item]  # that is the point
 

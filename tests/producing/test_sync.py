@@ -1,4 +1,4 @@
-"""The queue for code that does not await: in threads, in notebooks, in processes that fork."""
+"""The queue for code without asyncio: in threads, in notebooks, in forked processes."""
 
 import asyncio
 import signal
@@ -80,7 +80,7 @@ def test_an_iterable_is_read_in_the_thread_that_puts(tmp_path: Path) -> None:
     assert threads == {threading.current_thread()}
 
 
-def test_what_cannot_be_opened_says_so_and_leaves_no_thread(tmp_path: Path) -> None:
+def test_a_failed_open_reports_it_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(QueueMisnamed):
         open_queue_sync("mysql://")
@@ -119,7 +119,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), queue.status().pending
 
 
 @pytest.mark.parametrize("last_words", ["", "del queue"])
-def test_a_queue_that_nobody_closes_does_not_keep_the_process(tmp_path: Path, last_words: str) -> None:
+def test_an_unclosed_sync_queue_does_not_keep_the_process_alive(tmp_path: Path, last_words: str) -> None:
     program = f"""
 import sys
 from metasync import open_queue_sync

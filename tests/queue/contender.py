@@ -1,4 +1,4 @@
-"""A process of its own that puts, claims and settles; it prints a JSON line for each thing the store has confirmed."""
+"""A process that puts, claims and settles; it prints a JSON line for each acknowledgement of the store."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Short words for what the queue's tests say often."""
+"""Short helpers of the queue's tests."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What may stand between a worker and its PostgreSQL server: a network that fails, a proxy that pools transactions."""
+"""Proxies before a PostgreSQL server: a failing network, and a pooler of transactions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +62,7 @@ class Network:
         self._answers.set()
 
     def silence(self) -> None:
-        """Let nothing through any more; nobody is told."""
+        """Drop all packets silently."""
         self._requests.clear()
         self._answers.clear()
 
@@ -186,7 +186,7 @@ def _packed(kind: bytes, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def _listening(serve: Serve) -> AsyncIterator[int]:
-    """Serve on a free port, and end whatever is going on there in the end."""
+    """Serve on a free port; cut all connections at the end."""
     serving: set[asyncio.Task[None]] = set()
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

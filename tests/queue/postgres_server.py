@@ -36,7 +36,7 @@ _SETTINGS = {
     "max_wal_size": "256MB",
     "log_min_messages": "panic",
 }
-# The server ends with whoever started it, however that ends: then there is nothing more to read here.
+# The server ends with the process that started it: then this pipe is closed.
 _KEEPER = """
 folder=$1; shift
 "$@" & server=$!

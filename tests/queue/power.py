@@ -39,7 +39,7 @@ class _File(apsw.VFSFile):
     def xSync(self, flags: int) -> None:  # noqa: N802 -- SQLite's name
         super().xSync(flags)
         self._disk.sync_flags.append(flags)
-        # Not by its path: whoever closes a file gives up the process's locks on it.
+        # Not by its path: closing a file releases the process's locks on it.
         (self._disk.copies / self._name).write_bytes(self.xRead(self.xFileSize(), 0))
 
 

@@ -1,4 +1,4 @@
-"""What lies in a queue's keys, and whether it fits together."""
+"""Checks that a queue's keys are consistent."""
 
 from collections import Counter
 from typing import Any
@@ -12,7 +12,7 @@ _read = msgspec.msgpack.Decoder(_Change).decode
 
 
 async def check(client: Any, queue: Store, base: str = "metasync:") -> None:
-    """Assert that all that is kept about pending changes says what their lists say; nobody may change them meanwhile.
+    """Assert that all keys about pending changes agree with their lists; no process may change them meanwhile.
 
     Args:
         client: of the queue's server; it decodes nothing.

@@ -1,4 +1,4 @@
-"""A network between a queue and its server: it can lead elsewhere, swallow what is sent, or be cut."""
+"""A proxy between a queue and its server: it can redirect, drop packets, or cut connections."""
 
 import asyncio
 import ssl

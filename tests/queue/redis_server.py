@@ -1,4 +1,4 @@
-"""A Valkey server of our own: on loopback, in a temporary folder, gone with the tests.
+"""A Valkey server for the tests: on loopback, in a temporary folder.
 
 It is the wheel's, or what METASYNC_TEST_REDIS_SERVER names, such as /usr/bin/redis-server.
 """

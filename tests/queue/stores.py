@@ -1,4 +1,4 @@
-"""The stores that several worker processes can share, each fresh."""
+"""The stores that several worker processes can share, each empty."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

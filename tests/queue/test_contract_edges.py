@@ -1,4 +1,4 @@
-"""What every store promises where little is at stake and a fault would go unseen: the suite's own edges."""
+"""Rare cases of the contract, on every store."""
 
 from tests.queue.conformance.backends import Advance
 from tests.queue.conformance.conftest import advance, backend, queue

@@ -1,4 +1,4 @@
-"""Where counting would take long, a status says about how many there are, and that it does."""
+"""If counting would take long, a status has estimates, and says so."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

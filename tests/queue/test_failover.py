@@ -1,4 +1,4 @@
-"""A store that has lost its last moments, or has not heard of them when it takes over: the leases it gives are new."""
+"""A store that has lost its last moments, by failover or restore, gives new lease numbers."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine

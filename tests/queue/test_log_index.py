@@ -1,4 +1,4 @@
-"""What a queue object knows of the log of what was confirmed: the latest, and no more than it may."""
+"""A queue object's index of the confirmed maps has the latest ones, within its bounds."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whoever only looks makes no queue, in any store."""
+"""Commands that only read create no queue, in any store."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A store that is opened as soon as it can be offers all that a store does."""
+"""A store that is opened as soon as possible offers every method of a store."""
 
 import inspect
 import sqlite3
@@ -43,7 +43,7 @@ def _foreign(path: Path) -> None:
     connection.close()
 
 
-async def test_what_has_served_once_is_waited_for_whatever_is_in_its_place(tmp_path: Path) -> None:
+async def test_a_store_that_worked_once_is_waited_for_whatever_replaces_it(tmp_path: Path) -> None:
     path, aside, other = tmp_path / "queue.db", tmp_path / "aside.db", tmp_path / "other.db"
     _foreign(other)
 

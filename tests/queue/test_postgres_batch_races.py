@@ -1,4 +1,4 @@
-"""Batches under many connections, and under processes that are killed: nothing is lost, and what is counted is true."""
+"""Batches under many connections and killed processes: nothing is lost, and the counts are right."""
 
 import asyncio
 import random
@@ -140,7 +140,7 @@ class Race:
                 await queue.forget(3_600, most=10)
 
 
-async def test_everybody_at_once_meets_no_deadlock_and_loses_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_calls_cause_no_deadlock_and_lose_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     race = Race(url)
     monkeypatch.setattr("worker.queue.postgres.pending.PIECE", 20)
     async with asyncio.TaskGroup() as group:
@@ -177,7 +177,7 @@ async def test_what_is_counted_is_true_wherever_a_process_is_killed(url: str, ki
         assert process.stdout is not None
         for _ in range(dice.randint(2, 6)):
             assert await process.stdout.readline()
-        await asyncio.sleep(dice.random() / 50)  # into whatever comes next
+        await asyncio.sleep(dice.random() / 50)  # at a random moment
         process.kill()
         await process.wait()
         async with connected(url) as connection, await PostgresQueue.open(url) as queue:

@@ -1,4 +1,4 @@
-"""Batches, urgency and memory beside transactions of producers that stay open as long as they like."""
+"""Batches, urgency and records beside producers' long transactions."""
 
 import asyncio
 from collections.abc import AsyncIterator

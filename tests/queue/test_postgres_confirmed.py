@@ -1,4 +1,4 @@
-"""The log of what was confirmed, in PostgreSQL: numbers are given out before they can be seen."""
+"""The log of confirmed maps in PostgreSQL: numbers are assigned before rows are visible."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ def queue(backend: Backend) -> PostgresQueue:
 
 
 @pytest.mark.parametrize("read_before", [["c-1"], []])
-async def test_what_is_committed_after_somebody_has_read_on_is_told_all_the_same(
+async def test_a_row_committed_after_a_later_one_was_read_is_still_found(
     queue: PostgresQueue, read_before: list[str]
 ) -> None:
     for completion_id in read_before:

@@ -1,4 +1,4 @@
-"""What docs/postgresql.md shows, run as it stands there."""
+"""The statements of docs/postgresql.md, run as printed."""
 
 import re
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""One name, two servers: what was the primary takes no writes any more, and what was the standby takes them."""
+"""One name, two servers: the old primary becomes read-only, and the standby accepts writes."""
 
 import asyncio
 import shutil
@@ -116,7 +116,7 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
-async def test_what_a_server_answers_that_nobody_knows_is_waited_for(url: str) -> None:
+async def test_an_unknown_error_of_the_server_is_waited_for(url: str) -> None:
     """A sequence that was set back gives numbers out again."""
     async with await PostgresQueue.open(url) as queue:
         await queue.put([change("c-1"), change("c-2")])
@@ -132,7 +132,7 @@ async def test_what_a_server_answers_that_nobody_knows_is_waited_for(url: str) -
 
 
 @pytest.mark.parametrize("operation", ["claim", "settle", "extend"])
-async def test_whatever_a_call_is_answered_the_next_one_may_work(url: str, operation: str) -> None:
+async def test_after_any_error_the_next_call_may_work(url: str, operation: str) -> None:
     async with await PostgresQueue.open(url) as queue:
         await queue.put([change("c-1"), change("c-2")])
         [held] = await queue.claim(1, lease_seconds=60, owner="worker")
@@ -157,7 +157,7 @@ async def test_whatever_a_call_is_answered_the_next_one_may_work(url: str, opera
         assert await queue.settle([finished(held)]) == ([] if operation != "settle" else [finished(held)])
 
 
-async def test_a_target_that_somebody_holds_is_due_all_the_time_and_claimed_once_it_is_let_go(url: str) -> None:
+async def test_a_locked_target_stays_due_and_is_claimed_once_released(url: str) -> None:
     async with await PostgresQueue.open(url) as queue, connected(url) as admin:
         await queue.put([change("c-1")])
         async with admin.transaction():

@@ -1,4 +1,4 @@
-"""The floor: where a claim begins to look, and when it looks everywhere again."""
+"""The floor: where a claim begins to search, and when it searches everywhere again."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Hearing of new work: notifications, a listener that is lost and found, and proxies that let none through."""
+"""Notifications of new work, lost and restored listeners, and proxies without notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -54,15 +54,13 @@ async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:
     return waiting
 
 
-async def test_what_another_process_puts_wakes_whoever_waits(queue: PostgresQueue, other: PostgresQueue) -> None:
+async def test_a_put_of_another_process_wakes_a_waiting_worker(queue: PostgresQueue, other: PostgresQueue) -> None:
     waiting = await wait_in_vain_so_far(queue)
     await other.put([change("c-1")])
     await waiting
 
 
-async def test_what_a_producer_enqueues_wakes_whoever_waits_once_it_is_committed(
-    queue: PostgresQueue, admin: Connection
-) -> None:
+async def test_a_producers_change_wakes_a_waiting_worker_at_the_commit(queue: PostgresQueue, admin: Connection) -> None:
     waiting = await wait_in_vain_so_far(queue)
     async with admin.transaction():
         await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
@@ -70,7 +68,7 @@ async def test_what_a_producer_enqueues_wakes_whoever_waits_once_it_is_committed
     await waiting
 
 
-async def test_letters_that_another_process_retries_wake_whoever_waits(
+async def test_letters_that_another_process_retries_wake_a_waiting_worker(
     queue: PostgresQueue, other: PostgresQueue
 ) -> None:
     await bury(other, change("c-1"))
@@ -89,7 +87,7 @@ async def test_a_large_put_is_one_notification(queue: PostgresQueue, admin: Conn
     assert [await heard.get(), await heard.get()] == ["", "the last"]
 
 
-async def test_nobody_notifies_while_nobody_waits(
+async def test_no_notification_is_sent_while_no_worker_waits(
     queue: PostgresQueue, other: PostgresQueue, admin: Connection
 ) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
@@ -110,9 +108,7 @@ async def waiting_woken_by(queue: PostgresQueue, event: Awaitable[object]) -> as
     return waiting
 
 
-async def test_what_came_before_anybody_was_asked_to_tell_is_looked_for(
-    queue: PostgresQueue, other: PostgresQueue
-) -> None:
+async def test_changes_from_before_the_wait_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await (await waiting_woken_by(queue, other.put([change("c-1")])))
     while queue._listener.asks.is_set():
         await asyncio.sleep(0.005)
@@ -123,7 +119,7 @@ async def test_what_came_before_anybody_was_asked_to_tell_is_looked_for(
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
-async def test_a_producer_that_began_before_it_was_asked_to_tell_wakes_whoever_waits_when_it_commits(
+async def test_a_producer_that_began_before_the_wait_wakes_the_worker_at_its_commit(
     queue: PostgresQueue, admin: Connection, isolation: Literal["read_committed", "repeatable_read", "serializable"]
 ) -> None:
     async with admin.transaction(isolation=isolation):
@@ -133,7 +129,7 @@ async def test_a_producer_that_began_before_it_was_asked_to_tell_wakes_whoever_w
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_a_producer_in_a_frozen_view_sees_that_somebody_waits_now(
+async def test_a_producer_in_an_old_snapshot_sees_that_a_worker_waits(
     queue: PostgresQueue, admin: Connection, isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
     async with admin.transaction(isolation=isolation):
@@ -148,7 +144,7 @@ async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_misse
 ) -> None:
     waiting = await wait_in_vain_so_far(queue)
     await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {LISTENING}")  # noqa: S608 -- our own words
-    await waiting  # what was put while nobody listened is looked for
+    await waiting  # changes from the time without a listener are found
     waiting = await wait_in_vain_so_far(queue)
     await other.put([change("c-1")])
     await waiting
@@ -170,16 +166,14 @@ async def test_a_listener_that_was_cut_off_without_a_word_notices_by_itself(url:
         await waiting
 
 
-async def test_nobody_listens_who_does_not_wait_for_work(queue: PostgresQueue, admin: Connection) -> None:
+async def test_a_queue_listens_only_while_it_waits_for_work(queue: PostgresQueue, admin: Connection) -> None:
     await queue.put([change("c-1")])
     await claim(queue)
 
     assert await sessions(admin, LISTENING) == 0
 
 
-async def test_with_listening_off_nobody_listens_and_waiting_ends_with_its_time_out_or_our_own_work(
-    url: str, admin: Connection
-) -> None:
+async def test_with_listening_off_waiting_ends_with_its_time_out_or_own_work(url: str, admin: Connection) -> None:
     async with await PostgresQueue.open(f"{url}&listen=off") as queue:
         await queue.wait_for_work(0.01)
         assert await sessions(admin, LISTENING) == 0

@@ -1,4 +1,4 @@
-"""Opening a PostgreSQL queue: what is made, what is refused, and what the refusal says."""
+"""Opening a PostgreSQL queue: what is created, what is refused, and the messages."""
 
 import asyncio
 import re
@@ -128,9 +128,7 @@ OF_LITERALS = "completion_id text, patch text"  # a call with two literals goes 
 
 
 @pytest.mark.parametrize(("when", "parameters"), [("before", OURS), ("before", OF_LITERALS), ("after", OF_LITERALS)])
-async def test_a_short_name_that_is_somebody_else_s_is_told_with_its_owner(
-    empty: str, parameters: str, when: str
-) -> None:
+async def test_a_foreign_short_name_is_reported_with_its_owner(empty: str, parameters: str, when: str) -> None:
     if when == "after":
         await use(empty)
     async with new_role(empty) as (role, role_url):

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that goes away, hangs, refuses or is full, and callers who do not wait for the answer."""
+"""A PostgreSQL server that goes down, hangs, refuses or is full, and callers who stop waiting."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -384,7 +384,7 @@ async def test_a_closed_queue_says_so_and_holds_no_connection(queue: PostgresQue
 
 
 async def test_claims_that_wait_for_a_standby_that_is_away_leave_no_changes_in_memory(server: PostgresServer) -> None:
-    """They are committed, and nobody is told so: that may go on for as long as the standby is away."""
+    """The calls are committed without an answer, as long as the standby is down."""
 
     async def configure(standbys: str) -> None:
         await administer(server.url(), f"ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")

@@ -1,4 +1,4 @@
-"""What a call costs does not grow with the backlog: how PostgreSQL goes about each statement, and how far it gets."""
+"""A call's cost does not grow with the backlog: PostgreSQL's plan for each statement, and its row counts."""
 
 import json
 from collections.abc import AsyncIterator, Iterator

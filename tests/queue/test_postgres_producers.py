@@ -1,4 +1,4 @@
-"""Producers that enqueue in SQL, inside transactions of their own that may stay open as long as they like."""
+"""Producers that enqueue in SQL, inside their own, possibly long, transactions."""
 
 import asyncio
 import json
@@ -154,7 +154,7 @@ INVALID: list[tuple[Any, ...]] = [
 
 
 @pytest.mark.parametrize("arguments", VALID)
-async def test_whatever_can_be_a_change_is_taken(
+async def test_every_valid_change_is_accepted(
     queue: PostgresQueue, producer: Connection, arguments: tuple[Any, ...]
 ) -> None:
     completion_id, patch, mode, change_id = arguments
@@ -171,7 +171,7 @@ async def test_whatever_can_be_a_change_is_taken(
 
 
 @pytest.mark.parametrize("arguments", INVALID)
-async def test_whatever_cannot_be_a_change_is_refused_with_a_reason_that_shows_no_value(
+async def test_every_invalid_change_is_refused_with_a_reason_that_shows_no_value(
     queue: PostgresQueue, producer: Connection, arguments: tuple[Any, ...]
 ) -> None:
     completion_id, patch, mode, change_id = arguments
@@ -252,7 +252,7 @@ async def test_a_value_of_another_type_gets_a_sentence_that_says_what_to_write(
     assert (await queue.status()).pending == 0
 
 
-async def test_where_the_short_name_is_somebody_elses_it_is_left_alone_and_said() -> None:
+async def test_a_foreign_short_name_is_left_alone_and_reported() -> None:
     async with new_database(empty=True) as url, connected(url) as connection:
         await connection.execute(
             "CREATE FUNCTION public.metasync_enqueue(anyelement) RETURNS text LANGUAGE sql AS 'SELECT 1'"
@@ -295,7 +295,7 @@ async def test_a_producer_needs_no_right_but_that_to_call_the_function(url: str,
     assert await pending_labels(queue) == {"c-1": ["short", "long"]}
 
 
-async def test_nobody_may_call_the_function_who_was_not_allowed_to(url: str) -> None:
+async def test_only_permitted_roles_may_call_the_function(url: str) -> None:
     async with new_role(url) as (_, app_url), connected(app_url) as producer:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await producer.execute("SELECT metasync_enqueue('c-1', '{}')")

@@ -1,4 +1,4 @@
-"""What a server, a database or a role is set to takes nothing from what the queue promises."""
+"""Settings of a server, a database or a role do not weaken the queue's promises."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,7 +49,7 @@ async def test_what_was_confirmed_survives_a_crash_of_a_server_that_is_set_not_t
         ("idle_in_transaction_session_timeout", "1h", "idle_in_transaction_session_timeout", "10s"),
     ],
 )
-async def test_a_transaction_of_the_queue_is_set_as_it_has_to_be_whatever_the_database_says(
+async def test_the_queues_transactions_override_the_databases_settings(
     setting: str, value: str, effective: str, kept: str
 ) -> None:
     async with new_database() as url:

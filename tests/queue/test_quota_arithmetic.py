@@ -1,4 +1,4 @@
-"""The generic cell rate algorithm by which a common rate is kept."""
+"""The generic cell rate algorithm of the common rate."""
 
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ def test_no_stretch_of_time_holds_more_than_the_rate_and_one(
         assert later - earlier >= 60.0 / per_minute - 1e-3
 
 
-def test_a_clock_that_was_put_back_stops_nobody_for_long() -> None:
+def test_a_clock_that_was_put_back_delays_nothing_for_long() -> None:
     now = 1_700_000_000.0
     granted, _ = grant(now + 86_400.0, now, 5, per_minute=600.0, ahead_seconds=1.0)
     assert granted.requests == 0

@@ -1,4 +1,4 @@
-"""Answers that never come: what was claimed for nobody is given back, before its lease runs out."""
+"""Lost answers: claims without an owner are released before their lease runs out."""
 
 import asyncio
 from pathlib import Path
@@ -55,7 +55,7 @@ async def test_what_was_claimed_before_a_lost_claim_is_not_given_back(tmp_path: 
             assert await queue.settle([finished(claimed)]) == []
 
 
-async def test_a_lost_claim_that_somebody_else_has_taken_over_is_left_alone(tmp_path: Path) -> None:
+async def test_a_lost_claim_that_another_worker_has_taken_over_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         async with (
             Proxy(server.port) as network,

@@ -58,7 +58,7 @@ async def test_a_cluster_is_refused_with_the_way_out_and_left_as_it_is(tmp_path:
         assert await what_is_there(server) == (0, [])
 
 
-async def test_a_cluster_is_refused_whatever_its_user_may_do(tmp_path: Path) -> None:
+async def test_a_cluster_is_refused_for_any_user(tmp_path: Path) -> None:
     with running(tmp_path, CLUSTER) as server:
         await give_slots(server)
         async with server.client() as client:

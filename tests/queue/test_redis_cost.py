@@ -1,4 +1,4 @@
-"""What calls cost the server, counted in the commands that its functions run: time says little on a busy machine."""
+"""The cost of calls, counted in the server's commands, because time means little on a busy machine."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
@@ -56,7 +56,7 @@ async def _fill(queue: RedisQueue, first: int, last: int) -> None:
         await queue.put([change(f"c-{i}") for i in range(start, min(start + 5_000, last))])
 
 
-async def test_a_batch_costs_the_same_whatever_is_waiting(metered: tuple[RedisQueue, Meter]) -> None:
+async def test_a_batch_costs_the_same_with_any_backlog(metered: tuple[RedisQueue, Meter]) -> None:
     queue, meter = metered
     costs = []
     filled = 0
@@ -81,7 +81,7 @@ async def test_a_batch_costs_the_same_whatever_is_waiting(metered: tuple[RedisQu
     assert max(extending, asking) < 10
 
 
-async def test_urgent_ones_cost_the_same_whatever_is_waiting(metered: tuple[RedisQueue, Meter]) -> None:
+async def test_urgent_targets_cost_the_same_with_any_backlog(metered: tuple[RedisQueue, Meter]) -> None:
     queue, meter = metered
     costs = []
     filled = 0
@@ -121,7 +121,7 @@ async def test_names_and_memory_cost_a_few_commands_for_all(metered: tuple[Redis
     assert all(putting < 1.1 * BATCH and settling < 2.1 * BATCH for putting, settling in costs)
 
 
-async def test_what_is_looked_up_is_withdrawn_at_the_same_cost_whatever_is_waiting(
+async def test_an_indexed_withdrawal_costs_the_same_with_any_backlog(
     metered: tuple[RedisQueue, Meter],
 ) -> None:
     queue, meter = metered

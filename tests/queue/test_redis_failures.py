@@ -1,4 +1,4 @@
-"""A server that is away, busy, full, demoted or has forgotten something: said clearly, and got over."""
+"""A server that is down, busy, full, demoted or emptied: clear messages, and recovery."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -315,7 +315,7 @@ async def test_calls_beyond_the_connections_wait_for_their_turn(tmp_path: Path) 
         assert (await client.info("stats"))["total_connections_received"] < 30
 
 
-async def test_a_library_that_somebody_else_loaded_is_used_as_it_is(tmp_path: Path) -> None:
+async def test_a_library_that_another_user_loaded_is_used(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         async with server.client() as client:
             await client.function_load(migration_sql())

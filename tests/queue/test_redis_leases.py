@@ -1,4 +1,4 @@
-"""The numbers of leases on a Redis server."""
+"""Lease numbers on a Redis server."""
 
 from pathlib import Path
 

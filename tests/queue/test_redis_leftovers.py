@@ -1,4 +1,4 @@
-"""Nothing is left in Redis of what is done and forgotten: what nobody reads again would grow for ever."""
+"""Redis keeps no key of finished and forgotten changes, which would pile up for ever."""
 
 from tests.queue.helpers import change, claim, numbers
 from tests.queue.redis_server import a_place

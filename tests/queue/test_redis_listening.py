@@ -1,4 +1,4 @@
-"""Whoever waits for work on Redis hears of what others put."""
+"""A worker that waits on Redis notices other processes' changes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ async def heard(waiting: asyncio.Task[bool]) -> bool:
         return await waiting
 
 
-async def test_each_of_many_puts_wakes_whoever_waits(queue: RedisQueue, other: RedisQueue) -> None:
+async def test_each_of_many_puts_wakes_a_waiting_worker(queue: RedisQueue, other: RedisQueue) -> None:
     for number in range(20):
         waiting = await wait_in_vain_so_far(queue)
         await other.put([change(f"c-{number}")])
@@ -63,14 +63,14 @@ async def test_what_is_put_between_two_waits_is_heard(queue: RedisQueue, other: 
     assert await heard(asyncio.create_task(queue.wait_for_work(FOR_EVER)))
 
 
-async def test_letters_that_another_process_retries_wake_whoever_waits(queue: RedisQueue, other: RedisQueue) -> None:
+async def test_letters_that_another_process_retries_wake_a_waiting_worker(queue: RedisQueue, other: RedisQueue) -> None:
     await bury(queue, change("c-1"))
     waiting = await wait_in_vain_so_far(queue)
     assert (await other.retry_dead(DeadSelection())).retried == 1
     assert await heard(waiting)
 
 
-async def test_what_is_pending_already_wakes_nobody(queue: RedisQueue, other: RedisQueue) -> None:
+async def test_a_duplicate_wakes_no_worker(queue: RedisQueue, other: RedisQueue) -> None:
     await other.put([change("c-1", change_id="line-1")])
     waiting = await wait_in_vain_so_far(queue)
     await other.put([change("c-1", change_id="line-1")])

@@ -1,4 +1,4 @@
-"""What Redis remembers of changes that are done: packed, many side by side, and cleared away a little at a time."""
+"""Records of finished changes in Redis: packed, and cleaned up in small steps."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Changes that are taken back on Redis: long lists, walks while all moves, lost answers, kills and failovers."""
+"""Withdrawals on Redis: long lists, walks during changes, lost answers, kills and failovers."""
 
 import asyncio
 import random
@@ -164,7 +164,7 @@ async def test_an_urgent_claim_whose_answer_was_lost_is_given_back(tmp_path: Pat
             for place in PLACES[:2]:
                 with network.deaf(), pytest.raises(QueueUnavailable, match="did not answer"):
                     await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place=place)
-                await queue.put(change("c-1"), urgent=True)  # it moves while it is leased for nobody
+                await queue.put(change("c-1"), urgent=True)  # it moves while leased by a lost claim
 
             found = await queue.claim(9, lease_seconds=LEASE_SECONDS, owner="worker", place="urgent")
             assert {claimed.completion_id for claimed in found} == {"u-1", "u-2", "c-1"}
@@ -275,7 +275,7 @@ async def test_a_replica_that_takes_over_in_the_midst_knows_whole_pieces(tmp_pat
                 walk = None
                 for _ in range(7):
                     _, walk = await withdraw_a_piece(queue, WRONG, walk)
-                await replica.replicaof("NO", "ONE")  # whatever it has heard of by now
+                await replica.replicaof("NO", "ONE")  # with the data that it has by now
                 _, walk = await withdraw_a_piece(queue, WRONG, walk)
             old.kill()
             address.port = new.port

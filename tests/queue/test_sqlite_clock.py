@@ -1,4 +1,4 @@
-"""Clocks on the wall that are wrong, that step, and that differ: the queue's own time knows nothing of it."""
+"""Wall clocks that are wrong, step or differ do not affect the queue's own time."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The log of what was confirmed, in a file: it survives a kill and does not grow; who only replaces never reads it."""
+"""The log of confirmed maps in a file: it survives a kill, stays bounded, and replacements never read it."""
 
 import asyncio
 import shutil

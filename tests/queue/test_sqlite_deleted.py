@@ -1,4 +1,4 @@
-"""What a SQLite queue deletes is gone from its file and its log, and not only from what a query finds."""
+"""Deleted data is erased from a SQLite queue's file and log."""
 
 import asyncio
 from contextlib import closing
@@ -79,7 +79,7 @@ async def test_a_purge_does_not_wait_for_who_reads_the_file_for_long(tmp_path: P
             reader.execute("COMMIT")
 
 
-async def test_values_that_somebody_read_just_then_are_gone_from_the_log_with_a_later_commit(tmp_path: Path) -> None:
+async def test_values_read_during_a_purge_leave_the_log_with_a_later_commit(tmp_path: Path) -> None:
     async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:
         await _planted_letters(queue, 100)
         with closing(apsw.Connection(str(tmp_path / "queue.db"))) as reader:

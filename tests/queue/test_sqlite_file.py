@@ -1,4 +1,4 @@
-"""Opening a SQLite queue: what is made, what is refused and left as it is, and what the refusal says."""
+"""Opening a SQLite queue: what is created, what is refused and left untouched, and the messages."""
 
 import asyncio
 import os
@@ -405,7 +405,7 @@ async def test_the_memory_queue_is_opened_by_its_url() -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-async def test_nobody_else_can_read_what_is_made(tmp_path: Path, umask: int) -> None:
+async def test_only_the_owner_can_read_created_files(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:

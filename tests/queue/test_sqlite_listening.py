@@ -1,4 +1,4 @@
-"""Whoever waits at a queue's file hears of what others write to it."""
+"""A worker that waits at a queue's file notices other processes' changes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def heard(waiting: asyncio.Task[bool]) -> bool:
         return await waiting
 
 
-async def test_what_another_process_enqueues_wakes_whoever_waits(queue: SqliteQueue, tmp_path: Path) -> None:
+async def test_a_change_of_another_process_wakes_a_waiting_worker(queue: SqliteQueue, tmp_path: Path) -> None:
     waiting = await wait_in_vain_so_far(queue)
     path = write_changes(tmp_path / "changes.jsonl", [{"completion_id": "c-1", "metadata": {}}])
     done = await asyncio.to_thread(Command(tmp_path, {}).run, "enqueue", path)
@@ -51,7 +51,7 @@ async def test_what_another_process_enqueues_wakes_whoever_waits(queue: SqliteQu
     assert await heard(waiting)
 
 
-async def test_each_of_many_puts_wakes_whoever_waits(queue: SqliteQueue, other: SqliteQueue) -> None:
+async def test_each_of_many_puts_wakes_a_waiting_worker(queue: SqliteQueue, other: SqliteQueue) -> None:
     for number in range(50):
         waiting = await wait_in_vain_so_far(queue)
         await other.put([change(f"c-{number}")])
@@ -67,7 +67,9 @@ async def test_a_log_that_begins_anew_or_is_cut_hides_nothing(queue: SqliteQueue
         assert await heard(waiting)
 
 
-async def test_letters_that_another_process_retries_wake_whoever_waits(queue: SqliteQueue, other: SqliteQueue) -> None:
+async def test_letters_that_another_process_retries_wake_a_waiting_worker(
+    queue: SqliteQueue, other: SqliteQueue
+) -> None:
     await bury(queue, change("c-1"))
     waiting = await wait_in_vain_so_far(queue)
     assert (await other.retry_dead(DeadSelection())).retried == 1

@@ -1,4 +1,4 @@
-"""What a call costs does not grow with the backlog: how SQLite goes about each statement, and how far it gets."""
+"""A call's cost does not grow with the backlog: SQLite's plan for each statement, and its row counts."""
 
 import re
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What a SQLite queue remembers is bounded, in number and in time, and let go of a little at a time."""
+"""Records of finished changes in SQLite are bounded in number and time, and deleted in small steps."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What lies in the file, and work that is done in several transactions."""
+"""The file's content, and work in several transactions."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The writer's thread: commits that many share, callers who go, stores that are busy, full or too slow."""
+"""The writer's thread: shared commits, callers who leave, stores that are busy, full or too slow."""
 
 import asyncio
 import resource
@@ -206,7 +206,7 @@ async def test_a_claim_whose_caller_went_during_the_commit_is_given_back(queue: 
     goes.cancel()
     with pytest.raises(asyncio.CancelledError):
         await goes
-    await writer.read(_nothing)  # by now the answer has met nobody
+    await writer.read(_nothing)  # by now the answer has been dropped
 
     assert len(await claim(queue)) == 2
 
@@ -227,7 +227,7 @@ async def test_a_claim_whose_caller_went_with_the_answer_on_its_way_is_given_bac
     assert len(await claim(queue)) == 1
 
 
-async def test_closing_gives_back_what_was_claimed_for_nobody(queue: SqliteQueue, path: Path) -> None:
+async def test_closing_releases_claims_without_an_owner(queue: SqliteQueue, path: Path) -> None:
     await queue.put([change("c-1")])
     committed = await _commits(queue._writer)
     gate = Gate()
@@ -266,7 +266,7 @@ async def test_a_write_lock_that_is_held_too_long_makes_the_queue_unavailable(
     assert await queue.settle([finished(claimed)]) == []
 
 
-async def test_whoever_reads_does_not_wait_for_what_waits_for_another_process(queue: SqliteQueue, path: Path) -> None:
+async def test_a_read_does_not_wait_for_a_write_that_waits_for_another_process(queue: SqliteQueue, path: Path) -> None:
     await queue.put([change("c-1")])
     with locked(path):
         puts = [asyncio.create_task(queue.put([change("c-1", str(i))])) for i in range(3)]
@@ -416,7 +416,7 @@ async def test_closing_finishes_what_waits(queue: SqliteQueue, writer: Writer, p
         assert await pending_labels(again) == {"c-1": ["x"]}
 
 
-async def test_a_queue_that_nobody_closed_does_not_keep_the_process_alive(path: Path) -> None:
+async def test_an_unclosed_queue_does_not_keep_the_process_alive(path: Path) -> None:
     script = (
         "import asyncio, sys\nfrom worker.queue.sqlite import SqliteQueue\nasyncio.run(SqliteQueue.open(sys.argv[1]))\n"
     )

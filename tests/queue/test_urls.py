@@ -1,4 +1,4 @@
-"""What may be in a queue's URL that nobody meant, or that another client of the store knows."""
+"""Options in a queue's URL that are mistakes, or that other clients of the store know."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The file of results: what is in it stays, is whole, and is nobody else's."""
+"""The results file: its lines stay, are whole, and are private."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def test_two_processes_do_not_write_to_one_file(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, why in (
@@ -66,7 +66,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
             ResultsFile(path)
 
 
-def test_what_would_be_written_to_a_deleted_file_is_not(tmp_path: Path) -> None:
+def test_nothing_is_written_to_a_deleted_file(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with ResultsFile(str(path)) as file:
         path.unlink()

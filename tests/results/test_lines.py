@@ -1,4 +1,4 @@
-"""What is told of each change."""
+"""The lines of the results file."""
 
 import json
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def test_each_change_has_a_line_with_its_own_keys_and_fate() -> None:
     ]
 
 
-def test_what_stays_pending_has_no_line() -> None:
+def test_a_pending_change_has_no_line() -> None:
     held = changes('{"a":"1"}')
     assert told(Outcome(claim(held), deferred=held, deferral=Deferral.RETRY)) == []
 
@@ -84,7 +84,7 @@ def test_values_are_told_where_they_are_asked_for_and_only_as_far_as_they_are_kn
         claim(held), applied=(first,), superseded=(second,), before={}, metadata={"a": "1"}, confirmed={"a": "1"}
     )
     assert [(one["before"], one["after"]) for one in told(older, with_values=True)] == [({}, {"a": "1"}), (None, None)]
-    # The service showed something else than was sent: what it has now nobody knows.
+    # The service showed something else than was sent: its current state is unknown.
     half = Outcome(claim(held), applied=(first,), dead=((second, Death(8, "not_persisted", 1)),), metadata={"a": "1"})
     assert [(one["before"], one["after"]) for one in told(half, with_values=True)] == [(None, None)] * 2
 

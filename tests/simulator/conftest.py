@@ -1,4 +1,4 @@
-"""A client without opinions, for what the official one would hide."""
+"""A plain HTTP client, for what the official one would hide."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Plain HTTP calls on a simulator, and a clock that stands still until it is moved."""
+"""Plain HTTP calls to a simulator, and a clock that only moves by hand."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The simulator's flags: what each orders, and how bad ones are refused."""
+"""The simulator's flags: their effect, and how bad values are refused."""
 
 import argparse
 import shlex

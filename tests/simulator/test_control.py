@@ -1,4 +1,4 @@
-"""The control endpoints: everything that another process may want of the simulator."""
+"""The control endpoints, for other processes."""
 
 from collections.abc import AsyncIterator
 

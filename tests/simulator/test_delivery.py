@@ -1,4 +1,4 @@
-"""What really goes over the wire: answers sent twice, one request late, event by event, or a reset."""
+"""The bytes on the wire: answers sent twice, one request late, event by event, or a reset."""
 
 import asyncio
 import json

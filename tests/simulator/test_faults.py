@@ -1,4 +1,4 @@
-"""Each kind of fault as a client meets it, and the switches for what concerns everybody."""
+"""Each kind of fault as the client sees it, and the switches for all requests."""
 
 import asyncio
 import json
@@ -178,7 +178,7 @@ async def test_a_switch_concerns_every_request_until_it_is_turned_off(
     assert (await http.update(simulator, metadata=AFTER)).status == 200
 
 
-async def test_an_outage_answers_503_to_everybody(simulator: Simulator, http: Http) -> None:
+async def test_an_outage_answers_503_to_all_requests(simulator: Simulator, http: Http) -> None:
     simulator.switches.outage = "overloaded"
     reply = await http.update(simulator, metadata=AFTER)
     assert (reply.status, reply.error["code"]) == (503, "server_is_overloaded")

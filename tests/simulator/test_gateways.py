@@ -1,4 +1,4 @@
-"""What gateways and firewalls answer in the service's place, to whom it is ordered, and what is done all the same."""
+"""Answers of gateways and firewalls: which requests get them, and what is done anyway."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The limiters' arithmetic: how much gets through, and that what they say of waiting is true."""
+"""The limiters' arithmetic: how much they admit, and that the announced waits are right."""
 
 from collections.abc import Callable
 from random import Random
@@ -32,7 +32,7 @@ def test_a_patient_client_gets_the_limit_and_no_more(kind: LimitKind, per_minute
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rejected_count", [True, False])
-def test_whoever_waits_as_long_as_told_is_let_through(kind: LimitKind, *, rejected_count: bool) -> None:
+def test_a_client_that_waits_as_told_is_admitted(kind: LimitKind, *, rejected_count: bool) -> None:
     random = Random(1)
     limiter = limiter_for(RateLimit(120, kind=kind, rejected_count=rejected_count))
     now, told = 0.0, 0

@@ -1,4 +1,4 @@
-"""Rate limits over the wire: each kind, form of hint and mode of headers, on a clock that is moved by hand."""
+"""Rate limits over the wire: each kind, hint and header mode, on a clock moved by hand."""
 
 from email.utils import parsedate_to_datetime
 

@@ -1,4 +1,4 @@
-"""The official client drives every operation: what it parses without complaint has the right shape."""
+"""The official client drives every operation: an answer that it parses has the right shape."""
 
 import math
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The check that no two requests for one completion are in flight together."""
+"""The check that no two requests for one completion are in flight at once."""
 
 import asyncio
 from collections.abc import AsyncIterator

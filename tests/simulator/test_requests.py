@@ -1,4 +1,4 @@
-"""What a bad request gets: status, code and parameter of the service's envelope."""
+"""Bad requests: status, code and parameter of the service's envelope."""
 
 from collections.abc import AsyncIterator
 

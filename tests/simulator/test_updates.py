@@ -1,4 +1,4 @@
-"""What updates do to the metadata, and when a completion can be seen."""
+"""The effect of updates on metadata, and when a completion is visible."""
 
 from tests.simulator.http import Clock, Http
 from worker.simulator import Delay, Options, Simulator

@@ -1,4 +1,4 @@
-"""What the tests of sync have in common."""
+"""Helpers of the tests of sync."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Requests that only read end as a drain does where nothing gets through, and go on where that is over."""
+"""Read requests end as a drain does if nothing gets through, and continue when that is over."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ async def _read(asking: Asking, client: Any, ids: list[str]) -> list[Answer]:
         ({"outage": "dropped"}, "outage", "outage"),
     ],
 )
-async def test_what_meets_everybody_halts_and_ends_it(
+async def test_a_failure_of_all_requests_halts_and_ends_it(
     house: House, count: int, switches: dict[str, Any], ending: str, reason: str
 ) -> None:
     house.simulator.seed_completions(IDS)
@@ -104,7 +104,7 @@ async def test_one_that_keeps_failing_while_others_get_through_is_said_in_the_en
     assert caught.value.left == {IDS[0]: "HTTP 500"}
 
 
-async def test_many_that_are_not_there_are_an_answer_and_hold_up_nobody(house: House) -> None:
+async def test_many_missing_completions_are_an_answer_and_delay_no_other(house: House) -> None:
     house.simulator.seed_completions(IDS[-1:])
     with capture_logs() as logs:
         found = await _read(asks(), house.client, IDS)

@@ -1,4 +1,4 @@
-"""What is said to differ: folded as the engine folds, and looked at twice."""
+"""Differences: folded as by the engine, and checked twice."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def _compare(current: dict[str, str], *changes: MetadataChange, semantics: Seman
     return compare(Entry(1, C, list(changes)), current, semantics)
 
 
-def test_what_would_be_set_changed_and_removed_is_told_apart() -> None:
+def test_set_changed_and_removed_keys_are_told_apart() -> None:
     change = MetadataChange(C, {"grade": "A", "topic": "refunds", "draft": None, "gone": None, "same": "s"})
     found = _compare({"topic": "billing", "draft": "yes", "same": "s", "other": "o"}, change)
     assert found == Difference(
@@ -100,7 +100,7 @@ async def test_a_read_that_lags_is_not_believed_before_the_lag_is_over(house: Ho
     assert (counts.in_sync, [each.state for each in found]) == (1, ["in_sync"])
 
 
-async def test_what_is_not_there_is_counted_and_named(house: House) -> None:
+async def test_missing_completions_are_counted_and_named(house: House) -> None:
     house.simulator.seed(C, {})
     changes = [MetadataChange("chatcmpl-none", {"a": "1"}), MetadataChange(C, {"a": "1"})]
     found, counts = await house.diff(changes)

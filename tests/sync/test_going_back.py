@@ -1,4 +1,4 @@
-"""There and back: what a pull wrote leaves everything as it was, whatever was applied in between."""
+"""There and back: a pulled file restores everything, whatever was applied in between."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A line is one line, and can be read again, however the service writes its JSON."""
+"""A line stays one line and can be read again, for any JSON layout of the service."""
 
 import csv
 import io

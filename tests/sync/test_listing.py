@@ -1,4 +1,4 @@
-"""Walking a list that others add to and delete from meanwhile."""
+"""Walking a list while others add and delete."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,9 +32,7 @@ async def test_every_completion_comes_once_a_hundred_to_a_request(house: House, 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("seed", range(8))
-async def test_what_is_there_all_the_while_comes_once_whatever_is_added_and_deleted(
-    house: House, seed: int, order: Any
-) -> None:
+async def test_a_completion_that_exists_all_the_time_comes_once(house: House, seed: int, order: Any) -> None:
     """All of them have the same second for their time: ties are the rule here."""
     dice = Random(seed)
     house.simulator.seed_completions(_ids(950))
@@ -63,7 +61,7 @@ async def test_a_filter_goes_to_the_service(house: House) -> None:
     assert await house.walk(Filter(model="another")) == []
 
 
-async def test_what_the_service_lists_but_shows_otherwise_is_left_out(house: House) -> None:
+async def test_listed_completions_that_do_not_match_are_left_out(house: House) -> None:
     pages = Answers(_page(_ids(3), more=False))
     assert await house.walk(Filter(metadata={"grade": "A"}), client=pages) == []
 
@@ -93,7 +91,7 @@ async def test_times_are_bounds_and_no_more_is_read_than_they_need() -> None:
         lambda _: Answer(Verdict(Kind.RETRY, 500, error="no")),
     ],
 )
-async def test_what_is_no_page_is_not_taken_for_the_end_but_asked_for_again(bad: Any) -> None:
+async def test_an_invalid_page_is_requested_again_and_does_not_end_the_walk(bad: Any) -> None:
     pages = Answers(_page(_ids(100), more=True), bad, _page(_ids(3, start=100), more=False))
     assert await House(None, None).walk(client=pages) == _ids(103)  # type: ignore[arg-type] # likewise
     assert pages.asked[1]["after"] == pages.asked[2]["after"] == _ids(100)[-1]

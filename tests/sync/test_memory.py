@@ -1,4 +1,4 @@
-"""Memory does not grow with what is pulled or compared: each in a process that may have only so much."""
+"""Memory does not grow with what is pulled or compared: each in a process with a limit."""
 
 import json
 from pathlib import Path

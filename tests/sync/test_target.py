@@ -1,4 +1,4 @@
-"""Files that hold whole lines at any moment, and that one pull alone writes."""
+"""Files that consist of whole lines at any moment, with one writing pull."""
 
 import gzip
 import os
@@ -96,9 +96,7 @@ async def test_a_file_that_is_there_is_left_alone_unless_something_else_is_said(
         ("x.jsonl.gz", gzip.compress(b"mine, and cut off", mtime=1_700_000_000)[:20]),
     ],
 )
-async def test_what_is_no_beginning_of_a_pull_is_not_dropped_as_an_unfinished_line(
-    tmp_path: Path, name: str, held: bytes
-) -> None:
+async def test_foreign_content_is_not_dropped_as_an_unfinished_line(tmp_path: Path, name: str, held: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(held)
     target = _open(path, resume=True)

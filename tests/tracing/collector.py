@@ -1,4 +1,4 @@
-"""An OTLP/HTTP collector on loopback that keeps what it is sent."""
+"""An OTLP/HTTP collector on loopback that keeps what it receives."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real worker, a real collector: what is exported, and what becomes of the work when nobody takes it."""
+"""A real worker and a real collector: exported spans, and the work without a collector."""
 
 import json
 from dataclasses import replace
@@ -93,7 +93,7 @@ def test_failures_and_resends_show_and_nothing_private_does(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("collector_state", ["away", "hanging"])
-def test_work_goes_on_and_ends_when_nobody_takes_the_spans(
+def test_work_goes_on_and_ends_without_a_collector(
     command: Command, simulator: RunningSimulator, tmp_path: Path, collector_state: str
 ) -> None:
     simulator.ask("/seed", {"count": 40})

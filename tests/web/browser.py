@@ -1,4 +1,4 @@
-"""A real Chromium, and what it must never have seen once a page has been looked at."""
+"""A real Chromium, and checks after each page: no error, and no foreign request."""
 
 import shutil
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def looking(
     scheme: Literal["light", "dark"] = "light",
     sharpness: float = 1.0,
 ) -> Iterator[Page]:
-    """A page of its own profile at this address; in the end, that it complained of nothing and asked nobody else.
+    """A page of its own profile at this address; at the end, check that it had no error and made no foreign request.
 
     Args:
         size: width and height, in pixels.

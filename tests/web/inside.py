@@ -1,4 +1,4 @@
-"""A web surface in the test's own process, so that a test can break what it shows."""
+"""A web server in the test's process, so that a test can break what it shows."""
 
 import asyncio
 import json

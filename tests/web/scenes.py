@@ -1,4 +1,4 @@
-"""Workers in the states that a person may find them in."""
+"""Workers in the states that a user may see."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Who may see what, and that nobody who asks a lot slows the worker down."""
+"""Access rights, and that many requests do not slow the worker down."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The page can be read and used by everybody: by axe, by what is said aloud, and by where the focus is."""
+"""The page is accessible: checked by axe, by screen reader text, and by focus."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How every answer leaves: of what is there, of what is not, of what fails, and to what is no HTTP."""
+"""Headers and status of every answer: found, missing, failed, and for malformed HTTP."""
 
 import asyncio
 import logging
@@ -141,7 +141,7 @@ MALFORMED = (
 )
 
 
-async def test_what_is_no_request_gets_one_line_that_holds_nothing_of_it(
+async def test_a_malformed_request_gets_one_log_line_without_its_content(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_worker_inside(tmp_path) as inside:
@@ -155,7 +155,7 @@ async def test_what_is_no_request_gets_one_line_that_holds_nothing_of_it(
     assert caplog.messages == []
 
 
-async def test_a_handler_that_fails_for_everybody_is_logged_once_in_a_while(
+async def test_a_handler_that_always_fails_is_logged_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(metrics.Metrics, "render", None)

@@ -1,4 +1,4 @@
-"""How often, and on how many connections, whoever asks is answered."""
+"""Limits of requests and connections."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def _peers(crowd: Crowd) -> list[str]:
     return [repr(handler) for of_peer in crowd._of_peer.values() for handler in of_peer]
 
 
-def test_one_too_many_ends_the_oldest_of_whoever_has_the_most() -> None:
+def test_one_connection_too_many_ends_the_oldest_of_the_peer_with_the_most() -> None:
     crowd = Crowd(3)
     a, b, c = _Peer("a", 1), _Peer("b", 1), _Peer("b", 2)
     for handler in (a, b, c, _Peer("c", 1)):
@@ -65,7 +65,7 @@ def test_each_peer_has_so_many_a_second_and_all_together_have_more() -> None:
         ("", ""),
     ],
 )
-def test_a_machine_has_one_name_whatever_addresses_it_takes(address: object, name: str) -> None:
+def test_a_machine_has_one_name_for_all_its_addresses(address: object, name: str) -> None:
     assert peer_name(address) == name
 
 

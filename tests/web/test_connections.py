@@ -1,4 +1,4 @@
-"""A connection that we end is nobody's fault."""
+"""A connection that the server ends is not logged as a fault."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What fails in the web surface costs itself alone, and is said once."""
+"""A failure in one part of the web server affects only that part, and is logged once."""
 
 import asyncio
 from pathlib import Path

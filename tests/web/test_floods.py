@@ -1,4 +1,4 @@
-"""What strangers send without end keeps neither probes nor those who have the token from getting their answers."""
+"""Endless input of strangers blocks neither probes nor requests with the token."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ FLOODS = {
 }
 _AT_ONCE = 400  # connections: more than are kept
 _BEFORE_ASKING = 600
-# Whoever shares an address with a flood may be taken for a part of it until its request has come: a connection that is
+# A client at a flood's address may be taken for a part of it until its request has arrived: a connection that is
 # silent for as long as 256 others take to come makes way. A kubelet asks three times before it acts.
 _TRIES = 3
 
@@ -133,7 +133,7 @@ def test_a_stranger_from_elsewhere_is_answered_during_a_flood(surface: Surface) 
         assert surface.ask("/sign-in")[0] == 200
 
 
-def test_answers_that_nobody_reads_keep_nobody_waiting(surface: Surface) -> None:
+def test_unread_answers_delay_no_other_client(surface: Surface) -> None:
     asked = b"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20
     unread = []
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""Whether a worker is well, as whoever restarts it asks."""
+"""The health checks for supervisors."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Changes that come over HTTP: what goes in, what is refused and how it is said, and who may send any."""
+"""Changes over HTTP: what is stored, what is refused and how, and who may send."""
 
 import asyncio
 import gzip
@@ -239,7 +239,7 @@ def test_a_body_that_does_not_say_its_length_is_read_and_bounded(door: Door) -> 
 def test_a_connection_takes_one_request_after_the_other(door: Door) -> None:
     door.send(line(1))
     used = door.connection.sock
-    for _ in range(30):  # more than anybody else may ask in a second
+    for _ in range(30):  # more than strangers may ask in a second
         assert door.send(line(1))[0] == 200
     assert door.send(BAD)[0] == 422
     assert door.send(line(1))[0] == 200
@@ -437,7 +437,7 @@ def send_once(port: int, body: bytes) -> tuple[int, Any]:
 async def test_bodies_that_are_under_way_are_bounded_together() -> None:
     queue = BrokenQueue()
     queue.may_go_on.clear()
-    packed = gzip.compress(lines(line(1)).encode())  # of what is packed, nobody knows how large it is
+    packed = gzip.compress(lines(line(1)).encode())  # the size of compressed data is unknown
     async with inside(queue) as door, asyncio.TaskGroup() as group:
         sending = [group.create_task(asyncio.to_thread(send_once, door.port, packed)) for _ in range(4)]
         for _ in sending:

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is so: requests that are made of it, good and bad ones, get answers it tells of."""
+"""The OpenAPI document is right: requests generated from it, good and bad, get documented answers."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ load_all_checks()
 
 @schemathesis.serializer("application/x-ndjson", "application/jsonl")
 def as_lines(_context: schemathesis.SerializationContext, value: Any) -> bytes:
-    """Put whatever was made on a line, once or twice."""
+    """Put the generated change on a line, once or twice."""
     return f"{json.dumps(value)}\n".encode() * (1 + len(str(value)) % 2)
 
 
@@ -35,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_that_the_document_tells_of(case: "schemathesis.Case[Any]", address: str) -> None:
     # What the schema takes may still be refused: a key or a value with a NUL, a conflict, more pairs than there may be.
-    # That nobody gets in without a token has tests of its own: so many tries would be a flood, and answered as one.
+    # Other tests check requests without a token: so many tries would be a flood, and answered as one.
     case.call_and_validate(
         base_url=address,
         headers={"Authorization": f"Bearer {TOKEN}"},
@@ -43,7 +43,7 @@ def test_every_answer_is_one_that_the_document_tells_of(case: "schemathesis.Case
     )
 
 
-def test_the_document_is_served_to_everybody(address: str) -> None:
+def test_the_document_needs_no_token(address: str) -> None:
     with urlopen(f"{address}/openapi.json", timeout=30) as answer:
         assert answer.headers.get_content_type() == "application/json"
         assert json.load(answer) == json.loads(document())

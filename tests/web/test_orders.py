@@ -1,4 +1,4 @@
-"""What is done to dead letters is what was shown when it was confirmed, on every store."""
+"""Actions on dead letters affect exactly those that were shown, on every store."""
 
 import asyncio
 import json

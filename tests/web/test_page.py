@@ -1,4 +1,4 @@
-"""The page, in a real browser: what it shows, what can be done with it, and that it keeps to itself."""
+"""The page in a real browser: what it shows, its actions, and that it loads nothing foreign."""
 
 import re
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_what_cannot_be_shown_is_told_in_words_until_it_can(
     with a_worker_in_a_thread(tmp_path) as inside, looking(browser, _url(inside)) as page:
         expect(page.locator("#title")).to_have_text("Nothing to do")
         monkeypatch.setattr(inside.worker.tallies, "latest", None)
-        expect(page.locator("#title")).to_have_text("The page cannot be shown")
+        expect(page.locator("#title")).to_have_text("The page has no current data")
         expect(page.locator("#word")).to_have_text("Live")
         monkeypatch.undo()
         expect(page.locator("#title")).to_have_text("Nothing to do")
@@ -152,7 +152,7 @@ def test_a_batch_shows_how_far_it_is_and_tells_its_story(
         expect(page.locator("#story")).to_contain_text("labels-1")
 
 
-def test_letters_that_come_while_somebody_thinks_are_not_purged(
+def test_letters_that_come_before_the_confirmation_are_not_purged(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:
     command, _ = dead
@@ -167,7 +167,7 @@ def test_letters_that_come_while_somebody_thinks_are_not_purged(
         expect(page.locator("#dead")).to_have_text("1")
 
 
-def test_whoever_has_not_signed_in_may_look_and_is_told_how_to_act(
+def test_a_user_without_a_session_may_look_and_is_told_how_to_act(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:
     command, _ = dead
@@ -183,7 +183,7 @@ def test_whoever_has_not_signed_in_may_look_and_is_told_how_to_act(
         expect(page.locator("[data-do]").locator("visible=true")).to_have_count(0)
 
 
-def test_tabs_that_nobody_looks_at_keep_no_connection_and_come_back_up_to_date(
+def test_hidden_tabs_keep_no_connection_and_update_when_shown(
     browser: Browser, command: Command, simulator: RunningSimulator
 ) -> None:
     simulator.ask("/seed", {"count": 5})
@@ -290,7 +290,7 @@ def test_a_phone_need_not_scroll_sideways(
 
 
 def test_a_worker_that_has_gone_is_missed(browser: Browser, command: Command) -> None:
-    with closing(browser.new_context()) as context:  # unwatched: the browser complains that nobody is there
+    with closing(browser.new_context()) as context:  # without checks: the browser reports the failed connection
         page = context.new_page()
         with scenes.a_daemon(command) as surface:
             page.goto(_url(surface))

@@ -1,4 +1,4 @@
-"""What the web surface of a worker says while somebody has paused the queue."""
+"""A worker's web server while the queue is paused."""
 
 import asyncio
 from pathlib import Path

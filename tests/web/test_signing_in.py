@@ -1,4 +1,4 @@
-"""Who may act: those who have the token, or a link that only the worker's own user can have printed."""
+"""Who may act: users with the token, or with a link that only the worker's own user can print."""
 
 import fcntl
 import json
@@ -41,7 +41,7 @@ def _events(process: "Popen[bytes]") -> list[dict[str, object]]:
     return [json.loads(line) for line in log.decode().splitlines()]
 
 
-def test_without_a_token_everybody_of_the_machine_may_look_and_whoever_has_the_link_may_act(command: Command) -> None:
+def test_without_a_token_local_users_may_look_and_users_with_the_link_may_act(command: Command) -> None:
     with stopped(serving(command).start("run")) as process:
         surface = surface_of(process)
         assert surface.ask_json("/session") == (200, {"acts": False})
@@ -141,7 +141,7 @@ def test_the_link_is_found_wherever_it_can_be_left(
     assert list(folder.rglob("page-*.json")) == []
 
 
-def test_a_directory_that_somebody_else_may_write_to_is_not_used(folder: Path) -> None:
+def test_a_directory_that_others_can_write_is_not_used(folder: Path) -> None:
     shared = folder / f"metasync-{os.geteuid()}"
     shared.mkdir()
     shared.chmod(0o777)
@@ -186,7 +186,7 @@ def test_tickets_and_cookies_are_good_for_their_time_and_for_nothing_else() -> N
     assert not sessions.takes_ticket(old)
 
 
-def test_without_a_token_nobody_can_guess_one() -> None:
+def test_without_a_token_none_can_be_guessed() -> None:
     one, other = (Sessions(None, lambda: 0.0) for _ in range(2))
     assert one.ticket_key != other.ticket_key
     assert not one.is_token("")

@@ -288,4 +288,4 @@ def _words(seen: _Seen, done: int, seconds: float) -> list[str]:
 
 
 def _show_nothing(_: _Seen) -> None:
-    """Nobody looks."""
+    """Show nothing: there is no terminal."""

@@ -11,7 +11,7 @@ _GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-class NoBody(Exception):
+class UnusableBody(Exception):
     """The body cannot be used; the message says why.
 
     Args:
@@ -27,11 +27,11 @@ async def read_body(request: web.Request) -> bytes:
     """Read a body of up to `MAX_BYTES` after decompression (gzip only).
 
     Raises:
-        NoBody: it is too large, damaged, cut off, or has another encoding.
+        UnusableBody: it is too large, damaged, cut off, or has another encoding.
     """
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        raise NoBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, or with Content-Encoding: gzip")
+        raise UnusableBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, or with Content-Encoding: gzip")
     if (request.content_length or 0) > MAX_BYTES:
         raise _too_large()
     packed = bytearray()
@@ -41,10 +41,10 @@ async def read_body(request: web.Request) -> bytes:
             if len(packed) > MAX_BYTES:
                 raise _too_large()
     except web.RequestPayloadError:
-        raise NoBody(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
+        raise UnusableBody(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
     text = bytes(packed) if encoding == "identity" else _unpacked(bytes(packed))
     if text.startswith(_GZIP_MAGIC):
-        raise NoBody(HTTPStatus.BAD_REQUEST, "the body is gzip: say Content-Encoding: gzip, and pack it once")
+        raise UnusableBody(HTTPStatus.BAD_REQUEST, "the body is gzip: say Content-Encoding: gzip, and pack it once")
     return text
 
 
@@ -55,14 +55,16 @@ def _unpacked(packed: bytes) -> bytes:
         try:
             text += unpacker.decompress(packed, MAX_BYTES + 1 - len(text))
         except zlib.error:
-            raise NoBody(HTTPStatus.BAD_REQUEST, "the gzip data is damaged") from None
+            raise UnusableBody(HTTPStatus.BAD_REQUEST, "the gzip data is damaged") from None
         if len(text) > MAX_BYTES:
             raise _too_large()
         if not unpacker.eof:
-            raise NoBody(HTTPStatus.BAD_REQUEST, "the gzip data ends too early: the body was cut off")
+            raise UnusableBody(HTTPStatus.BAD_REQUEST, "the gzip data ends too early: the body was cut off")
         packed = unpacker.unused_data  # gzip data may have several members
     return bytes(text)
 
 
-def _too_large() -> NoBody:
-    return NoBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_BYTES // 1024**2} MiB at most, unpacked")
+def _too_large() -> UnusableBody:
+    return UnusableBody(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_BYTES // 1024**2} MiB at most, unpacked"
+    )

@@ -134,7 +134,7 @@ class Crowd:
 
 
 class Connections:
-    """Makes and bounds the server's connections: a new one ends an old one, so that idle ones block nobody.
+    """Makes and bounds the server's connections: a new one ends an old one, so that idle ones block no client.
 
     A connection is a stranger's until a request on it is permitted: a probe, or a caller that proves its right.
     Strangers never displace permitted connections. Every connection ends after a few seconds, active or not, except

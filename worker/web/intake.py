@@ -20,7 +20,7 @@ from worker.changes.change import MAX_CHANGE_ID_LENGTH
 from worker.changes.files import ChangeFile, Format, Reading, Refusal, UnreadableFile
 from worker.queue import Queue, QueueError, QueueStatus, QueueUnavailable, check_batch_name
 from worker.terminal import shown
-from worker.web.bodies import MAX_BYTES, NoBody, read_body
+from worker.web.bodies import MAX_BYTES, UnusableBody, read_body
 from worker.web.connections import Connections
 from worker.web.depth import Asked
 from worker.web.door import JSON, answer
@@ -138,7 +138,7 @@ class Intake:
         self._connections.stay(request.protocol)
         try:
             return await self._take(request)
-        except NoBody as error:
+        except UnusableBody as error:
             return _problem(error.status, str(error))
         except UnreadableFile as error:
             return _problem(HTTPStatus.BAD_REQUEST, error.refusal.reason)
@@ -168,7 +168,7 @@ class Intake:
                 async with asyncio.timeout(_BODY_SECONDS):
                     body = await read_body(request)
             except TimeoutError:
-                raise NoBody(HTTPStatus.REQUEST_TIMEOUT, "the body did not come") from None
+                raise UnusableBody(HTTPStatus.REQUEST_TIMEOUT, "the body did not come") from None
             reading = Reading(self._mode, form)
             if len(body) > _LONG_BYTES:
                 read = await asyncio.to_thread(_read, body, reading, key)
@@ -223,13 +223,15 @@ def _read(body: bytes, reading: Reading, key: str | None) -> _Read:
 
     Raises:
         UnreadableFile: it has another format.
-        NoBody: it holds too many lines.
+        UnusableBody: it holds too many lines.
     """
     read = _Read([], [], [])
     with ChangeFile.open("-", reading, stdin=BytesIO(body)) as file:
         for line, item in file:
             if len(read.changes) + len(read.refused) == MAX_CHANGES:
-                raise NoBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_CHANGES:,} changes at most")
+                raise UnusableBody(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_CHANGES:,} changes at most"
+                )
             if isinstance(item, MetadataChange):
                 if key is not None and item.change_id is None:
                     item = msgspec.structs.replace(item, change_id=f"{key}:{line}")  # noqa: PLW2901 -- the same one
@@ -244,23 +246,23 @@ def _wish(request: web.Request) -> _Wish:
     """Parse the query, ``?batch=NAME&urgent=true``.
 
     Raises:
-        NoBody: it is anything else: a misspelt option must not be ignored.
+        UnusableBody: it is anything else: a misspelt option must not be ignored.
     """
     query = request.query
     for name in query:
         if name not in ("batch", "urgent"):
             where = ": it is a field of each change" if name == "as_of" else ""
-            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}{where}")
+            raise UnusableBody(HTTPStatus.BAD_REQUEST, f"the query takes batch and urgent, not {shown(name)}{where}")
         if len(query.getall(name)) > 1:
-            raise NoBody(HTTPStatus.BAD_REQUEST, f"the query says {name} twice")
+            raise UnusableBody(HTTPStatus.BAD_REQUEST, f"the query says {name} twice")
     batch, urgent = query.get("batch"), query.get("urgent")
     try:
         if batch is not None:
             check_batch_name(batch)
     except InvalidChange as error:
-        raise NoBody(HTTPStatus.BAD_REQUEST, str(error)) from None
+        raise UnusableBody(HTTPStatus.BAD_REQUEST, str(error)) from None
     if urgent not in _URGENT:
-        raise NoBody(HTTPStatus.BAD_REQUEST, "urgent must be true or false")
+        raise UnusableBody(HTTPStatus.BAD_REQUEST, "urgent must be true or false")
     return _Wish(batch, _URGENT[urgent])
 
 
@@ -268,11 +270,11 @@ def _form(request: web.Request) -> Format:
     """Return the format that the Content-Type names.
 
     Raises:
-        NoBody: the type is not supported.
+        UnusableBody: the type is not supported.
     """
     if request.content_type not in FORMATS:
         known = f"say Content-Type: {JSON} for an object or an array, or application/x-ndjson for JSON lines"
-        raise NoBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, known)
+        raise UnusableBody(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, known)
     return FORMATS[request.content_type]
 
 
@@ -280,13 +282,13 @@ def _key(request: web.Request) -> str | None:
     """Return the Idempotency-Key, without quotes around it; None if there is none.
 
     Raises:
-        NoBody: the key is malformed.
+        UnusableBody: the key is malformed.
     """
     shown = request.headers.get("Idempotency-Key")
     if shown is None:
         return None
     if (match := _KEY.fullmatch(shown.strip())) is None:
-        raise NoBody(
+        raise UnusableBody(
             HTTPStatus.BAD_REQUEST, f"the Idempotency-Key must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
         )
     return match[1]

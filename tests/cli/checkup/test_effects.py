@@ -1,4 +1,4 @@
-"""The write probe against services that take null and empty maps in every way that there is."""
+"""The write probe against services with every behaviour for null and empty maps."""
 
 import asyncio
 import json
@@ -157,7 +157,7 @@ async def probed(service: Service, folder: Path, *, patience_seconds: float = 0.
         ("ignored", "ignored"),
     ],
 )
-async def test_what_null_does(semantics: Any, null: Null, says: str, tmp_path: Path) -> None:
+async def test_the_effect_of_null_is_found(semantics: Any, null: Null, says: str, tmp_path: Path) -> None:
     found = await probed(Service(semantics, null=null), tmp_path)
     assert (found.semantics, found.null_value, found.empty_metadata) == (semantics, says, "keeps")
 
@@ -165,24 +165,24 @@ async def test_what_null_does(semantics: Any, null: Null, says: str, tmp_path: P
 @pytest.mark.parametrize(
     ("empty", "says"), [("clears", "clears"), ("keeps", "keeps"), ("400", "rejected"), ("500", "fails")]
 )
-async def test_what_an_empty_map_does(empty: Empty, says: str, tmp_path: Path) -> None:
+async def test_the_effect_of_an_empty_map_is_found(empty: Empty, says: str, tmp_path: Path) -> None:
     found = await probed(Service("merge", empty=empty), tmp_path)
     assert (found.empty_metadata, found.null_metadata, found.error) == (says, says, None)
 
 
-async def test_answers_that_show_what_was_there_before_are_told_and_not_believed(tmp_path: Path) -> None:
+async def test_answers_with_the_old_metadata_are_reported_and_not_believed(tmp_path: Path) -> None:
     found = await probed(Service("replace", old_answers=True), tmp_path)
     assert (found.semantics, found.answer) == ("replace", "old")
 
 
-async def test_what_was_to_put_it_back_and_had_no_effect_is_sent_again(tmp_path: Path) -> None:
+async def test_a_restoring_update_without_effect_is_repeated(tmp_path: Path) -> None:
     # The second update, and the first that puts back, are swallowed.
     found = await probed(Service("replace", lost=2), tmp_path)
     assert found.error is not None
     assert "no read has shown an update" in found.error
 
 
-async def test_a_read_from_before_the_probe_is_not_taken_for_what_was_put_back(tmp_path: Path) -> None:
+async def test_a_read_from_before_the_probe_does_not_count_as_restored(tmp_path: Path) -> None:
     """The probe ends with its first update, and what is to undo that is swallowed: reads show all as it was."""
     service = Service("replace", lost=1, lag_seconds=2.0, hidden=1)
     found = await probed(service, tmp_path, patience_seconds=3.0)

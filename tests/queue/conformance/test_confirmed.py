@@ -103,7 +103,7 @@ async def test_a_claim_that_asks_for_less_takes_nothing_from_one_that_asks_for_m
         await backend.queue.settle([finished(claimed)])
 
 
-async def test_no_more_is_kept_than_so_many_updates_and_somebody_is_told(
+async def test_the_number_of_kept_updates_is_bounded_with_a_warning(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confirmed, "MAX_UPDATES", 10)

@@ -1,4 +1,4 @@
-"""Whatever is withdrawn between puts, claims and settlements: what is left says the same as if it had never come."""
+"""Withdrawals between puts, claims and settlements: the remaining changes are as if the others had never come."""
 
 import asyncio
 import tempfile

@@ -1,4 +1,4 @@
-"""What every backend remembers of its last day."""
+"""The history of the last day, on every backend."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who holds how much, since when and until when."""
+"""The leases by worker, with their times."""
 
 from dataclasses import astuple
 
@@ -19,7 +19,7 @@ async def hold(queue: Store, owner: str, limit: int, *, place: Place = "oldest")
     return [each.completion_id for each in claims]
 
 
-async def test_nobody_holds_anything_at_first(queue: Store) -> None:
+async def test_there_are_no_leases_at_first(queue: Store) -> None:
     await queue.put([change("c-1")])
 
     assert await queue.leases() == []

@@ -1,4 +1,4 @@
-"""What every backend promises of calls that were carried out and whose answer was lost: each may be made again."""
+"""Calls that were carried out but whose answer was lost can be repeated, on every backend."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[tuple[Store, Lose]]:
             calling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await calling
-            await queue._writer.read(_nothing)  # by now the answer has met nobody
+            await queue._writer.read(_nothing)  # by now the answer has been dropped
 
         yield queue, lose
 

@@ -1,4 +1,4 @@
-"""Every backend against a simple model, over any sequence of calls, those of workers that come too late among them."""
+"""Every backend against a simple model, over any sequence of calls, late ones included."""
 
 import asyncio
 import tempfile

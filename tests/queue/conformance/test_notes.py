@@ -1,4 +1,4 @@
-"""What every backend promises about notes, and about text that is none."""
+"""Notes, and text that is not valid Unicode, on every backend."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What every backend does with text that is none: half surrogate pairs, and NUL, which some stores cannot hold."""
+"""Text with half surrogate pairs or NUL, which some stores cannot hold, on every backend."""
 
 import pytest
 

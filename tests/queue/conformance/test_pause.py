@@ -1,4 +1,4 @@
-"""What every backend promises about a pause: it is there until it is taken away, and whatever it says."""
+"""A pause lasts until it is ended, with any words, on every backend."""
 
 import pytest
 
@@ -51,7 +51,7 @@ async def test_a_pause_comes_back_with_a_store_that_is_put_back(backend: Backend
     "nonsense",
     ["", "paused", "null", "7", "[]", "{}", '{"by":7}', '{"by":"ana","reason":[]}', '{"from":"a"}', "[" * 5000],
 )
-async def test_a_note_that_makes_no_sense_is_the_pause_of_somebody_unknown(queue: Store, nonsense: str) -> None:
+async def test_an_unreadable_note_is_a_pause_by_an_unknown_user(queue: Store, nonsense: str) -> None:
     await queue.write_note(PAUSE, nonsense)
     seen = await read_pause(queue)
     assert seen is not None

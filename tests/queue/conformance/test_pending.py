@@ -1,4 +1,4 @@
-"""What is pending can be read by whoever wants to look, and nothing comes of that."""
+"""Reading pending changes changes nothing."""
 
 from tests.queue.helpers import change, changes, claim, finished
 from worker.queue import QueuedChange, Store

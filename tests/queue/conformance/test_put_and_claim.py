@@ -1,4 +1,4 @@
-"""What every backend promises about storing changes and leasing their targets."""
+"""Storing changes and leasing their targets, on every backend."""
 
 import msgspec
 import pytest
@@ -113,7 +113,7 @@ async def test_the_mode_is_part_of_what_a_change_says(queue: Store) -> None:
     assert await queue.put([MetadataChange("c-1", {"a": "1"}, "replace", "line-1")]) == Stored(0, 0, conflicts=(0,))
 
 
-async def test_metadata_is_compared_as_json_whatever_the_order_of_its_keys(queue: Store) -> None:
+async def test_metadata_is_compared_as_json_in_any_order_of_keys(queue: Store) -> None:
     await queue.put([FIRST])
     backwards = MetadataChange("c-1", dict(reversed(list(FIRST.metadata.items()))), change_id="line-1")
 
@@ -399,7 +399,7 @@ async def test_of_two_the_middle_is_one(queue: Store) -> None:
 
 
 @pytest.mark.parametrize("backlog", ["between a day ago and now", "before a gap", "after a gap", "waiting"])
-async def test_the_middle_is_far_from_both_ends_whatever_the_gaps(queue: Store, advance: Advance, backlog: str) -> None:
+async def test_the_middle_is_far_from_both_ends_with_any_gaps(queue: Store, advance: Advance, backlog: str) -> None:
     """In arrival or in time alone, what is half-way may be the very first or last."""
     many = [change(f"m-{i:03}") for i in range(400)]
     match backlog:

@@ -1,4 +1,4 @@
-"""What every store promises about the quota of the rate that all workers share."""
+"""The quota of the rate that all workers share, on every store."""
 
 import asyncio
 import math
@@ -30,7 +30,7 @@ async def test_blocks_follow_each_other_and_none_reaches_further_ahead_than_it_m
     assert 0.0 < nothing.wait_seconds <= 0.1 + 1e-6
 
 
-async def test_time_that_nobody_asked_for_is_not_made_up(queue: Store, advance: Advance) -> None:
+async def test_unused_quota_is_not_made_up(queue: Store, advance: Advance) -> None:
     await take(queue, 5)
     await advance(3_600)
     assert (await take(queue, 1_000)).requests == 11  # what is due in the second that comes, and no more

@@ -1,4 +1,4 @@
-"""Producers, consumers, crashes and words that come too late, all at once, on every backend that many may share."""
+"""Producers, consumers, crashes and late calls, all at once, on every shared backend."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What every backend promises to remember of changes that are done: their `change_id`, and the newest `as_of`."""
+"""Records of finished changes, their `change_id` and the newest `as_of`, on every backend."""
 
 from collections.abc import Sequence
 
@@ -115,7 +115,7 @@ async def test_nothing_is_remembered_unless_it_is_asked_for(queue: Store) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
-async def test_a_change_id_that_was_applied_is_a_duplicate_whatever_it_says(queue: Store, size: int) -> None:
+async def test_a_change_id_that_was_applied_is_a_duplicate_with_any_content(queue: Store, size: int) -> None:
     await _apply(queue, *[change(f"c-{number}", change_id=f"id-{number}") for number in range(size)])
     again = [change(f"c-{number}", "other", change_id=f"id-{number}") for number in range(size)]
 

@@ -1,4 +1,4 @@
-"""What every backend promises about the end of a lease, and about workers who come too late."""
+"""The end of a lease, and late workers, on every backend."""
 
 import asyncio
 
@@ -197,7 +197,7 @@ async def test_stale_and_valid_settlements_may_come_together(queue: Store, advan
     other = next(claimed for claimed in old if claimed.completion_id != new.completion_id)
     stale = next(claimed for claimed in old if claimed.completion_id == new.completion_id)
 
-    # The other one's lease ran out too, but nobody has claimed it since.
+    # The other lease expired too, but its target was not claimed again.
     assert await queue.settle([finished(stale), finished(other), finished(new)]) == [finished(stale)]
     assert (await queue.status()).pending == 0
 
@@ -288,7 +288,7 @@ async def test_extending_keeps_the_target_from_others(queue: Store, advance: Adv
     assert len(await claim(queue)) == 2
 
 
-async def test_a_lease_that_ran_out_holds_while_nobody_else_has_claimed(queue: Store, advance: Advance) -> None:
+async def test_an_expired_lease_holds_until_another_claim(queue: Store, advance: Advance) -> None:
     await queue.put([change("c-1")])
     claimed = await claim_one(queue)
     await advance(LEASE_SECONDS + 10)
@@ -347,7 +347,7 @@ async def _retry(queue: Store) -> None:
 
 
 @pytest.mark.parametrize("event", [_put, _settle, _retry])
-async def test_new_work_wakes_whoever_waits(queue: Store, event: Event) -> None:
+async def test_new_work_wakes_a_waiting_worker(queue: Store, event: Event) -> None:
     await bury(queue, change("c-1"))
     await queue.put([change("c-1")])
     await queue.wait_for_work(0)  # what the lines above have said is heard
@@ -362,7 +362,7 @@ async def test_work_that_came_just_before_the_wait_is_not_missed(queue: Store) -
     await queue.wait_for_work(3_600)
 
 
-async def test_work_that_was_heard_of_wakes_nobody_again(queue: Store) -> None:
+async def test_work_that_was_noticed_wakes_no_worker_again(queue: Store) -> None:
     await queue.put([change("c-1")])
     await queue.wait_for_work(3_600)
     for _ in range(3):  # a server's own word of it, and that it is heard from now on, may come after this object's

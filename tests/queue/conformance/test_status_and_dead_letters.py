@@ -1,4 +1,4 @@
-"""What every backend promises about its counts, and about changes that were given up."""
+"""Counts and dead letters, on every backend."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ async def test_the_rate_is_of_all_that_was_done_in_the_last_five_minutes(queue: 
     assert (await queue.status()).recent_per_second == 0
 
 
-async def test_letters_are_read_oldest_first_and_whole_whatever_their_number(queue: Store) -> None:
+async def test_letters_are_read_completely_and_oldest_first_for_any_number(queue: Store) -> None:
     await bury(queue, *changes("c-1", range(MANY)))
 
     found = await letters(queue)
@@ -154,7 +154,7 @@ async def test_selected_letters_are_made_pending_again(queue: Store, which: int)
 
 
 @pytest.mark.parametrize("conditions", [{}, {"reason": "rejected"}, {"completion_id": "c-1"}, {"numbers": [1, 2, 3]}])
-async def test_letters_that_came_after_somebody_looked_are_let_be(queue: Store, conditions: dict[str, Any]) -> None:
+async def test_letters_that_came_after_the_look_are_left_alone(queue: Store, conditions: dict[str, Any]) -> None:
     await bury(queue, *changes("c-1", range(3)))
     shown = DeadSelection(**conditions, until=2)
     assert [letter.number async for letter in queue.dead_letters(shown)] == [1, 2]

@@ -1,4 +1,4 @@
-"""What every backend promises about urgent changes."""
+"""Urgent changes, on every backend."""
 
 import pytest
 
@@ -13,7 +13,7 @@ async def _claim_at(queue: Store, place: Place, limit: int = 100) -> list[str]:
 
 
 @pytest.mark.parametrize("waiting", [0, 1, 3, 50])
-async def test_an_urgent_one_is_claimed_apart_whatever_waits(queue: Store, waiting: int) -> None:
+async def test_an_urgent_target_is_claimed_apart_with_any_backlog(queue: Store, waiting: int) -> None:
     await queue.put([change(f"c-{number}") for number in range(waiting)])
     await queue.put([change("u-1"), change("u-2")], urgent=True)
 

@@ -1,4 +1,4 @@
-"""What every backend promises about changes that are taken back."""
+"""Withdrawn changes, on every backend."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The queue's protocol as a small machine: what every store holds, what workers hold, and each step that there may be.
+"""A model of the queue's protocol: the states of store and workers, and every possible step.
 
 Times are relative to now, by the store's clock; so is a lease's number, since it follows that clock. A step never
 changes a state, it makes another. What a store really keeps is in `Store`, but for `acknowledged` and `ended`, which
@@ -417,7 +417,7 @@ class Protocol:
         return state._replace(store=state.store._replace(targets=targets), hands=hands)
 
     def _settled(self, state: State, worker: int, fate: str) -> State:
-        """Carry out a settlement, whoever says it; the worker keeps the claim, to say another word about it."""
+        """Carry out a settlement by any worker; the worker keeps the claim, to settle it again later."""
         target = self.accepts(state, worker, Guard.SETTLE_MATCHES_LEASE)
         hand = state.hands[worker]
         assert hand is not None
@@ -491,7 +491,7 @@ def _appended(store: Store, completion: int, label: int, *, at_once: bool = Fals
 
 
 def _new_label(state: State) -> int:
-    """The least that nobody knows of."""
+    """The lowest unknown number."""
     known = {change.label for hand in state.hands if hand is not None for change in hand.changes}
     known |= state.store.acknowledged
     if state.replica is not None:
@@ -500,7 +500,7 @@ def _new_label(state: State) -> int:
 
 
 def _let_go(state: State, worker: int) -> State:
-    """Let the worker forget its claim, as in a crash: nobody will speak under it."""
+    """Let the worker forget its claim, as in a crash: no further call will use it."""
 
     def forgotten(store: Store) -> Store:
         targets = tuple(

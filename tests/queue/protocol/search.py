@@ -1,4 +1,4 @@
-"""An exhaustive search of what the protocol may come to: of states that differ in names alone, one is looked at."""
+"""An exhaustive search of the protocol's states; of states that differ only in names, one is examined."""
 
 from dataclasses import dataclass
 from itertools import permutations
@@ -68,7 +68,7 @@ def _key(state: State, protocol: Protocol) -> _Key:
     likewise; and in what has ended.
 
     Raises:
-        Broken: a worker is listened to whose lease nobody knows.
+        Broken: the store accepts a call with an unknown lease.
     """
     stores = [state.store] if state.replica is None else [state.store, state.replica]
     live = {target.lease for store in stores for target in store.targets if target is not None}
@@ -78,7 +78,7 @@ def _key(state: State, protocol: Protocol) -> _Key:
             continue
         if hand.lease in live or hand.believed or not _is_past(hand.lease, state, protocol) or protocol.without:
             in_hand[worker] = hand
-        else:  # whatever it says from here on
+        else:  # for all its later calls
             protocol.accepts(state, worker, Guard.SETTLE_MATCHES_LEASE)
     names = _Names(state, stores, in_hand, protocol)
     retries = _NONE if state.retries is None else state.retries
@@ -158,7 +158,7 @@ class _Names:
         encoded: list[object] = []
         for completion in completions:
             target = store.targets[completion]
-            # What nobody will retry is accounted for already.
+            # Letters that will not be retried are accounted for already.
             dead = tuple([self._label(label) for label in store.dead[completion]]) if self._state.retries != 0 else ()
             if target is None:
                 encoded.append((dead,))

@@ -1,4 +1,4 @@
-"""Every store does what the model does, along walks through it that dice choose."""
+"""Every store answers as the model does, along random walks."""
 
 import random
 from collections.abc import AsyncIterator

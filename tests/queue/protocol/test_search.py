@@ -1,4 +1,4 @@
-"""Nothing that the protocol may come to breaks a promise; and each of its guards is missed when it is taken out."""
+"""No reachable state breaks a promise; and the search finds the removal of each guard."""
 
 import pytest
 

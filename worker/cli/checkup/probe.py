@@ -2,7 +2,7 @@
 
 An update that names every key writes exactly that map, under either semantics. So the original can always be restored
 as long as no key is added: the probe adds none, and only changes existing values. Each update carries a unique value. A
-read that shows it was made after the update, whatever the read lag. Only after such a read does the probe check what
+read that shows it was made after the update, for any read lag. Only after such a read does the probe check what
 the update did to the other keys.
 """
 

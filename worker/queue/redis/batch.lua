@@ -45,7 +45,7 @@ local function count_in_batches(queue, by_name)
     if #created > 0 then
         local last = redis.call('ZRANGE', queue.batches, 0, 0, 'REV', 'WITHSCORES')[2]
         local times = {}
-        for i, name in ipairs(created) do -- each after those before, whatever the clock does
+        for i, name in ipairs(created) do -- each later than those before, even if the clock steps
             push(times, math.max(tonumber(last or 0) + i, queue.now), name)
         end
         write('ZADD', queue.batches, times)

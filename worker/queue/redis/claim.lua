@@ -1,7 +1,7 @@
--- Leasing targets. What empties a queue goes on where the memory is used up: allow-oom.
+-- Leasing targets. Functions that empty a queue also run without free memory: allow-oom.
 
--- Makes due again what a claim has taken whose answer was lost: all that it took and nobody has extended is due at one
--- and the same time.
+-- Releases the targets of a claim whose answer was lost: all that it took and no worker has extended become due at the
+-- same time.
 local function give_back(queue, lease, deadline)
     for _, set in ipairs({queue.due, queue.urgent}) do -- it may have become urgent since
         local completion_ids = redis.call('ZRANGE', set, deadline, deadline, 'BYSCORE')
@@ -17,15 +17,15 @@ local function give_back(queue, lease, deadline)
     end
 end
 
--- The next lease number. A replica that is promoted may not have heard of the last ones, nor a file that is put back:
--- the time has moved on since those, where a counter would give them out again.
+-- The next lease number. A promoted replica or a restored file may not know the last ones: a counter alone would give
+-- them again, but the time has moved on.
 local function next_lease(queue)
     local lease = math.max(tonumber(redis.call('HGET', queue.queue, 'lease') or 0) + 1, queue.now)
     redis.call('HSET', queue.queue, 'lease', lease)
     return lease
 end
 
--- Gives the first changes, as many as have this size together, one at least; and their size.
+-- Returns the first changes up to this total size, at least one; and their size.
 local function within(changes, in_bytes)
     local bytes = 0
     for i, change in ipairs(changes) do
@@ -37,7 +37,7 @@ local function within(changes, in_bytes)
     return changes, bytes
 end
 
--- Gives the completion_ids that are to be claimed.
+-- Returns the completion_ids to claim.
 local function due_at(queue, set, place, limit)
     if place == 'oldest' or place == 'urgent' or limit == 0 then
         return redis.call('ZRANGE', set, '-inf', queue.now, 'BYSCORE', 'LIMIT', 0, limit)

@@ -1,6 +1,6 @@
--- What is pending: looked through, and taken back, some changes at a time.
+-- Pending changes: reading and withdrawing them in pieces.
 
-local AT_ONCE = 500 -- changes that one call looks at
+local AT_ONCE = 500 -- changes that one call examines
 
 -- ARGV: a cursor, '0' at first. Gives the next one, '0' at the end, and completion_ids that have pending changes, any of
 -- them perhaps twice.
@@ -85,8 +85,8 @@ local function leased_among(queue, wanted)
     return is_leased
 end
 
--- Takes changes out of a list, of which it is told the places and, where they are the first ones, what of those is kept,
--- the last first.
+-- Removes changes from a list, given their positions and, if they are at the head, the changes between them to keep, the
+-- last first.
 local function take_out(list, first, places, changes, kept)
     if first == 0 then
         redis.call('LPOP', list, changes)

@@ -1,4 +1,4 @@
--- What the queue does, each operation one function: nothing else happens on the server while it runs.
+-- The queue's operations, one function each, so that each is atomic.
 --
 -- KEYS[1] is what the names of the queue's keys begin with, such as metasync: with its colon.
 -- Times are microseconds of Unix time by the server's clock. A change is the MessagePack array
@@ -51,14 +51,14 @@ local function queue_at(base)
         dead = base .. 'dead',
         dead_reason = base .. 'dead:reason:',
         dead_completion = base .. 'dead:completion:',
-        -- stream of one entry: that something was put; whoever waits for work waits for another one
+        -- stream of one entry, written by each put; waiting workers wait for the next one
         news = base .. 'news',
         -- hash: a note's text and time of writing by its name
         note = base .. 'note',
     }
 end
 
--- Each call of a command costs more than what it does: what can be done for many at once is done so.
+-- A command's call costs more than its work, so commands handle many items at once.
 local function write(command, key, arguments)
     local reply
     for first = 1, #arguments, MAX_ARGUMENTS do

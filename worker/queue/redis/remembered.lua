@@ -1,15 +1,15 @@
--- What is remembered of changes that are done. There may be millions, of which nothing is listed: so each of a hash's
--- fields holds dozens, side by side, of the same width. An entry is a part of the SHA-1 of what it is about, the second at
--- which it was written, and, of an as_of, that. Its field follows from another part. That takes 12 to 20 bytes an entry,
--- where a sorted set takes a hundred. The field 'count' says how many entries there are, 'oldest' that none is older than
--- this second; 'next' and 'least' how far somebody who clears away has come, and what the oldest is that was left.
+-- Records of finished changes. There may be millions, so they are packed: each field of a hash holds dozens of entries of
+-- equal width. An entry is a part of the SHA-1 of its text, the second at which it was written, and the as_of, if it is
+-- about one. Another part of the SHA-1 selects the field. That takes 12 to 20 bytes per entry; a sorted set takes a
+-- hundred. The field 'count' is the number of entries, 'oldest' a lower bound of their seconds; 'next' and 'least' are
+-- the progress of a clean-up, and the oldest second that it has left.
 
 local FIELDS = 131072
 local MARK = 6 -- bytes
 local MARK_AND_TIME = 10
 local FIELDS_AT_ONCE = 200 -- to be cleared of what is old
 local SAMPLED = 100
-local SPARE = 0.01 -- it is worth while to clear away where as large a part is to go
+local SPARE = 0.01 -- a clean-up is worth while for this share of entries
 
 local function memory_at(key, width)
     return {key = key, width = width}
@@ -101,7 +101,7 @@ local function remember_settled(queue, change_ids)
     end)
 end
 
--- The newest as_of that was applied, by completion_id, of those of which one is remembered.
+-- The newest applied as_of, by completion_id, as far as remembered.
 local function newest_among(queue, completion_ids)
     local newest = {}
     for completion_id, entry in pairs(recall(newest_of(queue), completion_ids)) do
@@ -118,7 +118,7 @@ local function remember_newest(queue, newest)
     end)
 end
 
--- ARGV: completion_ids. Gives, packed, [[completion_id, newest as_of]] of those of which one is remembered.
+-- ARGV: completion_ids. Returns, packed, [[completion_id, newest as_of]] as far as remembered.
 local function newest_as_of(keys, args)
     local found = {}
     for completion_id, as_of in pairs(newest_among(queue_at(keys[1]), args)) do

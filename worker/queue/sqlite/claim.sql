@@ -1,5 +1,5 @@
 -- name: heal
--- No lease and no delay is as long as that: what is due so far off was written when a clock was wrong. It is due now.
+-- No lease and no delay is that long: such a due time comes from a wrong clock. The target is due now.
 UPDATE target SET visible_at = :now WHERE urgent IN (0, 1) AND visible_at > :furthest;
 
 -- name: oldest
@@ -33,9 +33,9 @@ FROM (
 );
 
 -- name: middle
--- Where the middle of an index is cannot be asked. So a few targets are looked up that lie at even distances, in time and
--- arrival between the oldest and the newest that are due, and in arrival alone from the oldest on: much that came at
--- once takes up little time, and much that was done long ago leaves gaps. The one in their midst is far from both ends.
+-- An index cannot tell its middle. So a few targets at even distances are looked up: in time and arrival between the
+-- oldest and the newest due one, and in arrival alone from the oldest on, because a burst spans little time, and finished
+-- changes leave gaps. The middle one of them is far from both ends.
 WITH
 oldest AS MATERIALIZED (
     SELECT visible_at, number FROM target WHERE urgent = 0 AND visible_at <= :now ORDER BY visible_at, number LIMIT 1
@@ -94,7 +94,7 @@ WHERE position = (SELECT count(*) FROM due) / 2;
 
 -- name: changes
 -- targets: JSON array of [number, completion_id], whose order is kept; ahead: of the queue's time; bytes: the last change is the one that goes beyond
--- What is too much is not even read: of its text, only the length is looked at.
+-- Changes beyond the limit are not read: only the length of their text is.
 SELECT json_group_array(json_array(
     change.id, carried.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,
     change.trials, change.as_of, (SELECT batch.name FROM batch WHERE batch.number = change.batch)
@@ -114,8 +114,8 @@ CROSS JOIN change ON change.id = carried.id
 WHERE carried.bytes_before <= :bytes;
 
 -- name: next_lease
--- now_us: microseconds of the queue's time. A file that is put back may not know of the last leases: the time has moved on since
--- those, where a counter alone would give them out again.
+-- now_us: microseconds of the queue's time. A restored file may not know the last leases: a counter alone would give their
+-- numbers again, but the time has moved on.
 UPDATE counter SET value = max(value + 1, :now_us) WHERE name = 'lease' RETURNING value;
 
 -- name: lease

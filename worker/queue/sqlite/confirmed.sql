@@ -10,7 +10,7 @@ VALUES (
 RETURNING total;
 
 -- name: forget
--- Two at most, so that no settlement pays for many; gives of each whether it went before its time.
+-- At most two, so that no settlement pays for many; returns for each whether it was deleted early.
 DELETE FROM confirmed
 WHERE number IN (SELECT number FROM confirmed ORDER BY number LIMIT 2) AND (written_at <= :since OR total <= :total)
 RETURNING written_at > :since;

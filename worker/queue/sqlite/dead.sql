@@ -1,4 +1,4 @@
--- Four ways to the first numbers of a stretch, each along the index that fits.
+-- Four ways to the first numbers of a stretch, each with its own index.
 
 -- name: by_number
 SELECT json_group_array(number)
@@ -42,7 +42,7 @@ FROM (
 );
 
 -- name: matching
--- Of these, those of that age and batch.
+-- The letters among them with this age and batch.
 SELECT json_group_array(number)
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value
@@ -72,7 +72,7 @@ FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value;
 
 -- name: revivable
--- Of letters with one change_id, the first; none whose change_id is pending.
+-- The first letter of each change_id, unless that change_id is pending.
 SELECT json_group_array(number)
 FROM (
     SELECT min(number) AS number
@@ -84,7 +84,7 @@ FROM (
 );
 
 -- name: dated
--- Of these, those that what is remembered may keep dead: [number, completion_id, change_id, as_of].
+-- The letters among them that records of finished changes may keep dead: [number, completion_id, change_id, as_of].
 SELECT json_group_array(json_array(number, completion_id, change_id, as_of))
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value

@@ -1,5 +1,5 @@
--- Where pending changes lie that are selected. Each gives a piece: the last change that was looked at, how many were, and
--- those of them that meet all conditions: however few do, a piece is short.
+-- Selected pending changes. Each statement returns a piece: the last change examined, how many were, and those among them
+-- that meet all conditions: so a piece is short even if few do.
 
 -- name: by_change_id
 SELECT json_array(max(id), count(*), json_group_array(id) FILTER (
@@ -52,7 +52,7 @@ CROSS JOIN change ON change.id = selected.value
 CROSS JOIN target ON target.number = change.target;
 
 -- name: free
--- Those of the changes that no worker has in hand, and their targets.
+-- The changes among them that no worker has in hand, and their targets.
 SELECT json_array(json_group_array(change.id), json_group_array(DISTINCT target.number))
 FROM json_each(:numbers) AS selected
 CROSS JOIN change ON change.id = selected.value
@@ -72,7 +72,7 @@ FROM (
 WHERE batch.number = gone.batch;
 
 -- name: count_in_targets
--- A lease that ran out ends: its worker's late word must not name what is gone.
+-- An expired lease ends: its worker's late settlement must not name deleted changes.
 UPDATE target
 SET pending = pending - gone.changes, lease = NULL
 FROM (

@@ -42,12 +42,12 @@ LEFT JOIN batch ON batch.number = change.batch
 WHERE change.batch IS NOT :batch;
 
 -- name: count
--- NOT INDEXED: in the order of the index on targets, every pending change would be looked at.
+-- NOT INDEXED: in the order of the index on targets, every pending change would be examined.
 UPDATE target
 SET pending = pending + fresh.changes, urgent = max(urgent, :urgent)
 FROM (SELECT target, count(*) AS changes FROM change NOT INDEXED WHERE id > :newest GROUP BY target) AS fresh
 WHERE target.number = fresh.target;
 
 -- name: forget_empty
--- Targets that were made for nothing but duplicates.
+-- Targets that were created only for duplicates.
 DELETE FROM target WHERE number > :newest_target AND pending = 0;

@@ -1,5 +1,5 @@
 -- name: current
--- The generation that is written to, if there is one.
+-- The current generation, if there is one.
 SELECT number, began_at, size, swept IS NOT NULL
 FROM generation
 WHERE kind = :kind
@@ -44,8 +44,8 @@ CROSS JOIN newest ON newest.hash = given.value;
 SELECT EXISTS (SELECT 1 FROM generation);
 
 -- name: expired
--- The last of the oldest generations that are to go: one that is half gone, else all that are too old, else the oldest
--- where there is too much.
+-- The last generation to delete: one that is half deleted, else the last expired one, else the oldest if there are too
+-- many rows.
 SELECT coalesce(
     (SELECT min(number) FROM generation WHERE kind = :kind AND swept IS NOT NULL),
     (SELECT max(number) FROM generation WHERE kind = :kind AND written_at < :since),
@@ -59,7 +59,7 @@ SELECT coalesce(swept, -1) FROM generation WHERE kind = :kind AND number = :gene
 UPDATE generation SET swept = :swept, size = size - :gone WHERE kind = :kind AND number = :generation;
 
 -- name: hand_on
--- What came with these generations and is still there was written again since.
+-- Remaining rows of these generations were written again since.
 UPDATE generation
 SET size = size + (SELECT sum(size) FROM generation WHERE kind = :kind AND number <= :generation)
 WHERE kind = :kind AND number = (SELECT min(number) FROM generation WHERE kind = :kind AND number > :generation);
@@ -68,7 +68,7 @@ WHERE kind = :kind AND number = (SELECT min(number) FROM generation WHERE kind =
 DELETE FROM generation WHERE kind = :kind AND number <= :generation;
 
 -- name: old_settled
--- The last hash that was looked at, how many were, and those of them that are to go.
+-- The last hash examined, how many were, and the rows to delete among them.
 SELECT json_array(max(hash), count(*), json_group_array(hash) FILTER (WHERE generation <= :generation))
 FROM (SELECT hash, generation FROM settled WHERE hash > :after ORDER BY hash LIMIT :limit);
 
