@@ -208,7 +208,7 @@ def _end_leases(
         pending: how many changes each target had.
         urgent: the targets that were urgent.
     """
-    left = {target: pending[target] - len(settlement.done()) for target, settlement in valid.items()}
+    left = {target: pending[target] - settlement.ends for target, settlement in valid.items()}
     finished = [target for target, changes in left.items() if not changes]
     if finished:
         connection.execute(_SETTLE["finish"], {"targets": json_text(finished)})
@@ -278,4 +278,4 @@ def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
 
 
 def _keys(claims: Iterable[Claim]) -> str:
-    return json_text([claim.key for claim in claims])
+    return json_text([(claim.completion_id, claim.lease) for claim in claims])
