@@ -169,10 +169,10 @@ class Observed:
 
 @asynccontextmanager
 async def _simulator(setup: Setup, folder: Path) -> AsyncIterator[Observed]:
-    flags = ("--limit", f"{setup.per_minute:f}", "--update-latency", setup.update_latency, "--seed", "1")
-    flags += ("--retry-after", setup.hint)
+    limit = ("--limit", f"{setup.per_minute:f}", "--retry-after", setup.hint)
     free = ("--rejects-are-free",) if setup.rejects_are_free else ()
-    command = (_METASYNC, "simulator", *flags, *free, "--completions", str(setup.rows))
+    rest = ("--update-latency", setup.update_latency, "--seed", "1", "--completions", str(setup.rows))
+    command = (_METASYNC, "simulator", *limit, *free, *rest)
     log = folder / "simulator.log"
     async with (
         _running(*command, folder=folder, environment={}, log=log) as process,

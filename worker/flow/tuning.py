@@ -45,10 +45,10 @@ class Tuning:
     # ("bucket of 60 a minute").
     span_seconds: float = 20.0
     span_requests: float = 60.0
-    # Open for less than that, or by so few requests, little can be measured: the rate falls to that share at most ("from
-    # nothing to 60 a minute, hint in seconds"), unless the goodput is below the last share of it, so that the limit is
-    # another one ("bucket, limit a tenth"). After a search in which nothing can be saved up, to the second one ("from
-    # nothing to 60 a minute, exact hint").
+    # Open for less than that, or by so few requests, little can be measured: the rate falls to that share at most
+    # ("from nothing to 60 a minute, hint in seconds"), unless the goodput is below the last share of it, so that the
+    # limit is another one ("bucket, limit a tenth"). After a search in which nothing can be saved up, to the second
+    # one ("from nothing to 60 a minute, exact hint").
     short_seconds: float = 4.0
     few_requests: int = 5
     least_decrease: float = 0.97
