@@ -8,8 +8,8 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ LABELS = {
     "adaptive": "AWS's adaptive retry mode",
 }
 
+_HINTS = {"ms": "exact, in ms", "seconds": "in whole seconds", "wrong": "a tenth of the truth", "none": "none"}
 _ROWS_PER_REQUEST_ALLOWED = 4  # some peers give rows up: none may run out of them
 _FIRST_MINUTE_SECONDS = 60.0
 _TRAILING_SECONDS = 10
+_COLD_SECONDS = 60.0
+_COLD_PER_MINUTE = 3000.0
 _COUNTS = ("started while closed", "given up", "lost")
 
 
@@ -48,6 +51,25 @@ async def run_all(names: Sequence[str], setup: Setup, *, side_by_side: bool) -> 
     except* TrialFailed as failures:
         raise TrialFailed("; ".join(str(failure) for failure in failures.exceptions)) from None
     return [task.result() for task in tasks]
+
+
+async def cold_starts(setup: Setup) -> dict[str, Trial]:
+    """Let the worker find the limit anew with each form of ``Retry-After``, one after the other.
+
+    Raises:
+        TrialFailed: one of them failed.
+    """
+    return {hint: await run_trial(WORKER, replace(setup, hint=hint)) for hint in _HINTS}
+
+
+def cold_table(trials: Mapping[str, Trial], setup: Setup) -> str:
+    """The figures of cold starts for people, as Markdown."""
+    lines = ["| hint | goodput in 30 s | in all | wasted in all |", "|---|--:|--:|--:|"]
+    for hint, trial in trials.items():
+        half = replace(trial, samples=[sample for sample in trial.samples if sample.at_seconds <= _COLD_SECONDS / 2])
+        shares = (half.goodput(setup), trial.goodput(setup), trial.wasted())
+        lines.append(f"| {_HINTS[hint]} | {' | '.join(_shown(share) for share in shares)} |")
+    return "\n".join(lines)
 
 
 def _task() -> asyncio.Task[Any]:
@@ -153,6 +175,7 @@ def main() -> None:
         "--contenders", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME", help=", ".join(LABELS)
     )
     parser.add_argument("--rejects-are-free", action="store_true", help="rejected requests do not use up the limit")
+    parser.add_argument("--no-cold-starts", action="store_true", help="leave out the worker's cold start by each hint")
     parser.add_argument("--side-by-side", action="store_true", help="all at once: they use little CPU")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "flow.json")
     parser.add_argument("--chart", type=Path, default=ROOT / "docs" / "flow.svg")
@@ -162,11 +185,14 @@ def main() -> None:
         arguments.per_minute, arguments.minutes * 60, arguments.update_latency, rows, arguments.rejects_are_free
     )
     names = list(dict.fromkeys(arguments.contenders))
+    cold = Setup(_COLD_PER_MINUTE, _COLD_SECONDS, "200ms", rows=100 + round(2 * _COLD_PER_MINUTE))
     print(_machine())
     print(
         f"{setup.per_minute:g} a minute, {setup.seconds:g} s each, update latency {setup.update_latency}\n", flush=True
     )
     try:
+        if not arguments.no_cold_starts:
+            print(f"{cold_table(asyncio.run(cold_starts(cold)), cold)}\n", flush=True)
         trials = asyncio.run(run_all(names, setup, side_by_side=arguments.side_by_side))
     except TrialFailed as failure:
         sys.exit(f"{parser.prog}: {failure}")

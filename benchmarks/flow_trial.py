@@ -43,6 +43,7 @@ class Setup:
         update_latency: as `metasync simulator` takes it.
         rows: completions to update: more than can be done in the time.
         rejects_are_free: rejected requests take nothing from the bucket; as a rule they do.
+        hint: the form of ``Retry-After``, as `metasync simulator` takes it.
     """
 
     per_minute: float
@@ -50,6 +51,7 @@ class Setup:
     update_latency: str
     rows: int
     rejects_are_free: bool = False
+    hint: str = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +169,10 @@ class Observed:
 
 @asynccontextmanager
 async def _simulator(setup: Setup, folder: Path) -> AsyncIterator[Observed]:
-    flags = ("--limit", f"{setup.per_minute:f}", "--update-latency", setup.update_latency, "--seed", "1")
+    limit = ("--limit", f"{setup.per_minute:f}", "--retry-after", setup.hint)
     free = ("--rejects-are-free",) if setup.rejects_are_free else ()
-    command = (_METASYNC, "simulator", *flags, *free, "--completions", str(setup.rows))
+    rest = ("--update-latency", setup.update_latency, "--seed", "1", "--completions", str(setup.rows))
+    command = (_METASYNC, "simulator", *limit, *free, *rest)
     log = folder / "simulator.log"
     async with (
         _running(*command, folder=folder, environment={}, log=log) as process,

@@ -1,8 +1,10 @@
 """`make profile INSTRUCTIONS=yes`: how many instructions an update takes, by layer, counted by callgrind.
 
-Instructions do not depend on what else the machine does. Callgrind cannot tell Python's functions apart, so layers are
-counted by leaving out: each step runs in a process of its own, which warms up before the counting begins, and what a
-step takes beyond those that it is built upon is its own layer's. The kernel's are in none of them.
+Callgrind cannot tell Python's functions apart, so layers are counted by leaving out: each step runs in a process of its
+own, and what a step takes beyond those that it is built upon is its own layer's. The kernel's are in none of them.
+
+What is counted is the middle of one run, with all slots open and every batch full: a program runs fifty times slower
+under callgrind, and whatever goes by the clock, such as a slow start, would otherwise be part of an update.
 """
 
 import argparse
@@ -15,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 
@@ -28,17 +32,44 @@ from config import logs
 from worker.api import Answer, Client, Kind, Verdict
 from worker.api.judging import judge
 from worker.changes import MetadataChange
-from worker.engine import Options, Worker
+from worker.cli.calling import collect_less
+from worker.engine import Options, Worker, recorder
 from worker.engine.applier import Completions
+from worker.engine.outcome import Outcome
 from worker.engine.patience import SHORT_WAIT_SECONDS
-from worker.flow import SUCCEEDED, Flow
+from worker.flow import SUCCEEDED, Flow, Permit
 from worker.queue import Claim, Place, QueuedChange, Settlement, Store, open_queue
 from worker.queue.memory import MemoryQueue
 
-WARM_UP, COUNTED = 300, 1_500
+BATCH = 256
+WARM_UP, COUNTED, LEFT = 16 * BATCH, 8 * BATCH, 4 * BATCH  # updates: until all slots are open; that count; after them
 _COLLECTED = re.compile(rb"Collected : (\d+)")
 _CONCURRENCY = 64
-_LEASE_SECONDS = 60.0
+_LEASE_SECONDS = 3_600.0  # no heartbeat falls into the counting
+
+
+class Middle:
+    """Sees how many updates are done, and says when the counting begins and when it ends.
+
+    Args:
+        begin: is called before the first update that counts,
+        end: and after the last one.
+    """
+
+    def __init__(self, begin: Callable[[], object], end: Callable[[], object]) -> None:
+        self._at = {WARM_UP: begin, WARM_UP + COUNTED: end}
+        self._done = 0
+
+    def one_more(self) -> None:
+        """An update begins."""
+        if (tell := self._at.get(self._done)) is not None:
+            tell()
+        self._done += 1
+
+    async def write(self, outcomes: Sequence[Outcome]) -> None:
+        """A batch is about to be settled; see `worker.engine.results.Results`."""
+        for _ in outcomes:
+            self.one_more()
 
 
 class _Prepared(MemoryQueue):
@@ -90,44 +121,49 @@ class _Obliging:
         return Answer(Verdict(Kind.OK, 200), dict(metadata))
 
 
-async def _flow(count: int, _base_url: str, _folder: Path) -> None:
+async def _flow(count: int, middle: Middle, _base_url: str, _folder: Path) -> None:
     flow = Flow(max_concurrency=_CONCURRENCY, patience_seconds=SHORT_WAIT_SECONDS, clock=time.monotonic)
+    running = deque[Permit]()
     for completion_id in completion_ids(count):
-        permit = flow.start(completion_id, "update") or await flow.admit(completion_id, "update")
-        permit.end(SUCCEEDED)
+        middle.one_more()
+        while (permit := flow.start(completion_id, "update")) is None:
+            running.popleft().end(SUCCEEDED)
+        running.append(permit)
 
 
-async def _verdict(count: int, _base_url: str, _folder: Path) -> None:
+async def _verdict(count: int, middle: Middle, _base_url: str, _folder: Path) -> None:
     body = json.dumps({"metadata": METADATA}).encode()
     for completion_id in completion_ids(count):
+        middle.one_more()
         _, _, content = answer(completion_id.encode(), body).partition(b"\r\n\r\n")
         verdict, _ = judge(200, {"x-request-id": "req_bench"}, content, asked=completion_id)
         if verdict.kind is not Kind.OK:
             raise SystemExit(f"the canned answer is judged {verdict}")
 
 
-async def _engine(count: int, _base_url: str, _folder: Path) -> None:
+async def _engine(count: int, middle: Middle, _base_url: str, _folder: Path) -> None:
     async with _Prepared(count) as queue:
-        await _work(queue, _Obliging(), count)
+        await _work(queue, _Obliging(), count, middle)
 
 
-async def _store(count: int, _base_url: str, folder: Path) -> None:
+async def _store(count: int, middle: Middle, _base_url: str, folder: Path) -> None:
     async with open_queue(_url(folder)) as queue:
-        await _work(queue, _Obliging(), count)
+        await _work(queue, _Obliging(), count, middle)
 
 
-async def _transport(count: int, base_url: str, folder: Path) -> None:
+async def _transport(count: int, middle: Middle, base_url: str, folder: Path) -> None:
     async with open_queue(_url(folder)) as queue, Client(base_url=base_url, api_key="sk-bench") as client:
-        await _work(queue, client, count)
+        await _work(queue, client, count, middle)
 
 
-async def _log(count: int, base_url: str, folder: Path) -> None:
+async def _log(count: int, middle: Middle, base_url: str, folder: Path) -> None:
     logs.configure("json", "info")
-    await _transport(count, base_url, folder)
+    await _transport(count, middle, base_url, folder)
 
 
 # What each step runs, and the steps that it is built upon.
-STEPS: Mapping[str, tuple[Callable[[int, str, Path], Coroutine[None, None, None]], Sequence[str]]] = {
+Run = Callable[[int, Middle, str, Path], Coroutine[None, None, None]]
+STEPS: Mapping[str, tuple[Run, Sequence[str]]] = {
     "flow": (_flow, ()),
     "engine": (_engine, ("flow",)),
     "store": (_store, ("engine",)),
@@ -138,8 +174,9 @@ STEPS: Mapping[str, tuple[Callable[[int, str, Path], Coroutine[None, None, None]
 WITH_A_FILE = ("store", "transport", "log")
 
 
-async def _work(queue: Store, client: Completions, count: int) -> None:
-    summary = await Worker(queue, client, Options(drain=True, max_concurrency=_CONCURRENCY)).run()
+async def _work(queue: Store, client: Completions, count: int, middle: Middle) -> None:
+    options = Options(drain=True, max_concurrency=_CONCURRENCY, batch_size=BATCH, lease_seconds=_LEASE_SECONDS)
+    summary = await Worker(queue, client, options, results=middle).run()
     if summary.totals.applied != count:
         raise SystemExit(f"{summary.totals.applied} of {count} were applied: {summary}")
 
@@ -155,13 +192,11 @@ def _url(folder: Path) -> str:
 
 
 def per_update(step: str, base_url: str) -> float:
-    """Instructions that an update takes in this step, a worker's start and end among them."""
+    """Instructions that an update takes in this step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for count in (WARM_UP, COUNTED):
-            (folder / str(count)).mkdir()
-            if step in WITH_A_FILE:
-                asyncio.run(fill(folder / str(count), count))
+        if step in WITH_A_FILE:
+            asyncio.run(fill(folder, WARM_UP + COUNTED + LEFT))
         # Hashes of strings, and with them the order of some things, are the same in each run.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out"]
@@ -184,13 +219,21 @@ def per_update(step: str, base_url: str) -> float:
 
 
 def run_step(step: str, base_url: str, folder: Path) -> None:
-    """Warm up, say so, wait for a line, and do what is counted."""
+    """Warm up, say so, wait for a line, do what is counted, and be gone."""
     run, _ = STEPS[step]
-    uvloop.run(run(WARM_UP, base_url, folder / str(WARM_UP)))
+    recorder._FLUSH_SECONDS = 3_600.0  # noqa: SLF001 -- at this speed no batch would be full in time
+    collect_less()
+    uvloop.run(run(WARM_UP + COUNTED + LEFT, Middle(_wait_for_the_counter, _be_gone), base_url, folder))
+    raise SystemExit(f"{step} ended before all was counted")
+
+
+def _wait_for_the_counter() -> None:
     print("warm", flush=True)
     sys.stdin.readline()
-    uvloop.run(run(COUNTED, base_url, folder / str(COUNTED)))
-    os._exit(0)  # what an interpreter does to end is a hundred million instructions, and no update's
+
+
+def _be_gone() -> NoReturn:
+    os._exit(0)
 
 
 def layers(counted: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,8 @@ class Sink:
 
     def __init__(self, write: Callable[[memoryview], int]) -> None:
         self._write = write
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # taken by itself for each line: a condition's is taken in Python
+        self._changed = threading.Condition(self._lock)
         self._lines: list[bytes] = []
         self._held_bytes = 0
         self._hurry = threading.Event()
@@ -43,7 +44,7 @@ class Sink:
         Args:
             matters: whether to keep it longer than other lines while standard error is stuck.
         """
-        with self._changed:
+        with self._lock:
             room = _ROOM_BYTES + (_ROOM_FOR_TROUBLE_BYTES if matters else 0)
             if self._held_bytes + len(line) > room:
                 self.dropped += 1

@@ -13,15 +13,25 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.chart import Chart, Panel, lines
-from benchmarks.flow import LABELS, chart, table
+from benchmarks.flow import LABELS, chart, cold_table, table
 from benchmarks.flow_adaptive import AdaptiveRate, RetryQuota
 from benchmarks.flow_peers import CookbookLoop, Job, Tally, completion_ids
+from benchmarks.flow_scenarios import drawing
 from benchmarks.flow_trial import Sample, Setup, Trial, TrialFailed, run_trial
 from tests.e2e.processes import stopped
 from worker.simulator import Options, RateLimit, Simulator
 
 ROOT = Path(__file__).parents[2]
-BENCH = (sys.executable, "-m", "benchmarks.flow", "--per-minute", "6000", "--update-latency", "20ms")
+BENCH = (
+    sys.executable,
+    "-m",
+    "benchmarks.flow",
+    "--no-cold-starts",
+    "--per-minute",
+    "6000",
+    "--update-latency",
+    "20ms",
+)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -63,6 +73,21 @@ def test_a_chart_says_what_it_is_to_those_who_cannot_see_it() -> None:
     ]
     assert root.get("role") == "img"
     assert labels == ["Rates & limits", "Two <lines>"]
+
+
+def test_a_cold_start_tells_of_its_first_half_and_of_all() -> None:
+    samples = [Sample(0.0, 0, 0), Sample(30.0, 150, 50), Sample(60.0, 450, 50)]
+    shown = cold_table({"ms": Trial("metasync", samples, 0, 0, None)}, Setup(600, 60, "0", rows=1))
+    assert shown.splitlines()[-1] == "| exact, in ms | 0.500 | 0.750 | 0.100 |"
+
+
+def test_the_drawing_of_the_first_two_minutes_shows_the_rate_beside_the_limit() -> None:
+    svg = drawing()
+    for panel in (1, 2, 3):
+        assert set(_lines(svg, panel)) == {"aimed at", "limit", "answered 429"}
+        heights = [y for _, _, y in _points(_lines(svg, panel)["limit"])]
+        aimed = [y for _, _, y in _points(_lines(svg, panel)["aimed at"])]
+        assert aimed[-1] == pytest.approx(heights[-1], abs=20)  # points of the drawing: a seventh of a panel
 
 
 def test_the_same_figures_give_the_same_file() -> None:

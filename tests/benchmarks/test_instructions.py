@@ -18,10 +18,17 @@ def test_a_layer_is_what_its_step_takes_beyond_those_it_is_built_upon() -> None:
 
 
 @pytest.mark.parametrize("step", instructions.STEPS)
-def test_each_step_makes_its_updates(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_makes_its_updates_and_counts_some(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(instructions, "WARM_UP", 10)
+    monkeypatch.setattr(instructions, "COUNTED", 5)
     run, _ = instructions.STEPS[step]
     if step in instructions.WITH_A_FILE:
         asyncio.run(instructions.fill(tmp_path, 20))
+    said: list[str] = []
+    middle = instructions.Middle(lambda: said.append("begin"), lambda: said.append("end"))
     with server() as answering:
-        asyncio.run(run(20, answering.base_url, tmp_path))  # raises unless all 20 are applied
+        asyncio.run(run(20, middle, answering.base_url, tmp_path))  # raises unless all 20 are applied
+    assert said == ["begin", "end"]

@@ -343,30 +343,33 @@ async def test_letters_of_a_batch_that_is_not_there_are_not_just_none(command: C
 
 @pytest.mark.parametrize("count", [1, 3, 50])
 @pytest.mark.parametrize("first", [None, "first"])
-async def test_what_is_pending_elsewhere_is_not_awaited_and_not_said_to_be_done(
+def test_what_is_pending_elsewhere_is_not_awaited_and_not_said_to_be_done(
     command: Command, first: str | None, count: int
 ) -> None:
     lines = [{"completion_id": f"c-{i}", "metadata": {"g": "A"}, "change_id": f"line-{i}"} for i in range(count)]
     file = write_changes(command.folder / "labels.jsonl", lines)
+
+    async def apply_one_of_its_own() -> None:
+        async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
+            await queue.put(lines[1:], batch=first)
+            await queue.put(lines[:1], batch="second")
+            [own] = [each for each in await claim(queue) if each.completion_id == "c-0"]
+            await queue.settle([finished(own)], remember=True)
+
+    asyncio.run(apply_one_of_its_own())
     waiting = ("enqueue", file, "--batch", "second", "--wait", "--timeout", "60s")
-    async with open_queue(f"sqlite:///{command.folder}/metasync.db") as queue:
-        await queue.put(lines[1:], batch=first)
-        await queue.put(lines[:1], batch="second")  # which is awaited
-        [own] = [each for each in await claim(queue) if each.completion_id == "c-0"]
-        await queue.settle([finished(own)], remember=True)
+    done = command.run(*waiting)
+    told = json.loads(command.run(*waiting, "--json").stdout)
 
-        done = command.run(*waiting)
-        told = json.loads(command.run(*waiting, "--json").stdout)
-
-        elsewhere = count - 1
-        where = f"{elsewhere} in batch first" if first else f"{elsewhere} in no batch"
-        again = "the same command again tells whether they are done"
-        said = f"not awaited: {elsewhere} were pending already, {where}; {again}"
-        assert (said in done.stderr, done.stdout.endswith(f"done\n{said}\n")) == (elsewhere > 0, elsewhere > 0)
-        assert done.returncode == told["exit_code"] == (75 if elsewhere else 0)
-        assert told["enqueued"]["pending_elsewhere"] == elsewhere
-        assert told["enqueued"]["pending_in"] == ({"first": elsewhere} if first and elsewhere else {})
-        assert told["enqueued"]["applied_before"] == 1
+    elsewhere = count - 1
+    where = f"{elsewhere} in batch first" if first else f"{elsewhere} in no batch"
+    again = "run the same command again to see whether they are done"
+    said = f"not awaited: {elsewhere} were pending already, {where}; {again}"
+    assert (said in done.stderr, done.stdout.endswith(f"done\n{said}\n")) == (elsewhere > 0, elsewhere > 0)
+    assert done.returncode == told["exit_code"] == (75 if elsewhere else 0)
+    assert told["enqueued"]["pending_elsewhere"] == elsewhere
+    assert told["enqueued"]["pending_in"] == ({"first": elsewhere} if first and elsewhere else {})
+    assert told["enqueued"]["applied_before"] == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
@@ -460,9 +463,13 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
 class _Signalled(WrappedQueue):
     """A queue whose withdrawals, and whatever is done to letters, get a signal after the first piece."""
 
+    is_told = False
+
     def _after(self, terms: dict[str, Any]) -> dict[str, Any]:
         def go_on(so_far: Any) -> bool:
-            signals.tell(signal.SIGINT)
+            if not self.is_told:  # a second one would end the process
+                self.is_told = True
+                signals.tell(signal.SIGINT)
             goes_on: bool = terms["go_on"](so_far)
             return goes_on
 
@@ -499,13 +506,13 @@ def test_a_signal_ends_a_withdrawal_between_pieces_and_the_same_command_goes_on(
         _Signalled.opening(patched, withdrawing)
         assert said.run(*words, "--yes") == 75
         first = int(said.out.split()[0].replace(",", ""))
-        assert said.out == f"{first:,} withdrawn; interrupted: the same command again goes on\n"
+        assert said.out == f"{first:,} withdrawn; interrupted: run the same command again to continue\n"
         assert 0 < first < count
         [batch] = said.json("batch", "list")
         assert (batch["withdrawn"], batch["pending"]) == (first, count - first)
         told = said.json(*words, "--yes", code=75)
         assert 0 < told["withdrawn"] < count - first
-        assert (told["error"], told["exit_code"]) == ("interrupted: the same command again goes on", 75)
+        assert (told["error"], told["exit_code"]) == ("interrupted: run the same command again to continue", 75)
     rest = count - first - told["withdrawn"]
     assert said.json(*words, "--yes")["withdrawn"] == rest
     assert said.json("batch", "list")[0]["withdrawn"] == count
@@ -526,7 +533,7 @@ def test_a_signal_ends_what_is_done_to_letters_between_pieces_and_its_count_is_s
     with monkeypatch.context() as patched:
         _Signalled.opening(patched, dead)
         assert said.json("dead", "retry", "--all", code=75)["retried"] == piece
-        assert said.err == "interrupted: the same command again goes on\n"
+        assert said.err == "interrupted: run the same command again to continue\n"
         assert said.run("dead", "purge", "--all") == 75
         assert said.out == f"{piece} purged\n"
     status = said.json("status")

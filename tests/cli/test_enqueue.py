@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import json
 import subprocess
@@ -44,12 +45,15 @@ def test_a_second_run_of_the_same_file_adds_nothing_while_it_is_pending(command:
     assert _pending(command) == 5_000
 
 
-async def test_a_correction_under_the_change_id_of_what_was_applied_is_said_not_to_go_in(
+def test_a_correction_under_the_change_id_of_what_was_applied_is_said_not_to_go_in(
     command: Command, tmp_path: Path
 ) -> None:
-    async with open_queue(f"sqlite:///{tmp_path}/metasync.db") as queue:
-        await queue.put(GOOD | {"change_id": "label-1"})
-        assert await queue.settle([finished(each) for each in await claim(queue)], remember=True) == []
+    async def apply() -> None:
+        async with open_queue(f"sqlite:///{tmp_path}/metasync.db") as queue:
+            await queue.put(GOOD | {"change_id": "label-1"})
+            assert await queue.settle([finished(each) for each in await claim(queue)], remember=True) == []
+
+    asyncio.run(apply())
     corrected = GOOD | {"change_id": "label-1", "metadata": {"g": "corrected"}}
     write_changes(tmp_path / "labels.jsonl", [corrected, GOOD | {"change_id": "label-2"}])
     done = command.run("enqueue", "labels.jsonl")

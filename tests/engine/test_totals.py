@@ -14,9 +14,11 @@ def test_totals_show_what_the_tallies_count_and_when_they_count_it() -> None:
     tallies = Tallies()
     totals = Totals(tallies)
     assert (totals.changes, totals.applied, totals.unchanged, totals.dead) == (0, 0, 0, 0)
-    tallies.outcome(Outcome(CLAIM, applied=[FIRST], unchanged=OTHERS[:3], dead=[(OTHERS[3], Death(5, "rejected", 1))]))
+    tallies.recorded(
+        [Outcome(CLAIM, applied=[FIRST], unchanged=OTHERS[:3], dead=[(OTHERS[3], Death(5, "rejected", 1))])]
+    )
     assert (totals.changes, totals.applied, totals.unchanged, totals.dead) == (5, 1, 3, 1)
-    tallies.outcome(Outcome(CLAIM, superseded=OTHERS))
+    tallies.recorded([Outcome(CLAIM, superseded=OTHERS)])
     assert (totals.changes, totals.superseded, tallies.latest[-1].superseded) == (9, 4, 4)
     tallies.stale += 2
     assert totals.stale == 2
@@ -25,7 +27,7 @@ def test_totals_show_what_the_tallies_count_and_when_they_count_it() -> None:
 def test_dead_letters_are_told_apart_by_their_reasons() -> None:
     tallies = Tallies()
     dead = [(change, Death(change.number, "rejected", 1)) for change in OTHERS]
-    tallies.outcome(Outcome(CLAIM, dead=[(FIRST, Death(1, "not_found", 1)), *dead]))
+    tallies.recorded([Outcome(CLAIM, dead=[(FIRST, Death(1, "not_found", 1)), *dead])])
     assert Totals(tallies).reasons == {"rejected": 4, "not_found": 1}
 
 
@@ -33,7 +35,7 @@ def test_what_comes_back_is_not_done_and_only_requests_made_again_are_retries() 
     tallies = Tallies()
     totals = Totals(tallies)
     for deferral in Deferral:
-        tallies.outcome(Outcome(CLAIM, deferred=CLAIM.changes, deferral=deferral))
+        tallies.recorded([Outcome(CLAIM, deferred=CLAIM.changes, deferral=deferral)])
     tallies.requests_retried += 2
     assert (totals.changes, totals.retries) == (0, 2)
 

@@ -158,6 +158,8 @@ def _scenario(entry: dict[str, Any]) -> Scenario:
     entry = dict(entry)
     for ranges in ("expect", "median"):
         entry[ranges] = {measure: (low, high) for measure, (low, high) in entry.get(ranges, {}).items()}
+    if "seeds" in entry:
+        entry["seeds"] = tuple(entry["seeds"])
     entry["changes"] = tuple(Change(**change) for change in entry.get("changes", ()))
     entry["idle"] = tuple(entry.get("idle", (0.0, 0.0)))
     return Scenario(**entry)

@@ -102,20 +102,6 @@ def test_a_search_stops_at_what_is_configured() -> None:
     assert _grown(64, 60.0) == 64
 
 
-def test_a_slow_start_doubles_every_second_once_a_limit_is_known() -> None:
-    concurrency = Concurrency(64, 0.0)
-    concurrency.answered(0.0, 9.0, per_second=1e6, in_flight=0)
-    now, sizes = 0.0, []
-    for in_flight in range(1, 64):
-        wait_seconds = concurrency.seconds_until_growth(now, in_flight)
-        while wait_seconds:
-            now += wait_seconds
-            wait_seconds = concurrency.seconds_until_growth(now, in_flight)
-        sizes.append((in_flight + 1, now))
-    for size, at in sizes:
-        assert at == pytest.approx(math.log2(size), abs=0.01)
-
-
 def test_a_full_house_waits_for_answers_alone() -> None:
     concurrency = _opened(20, per_second=100.0, latency_seconds=5.0)
     assert concurrency.seconds_until_growth(300.0, 19) == 0.0

@@ -32,7 +32,7 @@ def test_at_a_low_limit_the_way_back_is_longer_and_shallower() -> None:
 
 def test_where_each_refusal_costs_a_long_delay_it_is_provoked_seldom() -> None:
     course = Course(10.0, cost_seconds=60.0)
-    assert course.per_second() == pytest.approx(10.0 * (1.0 - TUNING.costly_depth))
+    assert course.per_second() == pytest.approx(10.0 * (1.0 - TUNING.depth))
     course.advance(8 * 60.0)
     assert course.per_second() == pytest.approx(10.0)
 

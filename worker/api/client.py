@@ -3,9 +3,9 @@
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 import msgspec
@@ -111,9 +111,9 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._endpoint.origin}{self._endpoint.path}>"
 
-    async def update(
+    def update(
         self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """Set a completion's metadata to exactly this map, as far as the service replaces and does not merge.
 
         The connection is closed after an answer that is about another completion, or does not show what was sent.
@@ -123,12 +123,12 @@ class Client:
         """
         target = self._endpoint.completion_target(completion_id)
         request = Request("POST", target, self._json_headers, _encode({"metadata": dict(metadata)}))
-        return await self._call(request, timeout_seconds, asked=completion_id, metadata=metadata, fresh=fresh)
+        return self._call(request, timeout_seconds, asked=completion_id, metadata=metadata, fresh=fresh)
 
-    async def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Answer:
+    def get(self, completion_id: str, *, timeout_seconds: float, fresh: bool = False) -> Coroutine[Any, Any, Answer]:
         """Read a completion; `fresh` as in `update`."""
         request = self._get(self._endpoint.completion_target(completion_id))
-        return await self._call(request, timeout_seconds, asked=completion_id, fresh=fresh)
+        return self._call(request, timeout_seconds, asked=completion_id, fresh=fresh)
 
     async def delete(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """Delete a completion; `Answer.deletion` tells."""
@@ -230,7 +230,7 @@ class Client:
 
 def _has(shown: Mapping[str, str] | None, sent: Mapping[str, str]) -> bool:
     """Whether the metadata that an answer shows, if it does, has every pair that was sent."""
-    return shown is None or all(shown.get(key) == value for key, value in sent.items())
+    return shown is None or sent.items() <= shown.items()
 
 
 def _is_tested(version: str) -> bool:

@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from yarl import URL
@@ -75,14 +74,33 @@ class DirectTransport:
         await self._connector.close()
 
     async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
+        """Make a request on a connection that has nothing else to do."""
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None:
+            connection.close()
+            raise aiohttp.ClientConnectionResetError
         try:
-            reply = await _exchange(connection.protocol, request, self._room)
-            answer, believed = judge(reply)
+            protocol.set_response_params(read_until_eof=True)
+            protocol.transport.write(request)
+            try:
+                message, stream = await protocol.read()
+                while message.code // 100 == 1 and message.code != 101:  # noqa: PLR2004 -- 1xx, but for a switch of protocols
+                    message, stream = await protocol.read()
+            except HttpProcessingError as error:
+                raise InvalidAnswerError from error
+            content: bytes | None
+            if stream.is_eof():  # as most answers are: they came in one piece with their head
+                content = stream.read_nowait()
+                if len(content) > LARGEST_ANSWER_BYTES:
+                    content = None
+            else:
+                content = await read_content(stream, message.headers, self._room)
+            answer, believed = judge(Reply(message.code, message.headers, content))
         except BaseException:
             connection.close()
             raise
-        if believed and reply.content is not None:
-            self._leave(connection, idle_seconds(reply.headers))
+        if believed and content is not None:
+            self._leave(connection, idle_seconds(message.headers))
         else:
             connection.close()
         return answer
@@ -140,21 +158,3 @@ class DirectTransport:
         if body is None:
             return b"%b%b%b\r\n" % (line, self._host, headers.encoded)
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, self._host, headers.encoded, len(body), body)
-
-
-async def _exchange(protocol: ResponseHandler | None, request: bytes, room: Room) -> Reply:
-    """One request and its answer on a connection that has nothing else to do."""
-    if protocol is None or protocol.transport is None:
-        raise aiohttp.ClientConnectionResetError
-    protocol.set_response_params(read_until_eof=True)
-    protocol.transport.write(request)
-    try:
-        message, stream = await protocol.read()
-        while message.code // 100 == 1 and message.code != 101:  # noqa: PLR2004 -- 1xx, but for a switch of protocols
-            message, stream = await protocol.read()
-    except HttpProcessingError as error:
-        raise InvalidAnswerError from error
-    if stream.is_eof():  # as most answers are: they came in one piece with their head
-        content = stream.read_nowait()
-        return Reply(message.code, message.headers, content if len(content) <= LARGEST_ANSWER_BYTES else None)
-    return Reply(message.code, message.headers, await read_content(stream, message.headers, room))

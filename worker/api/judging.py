@@ -99,13 +99,19 @@ def judge(
     Args:
         body: None when it was too large to be read.
     """
-    should_retry = read_should_retry(headers)
     is_success = 200 <= status < 300  # noqa: PLR2004 -- the class of statuses that says success
     found = (
-        _read_success(status, body, asked, should_retry)
+        _read_success(status, headers, body, asked)
         if is_success
-        else _read_failure(status, body or b"", asked, should_retry)
+        else _read_failure(status, headers, body or b"", asked)
     )
+    request_id, delay_seconds, limit = (
+        read_request_id(headers),
+        read_delay_seconds(headers, now),
+        read_rate_limit(headers),
+    )
+    if found.kind is Kind.OK:  # there is nothing to explain
+        return Verdict(Kind.OK, status, request_id, None, delay_seconds, rate_limit=limit), found.shown
     said = found.said or _NOTHING_SAID
     error = said.error
     code = error.code or error.type
@@ -113,12 +119,12 @@ def judge(
     return Verdict(
         found.kind,
         status,
-        read_request_id(headers),
+        request_id,
         None if found.error is None else safe(found.error).removesuffix(":"),
-        read_delay_seconds(headers, now),
+        delay_seconds,
         found.halt,
         slow_down=wants_slower(error),
-        rate_limit=read_rate_limit(headers),
+        rate_limit=limit,
         foreign=found.foreign,
         envelope=said.envelope,
         code=safe(str(code))[:_LONGEST_NAME] if said.envelope and code else None,
@@ -128,33 +134,34 @@ def judge(
     ), found.shown
 
 
-def _read_failure(status: int, body: bytes, asked: str | None, should_retry: bool | None) -> _Finding:  # noqa: FBT001 -- a header's word
+def _read_failure(status: int, headers: Mapping[str, str], body: bytes, asked: str | None) -> _Finding:
     said = read_error(body)
     name = _name(status)
     text = f"{name}: {explain_failure(said.error, body)}"
-    return _look_up(status, said, body, asked, should_retry=should_retry, text=text, but=f"{name}, but the answer")
+    return _look_up(status, headers, said, body, asked, text=text, but=f"{name}, but the answer")
 
 
 def _look_up(
-    status: int, said: Said, body: bytes, asked: str | None, *, should_retry: bool | None, text: str, but: str
+    status: int, headers: Mapping[str, str], said: Said, body: bytes, asked: str | None, *, text: str, but: str
 ) -> _Finding:
     about = None
     if status in ABSENT:
         if (other := other_than(said, asked)) is not None:
             return _about_another(but, other, said)
         about = missing(said, body, asked)
+    should_retry = read_should_retry(headers)
     kind, halt = classify(status, said.error, envelope=said.envelope, about=about, should_retry=should_retry)
     return _Finding(kind, halt, text, said=said, about=about)
 
 
-def _read_success(status: int, body: bytes | None, asked: str | None, should_retry: bool | None) -> _Finding:  # noqa: FBT001 -- likewise
+def _read_success(status: int, headers: Mapping[str, str], body: bytes | None, asked: str | None) -> _Finding:
     """A success is the object that was asked for; whatever else says 2xx is no answer of this service."""
     if body is None or status in _WITHOUT_BODY:
         return _UNREAD
     but = f"HTTP {status}, but the answer"
     try:
         essence = _essence_decoder.decode(body)
-        shown_id, error, is_page = essence.id, essence.error, bytes(essence.data).startswith(b"[")
+        shown_id, error, is_page = essence.id, essence.error, asked is None and bytes(essence.data).startswith(b"[")
         shown = Shown() if essence.metadata is msgspec.UNSET else Shown(essence.metadata or {})
     except STRICT_ERRORS:
         try:
@@ -168,20 +175,20 @@ def _read_success(status: int, body: bytes | None, asked: str | None, should_ret
     if asked is not None and isinstance(shown_id, str) and shown_id != asked:
         return _about_another(but, shown_id)
     if error:
-        return _read_hidden_failure(but, body, asked, should_retry)
+        return _read_hidden_failure(but, headers, body, asked)
     if asked is None:
         return _Finding(shown=shown) if is_page else _foreign(f"{but} is no page of a list")
     return _Finding(shown=shown) if shown_id == asked else _foreign(f"{but} shows no id")
 
 
-def _read_hidden_failure(but: str, body: bytes, asked: str | None, should_retry: bool | None) -> _Finding:  # noqa: FBT001 -- likewise
+def _read_hidden_failure(but: str, headers: Mapping[str, str], body: bytes, asked: str | None) -> _Finding:
     """A 2xx that holds an error is what the error says, where that is anything the table has."""
     said = read_error(body)
     text = f"{but} holds an error: {explain_failure(said.error, b'')}"
     status = status_of(said.error)
     if status is None:
         return _foreign(text, said)
-    return _look_up(status, said, body, asked, should_retry=should_retry, text=text, but=but)
+    return _look_up(status, headers, said, body, asked, text=text, but=but)
 
 
 def _about_another(but: str, other: str, said: Said | None = None) -> _Finding:

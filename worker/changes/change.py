@@ -121,7 +121,13 @@ def _check_metadata(metadata: object, mode: Mode) -> None:
         raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
     pairs = 0
     for key, value in metadata.items():
-        if _is_plain(key, MAX_KEY_LENGTH) and _is_plain(value, MAX_VALUE_LENGTH):  # nearly all are
+        if (  # nearly all are: printable text that is not too long breaks no rule
+            type(key) is type(value) is str
+            and len(key) <= MAX_KEY_LENGTH
+            and len(value) <= MAX_VALUE_LENGTH
+            and key.isprintable()
+            and value.isprintable()
+        ):
             pairs += 1
             continue
         check_key(key)
@@ -140,11 +146,6 @@ def _check_metadata(metadata: object, mode: Mode) -> None:
             raise InvalidChange(f"the value of metadata key {shown(key)} holds a NUL or half a surrogate pair")
     if pairs > MAX_PAIRS:
         raise InvalidChange(f"metadata sets {pairs} keys, more than {MAX_PAIRS}")
-
-
-def _is_plain(text: object, longest: int) -> bool:
-    """Whether this is printable text that is not too long, which breaks no rule."""
-    return type(text) is str and len(text) <= longest and text.isprintable()
 
 
 def _check_change_id(change_id: object) -> None:

@@ -226,7 +226,7 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
                 print_it = _print_purged if arguments.json else _tell_of_purged
                 is_whole = await _to_the_end(queue.purge_dead, selection, 0, print_it)
     if not is_whole:
-        tell("interrupted: the same command again goes on")
+        tell("interrupted: run the same command again to continue")
         return Exit.RUN_AGAIN
     if missing:
         tell(f"no such dead letter: {', '.join(map(str, missing))}")

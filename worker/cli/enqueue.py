@@ -27,7 +27,7 @@ from worker.flags import BadValue, Flag
 from worker.queue import Store, check_batch_name, new_batch_name, open_queue
 
 _SHOWN_BATCHES = 3
-_AGAIN = "the same command again tells whether they are done"
+_AGAIN = "run the same command again to see whether they are done"
 
 
 def _delimiter(text: str) -> str:

@@ -97,7 +97,7 @@ async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelectio
                     done.error = f"metasync: {error}"
                     break
                 if not is_whole:
-                    done.error = "interrupted: the same command again goes on"
+                    done.error = "interrupted: run the same command again to continue"
                     break
                 if not done.in_flight or pause is None or await _stopped(stop, pause):
                     break

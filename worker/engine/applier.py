@@ -83,9 +83,9 @@ class Applier:
         self.tallies = tallies
         self.logger = logger
 
-    async def apply(self, work: Work) -> Outcome:
+    def apply(self, work: Work) -> Awaitable[Outcome]:
         """Bring the completion in line with the claim's changes, as far as the service lets it."""
-        return await _Application(self, work).run()
+        return _Application(self, work).run()
 
 
 class _Application:
@@ -146,7 +146,8 @@ class _Application:
         answer = await self._send(wanted)
         if answer.verdict.kind is Kind.REJECTED and len(changes) > 1:
             return await self._apply_one_by_one(changes, current)
-        self._refuse(refused)
+        if refused:
+            self._refuse(refused)
         if older:
             return await self._judge_with_older(accepted, {number: changes[number] for number in older}, answer, wanted)
         return self._judge(accepted, answer, wanted)
@@ -227,11 +228,11 @@ class _Application:
         self._ledger.before = current
         return current, is_stale
 
-    async def _send(self, wanted: Wanted) -> Answer:
+    def _send(self, wanted: Wanted) -> Awaitable[Answer]:
         self._ledger.metadata = wanted.metadata
         self._applier.tallies.changes_per_request.observe(len(wanted.changes))
         fresh = self._blame.was_not_persisted
-        return await self._call(
+        return self._call(
             "update",
             lambda seconds: self._applier.client.update(
                 self._completion_id, wanted.metadata, timeout_seconds=seconds, fresh=fresh

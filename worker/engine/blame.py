@@ -54,12 +54,12 @@ class Blame:
     @property
     def attempts(self) -> int:
         """The most failures that count against one of the changes."""
-        return self._most(lambda each: each.counted)
+        return self._most(lambda each: each.counted) if self._work.has_trials else 0
 
     @property
     def failures(self) -> int:
         """The most failures that one of the changes has met, counted or not."""
-        return self._most(lambda each: each.failures)
+        return self._most(lambda each: each.failures) if self._work.has_trials else 0
 
     @property
     def is_guilty(self) -> bool:
@@ -204,4 +204,4 @@ class Blame:
         return list(self._work.trials.values())
 
     def _most(self, figure: Callable[[Trials], int]) -> int:
-        return max(map(figure, self._work.trials.values())) if self._work.has_trials else 0
+        return max(map(figure, self._work.trials.values()))

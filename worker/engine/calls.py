@@ -101,6 +101,8 @@ class Calls:
         operation: Operation,
         send: Send,
         shows: Callable[[Answer], Ended],
+        *,
+        again: bool = False,
     ) -> Answer:
         """Send until the service has given its word, or a short wait is not enough.
 
@@ -108,16 +110,71 @@ class Calls:
             blame: keeps the record of the work's failures.
             send: makes the request.
             shows: what an answer that says done is worth, looked at closely.
+            again: it was made just now, and failed: it is made once more, and that is all.
 
         Raises:
             GiveBack: flow control lets nothing start for now, or the worker stops.
         """
-        answer = await self._once(work, blame, operation, send, shows, repeats=work.is_tried_again())
-        if answer.verdict.kind is not Kind.RETRY or work.is_probe or self.stopping:
-            return answer
+        repeats = again or work.is_tried_again()
+        while True:
+            permit = None
+            if not (self.stopping or work.is_probe or self._keys.is_due()):
+                permit = self._flow.start(work.claim.completion_id, operation, urgent=work.is_urgent)
+            if permit is None:
+                permit = await self._admit(work, blame, operation)
+            if self._clock() >= work.deadline:  # this process was frozen, or its store is away
+                permit.end(DROPPED)
+                raise GiveBack(Deferral.RELEASED)
+            if repeats:
+                self._tallies.requests_retried += 1
+                repeats = False
+            work.in_flight = True
+            try:
+                answer = await send(self._request_timeout_seconds)
+            except BaseException:
+                permit.end(DROPPED)
+                raise
+            finally:
+                work.in_flight = False
+            answer = in_context(self._flow, operation, answer)
+            self._tallies.request(operation, answer)
+            self._tell(permit, blame, answer, shows)
+            kind = answer.verdict.kind
+            if kind is Kind.THROTTLED:
+                # Those that waited line up again first, or one could hold up all others for ever.
+                await asyncio.sleep(0)
+            elif kind is not Kind.RETRY or again or work.is_probe or self.stopping:
+                return answer
+            else:
+                return await self._retry(
+                    answer, work, lambda: self.call(work, blame, operation, send, shows, again=True)
+                )
 
-        async def again() -> Answer:
-            return await self._once(work, blame, operation, send, shows, repeats=True)
+    def _tell(self, permit: Permit, blame: Blame, answer: Answer, shows: Callable[[Answer], Ended]) -> None:
+        """Tell flow control what came of a request.
+
+        Raises:
+            GiveBack: this completion is throttled while others pass.
+        """
+        verdict, operation = answer.verdict, permit.operation
+        if verdict.kind is Kind.OK:
+            word = shows(answer)
+            if word.end is End.FAILED:
+                word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
+            permit.end(with_limits(word, verdict))
+            blame.passed()
+        elif verdict.kind is Kind.THROTTLED:
+            times = blame.throttled(operation) - THROTTLED_ALONE
+            permit.end(ended(verdict, alone=times >= 0))
+            if times >= 0:
+                raise GiveBack(Deferral.SNOOZED, alone_seconds(times, self._random))
+        else:
+            if verdict.kind in _FAILURES:
+                blame.failed(operation, envelope=verdict.envelope, is_probe=permit.is_probe)
+            permit.end(ended(verdict, guilty=blame.is_guilty))
+
+    async def _retry(self, failed: Answer, work: Work, again: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Make a request that failed again, as long as short waits are enough; give the last answer."""
 
         async def sleep(seconds: float) -> None:
             with self._parked(work):
@@ -134,7 +191,7 @@ class Calls:
             )
 
         return await retry(
-            answer,
+            failed,
             again,
             policy=self._policy,
             max_tries=self._policy.max_tries,
@@ -143,73 +200,10 @@ class Calls:
             random=self._random,
         )
 
-    async def _once(
-        self,
-        work: Work,
-        blame: Blame,
-        operation: Operation,
-        send: Send,
-        shows: Callable[[Answer], Ended],
-        *,
-        repeats: bool,
-    ) -> Answer:
-        """One request that the service was willing to look at: throttled ones do not count.
-
-        Args:
-            repeats: it was made before, and failed.
-        """
-        while True:
-            permit = await self._start(work, blame, operation)
-            if repeats:
-                self._tallies.requests_retried += 1
-                repeats = False
-            answer = in_context(self._flow, operation, await self._exchange(work, permit, send))
-            verdict = answer.verdict
-            self._tallies.request(operation, answer)
-            if verdict.kind is Kind.THROTTLED:
-                times = blame.throttled(operation) - THROTTLED_ALONE
-                permit.end(ended(verdict, alone=times >= 0))
-                if times >= 0:
-                    raise GiveBack(Deferral.SNOOZED, alone_seconds(times, self._random))
-                # Those that waited line up again first, or one could hold up all others for ever.
-                await asyncio.sleep(0)
-            elif verdict.kind is Kind.OK:
-                word = shows(answer)
-                if word.end is End.FAILED:
-                    word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
-                permit.end(with_limits(word, verdict))
-                blame.passed()
-                return answer
-            else:
-                if verdict.kind in _FAILURES:
-                    blame.failed(operation, envelope=verdict.envelope, is_probe=permit.is_probe)
-                permit.end(ended(verdict, guilty=blame.is_guilty))
-                return answer
-
-    async def _exchange(self, work: Work, permit: Permit, send: Send) -> Answer:
-        work.in_flight = True
-        try:
-            return await send(self._request_timeout_seconds)
-        except BaseException:
-            permit.end(DROPPED)
-            raise
-        finally:
-            work.in_flight = False
-
-    async def _start(self, work: Work, blame: Blame, operation: Operation) -> Permit:
-        """The permit of a request, with a key that is current and a lease that holds."""
+    async def _admit(self, work: Work, blame: Blame, operation: Operation) -> Permit:
+        """The permit of a request that may have to wait, for a key that is current among others."""
         if work.is_probe or self._keys.is_due():
             await self._keys.refresh(probe=work.is_probe)
-        urgent = work.is_urgent
-        permit = None if self.stopping else self._flow.start(work.claim.completion_id, operation, urgent=urgent)
-        if permit is None:
-            permit = await self._admit(work, blame, operation)
-        if self._clock() >= work.deadline:  # this process was frozen, or its store is away
-            permit.end(DROPPED)
-            raise GiveBack(Deferral.RELEASED)
-        return permit
-
-    async def _admit(self, work: Work, blame: Blame, operation: Operation) -> Permit:
         if self.stopping:
             raise GiveBack(Deferral.RELEASED)
         try:

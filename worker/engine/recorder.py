@@ -90,10 +90,10 @@ class Recorder:
         stale = await self._settle(batch)
         self._leases.drop([outcome.claim for outcome in batch])
         self._tallies.stale += len(stale)
+        if stale:
+            batch = [outcome for outcome in batch if outcome.claim.key not in stale]
+        self._tallies.recorded(batch)
         for outcome in batch:
-            if stale and outcome.claim.key in stale:
-                continue
-            self._tallies.outcome(outcome)
             log_outcome(self._logger, outcome, log_values=self._log_values)
 
     async def _written(self, batch: list[Outcome], results: Results) -> list[Outcome]:

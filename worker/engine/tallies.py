@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -136,21 +136,23 @@ class Tallies:
         error = "transport" if verdict.transport else verdict.kind.value
         self.requests[operation, status_class, error] += 1
 
-    def outcome(self, outcome: Outcome) -> None:
-        """Count a recorded outcome."""
-        outcomes = self.outcomes
-        self.latest.append(Recorded.of(self.clock.unix(), outcome))
-        if outcome.applied:
-            outcomes["applied", ""] += len(outcome.applied)
-            self.leftover += outcome.leftover
-        if outcome.unchanged:
-            outcomes["unchanged", ""] += len(outcome.unchanged)
-        if outcome.superseded:
-            outcomes["superseded", ""] += len(outcome.superseded)
-        for _, death in outcome.dead:
-            outcomes["dead", death.reason] += 1
-        if outcome.deferral is not None:
-            outcomes[outcome.deferral.value, ""] += len(outcome.deferred)
+    def recorded(self, batch: Sequence[Outcome]) -> None:
+        """Count outcomes that are durable now."""
+        counts = self.outcomes
+        for outcome in batch:
+            if outcome.applied:
+                counts["applied", ""] += len(outcome.applied)
+                self.leftover += outcome.leftover
+            if outcome.unchanged:
+                counts["unchanged", ""] += len(outcome.unchanged)
+            if outcome.superseded:
+                counts["superseded", ""] += len(outcome.superseded)
+            for _, death in outcome.dead:
+                counts["dead", death.reason] += 1
+            if outcome.deferral is not None:
+                counts[outcome.deferral.value, ""] += len(outcome.deferred)
+        now = self.clock.unix()
+        self.latest.extend([Recorded.of(now, outcome) for outcome in batch[-LATEST:]])
 
     @contextmanager
     def store_call(self, operation: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from enum import Enum, auto
 
 from worker.engine.trials import Trials, trials_of
 from worker.queue import Claim
+from worker.queue.text import size_bytes
 
 BYTES_OF_A_CHANGE = 512  # what one takes in memory besides its metadata
 
@@ -49,7 +50,12 @@ class Work:
         self.claim = claim
         self.claimed_at = claimed_at
         self.deadline = deadline
-        self.size_bytes = claim.size_bytes + BYTES_OF_A_CHANGE * len(claim.changes)
+        self.size_bytes = BYTES_OF_A_CHANGE * len(claim.changes)
+        self.has_trials = False  # an attribute, since it is asked for several times a request
+        for change in claim.changes:
+            self.size_bytes += size_bytes(change.metadata)
+            if change.trials is not None:
+                self.has_trials = True
         self.in_flight = False
         self.is_probe = False
         self.is_urgent = is_urgent
@@ -57,8 +63,6 @@ class Work:
         self._task: asyncio.Task[None] | None = None
         self._trials: dict[int, Trials] | None = None
         self._is_begun = False
-        # An attribute, since it is asked for several times a request.
-        self.has_trials = any(change.trials is not None for change in claim.changes)
 
     def __repr__(self) -> str:
         state = self.interruption.name.lower() if self.interruption else "in flight" if self.in_flight else "waiting"

@@ -9,8 +9,7 @@ _RANK_EVERY = 16  # latencies, once there are that many: the sort is what a samp
 _RANK = 0.95
 _HEADROOM = 2.0  # times what rate and latency need
 _MIN_SLOTS = 16  # so that some requests that hang do not stop the others
-_START_WINDOW = 1.0
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.05  # at most until the window is looked at again, which grows ever faster at first
 
 
 class LatencySample:
@@ -44,9 +43,9 @@ class Concurrency:
     """The number of requests that may run at once: `slots`.
 
     It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window. Where a limit is known, it doubles every second and every round trip. Where
-    the limit is searched for, it grows so that the rate does, ever more slowly, and by a part with each answer, since
-    what is under way when the limit is hit is wasted. Only a window that is made use of grows.
+    law); and, in a slow start, a window. That grows so that the rate does, ever more slowly, since what is under way
+    when the limit is hit is wasted; and with each answer: by a part of one, or by one where the limit is known. Only a
+    window that is made use of grows.
 
     Args:
         configured: the upper bound.
@@ -56,31 +55,20 @@ class Concurrency:
         ValueError: the bound is less than one.
     """
 
-    __slots__ = (
-        "_began_at",
-        "_configured",
-        "_grown_at",
-        "_growth",
-        "_needed",
-        "_sample",
-        "_searching",
-        "_window",
-        "slots",
-    )
+    __slots__ = ("_began_at", "_configured", "_grown_at", "_growth", "_needed", "_sample", "_window", "slots")
 
     def __init__(self, configured: int, now: float) -> None:
         if configured < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {configured}")
         self._configured = configured
         self._needed = configured
-        self._searching = True
         self._sample = LatencySample()
         self.slow_start(now)
 
     def slow_start(self, now: float) -> None:
         """Begin again with one at a time."""
-        self._window = _START_WINDOW
-        self._growth = 1.0  # a second, in a search
+        self._window = 1.0
+        self._growth = 1.0  # a second
         self._began_at = self._grown_at = now
         self._update()
 
@@ -94,12 +82,12 @@ class Concurrency:
             in_flight: requests under way when it came, this one included.
         """
         self._sample.add(latency_seconds)
-        if self._window >= self._configured and self._needed == self._configured and math.isinf(per_second):
+        is_searching = math.isinf(per_second)
+        if self._window >= self._configured == self._needed and is_searching:
             self._grown_at = now
             return  # all may run that are configured, and nothing that was learnt changes it
-        self._searching = math.isinf(per_second)
         if in_flight * 2 >= self._window:
-            self._window += TUNING.ramp_per_answer if self._searching else 1.0
+            self._window += TUNING.ramp_per_answer if is_searching else 1.0
             self._grow(now)
         self._grown_at = now
         self._needed = self._slots_needed(per_second)
@@ -123,30 +111,18 @@ class Concurrency:
         self._update()
         if in_flight < self.slots:
             return 0.0
-        if self._searching:
-            seconds = (in_flight + 1 - self._window) / self._growth + 1e-6
-            return min(seconds, _LOOK_SECONDS)  # it grows faster meanwhile
-        return math.log2((in_flight + 1) / self._window) + 1e-6
+        return min((in_flight + 1 - self._window) / self._growth + 1e-6, _LOOK_SECONDS)
 
     def _grow(self, now: float) -> None:
-        elapsed_seconds = min(now - self._grown_at, 1.0)
-        if self._searching:
-            self._growth = self._grown_per_second(now)
-            grown = self._window + elapsed_seconds * self._growth
-        else:
-            grown = self._window * 2.0**elapsed_seconds
-        self._window = min(self._configured, grown)
-        self._grown_at = now
+        """Let the window grow: as many requests are under way as start in a latency.
 
-    def _grown_per_second(self, now: float) -> float:
-        """By how much the window of a search grows: as many requests are under way as start in a latency.
-
-        The rate of a search, so long after it began, is ``ramp * age / sqrt(age + 1)``.
+        The rate, so long after the slow start began, is ``ramp * age / sqrt(age + 1)``.
         """
-        age = now - self._began_at
-        held_seconds = self._sample.held_seconds
+        age, held_seconds = now - self._began_at, self._sample.held_seconds
         before = 0.0 if held_seconds is None else max(0.0, age - held_seconds)
-        return 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
+        self._growth = 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
+        self._window = min(self._configured, self._window + min(now - self._grown_at, 1.0) * self._growth)
+        self._grown_at = now
 
     def _slots_needed(self, per_second: float) -> int:
         held_seconds = self._sample.held_seconds

@@ -37,8 +37,6 @@ class Course:
         costly_seconds = TUNING.rest_costs * cost_seconds
         self._rest_seconds = min(TUNING.rest_longest_seconds, max(rest_seconds, costly_seconds))
         self._depth = max(TUNING.least_depth, TUNING.depth * TUNING.rest_seconds / rest_seconds)
-        if costly_seconds > rest_seconds:
-            self._depth = TUNING.costly_depth
 
     def per_second(self) -> float:
         """The rate now."""
@@ -52,8 +50,8 @@ class Course:
 
     @property
     def is_early(self) -> bool:
-        """Whether the rate is well below a limit that was found, or none is known as yet."""
-        return bool(self.seeks) or self._seconds < TUNING.early * self._rest_seconds
+        """Whether the rate is below a limit that was found, or none is known as yet."""
+        return bool(self.seeks) or self._seconds < self._rest_seconds
 
     @property
     def held_seconds(self) -> float:

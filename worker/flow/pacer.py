@@ -302,15 +302,16 @@ class Pacer:
 
     def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
-        if self._rate < self._unheld or self._sent.count(self._cycle_from, sent_at) < TUNING.few_requests:
-            return self._found(least, lowest=TUNING.few_decrease)  # that measured the brake, or chance
-        if sent_at - self._opened_at >= TUNING.short_seconds:
+        open_seconds = sent_at - self._opened_at
+        # Else it was the brake that was measured, or chance.
+        is_measured = self._rate >= self._unheld and self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
+        if is_measured and open_seconds >= TUNING.short_seconds:
             span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
             measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
-        if least < TUNING.far_off * self._unheld:
+        if is_measured and least < TUNING.far_off * self._unheld:
             return self._found(least, seeks=1)
-        return self._found(least, lowest=TUNING.short_decrease, cost_seconds=cost_seconds)
+        return self._found(least, lowest=TUNING.least_decrease, cost_seconds=cost_seconds)
 
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured; the rate that was refused was more than it."""

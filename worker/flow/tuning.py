@@ -34,11 +34,9 @@ class Tuning:
     rest_longest_seconds: float = 3600.0
     # And it is so many times what a refusal costs, at least ("a hint of a minute, always").
     rest_costs: float = 8.0
-    # The fall at a refusal ("sliding window of 500 a minute"), where the limit is low ("bucket of 60 a minute"), and
-    # where a refusal costs much ("a hint of five minutes, always").
+    # The fall at a refusal ("sliding window of 500 a minute"), and where the limit is low ("bucket of 60 a minute").
     depth: float = 0.06
     least_depth: float = 0.008
-    costly_depth: float = 0.1
     # Beyond the limit, so long after it was reached as K is at a high limit ("bucket, limit doubled").
     growth: float = 0.12
 
@@ -47,24 +45,24 @@ class Tuning:
     # ("bucket of 60 a minute").
     span_seconds: float = 20.0
     span_requests: float = 60.0
-    # Open for less than that, little can be measured: the rate falls to that at most, unless the goodput is below that
-    # share of it, so that the limit is another one ("four clients, bucket of 500 a minute", "bucket, limit a tenth").
+    # Open for less than that, or by so few requests, little can be measured: the rate falls to that share at most
+    # ("from nothing to 60 a minute, hint in seconds"), unless the goodput is below the last share of it, so that the
+    # limit is another one ("bucket, limit a tenth"). After a search in which nothing can be saved up, to the second
+    # one ("from nothing to 60 a minute, exact hint").
     short_seconds: float = 4.0
-    short_decrease: float = 0.97
-    far_off: float = 0.7
-    # By so few requests, or while nothing can be saved up, it falls to that at most ("bucket of 60 a minute").
     few_requests: int = 5
+    least_decrease: float = 0.97
     few_decrease: float = 0.92
+    far_off: float = 0.7
     # A longer delay is the rest of a window, not the rounding of a header ("window of 60 a minute"); a longer one that
     # comes twice is a habit, and no window ("a hint of a minute, always").
     long_delay_seconds: float = 2.0
     same_delay_seconds: float = 5.0
 
     # So many that were sent after a refused one and got through say that it was not about the rate ("three answers in
-    # a thousand by chance"). Before that share of K, the rate is known to be allowed ("one answer in a hundred by
-    # chance"); at a lower rate every refusal is about it ("four clients, bucket of 500 a minute, no hint").
+    # a thousand by chance"); at a lower rate every refusal is about it ("four clients, bucket of 500 a minute, no
+    # hint").
     doubts: int = 2
-    early: float = 0.7
     doubtful_per_second: float = 4.0
     # The share of refusals by chance: with more, they add up ("three answers in a hundred by chance", "four clients,
     # bucket of 3000 a minute, no hint, refusals cost nothing"), to so many at first ("1 a minute without hint") and at

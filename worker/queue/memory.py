@@ -123,7 +123,8 @@ class MemoryQueue(StoreBase):
             pending = self._change_ids.get(change.change_id or "")
             if pending is not None:
                 met.append((position, pending.completion_id, pending.mode, pending.metadata))
-                put.pending[position] = pending.batch
+                if pending.batch != terms.batch:
+                    put.elsewhere[position] = pending.batch
             elif change.change_id in self._settled:
                 put.settled.add(position)
             else:

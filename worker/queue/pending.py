@@ -14,7 +14,7 @@ import msgspec
 from worker.changes import MetadataChange
 from worker.changes.mapping import Changes
 from worker.queue.letters import Reason
-from worker.queue.text import size_bytes, storable
+from worker.queue.text import storable
 
 MAX_CHANGES_PER_CLAIM = 1_000
 MAX_CHANGES_PER_CALL = 10_000
@@ -72,11 +72,6 @@ class Claim(msgspec.Struct, frozen=True):
         """The claim's identity: its completion and its lease."""
         return self.completion_id, self.lease
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of its changes' metadata text."""
-        return sum([size_bytes(change.metadata) for change in self.changes])
-
 
 class Death(msgspec.Struct, frozen=True):
     """Why a claimed change becomes a dead letter."""
@@ -117,9 +112,17 @@ class Settlement(msgspec.Struct, frozen=True):
     confirmed: Mapping[str, str] | None = None
     superseded: Sequence[int] = ()
 
-    def done(self) -> set[int]:
+    def done(self) -> list[int]:
         """Return the numbers of the changes that are no longer pending."""
-        return {*self.applied, *self.unchanged, *self.superseded, *[death.number for death in self.dead]}
+        done = [*self.applied, *self.unchanged, *self.superseded]
+        if self.dead:
+            done += [death.number for death in self.dead]
+        return done
+
+    @property
+    def ends(self) -> int:
+        """How many changes are no longer pending."""
+        return len(self.applied) + len(self.unchanged) + len(self.superseded) + len(self.dead)
 
     def trial_rows(self) -> list[tuple[int, str | None]]:
         """Return the trials in a form that every store accepts."""
@@ -133,11 +136,15 @@ class Settlement(msgspec.Struct, frozen=True):
         """
         if self.delay_seconds > LONGEST_SECONDS:
             raise ValueError(f"a settlement's delay must be at most {LONGEST_SECONDS:g} seconds")
-        named = {*self.done(), *[number for number, _ in self.trials]}
-        told = len(self.applied) + len(self.unchanged) + len(self.superseded) + len(self.dead) + len(self.trials)
-        if len(named) < told:
+        named = self.done()
+        if self.trials:
+            named += [number for number, _ in self.trials]
+        left = set(named)
+        if len(left) < len(named):
             raise ValueError("a settlement names a change twice")
-        if not named.issubset([change.number for change in self.claim.changes]):
+        for change in self.claim.changes:
+            left.discard(change.number)
+        if left:
             raise ValueError("a settlement names a change that its claim does not hold")
 
 

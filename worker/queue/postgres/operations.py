@@ -78,11 +78,12 @@ async def put(connection: Connection, changes: Sequence[MetadataChange], terms: 
         appended = await _append(connection, chunk, columns, batch, urgent=terms.urgent)
         put.added += appended
         if appended < len(chunk):
-            suspects = await connection.fetch(_PUT["suspects"], *columns)
+            suspects = await connection.fetch(_PUT["suspects"], *columns, batch)
             if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
             put.conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
-            put.pending |= {positions[start + row["position"]]: row["batch"] for row in suspects if row["was_pending"]}
+            found = {positions[start + row["position"]]: row["batch"] for row in suspects if row["is_elsewhere"]}
+            put.elsewhere |= found
     if put.added:
         await check_none_settled(connection, [each.change_id for each in fresh if each.change_id is not None])
     if (put.added and terms.urgent) or put.added < len(fresh):
@@ -141,7 +142,7 @@ async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -
     found: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
-        suspects = await connection.fetch(_PUT["suspects"], *_columns(chunk))
+        suspects = await connection.fetch(_PUT["suspects"], *_columns(chunk), None)
         pending = [row for row in suspects if row["completion_id"] is not None]
         found += [start + position for position in _conflicts_among(chunk, pending)]
     return tuple(found)

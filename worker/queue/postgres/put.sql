@@ -86,29 +86,26 @@ SET urgent = true, visible_at = greatest(visible_at, statement_timestamp())
 WHERE number = ANY (ARRAY(SELECT number FROM found WHERE NOT urgent));
 
 -- name: suspects
--- $1 to $4 as above; gives what is pending under a change_id and was so before this transaction, or is another text than what
--- is given, by positions from 0; all columns but the position are NULL where nothing is pending under it: it was done a
--- moment ago.
+-- $1 to $4 as above, $5 the number of their batch or NULL; gives what is pending under a change_id in another batch, or is
+-- another text than what is given, by positions from 0; all columns but the position are NULL where nothing is pending under
+-- it: it was done a moment ago.
 SELECT
     position - 1 AS position,
     target.completion_id,
     change.mode,
     change.metadata::text,
-    change.was_pending,
+    change.batch IS DISTINCT FROM $5::bigint AS is_elsewhere,
     CASE WHEN change.batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = change.batch) END AS batch
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     WITH ORDINALITY AS given (completion_id, change_id, mode, metadata, position)
 LEFT JOIN LATERAL (
-    SELECT *, xmin <> pg_current_xact_id()::xid AS was_pending
-    FROM metasync.change
-    WHERE change.change_id = given.change_id
-    OFFSET 0
+    SELECT * FROM metasync.change WHERE change.change_id = given.change_id OFFSET 0
 ) AS change ON true
 LEFT JOIN LATERAL (
     SELECT completion_id FROM metasync.target WHERE target.number = change.target OFFSET 0
 ) AS target ON true
 WHERE given.change_id IS NOT NULL AND (
-    change.was_pending
+    change.batch IS DISTINCT FROM $5::bigint
     OR (target.completion_id, change.mode, change.metadata::text)
         IS DISTINCT FROM (given.completion_id, given.mode, given.metadata)
 )

@@ -58,7 +58,7 @@ _QUOTA = read_statements(__package__, "quota")
 _NOTE = read_statements(__package__, "note")
 
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
-_pending = msgspec.json.Decoder(list[tuple[int, str | None]]).decode
+_elsewhere = msgspec.json.Decoder(list[tuple[int, str | None]]).decode
 _due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
 _held = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
@@ -83,11 +83,11 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
         appended = connection.changes()
         put.added += appended
         if appended < len(fresh):
-            known = {"changes": _texts(chunk) if settled else given["changes"], "newest": newest}
+            known = {"changes": _texts(chunk) if settled else given["changes"], "batch": batch}
             suspects = _suspects(connection.execute(_PUT["suspects"], known).get)
             put.conflicts += [start + position for position in conflicts_among(chunk, suspects)]
-            pending = _pending(connection.execute(_PUT["pending_before"], known).get)
-            put.pending |= {start + position: name for position, name in pending}
+            elsewhere = _elsewhere(connection.execute(_PUT["elsewhere"], known).get)
+            put.elsewhere |= {start + position: name for position, name in elsewhere}
     connection.execute(_PUT["count"], {"newest": newest, "urgent": terms.urgent})
     if batch is not None and put.added:
         batches.grow(connection, batch, put.added, newest)
@@ -208,7 +208,7 @@ def _end_leases(
         pending: how many changes each target had.
         urgent: the targets that were urgent.
     """
-    left = {target: pending[target] - len(settlement.done()) for target, settlement in valid.items()}
+    left = {target: pending[target] - settlement.ends for target, settlement in valid.items()}
     finished = [target for target, changes in left.items() if not changes]
     if finished:
         connection.execute(_SETTLE["finish"], {"targets": json_text(finished)})
@@ -278,4 +278,4 @@ def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
 
 
 def _keys(claims: Iterable[Claim]) -> str:
-    return json_text([claim.key for claim in claims])
+    return json_text([(claim.completion_id, claim.lease) for claim in claims])

@@ -33,13 +33,13 @@ WHERE target.completion_id <> given.value ->> 0
     OR change.mode <> given.value ->> 2
     OR change.metadata <> given.value -> 3;
 
--- name: pending_before
--- changes: as above; gives position and batch of what was pending under a change_id before
+-- name: elsewhere
+-- changes, batch: as above; gives position and batch of what is pending under a change_id in another batch
 SELECT json_group_array(json_array(given.key, batch.name))
 FROM json_each(:changes) AS given
 CROSS JOIN change ON change.change_id = given.value ->> 1
 LEFT JOIN batch ON batch.number = change.batch
-WHERE change.id <= :newest;
+WHERE change.batch IS NOT :batch;
 
 -- name: count
 -- NOT INDEXED: in the order of the index on targets, every pending change would be examined.

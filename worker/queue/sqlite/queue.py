@@ -38,15 +38,22 @@ class _SettleCall:
     """The result of a call whose caller stopped waiting.
 
     Args:
-        valid: keys of the claims whose lease held; None if the call was not carried out.
+        stale: the settlements that changed nothing, if the call was carried out.
     """
 
+    settlements: Sequence[Settlement]
+    stale: Sequence[Settlement] = ()
     is_committed: threading.Event = field(default_factory=threading.Event)
-    valid: Collection[tuple[str, int]] = ()
+    _valid: Collection[tuple[str, int]] | None = None
 
     def stored(self, settlement: Settlement) -> bool:
         """Whether the call was carried out and settled the claim."""
-        return self.is_committed.is_set() and settlement.claim.key in self.valid
+        if not self.is_committed.is_set():
+            return False
+        if self._valid is None:  # hardly any call is ever asked
+            stale = Counter(each.claim.key for each in self.stale)
+            self._valid = Counter(each.claim.key for each in self.settlements) - stale
+        return settlement.claim.key in self._valid
 
 
 class SqliteQueue(StoreBase):
@@ -147,13 +154,13 @@ class SqliteQueue(StoreBase):
         """End the leases; see `Queue.settle`."""
         if not settlements:
             return []
-        call = _SettleCall()
+        call = _SettleCall(settlements)
 
         def settle(connection: apsw.Connection) -> tuple[list[Settlement], bool]:
             stale, is_cut_short = operations.settle(
                 connection, self._clock(), settlements, keep_seconds=keep_seconds, remember=remember
             )
-            call.valid = Counter(each.claim.key for each in settlements) - Counter(each.claim.key for each in stale)
+            call.stale = stale
             return stale, is_cut_short
 
         try:
