@@ -38,6 +38,11 @@ def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page: Path) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_point_of_a_list_has_one_mark(page: Path) -> None:
+    assert re.findall(r"^ *(?:\*\*|--|\+\+) .*", _FENCED.sub("", page.read_text()), re.MULTILINE) == []
+
+
 def test_the_index_links_to_every_page() -> None:
     linked = {(INDEX.parent / link.partition("#")[0]).resolve() for link in _links(INDEX)}
     pages = {page for page in ROOT.glob("docs/**/*.md") if page != INDEX}

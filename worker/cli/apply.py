@@ -14,7 +14,7 @@ from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
 from worker.cli.inputs import Intake
-from worker.cli.intake import Enqueued, account, take_in
+from worker.cli.intake import Enqueued, account, account_of_cut, take_in
 from worker.cli.job import Job, configure_logs, key_of, opened, run_async
 from worker.cli.output import report, report_json, table, tell
 from worker.cli.paused import Paused
@@ -123,7 +123,7 @@ async def _apply(job: Job, intake: Intake, places: Places | None, *, shown: bool
         enqueued = Enqueued()
         with (
             closing(Patience()) as patience,
-            signals.stopping(patience.stop, lambda: f"interrupted: {account(enqueued)}"),
+            signals.stopping(patience.stop, lambda: account_of_cut(enqueued, "interrupted twice")),
         ):
             await take_in(queue, intake, patience, enqueued, None if places is None else _kept_in(places))
             if enqueued.error is not None:

@@ -265,7 +265,9 @@ async def _to_the_end(work: _Work[T], selection: DeadSelection, nothing: T, show
         so_far, is_whole = done, not stop.is_set()
         return is_whole
 
-    with signals.stopping(stop.set, lambda: "interrupted twice: some are done; run the same command again to continue"):
+    with signals.stopping(
+        stop.set, lambda: "interrupted twice: some may be done; run the same command again to continue"
+    ):
         try:
             so_far = await work(selection, go_on=go_on)
         except QueueUnavailable:

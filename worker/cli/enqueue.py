@@ -20,7 +20,7 @@ from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
 from worker.cli.flags import STORE, Configured, Prints
 from worker.cli.inputs import Intake, Place
-from worker.cli.intake import Enqueued, account, account_with_batch, take_in
+from worker.cli.intake import Enqueued, account, account_of_cut, account_with_batch, take_in
 from worker.cli.output import report, report_json, tell
 from worker.cli.waiting import Waited, wait_for, words_of
 from worker.flags import BadValue, Flag
@@ -196,7 +196,7 @@ async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:
     stop = asyncio.Event()
     with (
         closing(Patience()) as patience,
-        signals.stopping(_both(stop.set, patience.stop), lambda: f"interrupted twice: {account(counts)}"),
+        signals.stopping(_both(stop.set, patience.stop), lambda: _cut_off(counts, is_check=arguments.check)),
     ):
         if arguments.check:
             from worker.cli.tally import Tally  # noqa: PLC0415 -- needed here alone
@@ -209,6 +209,11 @@ async def _enqueue(arguments: Enqueue, settings: Settings) -> Exit:
             await take_in(queue, intake, patience, counts)
             waited = await _wait(queue, counts, arguments, stop) if arguments.wait else None
         return _report(counts, waited, arguments)
+
+
+def _cut_off(counts: Enqueued, *, is_check: bool) -> str:
+    error = "interrupted twice"
+    return f"{error}: nothing was stored" if is_check else account_of_cut(counts, error)
 
 
 def _both(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -286,13 +286,16 @@ class _Taking:
         if not changes:
             return Stored(0, 0)
         self.counts.batch = self.intake.batch
+        self.counts.unsure_up_to = last  # a second signal ends the process before the answer
         try:
-            return await self.sink.put(changes, batch=self.intake.batch, urgent=self.intake.urgent)
+            stored = await self.sink.put(changes, batch=self.intake.batch, urgent=self.intake.urgent)
         except QueueError as error:
             failed = self._failed(error)
-            if failed.code is Exit.RUN_AGAIN and not isinstance(error, QueueUnusable | QueueUnwritable):
-                self.counts.unsure_up_to = last
+            if failed.code is not Exit.RUN_AGAIN or isinstance(error, QueueUnusable | QueueUnwritable):
+                self.counts.unsure_up_to = None
             raise failed from None
+        self.counts.unsure_up_to = None
+        return stored
 
     @staticmethod
     def _failed(error: QueueError) -> _Failed:
@@ -323,14 +326,22 @@ def account(counts: Enqueued) -> str:
         words.append(f"{counts.blank:,} blank")
     if counts.error is None:
         return ", ".join(words) if counts.checked is None else f"{', '.join(words)}; {_spread(counts.checked)}"
+    batch = f" --batch {counts.batch}" if counts.batch else ""
+    if counts.up_to is None and counts.unsure_up_to is not None:
+        again = f"run the same command again with{batch}: a line with a change_id is not stored twice"
+        return f"{counts.error}: lines up to {counts.unsure_up_to} may be stored; {again}"
     if counts.up_to is None:
         return counts.error if _NOTHING in counts.error else f"{counts.error}: {_NOTHING}"
     if not counts.duplicates:
         del words[1]
     unsure = f"; lines after that, up to {counts.unsure_up_to}, may be stored" if counts.unsure_up_to else ""
-    batch = f" --batch {counts.batch}" if counts.batch else ""
     way_on = f"--resume-from {counts.up_to}{batch} continues after that"
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
+
+
+def account_of_cut(counts: Enqueued, error: str) -> str:
+    """Format the counts of an intake that a signal ends at once: what is under way may be stored."""
+    return account(replace(counts, error=error))
 
 
 def _tell_of_applied(counts: Enqueued) -> None:

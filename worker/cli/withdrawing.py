@@ -15,7 +15,7 @@ from worker.queue import PendingSelection, QueueUnavailable, Store, Withdrawn, o
 
 # A request takes about a second. A change that fails meanwhile is pending again and is withdrawn, too; a change that a
 # worker only holds is released or done soon.
-YES = Flag("do not ask for confirmation")
+YES = Flag("do not ask for confirmation, however many there are")
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -133,10 +133,7 @@ async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
 
 def _cut_off(done: Withdrawal) -> str:
     """Return what is known after an interruption: the call under way may have withdrawn more."""
-    return (
-        f"interrupted twice: at least {done.withdrawn:,} withdrawn; `metasync batch list` shows how many; "
-        "run the same command again to continue"
-    )
+    return f"interrupted twice: at least {done.withdrawn:,} withdrawn; run the same command again to continue"
 
 
 def _words(done: Withdrawal) -> str:

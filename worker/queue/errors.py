@@ -12,7 +12,10 @@ class QueueError(Exception):
 
 
 class QueueUnavailable(QueueError):
-    """The store is unavailable, busy, full or too slow. Nothing was changed; the same call may succeed later."""
+    """The store is unavailable, busy, full or too slow: the same call may succeed later.
+
+    If only the answer was lost, the call may have been carried out.
+    """
 
 
 class QueueUnwritable(QueueUnavailable):
