@@ -22,12 +22,12 @@ from tests.engine.parts import (
     work_on,
 )
 from tests.virtual import in_virtual_time
-from worker.api import Halt, Kind, Verdict
+from worker.api import Answer, Halt, Kind, Verdict
 from worker.engine.calls import GiveBack
 from worker.engine.outcome import Deferral
 from worker.engine.trials import Trials
 from worker.engine.work import Work
-from worker.flow import FAILED, SUCCEEDED, GateState
+from worker.flow import FAILED, SUCCEEDED, Ended, GateState
 
 CLAIM = claim_of('{"grade":"A"}')
 BAD_KEY = Verdict(Kind.HALTED, 401, error="bad key", halt=Halt.UNAUTHORIZED, envelope=True)
@@ -234,6 +234,22 @@ async def test_a_call_that_is_cancelled_frees_its_slot_and_says_nothing_about_th
     assert not work.in_flight
     assert calling.flow.snapshot().in_flight == 0
     assert calling.tallies.requests.total() == 0
+
+
+@in_virtual_time
+async def test_a_fault_in_what_is_made_of_an_answer_frees_the_slot() -> None:
+    calling, work = Calling(OK), work_on(CLAIM)
+
+    async def send(seconds: float) -> Answer:
+        return await calling.client.update(ID, {"grade": "A"}, timeout_seconds=seconds)
+
+    def shows(answer: Answer) -> Ended:
+        raise ZeroDivisionError(answer.verdict.kind)
+
+    with pytest.raises(ZeroDivisionError):
+        await calling.calls.call(work, calling.blame(work), "update", send, shows)
+    assert not work.in_flight
+    assert calling.flow.snapshot().in_flight == 0
 
 
 @in_virtual_time

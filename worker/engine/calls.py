@@ -130,15 +130,14 @@ class Calls:
                 repeats = False
             work.in_flight = True
             try:
-                answer = await send(self._request_timeout_seconds)
-            except BaseException:
-                permit.end(DROPPED)
+                answer = in_context(self._flow, operation, await send(self._request_timeout_seconds))
+                self._tallies.request(operation, answer)
+                self._tell(permit, blame, answer, shows)
+            except BaseException:  # a fault in what is made of the answer, too, must not keep the slot
+                permit.drop()
                 raise
             finally:
                 work.in_flight = False
-            answer = in_context(self._flow, operation, answer)
-            self._tallies.request(operation, answer)
-            self._tell(permit, blame, answer, shows)
             kind = answer.verdict.kind
             if kind is Kind.THROTTLED:
                 # Those that waited line up again first, or one could hold up all others for ever.

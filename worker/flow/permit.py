@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from worker.flow.ended import Ended, Operation
+from worker.flow.ended import DROPPED, Ended, Operation
 
 
 class Permit:
@@ -47,3 +47,8 @@ class Permit:
         if on_end is None:
             raise RuntimeError("a permit ends once")
         on_end(self, ended)
+
+    def drop(self) -> None:
+        """Free the slot without a word about the service, unless that was said before."""
+        if self._on_end is not None:
+            self.end(DROPPED)
