@@ -33,6 +33,7 @@ class Crowd:
         self._workers = workers
         self._puts = 0
         self.quiet_seconds: list[float] = []  # of each pause: until all had said so
+        self.last_start_seconds: list[float] = []  # of each pause: until the last request started
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._dice = random.Random(5)
 
@@ -57,7 +58,8 @@ class Crowd:
             self._processes[victim].kill()
             self._processes[victim].wait()
             running.enter_context(self.started(simulator, victim))
-            await self.quiet(reason)
+            last_start_at = await self.quiet(reason, simulator)
+            self.last_start_seconds.append(last_start_at - paused_at)
             self.quiet_seconds.append(time.monotonic() - paused_at)
             seen = simulator.requests()
             await asyncio.sleep(_STILL_SECONDS)
@@ -100,11 +102,19 @@ class Crowd:
             self._processes[number] = process
             yield process
 
-    async def quiet(self, reason: str) -> None:
-        """Wait until each worker that runs has said that nothing of it is in flight in the pause for this reason."""
+    async def quiet(self, reason: str, simulator: RunningSimulator) -> float:
+        """Wait until each running worker has logged, for this pause, that nothing of it is in flight.
+
+        Returns:
+            By `time.monotonic`, when a request was last seen to have started.
+        """
+        seen, last_start_at = simulator.requests(), time.monotonic()
         async with asyncio.timeout(_BOUND_SECONDS):
             while not all(self._is_quiet(number, reason) for number in self._processes):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
+                if (now := simulator.requests()) > seen:
+                    seen, last_start_at = now, time.monotonic()
+        return last_start_at
 
     def forget(self) -> None:
         """No worker runs any more."""

@@ -75,7 +75,7 @@ async def test_a_worker_that_is_killed_in_a_pause_comes_back_to_it(url: str, tmp
             await pause(queue, "ana@host", "deploy")
         for _ in range(3):
             process = running.enter_context(crowd.started(simulator, 0))
-            await crowd.quiet("deploy")
+            await crowd.quiet("deploy", simulator)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             crowd.forget()
