@@ -1,10 +1,11 @@
-"""For all tests: where a skipped test is a fault of the machine, it fails."""
+"""For all tests: where a skipped test is a fault of the machine, it fails; signals and logs are as at the start."""
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 
 from tests.needs import NOT_PERMITTED
 
@@ -28,3 +29,10 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} is skipped, where nothing may be: {reason}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def logs_of_this_test_alone() -> Iterator[None]:
+    """A command that runs in this process sets the level of the logs, and the next test would miss what is below."""
+    yield
+    structlog.reset_defaults()
