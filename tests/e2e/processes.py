@@ -105,7 +105,7 @@ class RunningSimulator:
 def running_simulator(*flags: str) -> Iterator[RunningSimulator]:
     """What `metasync simulator` with these flags serves, on a free port and a thread of this process, until the end.
 
-    A process of its own would cost each test a third of a second, to the same effect: tests/cli starts that.
+    A process of its own would cost each test a third of a second; tests/e2e/test_signals.py starts one.
     """
     given = parser_of(["simulator"]).parse_args(["simulator", *flags])
     simulator = Simulator(given.read(given))
