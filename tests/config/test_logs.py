@@ -1,6 +1,5 @@
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -21,12 +20,6 @@ def _log_everything() -> None:
         raise ZeroDivisionError("sk-conceal-me")  # noqa: TRY301 -- raised to be logged
     except ZeroDivisionError:
         logger.exception("change.crashed")
-
-
-@pytest.fixture(autouse=True)
-def defaults_afterwards() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def test_events_are_one_json_object_a_line_and_hold_no_secret(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 
 import worker
 from config import logs, sink
@@ -78,13 +77,9 @@ async def test_the_lines_of_a_batch_are_one_write(bench: Bench, monkeypatch: pyt
     await _fill(bench)
     written = _Written()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(written, 1 << 20)))
-    before = structlog.get_config()
     logs.configure("json", "info")
-    try:
-        summary = await Worker(bench.queue, bench.client, Options(drain=True, batch_size=BATCH)).run()
-        sink.flush()
-    finally:
-        structlog.configure(**before)
+    summary = await Worker(bench.queue, bench.client, Options(drain=True, batch_size=BATCH)).run()
+    sink.flush()
     assert summary.totals.applied == UPDATES
     assert sum(write.count(b"change.applied") for write in written.writes) == UPDATES
     assert len(written.writes) <= UPDATES / BATCH + 4  # the worker's beginning and its end have lines too
