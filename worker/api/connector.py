@@ -1,20 +1,21 @@
 """The pool of connections: which of them may carry a request. Both transports get their connections here."""
 
-import asyncio
 import math
-import select
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from worker.api.failure import UnaskedAnswerError
 from worker.api.headers import read_keep_alive_seconds
+from worker.api.protocol import CallProtocol
 
 # Behind an address translation that forgets, an older one costs a whole time-out.
 IDLE_SECONDS: Final = 15.0
@@ -69,6 +70,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
         super().__init__(keepalive_timeout=IDLE_SECONDS, **options)
+        self._factory = partial[ResponseHandler](CallProtocol, loop=self._loop)
         # Until when each connection may be taken again, on the monotonic clock; one that is not in here is new.
         self._usable_until: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
@@ -98,26 +100,22 @@ class Connector(aiohttp.TCPConnector):
 
 def is_silent(connection: Connection, *, reused: bool) -> bool:
     """Whether a connection is open and nothing lies on it, neither read nor unread: that would be another's answer."""
-    protocol = connection.protocol
+    protocol = protocol_of(connection)
     if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
         return False
-    transport = protocol.transport
     # On a new TLS connection the server's session tickets may still lie unread.
-    is_quiet_by_nature = reused or transport.get_extra_info("sslcontext") is None
-    return not (is_quiet_by_nature and _has_unread(transport))
+    is_quiet_by_nature = reused or protocol.transport.get_extra_info("sslcontext") is None
+    return not (is_quiet_by_nature and protocol.has_unread())
+
+
+def protocol_of(connection: Connection) -> CallProtocol | None:
+    """The protocol of a connection out of a `Connector`; None where it is closed."""
+    protocol = connection.protocol
+    assert protocol is None or isinstance(protocol, CallProtocol)  # noqa: S101 -- made by the connector's factory
+    return protocol
 
 
 def idle_seconds(headers: Mapping[str, str]) -> float:
     """How long a connection may stay idle after an answer with these headers."""
     told = read_keep_alive_seconds(headers)
     return IDLE_SECONDS if told is None else min(IDLE_SECONDS, max(0.0, told - _MARGIN_SECONDS))
-
-
-def _has_unread(transport: asyncio.Transport) -> bool:
-    """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return False
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    return bool(poller.poll(0))

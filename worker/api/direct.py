@@ -13,7 +13,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from worker.api.answer import Answer
-from worker.api.connector import Connector, idle_seconds, is_silent, using
+from worker.api.connector import Connector, idle_seconds, is_silent, protocol_of, using
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
 from worker.api.room import LARGEST_ANSWER_BYTES, Room, read_content
@@ -75,15 +75,12 @@ class DirectTransport:
 
     async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
         """Make a request on a connection that has nothing else to do."""
-        protocol = connection.protocol
-        if protocol is None or protocol.transport is None:
-            connection.close()
+        protocol = protocol_of(connection)
+        if protocol is None:
             raise aiohttp.ClientConnectionResetError
         try:
-            protocol.set_response_params(read_until_eof=True)
-            protocol.transport.write(request)
             try:
-                message, stream = await protocol.read()
+                message, stream = await protocol.ask(request)
                 while message.code // 100 == 1 and message.code != 101:  # noqa: PLR2004 -- 1xx, but for a switch of protocols
                     message, stream = await protocol.read()
             except HttpProcessingError as error:

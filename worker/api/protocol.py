@@ -1,0 +1,72 @@
+"""The protocol of one connection: aiohttp's parser and flow control, with a shorter way from the answer to the call."""
+
+import asyncio
+import select
+
+from aiohttp import ClientConnectionResetError, StreamReader
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.helpers import set_exception
+from aiohttp.http import RawResponseMessage
+
+# An answer's head, and its body as far as it has come.
+Incoming = tuple[RawResponseMessage, StreamReader]
+
+
+class CallProtocol(ResponseHandler):
+    """What aiohttp makes for each connection, for calls that need no queue of answers.
+
+    aiohttp puts what it has parsed into a queue, makes a parser for each request, and parses nothing once more whenever
+    a body is read. `ask` gives a future instead, keeps the parser, and resumes only what was paused: a tenth of an
+    update's CPU time. A request that does not come through `ask` is served as by aiohttp alone.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._asked: asyncio.Future[Incoming] | None = None
+        self._unread: select.poll | None = None
+
+    def ask(self, request: bytes) -> asyncio.Future[Incoming]:
+        """Send a request; what comes first is the future's result, and `read` gives what comes after it.
+
+        Raises:
+            ClientConnectionResetError: the connection has ended.
+        """
+        if self.transport is None:
+            raise ClientConnectionResetError
+        if self._parser is None:
+            self.set_response_params(read_until_eof=True)
+        self._asked = self._loop.create_future()
+        self.transport.write(request)
+        return self._asked
+
+    def has_unread(self) -> bool:
+        """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
+        if self._unread is None:
+            sock = None if self.transport is None else self.transport.get_extra_info("socket")
+            if sock is None:
+                return False
+            self._unread = select.poll()
+            self._unread.register(sock.fileno(), select.POLLIN)
+        return bool(self._unread.poll(0))
+
+    # What aiohttp calls.
+
+    def feed_data(self, data: Incoming, size: int = 0) -> None:
+        """Hand on what was parsed."""
+        asked, self._asked = self._asked, None
+        if asked is None or asked.done():
+            super().feed_data(data, size)
+        else:
+            asked.set_result(data)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Hand on that no answer will come."""
+        super().set_exception(exc, *cause)
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            set_exception(asked, exc, *cause)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 -- as aiohttp's
+        """Read on, where reading was paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
