@@ -22,7 +22,7 @@ CREATE INDEX target_visible_at ON target (urgent, visible_at, number, lease, pen
 CREATE TABLE change (
     id INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of one that is gone is not given again
     target INTEGER NOT NULL,
-    change_id TEXT UNIQUE,
+    change_id TEXT,
     mode TEXT NOT NULL,
     metadata TEXT NOT NULL, -- JSON
     enqueued_at REAL NOT NULL, -- the queue's time
@@ -33,6 +33,7 @@ CREATE TABLE change (
 ) STRICT;
 
 CREATE INDEX change_target ON change (target, id);
+CREATE UNIQUE INDEX change_change_id ON change (change_id) WHERE change_id IS NOT NULL;
 CREATE INDEX change_urgent ON change (target) WHERE urgent = 1;
 
 -- What was handed in under a name. Its changes are found between the first and the last of them: an index on the batch of

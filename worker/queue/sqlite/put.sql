@@ -20,7 +20,7 @@ SELECT
 FROM json_each(:changes) AS given
 CROSS JOIN target ON target.completion_id = given.value ->> 0
 WHERE true -- likewise
-ON CONFLICT (change_id) DO NOTHING;
+ON CONFLICT (change_id) WHERE change_id IS NOT NULL DO NOTHING;
 
 -- name: suspects
 -- changes: as above; gives position, completion_id, mode and metadata of what is pending under a change_id, and is another
