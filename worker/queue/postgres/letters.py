@@ -109,8 +109,6 @@ async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tup
     found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
     numbers = [row["number"] for row in found]
     last = numbers[-1] if len(numbers) == limit else None
-    if (
-        selection.ages is not None
-    ):  # after the limit, so that transactions are short even if few letters match
+    if selection.ages is not None:  # after the limit, so that transactions are short even if few letters match
         numbers = [row["number"] for row in await connection.fetch(_DEAD["of_age"], numbers, *selection.ages)]
     return numbers, last
