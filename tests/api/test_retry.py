@@ -68,7 +68,7 @@ class Bench:
         )
 
 
-async def test_it_tries_until_the_service_answers() -> None:
+async def test_retries_go_on_until_the_service_answers() -> None:
     bench = Bench([failed(1), OK])
     assert await bench.run(failed()) is OK
     assert bench.tries == 2
@@ -89,7 +89,7 @@ async def test_the_caller_may_allow_fewer_tries_but_not_more() -> None:
         assert bench.tries == tries
 
 
-async def test_the_services_delay_is_kept_to() -> None:
+async def test_a_retry_waits_for_as_long_as_the_service_asks() -> None:
     bench = Bench([failed(delay_seconds=0.25), OK])
     assert await bench.run(failed(delay_seconds=4.5)) is OK
     assert bench.waits == [4.5, 0.25]
@@ -103,7 +103,7 @@ async def test_a_wait_that_is_refused_is_not_begun() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.RETRY])
-async def test_only_what_may_pass_is_tried_again(kind: Kind) -> None:
+async def test_only_answers_of_kind_retry_are_tried_again(kind: Kind) -> None:
     bench = Bench([OK])
     first = failed(kind=kind)
     assert await bench.run(first) is first
@@ -116,7 +116,7 @@ async def test_an_answer_that_is_final_ends_the_tries() -> None:
     assert await bench.run(failed()) is rejected
 
 
-async def test_leave_to_wait_is_asked_only_for_tries_that_would_be_made() -> None:
+async def test_may_wait_is_asked_only_before_a_possible_try() -> None:
     asked: list[float] = []
 
     def may_wait(seconds: float) -> bool:

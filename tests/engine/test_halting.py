@@ -69,7 +69,7 @@ async def _trials(bench: Bench) -> list[Trials]:
     return [trials_of(change) for claim in claims for change in claim.changes]
 
 
-async def test_a_wrong_url_halts_and_buries_nothing(bench: Bench) -> None:
+async def test_a_wrong_url_halts_and_kills_nothing(bench: Bench) -> None:
     await bench.put(ID, {"grade": "A"})
     async with Client(base_url=bench.simulator.base_url + "/oops", api_key="sk-test") as client:
         bench.client = client

@@ -39,7 +39,7 @@ class LosesLeases(WrappedQueue):
         return await super().extend(claims, lease_seconds=lease_seconds)
 
 
-async def test_a_lost_lease_cancels_the_call_and_says_nothing_more_about_it(bench: Bench) -> None:
+async def test_a_lost_lease_cancels_the_call_and_records_nothing(bench: Bench) -> None:
     bench.simulator.seed(ID)
     bench.simulator.fail_next("hang")
     await bench.put(ID, {"grade": "A"}, mode="replace")
@@ -97,7 +97,7 @@ class StoresNonsense(WrappedQueue):
         return msgspec.structs.replace(change, metadata=spoiled.get(change.metadata, change.metadata))
 
 
-async def test_what_is_stored_but_no_change_dies_as_invalid(bench: Bench) -> None:
+async def test_an_invalid_stored_change_dies_as_invalid(bench: Bench) -> None:
     bench.simulator.seed(ID)
     await bench.put(ID, *({"n": str(number)} for number in range(5)))
     summary = await bench.worker(queue=StoresNonsense(bench.queue)).run()

@@ -111,9 +111,7 @@ async def _used_while_away(workers: int, per_minute: float, answers_after: float
 
 @pytest.mark.parametrize("answers_after", [0.0, 5.0], ids=["refuses", "is silent"])
 @pytest.mark.parametrize(("workers", "per_minute"), [(1, 600.0), (4, 600.0), (4, 60.0), (4, 10.0)])
-def test_a_store_that_is_away_means_the_same_rate_and_no_flood(
-    workers: int, per_minute: float, answers_after: float
-) -> None:
+def test_while_the_store_is_away_the_rate_stays_the_same(workers: int, per_minute: float, answers_after: float) -> None:
     # Four take turns at few permits; one that was granted a single one counts on a quarter, and the others on a third.
     assert 0.8 < run(_used_while_away(workers, per_minute, answers_after)) < 1.3
 
@@ -127,7 +125,7 @@ async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:
 
 @pytest.mark.parametrize("per_minute", [6.0, 60.0, 600.0, 6_000.0])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int) -> None:
+def test_a_share_is_the_workers_part_of_the_granted_rate(per_minute: float, workers: int) -> None:
     common = 60.0 / per_minute
     share, block = QuotaShare(common, lambda: workers), max(1, int(0.5 / common))
     for number in range(20):  # each worker in its turn
@@ -141,11 +139,11 @@ def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int
     assert taken == pytest.approx(60.0 * per_minute / workers, abs=2 * block + 1)
 
 
-def test_after_a_single_grant_a_share_is_one_part_of_as_many_as_there_are() -> None:
+def test_after_a_single_grant_the_share_is_the_rate_divided_by_the_workers() -> None:
     share = QuotaShare(1.0, lambda: 4)
     share.granted(0.0, Grant(1, 0.0))
     assert share.interval_seconds == pytest.approx(4.0)
 
 
-def test_whoever_was_granted_nothing_has_no_share() -> None:
+def test_without_a_grant_there_is_no_share() -> None:
     assert QuotaShare(1.0, lambda: 1).take(100.0).requests == 0

@@ -162,7 +162,7 @@ async def test_concurrent_calls_cause_no_deadlock_and_lose_nothing(url: str, mon
 
 
 @pytest.mark.parametrize("kills", [6])
-async def test_what_is_counted_is_true_wherever_a_process_is_killed(url: str, kills: int) -> None:
+async def test_counts_of_a_batch_stay_exact_when_processes_are_killed(url: str, kills: int) -> None:
     dice = random.Random(kills)
     for seed in range(kills):
         process = await asyncio.create_subprocess_exec(

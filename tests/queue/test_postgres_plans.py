@@ -249,7 +249,7 @@ async def empty_with_pages(admin: Connection) -> None:
 
 
 @pytest.mark.parametrize("counted_when", ["never", "empty", "full", "emptied"])
-async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was_last_counted(
+async def test_no_statement_reads_a_whole_table_that_the_planner_takes_for_empty(
     queue: PostgresQueue, admin: Connection, counted_when: str
 ) -> None:
     await leave_uncounted(admin)
@@ -303,7 +303,7 @@ async def thousands(connection: Connection, size: int) -> None:
     await remembered.forget(connection, -1.0, size)
 
 
-async def test_what_thousands_take_is_in_proportion_though_the_server_takes_their_tables_for_empty(
+async def test_the_cost_of_thousands_is_linear_though_the_planner_takes_the_tables_for_empty(
     url: str, admin: Connection
 ) -> None:
     await leave_uncounted(admin)
@@ -319,9 +319,7 @@ async def test_what_thousands_take_is_in_proportion_though_the_server_takes_thei
         assert await queue._connections.transact(count) <= 5 * size
 
 
-async def test_ten_thousand_letters_are_retried_by_a_few_statements_none_of_which_compares_each_with_each(
-    queue: PostgresQueue, admin: Connection
-) -> None:
+async def test_ten_thousand_letters_are_retried_in_linear_time(queue: PostgresQueue, admin: Connection) -> None:
     await admin.execute(FILL.format(backlog=10 * letters.BULK))
 
     async def retry(connection: Connection) -> tuple[Explaining, Part[Revived]]:
@@ -389,7 +387,7 @@ async def test_a_probe_of_the_middle_touches_a_bounded_number_of_pages(
     assert sum(plan[0]["Plan"][f"Shared {what} Blocks"] for what in ("Hit", "Read")) < 500
 
 
-async def test_a_claim_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
+async def test_a_claim_does_not_read_deleted_rows_again_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     await admin.execute(FILL.format(backlog=30_000))
@@ -417,7 +415,7 @@ async def enqueueing(producer: Connection) -> int:
 MANY = "SELECT metasync_enqueue('c-1', '{}') FROM generate_series(1, 2000)"
 
 
-async def test_a_producer_may_enqueue_for_one_completion_as_often_as_it_likes_in_one_transaction(
+async def test_many_enqueues_for_one_completion_in_one_transaction_take_linear_time(
     url: str, queue: PostgresQueue
 ) -> None:
     async with connected(url) as producer, producer.transaction():
@@ -429,7 +427,7 @@ async def test_a_producer_may_enqueue_for_one_completion_as_often_as_it_likes_in
     assert (await queue.status()).pending == 2_003
 
 
-async def test_producers_of_one_completion_do_not_look_again_at_what_they_did_while_an_old_transaction_is_open(
+async def test_producers_of_one_completion_do_not_read_old_versions_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
@@ -443,7 +441,7 @@ async def test_producers_of_one_completion_do_not_look_again_at_what_they_did_wh
     assert (await queue.status()).pending == 503
 
 
-async def test_an_idle_worker_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
+async def test_an_idle_worker_does_not_read_deleted_rows_again_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     async with connected(url) as somebody:

@@ -21,7 +21,7 @@ async def crashing(server: PostgresServer) -> AsyncIterator[PostgresQueue]:
         server.start(**CARELESS)
 
 
-async def test_what_was_confirmed_survives_a_crash_of_a_server_that_is_set_not_to_care() -> None:
+async def test_confirmed_puts_survive_a_crash_with_synchronous_commit_off() -> None:
     with PostgresServer.running(None, **CARELESS) as server:
         async with crashing(server) as queue:
             await queue.put([change("c-1", "a"), change("c-2", "b")])

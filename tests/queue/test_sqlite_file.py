@@ -90,7 +90,7 @@ async def test_an_empty_file_becomes_a_queue(tmp_path: Path) -> None:
         assert len(await claim(queue)) == 1
 
 
-async def test_what_was_put_is_there_after_opening_again(tmp_path: Path) -> None:
+async def test_changes_are_there_after_opening_again(tmp_path: Path) -> None:
     url = url_of(tmp_path / "queue.db")
     async with open_queue(url) as queue:
         await queue.put([change("c-1", "a")])

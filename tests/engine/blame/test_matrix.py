@@ -209,11 +209,11 @@ MIDWAY = [pytest.param(trouble, id=name) for name, trouble in TROUBLES.items() i
 @pytest.mark.parametrize("mode", ["merge", "replace"])
 @pytest.mark.parametrize("trouble", MIDWAY)
 @in_virtual_time
-async def test_trouble_that_begins_while_all_goes_well_is_no_change_s_fault(trouble: Trouble, mode: Mode) -> None:
+async def test_trouble_that_begins_during_successes_kills_no_change(trouble: Trouble, mode: Mode) -> None:
     await _daemon(trouble, 100, mode, SHORT_SECONDS, begins=1.0)
 
 
 @pytest.mark.parametrize("trouble", MIDWAY)
 @in_virtual_time
-async def test_trouble_that_only_the_last_few_of_a_run_meet_is_not_their_fault(trouble: Trouble) -> None:
+async def test_trouble_that_only_the_last_few_completions_meet_kills_none(trouble: Trouble) -> None:
     await _daemon(trouble, 18, "replace", SHORT_SECONDS, begins=0.5)
