@@ -1,4 +1,4 @@
-"""The client without sockets: what it asks for, and what it makes of answers and exceptions."""
+"""The client without sockets: its requests, and how it judges answers and exceptions."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ STORED = b'{"id":"chatcmpl-1","metadata":{"k":"v"},"choices":[{"message":{"conte
 
 
 async def call(method: str, *, answer: dict[str, Any], url: str = COMPLETION, **arguments: Any) -> Answer:
-    """Make one call of the client's, with the answer to order."""
+    """Make one call of the client, with the given answer."""
     with aioresponses() as mocked:
         answer_with(mocked, {"update": "POST", "delete": "DELETE"}.get(method, "GET"), url, **answer)
         async with mockable_client() as client:

@@ -1,4 +1,4 @@
-"""The documented shapes are read whole, odd ones as far as they fit, and none of them shows a conversation."""
+"""The documented shapes are read whole, odd ones as far as they fit, and no repr shows a conversation."""
 
 import json
 from typing import Any
@@ -136,7 +136,7 @@ def encode(value: object) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What a model holds, less the fields that are not there."""
+    """The fields of a model that are set."""
     if isinstance(value, Model):
         fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
         return {name: inner for name, inner in fields.items() if inner is not None}

@@ -1,4 +1,4 @@
-"""Pages of a list, read for what they show, however badly they are made; and nothing of them is in any repr."""
+"""Pages of a list: odd ones are read, and no repr shows their content."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Errors are kept without the key and without the metadata values that were sent, however the service quotes them."""
+"""Errors are kept without the key and the metadata values that were sent, however a service quotes them."""
 
 import json
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_a_short_secret_that_stands_twice_is_masked_twice() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 400_000, "x" * 200_000 + "***" + "x" * 200_000, "sk-" * 130_000])
 def test_a_long_text_without_spaces_takes_linear_time(text: str) -> None:
-    """A square of it is minutes, which the time-out of the suite ends."""
+    """Quadratic time would be minutes, and run into the time-out of the suite."""
     assert len(redact(text, values=["gold"])) <= len(text)
 
 
@@ -139,7 +139,7 @@ def test_a_verdict_holds_neither_key_nor_value() -> None:
 @pytest.mark.parametrize("filling", range(1_940, 2_010, 7))
 def test_a_value_that_is_cut_by_our_own_limit_leaves_nothing(filling: int) -> None:
     value = "abcdefghijklmnopqrstuvwxyz"
-    masked = "m" * 60  # so that what follows is not cut away with the rest
+    masked = "m" * 60  # so that the text after it is not cut off with the rest
     message = " ".join([masked] * (filling // 61)) + "-" * (filling % 61) + value + "!" * 100
     error = verdict(400, {}, json.dumps({"error": message}).encode(), sent=[value, masked]).error
     assert error is not None

@@ -1,4 +1,4 @@
-"""Trying again within the worker, on a clock and with a sleep that the test moves."""
+"""Retries within the worker, with a clock and a sleep that the test moves."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ def failed(number: int = 0, *, kind: Kind = Kind.RETRY, delay_seconds: float | N
 
 
 class FullJitter(random.Random):
-    """Draws the longest wait every time, so that a test can tell the bounds."""
+    """Always draws the longest wait, so that a test can see the bounds."""
 
     def uniform(self, _a: float, b: float) -> float:
         return b
@@ -29,7 +29,7 @@ class FullJitter(random.Random):
 
 @dataclass
 class Bench:
-    """A service that gives these answers, and a clock that only waiting moves."""
+    """A service that gives these answers, and a clock that moves only by waits."""
 
     answers: Iterable[Answer]
     now: float = 0.0

@@ -1,4 +1,4 @@
-"""Room that many take a part of."""
+"""Room that many tasks share."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""One test for each row of the table that says what an answer means."""
+"""One test for each row of the table of verdicts."""
 
 import json
 

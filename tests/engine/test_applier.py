@@ -1,4 +1,4 @@
-"""One claim on its way through: what it costs, when it comes back, and what becomes of each of its changes."""
+"""One claim on its way: its requests, its next due time, and the outcome of each of its changes."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ A, B, C = '{"grade":"A"}', '{"topic":"b"}', '{"rater":"c"}'
 
 
 def _numbers(outcome: Outcome) -> tuple[list[int], list[int], list[int], list[int]]:
-    """The changes by what became of them: applied, unchanged, dead, deferred."""
+    """The numbers of the changes by outcome: applied, unchanged, dead, deferred."""
     dead = [change for change, _ in outcome.dead]
     groups = (outcome.applied, outcome.unchanged, dead, outcome.deferred)
     applied, unchanged, died, deferred = ([change.number for change in group] for group in groups)
@@ -91,7 +91,7 @@ async def test_the_backoff_grows_with_all_failures_of_a_change_and_stays_short_w
 
 
 def _exhausted(*, counted: int = 8, first_failed_at: float = 400.0, failed_at: float = 999.0) -> Trials:
-    """What a change has met that is given up, by these rules, when it has failed as often and for as long."""
+    """The record of a change that is given up by these rules at its next failure."""
     return Trials(failures=30, counted=counted, first_failed_at=first_failed_at, failed_at=failed_at)
 
 
@@ -139,7 +139,7 @@ async def test_a_missing_completion_is_asked_for_again_within_its_grace_and_no_l
 
 
 def _absent(*, since: float, times: int = 9) -> Trials:
-    """What a change has met whose completion was not there for the first time at that time; it is 1000 now."""
+    """The record of a change whose completion was first missing at that time; it is 1000 now."""
     return Trials(absences=times, first_absent_at=since)
 
 
@@ -407,7 +407,7 @@ async def test_a_cancellation_of_the_worker_gives_no_outcome() -> None:
 
 
 async def _under_way() -> tuple[list[Outcome], Work, "asyncio.Task[None]"]:
-    """A claim whose request takes a minute; one second of it has passed."""
+    """A claim whose request takes a minute, one second after its start."""
     calling, work, outcomes = Calling(), work_on(claim_of(A, trials=[Trials(failures=2, counted=2)])), list[Outcome]()
     calling.client.takes_seconds = 60.0
 

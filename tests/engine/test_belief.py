@@ -1,4 +1,4 @@
-"""What a service shows is believed only where it is about this completion, whole and fresh."""
+"""An answer is believed only if it is about this completion, whole and fresh."""
 
 import asyncio
 import sqlite3
@@ -33,7 +33,7 @@ async def _seed(bench: Bench, metadata: Mapping[str, str] | None = None, ids: Se
 
 
 async def _is_all_as_it_was(bench: Bench, path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether nothing was written, and everything is pending without an attempt that counts."""
+    """Whether nothing was written, and everything is pending without a counted attempt."""
     status = await bench.queue.status()
     with closing(sqlite3.connect(path / "queue.db")) as file:
         kept = [_trials(trials) for (trials,) in file.execute("SELECT trials FROM change")]
@@ -50,7 +50,7 @@ def _trials(text: str | None) -> Trials:
 
 @asynccontextmanager
 async def _another(bench: Bench, path: Path) -> AsyncIterator[Bench]:
-    """The same queue and service for another worker, with connections of its own."""
+    """The same queue and service for another worker, with its own connections."""
     async with (
         open_queue(f"sqlite:///{path}/queue.db") as queue,
         Client(base_url=bench.simulator.base_url, api_key="sk-test") as client,
@@ -163,7 +163,7 @@ async def test_leftovers_of_a_replacement_are_not_persisted_under_semantics_repl
     assert (await _only_letter(bench)).reason == "not_persisted"
 
 
-# Answers that do not show what is there
+# Answers that hide metadata
 
 
 async def test_a_merge_never_overwrites_metadata_that_no_read_shows(bench: Bench, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ async def test_a_success_that_cannot_be_read_is_applied_unverified(bench: Bench,
     assert bench.simulator.all_metadata() == {each: {"grade": "A"} for each in IDS[:3]}
 
 
-# Answers that are no answers
+# Answers to other requests
 
 
 async def test_an_empty_object_is_not_an_answer_and_the_request_is_repeated(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Who is to blame: what is kept of a change's failures, and which of them speak against it."""
+"""Whose fault a failure is: the record of a change, and which of its failures count."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ A, B = '{"grade":"A"}', '{"topic":"b"}'
 
 
 class Case:
-    """A claim's record, with a flow in which others may get through; the store's clock begins at 1000."""
+    """A claim's record, with a flow in which others may get through. The store's clock begins at 1000."""
 
     def __init__(self, *trials: Trials, ages: list[float] | None = None, **rules: Any) -> None:
         self.calling = Calling(**rules)
@@ -32,7 +32,7 @@ class Case:
 
     @property
     def kept(self) -> list[Trials]:
-        """What the store is to keep."""
+        """The records for the store."""
         records = self.blame.records([1, 2])
         return [trials_of(msgspec.structs.replace(self.work.claim.changes[0], trials=text)) for _, text in records]
 
@@ -58,7 +58,7 @@ async def test_a_change_without_failures_keeps_no_record() -> None:
     assert not case.blame.was_throttled
     case.blame.passed()
     assert case.blame.records([1]) == []
-    assert not case.work.has_trials  # nearly all works are such, and pay nothing
+    assert not case.work.has_trials  # nearly all works have no record, and pay nothing
 
 
 @in_virtual_time

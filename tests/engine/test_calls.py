@@ -1,4 +1,4 @@
-"""One request through flow control: what counts as a failure, what is tried again here, and what goes back."""
+"""One request through flow control: which failures count, which are retried here, and which go back to the queue."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ BAD_KEY = Verdict(Kind.HALTED, 401, error="bad key", halt=Halt.UNAUTHORIZED, env
 
 
 def _failures(work: Work) -> tuple[int, int]:
-    """How often its change has failed, and how many of these failures count against it."""
+    """How often its change has failed, and how many of these failures count."""
     return work.trials[1].failures, work.trials[1].counted
 
 
@@ -313,7 +313,11 @@ async def test_a_completion_throttled_alone_goes_back_for_longer_each_time() -> 
     assert (first.value.deferral, second.value.deferral) == (Deferral.SNOOZED, Deferral.SNOOZED)
     assert 2.0 * 0.75 <= first.value.delay_seconds <= 2.0 * 1.25
     assert 4.0 * 0.75 <= second.value.delay_seconds <= 4.0 * 1.25
-    assert (_failures(work), work.trials[1].throttles, closed_seconds) == ((0, 0), 4, 0.0)  # nobody else waits for it
+    assert (_failures(work), work.trials[1].throttles, closed_seconds) == (
+        (0, 0),
+        4,
+        0.0,
+    )  # others do not wait for it
 
 
 @in_virtual_time

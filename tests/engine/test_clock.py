@@ -1,10 +1,10 @@
-"""A clock for systems whose own stands still while the machine sleeps."""
+"""A clock for systems whose monotonic clock stands still while the machine sleeps."""
 
 from worker.engine.clock import Clock, SteadyClock
 
 
 class Machine:
-    """Both clocks of a machine: `sleeps` is seen by the wall clock alone."""
+    """Both clocks of a machine: only the wall clock sees `sleeps`."""
 
     def __init__(self) -> None:
         self.monotonic, self.unix = 50.0, 1_700_000_000.0

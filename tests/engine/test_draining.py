@@ -1,4 +1,4 @@
-"""When a drain ends although something is left, and with what reason."""
+"""When a drain ends although changes are left, and the reason that it gives."""
 
 import asyncio
 from typing import Any
@@ -28,7 +28,7 @@ class _Status(WrappedQueue):
 
 
 class Desk:
-    """A drain that waits a minute for something to come of anything."""
+    """A drain that waits a minute while nothing gets through."""
 
     def __init__(self, queue: Store) -> None:
         self.queue, self.flow = _Status(queue), flow()
@@ -47,7 +47,7 @@ class Desk:
         return claim
 
     async def fails(self, claim: Claim, *, delay_seconds: float = 3_000.0, **said: Any) -> None:
-        """Its changes stay pending after a failure, and are due so much later."""
+        """Its changes stay pending after a failure, and are due after so long."""
         await self.queue.settle([Settlement(claim, delay_seconds=delay_seconds)])
         self.leases.drop([claim])
         given: dict[str, Any] = {"error": "refused", "delay_seconds": delay_seconds}
@@ -131,7 +131,7 @@ async def test_a_drain_is_stuck_when_all_that_is_left_has_failed_and_nothing_get
         await asyncio.sleep(100.0)
         await desk.fails(first, error="refused alone")
         await asyncio.sleep(100.0)
-        assert desk.ended == []  # the other is in hand
+        assert desk.ended == []  # this worker holds the other one
         await desk.queue.settle([Settlement(second, [change.number for change in second.changes])])
         desk.leases.drop([second])
         desk.watch.saw(Outcome(second, applied=second.changes))

@@ -1,4 +1,4 @@
-"""Leases that are kept, and those that are lost: their deadlines are never overestimated."""
+"""Leases that are kept, and leases that are lost: their deadlines are never overestimated."""
 
 import asyncio
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ async def test_only_claims_whose_lease_is_lost_are_interrupted() -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, tallies, logger = leases_on(queue)
     works = leases.take(claims, now())
-    await asyncio.sleep(31.0)  # nobody extended them, and another worker came
+    await asyncio.sleep(31.0)  # they ran out, and another worker claimed them
     await queue.claim(1, lease_seconds=3_600.0, owner="another")
     with running(leases.heartbeat()):
         await asyncio.sleep(11.0)
@@ -119,14 +119,14 @@ async def test_there_is_room_until_the_held_claims_exceed_a_limit(bound: dict[st
     queue, claims = await _slow(ID, OTHER)
     leases, *_ = leases_on(queue, **bound)
     leases.take(claims[:1], now())
-    assert leases.has_room  # as much as may be, but no more
+    assert leases.has_room  # the limit, and not more
     leases.take(claims[1:], now())
     assert not leases.has_room
     waiting = asyncio.create_task(leases.fewer(60.0))
     await asyncio.sleep(1.0)
     assert not waiting.done()
     leases.drop(claims[1:])
-    leases.drop(claims[1:])  # twice is once
+    leases.drop(claims[1:])  # a second drop changes nothing
     await asyncio.wait_for(waiting, 1.0)
     assert leases.has_room
     leases.take(claims[1:], now())

@@ -1,4 +1,4 @@
-"""What a worker has in hand while nothing comes of it: bounded in bytes, however many claims it may hold."""
+"""Held claims are bounded in bytes, even if the worker may hold many."""
 
 import asyncio
 

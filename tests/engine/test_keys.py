@@ -1,4 +1,4 @@
-"""The key is read again before requests, but not before each of them, and before a probe in any case."""
+"""The key is read again before requests, but not before each one, and always before a probe."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from worker.engine.keys import KeyReader
 
 
 class Source:
-    """Where the key comes from: says that it is new as often as a test wants."""
+    """The key's source: it says that the key is new as often as a test wants."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, bool]] = []

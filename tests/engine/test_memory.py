@@ -1,4 +1,4 @@
-"""What a worker holds on to: nothing of a claim that it is done with, whose changes may be megabytes."""
+"""A worker holds nothing of a finished claim, whose changes may be megabytes."""
 
 import asyncio
 import gc

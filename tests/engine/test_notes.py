@@ -1,4 +1,4 @@
-"""The notes of one worker: written when they say something new, and heeded by their age."""
+"""The notes of one worker: written when there is news, and heeded by their age."""
 
 import asyncio
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class _Notes(WrappedQueue):
 
 
 class One:
-    """A worker's flow control and what it shares."""
+    """A worker's flow control and its notes."""
 
     def __init__(self) -> None:
         self.queue = _Notes()

@@ -1,4 +1,4 @@
-"""What becomes of changes, one claim at a time."""
+"""The outcomes of changes, one claim at a time."""
 
 import asyncio
 from dataclasses import replace
@@ -119,7 +119,7 @@ async def test_a_completion_that_is_not_visible_yet_is_waited_for(bench: Bench) 
     summary = await bench.drain(not_found_grace_seconds=30)
     assert bench.simulator.metadata(ID) == {"grade": "A"}
     assert (summary.totals.applied, summary.totals.dead) == (1, 0)
-    assert bench.events("change.applied")[0]["attempt"] == 1  # waiting for it is no failed attempt
+    assert bench.events("change.applied")[0]["attempt"] == 1  # waiting for it is not a failed attempt
 
 
 async def test_a_completion_that_is_missing_for_too_long_is_given_up(bench: Bench) -> None:
@@ -188,7 +188,7 @@ async def test_a_change_that_fails_while_others_get_through_dies_when_its_attemp
     summary = await running
     [letter] = await bench.dead()
     assert (letter.completion_id, letter.reason, letter.status) == (ID, "attempts_exhausted", 500)
-    assert letter.attempts >= 3  # those within one claim are not judged one by one
+    assert letter.attempts >= 3  # the changes of one claim are judged together
     assert letter.error is not None
     assert letter.error.startswith("refused alone: ")
     assert summary.totals.reasons == {"attempts_exhausted": 1}
@@ -223,7 +223,7 @@ async def test_every_kind_of_passing_fault_is_survived(bench: Bench) -> None:
         summary = await bench.drain()
         assert (summary.totals.applied, summary.totals.dead) == (1, 0), fault
         assert bench.simulator.metadata(ID) == {"fault": fault}
-        # The first drop ends a connection that was used before: the client asks once more, which counts for nothing.
+        # The first drop hits a used connection: the client asks once more, which counts for nothing.
         assert summary.totals.retries == (1 if fault == "dropped" else 2), fault
 
 

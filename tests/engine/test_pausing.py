@@ -1,4 +1,4 @@
-"""A queue that somebody has paused: nothing starts, what is in flight ends, and work goes on after."""
+"""A paused queue: nothing starts, requests in flight end, and work goes on after the resume."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ LONG_SECONDS = 600.0
 
 @asynccontextmanager
 async def running(worker: Worker) -> AsyncIterator[None]:
-    """A daemon at work, which is stopped in the end."""
+    """A daemon at work; it is stopped at the end."""
     task = asyncio.create_task(worker.run())
     yield
     worker.stop()
@@ -232,7 +232,7 @@ async def test_an_older_answer_that_comes_late_does_not_end_a_pause() -> None:
     await stage.put(*ids(2_000))
     async with running(stage.worker(queue=queue, drain=False, max_concurrency=2)):
         await asyncio.sleep(3.0)
-        queue.slow = True  # what is read from here on is told ten seconds later
+        queue.slow = True  # notes read from here on arrive ten seconds later
         await asyncio.sleep(1.5)
         await pause(stage.queue, "ana@host", None)
         paused_at = stage.now
@@ -242,7 +242,7 @@ async def test_an_older_answer_that_comes_late_does_not_end_a_pause() -> None:
 
 
 class _SlowNotes(WrappedQueue):
-    """Gives all notes as they were a while ago."""
+    """Returns all notes as they were a while ago."""
 
     slow = False
 

@@ -1,4 +1,4 @@
-"""The pool of appliers: so many at work, and others in the place of those that only wait."""
+"""The pool of appliers: so many at work, and others in the place of parked ones."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from worker.engine.work import Interruption, Work
 
 
 class Hands:
-    """A pool whose works take ten seconds each; of a work that is parked, all ten are a wait."""
+    """A pool whose works take ten seconds each; a parked work waits all ten."""
 
     def __init__(self, size: int) -> None:
         self.pool = ApplierPool(size, self._handle)

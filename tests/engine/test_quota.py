@@ -1,4 +1,4 @@
-"""A rate that several workers share, as one of them sees it."""
+"""A rate that several workers share, seen by one of them."""
 
 import asyncio
 
@@ -65,7 +65,7 @@ async def test_work_goes_on_at_the_last_share_while_the_store_gives_no_permits(b
 
 
 class _Away(WrappedQueue):
-    """A store that can be away: it says so at once, or nothing until its time-out."""
+    """A store that can be away: it says so at once, or is silent until the time-out."""
 
     answers_after: float | None = None
 
@@ -77,7 +77,7 @@ class _Away(WrappedQueue):
 
 
 async def _used_while_away(workers: int, per_minute: float, answers_after: float) -> float:
-    """What of the rate is used in the ten minutes after a store has gone that was there for three."""
+    """The share of the rate that is used in the ten minutes after a store has gone that was there for three."""
     loop, started = asyncio.get_running_loop(), list[float]()
     store = _Away(MemoryQueue(clock=loop.time))
 
@@ -112,7 +112,7 @@ async def _used_while_away(workers: int, per_minute: float, answers_after: float
 @pytest.mark.parametrize("answers_after", [0.0, 5.0], ids=["refuses", "is silent"])
 @pytest.mark.parametrize(("workers", "per_minute"), [(1, 600.0), (4, 600.0), (4, 60.0), (4, 10.0)])
 def test_while_the_store_is_away_the_rate_stays_the_same(workers: int, per_minute: float, answers_after: float) -> None:
-    # Four take turns at few permits; one that was granted a single one counts on a quarter, and the others on a third.
+    # Four take turns at few permits. One with a single grant counts on a quarter, the others on a third.
     assert 0.8 < run(_used_while_away(workers, per_minute, answers_after)) < 1.3
 
 

@@ -1,4 +1,4 @@
-"""What one worker asks of the shared quota, and when."""
+"""One worker's calls for the shared quota, and their times."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from worker.queue.memory import MemoryQueue
 
 
 class _Permits(WrappedQueue):
-    """Keeps when permits were asked for and how many at once."""
+    """Keeps when permits were asked for, and how many."""
 
     def __init__(self) -> None:
         super().__init__(MemoryQueue(clock=now))

@@ -1,4 +1,4 @@
-"""The reader: how much it claims, when it asks, and what it does when it may not."""
+"""The reader: how much it claims, when it asks, and what it does while nothing may start."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from worker.queue import Claim, Settlement, Store
 
 
 class _Claims(WrappedQueue):
-    """Keeps when claims were asked for, how many, and of what place."""
+    """Keeps when claims were asked for, how many, and from which place."""
 
     takes_seconds = 0.0
 
@@ -25,7 +25,7 @@ class _Claims(WrappedQueue):
         super().__init__(queue)
         self.asked: list[tuple[float, int]] = []
         self.places: list[str] = []
-        self.hurried: list[tuple[float, int]] = []  # likewise, of urgent ones
+        self.hurried: list[tuple[float, int]] = []  # the same, of urgent ones
         self.due_asked = 0
 
     async def next_due_seconds(self) -> float | None:
@@ -88,7 +88,7 @@ class Desk:
         self.leases.drop(claims)
 
     async def probe(self, ended: Ended) -> None:
-        """What an applier does with the work that is the probe."""
+        """An applier's part in a probe."""
         (work,) = (each for each in self.works if each.is_probe)
         (await self.flow.admit(work.claim.completion_id, "update", probe=True)).end(ended)
         work.is_probe = False
@@ -209,11 +209,11 @@ async def test_if_all_completions_failed_a_probe_is_one_of_them() -> None:
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(11.0)
         assert [work.claim.completion_id for work in desk.works if work.is_probe] == [ids(9)[0]]
-        assert len(desk.leases) == 1  # no claim stays in hand that is no probe
+        assert len(desk.leases) == 1  # no claim is held besides the probe
 
 
 async def _fail(desk: Desk, completion_ids: list[str]) -> None:
-    """Halt everything by these."""
+    """Halt by these completions."""
     for completion_id in completion_ids[:5]:
         end(desk.flow, FAILED, completion_id=completion_id)
     for completion_id in completion_ids[5:]:
@@ -253,7 +253,7 @@ async def test_the_worker_halts_when_all_held_claims_failed_and_none_is_due() ->
         for completion_id in ids(3)[:2]:
             end(desk.flow, FAILED, completion_id=completion_id)
         await asyncio.sleep(5.0)
-        assert desk.flow.gate.is_open  # one in hand may yet get through
+        assert desk.flow.gate.is_open  # a held one may yet get through
         end(desk.flow, FAILED, completion_id=ids(3)[2])
         await asyncio.sleep(2.0)
         assert not desk.flow.gate.is_open
@@ -304,7 +304,7 @@ async def test_a_cancelled_reader_has_handed_on_all_its_claims() -> None:
 
 
 class _Held(_Claims):
-    """A queue whose one target is due, and which somebody else holds: a producer's transaction, say."""
+    """A queue with one due target, which another transaction has locked: a producer's, for example."""
 
     async def claim(self, limit: int, **terms: Any) -> list[Claim]:
         return await super().claim(min(limit, 0), **terms)

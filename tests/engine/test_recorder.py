@@ -1,4 +1,4 @@
-"""Outcomes become durable in batches, and are counted and logged when they are, and not before."""
+"""Outcomes become durable in batches, and are counted and logged then, not before."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class _Batches(WrappedQueue):
 
 
 class Desk:
-    """A recorder, and claims in hand that it is told of."""
+    """A recorder, and the claims held that it settles."""
 
     def __init__(self, queue: _Batches, *, batch_size: int, results: "_Results | None" = None) -> None:
         self.queue = queue
@@ -57,7 +57,7 @@ class Desk:
 
 
 class _Results:
-    """Keeps how many outcomes were written, and how many settlements the queue had had by then.
+    """Keeps how many outcomes were written, and how many settlements the queue had seen by then.
 
     Args:
         room: for so many outcomes.

@@ -1,4 +1,4 @@
-"""Dead letters that are older than they may grow: deleted in the background, not too many at once."""
+"""Dead letters older than the retention: deleted in the background, not too many at once."""
 
 import asyncio
 from typing import Any
@@ -91,7 +91,7 @@ async def test_letters_dated_ahead_by_a_clock_that_was_put_back_keep_no_others(
 
 
 class _Forgetting(WrappedQueue):
-    """Counts how it is asked to forget."""
+    """Counts the calls of `forget`."""
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue)

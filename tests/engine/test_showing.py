@@ -1,4 +1,4 @@
-"""What an update's answer shows, held against what was wanted."""
+"""The metadata that an update's answer shows, compared with the wanted metadata."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_a_key_that_is_removed_and_set_again_is_not_removed() -> None:
         ({"a": "7", "b": "2", "old": "x"}, ["a"]),
         ({"b": "2"}, ["a", "old"]),
         ({"a": "1", "b": "2", "old": "x", "gone": "y"}, ["gone"]),
-        ({"a": "1", "b": "2", "old": "x", "else": "y"}, []),  # left over, and nobody named it
+        ({"a": "1", "b": "2", "old": "x", "else": "y"}, []),  # left over, and no change names it
     ],
 )
 def test_a_key_is_wrong_with_another_value_or_missing_or_still_there(shown: dict[str, str], wrong: list[str]) -> None:
@@ -49,7 +49,7 @@ def test_the_last_change_that_names_a_key_is_responsible_for_it() -> None:
     assert wanted.responsible_for(["a"]) == {3}
     assert wanted.responsible_for(["gone", "b"]) == {1, 2}
     assert wanted.responsible_for([]) == set()
-    assert wanted.responsible_for(["old"]) == {1, 2, 3}  # none names it: all of them
+    assert wanted.responsible_for(["old"]) == {1, 2, 3}  # no change names it: all of them
 
 
 def test_a_replacement_is_responsible_for_every_key() -> None:

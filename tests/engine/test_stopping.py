@@ -1,4 +1,4 @@
-"""The end of a run: what is in flight finishes, what has not started is given back, nothing waits for a lease."""
+"""The end of a run: requests in flight finish, other claims are given back, nothing waits for a lease."""
 
 import asyncio
 from dataclasses import replace
@@ -47,7 +47,7 @@ async def test_a_request_that_outlasts_the_grace_is_cut_off_and_its_change_kept(
     summary = await running
     assert worker.totals.applied == 0
     status = await bench.queue.status()
-    assert (status.pending, status.in_flight, status.waiting) == (1, 0, 1)  # the service may be at work on it yet
+    assert (status.pending, status.in_flight, status.waiting) == (1, 0, 1)  # the service may still be at work on it
     assert not summary.empty  # type: ignore[attr-defined]  # a task's result
 
 

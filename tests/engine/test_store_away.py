@@ -1,4 +1,4 @@
-"""A store that goes away is waited for; it neither kills nor wedges the worker, and nothing is lost."""
+"""The worker waits for a store that goes away; it neither dies nor hangs, and nothing is lost."""
 
 import asyncio
 

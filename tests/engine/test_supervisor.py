@@ -1,4 +1,4 @@
-"""Loops under one roof: none dies without a word, and all end in order."""
+"""Supervised loops: a death is logged, and all end in order."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from worker.queue import QueueUnusable
 
 
 class Roof:
-    """A supervisor, what it logs, how often its owner is told, and how its loops ended."""
+    """A supervisor, its log, how often its owner is told, and how its loops ended."""
 
     def __init__(self) -> None:
         self.logger = CapturingLogger()

@@ -1,4 +1,4 @@
-"""The totals of a run are the tallies, seen another way."""
+"""The totals of a run are a view of the tallies."""
 
 from tests.engine.parts import claim_of
 from worker.engine.outcome import Deferral, Outcome

@@ -1,4 +1,4 @@
-"""Urgent completions start before what waits, and starve nobody."""
+"""Urgent completions start before the others, and starve none."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from worker.changes import MetadataChange
 from worker.engine import Ending, Worker
 from worker.queue import Claim, pause, resume
 
-USUAL = 2_000  # more than is ever in hand
+USUAL = 2_000  # more than a worker ever holds
 
 
 async def _hurry(stage: Stage, *completion_ids: str, label: str = "urgent") -> None:
@@ -160,7 +160,7 @@ async def test_a_held_completion_that_becomes_urgent_waits_for_the_claims_ahead(
     worker = stage.worker(drain=False, max_concurrency=64, requests_per_minute=per_minute)
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(60.0)
-    for _ in range(10):  # whatever is next, and what comes after it
+    for _ in range(10):  # the next one, and the one after it
         started = {each.completion_id for each in stage.service.requests}
         waiting = [each for each in ids(USUAL) if each not in started]
         at = stage.now
@@ -285,7 +285,7 @@ async def test_urgent_changes_wait_for_the_end_of_a_pause_and_then_come_first() 
     starts = _starts(stage.service, _urgent(3))
     assert len(starts) == 3
     assert starts[-1] - resumed_at <= 3.0
-    await pause(stage.queue, "ana@host", "deploy")  # with urgent ones in hand
+    await pause(stage.queue, "ana@host", "deploy")  # while urgent ones are held
     await _hurry(stage, *_urgent(50))
     await asyncio.sleep(60.0)
     assert (await stage.queue.status()).in_flight == 0

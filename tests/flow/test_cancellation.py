@@ -27,13 +27,13 @@ def _flow(
 
 
 async def _halt(flow: Flow) -> None:
-    """Halt everything, by five completions that are refused in a row."""
+    """Halt, by five completions that are refused in a row."""
     for number in range(5):
         (await flow.admit(f"refused-{number}", "update")).end(QUOTA)
 
 
 async def _settle() -> None:
-    """Let every task run that can, without time passing."""
+    """Let all tasks run that can, without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 

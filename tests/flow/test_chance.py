@@ -1,4 +1,4 @@
-"""Which refusals are taken for chance, and which for a limit."""
+"""Which refusals count as chance, and which as a limit."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How many at once: the cap that follows rate and latency, and the slow start."""
+"""Concurrency: the cap that follows rate and latency, and the slow start."""
 
 import math
 
@@ -9,7 +9,7 @@ from worker.flow.tuning import TUNING
 
 
 def _opened(configured: int, *, per_second: float, latency_seconds: float) -> Concurrency:
-    """Past its slow start."""
+    """Concurrency past its slow start."""
     concurrency = Concurrency(configured, 0.0)
     for second in range(1, 200):
         concurrency.answered(float(second), latency_seconds, per_second=per_second, in_flight=configured)
@@ -74,7 +74,7 @@ def test_a_search_grows_by_a_part_of_each_answer() -> None:
 
 
 def _grown(configured: int, until: float, *, latency_seconds: float | None = None) -> int:
-    """The slots of a search that is made full use of."""
+    """The slots of a fully used search."""
     concurrency = Concurrency(configured, 0.0)
     now = 0.0
     if latency_seconds is not None:

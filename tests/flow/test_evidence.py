@@ -1,4 +1,4 @@
-"""What answers show: who got through since when, and who failed in a row."""
+"""Evidence from answers: which completions got through since when, and which failed in a row."""
 
 import random
 
@@ -25,7 +25,7 @@ def test_a_success_counts_against_completions_that_failed_before_it_started() ->
     evidence.succeeded("a", 10.0)
     assert _through(evidence, "b", 9.9)
     assert not _through(evidence, "b", 10.0)
-    assert not _through(evidence, "a", 9.9)  # itself is no other
+    assert not _through(evidence, "a", 9.9)  # a completion is no other to itself
 
 
 def test_the_latest_success_of_another_completion_is_known() -> None:
@@ -62,7 +62,7 @@ def test_five_different_completions_in_a_row_are_enough_to_halt() -> None:
     evidence = Evidence()
     for number in range(FAILURES_OF_EVERYBODY):
         assert not evidence.is_everybodys()
-        for _ in range(3):  # as often as one fails, it is one
+        for _ in range(3):  # one completion counts once
             evidence.failed(f"c{number}", FAILED)
     assert evidence.is_everybodys()
 
@@ -98,7 +98,7 @@ def test_a_new_key_has_no_evidence() -> None:
     evidence.forget()
     assert not _through(evidence, "c", 0.0)
     assert not evidence.is_everybodys([])
-    assert evidence.successes == 2  # a URL that has answered has answered
+    assert evidence.successes == 2  # a URL that has answered is right
 
 
 def test_twenty_different_completions_with_the_same_refusal_are_alike() -> None:

@@ -1,4 +1,4 @@
-"""The face of flow control, in virtual time: slots, order, closing, halting, probes."""
+"""Flow control as a whole, in virtual time: slots, order, closing, halting, probes."""
 
 import asyncio
 import math
@@ -62,7 +62,7 @@ async def _warm(flow: Flow, *, answers: int = 200) -> None:
 
 
 async def _settle() -> None:
-    """Let every task run that can, without time passing."""
+    """Let all tasks run that can, without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -297,13 +297,13 @@ def _word(reason: str) -> Ended:
 
 
 async def _halt(flow: Flow, reason: str) -> None:
-    """Five different completions meet what may concern everybody."""
+    """Five different completions meet a refusal that may hit all."""
     for number in range(5):
         (await flow.admit(f"halting-{number}", "update")).end(_word(reason))
 
 
 async def _probe(flow: Flow, completion_id: str = "c") -> Permit:
-    """The permit of the work that is the next probe."""
+    """The permit of the next probe."""
     assert await flow.ready() == 1
     assert flow.take_probe(completion_id)
     return await flow.admit(completion_id, "update", probe=True)

@@ -55,7 +55,7 @@ def _all_end(
 def _probe(
     gate: Gate, now: float, ended: Ended, completion_id: str = "p", *, operation: Operation = "update"
 ) -> GateEvent | None:
-    """One work is the probe, and one request of it ends so."""
+    """Make one work the probe, and end one request of it so."""
     assert gate.take_probe(now, completion_id)
     event = _end(gate, now, ended, completion_id, probe=True, operation=operation)
     gate.probe_ended(now)
@@ -162,7 +162,7 @@ def test_without_failures_an_empty_queue_does_not_halt() -> None:
 
 
 def _probe_times(gate: Gate, now: float, probes: int) -> list[float]:
-    """When probes come that all fail with the word that halted."""
+    """The times of probes that all fail for the reason of the halt."""
     cause = gate.cause
     assert cause is not None
     times = []
@@ -337,7 +337,7 @@ def test_a_halt_by_few_is_their_own_if_others_got_through_before() -> None:
     assert gate.is_halted_by_few
     for number in range(4):
         _probe(gate, 100.0 * number, FAILED, f"p{number}")
-    assert not gate.is_halted_by_few  # by now they are many
+    assert not gate.is_halted_by_few  # by now they are five
 
 
 @pytest.mark.parametrize("trait", [METADATA_HIDDEN, SERVICE_MERGES])
@@ -395,7 +395,7 @@ def test_twenty_equal_refusals_in_a_row_slow_down_and_do_not_halt(word: Ended, r
     event = _end(gate, 5.0, word, MANY[19])
     assert event is not None
     assert (event.kind, event.reason) == ("slowed", reason)
-    assert _end(gate, 5.0, word, "one more") is None  # it is told once
+    assert _end(gate, 5.0, word, "one more") is None  # it is reported once
     assert gate.is_cautious
     assert gate.is_open
     assert gate.alike(11.0) == (Cause(reason, word.error, word.status, word.request_id), 10.0)
@@ -410,7 +410,7 @@ def test_a_success_ends_caution() -> None:
     assert not gate.is_cautious
     _all_end(gate, 3.0, NOT_TAKEN, MANY)
     _end(gate, 4.0, SUCCEEDED, operation="get")
-    assert gate.is_cautious  # reads say nothing about what updates are refused
+    assert gate.is_cautious  # reads are no evidence about updates
     _end(gate, 4.0, SUCCEEDED, operation="update")
     assert not gate.is_cautious
     assert gate.alike(4.0) is None

@@ -13,7 +13,7 @@ def _refuse(pacer: Pacer, now: float, *, sent_at: float | None = None, delay_sec
 
 
 def _takes(pacer: Pacer, start: float, end: float) -> list[float]:
-    """When requests start if somebody always waits."""
+    """The times at which requests start if one always waits."""
     times, now = [], start
     while now < end:
         if pacer.take(now):
@@ -141,7 +141,7 @@ def test_a_refusal_that_later_requests_do_not_share_does_not_lower_the_rate() ->
         pacer.accepted(2.1, sent_at)
     assert pacer.limit_per_second == 50.0
     assert rate <= pacer.rate_per_second(2.2) <= 50.0
-    assert pacer.closed_for_seconds(2.2) > 0.0  # it is kept to all the same
+    assert pacer.closed_for_seconds(2.2) > 0.0  # it is kept nevertheless
 
 
 def test_a_refusal_that_later_requests_share_lowers_the_rate() -> None:
@@ -158,7 +158,7 @@ def test_a_refusal_that_later_requests_share_lowers_the_rate() -> None:
 
 
 def _used(per_second: float, seconds: float) -> Pacer:
-    """A pacer at a limit that is known, all of whose requests got through so far."""
+    """A pacer at a known limit; all its requests have got through so far."""
     pacer = _paced(per_second)
     for sent_at in _takes(pacer, 0.0, seconds):
         pacer.accepted(sent_at, sent_at)

@@ -1,4 +1,4 @@
-"""Granted permits in the place of a worker's own bucket, on a clock that goes when it is told to."""
+"""Granted permits instead of a worker's own bucket, on a clock that the test moves."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""When requests started that were not refused, and telling a limit from it."""
+"""The times of requests that were not refused, and the limit that they prove."""
 
 import pytest
 

@@ -52,7 +52,7 @@ async def counts(queue: PostgresQueue) -> dict[str, tuple[int, int]]:
 async def test_open_transactions_put_into_one_batch_without_waiting_for_each_other(
     url: str, queue: PostgresQueue, producer: Connection, before: int
 ) -> None:
-    """Whichever connections they have: the parts in which workers count are 16."""
+    """On any connections: workers count in 16 parts."""
     await queue.put([change("c-0")] * before, batch="b")
     others = [await asyncpg.connect(url) for _ in range(17)]
     transactions = [connection.transaction() for connection in (producer, *others)]
@@ -200,7 +200,7 @@ async def test_a_target_that_gets_an_urgent_change_while_the_last_one_ends_is_ur
 async def test_a_worker_and_a_producer_of_urgent_changes_in_any_order_do_not_wait_for_each_other(
     url: str, producer: Connection
 ) -> None:
-    """Workers take the locks of targets in the order of the ids, some of which this one has."""
+    """Workers lock targets in the order of ids, and this one has locked some."""
     await producer.execute("SET deadlock_timeout = '10ms'")
     for completion_id in ("c-1", "c-2"):
         await producer.execute(INTO_B, completion_id)
@@ -295,7 +295,7 @@ async def test_the_function_refuses_the_others_in_the_same_words(
 
 
 def _reason(error: Exception, words: str) -> str:
-    """What the message says from these words on, in one line: what it shows before may be quoted otherwise."""
+    """The message from these words on, in one line: the text before may be quoted differently."""
     _, found, reason = str(error.args[0]).partition(words)
     return found + reason
 
@@ -392,7 +392,7 @@ async def test_positions_of_conflicts_count_settled_changes_too(queue: PostgresQ
 
 
 async def forget(queue: PostgresQueue, admin: Connection, *, most: int) -> int:
-    """Let the server know how many there are, as it does by and by, and let go of some."""
+    """Update the server's statistics, as it does by itself over time, and delete some."""
     await admin.execute("ANALYZE metasync.settled, metasync.newest")
     return await queue.forget(DAY, most=most)
 

@@ -43,7 +43,7 @@ def look(
     horizon: int = 0,
     running: Sequence[int] = (),
 ) -> Look:
-    """Say what a claim saw; unless said otherwise, nothing was under way."""
+    """What a claim saw; by default, no transaction was under way."""
     return Look(oldest, is_full, at, number, horizon or number, frozenset(running))
 
 
@@ -88,7 +88,7 @@ def test_the_floor_is_reset_when_a_forgotten_transaction_ends(floor: Floor) -> N
 
 async def test_slow_looks_take_a_fiftieth_of_the_time(clock: Clock) -> None:
     effort = Effort(clock)
-    for seconds in (2.0, 0.2, 7.0):  # what took long once may have had to wait for something
+    for seconds in (2.0, 0.2, 7.0):  # a look that was slow once may have had to wait
         assert effort.is_affordable
         with effort.made():
             await clock.advance(seconds)
@@ -129,7 +129,7 @@ async def test_without_a_backlog_the_floor_is_reset_every_second(floor: Floor, c
 
 def test_a_clock_that_goes_back_resets_the_floor(floor: Floor) -> None:
     floor.claimed(look(None, is_full=False, at=NOW))
-    floor.met(NOW - SLACK)  # of two who ask at once, one may be told later
+    floor.met(NOW - SLACK)  # of two concurrent calls, one may be answered later
     assert not floor.is_below(NOW - SLACK)
     floor.met(NOW - 2 * SLACK)
     assert floor.visible_at is None
@@ -164,7 +164,7 @@ async def test_a_target_that_was_locked_during_claims_is_claimed_later(url: str,
 
 
 async def test_a_failed_claim_resets_the_floor(url: str) -> None:
-    """What it held for a moment, other claims may have gone past."""
+    """Other claims may have passed over what it held for a moment."""
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         await queue.put([change("c-1"), change("c-2")])
         assert len(await claim(queue, 1)) == 1
@@ -209,7 +209,7 @@ async def test_a_change_put_after_the_clock_went_back_is_claimed_at_once(url: st
 
 
 async def test_a_new_connection_resets_the_floor(url: str) -> None:
-    """A server that took over may have lost a claim: then what was claimed is due since long ago."""
+    """A server that took over may have lost a claim: its targets have been due for long then."""
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         queue._floor = Floor(Clock())  # for which no time passes
         await queue.put([change("c-1")])
@@ -263,7 +263,7 @@ async def test_changes_beyond_a_claims_limit_are_in_the_next_claim(clock: Clock)
         queue._floor = Floor(clock)  # for which no time passes
         for completion_id in ("c-1", "c-2", "c-3"):
             await queue.put([MetadataChange(completion_id, large) for _ in range(MAX_CHANGES_PER_CLAIM)])
-        async with connected(url) as connection:  # long ago, so that they lie below what was looked at by now
+        async with connected(url) as connection:  # long ago, so that they are below the floor by now
             await connection.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 minute'")
         for _ in range(3):
             [claimed] = await claim(queue)

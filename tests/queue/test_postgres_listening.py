@@ -43,7 +43,7 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 
 
 async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:
-    """Wait for work, with nothing left to hear of what has been before."""
+    """Wait for work, with no earlier event left."""
     queue._listener.start()
     queue._listener.ask()
     await queue._listener.asks.wait()

@@ -15,7 +15,7 @@ from worker.queue import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusa
 from worker.queue.postgres import PostgresQueue, migrate
 from worker.queue.statements import read_migrations
 
-# What a role needs that does not own the schema.
+# The rights of a role that does not own the schema.
 GRANTS = """
     GRANT USAGE ON SCHEMA metasync TO {role};
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA metasync TO {role};
@@ -38,7 +38,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
-    """Try to open it, and give the sentence that says why it cannot be."""
+    """Try to open it, and return the error's sentence."""
     with pytest.raises(kind) as caught:
         async with open_queue(url, timeout_seconds=5):
             pass
@@ -202,7 +202,7 @@ async def put_before(url: str) -> None:
 
 
 async def works_as_before(url: str) -> None:
-    """See that what was put before is pending, and that the queue goes on."""
+    """Check that the changes from before are pending, and that the queue works."""
     async with open_queue(url) as again:
         await again.put([change("c-1", "b")])
         assert await pending_labels(again) == {"c-1": ["a", "b"]}
@@ -214,7 +214,7 @@ async def test_a_later_migration_is_run_once_and_keeps_what_is_pending(
     await put_before(url)
     request.getfixturevalue("later")
 
-    # Several start at once, and once more: to add the column twice would fail.
+    # Several start at once, and once again: to add the column twice would fail.
     for queue in await asyncio.gather(*(PostgresQueue.open(url) for _ in range(4))):
         await queue.close()
     assert await version(url) == LATEST + 2
@@ -272,7 +272,7 @@ async def test_a_migration_that_runs_out_of_time_names_the_step_and_the_option(
     with pytest.raises(QueueUnavailable, match=words):
         await PostgresQueue.open(url, timeout_seconds=1)
 
-    assert await version(url) == LATEST + 1  # what is done need not be done again
+    assert await version(url) == LATEST + 1  # done steps are not repeated
 
 
 async def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

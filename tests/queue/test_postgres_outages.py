@@ -49,7 +49,7 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """Give a server that a test may stop; it has to start it again."""
+    """A server that a test may stop, and has to start again."""
     with PostgresServer.running() as server:
         yield server
 
@@ -235,7 +235,7 @@ async def test_a_programming_error_is_not_explained_as_an_error_of_the_server(qu
 
 
 async def test_a_transaction_is_repeated_after_a_deadlock(queue: PostgresQueue, admin: Connection) -> None:
-    """Each holds what the other wants; the server ends the transaction that notices first, which is ours."""
+    """Each holds what the other needs. The server ends the transaction that notices first, which is ours."""
     attempts = 0
     await admin.execute("SET deadlock_timeout = '60s'; BEGIN; LOCK metasync.history")
     async with asyncio.TaskGroup() as group:
@@ -268,7 +268,9 @@ async def test_the_server_ends_a_transaction_whose_process_hangs(
     url: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await PostgresQueue.open(url, timeout_seconds=0.2) as queue:
-        monkeypatch.setattr(queue._connections, "_timeout_seconds", 60)  # a process that hangs keeps no time
+        monkeypatch.setattr(
+            queue._connections, "_timeout_seconds", 60
+        )  # a process that hangs does not see its time-out
         locked = False
 
         async def hang(connection: Connection) -> None:
@@ -372,7 +374,7 @@ async def test_a_closed_queue_raises_and_holds_no_connection(queue: PostgresQueu
     with pytest.raises(RuntimeError, match="the queue is closed"):
         await queue.put([change("c-1")])
     while await sessions(admin, OURS):
-        await asyncio.sleep(0.005)  # the server takes its time over a goodbye
+        await asyncio.sleep(0.005)  # the server takes its time to say goodbye
 
 
 async def test_claims_that_wait_for_a_missing_standby_leave_no_changes_in_memory(server: PostgresServer) -> None:

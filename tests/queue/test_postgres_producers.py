@@ -317,7 +317,7 @@ async def test_an_open_transaction_does_not_keep_workers_from_its_completion(
 
 
 async def until_looked_at_again(connection: Connection) -> None:
-    """Let the time pass that a target without changes is left alone."""
+    """Let the time pass for which a target without changes is kept."""
     await connection.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 second'")
 
 
@@ -410,7 +410,7 @@ async def test_two_puts_of_the_same_change_ids_in_any_order_both_succeed(url: st
             stored = await asyncio.gather(one.put(forth), other.put(back))
             assert sorted(each.added for each in stored) == [0, 200]
             claims = await claim(one, 1_000)
-            assert len(claims) == 200  # and no target of what was not stored
+            assert len(claims) == 200  # and no target of changes that were not stored
             assert await one.settle([finished(claimed) for claimed in claims]) == []
 
 
@@ -497,7 +497,7 @@ async def test_in_a_fixed_snapshot_changes_are_in_the_order_of_commits(
     async with connected(url) as second, connected(url) as watching, asyncio.TaskGroup() as group:
         late = second.transaction(isolation=isolation)
         await late.start()
-        await second.execute("SELECT FROM metasync.note")  # its view is older than the other's
+        await second.execute("SELECT FROM metasync.note")  # its snapshot is older than the other's
         async with producer.transaction(isolation=isolation):
             await enqueue(producer, "c-1", "first")
             enqueuing = group.create_task(enqueue(second, "c-1", "second"))
@@ -526,9 +526,9 @@ class OutboxRace:
     """Producers with open transactions, and a worker.
 
     Args:
-        producing: how many producers are at it.
-        committed: labels of the changes that were.
-        applied: by completion, number and label of each change in the order of being applied.
+        producing: how many producers run.
+        committed: labels of the committed changes.
+        applied: by completion, number and label of each change, in the order of being applied.
     """
 
     url: str
@@ -542,7 +542,7 @@ class OutboxRace:
             for serial in range(40):
                 transaction = connection.transaction()
                 await transaction.start()
-                # In the order of ids, as the documentation asks for: else two may wait for each other.
+                # In the order of ids, as the documentation asks for: otherwise two may wait for each other.
                 completion_ids = sorted(f"c-{dice.randrange(6)}" for _ in range(dice.randint(1, 3)))
                 made = [f"{completion_id} {name}:{serial}.{i}" for i, completion_id in enumerate(completion_ids)]
                 for completion_id, label in zip(completion_ids, made, strict=True):

@@ -23,7 +23,7 @@ async def empty(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
         yield queue
 
 
-# What is looked at step by step, and not by an index, is what was handed in, or what a LIMIT has cut off before.
+# A scan without an index is of the arguments, or of rows that a LIMIT has bounded before.
 _BOUNDED = re.compile(
     r"SCAN (claim|claimed|death|ends|given|kept|noted|step|wanted|selected|json_each|\(subquery-\d+\))"
     r" ?(VIRTUAL TABLE.*)?"
@@ -32,7 +32,7 @@ _BOUNDED = re.compile(
     r"|(CORRELATED )?(LIST|SCALAR) SUBQUERY \d+"
     r"|(REUSE LIST SUBQUERY|CREATE BLOOM FILTER).*"
 )
-# These look at all of a table's index, or sort, for the reasons given.
+# These statements scan a whole index, or sort, for these reasons.
 _EXCEPTIONS = {
     ("put", "newest"): {"SEARCH change"},  # max(id): the last row
     ("put", "newest_target"): {"SEARCH target"},  # max(number): the last row

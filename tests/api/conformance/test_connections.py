@@ -1,4 +1,4 @@
-"""Which connection a request goes out on, and what becomes of it after its answer."""
+"""Which connection carries a request, and what happens to it after the answer."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ async def delete(client: Client) -> Answer:
 
 
 def scripted(*connections: list[bytes]) -> Handler:
-    """Answer the requests of each connection by its own script; the last one serves all further ones."""
+    """Answer the requests of each connection by its own script; the last script serves all further connections."""
     scripts = list(connections)
 
     async def handler(connection: Connection) -> None:
@@ -45,7 +45,7 @@ def scripted(*connections: list[bytes]) -> Handler:
 
 
 async def until_read() -> None:
-    """Let the event loop take in all that lies in its sockets: everything here is in one process, on loopback."""
+    """Let the event loop read all that lies in its sockets: client and server are in one process."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -136,7 +136,7 @@ async def test_an_answer_that_comes_twice_is_never_taken_for_another_requests() 
 
 @pytest.mark.parametrize("is_read", [True, False])
 async def test_a_connection_with_unread_bytes_is_not_used(*, is_read: bool) -> None:
-    """Also where the event loop has not read it yet."""
+    """Even if the event loop has not read the bytes yet."""
     at_hand: list[socket.socket] = []
     more = asyncio.Event()
 
@@ -205,14 +205,14 @@ async def test_a_fresh_connection_replaces_a_free_one_at_the_limit() -> None:
     async with serving(handler) as server, client_of(server.url, max_connections=3) as client:
         await asyncio.gather(*(get(client) for _ in range(3)))
         assert server.connections == 3
-        # In less time than it takes for the free ones to end by themselves.
+        # In less time than free connections take to expire.
         calls = (client.get("chatcmpl-1", timeout_seconds=10.0, fresh=True) for _ in range(5))
         assert {answer.verdict.kind for answer in await asyncio.gather(*calls)} == {Kind.OK}
         assert server.connections == 8
 
 
 def dying(*, answers: int, ends: Callable[[Connection], None]) -> Handler:
-    """Answer so many requests of a connection; the next one is read, and the connection ends."""
+    """Answer so many requests of a connection; read the next one, and close."""
 
     async def handler(connection: Connection) -> None:
         for _ in range(answers):
@@ -246,7 +246,7 @@ async def test_a_used_connection_that_ends_without_an_answer_is_replaced(
 
 
 async def test_the_second_try_uses_no_other_used_connection() -> None:
-    """A server that was restarted ends all of them: the second try is on a new one."""
+    """A restarted server ends all connections: the second try is on a new one."""
     gone = asyncio.Event()
 
     async def handler(connection: Connection) -> None:
@@ -286,7 +286,7 @@ async def test_a_used_connection_that_ends_within_an_answer_is_a_failure(part: b
 
 
 async def test_connections_that_were_idle_for_long_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of them: each would cost a whole time-out, where an address translation has forgotten them."""
+    """Each of them would cost a whole time-out if a router has forgotten them."""
     monkeypatch.setattr(connector_module, "IDLE_SECONDS", 0.05)
     async with serving(always(MINE)) as server, client_of(server.url) as client:
         await asyncio.gather(*(get(client) for _ in range(5)))
@@ -327,7 +327,7 @@ async def test_idle_connections_are_closed_without_a_call(monkeypatch: pytest.Mo
     ],
 )
 async def test_a_connection_is_kept_no_longer_than_keep_alive_says(told: bytes, connections: int) -> None:
-    """With a margin of a second, so that of a whole second nothing is left."""
+    """The margin is a second, so that nothing is left of a whole second."""
     data = response(b'{"id":"chatcmpl-1"}', headers=b"keep-alive: %s\r\n" % told)
     async with serving(always(data)) as server, client_of(server.url) as client:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""What is said when no answer came: each cause in words that tell what to do about it."""
+"""The error of a call without an answer names the cause, and what to do about it."""
 
 import os
 import resource

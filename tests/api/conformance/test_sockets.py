@@ -1,4 +1,4 @@
-"""The client over real sockets: the exact bytes it sends, and all the ways in which a connection can end."""
+"""The client over real sockets: the exact bytes it sends, and every way in which a connection can end."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Completions that fail alone, among others that get through: they wait, hold nobody up, and die late or not at all."""
+"""Completions that fail alone while others get through: they wait, hold up no other, and die late or not at all."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ def _for(is_bad: Callable[[str], bool], back: Back) -> Callable[[Request], Back]
 
 
 async def _stream(house: House, seconds: float, *, every_seconds: float = 60.0) -> None:
-    """Others come and get through all the time."""
+    """Other completions come and get through all the time."""
     until = house.now + seconds
     while house.now < until:
         await house.put(f"chatcmpl-good-{house.now:.0f}")
@@ -110,7 +110,7 @@ async def test_a_thousand_failing_completions_in_front_do_not_hide_the_others_fo
     house.service.trouble = says(_for(frozenset(bad).__contains__, back))
     async with house.daemon():
         await _until_stored(house, 95, within_seconds=2_400.0)
-        # The last of them may be where probes look last: each of the others is asked for once before it.
+        # Probes may look last where the good one is: each of the others is tried once before it.
         await _until_stored(house, 100, within_seconds=1_100 * 10.0)
         assert set(house.service.stored) == set(ids(100))
     assert {letter.completion_id for letter in await house.dead()} <= set(bad)
@@ -168,7 +168,7 @@ async def test_refused_completions_neither_halt_nor_slow_the_others(back: Reply,
     async with house.daemon():
         while len(house.service.stored) < 1_000 - len(refused):
             await asyncio.sleep(0.5)
-            assert house.now < 40.0  # it takes 26 s for a thousand without these
+            assert house.now < 40.0  # a thousand take 26 s without these
         await _stream(house, HOUR)
         assert (house.left(), await house.dead()) == (len(refused), [])
         assert house.service.count() < 1_000 + 30 * len(refused) + 100

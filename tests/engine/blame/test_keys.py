@@ -1,4 +1,4 @@
-"""What somebody has to mend: a key, a scope, a project, a gateway. The queue is kept, and a drain ends with 77."""
+"""Trouble that only a person can mend: a key, a scope, a project, a gateway. A drain keeps all and ends with 77."""
 
 import asyncio
 import random

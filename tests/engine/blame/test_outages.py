@@ -1,4 +1,4 @@
-"""A service, or a network, that is away: halted once, probed in peace, and no change has spent anything."""
+"""A service or a network that is away: one halt, few probes, and no attempt is spent."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ from worker.cli.exits import Exit
 from worker.engine import Ending, Summary
 from worker.queue import Claim, Place
 
-# The first failure that counts would be the end of a change.
+# The first counted failure would kill a change.
 STRICT: dict[str, Any] = {"max_attempts": 1, "give_up_after_seconds": 0.0}
 HOUR = 3_600.0
 AWAY = error(503, None)
@@ -96,7 +96,7 @@ async def test_a_fault_of_ten_seconds_kills_nothing(back: replies.Back, is_met: 
 async def test_a_worker_without_network_counts_no_failure_beside_a_healthy_one() -> None:
     house = House(has_replicas=True)
     broken = Service(trouble=says(lambda _: replies.REFUSED))
-    house.service.latency_seconds = 10.0  # so that the broken one meets each completion again and again
+    house.service.latency_seconds = 10.0  # so that the broken worker meets each completion again and again
     well = house.replica("well", drain=False, max_concurrency=1, batch_size=1)
     running = asyncio.create_task(well.run())
     await house.put(*ids(40))
@@ -113,7 +113,7 @@ async def test_a_worker_without_network_counts_no_failure_beside_a_healthy_one()
 
 
 async def _two_replicas(house: House, here: Service, *, there_fails: bool) -> list[asyncio.Task[Summary]]:
-    """One has its hands full of slow requests; beside it another one, which is halted by what it meets alone."""
+    """One worker is busy with slow requests; beside it another is halted by failures that only it meets."""
     here.latency_seconds = 30.0
     full = house.replica("here", here, drain=False, max_concurrency=1, batch_size=10)
     replicas = [asyncio.create_task(full.run())]

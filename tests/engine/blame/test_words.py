@@ -1,4 +1,4 @@
-"""What a single answer is believed: absences, rejections one by one, what is shown and what is not."""
+"""How far a single answer is believed: absences, rejections one by one, and metadata that is shown or hidden."""
 
 import asyncio
 from typing import Any
@@ -64,7 +64,7 @@ async def test_after_a_rejection_changes_go_one_by_one_in_order_and_only_the_bad
     for value in ("1", "bad", "3"):
         await house.put(BAD, grade=value)
     weird = error(400, "weird")
-    # The three as one come to the last value: it is the fold that is refused first, then the bad one.
+    # The three together fold to the last value: first the fold is rejected, then the bad change.
     refused: list[str] = []
 
     def back(request: Request) -> replies.Back:
@@ -93,7 +93,7 @@ async def test_one_by_one_stops_at_a_change_that_was_not_persisted() -> None:
     summary = await house.drain(read_lag_seconds=5.0)
     values = [(request.metadata or {})["grade"] for request in house.service.requests]
     assert values[:2] == ["3", "1"]
-    assert "2" not in values[2:3]  # what follows builds on the one that is not there
+    assert "2" not in values[2:3]  # the later changes build on the missing one
     assert (house.service.stored[BAD], summary.totals.applied, await house.dead()) == ({"grade": "3"}, 3, [])
 
 
