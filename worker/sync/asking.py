@@ -56,7 +56,7 @@ class Terms:
     """How requests are made. Times are in seconds.
 
     Args:
-        requests_per_minute: a limit of our own, beside the service's; None for none.
+        requests_per_minute: a limit besides the service's own; None for none.
         halt_timeout_seconds: how long nothing may get through before `Unfinished` is raised.
     """
 
@@ -77,14 +77,7 @@ class _Trouble:
 
 
 class Asking:
-    """Makes read requests when flow control admits them, and retries them; gives up if nothing gets through.
-
-    Args:
-        read_key: reads the API key again where its source has changed.
-        clock: the time.
-
-    Set `nothing_more` once no further request will follow those in hand.
-    """
+    """Set `nothing_more` once no further request will follow those under way."""
 
     def __init__(
         self,
