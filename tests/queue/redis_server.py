@@ -147,9 +147,7 @@ def running(folder: Path, options: Mapping[str, str] = NOTHING) -> Iterator[Redi
 
 @cache
 def shared_url() -> str:
-    """Return the URL of a server for many tests, each with its own prefix: the configured server, or this process's
-    own.
-    """
+    """Return the URL of a server for many tests, each with its own prefix: the configured one, or our own."""
     if url := os.environ.get("METASYNC_TEST_REDIS_URL"):
         return url.rstrip("/")
     folder = tempfile.TemporaryDirectory()
