@@ -55,10 +55,8 @@ class Retention:
         Raises:
             QueueUnavailable: the store does not answer.
         """
-        gone = await let_go(self._queue, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
-        if gone.letters:
-            self._tallies.letters_expired += gone.letters
-            self._logger.info("dead.expired", letters=gone.letters, older_than_seconds=self._dead_seconds)
+        gone = await let_go(self._queue, self._logger, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
+        self._tallies.letters_expired += gone.letters
         if any(gone):
             return max(gone.letters / MOST_AT_ONCE, _SHORTEST_PAUSE_SECONDS)
         return _EVERY_SECONDS
