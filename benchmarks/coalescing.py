@@ -79,7 +79,7 @@ async def simulate(load: float, per_completion: int) -> Outcome:
                     MetadataChange(each.completion_id, msgspec.json.decode(each.metadata), "replace")
                     for each in claim.changes
                 ]
-                newest = fold({}, wanted)  # one map, whatever came before it
+                newest = fold({}, wanted)  # one map, with anything before it
                 if newest.metadata != wanted[-1].metadata:
                     raise SystemExit("the fold lost a change")
             await queue.settle([Settlement(each, applied=[one.number for one in each.changes]) for each in claims])

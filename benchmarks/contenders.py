@@ -35,7 +35,7 @@ async def _in_parallel(update: Callable[[str], Awaitable[None]], ids: Iterable[s
 
 
 async def bare(base_url: str, count: int) -> None:
-    """The aiohttp loop that everybody writes: a list in memory; nothing is kept, logged or retried."""
+    """The usual aiohttp loop: a list in memory; nothing is kept, logged or retried."""
     headers = {"Authorization": "Bearer sk-bench"}
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
@@ -65,7 +65,7 @@ async def prepared(base_url: str, count: int) -> None:
 
 
 async def merging(base_url: str, count: int) -> None:
-    """The loop that everybody writes to merge: GET, add to what is there, POST."""
+    """The usual loop to merge: GET, add to the metadata, POST."""
     headers = {"Authorization": "Bearer sk-bench"}
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
@@ -83,7 +83,7 @@ async def merging(base_url: str, count: int) -> None:
 
 
 async def listing(base_url: str, count: int) -> None:
-    """The aiohttp loop that everybody writes to export: page after page, a line for each into a file."""
+    """The usual aiohttp loop to export: page after page, with a line for each completion into a file."""
     headers = {"Authorization": "Bearer sk-bench"}
     written, after = 0, ""
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -99,7 +99,7 @@ async def listing(base_url: str, count: int) -> None:
 
 
 async def reading(base_url: str, count: int) -> None:
-    """The aiohttp loop that everybody writes to read completions, and to compare them with what is wanted."""
+    """The usual aiohttp loop to read completions and to compare them with the wanted metadata."""
     headers = {"Authorization": "Bearer sk-bench"}
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     wanted = dict.fromkeys(completion_ids(count), METADATA)
@@ -117,7 +117,7 @@ async def reading(base_url: str, count: int) -> None:
 
 
 async def task_queue(base_url: str, _: int, *, database: str) -> None:
-    """Run pgqueuer over jobs that `enqueue_jobs` has stored; each does the POST that everybody writes."""
+    """Run pgqueuer over jobs that `enqueue_jobs` has stored; each job makes the usual POST."""
     import asyncpg  # noqa: PLC0415 -- only this contender's
     from pgqueuer import PgQueuer  # noqa: PLC0415 -- likewise
     from pgqueuer.db import AsyncpgPoolDriver  # noqa: PLC0415 -- likewise

@@ -1,7 +1,7 @@
 """The adaptive retry mode that AWS documents for its clients, `botocore` among them, as a contender.
 
-Written from its description ("Retry behavior" in the AWS SDKs and Tools Reference Guide): a client-side token bucket
-whose rate follows CUBIC in the rate that was measured, and a retry quota. It heeds no ``Retry-After``.
+Written from its description ("Retry behavior" in the AWS SDKs and Tools Reference Guide). It has a token bucket in the
+client, whose rate follows CUBIC in the measured rate, and a retry quota. It heeds no ``Retry-After``.
 """
 
 import asyncio

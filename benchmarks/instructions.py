@@ -1,10 +1,10 @@
 """`make profile INSTRUCTIONS=yes`: how many instructions an update takes, by layer, counted by callgrind.
 
-Callgrind cannot tell Python's functions apart, so layers are counted by leaving out: each step runs in a process of its
-own, and what a step takes beyond those that it is built upon is its own layer's. The kernel's are in none of them.
+Callgrind cannot tell Python's functions apart. So each step runs in its own process, and a layer's instructions are the
+difference between its step and the steps below it. The kernel's instructions are not counted.
 
-What is counted is the middle of one run, with all slots open and every batch full: a program runs fifty times slower
-under callgrind, and whatever goes by the clock, such as a slow start, would otherwise be part of an update.
+The count covers the middle of one run, with all slots open and every batch full. A program runs fifty times slower
+under callgrind. So anything that depends on the clock, such as a slow start, would otherwise be part of an update.
 """
 
 import argparse
@@ -106,7 +106,7 @@ class _Prepared(MemoryQueue):
 
 
 class _Obliging:
-    """A service without a network: it answers every update by what it set."""
+    """A service without a network: it answers every update with the metadata that it set."""
 
     async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """A replacement reads nothing."""

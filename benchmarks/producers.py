@@ -29,7 +29,7 @@ WAYS = {
     "insert into an outbox": f"INSERT INTO outbox (completion_id, patch) VALUES ({_CHANGE});\n",  # noqa: S608 -- ours
     "`metasync_enqueue`": f"SELECT metasync.metasync_enqueue({_CHANGE});\n",
 }
-# Each worker that waits for work holds it; here, none hears of work and lets go.
+# Each waiting worker holds this lock. Here none is told of work, so none releases it.
 _AWAITED = "SELECT pg_advisory_lock_shared(7881707736); SELECT pg_sleep(3600)"
 Rates = Mapping[tuple[float, str, int], float]
 

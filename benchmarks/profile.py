@@ -48,7 +48,7 @@ def without_slivers(drawing: str) -> str:
 
 
 def without_paths(drawing: str) -> str:
-    """Name every file by its place in its package, whatever the folder that Python or the project is in."""
+    """Name every file by its place in its package, for any folder of Python and of the project."""
     project = str(Path(__file__).parents[1])
     return _FOLDERS.sub("", drawing.replace(f"{project}/.venv", "").replace(f"{project}/", ""))
 

@@ -37,9 +37,9 @@ class Clocks:
     """CPU time until now, in seconds.
 
     Args:
-        busy: of all cores together, whoever used them.
-        steal, idle: likewise.
-        ours: of this process, those that it started and those that they did, ended ones included.
+        busy: of all cores together, by all processes.
+        steal, idle: of all cores together.
+        ours: of this process and its descendants, ended ones included.
     """
 
     busy: float

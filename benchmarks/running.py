@@ -169,7 +169,7 @@ class Work:
 def drain(base_url: str, work: Work) -> Figures:
     """Enqueue, then drain; only the drain is measured, from the worker's first claim to its summary.
 
-    Of several workers, the time is that of the one that works longest: they start within milliseconds.
+    Of several workers, the longest time counts: they start within milliseconds.
     """
     with enqueued(base_url, work) as (folder, environment):
         return _drained(folder, environment, work)

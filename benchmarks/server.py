@@ -50,13 +50,13 @@ _STORED = b'"metadata":{"grade":"A","reviewer":"ana"}}'
 
 
 def answer(completion_id: bytes, body: bytes) -> bytes:
-    """Answer an update by what it set, and anything without a body by what is stored at first."""
+    """Answer an update with the metadata that it set, and a request without a body with the first metadata."""
     start, metadata = b'{"id":"%b",' % completion_id, body[1:] or _STORED
     return b"%b%d\r\n\r\n%b%b%b" % (_HEAD, len(start) + len(_BODY) + len(metadata), start, _BODY, metadata)
 
 
 def page(query: bytes) -> bytes:
-    """Answer a list call: a hundred completions after the one that is named, and there are always more."""
+    """Answer a list call: a hundred completions after the one named, and there are always more."""
     after = query.rpartition(b"after=chatcmpl-")[2].partition(b"&")[0]
     first = int(after) + 1 if after.isdigit() else 0
     items = b",".join(b'{"id":"chatcmpl-%07d",%b%b' % (number, _BODY, _STORED) for number in range(first, first + 100))

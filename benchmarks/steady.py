@@ -30,7 +30,7 @@ WORKERS_COLUMNS = {
 
 @contextmanager
 def slow(updates: int) -> Iterator[Contenders]:
-    """Answers take 5 s, whatever their number; a run of few updates takes shorter ones."""
+    """Answers take 5 s at any number of them; a run of few updates uses shorter ones."""
     latency_seconds = min(SLOW_SECONDS, updates / 2_400)
     with server(latency_seconds, recording=True) as answering:
         yield {"1,000 in flight": partial(_slow, answering, updates, latency_seconds)}
@@ -73,8 +73,8 @@ def _fullest(record: Sequence[Request]) -> tuple[float, int]:
 def workers(updates: int) -> Iterator[Contenders]:
     """One worker and two, a core each.
 
-    Bound by latency (50 ms, 64 at once each), two do twice what one does unless the queue makes them wait for each
-    other; bound by CPU time, the second has to share its core with the server and the store.
+    Bound by latency (50 ms, 64 at once each), two do twice as much as one, unless the queue makes them wait for each
+    other. Bound by CPU time, the second has to share its core with the server and the store.
     """
     with ExitStack() as servers:
         store = servers.enter_context(postgres())

@@ -57,10 +57,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, and only then: the command starts here, too.
+    """Import a name when it is first used: the command starts here, too.
 
     Raises:
-        ImportError: somebody else's `worker` stands in the way of ours.
+        ImportError: another project's `worker` is found instead of ours.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def check_ours(name: str) -> None:
-    """See that an import of this name finds metasync's own package.
+    """Check that an import of this name finds metasync's own package.
 
     Raises:
-        ImportError: it finds somebody else's; the message says whose.
+        ImportError: it finds another project's. The message says whose.
     """
     module = sys.modules.get(name)
     spec = find_spec(name) if module is None else getattr(module, "__spec__", None)
@@ -27,10 +27,10 @@ def check_ours(name: str) -> None:
 
 
 def take_ours() -> None:
-    """Have the names mean metasync's packages in this process, whatever else is on the import path.
+    """Make the names mean metasync's packages in this process, with anything else on the import path.
 
-    For the command, which has the process to itself. Its own folder, or the one that it was started in, is no place to
-    import from, as with ``python -P``.
+    For the command, which has the process to itself. Its own folder, and the folder in which it was started, are not on
+    its import path, as with ``python -P``.
     """
     if not sys.flags.safe_path and sys.path and Path(sys.path[0] or ".").resolve() != _ROOT:
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""Answers without a socket, by way of aioresponses."""
+"""Answers without a socket, through aioresponses."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ class MockedResponse(ClientResponse):
 
 @asynccontextmanager
 async def mockable_client(*, api_key: str = "sk-test") -> AsyncIterator[Client]:
-    """A client of `BASE_URL` that goes through a session, which is what aioresponses stands in for."""
+    """A client of `BASE_URL` with a session, which aioresponses replaces."""
     async with ClientSession() as session, Client(base_url=BASE_URL, api_key=api_key, session=session) as client:
         yield client
 
@@ -37,7 +37,7 @@ def answer_with(
     headers: Mapping[str, str] | None = None,
     exception: Exception | None = None,
 ) -> None:
-    """Let the next request to this URL be answered so."""
+    """Answer the next request to this URL so."""
     mocked.add(
         url,
         method,

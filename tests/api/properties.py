@@ -1,4 +1,4 @@
-"""How hypothesis runs here: without deadlines, since the machine may be busy with other tests."""
+"""Hypothesis without deadlines, since other tests may keep the machine busy."""
 
 from hypothesis import HealthCheck, settings
 

@@ -1,4 +1,4 @@
-"""The client without sockets: what it asks for, and what it makes of answers and exceptions."""
+"""The client without sockets: its requests, and how it judges answers and exceptions."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ STORED = b'{"id":"chatcmpl-1","metadata":{"k":"v"},"choices":[{"message":{"conte
 
 
 async def call(method: str, *, answer: dict[str, Any], url: str = COMPLETION, **arguments: Any) -> Answer:
-    """Make one call of the client's, with the answer to order."""
+    """Make one call of the client, with the given answer."""
     with aioresponses() as mocked:
         answer_with(mocked, {"update": "POST", "delete": "DELETE"}.get(method, "GET"), url, **answer)
         async with mockable_client() as client:
@@ -32,7 +32,7 @@ async def update(**answer: Any) -> Answer:
     return await call("update", answer=answer, completion_id="chatcmpl-1", metadata={"k": "v"})
 
 
-async def test_an_update_tells_the_metadata_and_the_completion() -> None:
+async def test_an_update_sends_the_metadata_and_shows_the_completion() -> None:
     answer = await update(body=STORED, headers={"x-request-id": "req_1"})
     assert answer.verdict.kind is Kind.OK
     assert answer.verdict.request_id == "req_1"
@@ -49,7 +49,7 @@ async def test_an_answers_repr_shows_no_content() -> None:
     assert "SECRET" not in repr(answer.completion)
 
 
-async def test_metadata_that_is_absent_is_told_from_metadata_that_is_empty() -> None:
+async def test_absent_metadata_differs_from_empty_metadata() -> None:
     assert (await update(body=b'{"id":"chatcmpl-1"}')).metadata is None
     assert (await update(body=b'{"id":"chatcmpl-1","metadata":{}}')).metadata == {}
 
@@ -74,13 +74,13 @@ async def test_get_reads_a_completion() -> None:
     assert answer.metadata == {"k": "v"}
 
 
-async def test_delete_tells_what_became_of_it() -> None:
+async def test_delete_returns_the_deletion() -> None:
     body = b'{"object":"chat.completion.deleted","id":"chatcmpl-1","deleted":true}'
     answer = await call("delete", answer={"body": body}, completion_id="chatcmpl-1")
     assert answer.deletion == Deletion(object="chat.completion.deleted", id="chatcmpl-1", deleted=True)
 
 
-async def test_list_always_says_the_order() -> None:
+async def test_list_always_sends_the_order() -> None:
     url = f"{BASE_URL}/chat/completions?order=asc"
     answer = await call("list", answer={"body": b'{"object":"list","data":[],"has_more":false}'}, url=url)
     assert answer.page is not None
@@ -227,7 +227,7 @@ async def test_cancellation_propagates() -> None:
         await update(exception=asyncio.CancelledError())
 
 
-def test_a_failures_text_is_fit_to_be_kept() -> None:
+def test_the_text_of_a_failure_is_short_and_on_one_line() -> None:
     error = failure(aiohttp.ClientConnectorError(PLACE, OSError(1, "x\0y\n" * 400))).error
     assert error is not None
     assert error.isprintable()
@@ -279,7 +279,7 @@ def test_a_proxy_that_no_request_could_go_through_is_refused_and_not_shown(
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_proxys_login_may_hold_what_latin_1_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxys_login_may_hold_latin_1_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, {"https_proxy": "http://jane:z%C3%BCrich%3A@proxy:3128"})
     found = Client(base_url=BASE_URL, api_key="sk-test", trust_env=True)._proxy
     assert found is not None

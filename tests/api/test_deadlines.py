@@ -23,7 +23,7 @@ async def test_a_call_that_takes_too_long_ends_with_a_time_out() -> None:
     assert repr(deadlines) == "<Deadlines [0 running]>"
 
 
-async def test_a_call_that_ends_in_time_hears_nothing_of_it() -> None:
+async def test_a_call_that_ends_in_time_is_not_cancelled() -> None:
     deadlines = Deadlines()
     with deadlines.within(0.02):
         await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_a_short_time_beside_long_ones_is_kept_and_the_long_ones_go_on() -
     deadlines.close()
 
 
-async def test_each_ends_at_its_own_time() -> None:
+async def test_each_call_ends_at_its_own_deadline() -> None:
     deadlines = Deadlines()
     ended: list[float] = []
 
@@ -83,7 +83,7 @@ async def test_a_cancellation_from_elsewhere_is_no_time_out() -> None:
     deadlines.close()
 
 
-async def test_one_who_is_cancelled_when_the_time_is_over_hears_that_it_was_cancelled() -> None:
+async def test_a_cancellation_wins_over_a_time_out_at_the_same_moment() -> None:
     deadlines = Deadlines()
 
     async def call() -> None:
@@ -98,7 +98,7 @@ async def test_one_who_is_cancelled_when_the_time_is_over_hears_that_it_was_canc
         await task
 
 
-async def test_an_error_within_is_what_comes_out() -> None:
+async def test_an_error_within_the_context_propagates() -> None:
     deadlines = Deadlines()
     with pytest.raises(ValueError, match="mine"), deadlines.within(LONG):
         raise ValueError("mine")

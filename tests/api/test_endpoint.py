@@ -62,7 +62,7 @@ def test_the_url_of_a_completion(base_url: str, url: str) -> None:
         ("http://[::2]/v1", "plain http"),
     ],
 )
-def test_a_base_url_that_no_key_should_go_to_is_refused(base_url: str, complaint: str) -> None:
+def test_an_unsafe_or_malformed_base_url_is_refused(base_url: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as refused:
         Client(base_url=base_url, api_key="sk-test")
     assert "hunter2" not in str(refused.value)
@@ -98,7 +98,7 @@ def test_an_id_that_might_reach_another_url_is_refused(completion_id: str) -> No
 
 @unhurried
 @given(st.sampled_from(ODD_IDS) | st.text(max_size=8) | st.from_regex(r"[A-Za-z0-9._-]{1,257}", fullmatch=True))
-def test_exactly_the_ids_that_a_change_may_have_are_taken(completion_id: str) -> None:
+def test_the_client_accepts_the_ids_that_a_change_may_have_and_no_others(completion_id: str) -> None:
     try:
         MetadataChange(completion_id, {})
     except InvalidChange:
@@ -132,7 +132,7 @@ def test_the_key_goes_into_the_header_that_the_host_reads(base_url: str, auth: A
 
 
 @pytest.mark.parametrize("odd", ["", "sk-secret\n", "sk secret", "sk-s\u00e9cret", "sk-\0secret"])
-def test_what_no_header_can_carry_is_refused_and_not_shown(odd: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(odd: str) -> None:
     with pytest.raises(ValueError, match="the API key is empty, or holds") as refused:
         Client(base_url="https://h/v1", api_key=odd)
     assert "cret" not in str(refused.value)

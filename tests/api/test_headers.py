@@ -168,7 +168,7 @@ def test_a_request_id_is_kept_in_a_form_that_any_store_takes(sent: str, kept: st
     assert read_request_id({"x-request-id": sent}) == kept
 
 
-def test_no_word_on_retrying_is_none() -> None:
+def test_without_x_should_retry_the_answer_is_none() -> None:
     assert read_should_retry({}) is None
 
 
@@ -189,5 +189,5 @@ def test_how_long_a_server_keeps_an_idle_connection(told: str, seconds: float | 
     assert read_keep_alive_seconds({"keep-alive": told}) == seconds
 
 
-def test_a_server_that_does_not_say_how_long_it_keeps_a_connection() -> None:
+def test_without_keep_alive_the_idle_time_is_none() -> None:
     assert read_keep_alive_seconds({"connection": "keep-alive"}) is None

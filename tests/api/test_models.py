@@ -1,4 +1,4 @@
-"""The documented shapes are read whole, odd ones as far as they fit, and none of them shows a conversation."""
+"""The documented shapes are read whole, odd ones as far as they fit, and no repr shows a conversation."""
 
 import json
 from typing import Any
@@ -136,7 +136,7 @@ def encode(value: object) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What a model holds, less the fields that are not there."""
+    """The fields of a model that are set."""
     if isinstance(value, Model):
         fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
         return {name: inner for name, inner in fields.items() if inner is not None}
@@ -218,7 +218,7 @@ def test_a_field_that_does_not_fit_is_dropped_and_the_rest_is_kept() -> None:
     )
 
 
-def test_unknown_and_missing_fields_are_no_matter() -> None:
+def test_unknown_and_missing_fields_are_ignored() -> None:
     completion = parse(b'{"id":"chatcmpl-1","novelty":{"deep":[1]},"choices":[{"novelty":1}]}', ChatCompletion)
     assert plain(completion) == {"id": "chatcmpl-1", "choices": [{}]}
 
@@ -233,7 +233,7 @@ def test_unknown_and_missing_fields_are_no_matter() -> None:
         b'{"id":"chatcmpl-1","seed":99999999999999999999999}',
     ],
 )
-def test_json_that_is_not_quite_json_is_read_all_the_same(body: bytes) -> None:
+def test_json_with_errors_that_python_accepts_is_read(body: bytes) -> None:
     completion = parse(body, ChatCompletion)
     assert completion is not None
     assert completion.id == "chatcmpl-1"
@@ -242,7 +242,7 @@ def test_json_that_is_not_quite_json_is_read_all_the_same(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'"text"', b"<html>", b'{"id":', b"\xff\xfe", b'{"a":' + b"[" * 100_000]
 )
-def test_what_is_no_object_is_none(body: bytes) -> None:
+def test_json_that_is_not_an_object_gives_none(body: bytes) -> None:
     assert parse(body, ChatCompletion) is None
 
 

@@ -1,4 +1,4 @@
-"""Pages of a list, read for what they show, however badly they are made; and nothing of them is in any repr."""
+"""Pages of a list: odd ones are read, and no repr shows their content."""
 
 import json
 
@@ -34,7 +34,7 @@ def _one(body: bytes) -> Listed:
         ("text", None, False),
     ],
 )
-def test_what_is_no_metadata_is_not_shown_and_the_rest_is_not_whole(
+def test_values_that_are_no_metadata_are_left_out_and_the_rest_is_not_whole(
     metadata: object,
     shown: object,
     whole: bool,  # noqa: FBT001 -- a parameter of the test
@@ -54,22 +54,22 @@ def test_an_item_that_is_no_object_or_has_no_id_is_nameless() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": null}', b"<html>", b'{"data": [{"id": "c-1"'])
-def test_what_is_no_page_is_none(body: bytes) -> None:
+def test_a_body_that_is_not_a_page_gives_none(body: bytes) -> None:
     assert read_page(body) is None
 
 
-def test_json_that_only_python_takes_is_read_all_the_same() -> None:
+def test_json_that_only_python_accepts_is_read() -> None:
     item = _one(b'\xef\xbb\xbf{"data": [{"id": "c-1", "metadata": {"a": "b"}, "top_p": NaN}], "has_more": true}')
     assert item.metadata == {"a": "b"}
 
 
-def test_whether_there_is_more_is_known_only_where_it_is_said() -> None:
+def test_has_more_is_none_if_the_page_does_not_say() -> None:
     page = read_page(b'{"data": [], "has_more": "yes"}')
     assert page is not None
     assert page.has_more is None
 
 
-def test_further_fields_are_those_that_are_there() -> None:
+def test_read_fields_returns_the_fields_that_are_there() -> None:
     body = b'{"id": "c-1", "model": "gpt", "usage": {"total_tokens": 3}, "choices": []}'
     found = read_fields(body, ["usage", "model", "seed"])
     assert {name: msgspec.json.decode(value) for name, value in found.items()} == {
@@ -79,7 +79,7 @@ def test_further_fields_are_those_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "\ud800 half", "\u2028"])
-def test_replies_are_read_however_odd_their_text_is_and_can_be_written_again(text: str) -> None:
+def test_replies_with_odd_text_are_read_and_can_be_written(text: str) -> None:
     message = {"role": "assistant", "content": text, "number": 2**70}
     body = json.dumps(
         {"id": "c-1", "choices": [{"index": 0, "message": message}, {"index": 1}], "seed": 2**70}

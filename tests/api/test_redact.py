@@ -1,4 +1,4 @@
-"""Errors are kept without the key and without the metadata values that were sent, however the service quotes them."""
+"""Errors are kept without the key and the metadata values that were sent, however a service quotes them."""
 
 import json
 from collections.abc import Callable
@@ -90,8 +90,8 @@ def test_a_short_secret_that_stands_twice_is_masked_twice() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 400_000, "x" * 200_000 + "***" + "x" * 200_000, "sk-" * 130_000])
-def test_a_long_text_without_a_space_takes_no_square_of_its_length(text: str) -> None:
-    """A square of it is minutes, which the time-out of the suite ends."""
+def test_a_long_text_without_spaces_takes_linear_time(text: str) -> None:
+    """Quadratic time would be minutes, and run into the time-out of the suite."""
     assert len(redact(text, values=["gold"])) <= len(text)
 
 
@@ -111,7 +111,7 @@ def test_a_value_with_line_breaks_is_masked_in_a_text_on_one_line() -> None:
     before=st.text("0123", max_size=600),
     form=st.sampled_from([str, json.dumps, repr, escape]),
 )
-def test_no_piece_of_a_value_survives(value: str, before: str, form: type[str]) -> None:
+def test_no_piece_of_a_value_of_eight_characters_survives(value: str, before: str, form: type[str]) -> None:
     text = one_line(f"{before} {form(value)}")
     kept = redact(text, values=[value])
     shown = one_line(value)
@@ -139,7 +139,7 @@ def test_a_verdict_holds_neither_key_nor_value() -> None:
 @pytest.mark.parametrize("filling", range(1_940, 2_010, 7))
 def test_a_value_that_is_cut_by_our_own_limit_leaves_nothing(filling: int) -> None:
     value = "abcdefghijklmnopqrstuvwxyz"
-    masked = "m" * 60  # so that what follows is not cut away with the rest
+    masked = "m" * 60  # so that the text after it is not cut off with the rest
     message = " ".join([masked] * (filling // 61)) + "-" * (filling % 61) + value + "!" * 100
     error = verdict(400, {}, json.dumps({"error": message}).encode(), sent=[value, masked]).error
     assert error is not None
@@ -148,7 +148,7 @@ def test_a_value_that_is_cut_by_our_own_limit_leaves_nothing(filling: int) -> No
 
 @pytest.mark.parametrize("ellipsis_", ["...", "…"])
 @pytest.mark.parametrize("length", range(4, 8))
-def test_what_an_ellipsis_leaves_of_a_value_is_masked_from_four_characters_on(length: int, ellipsis_: str) -> None:
+def test_a_value_before_an_ellipsis_is_masked_from_four_characters_on(length: int, ellipsis_: str) -> None:
     value = "Zq7xW9pLkT"
     text = f"bad value {value[:length]}{ellipsis_} and {value[:3]}{ellipsis_}"
     assert redact(text, values=[value]) == f"bad value {MASK}{ellipsis_} and {value[:3]}{ellipsis_}"

@@ -1,4 +1,4 @@
-"""Trying again within the worker, on a clock and with a sleep that the test moves."""
+"""Retries within the worker, with a clock and a sleep that the test moves."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ def failed(number: int = 0, *, kind: Kind = Kind.RETRY, delay_seconds: float | N
 
 
 class FullJitter(random.Random):
-    """Draws the longest wait every time, so that a test can tell the bounds."""
+    """Always draws the longest wait, so that a test can see the bounds."""
 
     def uniform(self, _a: float, b: float) -> float:
         return b
@@ -29,7 +29,7 @@ class FullJitter(random.Random):
 
 @dataclass
 class Bench:
-    """A service that gives these answers, and a clock that only waiting moves."""
+    """A service that gives these answers, and a clock that moves only by waits."""
 
     answers: Iterable[Answer]
     now: float = 0.0
@@ -68,7 +68,7 @@ class Bench:
         )
 
 
-async def test_it_tries_until_the_service_answers() -> None:
+async def test_retries_go_on_until_the_service_answers() -> None:
     bench = Bench([failed(1), OK])
     assert await bench.run(failed()) is OK
     assert bench.tries == 2
@@ -89,7 +89,7 @@ async def test_the_caller_may_allow_fewer_tries_but_not_more() -> None:
         assert bench.tries == tries
 
 
-async def test_the_services_delay_is_kept_to() -> None:
+async def test_a_retry_waits_for_as_long_as_the_service_asks() -> None:
     bench = Bench([failed(delay_seconds=0.25), OK])
     assert await bench.run(failed(delay_seconds=4.5)) is OK
     assert bench.waits == [4.5, 0.25]
@@ -103,7 +103,7 @@ async def test_a_wait_that_is_refused_is_not_begun() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.RETRY])
-async def test_only_what_may_pass_is_tried_again(kind: Kind) -> None:
+async def test_only_answers_of_kind_retry_are_tried_again(kind: Kind) -> None:
     bench = Bench([OK])
     first = failed(kind=kind)
     assert await bench.run(first) is first
@@ -116,7 +116,7 @@ async def test_an_answer_that_is_final_ends_the_tries() -> None:
     assert await bench.run(failed()) is rejected
 
 
-async def test_leave_to_wait_is_asked_only_for_tries_that_would_be_made() -> None:
+async def test_may_wait_is_asked_only_before_a_possible_try() -> None:
     asked: list[float] = []
 
     def may_wait(seconds: float) -> bool:

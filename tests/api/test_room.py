@@ -1,4 +1,4 @@
-"""Room that many take a part of."""
+"""Room that many tasks share."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from worker.api.room import Room
 
 
-async def test_who_comes_first_is_served_first_and_a_small_one_does_not_overtake() -> None:
+async def test_room_is_granted_in_order_and_a_small_request_does_not_overtake() -> None:
     room, order = Room(10), list[str]()
 
     async def take(name: str, size: int) -> None:
@@ -29,7 +29,7 @@ async def test_who_comes_first_is_served_first_and_a_small_one_does_not_overtake
 
 
 @pytest.mark.parametrize("granted", [False, True])
-async def test_one_that_is_cancelled_takes_nothing_and_blocks_no_other(*, granted: bool) -> None:
+async def test_a_cancelled_wait_for_room_takes_nothing_and_blocks_no_other(*, granted: bool) -> None:
     room = Room(10)
     await room.take(8)
     first, second = asyncio.create_task(room.take(10)), asyncio.create_task(room.take(2))

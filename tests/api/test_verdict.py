@@ -1,4 +1,4 @@
-"""One test for each row of the table that says what an answer means."""
+"""One test for each row of the table of verdicts."""
 
 import json
 
@@ -106,9 +106,7 @@ def test_a_success_that_cannot_be_read_is_ok_and_shows_nothing(status: int, body
         (b'{"id":"chatcmpl-1","error":true}', "holds an error"),
     ],
 )
-def test_a_success_that_is_no_answer_to_what_was_asked_is_foreign_and_its_body_is_not_kept(
-    body: bytes, seen: str
-) -> None:
+def test_a_success_for_another_request_is_foreign_and_its_body_is_not_kept(body: bytes, seen: str) -> None:
     found, shown = judge(200, {"x-request-id": "req_1"}, body, asked=ASKED)
     assert found == Verdict(Kind.RETRY, 200, "req_1", f"HTTP 200, but the answer {seen}", foreign=True)
     assert shown == Shown()
@@ -145,7 +143,7 @@ def test_a_page_is_known_by_its_data() -> None:
         ({"message": "unknown"}, Kind.RETRY, None, True),
     ],
 )
-def test_a_success_that_holds_an_error_is_what_the_error_says(
+def test_a_success_that_holds_an_error_is_judged_by_the_error(
     error: dict[str, object],
     kind: Kind,
     halt: Halt | None,
@@ -191,7 +189,7 @@ def test_a_bad_request_is_rejected(status: int) -> None:
         b'{"error":{"status":"INVALID"}}',
     ],
 )
-def test_without_the_services_own_form_no_status_is_the_changes_fault(status: int, body: bytes) -> None:
+def test_without_the_error_format_no_status_is_the_changes_fault(status: int, body: bytes) -> None:
     for headers in ({}, {"x-should-retry": "false"}):
         found = verdict(status, headers, body, asked=ASKED)
         assert found.kind is Kind.RETRY
@@ -199,7 +197,7 @@ def test_without_the_services_own_form_no_status_is_the_changes_fault(status: in
 
 
 @pytest.mark.parametrize("status", [408, 409, 421, 425, 499])
-def test_what_is_about_the_moment_is_retried_in_the_services_own_form_too(status: int) -> None:
+def test_passing_statuses_are_retried_with_the_error_format_too(status: int) -> None:
     assert kind_of(status, envelope()) is Kind.RETRY
 
 
@@ -219,7 +217,7 @@ def test_what_is_about_the_moment_is_retried_in_the_services_own_form_too(status
         (None, "metadata.k", False),
     ],
 )
-def test_a_rejection_is_certain_where_it_can_have_no_other_cause(
+def test_a_rejection_is_certain_if_it_names_the_metadata(
     code: str | None,
     param: str | None,
     is_certain: bool,  # noqa: FBT001 -- a column of the table above
@@ -232,7 +230,7 @@ def test_a_rejection_is_certain_where_it_can_have_no_other_cause(
         assert not other.certain
 
 
-def test_code_and_param_are_fit_to_be_kept() -> None:
+def test_code_and_param_are_kept_short_and_without_secrets() -> None:
     body = envelope(code="a SECRET value " + "x" * 200, param="metadata.SECRET\n" + "y" * 200)
     found = verdict(400, {}, body, sent=["SECRET"], secrets=["value"])
     assert found.code is not None
@@ -311,7 +309,7 @@ def test_any_other_404_halts_as_a_wrong_url(status: int, body: bytes, about: str
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 200])
-def test_nothing_but_a_404_says_what_is_missing(status: int) -> None:
+def test_only_a_404_or_410_says_what_is_missing(status: int) -> None:
     assert said_of(status, envelope("Completion chatcmpl-1 not found")).about is None
 
 
@@ -330,12 +328,12 @@ def test_a_404_about_another_completion_is_foreign(status: int, message: str) ->
 @pytest.mark.parametrize(
     "message", ["The completion was not found", "Completion ID not found", "no completion not found"]
 )
-def test_a_word_of_a_sentence_is_no_other_completion(message: str) -> None:
+def test_a_word_of_a_sentence_is_not_taken_for_a_completion_id(message: str) -> None:
     assert kind_of(404, envelope(message, code="not_found", param="completion_id")) is Kind.NOT_FOUND
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 504, 520, 524, 599, 999, 100, 101])
-def test_what_may_pass_is_retried(status: int) -> None:
+def test_passing_failures_are_retried(status: int) -> None:
     assert kind_of(status, envelope()) is Kind.RETRY
 
 
@@ -365,7 +363,7 @@ def test_an_exhausted_quota_halts(status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_slow_down_is_told(status: int) -> None:
+def test_slow_down_is_part_of_the_verdict(status: int) -> None:
     assert verdict(status, {}, envelope("slower", code="slow_down")).slow_down
     assert verdict(status, {}, envelope("slower", kind="slow_down")).slow_down
     assert not verdict(status, {}, envelope("slower", code="rate_limit_exceeded")).slow_down
@@ -382,7 +380,7 @@ def test_x_should_retry_false_turns_a_retry_into_a_rejection(status: int) -> Non
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
-def test_x_should_retry_false_on_a_failure_of_the_services_is_no_rejection(status: int) -> None:
+def test_x_should_retry_false_on_a_5xx_is_not_a_rejection(status: int) -> None:
     assert kind_of(status, envelope(), x_should_retry="false") is Kind.RETRY
 
 
@@ -409,7 +407,7 @@ def test_another_x_should_retry_says_nothing(word: str) -> None:
     assert kind_of(500, envelope(), x_should_retry=word) is Kind.RETRY
 
 
-def test_every_answer_tells_its_delay_and_rate_limit() -> None:
+def test_every_verdict_has_the_delay_and_rate_limit_of_its_answer() -> None:
     headers = {"retry-after": "7", "x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"}
     for status, body in [(200, STORED), (200, b""), (429, envelope()), (503, b"")]:
         found = verdict(status, headers, body, asked=ASKED)
@@ -492,7 +490,7 @@ JSON = st.recursive(
     sent=st.lists(st.text(max_size=20), max_size=3),
     asked=st.none() | st.text(max_size=3),
 )
-def test_no_answer_is_beyond_judgement(  # noqa: PLR0917 -- hypothesis hands over what it made
+def test_every_answer_gets_a_verdict(  # noqa: PLR0917 -- hypothesis hands over what it made
     status: int, headers: dict[str, str], body: bytes, now: float | None, sent: list[str], asked: str | None
 ) -> None:
     found, shown = judge(status, headers, body, asked=asked, secrets=["sk-recognisable"], sent=sent, now=now)

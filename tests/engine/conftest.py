@@ -21,7 +21,7 @@ FAST = RetryPolicy(base_seconds=0.01, cap_seconds=0.05)
 
 @dataclass
 class Bench:
-    """A queue, a service, and a worker between them whenever a test wants one."""
+    """A queue, a service, and workers between them on demand."""
 
     queue: Store
     simulator: Simulator
@@ -54,7 +54,7 @@ class Bench:
         return [letter async for letter in self.queue.dead_letters(DeadSelection())]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The fields of each event of this name that was logged."""
+        """The fields of each logged event of this name."""
         return [call.kwargs for call in self.logger.calls if call.args == (name,)]
 
 

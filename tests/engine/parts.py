@@ -1,4 +1,4 @@
-"""Single parts of the engine on the virtual clock. To be used within `tests.virtual.run`."""
+"""Single parts of the engine on the virtual clock. Use them within `tests.virtual.run`."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ from worker.queue.memory import MemoryQueue
 
 OK = Verdict(Kind.OK, 200)
 NOT_FOUND = Verdict(Kind.NOT_FOUND, 404, error="HTTP 404 Not Found", about="completion")
-# A rejection that may have other reasons than the change, and one that is about its metadata for certain.
+# A rejection that may have other causes than the change, and one that blames its metadata for certain.
 REJECTED = Verdict(Kind.REJECTED, 400, error="HTTP 400 Bad Request")
 REJECTED_FOR_CERTAIN = Verdict(Kind.REJECTED, 400, error="HTTP 400 Bad Request", certain=True)
 
@@ -37,12 +37,12 @@ Said = Verdict | Answer | Exception
 
 
 def failed(delay_seconds: float | None = None) -> Verdict:
-    """What a 503 means, with or without a ``Retry-After``."""
+    """The verdict of a 503, with or without a ``Retry-After``."""
     return Verdict(Kind.RETRY, 503, error="HTTP 503 Service Unavailable", delay_seconds=delay_seconds)
 
 
 def throttled(delay_seconds: float) -> Verdict:
-    """What a 429 means."""
+    """The verdict of a 429."""
     return Verdict(Kind.THROTTLED, 429, error="HTTP 429 Too Many Requests", delay_seconds=delay_seconds)
 
 
@@ -56,7 +56,7 @@ def clock() -> Clock:
 
 
 def flow(**options: Any) -> Flow:
-    """Flow control that lets eight requests run, as fast as they like, with five seconds of patience."""
+    """Flow control for eight requests at once, without a limit, with five seconds of patience."""
     given: dict[str, Any] = {"max_concurrency": 8, "patience_seconds": 5.0, "clock": now, "random": random.Random(1)}
     return Flow(**given | options)
 
@@ -73,8 +73,8 @@ def claim_of(
 ) -> Claim:
     """A claim on `ID`, with a change for each JSON text; ages are in seconds, the oldest first.
 
-    By the store's clock it is now 1000; trials are what each of the changes has met before. A change with this `newest`
-    as its `as_of` was applied earlier.
+    The store's clock shows 1000 now. `trials` are the records of the changes. With `newest`, a change with this `as_of`
+    was applied earlier.
     """
     nothing = [None] * len(metadata)
     ages = ages or [0.0] * len(metadata)
@@ -94,14 +94,14 @@ def work_on(claim: Claim, *, lease_seconds: float = 300.0) -> Work:
 
 @dataclass
 class Script:
-    """A client that gives these answers in turn, or raises them, and does what it is asked once they are used up."""
+    """A client that gives these answers in turn, or raises them. Once they are used up, it does its work."""
 
     answers: list[Said]
     stored: dict[str, str] = field(default_factory=dict)
     takes_seconds: float = 0.0
     asked_at: list[float] = field(default_factory=list)
     sent: list[dict[str, str]] = field(default_factory=list)
-    fresh: list[bool] = field(default_factory=list)  # of each update, whether it was to take a connection of its own
+    fresh: list[bool] = field(default_factory=list)  # of each update: whether it asked for a fresh connection
 
     async def get(self, _: str, *, timeout_seconds: float) -> Answer:  # noqa: ARG002 -- no answer is late here
         return await self._next()
@@ -132,7 +132,7 @@ class Script:
 
 
 class Calling:
-    """`Calls` and an `Applier` over a script; what they need besides is there to be looked at."""
+    """`Calls` and an `Applier` over a script, with all their neighbours."""
 
     def __init__(
         self,
@@ -173,11 +173,11 @@ class Calling:
         return await self.calls.call(work, self.blame(work), "update", send, lambda _: SUCCEEDED)
 
     def blame(self, work: Work) -> Blame:
-        """What keeps the record of this work."""
+        """The failures of this work."""
         return Blame(work, self.flow, self.rules, now)
 
     async def apply(self, *metadata: str, **claim: Any) -> Outcome:
-        """What becomes of a claim with these changes."""
+        """The outcome of a claim with these changes."""
         return await self.applier.apply(work_on(claim_of(*metadata, **claim)))
 
     @contextmanager
@@ -189,19 +189,19 @@ class Calling:
 
 
 def end(flow: Flow, ended: Ended, *, completion_id: str = "other", operation: Operation = "update") -> None:
-    """Have one request of this completion start and end; it may start at once."""
+    """Start and end one request of this completion."""
     permit = flow.start(completion_id, operation)
     assert permit is not None
     permit.end(ended)
 
 
 def others_get_through(flow: Flow, operation: Operation = "update") -> None:
-    """Have another completion's request be done."""
+    """Let another completion get through."""
     end(flow, SUCCEEDED, operation=operation)
 
 
 def halt(flow: Flow, reason: str = OUTAGE) -> Cause:
-    """Halt everything, by five completions that fail in a row."""
+    """Halt, by five completions that fail in a row."""
     for number in range(5):
         end(flow, Ended(End.FAILED, reason) if reason != OUTAGE else FAILED, completion_id=f"failed-{number}")
     cause = flow.snapshot().cause
@@ -212,7 +212,7 @@ def halt(flow: Flow, reason: str = OUTAGE) -> Cause:
 def leases_on(
     queue: Queue, *, lease_seconds: float = 30.0, most: int = 1_000, most_bytes: int = 1_000_000
 ) -> tuple[Leases, Tallies, CapturingLogger]:
-    """Leases with what counts and logs them."""
+    """Leases, their tallies and their log."""
     tallies, logger = Tallies(clock()), CapturingLogger()
     bound: Any = logger
     leases = Leases(queue, tallies, bound, clock=now, lease_seconds=lease_seconds, most=most, most_bytes=most_bytes)
@@ -220,20 +220,20 @@ def leases_on(
 
 
 async def queue_with(completion_ids: Iterable[str]) -> MemoryQueue:
-    """A queue on the virtual clock, with a change for each of these."""
+    """A queue on the virtual clock, with a change for each of these completions."""
     queue = MemoryQueue(clock=now)
     await queue.put([MetadataChange(completion_id, {"grade": "A"}, "replace") for completion_id in completion_ids])
     return queue
 
 
 def events(logger: CapturingLogger, name: str) -> list[dict[str, Any]]:
-    """The fields of each event of this name that was logged."""
+    """The fields of each logged event of this name."""
     return [call.kwargs for call in logger.calls if call.args == (name,)]
 
 
 @contextmanager
 def running(*loops: Coroutine[Any, Any, None]) -> Iterator[None]:
-    """Let these loops run in here; what they die of is raised in the end."""
+    """Let these loops run in this context; their errors are raised at its end."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     yield
     for task in tasks:

@@ -1,4 +1,4 @@
-"""One claim on its way through: what it costs, when it comes back, and what becomes of each of its changes."""
+"""One claim on its way: its requests, its next due time, and the outcome of each of its changes."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ A, B, C = '{"grade":"A"}', '{"topic":"b"}', '{"rater":"c"}'
 
 
 def _numbers(outcome: Outcome) -> tuple[list[int], list[int], list[int], list[int]]:
-    """The changes by what became of them: applied, unchanged, dead, deferred."""
+    """The numbers of the changes by outcome: applied, unchanged, dead, deferred."""
     dead = [change for change, _ in outcome.dead]
     groups = (outcome.applied, outcome.unchanged, dead, outcome.deferred)
     applied, unchanged, died, deferred = ([change.number for change in group] for group in groups)
@@ -41,7 +41,7 @@ def _numbers(outcome: Outcome) -> tuple[list[int], list[int], list[int], list[in
 
 
 @in_virtual_time
-async def test_a_replace_is_one_request_whatever_is_stored() -> None:
+async def test_a_replace_is_one_request_with_any_stored_metadata() -> None:
     calling = Calling(stored={"old": "x"})
     outcome = await calling.apply(A, B)
     assert _numbers(outcome) == ([1, 2], [], [], [])
@@ -50,7 +50,7 @@ async def test_a_replace_is_one_request_whatever_is_stored() -> None:
 
 
 @in_virtual_time
-async def test_a_merge_reads_first_and_sends_nothing_that_is_there_already() -> None:
+async def test_a_merge_reads_first_and_sends_nothing_if_the_metadata_is_there() -> None:
     calling = Calling(stored={"grade": "A"})
     outcome = await calling.apply(A, mode="merge")
     assert _numbers(outcome) == ([], [1], [], [])
@@ -58,7 +58,7 @@ async def test_a_merge_reads_first_and_sends_nothing_that_is_there_already() -> 
 
 
 @in_virtual_time
-async def test_what_is_throttled_spends_no_attempt() -> None:
+async def test_a_throttled_change_spends_no_attempt() -> None:
     outcome = await Calling(throttled(60.0)).apply(A, trials=[Trials(failures=9, counted=7)])
     assert (outcome.deferral, outcome.attempts) == (Deferral.SNOOZED, 7)
     assert outcome.trials == [(1, Trials(failures=9, counted=7, throttled_at=1_000.0).text())]
@@ -67,13 +67,13 @@ async def test_what_is_throttled_spends_no_attempt() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("delay_seconds", [30.0, 3_000.0])
-async def test_what_a_failure_leaves_is_due_no_sooner_than_the_service_asked(delay_seconds: float) -> None:
+async def test_after_a_failure_a_change_is_due_no_sooner_than_the_service_asked(delay_seconds: float) -> None:
     outcome = await Calling(failed(delay_seconds)).apply(A)
     assert (outcome.deferral, outcome.delay_seconds) == (Deferral.RETRY, delay_seconds)
 
 
 @in_virtual_time
-async def test_what_a_failure_leaves_is_due_after_a_backoff_where_the_service_asked_nothing() -> None:
+async def test_after_a_failure_without_a_delay_a_change_is_due_after_a_backoff() -> None:
     outcome = await Calling(*[failed()] * 3).apply(A)
     assert outcome.deferral is Deferral.RETRY
     assert 0.0 <= outcome.delay_seconds <= 0.05  # the cap of this policy
@@ -91,7 +91,7 @@ async def test_the_backoff_grows_with_all_failures_of_a_change_and_stays_short_w
 
 
 def _exhausted(*, counted: int = 8, first_failed_at: float = 400.0, failed_at: float = 999.0) -> Trials:
-    """What a change has met that is given up, by these rules, when it has failed as often and for as long."""
+    """The record of a change that is given up by these rules at its next failure."""
     return Trials(failures=30, counted=counted, first_failed_at=first_failed_at, failed_at=failed_at)
 
 
@@ -106,7 +106,7 @@ def _exhausted(*, counted: int = 8, first_failed_at: float = 400.0, failed_at: f
     ],
     ids=["often and for long", "for the eighth time", "too seldom", "for too short a time"],
 )
-async def test_a_change_dies_that_failed_often_and_for_long_while_others_got_through(met: Trials, dies: bool) -> None:  # noqa: FBT001 -- what is expected
+async def test_a_change_dies_after_many_failures_over_hours_while_others_got_through(met: Trials, dies: bool) -> None:  # noqa: FBT001 -- what is expected
     calling = Calling(_DENIED)
     others_get_through(calling.flow)
     outcome = await calling.apply(A, B, trials=[met, Trials()])
@@ -120,7 +120,7 @@ async def test_a_change_dies_that_failed_often_and_for_long_while_others_got_thr
 
 @in_virtual_time
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["no one gets through", "only reads get through"])
-async def test_however_often_it_fails_no_change_dies_of_it_while_none_gets_through(elsewhere: bool) -> None:  # noqa: FBT001 -- what differs
+async def test_no_number_of_failures_kills_a_change_while_none_gets_through(elsewhere: bool) -> None:  # noqa: FBT001 -- what differs
     calling = Calling(_DENIED)
     if elsewhere:
         others_get_through(calling.flow, "get")
@@ -139,7 +139,7 @@ async def test_a_missing_completion_is_asked_for_again_within_its_grace_and_no_l
 
 
 def _absent(*, since: float, times: int = 9) -> Trials:
-    """What a change has met whose completion was not there for the first time at that time; it is 1000 now."""
+    """The record of a change whose completion was first missing at that time; it is 1000 now."""
     return Trials(absences=times, first_absent_at=since)
 
 
@@ -177,7 +177,7 @@ async def test_of_a_missing_completion_only_the_changes_die_that_have_waited_lon
 
 
 @in_virtual_time
-async def test_none_is_given_up_while_twenty_in_a_row_are_missing() -> None:
+async def test_no_completion_is_given_up_while_twenty_in_a_row_are_missing() -> None:
     calling = Calling(NOT_FOUND)
     _all_meet(calling, Ended(End.ABSENT))
     outcome = await calling.apply(A, ages=[901.0], trials=[_absent(since=99.0)])
@@ -191,14 +191,14 @@ def _all_meet(calling: Calling, ended: Ended) -> None:
 
 
 @in_virtual_time
-async def test_what_is_rejected_for_certain_dies_at_once() -> None:
+async def test_a_certain_rejection_kills_at_once() -> None:
     outcome = await Calling(REJECTED_FOR_CERTAIN).apply(A)
     assert _numbers(outcome) == ([], [], [1], [])
     assert [(death.reason, death.status) for _, death in outcome.dead] == [("rejected", 400)]
 
 
 @in_virtual_time
-async def test_what_may_be_rejected_for_other_reasons_is_held_until_another_completions_update_gets_through() -> None:
+async def test_an_uncertain_rejection_is_held_until_another_completion_gets_through() -> None:
     calling = Calling(REJECTED, REJECTED, REJECTED)
     first = await calling.apply(A)
     assert (_numbers(first), first.deferral) == (([], [], [], [1]), Deferral.RETRY)
@@ -217,7 +217,7 @@ async def test_what_may_be_rejected_for_other_reasons_is_held_until_another_comp
 
 @in_virtual_time
 @pytest.mark.parametrize("verdict", [REJECTED, REJECTED_FOR_CERTAIN], ids=["perhaps", "for certain"])
-async def test_none_dies_while_twenty_in_a_row_are_rejected_alike(verdict: Verdict) -> None:
+async def test_no_change_dies_while_twenty_in_a_row_are_rejected_alike(verdict: Verdict) -> None:
     calling = Calling(verdict)
     _all_meet(calling, Ended(End.REJECTED, reason="400 None"))
     assert _numbers(await calling.apply(A, trials=[Trials(rejected_at=1.0)])) == ([], [], [], [1])
@@ -225,7 +225,7 @@ async def test_none_dies_while_twenty_in_a_row_are_rejected_alike(verdict: Verdi
 
 
 @in_virtual_time
-async def test_what_is_held_is_tried_again_within_a_minute() -> None:
+async def test_a_held_change_is_tried_again_within_a_minute() -> None:
     calling = Calling(*[REJECTED] * 40)
     calling.applier.policy = RetryPolicy(base_seconds=0.5, cap_seconds=600.0)
     delays = [(await calling.apply(A, trials=[Trials(failures=20)])).delay_seconds for _ in range(40)]
@@ -243,7 +243,7 @@ async def test_a_rejected_change_takes_no_other_with_it(verdict: Verdict) -> Non
 
 
 @in_virtual_time
-async def test_a_rejected_change_is_held_where_no_later_one_of_its_completion_is_taken() -> None:
+async def test_a_rejected_change_is_held_if_no_later_change_of_its_completion_is_accepted() -> None:
     calling = Calling(REJECTED, OK, REJECTED, REJECTED)
     outcome = await calling.apply(A, B, C)
     assert _numbers(outcome) == ([1], [], [], [2, 3])
@@ -267,7 +267,7 @@ async def test_one_by_one_each_merge_builds_on_the_one_before() -> None:
 
 
 @in_virtual_time
-async def test_a_value_that_did_not_stay_is_no_success_and_is_looked_at_again_after_the_read_lag() -> None:
+async def test_a_value_that_did_not_persist_is_tried_again_after_the_read_lag() -> None:
     outcome = await Calling(Answer(OK, {"grade": "B"})).apply(A)
     assert _numbers(outcome) == ([], [], [], [1])
     assert outcome.error is not None
@@ -277,7 +277,7 @@ async def test_a_value_that_did_not_stay_is_no_success_and_is_looked_at_again_af
 
 
 @in_virtual_time
-async def test_the_second_look_takes_a_fresh_connection_and_kills_the_change_whose_value_is_wrong() -> None:
+async def test_the_second_try_uses_a_fresh_connection_and_kills_the_change_of_the_wrong_value() -> None:
     calling = Calling(Answer(OK, {"grade": "A", "topic": "wrong"}))
     outcome = await calling.apply(A, '{"grade":"A","topic":"b"}', trials=[Trials(unpersisted=1)] * 2, mode="replace")
     assert calling.client.fresh == [True]
@@ -289,7 +289,7 @@ async def test_the_second_look_takes_a_fresh_connection_and_kills_the_change_who
 
 
 @in_virtual_time
-async def test_a_change_that_joined_one_that_did_not_persist_gets_its_second_look_too() -> None:
+async def test_a_change_that_joins_an_unpersisted_one_gets_its_second_try() -> None:
     calling = Calling(Answer(OK, {"grade": "B"}))
     outcome = await calling.apply(A, A, trials=[Trials(unpersisted=1), Trials()])
     assert _numbers(outcome) == ([], [], [], [1, 2])
@@ -297,7 +297,7 @@ async def test_a_change_that_joined_one_that_did_not_persist_gets_its_second_loo
 
 
 @in_virtual_time
-async def test_where_what_a_replace_leaves_over_may_be_a_services_way_nothing_is_decided() -> None:
+async def test_under_semantics_unknown_leftovers_decide_nothing() -> None:
     calling = Calling(*[Answer(OK, {"grade": "A", "old": "x"})] * 3)
     outcome = await calling.apply(A)
     assert (_numbers(outcome), outcome.deferral) == (([], [], [], [1]), Deferral.RETRY)
@@ -308,14 +308,14 @@ async def test_where_what_a_replace_leaves_over_may_be_a_services_way_nothing_is
 
 
 @in_virtual_time
-async def test_where_a_service_is_known_to_merge_what_a_replace_leaves_over_is_told() -> None:
+async def test_under_semantics_merge_leftovers_of_a_replace_are_reported() -> None:
     outcome = await Calling(Answer(OK, {"grade": "A", "old": "x"}), semantics="merge").apply(A)
     assert (_numbers(outcome)[0], outcome.leftover_keys, outcome.leftover) == ([1], ("old",), 1)
     assert outcome.confirmed == {"grade": "A", "old": "x"}
 
 
 @in_virtual_time
-async def test_where_a_service_is_known_to_replace_what_is_left_over_did_not_persist() -> None:
+async def test_under_semantics_replace_leftovers_did_not_persist() -> None:
     left = Answer(OK, {"grade": "A", "old": "x"})
     calling = Calling(left, left, semantics="replace")
     assert _numbers(await calling.apply(A)) == ([], [], [], [1])
@@ -324,7 +324,7 @@ async def test_where_a_service_is_known_to_replace_what_is_left_over_did_not_per
 
 
 @in_virtual_time
-async def test_a_service_that_merges_keeps_what_a_merge_removes_and_is_told_from_one_that_drops_it() -> None:
+async def test_a_removed_key_that_the_service_keeps_is_not_persisted() -> None:
     calling = Calling(OK, Answer(OK, {"grade": "A", "old": "x"}), stored={"grade": "A", "old": "x"})
     outcome = await calling.apply('{"old":null}', mode="merge")
     assert _numbers(outcome) == ([], [], [], [1])
@@ -333,7 +333,7 @@ async def test_a_service_that_merges_keeps_what_a_merge_removes_and_is_told_from
 
 
 @in_virtual_time
-async def test_an_answer_that_shows_what_was_wanted_is_kept_as_confirmed() -> None:
+async def test_an_answer_with_the_wanted_metadata_is_kept_as_confirmed() -> None:
     outcome = await Calling().apply(A)
     assert (outcome.confirmed, outcome.verified) == ({"grade": "A"}, True)
     unseen = await Calling(Answer(OK, None)).apply(A)
@@ -344,7 +344,7 @@ async def test_an_answer_that_shows_what_was_wanted_is_kept_as_confirmed() -> No
 @pytest.mark.parametrize(
     "read", [Answer(OK, None), Answer(OK, {"n": "1"}, whole=False)], ids=["no metadata", "values that are no strings"]
 )
-async def test_a_merge_writes_nothing_over_what_a_read_does_not_show(read: Answer) -> None:
+async def test_a_merge_sends_nothing_if_the_read_does_not_show_all_metadata(read: Answer) -> None:
     calling = Calling(read)
     outcome = await calling.apply(A, mode="merge")
     assert (_numbers(outcome), outcome.deferral) == (([], [], [], [1]), Deferral.RETRY)
@@ -355,7 +355,7 @@ async def test_a_merge_writes_nothing_over_what_a_read_does_not_show(read: Answe
 @pytest.mark.parametrize(
     "read", [Answer(OK, None), Answer(OK, {"n": "1"}, whole=False)], ids=["no metadata", "values that are no strings"]
 )
-async def test_where_the_reads_of_others_show_it_a_merge_dies_as_unreadable(read: Answer) -> None:
+async def test_a_merge_dies_as_unreadable_while_other_reads_show_their_metadata(read: Answer) -> None:
     calling = Calling(read)
     await asyncio.sleep(1.0)
     others_get_through(calling.flow, "get")
@@ -365,7 +365,7 @@ async def test_where_the_reads_of_others_show_it_a_merge_dies_as_unreadable(read
 
 
 @in_virtual_time
-async def test_three_completions_whose_replacement_leaves_something_over_halt_everybody() -> None:
+async def test_three_replacements_with_leftovers_halt() -> None:
     calling = Calling(*[Answer(OK, {"grade": "A", "old": "x"})] * 3)
     for number in range(3):
         assert calling.flow.snapshot().gate is GateState.OPEN
@@ -375,7 +375,7 @@ async def test_three_completions_whose_replacement_leaves_something_over_halt_ev
 
 
 @in_virtual_time
-async def test_three_reads_that_hide_the_metadata_halt_everybody() -> None:
+async def test_three_reads_that_hide_the_metadata_halt() -> None:
     calling = Calling(*[Answer(OK, None)] * 3)
     for number in range(3):
         assert calling.flow.snapshot().gate is GateState.OPEN
@@ -386,7 +386,9 @@ async def test_three_reads_that_hide_the_metadata_halt_everybody() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize(("interruption", "delay_seconds"), [(Interruption.RELEASED, 0.0), (Interruption.CUT_OFF, 5.0)])
-async def test_what_is_interrupted_is_released_without_blame(interruption: Interruption, delay_seconds: float) -> None:
+async def test_an_interrupted_claim_is_released_without_failure(
+    interruption: Interruption, delay_seconds: float
+) -> None:
     outcomes, work, task = await _under_way()
     work.interrupt(interruption)
     await task
@@ -396,7 +398,7 @@ async def test_what_is_interrupted_is_released_without_blame(interruption: Inter
 
 
 @in_virtual_time
-async def test_the_end_of_the_whole_worker_is_no_outcome() -> None:
+async def test_a_cancellation_of_the_worker_gives_no_outcome() -> None:
     outcomes, _, task = await _under_way()
     task.cancel()
     await asyncio.wait([task])
@@ -405,7 +407,7 @@ async def test_the_end_of_the_whole_worker_is_no_outcome() -> None:
 
 
 async def _under_way() -> tuple[list[Outcome], Work, "asyncio.Task[None]"]:
-    """A claim whose request takes a minute; one second of it has passed."""
+    """A claim whose request takes a minute, one second after its start."""
     calling, work, outcomes = Calling(), work_on(claim_of(A, trials=[Trials(failures=2, counted=2)])), list[Outcome]()
     calling.client.takes_seconds = 60.0
 
@@ -420,7 +422,7 @@ async def _under_way() -> tuple[list[Outcome], Work, "asyncio.Task[None]"]:
 
 @in_virtual_time
 @pytest.mark.parametrize("others", [True, False], ids=["others pass", "nothing passes"])
-async def test_a_fault_of_ours_is_logged_and_counts_where_others_get_through(others: bool) -> None:  # noqa: FBT001 -- what differs
+async def test_a_bug_in_one_claim_is_logged_and_counts_if_others_get_through(others: bool) -> None:  # noqa: FBT001 -- what differs
     calling = Calling(ZeroDivisionError())
     await asyncio.sleep(1.0)
     if others:
@@ -432,7 +434,7 @@ async def test_a_fault_of_ours_is_logged_and_counts_where_others_get_through(oth
 
 
 @in_virtual_time
-async def test_a_fault_of_ours_that_five_claims_in_a_row_meet_halts_everybody() -> None:
+async def test_a_bug_that_five_claims_in_a_row_meet_halts() -> None:
     calling = Calling(*[ZeroDivisionError()] * 5)
     for number in range(5):
         assert calling.flow.snapshot().gate is GateState.OPEN
@@ -444,7 +446,7 @@ async def test_a_fault_of_ours_that_five_claims_in_a_row_meet_halts_everybody() 
 
 
 @in_virtual_time
-async def test_a_probe_that_meets_a_fault_of_ours_has_failed_as_any_other() -> None:
+async def test_a_probe_that_meets_a_bug_has_failed() -> None:
     calling, work = Calling(ZeroDivisionError()), work_on(claim_of(A))
     halt(calling.flow)
     assert calling.flow.take_probe(ID)
@@ -456,7 +458,7 @@ async def test_a_probe_that_meets_a_fault_of_ours_has_failed_as_any_other() -> N
 
 @in_virtual_time
 @pytest.mark.parametrize("text", ["[]", '{"grade":1}', "{", '{"grade":null}'])
-async def test_what_is_stored_but_no_change_dies_and_costs_no_request(text: str) -> None:
+async def test_an_invalid_stored_change_dies_and_costs_no_request(text: str) -> None:
     calling = Calling()
     outcome = await calling.apply(text)
     assert [death.reason for _, death in outcome.dead] == ["invalid"]

@@ -1,4 +1,4 @@
-"""A change that is older than what was applied is not sent, and supersedes nothing."""
+"""A change that is older than the newest applied one is not sent, and supersedes nothing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ UNSHOWN = Answer(OK, {"label": "something else"})
 
 
 def _groups(outcome: Outcome) -> dict[str, list[int]]:
-    """Numbers of the changes by what became of them."""
+    """The numbers of the changes by outcome."""
     groups: dict[str, Sequence[Any]] = {
         "applied": outcome.applied,
         "unchanged": outcome.unchanged,

@@ -1,4 +1,4 @@
-"""What a service shows is believed only where it is about this completion, whole and fresh."""
+"""An answer is believed only if it is about this completion, whole and fresh."""
 
 import asyncio
 import sqlite3
@@ -33,7 +33,7 @@ async def _seed(bench: Bench, metadata: Mapping[str, str] | None = None, ids: Se
 
 
 async def _is_all_as_it_was(bench: Bench, path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether nothing was written, and everything is pending without an attempt that counts."""
+    """Whether nothing was written, and everything is pending without a counted attempt."""
     status = await bench.queue.status()
     with closing(sqlite3.connect(path / "queue.db")) as file:
         kept = [_trials(trials) for (trials,) in file.execute("SELECT trials FROM change")]
@@ -50,7 +50,7 @@ def _trials(text: str | None) -> Trials:
 
 @asynccontextmanager
 async def _another(bench: Bench, path: Path) -> AsyncIterator[Bench]:
-    """The same queue and service for another worker, with connections of its own."""
+    """The same queue and service for another worker, with its own connections."""
     async with (
         open_queue(f"sqlite:///{path}/queue.db") as queue,
         Client(base_url=bench.simulator.base_url, api_key="sk-test") as client,
@@ -61,7 +61,7 @@ async def _another(bench: Bench, path: Path) -> AsyncIterator[Bench]:
 # Reads that lag
 
 
-async def test_what_a_stale_read_does_not_show_yet_is_not_wiped(bench: Bench) -> None:
+async def test_keys_that_a_stale_read_does_not_show_are_not_wiped(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, stale_reads_seconds=3.0)
     bench.simulator.seed(ID, {"kept": "1"})
     for key in ("a", "b"):
@@ -81,9 +81,7 @@ async def test_a_value_that_goes_back_and_forth_is_never_unchanged_by_a_stale_re
     assert unchanged == 0
 
 
-async def test_an_answer_of_before_on_a_connection_that_is_out_of_step_is_a_stale_read(
-    bench: Bench, tmp_path: Path
-) -> None:
+async def test_an_earlier_answer_on_a_connection_out_of_step_is_a_stale_read(bench: Bench, tmp_path: Path) -> None:
     bench.simulator.seed(ID)
     async with _another(bench, tmp_path) as other:
         bench.simulator.fail_next(Fault("shifted", on="update"))
@@ -115,7 +113,7 @@ async def test_a_key_that_a_merging_service_keeps_is_a_dead_letter_that_says_wha
     assert bench.simulator.counters.count("update") == 2  # a first answer may be an old one
 
 
-async def test_three_completions_that_keep_what_was_replaced_halt_all_while_nobody_said_that_it_merges(
+async def test_three_completions_that_keep_replaced_keys_halt_under_semantics_unknown(
     bench: Bench,
 ) -> None:
     bench.simulator.options = replace(bench.simulator.options, semantics="merge")
@@ -144,7 +142,7 @@ async def test_old_answers_to_replacements_are_not_taken_for_a_service_that_merg
     assert bench.events("worker.halted") == []
 
 
-async def test_what_a_replacement_leaves_over_is_applied_and_counted_where_the_service_is_known_to_merge(
+async def test_leftovers_of_a_replacement_are_counted_under_semantics_merge(
     bench: Bench,
 ) -> None:
     bench.simulator.options = replace(bench.simulator.options, semantics="merge")
@@ -154,7 +152,7 @@ async def test_what_a_replacement_leaves_over_is_applied_and_counted_where_the_s
     assert (summary.ending, summary.totals.applied, summary.totals.leftover) == (Ending.DRAINED, 1, 1)
 
 
-async def test_what_a_replacement_leaves_over_is_not_persisted_where_the_service_is_known_to_replace(
+async def test_leftovers_of_a_replacement_are_not_persisted_under_semantics_replace(
     bench: Bench,
 ) -> None:
     bench.simulator.options = replace(bench.simulator.options, semantics="merge")
@@ -165,10 +163,10 @@ async def test_what_a_replacement_leaves_over_is_not_persisted_where_the_service
     assert (await _only_letter(bench)).reason == "not_persisted"
 
 
-# Answers that do not show what is there
+# Answers that hide metadata
 
 
-async def test_nothing_is_written_over_metadata_that_no_read_shows(bench: Bench, tmp_path: Path) -> None:
+async def test_a_merge_never_overwrites_metadata_that_no_read_shows(bench: Bench, tmp_path: Path) -> None:
     await _seed(bench, {"kept": "1"})
     bench.simulator.options = replace(bench.simulator.options, faults=(Fault("hidden_metadata", on="get"),))
     summary = await bench.drain(max_concurrency=1, halt_timeout_seconds=0)
@@ -177,7 +175,7 @@ async def test_nothing_is_written_over_metadata_that_no_read_shows(bench: Bench,
     assert await _is_all_as_it_was(bench, tmp_path, {"kept": "1"})
 
 
-async def test_a_completion_whose_metadata_alone_is_hidden_dies_alone_with_nothing_written(bench: Bench) -> None:
+async def test_a_completion_with_hidden_metadata_dies_alone_and_unwritten(bench: Bench) -> None:
     await _seed(bench, {"kept": "1"})
     hidden = Fault("hidden_metadata", on="get", completion_id=ID)
     bench.simulator.options = replace(bench.simulator.options, faults=(hidden,))
@@ -189,7 +187,7 @@ async def test_a_completion_whose_metadata_alone_is_hidden_dies_alone_with_nothi
     assert bench.simulator.metadata(IDS[1]) == {"kept": "1", "grade": "A"}
 
 
-async def test_a_value_that_the_service_stores_otherwise_is_a_dead_letter_and_what_came_with_it_is_applied(
+async def test_a_value_that_the_service_alters_is_a_dead_letter_and_the_other_changes_are_applied(
     bench: Bench,
 ) -> None:
     bench.simulator.options = replace(bench.simulator.options, trim_values=8)
@@ -215,10 +213,10 @@ async def test_a_success_that_cannot_be_read_is_applied_unverified(bench: Bench,
     assert bench.simulator.all_metadata() == {each: {"grade": "A"} for each in IDS[:3]}
 
 
-# Answers that are no answers
+# Answers to other requests
 
 
-async def test_an_empty_object_is_no_answer_and_is_asked_for_again(bench: Bench) -> None:
+async def test_an_empty_object_is_not_an_answer_and_the_request_is_repeated(bench: Bench) -> None:
     await _seed(bench, ids=IDS[:3])
     bench.simulator.fail_next("empty_object", "status_ok")
     summary = await bench.drain(halt_timeout_seconds=0)
@@ -228,7 +226,7 @@ async def test_an_empty_object_is_no_answer_and_is_asked_for_again(bench: Bench)
 
 @pytest.mark.parametrize("kind", ["empty_object", "status_ok", "foreign"])
 @pytest.mark.parametrize("operation", ["get", "update"])
-async def test_a_service_that_gives_none_but_such_answers_halts_the_work(
+async def test_a_service_that_answers_only_empty_objects_halts_the_work(
     bench: Bench, kind: Any, operation: Any
 ) -> None:
     await _seed(bench)
@@ -243,7 +241,7 @@ async def test_a_service_that_gives_none_but_such_answers_halts_the_work(
 @pytest.mark.parametrize(
     ("code", "reason"), [("insufficient_quota", "quota"), ("invalid_api_key", "unauthorized"), ("x", "foreign_answers")]
 )
-async def test_an_error_within_a_success_halts_for_what_its_code_says(
+async def test_an_error_within_a_success_halts_by_its_code(
     bench: Bench, tmp_path: Path, code: str, reason: str
 ) -> None:
     await _seed(bench, {"kept": "1"})

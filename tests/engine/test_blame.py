@@ -1,4 +1,4 @@
-"""Who is to blame: what is kept of a change's failures, and which of them speak against it."""
+"""Whose fault a failure is: the record of a change, and which of its failures count."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ A, B = '{"grade":"A"}', '{"topic":"b"}'
 
 
 class Case:
-    """A claim's record, with a flow in which others may get through; the store's clock begins at 1000."""
+    """A claim's record, with a flow in which others may get through. The store's clock begins at 1000."""
 
     def __init__(self, *trials: Trials, ages: list[float] | None = None, **rules: Any) -> None:
         self.calling = Calling(**rules)
@@ -32,7 +32,7 @@ class Case:
 
     @property
     def kept(self) -> list[Trials]:
-        """What the store is to keep."""
+        """The records for the store."""
         records = self.blame.records([1, 2])
         return [trials_of(msgspec.structs.replace(self.work.claim.changes[0], trials=text)) for _, text in records]
 
@@ -45,20 +45,20 @@ def test_a_record_is_kept_as_text_and_comes_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "7", '["a"]'])
-def test_a_record_that_is_none_of_ours_is_an_empty_one(text: str | None) -> None:
+def test_an_unreadable_record_counts_as_empty(text: str | None) -> None:
     (change,) = claim_of(A).changes
     assert trials_of(msgspec.structs.replace(change, trials=text)) == Trials()
 
 
 @in_virtual_time
-async def test_what_has_met_nothing_keeps_nothing() -> None:
+async def test_a_change_without_failures_keeps_no_record() -> None:
     case = Case()
     assert (case.blame.attempts, case.blame.failures, case.blame.is_guilty) == (0, 0, False)
     assert not case.blame.was_not_persisted
     assert not case.blame.was_throttled
     case.blame.passed()
     assert case.blame.records([1]) == []
-    assert not case.work.has_trials  # nearly all works are such, and pay nothing
+    assert not case.work.has_trials  # nearly all works have no record, and pay nothing
 
 
 @in_virtual_time
@@ -73,7 +73,7 @@ async def test_a_first_failure_is_kept_with_its_time_and_counts_nothing() -> Non
 
 
 @in_virtual_time
-async def test_failures_count_that_come_after_others_got_through_since_the_one_before() -> None:
+async def test_a_failure_counts_after_others_got_through_since_the_previous_one() -> None:
     case = Case()
     for others in (False, True, False, True):
         await asyncio.sleep(1.0)
@@ -87,7 +87,7 @@ async def test_failures_count_that_come_after_others_got_through_since_the_one_b
 
 
 @in_virtual_time
-async def test_what_was_met_in_an_earlier_claim_counts_by_the_stores_clock() -> None:
+async def test_failures_of_an_earlier_claim_count_by_the_stores_clock() -> None:
     case = Case(Trials(failures=1, first_failed_at=990.0, failed_at=1_004.0))
     await asyncio.sleep(3.0)
     others_get_through(case.calling.flow)  # at 1003, before the failure that is known
@@ -111,7 +111,7 @@ async def test_a_probe_counts_nothing() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("envelope", [True, False], ids=["the service's own words", "anything else"])
-async def test_what_gets_through_elsewhere_counts_against_the_services_own_words_alone(envelope: bool) -> None:  # noqa: FBT001 -- what differs
+async def test_successes_at_other_workers_count_only_against_errors_in_the_services_format(envelope: bool) -> None:  # noqa: FBT001 -- what differs
     case = Case(Trials(failures=1, failed_at=999.0))
     await asyncio.sleep(1.0)
     case.calling.flow.others_succeeded("update", 0.5)
@@ -120,7 +120,7 @@ async def test_what_gets_through_elsewhere_counts_against_the_services_own_words
 
 
 @in_virtual_time
-async def test_what_gets_through_with_another_kind_of_call_counts_nothing() -> None:
+async def test_successes_of_another_kind_of_call_do_not_count() -> None:
     case = Case(Trials(failures=1, failed_at=999.0))
     others_get_through(case.calling.flow, "get")
     case.failed()
@@ -134,7 +134,7 @@ async def test_attempts_are_those_of_the_change_that_failed_most() -> None:
 
 
 @in_virtual_time
-async def test_a_change_is_given_up_when_it_failed_often_and_long_enough_each_by_itself() -> None:
+async def test_each_change_is_given_up_by_its_own_failures_and_time() -> None:
     often = Trials(counted=8, first_failed_at=400.0)
     case = Case(often, Trials(counted=7, first_failed_at=1.0))
     assert case.blame.exhausted([1, 2]) == [1]
@@ -170,7 +170,7 @@ async def test_a_completion_is_missing_after_three_404s_and_no_fewer() -> None:
 
 
 @in_virtual_time
-async def test_a_rejection_is_the_changes_own_where_another_update_got_through_since_the_one_before() -> None:
+async def test_a_rejection_is_the_changes_fault_if_another_update_got_through_since_the_previous_one() -> None:
     case = Case()
     others_get_through(case.calling.flow)
     await asyncio.sleep(1.0)
@@ -185,14 +185,14 @@ async def test_a_rejection_is_the_changes_own_where_another_update_got_through_s
 
 
 @in_virtual_time
-async def test_a_rejection_is_the_changes_own_where_an_update_got_through_elsewhere_since() -> None:
+async def test_a_rejection_is_the_changes_fault_if_an_update_got_through_at_another_worker_since() -> None:
     case = Case(Trials(rejected_at=999.0))
     case.calling.flow.others_succeeded("update", 0.5)
     assert case.blame.rejected([1]) == [1]
 
 
 @in_virtual_time
-async def test_what_got_through_elsewhere_before_the_last_rejection_proves_nothing_about_the_next() -> None:
+async def test_a_success_at_another_worker_before_the_last_rejection_does_not_count() -> None:
     case = Case()
     case.blame.rejected([1])
     await asyncio.sleep(2.0)
@@ -203,7 +203,7 @@ async def test_what_got_through_elsewhere_before_the_last_rejection_proves_nothi
 
 
 @in_virtual_time
-async def test_what_did_not_persist_is_told_from_the_second_time_on_change_by_change() -> None:
+async def test_changes_that_did_not_persist_are_returned_from_the_second_time_on() -> None:
     case = Case(Trials(), Trials(unpersisted=1))
     assert case.blame.was_not_persisted
     assert case.blame.not_persisted([1, 2]) == [2]
@@ -212,7 +212,7 @@ async def test_what_did_not_persist_is_told_from_the_second_time_on_change_by_ch
 
 
 @in_virtual_time
-async def test_an_answer_that_does_not_say_whose_absence_it_is_is_believed_after_others_got_through() -> None:
+async def test_an_unclear_absence_counts_after_others_got_through() -> None:
     case = Case(Trials(absences=5, first_absent_at=99.0), ages=[2_000.0])
     await asyncio.sleep(1.0)
     assert case.blame.absent([1], "get", certain=False) == ([], None)
@@ -223,7 +223,7 @@ async def test_an_answer_that_does_not_say_whose_absence_it_is_is_believed_after
 
 
 @in_virtual_time
-async def test_throttles_count_that_come_after_others_got_through_since_the_one_before() -> None:
+async def test_a_throttle_counts_after_others_got_through_since_the_previous_one() -> None:
     case = Case(Trials(throttles=2, throttled_at=999.0), Trials())
     assert case.blame.was_throttled
     assert case.blame.throttled("update") == 2
@@ -245,7 +245,7 @@ async def test_throttles_are_forgotten_when_a_request_passes() -> None:
 
 
 @in_virtual_time
-async def test_only_records_that_have_changed_are_kept_anew() -> None:
+async def test_only_changed_records_are_kept() -> None:
     case = Case(Trials(failures=1), Trials(failures=1))
     case.blame.absent([2], "update", certain=True)
     assert [number for number, _ in case.blame.records([1, 2])] == [2]

@@ -1,4 +1,4 @@
-"""One request through flow control: what counts as a failure, what is tried again here, and what goes back."""
+"""One request through flow control: which failures count, which are retried here, and which go back to the queue."""
 
 import asyncio
 
@@ -34,12 +34,12 @@ BAD_KEY = Verdict(Kind.HALTED, 401, error="bad key", halt=Halt.UNAUTHORIZED, env
 
 
 def _failures(work: Work) -> tuple[int, int]:
-    """How often its change has failed, and how many of these failures count against it."""
+    """How often its change has failed, and how many of these failures count."""
     return work.trials[1].failures, work.trials[1].counted
 
 
 @in_virtual_time
-async def test_what_is_throttled_is_sent_again_and_is_no_failure() -> None:
+async def test_a_throttled_request_is_sent_again_and_is_no_failure() -> None:
     calling, work = Calling(throttled(1.0), throttled(1.0), OK), work_on(CLAIM)
     answer = await calling.call(work)
     assert answer.verdict.kind is Kind.OK
@@ -51,7 +51,7 @@ async def test_what_is_throttled_is_sent_again_and_is_no_failure() -> None:
 
 
 @in_virtual_time
-async def test_a_retry_after_beyond_patience_goes_back_to_the_queue_as_no_failure() -> None:
+async def test_a_long_retry_after_snoozes_the_claim_without_a_failure() -> None:
     calling, work = Calling(throttled(60.0)), work_on(CLAIM)
     with pytest.raises(GiveBack) as given_back:
         await calling.call(work)
@@ -72,7 +72,7 @@ async def test_a_failure_is_tried_again_at_once_and_recorded() -> None:
 
 
 @in_virtual_time
-async def test_no_more_is_tried_here_than_the_policy_says() -> None:
+async def test_the_worker_makes_no_more_tries_than_the_policy_says() -> None:
     calling = Calling(*[failed()] * 9)
     assert (await calling.call(work_on(CLAIM))).verdict.kind is Kind.RETRY
     assert len(calling.client.asked_at) == 1 + 2
@@ -80,7 +80,7 @@ async def test_no_more_is_tried_here_than_the_policy_says() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("others", [True, False], ids=["others pass", "nothing passes"])
-async def test_a_failure_counts_where_others_got_through_since_the_one_before(others: bool) -> None:  # noqa: FBT001 -- what differs
+async def test_a_failure_counts_if_others_got_through_since_the_previous_one(others: bool) -> None:  # noqa: FBT001 -- what differs
     calling, work = Calling(BAD_KEY, BAD_KEY, BAD_KEY), work_on(CLAIM)
     for _ in range(3):
         await asyncio.sleep(1.0)
@@ -92,7 +92,7 @@ async def test_a_failure_counts_where_others_got_through_since_the_one_before(ot
 
 
 @in_virtual_time
-async def test_while_halted_nothing_is_tried_again_here() -> None:
+async def test_while_halted_the_worker_makes_no_retry() -> None:
     calling, work = Calling(failed(2.0), OK), work_on(CLAIM)
     for number in range(4):  # this one is the fifth
         end(calling.flow, FAILED, completion_id=f"other-{number}")
@@ -134,14 +134,14 @@ async def test_each_retry_spends_a_token_of_the_budget() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("verdict", [OK, NOT_FOUND, REJECTED], ids=lambda verdict: verdict.kind)
-async def test_the_services_word_is_not_asked_for_twice(verdict: Verdict) -> None:
+async def test_a_final_answer_is_not_asked_for_again(verdict: Verdict) -> None:
     calling, work = Calling(verdict, OK), work_on(CLAIM)
     assert (await calling.call(work)).verdict == verdict
     assert (_failures(work), len(calling.client.asked_at)) == ((0, 0), 1)
 
 
 @in_virtual_time
-async def test_who_waits_for_a_retry_makes_room_for_another() -> None:
+async def test_a_work_that_waits_for_a_retry_makes_room_for_another() -> None:
     calling = Calling(failed(2.0), OK)
     with running(_call(calling, work_on(CLAIM))):
         await asyncio.sleep(1.0)
@@ -181,7 +181,7 @@ async def test_no_request_starts_on_a_lease_that_has_run_out() -> None:
 
 
 @in_virtual_time
-async def test_one_that_is_refused_as_everybody_would_be_halts_nothing_and_is_not_tried_again_here() -> None:
+async def test_a_refusal_of_the_key_alone_does_not_halt_and_is_not_retried() -> None:
     calling, work = Calling(BAD_KEY, OK), work_on(CLAIM)
     assert (await calling.call(work)).verdict == BAD_KEY
     assert (_failures(work), len(calling.client.asked_at)) == ((1, 0), 1)
@@ -189,7 +189,7 @@ async def test_one_that_is_refused_as_everybody_would_be_halts_nothing_and_is_no
 
 
 @in_virtual_time
-async def test_five_that_are_refused_halt_everybody_and_the_next_is_given_back_without_a_failure() -> None:
+async def test_five_refusals_halt_and_the_next_claim_is_given_back_without_a_failure() -> None:
     calling = Calling(*[BAD_KEY] * 5)
     for number in range(5):
         await calling.call(_work_on(f"chatcmpl-{number}"))
@@ -210,7 +210,7 @@ def _work_on(completion_id: str) -> Work:
 
 
 @in_virtual_time
-async def test_a_worker_that_stops_begins_nothing_and_tries_nothing_again() -> None:
+async def test_a_stopping_worker_begins_and_retries_nothing() -> None:
     calling = Calling(failed(), OK)
     calling.client.takes_seconds = 1.0
     with running(_call(calling, work_on(CLAIM))):
@@ -223,7 +223,7 @@ async def test_a_worker_that_stops_begins_nothing_and_tries_nothing_again() -> N
 
 
 @in_virtual_time
-async def test_a_call_that_is_cancelled_frees_its_slot_and_says_nothing_about_the_service() -> None:
+async def test_a_cancelled_call_frees_its_slot_and_is_no_evidence() -> None:
     calling, work = Calling(), work_on(CLAIM)
     calling.client.takes_seconds = 10.0
     task = asyncio.create_task(calling.call(work))
@@ -237,7 +237,7 @@ async def test_a_call_that_is_cancelled_frees_its_slot_and_says_nothing_about_th
 
 
 @in_virtual_time
-async def test_a_fault_in_what_is_made_of_an_answer_frees_the_slot() -> None:
+async def test_an_exception_in_the_handling_of_an_answer_frees_the_slot() -> None:
     calling, work = Calling(OK), work_on(CLAIM)
 
     async def send(seconds: float) -> Answer:
@@ -278,7 +278,7 @@ async def test_only_failures_of_the_service_make_an_outage(status: int, halts: b
     ],
     ids=lambda value: "" if isinstance(value, str) else f"{value.kind} {value.status}",
 )
-async def test_a_halt_is_named_by_what_the_failures_say(verdict: Verdict, reason: str) -> None:
+async def test_a_halt_takes_its_reason_from_the_failures(verdict: Verdict, reason: str) -> None:
     calling = Calling(*[verdict] * 15)
     for number in range(5):
         await calling.call(_work_on(f"chatcmpl-{number}"))
@@ -286,7 +286,7 @@ async def test_a_halt_is_named_by_what_the_failures_say(verdict: Verdict, reason
 
 
 @in_virtual_time
-async def test_a_404_that_is_unclear_is_about_the_url_until_such_a_call_has_worked() -> None:
+async def test_an_unclear_404_is_about_the_url_until_such_a_call_has_worked() -> None:
     unclear = Verdict(Kind.HALTED, 404, halt=Halt.WRONG_URL, about="unclear")
     calling, work = Calling(unclear, unclear, unclear), work_on(CLAIM)
     others_get_through(calling.flow, "get")  # which may go another way
@@ -298,7 +298,7 @@ async def test_a_404_that_is_unclear_is_about_the_url_until_such_a_call_has_work
 
 
 @in_virtual_time
-async def test_who_is_throttled_alone_again_and_again_goes_back_for_longer_each_time() -> None:
+async def test_a_completion_throttled_alone_goes_back_for_longer_each_time() -> None:
     calling, work = Calling(*[throttled(1.0)] * 9), work_on(CLAIM)
     calling.client.takes_seconds = 0.2
     with running(*[_others(calling) for _ in range(20)]):
@@ -313,11 +313,15 @@ async def test_who_is_throttled_alone_again_and_again_goes_back_for_longer_each_
     assert (first.value.deferral, second.value.deferral) == (Deferral.SNOOZED, Deferral.SNOOZED)
     assert 2.0 * 0.75 <= first.value.delay_seconds <= 2.0 * 1.25
     assert 4.0 * 0.75 <= second.value.delay_seconds <= 4.0 * 1.25
-    assert (_failures(work), work.trials[1].throttles, closed_seconds) == ((0, 0), 4, 0.0)  # nobody else waits for it
+    assert (_failures(work), work.trials[1].throttles, closed_seconds) == (
+        (0, 0),
+        4,
+        0.0,
+    )  # others do not wait for it
 
 
 @in_virtual_time
-async def test_who_is_throttled_together_with_all_others_waits_with_them() -> None:
+async def test_a_completion_throttled_like_all_others_waits_in_the_worker() -> None:
     calling, work = Calling(*[throttled(0.1)] * 4, OK), work_on(CLAIM)
     assert (await calling.call(work)).verdict.kind is Kind.OK
     assert work.trials[1].throttles == 0

@@ -1,10 +1,10 @@
-"""A clock for systems whose own stands still while the machine sleeps."""
+"""A clock for systems whose monotonic clock stands still while the machine sleeps."""
 
 from worker.engine.clock import Clock, SteadyClock
 
 
 class Machine:
-    """Both clocks of a machine: `sleeps` is seen by the wall clock alone."""
+    """Both clocks of a machine: only the wall clock sees `sleeps`."""
 
     def __init__(self) -> None:
         self.monotonic, self.unix = 50.0, 1_700_000_000.0
@@ -18,14 +18,14 @@ class Machine:
         self.unix += seconds
 
 
-def test_it_goes_as_the_monotonic_clock_while_the_machine_runs() -> None:
+def test_the_steady_clock_follows_the_monotonic_clock_while_the_machine_runs() -> None:
     machine = Machine()
     assert machine.steady() == 50.0
     machine.runs(10.0)
     assert machine.steady() == 60.0
 
 
-def test_it_counts_the_time_in_which_the_machine_slept() -> None:
+def test_the_steady_clock_counts_the_time_of_sleep() -> None:
     machine = Machine()
     for _ in range(2):
         machine.runs(10.0)
@@ -34,7 +34,7 @@ def test_it_counts_the_time_in_which_the_machine_slept() -> None:
     assert machine.steady() == 50.0 + 20.0 + 7_200.0
 
 
-def test_it_never_goes_back_though_the_wall_clock_is_put_back() -> None:
+def test_the_steady_clock_never_goes_back() -> None:
     machine = Machine()
     machine.sleeps(3_600.0)
     before = machine.steady()

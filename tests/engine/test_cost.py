@@ -1,7 +1,7 @@
-"""What an update costs, counted in what does not depend on the machine: calls, transactions, writes.
+"""The cost of an update, in counts that do not depend on the machine: calls, transactions, writes.
 
-The bounds are a tenth above what was counted when they were set. Whoever goes over one has made the worker slower, and
-either finds a leaner way or raises the bound, with the reason.
+The bounds are a tenth above the counts when they were set. A change that exceeds one has made the worker slower: find a
+leaner way, or raise the bound and give the reason.
 """
 
 import io
@@ -32,12 +32,12 @@ UPDATES = 4 * BATCH
 CALLS_AN_UPDATE = 208.0
 
 _HOUSE = str(Path(worker.__file__).parent)
-_OTHERS = (f"{_HOUSE}/simulator/", f"{_HOUSE}/queue/memory.py")  # stand-ins, whose cost is nobody's
+_OTHERS = (f"{_HOUSE}/simulator/", f"{_HOUSE}/queue/memory.py")  # stand-ins, whose cost does not count
 
 
 @pytest.fixture(autouse=True)
 def full_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine: no batch is recorded before it is full. If one had to wait, the test would not end."""
+    """On any machine: no batch is recorded before it is full. If one had to wait, the test would not end."""
     monkeypatch.setattr(recorder, "_FLUSH_SECONDS", 3_600.0)
 
 
@@ -95,7 +95,7 @@ async def test_an_update_takes_no_more_calls_than_it_did(bench: Bench) -> None:
 
 
 class _Written(io.RawIOBase):
-    """Keeps every write as it came."""
+    """Keeps every write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Written(io.RawIOBase):
 
 @contextmanager
 def _counted_calls() -> Iterator[Counter[str]]:
-    """Count the calls of our own Python functions in here, each resumption of a coroutine as one."""
+    """Count the calls of this project's Python functions in here; each resumption of a coroutine is one."""
     calls: Counter[str] = Counter()
 
     def count(frame: FrameType, event: str, _: object) -> None:

@@ -1,4 +1,4 @@
-"""When a drain ends although something is left, and with what reason."""
+"""When a drain ends although changes are left, and the reason that it gives."""
 
 import asyncio
 from typing import Any
@@ -28,7 +28,7 @@ class _Status(WrappedQueue):
 
 
 class Desk:
-    """A drain that waits a minute for something to come of anything."""
+    """A drain that waits a minute while nothing gets through."""
 
     def __init__(self, queue: Store) -> None:
         self.queue, self.flow = _Status(queue), flow()
@@ -47,7 +47,7 @@ class Desk:
         return claim
 
     async def fails(self, claim: Claim, *, delay_seconds: float = 3_000.0, **said: Any) -> None:
-        """Its changes stay pending after a failure, and are due so much later."""
+        """Its changes stay pending after a failure, and are due after so long."""
         await self.queue.settle([Settlement(claim, delay_seconds=delay_seconds)])
         self.leases.drop([claim])
         given: dict[str, Any] = {"error": "refused", "delay_seconds": delay_seconds}
@@ -74,7 +74,7 @@ async def test_a_halt_is_waited_for_and_then_ends_the_drain_with_its_cause(word:
 
 
 @in_virtual_time
-async def test_a_halt_that_ends_in_time_ends_no_drain() -> None:
+async def test_a_halt_that_ends_in_time_does_not_end_a_drain() -> None:
     desk = await desk_with(1)
     with running(desk.watch.run()):
         for _ in range(10):
@@ -87,7 +87,7 @@ async def test_a_halt_that_ends_in_time_ends_no_drain() -> None:
 
 
 @in_virtual_time
-async def test_a_halt_by_few_where_others_got_through_is_a_drain_that_is_stuck() -> None:
+async def test_a_halt_by_few_while_others_got_through_is_a_stuck_drain() -> None:
     desk = await desk_with(1)
     others_get_through(desk.flow)
     end(desk.flow, UNAUTHORIZED, completion_id="a")
@@ -101,7 +101,7 @@ async def test_a_halt_by_few_where_others_got_through_is_a_drain_that_is_stuck()
 
 
 @in_virtual_time
-async def test_what_all_meet_alike_ends_the_drain_when_it_has_lasted() -> None:
+async def test_a_refusal_that_all_meet_ends_the_drain_when_it_has_lasted() -> None:
     desk = await desk_with(1)
     for number in range(20):
         end(desk.flow, Ended(End.ABSENT, error="No such completion", status=404), completion_id=f"c{number}")
@@ -124,14 +124,14 @@ async def test_a_service_that_asks_to_wait_for_longer_than_a_drain_does_ends_it(
 
 
 @in_virtual_time
-async def test_a_drain_is_stuck_when_all_that_is_left_has_failed_and_nothing_came_of_anything() -> None:
+async def test_a_drain_is_stuck_when_all_that_is_left_has_failed_and_nothing_gets_through() -> None:
     desk = await desk_with(2)
     first, second = await desk.claim(), await desk.claim()
     with running(desk.watch.run()):
         await asyncio.sleep(100.0)
         await desk.fails(first, error="refused alone")
         await asyncio.sleep(100.0)
-        assert desk.ended == []  # the other is in hand
+        assert desk.ended == []  # this worker holds the other one
         await desk.queue.settle([Settlement(second, [change.number for change in second.changes])])
         desk.leases.drop([second])
         desk.watch.saw(Outcome(second, applied=second.changes))
@@ -173,7 +173,7 @@ async def test_a_completion_that_may_yet_be_found_keeps_a_drain_going() -> None:
 
 
 @in_virtual_time
-async def test_a_second_look_that_is_to_come_keeps_a_drain_going() -> None:
+async def test_a_due_second_try_keeps_a_drain_going() -> None:
     desk = await desk_with(1)
     await desk.fails(await desk.claim(), delay_seconds=120.0, second_look=True)
     with running(desk.watch.run()):
@@ -182,7 +182,7 @@ async def test_a_second_look_that_is_to_come_keeps_a_drain_going() -> None:
 
 
 @in_virtual_time
-async def test_what_is_done_in_the_end_is_no_failure_any_more() -> None:
+async def test_a_completion_that_succeeds_is_no_longer_failing() -> None:
     desk = await desk_with(1)
     claim = await desk.claim()
     await desk.fails(claim, delay_seconds=1.0)
@@ -192,7 +192,7 @@ async def test_what_is_done_in_the_end_is_no_failure_any_more() -> None:
 
 
 @in_virtual_time
-async def test_a_store_that_is_away_ends_no_drain() -> None:
+async def test_a_drain_waits_while_the_store_does_not_answer() -> None:
     desk = await desk_with(1)
     await desk.fails(await desk.claim())
     desk.queue.unavailable.add("status")
@@ -206,7 +206,7 @@ async def test_a_store_that_is_away_ends_no_drain() -> None:
 
 
 @in_virtual_time
-async def test_what_was_withdrawn_while_it_ran_is_not_left() -> None:
+async def test_changes_withdrawn_during_the_drain_are_not_left() -> None:
     stage = Stage()
     failing = {"withdrawn", "stays"}
     stage.service.trouble = lambda request: (

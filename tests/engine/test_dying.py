@@ -1,4 +1,4 @@
-"""A worker one of whose loops dies: it winds down at once, gives back what it held, and says what it died of."""
+"""A worker with a loop that dies: it winds down at once, gives back its claims, and raises the loop's error."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from worker.queue import Note, QueueMisnamed
 
 
 class _Breaking(WrappedQueue):
-    """A queue one of whose operations fails for good after five seconds."""
+    """A queue with an operation that fails for good after five seconds."""
 
     breaks: str | None = None
     error: Exception = QueueMisnamed("it is a directory now")
@@ -26,7 +26,7 @@ class _Breaking(WrappedQueue):
 
 
 async def _work_until_it_breaks(stage: Stage, operation: str, *, latency_seconds: float) -> None:
-    """Hold twelve claims, eight of them in flight, when the store breaks, until the worker ends of it."""
+    """A worker with twelve claims, eight of them in flight, whose store breaks; returns when it has ended."""
     await stage.put(*ids(12))
     stage.service.latency_seconds = latency_seconds
     queue = _Breaking(stage.queue)
@@ -36,7 +36,7 @@ async def _work_until_it_breaks(stage: Stage, operation: str, *, latency_seconds
     assert (stage.service.count(), (await stage.queue.status()).in_flight) == (8, 12)
     queue.breaks = operation
     await asyncio.wait([running])
-    assert running.exception() is queue.error  # itself, and no group
+    assert running.exception() is queue.error  # the error itself, not a group
 
 
 @in_virtual_time
@@ -52,7 +52,7 @@ async def test_a_worker_whose_loop_dies_gives_back_what_it_held_and_waits_for_no
     assert stage.now == pytest.approx(dies_at, abs=0.5)
     assert [event["loop"] for event in stage.events("loop.died")] == [loop]
     status = await stage.queue.status()
-    assert (status.pending, status.in_flight, status.waiting) == (12, 0, 8)  # those that were cut off are due later
+    assert (status.pending, status.in_flight, status.waiting) == (12, 0, 8)  # claims that were cut off are due later
     assert await stage.attempts() == [0] * 12
 
 
@@ -60,7 +60,7 @@ async def test_a_worker_whose_loop_dies_gives_back_what_it_held_and_waits_for_no
 async def test_a_worker_whose_recorder_dies_leaves_its_claims_to_their_leases_and_says_so() -> None:
     stage = Stage()
     await _work_until_it_breaks(stage, "settle", latency_seconds=50.0)
-    assert stage.now == pytest.approx(56.0, abs=1.0)  # five seconds are for a recorder that might be there
+    assert stage.now == pytest.approx(56.0, abs=1.0)  # it does not wait five seconds for the recorder
     assert [event["loop"] for event in stage.events("loop.died")] == ["recorder"]
     assert [event["claims"] for event in stage.events("worker.unrecorded")] == [12]
     assert await stage.attempts() == [0] * 12

@@ -1,4 +1,4 @@
-"""What is not a change's fault stops the work and keeps the queue."""
+"""Trouble that is no change's fault stops the work and keeps the queue."""
 
 import asyncio
 from collections.abc import Callable
@@ -53,14 +53,14 @@ async def test_work_stops_and_everything_stays_pending(
     assert summary.cause.error
     status = await bench.queue.status()
     assert (status.pending, status.in_flight, status.dead) == (50, 0, 0)
-    assert status.waiting <= summary.requests  # nothing that was not tried waits
-    assert summary.requests <= 5 + 3 + 1  # five in a row, those that were in flight with the fifth, and the first probe
+    assert status.waiting <= summary.requests  # changes that were not tried do not wait
+    assert summary.requests <= 5 + 3 + 1  # five in a row, the requests in flight with the fifth, and the first probe
     assert [event["reason"] for event in bench.events("worker.halted")] == [reason]
     assert {trials.counted for trials in await _trials(bench)} == {0}
 
 
 async def _trials(bench: Bench) -> list[Trials]:
-    """What was met by all that is pending and due by now, or soon."""
+    """The errors of all changes that are pending and due soon."""
     async with asyncio.timeout(30):
         claims = list[Claim]()
         while len(claims) < 50:
@@ -69,7 +69,7 @@ async def _trials(bench: Bench) -> list[Trials]:
     return [trials_of(change) for claim in claims for change in claim.changes]
 
 
-async def test_a_wrong_url_halts_and_buries_nothing(bench: Bench) -> None:
+async def test_a_wrong_url_halts_and_kills_nothing(bench: Bench) -> None:
     await bench.put(ID, {"grade": "A"})
     async with Client(base_url=bench.simulator.base_url + "/oops", api_key="sk-test") as client:
         bench.client = client
@@ -134,9 +134,9 @@ async def test_a_key_that_was_renewed_in_time_halts_nothing(bench: Bench) -> Non
 
 
 class Watched(Client):
-    """Counts the requests that start while a delay runs which an answer has asked for.
+    """Counts the requests that start before a delay has passed that an answer asked for.
 
-    The service could not tell: what is on its way while it refuses another comes late for no fault of ours.
+    The service cannot count them: a request that is on its way when it refuses another comes later without a fault.
     """
 
     started_early = 0

@@ -1,4 +1,4 @@
-"""Leases that are kept, and those that are lost: their deadlines are never overestimated."""
+"""Leases that are kept, and leases that are lost: their deadlines are never overestimated."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ async def _slow(*completion_ids: str) -> tuple[_Slow, list[Claim]]:
 
 
 @in_virtual_time
-async def test_a_lease_is_counted_from_the_question_and_not_from_the_answer() -> None:
+async def test_a_lease_runs_from_the_request_of_the_heartbeat_not_from_its_answer() -> None:
     queue, claims = await _slow(ID)
     queue.takes_seconds = 4.0
     leases, *_ = leases_on(queue)
@@ -44,7 +44,7 @@ async def test_a_lease_is_counted_from_the_question_and_not_from_the_answer() ->
 
 
 @in_virtual_time
-async def test_a_lease_survives_two_heartbeats_that_the_store_does_not_take() -> None:
+async def test_a_lease_survives_two_failed_heartbeats() -> None:
     queue, claims = await _slow(ID)
     leases, tallies, logger = leases_on(queue)
     (work,) = leases.take(claims, now())
@@ -73,11 +73,11 @@ async def test_work_ends_with_its_lease_when_the_store_extends_none() -> None:
 
 
 @in_virtual_time
-async def test_only_what_the_store_calls_lost_is_interrupted() -> None:
+async def test_only_claims_whose_lease_is_lost_are_interrupted() -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, tallies, logger = leases_on(queue)
     works = leases.take(claims, now())
-    await asyncio.sleep(31.0)  # nobody extended them, and another worker came
+    await asyncio.sleep(31.0)  # they ran out, and another worker claimed them
     await queue.claim(1, lease_seconds=3_600.0, owner="another")
     with running(leases.heartbeat()):
         await asyncio.sleep(11.0)
@@ -87,7 +87,7 @@ async def test_only_what_the_store_calls_lost_is_interrupted() -> None:
 
 
 @in_virtual_time
-async def test_a_claim_of_a_completion_that_is_in_hand_ends_the_work_on_the_older_one() -> None:
+async def test_a_second_claim_of_a_held_completion_interrupts_the_first() -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, tallies, logger = leases_on(queue)
     older, other = leases.take(claims, now())
@@ -115,18 +115,18 @@ async def test_a_claim_of_a_completion_that_was_settled_before_interrupts_nothin
 @pytest.mark.parametrize(
     "bound", [{"most": 1}, {"most_bytes": len('{"grade":"A"}') + BYTES_OF_A_CHANGE}], ids=["claims", "bytes"]
 )
-async def test_there_is_room_until_more_is_in_hand_than_may_be(bound: dict[str, int]) -> None:
+async def test_there_is_room_until_the_held_claims_exceed_a_limit(bound: dict[str, int]) -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, *_ = leases_on(queue, **bound)
     leases.take(claims[:1], now())
-    assert leases.has_room  # as much as may be, but no more
+    assert leases.has_room  # the limit, and not more
     leases.take(claims[1:], now())
     assert not leases.has_room
     waiting = asyncio.create_task(leases.fewer(60.0))
     await asyncio.sleep(1.0)
     assert not waiting.done()
     leases.drop(claims[1:])
-    leases.drop(claims[1:])  # twice is once
+    leases.drop(claims[1:])  # a second drop changes nothing
     await asyncio.wait_for(waiting, 1.0)
     assert leases.has_room
     leases.take(claims[1:], now())
@@ -137,7 +137,7 @@ async def test_there_is_room_until_more_is_in_hand_than_may_be(bound: dict[str, 
 
 
 @in_virtual_time
-async def test_urgent_ones_are_counted_apart_and_have_room_of_their_own() -> None:
+async def test_urgent_claims_are_counted_apart_and_have_their_own_room() -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, *_ = leases_on(queue, most_bytes=2 * (len('{"grade":"A"}') + BYTES_OF_A_CHANGE) - 1)
     leases.take(claims[:1], now())
@@ -150,7 +150,7 @@ async def test_urgent_ones_are_counted_apart_and_have_room_of_their_own() -> Non
 
 
 @in_virtual_time
-async def test_what_is_settled_is_extended_no_more_and_makes_room() -> None:
+async def test_a_settled_claim_is_not_extended_and_makes_room() -> None:
     queue, claims = await _slow(ID)
     leases, *_ = leases_on(queue)
     leases.take(claims, now())

@@ -1,4 +1,4 @@
-"""What a daemon with nothing to do asks of its store: little, and writes less."""
+"""An idle daemon asks its store for little, and writes less."""
 
 import asyncio
 from collections import Counter
@@ -42,7 +42,7 @@ class _Counted(WrappedQueue):
 
 
 async def calls_in_ten_idle_minutes(stage: Stage, poll_seconds: float) -> Counter[str]:
-    """Let a worker with its page do some work, then nothing; count what ten minutes of that cost."""
+    """Let a worker with its page do some work, then idle; count the calls of ten idle minutes."""
     queue = _Counted(stage.queue, poll_seconds)
     worker = stage.worker(queue=queue, drain=False)
     async with Surface(worker, queue, None, show_values=False, terms=None, dropped_lines=int).running():

@@ -1,4 +1,4 @@
-"""What a worker has in hand while nothing comes of it: bounded in bytes, however many claims it may hold."""
+"""Held claims are bounded in bytes, even if the worker may hold many."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ HELD_BYTES = 32 * 1024 * 1024
 
 
 @in_virtual_time
-async def test_a_worker_takes_no_more_bytes_in_hand_than_it_may_while_the_service_stands_still() -> None:
+async def test_the_bytes_of_held_claims_are_bounded_while_the_service_hangs() -> None:
     stage = Stage()
     stage.service.latency_seconds = 600.0
     for number in range(COMPLETIONS):

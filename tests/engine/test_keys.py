@@ -1,4 +1,4 @@
-"""The key is read again before requests, but not before each of them, and before a probe in any case."""
+"""The key is read again before requests, but not before each one, and always before a probe."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from worker.engine.keys import KeyReader
 
 
 class Source:
-    """Where the key comes from: says that it is new as often as a test wants."""
+    """The key's source: it says that the key is new as often as a test wants."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, bool]] = []
@@ -32,7 +32,7 @@ async def test_a_key_that_cannot_change_is_never_read() -> None:
 
 
 @in_virtual_time
-async def test_it_is_due_a_tenth_of_a_second_after_it_was_last_read() -> None:
+async def test_the_key_is_due_a_tenth_of_a_second_after_it_was_read() -> None:
     source = Source()
     keys = KeyReader(source.read, flow(), now)
     assert not keys.is_due()
@@ -45,7 +45,7 @@ async def test_it_is_due_a_tenth_of_a_second_after_it_was_last_read() -> None:
 
 
 @in_virtual_time
-async def test_requests_in_quick_succession_read_it_once() -> None:
+async def test_requests_in_quick_succession_read_the_key_once() -> None:
     source = Source()
     calling = Calling(*[OK] * 60, read_key=source.read)
     calling.client.takes_seconds = 0.02
@@ -56,7 +56,7 @@ async def test_requests_in_quick_succession_read_it_once() -> None:
 
 
 @in_virtual_time
-async def test_while_it_is_read_no_request_goes_out_with_the_one_before_and_it_is_read_once_for_all() -> None:
+async def test_while_the_key_is_read_no_request_starts_and_it_is_read_once_for_all() -> None:
     source = Source()
     source.takes_seconds = 3.0
     calling = Calling(read_key=source.read)
@@ -71,7 +71,7 @@ async def test_while_it_is_read_no_request_goes_out_with_the_one_before_and_it_i
 
 
 @in_virtual_time
-async def test_it_is_due_while_it_is_read_for_a_probe() -> None:
+async def test_the_key_is_due_while_it_is_read_for_a_probe() -> None:
     source, loop = Source(), asyncio.get_running_loop()
     source.takes_seconds = 3.0
     keys = KeyReader(source.read, flow(), now)
@@ -83,7 +83,7 @@ async def test_it_is_due_while_it_is_read_for_a_probe() -> None:
 
 
 @in_virtual_time
-async def test_before_a_probe_it_is_read_in_any_case() -> None:
+async def test_before_a_probe_the_key_is_always_read() -> None:
     source = Source()
     calling, work = Calling(OK, read_key=source.read), work_on(claim_of("{}"))
     halt(calling.flow)
@@ -94,7 +94,7 @@ async def test_before_a_probe_it_is_read_in_any_case() -> None:
 
 
 @in_virtual_time
-async def test_a_new_key_makes_flow_control_forget_what_the_old_one_met_and_an_old_one_nothing() -> None:
+async def test_only_a_new_key_resets_the_failures_in_flow_control() -> None:
     source, control = Source(), flow()
     keys = KeyReader(source.read, control, now)
     others_get_through(control)

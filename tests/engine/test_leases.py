@@ -26,7 +26,7 @@ async def test_heartbeats_keep_a_lease_that_is_shorter_than_the_request(bench: B
 
 
 class LosesLeases(WrappedQueue):
-    """Says once that every lease is lost, as a store does when another worker has taken over."""
+    """Says once that every lease is lost, as a store does after another worker's claim."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench.queue)
@@ -39,7 +39,7 @@ class LosesLeases(WrappedQueue):
         return await super().extend(claims, lease_seconds=lease_seconds)
 
 
-async def test_a_lost_lease_cancels_the_call_and_says_nothing_more_about_it(bench: Bench) -> None:
+async def test_a_lost_lease_cancels_the_call_and_records_nothing(bench: Bench) -> None:
     bench.simulator.seed(ID)
     bench.simulator.fail_next("hang")
     await bench.put(ID, {"grade": "A"}, mode="replace")
@@ -64,7 +64,7 @@ async def test_no_request_outlasts_a_lease_that_cannot_be_extended(bench: Bench)
 
 
 class FreezesOnce(WrappedQueue):
-    """Holds up the whole process, as SIGSTOP does, while the store's answer to the first claim is on its way."""
+    """Stops the whole process, as SIGSTOP does, while the store's answer to the first claim is on its way."""
 
     async def claim(self, limit: int, **terms: Any) -> list[Claim]:
         claims = await super().claim(limit, **terms)
@@ -85,7 +85,7 @@ async def test_no_request_starts_on_a_lease_that_has_run_out(bench: Bench) -> No
 
 
 class StoresNonsense(WrappedQueue):
-    """Hands out changes that somebody else has written into the store."""
+    """Hands out changes that others have written into the store."""
 
     async def claim(self, limit: int, **terms: Any) -> list[Claim]:
         claims = await super().claim(limit, **terms)
@@ -97,7 +97,7 @@ class StoresNonsense(WrappedQueue):
         return msgspec.structs.replace(change, metadata=spoiled.get(change.metadata, change.metadata))
 
 
-async def test_what_is_stored_but_no_change_dies_as_invalid(bench: Bench) -> None:
+async def test_an_invalid_stored_change_dies_as_invalid(bench: Bench) -> None:
     bench.simulator.seed(ID)
     await bench.put(ID, *({"n": str(number)} for number in range(5)))
     summary = await bench.worker(queue=StoresNonsense(bench.queue)).run()

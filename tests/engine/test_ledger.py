@@ -30,7 +30,7 @@ async def test_the_lag_is_that_of_the_oldest_change() -> None:
 
 
 @in_virtual_time
-async def test_attempts_are_the_failures_that_count_those_of_earlier_claims_among_them() -> None:
+async def test_attempts_are_the_counted_failures_of_all_claims() -> None:
     ledger = _ledger(claim_of(*TWO, trials=[Trials(failures=9, counted=3), Trials(failures=9, counted=5)]))
     ledger.die([1], "rejected")
     outcome = ledger.outcome(now())
@@ -38,7 +38,7 @@ async def test_attempts_are_the_failures_that_count_those_of_earlier_claims_amon
 
 
 @in_virtual_time
-async def test_only_what_a_change_has_met_anew_is_kept_with_it_and_only_while_it_is_pending() -> None:
+async def test_only_new_failures_of_pending_changes_are_kept() -> None:
     work = work_on(claim_of(*TWO, trials=[Trials(failures=1), Trials(failures=2)]))
     blame = Calling().blame(work)
     ledger = Ledger(work, blame)
@@ -50,7 +50,7 @@ async def test_only_what_a_change_has_met_anew_is_kept_with_it_and_only_while_it
 
 
 @in_virtual_time
-async def test_what_is_not_decided_is_deferred_and_keeps_its_delay() -> None:
+async def test_open_changes_are_deferred_with_the_delay() -> None:
     ledger = _ledger(claim_of(*TWO))
     ledger.applied([1])
     outcome = ledger.outcome(now(), deferral=Deferral.RETRY, delay_seconds=7.0)
@@ -59,7 +59,7 @@ async def test_what_is_not_decided_is_deferred_and_keeps_its_delay() -> None:
 
 
 @in_virtual_time
-async def test_where_all_is_decided_nothing_is_deferred() -> None:
+async def test_without_open_changes_nothing_is_deferred() -> None:
     ledger = _ledger(claim_of(*TWO))
     ledger.unchanged([1, 2])
     outcome = ledger.outcome(now(), deferral=Deferral.RETRY, delay_seconds=7.0)
@@ -84,7 +84,7 @@ async def test_a_death_carries_the_last_answer() -> None:
 
 
 @in_virtual_time
-async def test_of_a_claim_that_met_nothing_all_is_given_back_at_once_and_nothing_is_said() -> None:
+async def test_a_claim_without_requests_is_given_back_whole_and_at_once() -> None:
     claim = claim_of(*TWO)
     ledger = _ledger(claim)
     assert ledger.operation == "update"
@@ -102,7 +102,7 @@ async def test_of_a_claim_that_met_nothing_all_is_given_back_at_once_and_nothing
 
 
 @in_virtual_time
-async def test_the_outcome_tells_all_that_was_met() -> None:
+async def test_the_outcome_holds_answer_maps_keys_and_failures() -> None:
     claim = claim_of(*TWO)
     ledger = _ledger(claim)
     ledger.decode()
@@ -140,7 +140,7 @@ async def test_the_outcome_tells_all_that_was_met() -> None:
 
 
 @in_virtual_time
-async def test_nothing_waits_for_what_is_decided_change_by_change() -> None:
+async def test_decided_changes_leave_nothing_deferred() -> None:
     ledger = _ledger(claim_of(*TWO))
     ledger.absent_seconds, ledger.second_look = 9.0, True
     ledger.answered(Answer(Verdict(Kind.NOT_FOUND, 404, "req-2", "gone")), "update")
@@ -152,7 +152,7 @@ async def test_nothing_waits_for_what_is_decided_change_by_change() -> None:
 
 
 @in_virtual_time
-async def test_a_death_has_the_words_that_it_is_given_or_those_of_the_answer() -> None:
+async def test_a_death_has_the_given_error_or_that_of_the_answer() -> None:
     ledger = _ledger(claim_of(*TWO))
     answer = Answer(Verdict(Kind.REJECTED, 400, "req-3", "bad"))
     ledger.answered(answer, "update")
@@ -174,7 +174,7 @@ NO_MODE = "what is stored as mode is none: 'both'"
     ids=["metadata", "mode"],
 )
 @in_virtual_time
-async def test_what_is_stored_and_is_no_change_dies_in_words_that_say_what_it_is(
+async def test_an_invalid_stored_change_dies_with_an_error_that_says_why(
     mode: str, metadata: str, complaint: str
 ) -> None:
     stored = QueuedChange(1, ID, None, mode, metadata, 1_000.0)
@@ -186,6 +186,6 @@ async def test_what_is_stored_and_is_no_change_dies_in_words_that_say_what_it_is
     assert [death for _, death in ledger.outcome(now()).dead] == [Death(1, "invalid", 0, error=complaint)]
 
 
-def test_what_is_stored_is_the_change_that_was_put() -> None:
+def test_a_stored_change_decodes_to_the_change_that_was_put() -> None:
     stored = QueuedChange(1, ID, "line-1", "merge", TWO[0], 1_000.0)
     assert decoded(stored) == MetadataChange(ID, {"grade": "A"}, "merge", "line-1")

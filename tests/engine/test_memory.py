@@ -1,4 +1,4 @@
-"""What a worker holds on to: nothing of a claim that it is done with, whose changes may be megabytes."""
+"""A worker holds nothing of a finished claim, whose changes may be megabytes."""
 
 import asyncio
 import gc
@@ -8,7 +8,7 @@ from worker.changes import MetadataChange
 from worker.queue import Claim
 
 
-async def test_a_worker_that_waits_for_more_holds_no_claim_that_it_is_done_with(bench: Bench) -> None:
+async def test_an_idle_worker_holds_no_finished_claim_in_memory(bench: Bench) -> None:
     ids = [f"chatcmpl-of-this-test-{number}" for number in range(80)]
     bench.simulator.seed_completions(ids)
     bench.simulator.fail_next("internal_error", "dropped")

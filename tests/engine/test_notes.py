@@ -1,4 +1,4 @@
-"""The notes of one worker: written when they say something new, and heeded by their age."""
+"""The notes of one worker: written when there is news, and heeded by their age."""
 
 import asyncio
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class _Notes(WrappedQueue):
 
 
 class One:
-    """A worker's flow control and what it shares."""
+    """A worker's flow control and its notes."""
 
     def __init__(self) -> None:
         self.queue = _Notes()
@@ -52,7 +52,7 @@ class One:
 
 
 @in_virtual_time
-async def test_an_idle_worker_writes_a_note_every_twelve_seconds_and_no_limit_that_is_the_same() -> None:
+async def test_an_idle_worker_writes_its_note_every_twelve_seconds_and_no_unchanged_limit() -> None:
     one = One()
     one.flow.begin_at(5.0)
     with one.listening():
@@ -63,7 +63,7 @@ async def test_an_idle_worker_writes_a_note_every_twelve_seconds_and_no_limit_th
 
 
 @in_virtual_time
-async def test_what_changes_all_the_time_is_written_every_two_seconds() -> None:
+async def test_a_changing_state_is_written_every_two_seconds() -> None:
     one = One()
     with one.listening():
         for _ in range(600):
@@ -73,7 +73,7 @@ async def test_what_changes_all_the_time_is_written_every_two_seconds() -> None:
 
 
 @in_virtual_time
-async def test_a_halted_worker_does_not_write_how_the_time_passes() -> None:
+async def test_a_halted_worker_does_not_write_a_note_because_time_passes() -> None:
     one = One()
     halt(one.flow, "quota")
     with one.listening():
@@ -82,7 +82,7 @@ async def test_a_halted_worker_does_not_write_how_the_time_passes() -> None:
 
 
 @in_virtual_time
-async def test_an_event_is_told_at_once_and_once() -> None:
+async def test_an_event_is_written_at_once_and_only_once() -> None:
     one = One()
     with one.listening():
         await asyncio.sleep(10.05)
@@ -94,7 +94,7 @@ async def test_an_event_is_told_at_once_and_once() -> None:
 
 
 @in_virtual_time
-async def test_a_worker_does_not_heed_its_own_word() -> None:
+async def test_a_worker_ignores_its_own_events() -> None:
     one = One()
     with one.listening():
         one.sharing.gate_changed(GateEvent("halted", Cause("quota"), "update"))
@@ -108,7 +108,7 @@ async def test_a_worker_does_not_heed_its_own_word() -> None:
 
 
 @in_virtual_time
-async def test_of_a_wait_that_another_was_asked_for_only_the_rest_is_kept() -> None:
+async def test_another_workers_delay_is_kept_for_its_remaining_time() -> None:
     one = One()
     await one.queue.write_note(f"{REFUSAL}other", REFUSED)
     await asyncio.sleep(15.0)
@@ -118,7 +118,7 @@ async def test_of_a_wait_that_another_was_asked_for_only_the_rest_is_kept() -> N
 
 
 @in_virtual_time
-async def test_anothers_halt_makes_the_next_failure_for_that_reason_a_halt_here() -> None:
+async def test_after_another_workers_halt_the_next_failure_for_its_reason_halts() -> None:
     one = One()
     with one.listening():
         await one.queue.write_note(f"{EVENT}other", HALTED)
@@ -131,7 +131,7 @@ async def test_anothers_halt_makes_the_next_failure_for_that_reason_a_halt_here(
 
 
 @in_virtual_time
-async def test_a_halt_that_is_older_than_the_last_resumption_here_is_old_news() -> None:
+async def test_a_halt_from_before_the_last_resume_here_is_ignored() -> None:
     one = One()
     halt(one.flow, "unauthorized")
     await one.queue.write_note(f"{EVENT}other", HALTED)
@@ -150,7 +150,7 @@ async def test_a_halt_that_is_older_than_the_last_resumption_here_is_old_news() 
 
 
 @in_virtual_time
-async def test_what_gets_through_at_another_is_known_here_with_its_age_and_by_its_kind_of_call() -> None:
+async def test_another_workers_successes_are_known_by_age_and_kind_of_call() -> None:
     one, other = One(), One()
     await asyncio.sleep(100.0)
     others_get_through(other.flow)
@@ -168,7 +168,7 @@ async def test_what_gets_through_at_another_is_known_here_with_its_age_and_by_it
 
 
 @in_virtual_time
-async def test_what_gets_through_here_is_not_heard_as_anothers_word() -> None:
+async def test_a_worker_ignores_its_own_successes_in_the_notes() -> None:
     one = One()
     with one.listening():
         others_get_through(one.flow)
@@ -177,7 +177,7 @@ async def test_what_gets_through_here_is_not_heard_as_anothers_word() -> None:
 
 
 @in_virtual_time
-async def test_a_word_is_heeded_once_and_again_when_its_worker_was_gone_meanwhile() -> None:
+async def test_an_event_is_heeded_once_and_again_after_its_note_was_gone() -> None:
     one = One()
     with one.listening():
         for expected in (True, False):
@@ -193,7 +193,7 @@ async def test_a_word_is_heeded_once_and_again_when_its_worker_was_gone_meanwhil
 
 
 @in_virtual_time
-async def test_what_workers_that_were_killed_have_left_goes_after_ten_minutes() -> None:
+async def test_notes_of_killed_workers_are_deleted_after_ten_minutes() -> None:
     one = One()
     for name in (f"{WORKER}gone", f"{EVENT}gone", f"{REFUSAL}gone"):
         await one.queue.write_note(name, "{}")
@@ -219,7 +219,7 @@ DEEP = '{"x":' * 100_000
 
 
 @in_virtual_time
-async def test_notes_that_nest_without_end_are_passed_over() -> None:
+async def test_deeply_nested_notes_are_ignored() -> None:
     one = One()
     for name in (LIMIT, f"{EVENT}other", f"{REFUSAL}other", f"{WORKER}other"):
         await one.queue.write_note(name, DEEP)
@@ -230,7 +230,7 @@ async def test_notes_that_nest_without_end_are_passed_over() -> None:
 
 
 @in_virtual_time
-async def test_no_note_has_a_worker_wait_for_longer_than_a_day() -> None:
+async def test_no_note_makes_a_worker_wait_for_longer_than_a_day() -> None:
     one = One()
     await one.queue.write_note(f"{REFUSAL}other", '{"kind":"paused","number":1,"delay_seconds":1e300}')
     with one.listening():
@@ -239,7 +239,7 @@ async def test_no_note_has_a_worker_wait_for_longer_than_a_day() -> None:
 
 
 @in_virtual_time
-async def test_no_note_tells_of_a_success_to_come() -> None:
+async def test_a_success_dated_ahead_counts_as_now() -> None:
     one = One()
     with one.listening():
         await asyncio.sleep(60.0)
@@ -252,7 +252,7 @@ async def test_no_note_tells_of_a_success_to_come() -> None:
 
 
 @in_virtual_time
-async def test_a_worker_that_ends_takes_its_notes_along_and_leaves_the_limit_of_all() -> None:
+async def test_a_worker_that_ends_deletes_its_notes_and_leaves_the_common_limit() -> None:
     one = One()
     one.flow.begin_at(5.0)
     await one.queue.write_note(f"{WORKER}other", "{}")
@@ -277,7 +277,7 @@ async def test_a_worker_begins_at_its_part_of_the_limit_found_last() -> None:
 
 
 @in_virtual_time
-async def test_a_limit_that_a_later_run_begins_at_is_as_old_as_its_finding() -> None:
+async def test_a_stored_limit_keeps_the_age_of_its_finding() -> None:
     one = One()
     await one.queue.write_note(LIMIT, '{"per_second": 12.0, "age_seconds": 86400.0}')
     await asyncio.sleep(3_600.0)
@@ -291,7 +291,7 @@ async def test_a_limit_that_a_later_run_begins_at_is_as_old_as_its_finding() -> 
 
 
 @in_virtual_time
-async def test_a_note_of_another_release_is_no_limit() -> None:
+async def test_a_limit_note_of_another_release_is_ignored() -> None:
     one = One()
     await one.queue.write_note(LIMIT, "12.0")
     await one.sharing.begin()

@@ -1,4 +1,4 @@
-"""What becomes of changes, one claim at a time."""
+"""The outcomes of changes, one claim at a time."""
 
 import asyncio
 from dataclasses import replace
@@ -14,7 +14,7 @@ from worker.simulator import Fault, FaultKind
 ID = "chatcmpl-1"
 
 
-async def test_merge_keeps_what_it_does_not_name_and_removes_what_is_null(bench: Bench) -> None:
+async def test_merge_keeps_unnamed_keys_and_removes_null_keys(bench: Bench) -> None:
     bench.simulator.seed(ID, {"draft": "true", "source": "web"})
     await bench.put(ID, {"grade": "A", "draft": None})
     summary = await bench.drain()
@@ -42,7 +42,7 @@ async def test_all_pending_changes_of_a_completion_become_one_update(bench: Benc
     assert set(event["keys"]) == {"a", "b", "c"}
 
 
-async def test_what_is_in_place_already_is_not_sent(bench: Bench) -> None:
+async def test_metadata_that_is_in_place_already_is_not_sent(bench: Bench) -> None:
     bench.simulator.seed(ID, {"grade": "A"})
     await bench.put(ID, {"grade": "A", "draft": None})
     summary = await bench.drain()
@@ -103,7 +103,7 @@ async def _put_others(bench: Bench, count: int, *, first: int = 0) -> None:
     await bench.queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
 
 
-async def test_a_rejected_change_by_itself_is_kept_and_a_drain_ends_and_names_it(bench: Bench) -> None:
+async def test_a_lone_rejected_change_is_kept_and_the_drain_names_it(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, rejected_text="poison")
     bench.simulator.seed(ID)
     await bench.put(ID, {"b": "poison"}, mode="replace")
@@ -119,7 +119,7 @@ async def test_a_completion_that_is_not_visible_yet_is_waited_for(bench: Bench) 
     summary = await bench.drain(not_found_grace_seconds=30)
     assert bench.simulator.metadata(ID) == {"grade": "A"}
     assert (summary.totals.applied, summary.totals.dead) == (1, 0)
-    assert bench.events("change.applied")[0]["attempt"] == 1  # waiting for it is no failed attempt
+    assert bench.events("change.applied")[0]["attempt"] == 1  # waiting for it is not a failed attempt
 
 
 async def test_a_completion_that_is_missing_for_too_long_is_given_up(bench: Bench) -> None:
@@ -130,7 +130,7 @@ async def test_a_completion_that_is_missing_for_too_long_is_given_up(bench: Benc
     assert not (await bench.queue.status()).pending
 
 
-async def test_a_service_that_merges_halts_until_somebody_says_what_is_wanted(bench: Bench) -> None:
+async def test_a_service_that_merges_halts_until_semantics_is_set(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, semantics="merge")
     for number in range(3):
         bench.simulator.seed(f"chatcmpl-{number}", {"old": "1"})
@@ -142,7 +142,7 @@ async def test_a_service_that_merges_halts_until_somebody_says_what_is_wanted(be
     assert "METASYNC_SEMANTICS" in event["error"]
 
 
-async def test_a_service_that_is_known_to_merge_has_its_leftovers_told(bench: Bench) -> None:
+async def test_under_semantics_merge_leftover_keys_are_logged(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, semantics="merge")
     bench.simulator.seed(ID, {"old": "1"})
     await bench.put(ID, {"new": "2"}, mode="replace")
@@ -160,7 +160,7 @@ async def test_an_answer_without_metadata_counts_as_applied_but_unverified(bench
     assert bench.events("change.applied")[0]["verified"] is False
 
 
-async def test_a_merge_is_not_written_over_metadata_that_no_read_shows(bench: Bench) -> None:
+async def test_a_merge_is_not_sent_if_the_read_hides_the_metadata(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, show_metadata=False)
     ids = [f"chatcmpl-{number}" for number in range(3)]
     for completion_id in ids:
@@ -188,14 +188,14 @@ async def test_a_change_that_fails_while_others_get_through_dies_when_its_attemp
     summary = await running
     [letter] = await bench.dead()
     assert (letter.completion_id, letter.reason, letter.status) == (ID, "attempts_exhausted", 500)
-    assert letter.attempts >= 3  # those within one claim are not judged one by one
+    assert letter.attempts >= 3  # the changes of one claim are judged together
     assert letter.error is not None
     assert letter.error.startswith("refused alone: ")
     assert summary.totals.reasons == {"attempts_exhausted": 1}
     assert bench.simulator.counters.count("update") >= 4 + summary.totals.applied  # the first failure counts nothing
 
 
-async def test_a_change_that_fails_as_everything_does_is_kept(bench: Bench) -> None:
+async def test_a_change_is_kept_when_all_others_fail_too(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, faults=(Fault("internal_error"),))
     bench.simulator.seed(ID)
     await bench.put(ID, {"grade": "A"}, mode="replace")
@@ -223,7 +223,7 @@ async def test_every_kind_of_passing_fault_is_survived(bench: Bench) -> None:
         summary = await bench.drain()
         assert (summary.totals.applied, summary.totals.dead) == (1, 0), fault
         assert bench.simulator.metadata(ID) == {"fault": fault}
-        # The first drop ends a connection that was used before: the client asks once more, which counts for nothing.
+        # The first drop hits a used connection: the client asks once more, which counts for nothing.
         assert summary.totals.retries == (1 if fault == "dropped" else 2), fault
 
 

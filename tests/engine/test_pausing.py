@@ -1,4 +1,4 @@
-"""A queue that somebody has paused: nothing starts, what is in flight ends, and work goes on after."""
+"""A paused queue: nothing starts, requests in flight end, and work goes on after the resume."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ LONG_SECONDS = 600.0
 
 @asynccontextmanager
 async def running(worker: Worker) -> AsyncIterator[None]:
-    """A daemon at work, which is stopped in the end."""
+    """A daemon at work; it is stopped at the end."""
     task = asyncio.create_task(worker.run())
     yield
     worker.stop()
@@ -35,7 +35,7 @@ def starts_after(stage: Stage, at: float) -> int:
 
 
 @in_virtual_time
-async def test_nothing_starts_from_two_seconds_on_and_all_is_done_after() -> None:
+async def test_a_pause_holds_within_two_seconds_and_all_is_done_after_a_resume() -> None:
     stage = Stage()
     await stage.put(*ids(2_000))
     async with running(stage.worker(drain=False, max_concurrency=4)):
@@ -77,7 +77,7 @@ async def test_an_idle_worker_looks_before_it_claims() -> None:
 
 
 @in_virtual_time
-async def test_what_is_in_flight_ends_and_what_is_only_held_goes_back() -> None:
+async def test_in_a_pause_requests_in_flight_end_and_other_claims_go_back() -> None:
     stage = Stage()
     stage.service.latency_seconds = 30.0
     await stage.put(*ids(100))
@@ -118,7 +118,7 @@ async def test_a_merge_that_has_read_does_not_write_before_the_pause_is_over() -
 
 
 @in_virtual_time
-async def test_neither_a_retry_nor_a_probe_goes_out() -> None:
+async def test_in_a_pause_neither_a_retry_nor_a_probe_starts() -> None:
     stage = Stage()
     stage.service.trouble = lambda _: failed()
     await stage.put(*ids(30))
@@ -141,7 +141,7 @@ async def test_neither_a_retry_nor_a_probe_goes_out() -> None:
 
 
 @in_virtual_time
-async def test_what_is_throttled_waits_for_the_end_of_the_pause_too() -> None:
+async def test_a_throttled_request_waits_for_the_end_of_a_pause() -> None:
     stage = Stage()
 
     def limited(request: Request) -> Verdict | Answer | None:
@@ -163,7 +163,7 @@ async def test_what_is_throttled_waits_for_the_end_of_the_pause_too() -> None:
 
 
 @pytest.mark.parametrize("begun_before", [True, False])
-def test_a_drain_ends_and_says_by_whom_and_why(*, begun_before: bool) -> None:
+def test_a_drain_ends_in_a_pause_and_names_who_paused_and_why(*, begun_before: bool) -> None:
     @in_virtual_time
     async def drained() -> None:
         stage = Stage()
@@ -200,7 +200,7 @@ async def test_a_run_whose_time_is_over_in_a_pause_says_so() -> None:
 
 
 @in_virtual_time
-async def test_the_last_word_of_a_store_that_is_away_holds() -> None:
+async def test_a_pause_holds_while_the_store_is_away() -> None:
     stage = Stage()
     queue = WrappedQueue(stage.queue)
     looks = {"read_note", "read_notes"}
@@ -226,13 +226,13 @@ async def test_the_last_word_of_a_store_that_is_away_holds() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_that_is_overtaken_does_not_end_a_pause() -> None:
+async def test_an_older_answer_that_comes_late_does_not_end_a_pause() -> None:
     stage = Stage()
     queue = _SlowNotes(stage.queue)
     await stage.put(*ids(2_000))
     async with running(stage.worker(queue=queue, drain=False, max_concurrency=2)):
         await asyncio.sleep(3.0)
-        queue.slow = True  # what is read from here on is told ten seconds later
+        queue.slow = True  # notes read from here on arrive ten seconds later
         await asyncio.sleep(1.5)
         await pause(stage.queue, "ana@host", None)
         paused_at = stage.now
@@ -242,7 +242,7 @@ async def test_an_answer_that_is_overtaken_does_not_end_a_pause() -> None:
 
 
 class _SlowNotes(WrappedQueue):
-    """Gives all notes as they were a while ago."""
+    """Returns all notes as they were a while ago."""
 
     slow = False
 
@@ -254,7 +254,7 @@ class _SlowNotes(WrappedQueue):
 
 
 @in_virtual_time
-async def test_new_words_about_a_pause_are_news_and_nothing_else() -> None:
+async def test_a_new_reason_for_a_pause_is_logged_and_changes_nothing_else() -> None:
     stage = Stage()
     await pause(stage.queue, "ana@host", "deploy")
     worker = stage.worker(drain=False)
@@ -271,7 +271,7 @@ async def test_new_words_about_a_pause_are_news_and_nothing_else() -> None:
 
 
 @in_virtual_time
-async def test_a_note_that_makes_no_sense_pauses_and_ends_no_worker() -> None:
+async def test_an_unreadable_pause_note_pauses_and_ends_no_worker() -> None:
     stage = Stage()
     await stage.put(*ids(10))
     for nonsense in ("", "{", "[[[[", '{"by":[]}', "\ud800"):
@@ -285,7 +285,7 @@ async def test_a_note_that_makes_no_sense_pauses_and_ends_no_worker() -> None:
 
 
 @in_virtual_time
-async def test_a_store_that_works_again_is_seen_to_work_in_a_pause() -> None:
+async def test_in_a_pause_the_worker_notices_that_the_store_works_again() -> None:
     stage = Stage()
     queue = WrappedQueue(stage.queue)
     await stage.put(*ids(10))

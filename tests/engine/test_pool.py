@@ -1,4 +1,4 @@
-"""The pool of appliers: so many at work, and others in the place of those that only wait."""
+"""The pool of appliers: so many at work, and others in the place of parked ones."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from worker.engine.work import Interruption, Work
 
 
 class Hands:
-    """A pool whose works take ten seconds each; of a work that is parked, all ten are a wait."""
+    """A pool whose works take ten seconds each; a parked work waits all ten."""
 
     def __init__(self, size: int) -> None:
         self.pool = ApplierPool(size, self._handle)
@@ -43,7 +43,7 @@ class Hands:
 
 
 @in_virtual_time
-async def test_no_more_are_at_work_than_its_size_and_all_get_their_turn() -> None:
+async def test_no_more_tasks_work_than_the_size_of_the_pool_and_every_work_is_done() -> None:
     hands = Hands(2)
     with running(hands.pool.run()):
         hands.submit(1, 2, 3, 4, 5)
@@ -56,7 +56,7 @@ async def test_no_more_are_at_work_than_its_size_and_all_get_their_turn() -> Non
 
 
 @in_virtual_time
-async def test_one_that_is_parked_leaves_its_place_to_another() -> None:
+async def test_a_parked_task_leaves_its_place_to_another() -> None:
     hands = Hands(1)
     hands.parked = {1}
     with running(hands.pool.run()):
@@ -66,7 +66,7 @@ async def test_one_that_is_parked_leaves_its_place_to_another() -> None:
 
 
 @in_virtual_time
-async def test_after_parked_ones_come_back_no_more_than_its_size_take_new_work() -> None:
+async def test_after_parked_tasks_come_back_no_more_than_the_size_take_new_work() -> None:
     hands = Hands(1)
     hands.parked = {1, 2, 3}
     with running(hands.pool.run()):
@@ -80,7 +80,7 @@ async def test_after_parked_ones_come_back_no_more_than_its_size_take_new_work()
 
 
 @in_virtual_time
-async def test_what_is_taken_back_was_begun_by_nobody_and_never_will_be() -> None:
+async def test_works_that_are_taken_back_are_never_begun() -> None:
     hands = Hands(1)
     with running(hands.pool.run()):
         hands.submit(1, 2, 3)
@@ -113,7 +113,7 @@ async def test_an_interruption_that_comes_too_late_does_not_hit_the_next_work() 
 
 
 @in_virtual_time
-async def test_what_is_submitted_before_it_runs_is_begun_when_it_does() -> None:
+async def test_works_submitted_before_the_pool_runs_are_begun_when_it_runs() -> None:
     hands = Hands(2)
     hands.submit(1, 2, 3)
     await asyncio.sleep(1.0)

@@ -1,4 +1,4 @@
-"""A rate that several workers share, as one of them sees it."""
+"""A rate that several workers share, seen by one of them."""
 
 import asyncio
 
@@ -65,7 +65,7 @@ async def test_work_goes_on_at_the_last_share_while_the_store_gives_no_permits(b
 
 
 class _Away(WrappedQueue):
-    """A store that can be away: it says so at once, or nothing until its time-out."""
+    """A store that can be away: it says so at once, or is silent until the time-out."""
 
     answers_after: float | None = None
 
@@ -77,7 +77,7 @@ class _Away(WrappedQueue):
 
 
 async def _used_while_away(workers: int, per_minute: float, answers_after: float) -> float:
-    """What of the rate is used in the ten minutes after a store has gone that was there for three."""
+    """The share of the rate that is used in the ten minutes after a store has gone that was there for three."""
     loop, started = asyncio.get_running_loop(), list[float]()
     store = _Away(MemoryQueue(clock=loop.time))
 
@@ -111,10 +111,8 @@ async def _used_while_away(workers: int, per_minute: float, answers_after: float
 
 @pytest.mark.parametrize("answers_after", [0.0, 5.0], ids=["refuses", "is silent"])
 @pytest.mark.parametrize(("workers", "per_minute"), [(1, 600.0), (4, 600.0), (4, 60.0), (4, 10.0)])
-def test_a_store_that_is_away_means_the_same_rate_and_no_flood(
-    workers: int, per_minute: float, answers_after: float
-) -> None:
-    # Four take turns at few permits; one that was granted a single one counts on a quarter, and the others on a third.
+def test_while_the_store_is_away_the_rate_stays_the_same(workers: int, per_minute: float, answers_after: float) -> None:
+    # Four take turns at few permits. One with a single grant counts on a quarter, the others on a third.
     assert 0.8 < run(_used_while_away(workers, per_minute, answers_after)) < 1.3
 
 
@@ -127,7 +125,7 @@ async def test_without_a_limit_no_permits_are_asked_for(bench: Bench) -> None:
 
 @pytest.mark.parametrize("per_minute", [6.0, 60.0, 600.0, 6_000.0])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int) -> None:
+def test_a_share_is_the_workers_part_of_the_granted_rate(per_minute: float, workers: int) -> None:
     common = 60.0 / per_minute
     share, block = QuotaShare(common, lambda: workers), max(1, int(0.5 / common))
     for number in range(20):  # each worker in its turn
@@ -141,11 +139,11 @@ def test_a_share_is_what_was_granted_and_no_more(per_minute: float, workers: int
     assert taken == pytest.approx(60.0 * per_minute / workers, abs=2 * block + 1)
 
 
-def test_after_a_single_grant_a_share_is_one_part_of_as_many_as_there_are() -> None:
+def test_after_a_single_grant_the_share_is_the_rate_divided_by_the_workers() -> None:
     share = QuotaShare(1.0, lambda: 4)
     share.granted(0.0, Grant(1, 0.0))
     assert share.interval_seconds == pytest.approx(4.0)
 
 
-def test_whoever_was_granted_nothing_has_no_share() -> None:
+def test_without_a_grant_there_is_no_share() -> None:
     assert QuotaShare(1.0, lambda: 1).take(100.0).requests == 0

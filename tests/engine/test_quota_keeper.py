@@ -1,4 +1,4 @@
-"""What one worker asks of the shared quota, and when."""
+"""One worker's calls for the shared quota, and their times."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from worker.queue.memory import MemoryQueue
 
 
 class _Permits(WrappedQueue):
-    """Keeps when permits were asked for and how many at once."""
+    """Keeps when permits were asked for, and how many."""
 
     def __init__(self) -> None:
         super().__init__(MemoryQueue(clock=now))
@@ -76,7 +76,7 @@ async def test_a_silent_store_is_asked_once_at_a_time() -> None:
 
 
 @in_virtual_time
-async def test_work_goes_on_at_the_last_share_while_the_store_is_away_and_by_its_word_afterwards() -> None:
+async def test_work_goes_on_at_the_last_share_while_the_store_is_away_and_by_grants_afterwards() -> None:
     desk = Desk(600.0)
     with running(desk.keeper.run(desk.flow), desk.send()):
         await asyncio.sleep(30.0)
@@ -89,7 +89,7 @@ async def test_work_goes_on_at_the_last_share_while_the_store_is_away_and_by_its
 
 
 @in_virtual_time
-async def test_a_store_that_is_no_queue_any_more_ends_the_keeper() -> None:
+async def test_a_store_that_lost_its_schema_ends_the_keeper() -> None:
     desk = Desk(600.0)
     desk.queue.error = QueueMisnamed("it is a cluster")
     desk.keeper.run_short()

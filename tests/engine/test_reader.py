@@ -1,4 +1,4 @@
-"""The reader: how much it claims, when it asks, and what it does when it may not."""
+"""The reader: how much it claims, when it asks, and what it does while nothing may start."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from worker.queue import Claim, Settlement, Store
 
 
 class _Claims(WrappedQueue):
-    """Keeps when claims were asked for, how many, and of what place."""
+    """Keeps when claims were asked for, how many, and from which place."""
 
     takes_seconds = 0.0
 
@@ -25,7 +25,7 @@ class _Claims(WrappedQueue):
         super().__init__(queue)
         self.asked: list[tuple[float, int]] = []
         self.places: list[str] = []
-        self.hurried: list[tuple[float, int]] = []  # likewise, of urgent ones
+        self.hurried: list[tuple[float, int]] = []  # the same, of urgent ones
         self.due_asked = 0
 
     async def next_due_seconds(self) -> float | None:
@@ -88,7 +88,7 @@ class Desk:
         self.leases.drop(claims)
 
     async def probe(self, ended: Ended) -> None:
-        """What an applier does with the work that is the probe."""
+        """An applier's part in a probe."""
         (work,) = (each for each in self.works if each.is_probe)
         (await self.flow.admit(work.claim.completion_id, "update", probe=True)).end(ended)
         work.is_probe = False
@@ -100,7 +100,7 @@ async def desk_with(count: int, **sizes: int) -> Desk:
 
 
 @in_virtual_time
-async def test_it_holds_one_batch_beyond_what_is_wanted_ahead_and_no_more() -> None:
+async def test_the_reader_holds_at_most_one_batch_beyond_its_limit() -> None:
     desk = await desk_with(100)
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(60.0)
@@ -113,7 +113,7 @@ async def test_it_holds_one_batch_beyond_what_is_wanted_ahead_and_no_more() -> N
 
 
 @in_virtual_time
-async def test_it_holds_no_more_bytes_than_it_may_but_for_one_batch() -> None:
+async def test_the_reader_exceeds_its_bytes_by_one_batch_at_most() -> None:
     desk = await desk_with(100, most=1_000, most_bytes=15 * (len('{"grade":"A"}') + BYTES_OF_A_CHANGE))
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(60.0)
@@ -134,7 +134,7 @@ async def test_a_lease_counts_from_before_the_claim() -> None:
 
 
 @in_virtual_time
-async def test_a_drain_ends_when_nothing_is_left_and_not_while_something_is_in_hand() -> None:
+async def test_a_drain_ends_when_nothing_is_left_and_no_claim_is_held() -> None:
     desk = await desk_with(3)
     draining = asyncio.create_task(desk.reader.run(drain=True))
     await asyncio.sleep(60.0)
@@ -144,7 +144,7 @@ async def test_a_drain_ends_when_nothing_is_left_and_not_while_something_is_in_h
 
 
 @in_virtual_time
-async def test_an_idle_daemon_asks_about_once_a_second_and_finds_at_once_what_comes() -> None:
+async def test_an_idle_daemon_polls_once_a_second_and_finds_its_own_puts_at_once() -> None:
     desk = await desk_with(0)
     with running(desk.reader.run(drain=False)):
         await asyncio.sleep(600.0)
@@ -158,7 +158,7 @@ async def test_an_idle_daemon_asks_about_once_a_second_and_finds_at_once_what_co
 
 
 @in_virtual_time
-async def test_a_halted_reader_claims_one_for_each_probe_and_goes_on_with_the_first_that_gets_through() -> None:
+async def test_a_halted_reader_claims_one_for_each_probe_and_resumes_with_the_first_success() -> None:
     desk = await desk_with(100)
     halt(desk.flow, "unauthorized")
     refused = Ended(End.FAILED, "unauthorized")
@@ -191,7 +191,7 @@ async def test_probes_look_at_the_oldest_the_newest_and_the_middle_in_turn() -> 
 
 @in_virtual_time
 @pytest.mark.parametrize(("fresh", "passed_over"), [(0, []), (4, [0, 8]), (8, [0])], ids=["oldest", "middle", "newest"])
-async def test_a_probe_is_one_that_has_not_failed_where_there_is_one(fresh: int, passed_over: list[int]) -> None:
+async def test_a_probe_is_a_completion_that_has_not_failed(fresh: int, passed_over: list[int]) -> None:
     desk = await desk_with(9)
     await _fail(desk, [each for number, each in enumerate(ids(9)) if number != fresh])
     with running(desk.reader.run(drain=True)):
@@ -203,17 +203,17 @@ async def test_a_probe_is_one_that_has_not_failed_where_there_is_one(fresh: int,
 
 
 @in_virtual_time
-async def test_where_all_have_failed_a_probe_is_one_of_them() -> None:
+async def test_if_all_completions_failed_a_probe_is_one_of_them() -> None:
     desk = await desk_with(9)
     await _fail(desk, ids(9))
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(11.0)
         assert [work.claim.completion_id for work in desk.works if work.is_probe] == [ids(9)[0]]
-        assert len(desk.leases) == 1  # no claim stays in hand that is no probe
+        assert len(desk.leases) == 1  # no claim is held besides the probe
 
 
 async def _fail(desk: Desk, completion_ids: list[str]) -> None:
-    """Halt everything by these."""
+    """Halt by these completions."""
     for completion_id in completion_ids[:5]:
         end(desk.flow, FAILED, completion_id=completion_id)
     for completion_id in completion_ids[5:]:
@@ -223,7 +223,7 @@ async def _fail(desk: Desk, completion_ids: list[str]) -> None:
 
 
 @in_virtual_time
-async def test_where_few_have_failed_one_that_comes_is_tried_at_once_and_those_go_back_until_the_probe_is_due() -> None:
+async def test_a_newcomer_is_the_probe_at_once_and_failed_completions_go_back() -> None:
     desk = await desk_with(2)
     for completion_id in ids(2):
         end(desk.flow, FAILED, completion_id=completion_id)
@@ -246,21 +246,21 @@ async def test_where_few_have_failed_one_that_comes_is_tried_at_once_and_those_g
 
 
 @in_virtual_time
-async def test_when_nothing_can_be_claimed_and_all_in_hand_have_failed_it_halts() -> None:
+async def test_the_worker_halts_when_all_held_claims_failed_and_none_is_due() -> None:
     desk = await desk_with(3)
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(1.0)
         for completion_id in ids(3)[:2]:
             end(desk.flow, FAILED, completion_id=completion_id)
         await asyncio.sleep(5.0)
-        assert desk.flow.gate.is_open  # one in hand may yet get through
+        assert desk.flow.gate.is_open  # a held one may yet get through
         end(desk.flow, FAILED, completion_id=ids(3)[2])
         await asyncio.sleep(2.0)
         assert not desk.flow.gate.is_open
 
 
 @in_virtual_time
-async def test_while_all_meet_the_same_refusal_it_claims_one_at_a_time() -> None:
+async def test_while_all_meet_the_same_refusal_the_reader_claims_one_at_a_time() -> None:
     desk = await desk_with(100)
     for number in range(20):
         end(desk.flow, Ended(End.ABSENT), completion_id=f"other-{number}")
@@ -271,7 +271,7 @@ async def test_while_all_meet_the_same_refusal_it_claims_one_at_a_time() -> None
 
 
 @in_virtual_time
-async def test_it_claims_nothing_while_everybody_is_asked_to_wait_for_long() -> None:
+async def test_the_reader_claims_nothing_during_a_long_retry_after() -> None:
     desk = await desk_with(100)
     end(desk.flow, Ended(End.THROTTLED, delay_seconds=60.0))
     with running(desk.reader.run(drain=True)):
@@ -296,7 +296,7 @@ async def test_a_store_that_is_away_is_asked_less_and_less_often_and_logged(oper
 
 
 @in_virtual_time
-async def test_a_cancelled_reader_has_handed_on_all_that_it_claimed() -> None:
+async def test_a_cancelled_reader_has_handed_on_all_its_claims() -> None:
     desk = await desk_with(100)
     with running(desk.reader.run(drain=True)):
         await asyncio.sleep(1.0)
@@ -304,7 +304,7 @@ async def test_a_cancelled_reader_has_handed_on_all_that_it_claimed() -> None:
 
 
 class _Held(_Claims):
-    """A queue whose one target is due, and which somebody else holds: a producer's transaction, say."""
+    """A queue with one due target, which another transaction has locked: a producer's, for example."""
 
     async def claim(self, limit: int, **terms: Any) -> list[Claim]:
         return await super().claim(min(limit, 0), **terms)
@@ -314,7 +314,7 @@ class _Held(_Claims):
 
 
 @in_virtual_time
-async def test_what_is_due_and_held_by_somebody_is_asked_for_seldom() -> None:
+async def test_a_due_target_that_another_transaction_locks_is_polled_seldom() -> None:
     queue = _Held(await queue_with(ids(1)))
     with running(Desk(queue).reader.run(drain=False)):
         await asyncio.sleep(20.0)

@@ -1,4 +1,4 @@
-"""Outcomes become durable in batches, and are counted and logged when they are, and not before."""
+"""Outcomes become durable in batches, and are counted and logged then, not before."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class _Batches(WrappedQueue):
 
 
 class Desk:
-    """A recorder, and claims in hand that it is told of."""
+    """A recorder, and the claims held that it settles."""
 
     def __init__(self, queue: _Batches, *, batch_size: int, results: "_Results | None" = None) -> None:
         self.queue = queue
@@ -57,7 +57,7 @@ class Desk:
 
 
 class _Results:
-    """Keeps how many outcomes were written, and how many settlements the queue had had by then.
+    """Keeps how many outcomes were written, and how many settlements the queue had seen by then.
 
     Args:
         room: for so many outcomes.
@@ -95,7 +95,7 @@ async def test_a_full_batch_is_stored_at_once_and_the_rest_soon() -> None:
 
 
 @in_virtual_time
-async def test_what_the_queue_calls_stale_is_neither_logged_nor_counted() -> None:
+async def test_a_stale_outcome_is_neither_logged_nor_counted() -> None:
     desk = await desk_with(2)
     works = await desk.claim(2)
     await asyncio.sleep(31.0)  # the leases ran out, and another worker took one of them
@@ -117,7 +117,7 @@ async def _claimed_later(desk: Desk) -> list[Any]:
 
 
 @in_virtual_time
-async def test_a_store_that_is_away_is_told_when_it_is_back_and_once() -> None:
+async def test_a_settlement_is_repeated_until_the_store_is_back_and_counted_once() -> None:
     desk = await desk_with(1)
     works = await desk.claim(1)
     desk.queue.unavailable.add("settle")
@@ -133,7 +133,7 @@ async def test_a_store_that_is_away_is_told_when_it_is_back_and_once() -> None:
 
 
 @in_virtual_time
-async def test_what_comes_back_is_due_after_its_delay_with_what_it_has_met() -> None:
+async def test_a_deferred_change_is_due_after_its_delay_with_its_record() -> None:
     desk = await desk_with(1)
     (work,) = await desk.claim(1)
     with running(desk.recorder.run()):
@@ -151,7 +151,7 @@ async def test_what_comes_back_is_due_after_its_delay_with_what_it_has_met() -> 
 
 
 @in_virtual_time
-async def test_what_is_not_recorded_when_it_ends_stays_leased() -> None:
+async def test_a_claim_that_is_not_recorded_at_the_end_stays_leased() -> None:
     desk = await desk_with(1)
     works = await desk.claim(1)
     with running(desk.recorder.run()):
@@ -162,7 +162,7 @@ async def test_what_is_not_recorded_when_it_ends_stays_leased() -> None:
 
 
 @in_virtual_time
-async def test_results_are_written_before_what_they_tell_is_durable() -> None:
+async def test_results_are_written_before_their_outcomes_are_settled() -> None:
     queue = _Batches(await queue_with(ids(25)))
     results = _Results(queue, room=100)
     desk = Desk(queue, batch_size=10, results=results)

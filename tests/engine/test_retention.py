@@ -1,4 +1,4 @@
-"""Dead letters that are older than they may grow: deleted in the background, not too many at once."""
+"""Dead letters older than the retention: deleted in the background, not too many at once."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ async def _bury(stage: Stage, count: int, name: str) -> None:
 
 
 @in_virtual_time
-async def test_a_daemon_deletes_what_is_too_old_and_keeps_the_rest() -> None:
+async def test_a_daemon_deletes_dead_letters_that_are_too_old_and_keeps_the_rest() -> None:
     stage = Stage()
     await _bury(stage, 2_500, "old")
     await asyncio.sleep(30 * DAY - 300.0)
@@ -40,7 +40,7 @@ async def test_a_daemon_deletes_what_is_too_old_and_keeps_the_rest() -> None:
 
 
 @in_virtual_time
-async def test_it_deletes_at_most_a_thousand_a_second() -> None:
+async def test_at_most_a_thousand_dead_letters_are_deleted_a_second() -> None:
     stage = Stage()
     await _bury(stage, 10_000, "old")
     await asyncio.sleep(2 * DAY)
@@ -91,7 +91,7 @@ async def test_letters_dated_ahead_by_a_clock_that_was_put_back_keep_no_others(
 
 
 class _Forgetting(WrappedQueue):
-    """Counts how it is asked to forget."""
+    """Counts the calls of `forget`."""
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue)
@@ -105,7 +105,7 @@ class _Forgetting(WrappedQueue):
 
 @in_virtual_time
 @pytest.mark.parametrize("drain", [False, True])
-async def test_what_was_applied_is_remembered_for_as_long_as_it_is_said(*, drain: bool) -> None:
+async def test_applied_changes_are_remembered_for_keep_seconds(*, drain: bool) -> None:
     stage = Stage()
     named = [MetadataChange(f"c-{number}", {"a": "b"}, "replace", f"id-{number}") for number in range(2_500)]
     await stage.queue.put(named, batch="b")
@@ -127,7 +127,7 @@ async def test_what_was_applied_is_remembered_for_as_long_as_it_is_said(*, drain
 
 
 @in_virtual_time
-async def test_where_nothing_is_remembered_batches_are_for_an_hour() -> None:
+async def test_without_keep_seconds_finished_batches_are_kept_for_an_hour() -> None:
     stage = Stage()
     queue: Any = _Forgetting(stage.queue)
     await stage.queue.put([MetadataChange("c-1", {"a": "b"}, "replace", "mine")], batch="b")

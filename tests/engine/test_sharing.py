@@ -1,4 +1,4 @@
-"""What happens to one worker concerns all that work on the same queue."""
+"""Events of one worker concern all workers of the queue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,21 +14,21 @@ from worker.flow import SUCCEEDED, End, Ended, Flow, GateEvent, GateState
 from worker.queue.memory import MemoryQueue
 from worker.queue.notes import EVENT, REFUSAL, WORKER
 
-HEARD_SECONDS = 3.0  # until what one tells is known to all
-IDLE_SECONDS = 13.0  # likewise, to one that has nothing to do
+HEARD_SECONDS = 3.0  # until one worker's event is known to all
+IDLE_SECONDS = 13.0  # the same, to an idle worker
 UNAUTHORIZED = Ended(End.FAILED, reason="unauthorized")
 
 
 @dataclass
 class Replica:
-    """The flow control of one worker, and what it tells and hears."""
+    """The flow control of one worker, and its notes."""
 
     flow: Flow
     sharing: Sharing
     halts: list[str]
 
     async def probe(self, ended: Ended) -> None:
-        """Let the work on one more completion be the probe."""
+        """Let the next completion be the probe."""
         assert self.flow.take_probe("probe")
         (await self.flow.admit("probe", "update", probe=True)).end(ended)
         self.flow.probe_ended()
@@ -36,7 +36,7 @@ class Replica:
 
 @asynccontextmanager
 async def replicas(queue: MemoryQueue, count: int = 2) -> AsyncIterator[list[Replica]]:
-    """As many workers' flow control, sharing by this queue until the end."""
+    """The flow control of so many workers, sharing by this queue until the end."""
     made = [_replica(queue, f"worker:{number}") for number in range(count)]
     tasks = [asyncio.create_task(each.sharing.run()) for each in made]
     try:
@@ -182,7 +182,7 @@ async def test_the_last_word_of_a_worker_that_is_gone_concerns_no_other_and_goes
         end(one.flow, Ended(End.THROTTLED, delay_seconds=5.0))
         await asyncio.sleep(HEARD_SECONDS)
         assert other.flow.snapshot().closed_for_seconds  # all notes have been read
-        assert other.sharing.workers == 2  # these two, and not the one that is gone
+        assert other.sharing.workers == 2  # these two; the third has gone
         await asyncio.sleep(HEARD_SECONDS)
         end(other.flow, UNAUTHORIZED)
         assert other.flow.snapshot().gate is GateState.OPEN

@@ -1,4 +1,4 @@
-"""What an update's answer shows, held against what was wanted."""
+"""The metadata that an update's answer shows, compared with the wanted metadata."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def _replaced() -> Wanted:
     return Wanted({"a": "1"}, {1: REPLACE})
 
 
-def test_what_is_wanted_knows_what_it_removes_and_whether_it_replaces() -> None:
+def test_wanted_knows_its_removed_keys_and_whether_it_replaces() -> None:
     assert (_merged().removed, _merged().replaces) == ({"gone"}, False)
     assert (_replaced().removed, _replaced().replaces) == (set(), True)
 
@@ -37,24 +37,22 @@ def test_a_key_that_is_removed_and_set_again_is_not_removed() -> None:
         ({"a": "7", "b": "2", "old": "x"}, ["a"]),
         ({"b": "2"}, ["a", "old"]),
         ({"a": "1", "b": "2", "old": "x", "gone": "y"}, ["gone"]),
-        ({"a": "1", "b": "2", "old": "x", "else": "y"}, []),  # left over, and nobody named it
+        ({"a": "1", "b": "2", "old": "x", "else": "y"}, []),  # left over, and no change names it
     ],
 )
-def test_keys_are_wrong_that_have_another_value_or_none_or_are_still_there(
-    shown: dict[str, str], wrong: list[str]
-) -> None:
+def test_a_key_is_wrong_with_another_value_or_missing_or_still_there(shown: dict[str, str], wrong: list[str]) -> None:
     assert wrong_keys(shown, _merged()) == wrong
 
 
-def test_the_change_that_had_the_last_word_on_a_key_is_responsible_for_it() -> None:
+def test_the_last_change_that_names_a_key_is_responsible_for_it() -> None:
     wanted = Wanted({"a": "3"}, {1: MERGE_A, 2: MERGE_B, 3: MetadataChange("c", {"a": "3"})})
     assert wanted.responsible_for(["a"]) == {3}
     assert wanted.responsible_for(["gone", "b"]) == {1, 2}
     assert wanted.responsible_for([]) == set()
-    assert wanted.responsible_for(["old"]) == {1, 2, 3}  # none names it: all of them
+    assert wanted.responsible_for(["old"]) == {1, 2, 3}  # no change names it: all of them
 
 
-def test_a_replacement_has_a_word_on_every_key() -> None:
+def test_a_replacement_is_responsible_for_every_key() -> None:
     wanted = Wanted({"a": "1", "b": "2"}, {1: MERGE_A, 2: REPLACE, 3: MERGE_B})
     assert wanted.responsible_for(["old"]) == {2}
     assert wanted.responsible_for(["b"]) == {3}
@@ -62,23 +60,21 @@ def test_a_replacement_has_a_word_on_every_key() -> None:
 
 @pytest.mark.parametrize("semantics", ["unknown", "merge", "replace"])
 @pytest.mark.parametrize("shown", [None, {"a": "1"}])
-def test_an_answer_that_shows_nothing_else_proves_that_things_get_through(
+def test_an_answer_that_shows_no_other_metadata_is_a_success(
     shown: dict[str, str] | None, semantics: Semantics
 ) -> None:
     assert ending_of(shown, _replaced(), semantics).end is End.SUCCEEDED
 
 
 @pytest.mark.parametrize("shown", [{}, {"a": "2"}, {"a": "2", "old": "x"}])
-def test_an_answer_that_shows_something_else_proves_nothing(shown: dict[str, str]) -> None:
+def test_an_answer_that_shows_other_metadata_is_not_a_success(shown: dict[str, str]) -> None:
     assert ending_of(shown, _replaced(), "unknown").end is End.REJECTED
 
 
 @pytest.mark.parametrize(
     ("semantics", "end"), [("unknown", End.FAILED), ("merge", End.SUCCEEDED), ("replace", End.ANSWERED)]
 )
-def test_what_a_replacement_leaves_over_is_judged_by_what_the_service_is_known_to_do(
-    semantics: Semantics, end: End
-) -> None:
+def test_leftovers_of_a_replacement_are_judged_by_semantics(semantics: Semantics, end: End) -> None:
     ended = ending_of({"a": "1", "old": "x"}, _replaced(), semantics)
     assert ended.end is end
     if end is End.FAILED:
@@ -87,5 +83,5 @@ def test_what_a_replacement_leaves_over_is_judged_by_what_the_service_is_known_t
         assert "old" in ended.error
 
 
-def test_what_a_merge_leaves_over_is_as_it_was() -> None:
+def test_keys_that_a_merge_does_not_name_are_not_leftovers() -> None:
     assert ending_of({"a": "1", "b": "2", "old": "x", "else": "y"}, _merged(), "unknown").end is End.SUCCEEDED

@@ -1,4 +1,4 @@
-"""The end of a run: what is in flight finishes, what has not started is given back, nothing waits for a lease."""
+"""The end of a run: requests in flight finish, other claims are given back, nothing waits for a lease."""
 
 import asyncio
 from dataclasses import replace
@@ -23,7 +23,7 @@ async def _fill(bench: Bench, count: int) -> None:
         await bench.put(completion_id, {"grade": "A"}, mode="replace")
 
 
-async def test_what_is_in_flight_finishes_and_the_rest_is_free_at_once(bench: Bench) -> None:
+async def test_at_a_stop_requests_in_flight_finish_and_other_claims_are_free_at_once(bench: Bench) -> None:
     bench.simulator.options = replace(bench.simulator.options, latency=0.3)
     await _fill(bench, 40)
     worker = bench.worker(max_concurrency=8, requests_per_minute=None)
@@ -38,7 +38,7 @@ async def test_what_is_in_flight_finishes_and_the_rest_is_free_at_once(bench: Be
     assert (await bench.drain()).totals.applied == 40 - applied
 
 
-async def test_what_outlasts_the_grace_is_cut_off_and_kept(bench: Bench) -> None:
+async def test_a_request_that_outlasts_the_grace_is_cut_off_and_its_change_kept(bench: Bench) -> None:
     await _fill(bench, 1)
     bench.simulator.fail_next("hang")
     worker = bench.worker(shutdown_grace_seconds=0.2)
@@ -47,7 +47,7 @@ async def test_what_outlasts_the_grace_is_cut_off_and_kept(bench: Bench) -> None
     summary = await running
     assert worker.totals.applied == 0
     status = await bench.queue.status()
-    assert (status.pending, status.in_flight, status.waiting) == (1, 0, 1)  # the service may be at work on it yet
+    assert (status.pending, status.in_flight, status.waiting) == (1, 0, 1)  # the service may still be at work on it
     assert not summary.empty  # type: ignore[attr-defined]  # a task's result
 
 
@@ -66,7 +66,7 @@ async def test_a_drain_of_an_empty_queue_ends_at_once(bench: Bench) -> None:
     assert (summary.ending, summary.empty, summary.requests) == (Ending.DRAINED, True, 0)
 
 
-async def test_a_daemon_takes_up_what_comes_later_until_it_is_stopped(bench: Bench) -> None:
+async def test_a_daemon_applies_later_changes_until_it_is_stopped(bench: Bench) -> None:
     bench.simulator.seed("chatcmpl-1")
     worker = bench.worker(drain=False)
     running = asyncio.create_task(worker.run())

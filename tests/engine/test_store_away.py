@@ -1,4 +1,4 @@
-"""A store that goes away is waited for; it neither kills nor wedges the worker, and nothing is lost."""
+"""The worker waits for a store that goes away; it neither dies nor hangs, and nothing is lost."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ async def test_work_goes_on_when_the_store_comes_back(bench: Bench, operation: s
     assert bench.events("store.unavailable")
 
 
-async def test_a_worker_whose_store_is_not_there_yet_begins_when_it_is(bench: Bench) -> None:
+async def test_a_worker_waits_at_its_start_until_the_store_answers(bench: Bench) -> None:
     bench.simulator.seed("chatcmpl-1")
     await bench.put("chatcmpl-1", {"grade": "A"}, mode="replace")
     queue = WrappedQueue(bench.queue)
@@ -55,7 +55,7 @@ async def test_a_drain_whose_store_stays_away_ends_and_says_so(bench: Bench) -> 
     assert (summary.ending, summary.empty) == (Ending.STORE_AWAY, False)
 
 
-async def test_a_worker_that_is_stopped_while_the_store_is_away_ends_all_the_same(bench: Bench) -> None:
+async def test_a_worker_that_is_stopped_while_the_store_is_away_ends(bench: Bench) -> None:
     bench.simulator.seed("chatcmpl-1")
     await bench.put("chatcmpl-1", {"grade": "A"}, mode="replace")
     queue = WrappedQueue(bench.queue)
@@ -70,7 +70,7 @@ async def test_a_worker_that_is_stopped_while_the_store_is_away_ends_all_the_sam
     assert (await bench.drain()).empty  # the lease has run out, the change is done once more
 
 
-async def test_a_fault_of_ours_in_one_claim_spares_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_that_one_claim_meets_spares_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [f"chatcmpl-{number}" for number in range(20)]
     bench.simulator.seed_completions(ids)
     await bench.queue.put([MetadataChange(each, {"grade": "A"}, "replace") for each in ids])
@@ -88,7 +88,7 @@ async def test_a_fault_of_ours_in_one_claim_spares_the_others(bench: Bench, monk
     assert bench.events("change.crashed")
 
 
-async def test_a_fault_of_ours_that_every_claim_meets_halts_and_kills_nothing(
+async def test_a_bug_that_every_claim_meets_halts_and_kills_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"chatcmpl-{number}" for number in range(20)]

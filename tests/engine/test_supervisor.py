@@ -1,4 +1,4 @@
-"""Loops under one roof: none dies without a word, and all end in order."""
+"""Supervised loops: a death is logged, and all end in order."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from worker.queue import QueueUnusable
 
 
 class Roof:
-    """A supervisor, what it logs, how often its owner is told, and how its loops ended."""
+    """A supervisor, its log, how often its owner is told, and how its loops ended."""
 
     def __init__(self) -> None:
         self.logger = CapturingLogger()
@@ -61,7 +61,7 @@ async def test_a_loop_that_dies_is_logged_by_its_name_and_the_others_run_on() ->
 
 
 @in_virtual_time
-async def test_the_owner_is_told_of_the_first_death_alone() -> None:
+async def test_the_owner_is_told_of_the_first_death_only() -> None:
     roof, first = Roof(), ValueError("first")
     roof.start_dying("reader", KeyError("second"), after_seconds=2.0)
     roof.start_dying("heartbeat", first, after_seconds=1.0)
@@ -71,7 +71,7 @@ async def test_the_owner_is_told_of_the_first_death_alone() -> None:
 
 
 @in_virtual_time
-async def test_a_group_of_groups_is_taken_for_the_error_in_it() -> None:
+async def test_the_first_error_in_nested_groups_is_reported() -> None:
     roof, error = Roof(), QueueUnusable("the file has gone")
     roof.start_dying("quota", ExceptionGroup("a", [ExceptionGroup("b", [error])]))
     await asyncio.sleep(2.0)
@@ -80,7 +80,7 @@ async def test_a_group_of_groups_is_taken_for_the_error_in_it() -> None:
 
 
 @in_virtual_time
-async def test_a_fault_of_ours_is_logged_with_its_trace_and_a_stores_word_without() -> None:
+async def test_a_bug_is_logged_with_its_trace_and_a_store_error_without() -> None:
     roof, fault = Roof(), ValueError("oops")
     roof.start_dying("reader", fault)
     roof.start_dying("recorder", QueueUnusable("the file has gone"))
@@ -114,7 +114,7 @@ async def test_stop_ends_the_newest_first_and_waits_for_all() -> None:
 
 
 @in_virtual_time
-async def test_a_loop_that_cannot_end_holds_nobody_up_for_long() -> None:
+async def test_stop_does_not_wait_long_for_a_loop_that_hangs() -> None:
     roof = Roof()
     roof.start("recorder", takes_seconds=3_600.0)
     await asyncio.sleep(1.0)
@@ -124,7 +124,7 @@ async def test_a_loop_that_cannot_end_holds_nobody_up_for_long() -> None:
 
 
 @in_virtual_time
-async def test_stop_ends_only_what_is_named() -> None:
+async def test_stop_ends_only_the_named_loops() -> None:
     roof = Roof()
     roof.start("recorder")
     roof.start("reader")

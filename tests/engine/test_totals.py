@@ -1,4 +1,4 @@
-"""The totals of a run are the tallies, seen another way."""
+"""The totals of a run are a view of the tallies."""
 
 from tests.engine.parts import claim_of
 from worker.engine.outcome import Deferral, Outcome
@@ -24,14 +24,14 @@ def test_totals_show_what_the_tallies_count_and_when_they_count_it() -> None:
     assert totals.stale == 2
 
 
-def test_dead_letters_are_told_apart_by_their_reasons() -> None:
+def test_dead_letters_are_counted_by_reason_in_the_totals() -> None:
     tallies = Tallies()
     dead = [(change, Death(change.number, "rejected", 1)) for change in OTHERS]
     tallies.recorded([Outcome(CLAIM, dead=[(FIRST, Death(1, "not_found", 1)), *dead])])
     assert Totals(tallies).reasons == {"rejected": 4, "not_found": 1}
 
 
-def test_what_comes_back_is_not_done_and_only_requests_made_again_are_retries() -> None:
+def test_deferred_changes_are_not_done_and_only_repeated_requests_are_retries() -> None:
     tallies = Tallies()
     totals = Totals(tallies)
     for deferral in Deferral:

@@ -1,4 +1,4 @@
-"""Urgent completions start before what waits, and starve nobody."""
+"""Urgent completions start before the others, and starve none."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from worker.changes import MetadataChange
 from worker.engine import Ending, Worker
 from worker.queue import Claim, pause, resume
 
-USUAL = 2_000  # more than is ever in hand
+USUAL = 2_000  # more than a worker ever holds
 
 
 async def _hurry(stage: Stage, *completion_ids: str, label: str = "urgent") -> None:
@@ -39,7 +39,7 @@ async def _stop(worker: Worker, task: "asyncio.Task[Any]") -> None:
 @pytest.mark.parametrize("drain", [False, True])
 @pytest.mark.parametrize("concurrency", [1, 2, 3, 50])
 @pytest.mark.parametrize("urgent", [1, 3, 50])
-async def test_they_start_within_two_seconds_of_a_slot_and_leave_half_to_the_others(
+async def test_urgent_changes_start_within_two_seconds_and_leave_half_of_the_slots(
     urgent: int, concurrency: int, *, drain: bool
 ) -> None:
     stage = Stage()
@@ -61,7 +61,9 @@ async def test_they_start_within_two_seconds_of_a_slot_and_leave_half_to_the_oth
 @in_virtual_time
 @pytest.mark.parametrize("per_minute", [60.0, 500.0])
 @pytest.mark.parametrize("urgent", [1, 3, 50])
-async def test_they_start_at_once_under_a_rate_limit_and_a_flood_takes_turns(urgent: int, per_minute: float) -> None:
+async def test_at_a_rate_limit_urgent_changes_start_at_once_and_a_flood_takes_turns(
+    urgent: int, per_minute: float
+) -> None:
     stage = Stage()
     await stage.put(*ids(USUAL))
     worker = stage.worker(drain=False, max_concurrency=64, requests_per_minute=per_minute)
@@ -79,7 +81,7 @@ async def test_they_start_at_once_under_a_rate_limit_and_a_flood_takes_turns(urg
 
 
 @in_virtual_time
-async def test_a_slow_flood_has_half_of_the_slots_and_all_of_them_where_no_others_wait() -> None:
+async def test_a_slow_urgent_flood_has_half_of_the_slots_or_all_if_no_others_wait() -> None:
     stage = Stage()
     stage.service = slow = _Slow()
     await stage.put(*ids(USUAL))
@@ -112,7 +114,7 @@ class _Slow(Service):
 
 @in_virtual_time
 @pytest.mark.parametrize("pending", [1, 3, 50])
-async def test_a_drain_of_urgent_ones_alone_ends(pending: int) -> None:
+async def test_a_drain_of_only_urgent_changes_ends(pending: int) -> None:
     stage = Stage()
     await _hurry(stage, *_urgent(pending))
     summary = await stage.drain(max_concurrency=3)
@@ -121,7 +123,7 @@ async def test_a_drain_of_urgent_ones_alone_ends(pending: int) -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("per_minute", [3.0, 6.0])
-async def test_at_a_low_rate_the_next_that_starts_is_an_urgent_one(per_minute: float) -> None:
+async def test_at_a_low_rate_the_next_request_is_an_urgent_one(per_minute: float) -> None:
     stage = Stage()
     await stage.put(*ids(50))
     worker = stage.worker(drain=False, max_concurrency=8, requests_per_minute=per_minute)
@@ -138,7 +140,7 @@ async def test_at_a_low_rate_the_next_that_starts_is_an_urgent_one(per_minute: f
 
 
 @in_virtual_time
-async def test_what_was_pending_before_goes_along_in_one_update() -> None:
+async def test_earlier_pending_changes_join_the_urgent_update() -> None:
     stage = Stage()
     await stage.put(*ids(USUAL), mode="merge")
     await stage.queue.put([MetadataChange(ids(USUAL)[-1], {"label": "urgent"})], urgent=True)
@@ -152,13 +154,13 @@ async def test_what_was_pending_before_goes_along_in_one_update() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("per_minute", [60.0, 500.0])
-async def test_one_that_was_in_hand_when_it_became_urgent_waits_for_what_is_ahead_of_it(per_minute: float) -> None:
+async def test_a_held_completion_that_becomes_urgent_waits_for_the_claims_ahead(per_minute: float) -> None:
     stage = Stage()
     await stage.put(*ids(USUAL))
     worker = stage.worker(drain=False, max_concurrency=64, requests_per_minute=per_minute)
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(60.0)
-    for _ in range(10):  # whatever is next, and what comes after it
+    for _ in range(10):  # the next one, and the one after it
         started = {each.completion_id for each in stage.service.requests}
         waiting = [each for each in ids(USUAL) if each not in started]
         at = stage.now
@@ -170,7 +172,7 @@ async def test_one_that_was_in_hand_when_it_became_urgent_waits_for_what_is_ahea
 
 
 @in_virtual_time
-async def test_under_a_rate_limit_two_seconds_of_work_are_in_hand() -> None:
+async def test_under_a_rate_limit_two_seconds_of_work_are_held() -> None:
     stage = Stage()
     await stage.put(*ids(USUAL))
     worker = stage.worker(drain=False, max_concurrency=64, requests_per_minute=500.0)
@@ -186,7 +188,9 @@ async def test_under_a_rate_limit_two_seconds_of_work_are_in_hand() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("most_bytes", [False, True])
-async def test_they_are_claimed_though_the_hand_is_full(monkeypatch: pytest.MonkeyPatch, *, most_bytes: bool) -> None:
+async def test_urgent_changes_are_claimed_beyond_the_usual_limit(
+    monkeypatch: pytest.MonkeyPatch, *, most_bytes: bool
+) -> None:
     if most_bytes:
         monkeypatch.setattr("worker.engine.worker._MOST_BYTES_HELD", 20_000)
     stage = Stage()
@@ -205,7 +209,7 @@ async def test_they_are_claimed_though_the_hand_is_full(monkeypatch: pytest.Monk
 
 @in_virtual_time
 @pytest.mark.parametrize("pending", [1, 3, 50])
-async def test_a_halt_ends_with_an_urgent_one_where_there_are_no_others(pending: int) -> None:
+async def test_a_halt_ends_with_an_urgent_probe_if_there_is_no_other(pending: int) -> None:
     stage = Stage()
     down = True
     stage.service.trouble = lambda _: Verdict(Kind.RETRY, 503, error="HTTP 503") if down else None
@@ -245,7 +249,7 @@ async def test_while_all_of_one_kind_fails_a_probe_finds_one_of_the_other_kind(k
 
 @in_virtual_time
 @pytest.mark.parametrize("pending", [1, 3, 50])
-async def test_after_a_halt_they_are_the_first_but_for_the_probe(pending: int) -> None:
+async def test_after_a_halt_urgent_changes_come_first_except_for_the_probe(pending: int) -> None:
     stage = Stage()
     down = True
     stage.service.trouble = lambda _: Verdict(Kind.RETRY, 503, error="HTTP 503") if down else None
@@ -264,7 +268,7 @@ async def test_after_a_halt_they_are_the_first_but_for_the_probe(pending: int) -
 
 
 @in_virtual_time
-async def test_while_it_is_paused_none_starts_and_then_they_are_first() -> None:
+async def test_urgent_changes_wait_for_the_end_of_a_pause_and_then_come_first() -> None:
     stage = Stage()
     await stage.put(*ids(USUAL))
     worker = stage.worker(drain=False, max_concurrency=3)
@@ -281,7 +285,7 @@ async def test_while_it_is_paused_none_starts_and_then_they_are_first() -> None:
     starts = _starts(stage.service, _urgent(3))
     assert len(starts) == 3
     assert starts[-1] - resumed_at <= 3.0
-    await pause(stage.queue, "ana@host", "deploy")  # with urgent ones in hand
+    await pause(stage.queue, "ana@host", "deploy")  # while urgent ones are held
     await _hurry(stage, *_urgent(50))
     await asyncio.sleep(60.0)
     assert (await stage.queue.status()).in_flight == 0
@@ -315,7 +319,7 @@ class _Asked(WrappedQueue):
 
 
 @in_virtual_time
-async def test_where_there_are_none_they_are_looked_for_twice_a_second() -> None:
+async def test_without_urgent_changes_the_reader_looks_for_them_twice_a_second() -> None:
     stage = Stage()
     await stage.put(*ids(10_000))
     queue: Any = _Asked(stage.queue)

@@ -23,7 +23,7 @@ OK = Verdict(Kind.OK, 200)
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the service sees it."""
+    """One request, seen by the service."""
 
     operation: Operation
     completion_id: str
@@ -32,13 +32,13 @@ class Request:
     fresh: bool = False
 
 
-# What the service says to a request; None lets it do what it is asked.
+# The service's answer to a request; None lets it do its work.
 Trouble = Callable[[Request], Verdict | Answer | None]
 
 
 @dataclass
 class Service:
-    """Stored completions that updates replace, and whatever trouble a test wants."""
+    """Stored completions that updates replace, with any trouble that a test wants."""
 
     stored: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     trouble: Trouble = lambda _: None
@@ -77,7 +77,7 @@ class Service:
 
 @dataclass
 class Stage:
-    """A queue, a service and workers between them, all on the virtual clock. To be made within `tests.virtual.run`."""
+    """A queue, a service and workers between them, all on the virtual clock. Use it within `tests.virtual.run`."""
 
     service: Service = field(default_factory=Service)
     logger: CapturingLogger = field(default_factory=CapturingLogger)
@@ -106,13 +106,13 @@ class Stage:
         return [letter async for letter in self.queue.dead_letters(DeadSelection())]
 
     async def attempts(self) -> list[int]:
-        """The failed attempts of all that is pending, as the store knows them; it ends every lease."""
+        """The records of all pending changes in the store; this ends every lease."""
         await asyncio.sleep(3_600)
         claims = await self.queue.claim(10_000, lease_seconds=1.0, owner="test")
         return [max(int(each.trials or 0) for each in claimed.changes) for claimed in claims]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The fields of each event of this name that was logged."""
+        """The fields of each logged event of this name."""
         return [call.kwargs for call in self.logger.calls if call.args == (name,)]
 
     @property

@@ -1,4 +1,4 @@
-"""A queue that can be told to be away, around a real one."""
+"""A wrapper around a queue that can pretend to be away."""
 
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -31,7 +31,7 @@ from worker.queue import (
 
 
 class WrappedQueue:
-    """Passes every call on, except those that are named in `unavailable`."""
+    """Passes every call on, except those named in `unavailable`."""
 
     def __init__(self, queue: Store) -> None:
         self.queue = queue
@@ -143,7 +143,7 @@ class WrappedQueue:
         return await self.queue.dead_reasons(until)
 
     async def close(self) -> None:
-        """The wrapped queue belongs to whoever opened it."""
+        """The wrapped queue stays open: its owner closes it."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,8 +1,9 @@
 """Scenarios: clients with a real `Flow` each work against one simulated service, in simulated time.
 
-A queue of events drives them instead of an event loop, which costs a tenth: a `Flow` waits for nothing by itself. The
-waiting line has tests of its own.
-Seeds 1 to 20 are for tuning constants; what is asserted of medians uses others.
+A queue of events drives them instead of an event loop, which costs a tenth: `Flow` itself never waits. Other tests
+cover the waiting line.
+
+Seeds 1 to 20 are for tuning constants. Assertions of medians use others.
 """
 
 import itertools
@@ -32,7 +33,7 @@ from worker.flow import FAILED, OUTAGE, End, Ended, Flow, GateEvent, Limits, Per
 
 @dataclass(frozen=True)
 class Change:
-    """Something about the service changes at a time."""
+    """A change of the service at a time."""
 
     at: float
     per_minute: float | None = None
@@ -46,14 +47,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated; times in seconds of the virtual clock.
+    """A scenario; times in seconds of the virtual clock.
 
     Args:
-        expect: ranges that hold with every seed.
-        median: ranges of the median over the seeds.
-        per_minute: the limit; without one, what the configured concurrency comes to.
-        chance: the share of the answers that are 429 whatever the rate.
-        offered_per_second: how fast work comes in; infinite work when None.
+        expect: ranges for every seed.
+        median: ranges for the median over the seeds.
+        per_minute: the limit; without one, the configured concurrency is the limit.
+        chance: the share of answers that are 429 at any rate.
+        offered_per_second: how fast work comes in; None for infinite work.
         start_age_seconds: how long ago `start_rate_per_second` was found.
     """
 
@@ -70,7 +71,7 @@ class Scenario:
     latency_seconds: float = 0.1
     refusal_seconds: float = 0.1
     clients: int = 1
-    told_after_seconds: float | None = None  # what happens to one client, the others hear so much later
+    told_after_seconds: float | None = None  # other clients learn of a client's events so much later
     max_concurrency: int = 64
     seconds: float = 600.0
     idle: tuple[float, float] = (0.0, 0.0)
@@ -96,10 +97,10 @@ class Outcome:
     aim_at: list[float] = field(default_factory=list)  # of all clients, a second each
 
     def measures(self, scenario: Scenario) -> dict[str, float]:
-        """What scenarios assert ranges of.
+        """The figures that scenarios assert.
 
-        ``goodput`` is a share of what the limit allows over the time; it can exceed one by what a bucket had saved up
-        at the start. ``wasted`` is the share of all requests that were refused.
+        ``goodput`` is the share of the limit that was used over the time. It can exceed one by the burst that a bucket
+        allows at the start. ``wasted`` is the share of all requests that were refused.
         """
         sent = sum(self.accepted) + sum(self.refused) + sum(self.troubled)
         measured = {
@@ -171,7 +172,7 @@ def play(scenario: Scenario, seed: int = 1) -> Outcome:
 
 
 class _Play:
-    """The service, the time, and what is to happen next."""
+    """The service, the time, and the events to come."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario
@@ -202,7 +203,7 @@ class _Play:
         return self.outcome
 
     def tell(self, teller: "_Client", what: Callable[[Flow], None]) -> None:
-        """Let the others hear of it a while later."""
+        """Tell the other clients after a while."""
         if self.scenario.told_after_seconds is not None:
             self.at(self.now + self.scenario.told_after_seconds, self._heed, teller, what)
 
@@ -244,7 +245,7 @@ def _limiter(scenario: Scenario) -> Limiter:
 
 
 class _Client:
-    """One process, with work for as many at once as are configured."""
+    """One process, with work for all its slots."""
 
     def __init__(self, play: _Play) -> None:
         self.play = play
@@ -263,7 +264,7 @@ class _Client:
         self.flow.begin_at(play.scenario.start_rate_per_second, play.scenario.start_age_seconds)
 
     def move(self) -> None:
-        """Start what may start, and come back when more may."""
+        """Start as much as is allowed, and come back when more is."""
         now, flow = self.play.now, self.flow
         if self._timer_at <= now:
             self._timer_at = math.inf
@@ -284,7 +285,7 @@ class _Client:
             self.play.at(at, self.move)
 
     def _work_seconds(self, now: float) -> float:
-        """Until there is something to start."""
+        """The time until something can start."""
         scenario = self.play.scenario
         if self.flow.in_flight >= scenario.max_concurrency:
             return math.inf
@@ -324,7 +325,7 @@ class _Client:
             play.at(now + back_seconds, self._refuse, permit, play.limiter.wait_seconds(now))
 
     def _troubled(self, change: Change) -> tuple[Ended, float]:
-        """What becomes of a request then, and after how many seconds."""
+        """The end of a request, and after how many seconds."""
         scenario = self.play.scenario
         match change.trouble:
             case "unauthorized":

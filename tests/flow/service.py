@@ -1,4 +1,4 @@
-"""A simulated service with a rate limit, whose answers cost virtual time only."""
+"""A simulated service with a rate limit. Its answers cost virtual time only."""
 
 import math
 from collections import deque
@@ -10,19 +10,19 @@ Trouble = Literal["unauthorized", "unavailable", "hang"]
 
 
 class Limiter(Protocol):
-    """Lets requests pass or not; times never go back."""
+    """Allows requests or refuses them. Times never go back."""
 
     def passes(self, now: float) -> bool: ...
 
     def wait_seconds(self, now: float) -> float:
-        """How long until a request would pass."""
+        """The time until a request would pass."""
 
     def set_limit(self, now: float, per_minute: float) -> None: ...
 
 
 @dataclass
 class BucketLimiter:
-    """A token bucket that is full at first; refused requests may take tokens, too, down to an empty bucket's debt."""
+    """A token bucket that is full at first. Refused requests may take tokens, too, down to a bucket's debt."""
 
     per_minute: float
     burst_seconds: float = 1.0
@@ -86,7 +86,7 @@ class WindowLimiter:
 
 @dataclass
 class SlidingLimiter:
-    """At most so many in any minute; refused requests may count, too."""
+    """At most so many in any minute. Refused requests may count, too."""
 
     per_minute: float
     rejects_count: bool = True
@@ -127,7 +127,7 @@ class NoLimiter:
 
 @dataclass
 class Headers:
-    """What the service says about its limit, which need not be what it enforces: a bucket of its own."""
+    """The limit that the service announces, by a bucket that may differ from the enforced one."""
 
     limit: float
     period_seconds: float
@@ -155,7 +155,7 @@ class Headers:
 
 
 def hint_seconds(hint: Hint, wait_seconds: float, now: float) -> float | None:
-    """What the client will make of the service's ``Retry-After``; a number is always the same, whatever is true."""
+    """The client's view of the service's ``Retry-After``; a number is the same in every answer, true or not."""
     match hint:
         case "none":
             return None

@@ -9,31 +9,31 @@ from worker.flow.announced import Announced
 MINUTE = 500.0
 
 
-def test_nothing_heard_allows_everything() -> None:
+def test_without_headers_nothing_is_limited() -> None:
     assert math.isinf(Announced().ceiling_per_second(0.0))
 
 
-def test_a_limit_of_the_minute_is_a_cap() -> None:
+def test_a_limit_per_minute_is_a_cap() -> None:
     announced = Announced()
     announced.hear(0.0, MINUTE, 490.0, 1.2)
     assert announced.ceiling_per_second(0.0) == pytest.approx(MINUTE / 60, rel=0.01)
     assert announced.ceiling_per_second(0.0) < MINUTE / 60
 
 
-def test_a_limit_of_the_second_is_no_cap() -> None:
+def test_a_limit_per_second_is_not_a_cap() -> None:
     announced = Announced()
     announced.hear(0.0, 9.0, 8.0, 0.111)
     announced.hear(0.5, 9.0, 2.0, 0.777)
     assert math.isinf(announced.ceiling_per_second(0.5))
 
 
-def test_a_limit_of_the_day_does_no_harm() -> None:
+def test_a_limit_per_day_does_not_slow() -> None:
     announced = Announced()
     announced.hear(0.0, 720_000.0, 719_000.0, 120.0)
     assert announced.ceiling_per_second(0.0) > 10_000
 
 
-def test_a_remainder_that_was_never_plenty_is_not_believed() -> None:
+def test_a_remainder_that_was_never_large_is_ignored() -> None:
     announced = Announced()
     for second in range(100):
         announced.hear(float(second), MINUTE, float(second % 9), 1.0)
@@ -66,14 +66,14 @@ def test_without_a_reset_there_is_a_brake_but_no_cap(reset_seconds: float | None
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, math.nan, math.inf])
-def test_a_limit_that_makes_no_sense_is_passed_over(limit: float) -> None:
+def test_a_limit_that_makes_no_sense_is_ignored(limit: float) -> None:
     announced = Announced()
     assert announced.hear(0.0, limit, 1.0, 1.0) == 1.0
     assert math.isinf(announced.ceiling_per_second(0.0))
 
 
 @pytest.mark.parametrize("remaining", [-1.0, 501.0, math.nan, None])
-def test_a_remainder_that_makes_no_sense_is_passed_over(remaining: float | None) -> None:
+def test_a_remainder_that_makes_no_sense_is_ignored(remaining: float | None) -> None:
     announced = Announced()
     announced.hear(0.0, MINUTE, remaining, 1.0)
     assert math.isinf(announced.ceiling_per_second(0.0))

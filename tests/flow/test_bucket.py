@@ -48,7 +48,7 @@ def test_a_timer_that_fires_late_loses_nothing() -> None:
     assert taken >= 799
 
 
-def test_a_fill_tells_for_how_long_there_was_room() -> None:
+def test_a_fill_returns_for_how_long_there_was_room() -> None:
     bucket = Bucket(0.0)
     bucket.take()
     assert bucket.fill(3.0, 1.0) == pytest.approx(1.0)
@@ -56,7 +56,7 @@ def test_a_fill_tells_for_how_long_there_was_room() -> None:
     assert bucket.fill(3.5, 1.0) == 0.0
 
 
-def test_what_was_given_back_may_be_taken_again() -> None:
+def test_a_token_that_was_given_back_may_be_taken_again() -> None:
     bucket = Bucket(0.0)
     bucket.take()
     assert not bucket.has_token()

@@ -27,13 +27,13 @@ def _flow(
 
 
 async def _halt(flow: Flow) -> None:
-    """Halt everything, by five completions that are refused in a row."""
+    """Halt, by five completions that are refused in a row."""
     for number in range(5):
         (await flow.admit(f"refused-{number}", "update")).end(QUOTA)
 
 
 async def _settle() -> None:
-    """Let every task run that can, without time passing."""
+    """Let all tasks run that can, without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -50,7 +50,7 @@ async def _cancel(task: asyncio.Task[Permit]) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @in_virtual_time
-async def test_whoever_leaves_the_line_holds_nobody_up(place: int) -> None:
+async def test_a_request_that_leaves_the_line_holds_up_no_other(place: int) -> None:
     flow = _flow()
     permit = await flow.admit("c", "update")
     waiting = [_admit(flow) for _ in range(3)]
@@ -64,7 +64,7 @@ async def test_whoever_leaves_the_line_holds_nobody_up(place: int) -> None:
 
 
 @in_virtual_time
-async def test_the_next_one_takes_the_place_of_a_head_that_waited_for_the_pacer() -> None:
+async def test_the_next_in_line_takes_the_place_of_a_cancelled_head() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=8, requests_per_minute=60.0)
     (await flow.admit("c", "update")).end(SUCCEEDED)
@@ -76,7 +76,7 @@ async def test_the_next_one_takes_the_place_of_a_head_that_waited_for_the_pacer(
 
 
 @in_virtual_time
-async def test_a_turn_that_came_together_with_the_cancellation_goes_to_the_next() -> None:
+async def test_a_turn_granted_to_a_cancelled_request_goes_to_the_next() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
     permit = await flow.admit("c", "update")
@@ -104,7 +104,7 @@ async def test_a_token_of_a_start_that_did_not_happen_is_not_lost() -> None:
 
 
 @in_virtual_time
-async def test_cancelled_while_being_sent_back() -> None:
+async def test_a_request_cancelled_while_it_is_sent_back_raises_cancelled() -> None:
     flow = _flow()
     for number in range(4):
         (await flow.admit(f"refused-{number}", "update")).end(QUOTA)

@@ -1,4 +1,4 @@
-"""Which refusals are taken for chance, and which for a limit."""
+"""Which refusals count as chance, and which as a limit."""
 
 import math
 
@@ -23,12 +23,12 @@ def _doubt(chance: Chance, at: float, *, until: float = math.inf, course: Course
 
 
 @pytest.mark.parametrize(("passed", "expected"), [(1, False), (3, False), (50, True)])
-def test_the_first_refusal_of_all_may_be_chance_after_a_few_that_got_through(passed: int, expected: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_the_first_refusal_may_be_chance_after_a_few_successes(passed: int, expected: bool) -> None:  # noqa: FBT001 -- a parameter
     assert _after(passed).refused(None, 0.0) is expected
 
 
 @pytest.mark.parametrize("share", [0.01, 0.03])
-def test_a_small_share_of_refusals_is_chance_for_ever(share: float) -> None:
+def test_a_small_share_of_refusals_stays_chance(share: float) -> None:
     chance, course = _after(50), Course(_FAST)
     for _ in range(100):
         assert chance.refused(course, _FAST)
@@ -37,7 +37,7 @@ def test_a_small_share_of_refusals_is_chance_for_ever(share: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_a_larger_share_of_refusals_is_a_limit_soon(share: float) -> None:
+def test_a_larger_share_of_refusals_soon_counts_as_a_limit(share: float) -> None:
     chance, course = _after(50), Course(_FAST)
     refusals = 0
     while chance.refused(course, _FAST):
@@ -47,7 +47,7 @@ def test_a_larger_share_of_refusals_is_a_limit_soon(share: float) -> None:
             chance.accepted(float(number))
 
 
-def test_only_what_was_sent_between_the_refusal_and_the_closing_settles_a_doubt() -> None:
+def test_only_requests_sent_between_the_refusal_and_the_closing_settle_a_doubt() -> None:
     chance = _after(50)
     _doubt(chance, 100.0, until=101.0)
     assert chance.is_open(101.0)
@@ -57,14 +57,14 @@ def test_only_what_was_sent_between_the_refusal_and_the_closing_settles_a_doubt(
     assert not any(settled[:-1])
 
 
-def test_a_doubt_that_was_not_settled_lapses_with_what_is_sent_after_the_closing() -> None:
+def test_an_open_doubt_lapses_with_requests_sent_after_the_closing() -> None:
     chance = _after(50)
     _doubt(chance, 100.0, until=101.0)
     assert not chance.is_open(102.0)
     assert all(chance.accepted(100.5) is None for _ in range(TUNING.doubts))
 
 
-def test_beyond_the_limit_a_refusal_is_chance_only_once_one_below_it_was() -> None:
+def test_beyond_the_limit_a_refusal_is_chance_only_after_one_below_it_was() -> None:
     beyond = Course(_FAST)
     beyond.advance(100.0)
     chance = _after(50)
@@ -77,7 +77,7 @@ def test_beyond_the_limit_a_refusal_is_chance_only_once_one_below_it_was() -> No
         assert chance.refused(beyond, _FAST) is expected
 
 
-def test_a_confirmed_refusal_ends_what_was_proven() -> None:
+def test_a_confirmed_refusal_ends_the_proven_rate() -> None:
     beyond = Course(_FAST)
     beyond.advance(100.0)
     chance = _after(50)

@@ -19,7 +19,7 @@ def test_a_limit_that_was_found_is_kept_on_the_documented_curve() -> None:
     assert course.per_second() == pytest.approx(100.0 * (1.0 + 8 * TUNING.growth))
 
 
-def test_at_a_low_limit_the_way_back_is_longer_and_shallower() -> None:
+def test_at_a_low_limit_the_recovery_is_longer_and_shallower() -> None:
     course = Course(1.0)
     assert 0.99 < course.per_second() < 1.0
     course.advance(TUNING.rest_seconds * TUNING.rest_below**TUNING.rest_power)
@@ -30,7 +30,7 @@ def test_at_a_low_limit_the_way_back_is_longer_and_shallower() -> None:
     assert lowest.per_second() == pytest.approx(0.001)
 
 
-def test_where_each_refusal_costs_a_long_delay_it_is_provoked_seldom() -> None:
+def test_with_long_delays_refusals_are_provoked_seldom() -> None:
     course = Course(10.0, cost_seconds=60.0)
     assert course.per_second() == pytest.approx(10.0 * (1.0 - TUNING.depth))
     course.advance(8 * 60.0)

@@ -1,4 +1,4 @@
-"""The face of flow control, in virtual time: slots, order, closing, halting, probes."""
+"""Flow control as a whole, in virtual time: slots, order, closing, halting, probes."""
 
 import asyncio
 import math
@@ -62,7 +62,7 @@ async def _warm(flow: Flow, *, answers: int = 200) -> None:
 
 
 async def _settle() -> None:
-    """Let every task run that can, without time passing."""
+    """Let all tasks run that can, without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -190,7 +190,7 @@ async def test_after_an_idle_spell_a_search_begins_anew() -> None:
 
 
 @in_virtual_time
-async def test_a_throttle_closes_for_everybody_until_the_delay_has_passed() -> None:
+async def test_a_throttle_stops_all_requests_until_the_delay_has_passed() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
     await _warm(flow)
@@ -209,7 +209,7 @@ async def test_a_throttle_closes_for_everybody_until_the_delay_has_passed() -> N
 
 
 @in_virtual_time
-async def test_those_in_line_wait_when_it_closes_before_their_turn() -> None:
+async def test_requests_in_line_wait_when_the_pacer_closes() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=2)
     first, second = await _two_at_once(flow)
@@ -228,7 +228,7 @@ async def _two_at_once(flow: Flow) -> tuple[Permit, Permit]:
 
 
 @in_virtual_time
-async def test_a_turn_that_came_just_before_it_closed_is_not_used() -> None:
+async def test_a_turn_granted_just_before_the_pacer_closes_is_not_used() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=2)
     first, second = await _two_at_once(flow)
@@ -243,7 +243,7 @@ async def test_a_turn_that_came_just_before_it_closed_is_not_used() -> None:
 
 
 @in_virtual_time
-async def test_whoever_has_no_patience_gives_the_claim_back() -> None:
+async def test_a_delay_beyond_patience_raises_closed() -> None:
     flow = _flow()
     await _warm(flow)
     (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=30.0))
@@ -257,7 +257,7 @@ async def test_whoever_has_no_patience_gives_the_claim_back() -> None:
 
 
 @in_virtual_time
-async def test_a_long_delay_sends_those_in_line_back_at_once() -> None:
+async def test_a_long_delay_sends_requests_in_line_back_at_once() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=1)
     permit = await flow.admit("c", "update")
@@ -282,7 +282,7 @@ async def test_a_503_with_a_delay_closes_like_a_429() -> None:
 
 
 @in_virtual_time
-async def test_claiming_waits_while_it_is_closed_for_long() -> None:
+async def test_claiming_waits_during_a_long_delay() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
     assert await flow.ready() is None
@@ -297,20 +297,20 @@ def _word(reason: str) -> Ended:
 
 
 async def _halt(flow: Flow, reason: str) -> None:
-    """Five different completions meet what may concern everybody."""
+    """Five different completions meet a refusal that may hit all."""
     for number in range(5):
         (await flow.admit(f"halting-{number}", "update")).end(_word(reason))
 
 
 async def _probe(flow: Flow, completion_id: str = "c") -> Permit:
-    """The permit of the work that is the next probe."""
+    """The permit of the next probe."""
     assert await flow.ready() == 1
     assert flow.take_probe(completion_id)
     return await flow.admit(completion_id, "update", probe=True)
 
 
 @in_virtual_time
-async def test_a_halt_sends_everybody_back_at_once() -> None:
+async def test_a_halt_sends_all_requests_in_line_back_at_once() -> None:
     loop = asyncio.get_running_loop()
     events: list[GateEvent] = []
     flow = _flow(max_concurrency=1, events=events)
@@ -393,7 +393,7 @@ async def test_probes_go_on_until_one_succeeds() -> None:
 
 
 @in_virtual_time
-async def test_a_probe_that_comes_to_no_request_hands_it_on() -> None:
+async def test_a_probe_that_makes_no_request_leaves_another_due() -> None:
     loop = asyncio.get_running_loop()
     flow = _flow()
     await _halt(flow, "quota")
@@ -504,24 +504,24 @@ async def test_everything_is_told_as_plain_numbers_at_first() -> None:
 
 
 @pytest.mark.parametrize("requests_per_minute", [0.0, -1.0, math.nan])
-def test_a_cap_that_is_no_rate_is_refused(requests_per_minute: float) -> None:
+def test_a_cap_that_is_not_a_rate_is_refused(requests_per_minute: float) -> None:
     with pytest.raises(ValueError, match="requests_per_minute"):
         Flow(max_concurrency=1, requests_per_minute=requests_per_minute, patience_seconds=5.0, clock=time.monotonic)
 
 
 @pytest.mark.parametrize("start", [0.0, -1.0, math.nan, math.inf])
-def test_a_stored_rate_that_is_none_counts_as_none(start: float) -> None:
+def test_a_stored_rate_that_makes_no_sense_is_ignored(start: float) -> None:
     flow = Flow(max_concurrency=1, patience_seconds=5.0, clock=time.monotonic)
     flow.begin_at(start)
     assert flow.snapshot().rate_limit_per_second is None
 
 
-def test_a_concurrency_of_nothing_is_refused() -> None:
+def test_a_concurrency_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_concurrency"):
         Flow(max_concurrency=0, patience_seconds=5.0, clock=time.monotonic)
 
 
-async def test_it_works_on_the_real_clock_as_well() -> None:
+async def test_flow_control_works_on_the_real_clock() -> None:
     flow = Flow(max_concurrency=4, patience_seconds=5.0, clock=time.monotonic)
     flow.begin_at(1000.0)
     left = iter(range(200))
@@ -543,7 +543,7 @@ async def test_it_works_on_the_real_clock_as_well() -> None:
 
 
 @in_virtual_time
-async def test_after_an_hour_of_a_longer_delay_a_probe_that_gets_through_lets_all_go_on() -> None:
+async def test_a_probe_that_gets_through_after_an_hour_ends_a_longer_delay() -> None:
     flow = _flow()
     (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=86_400.0))
     with pytest.raises(Closed):
@@ -563,9 +563,7 @@ async def test_after_an_hour_of_a_longer_delay_a_probe_that_gets_through_lets_al
 
 @pytest.mark.parametrize(("delay_seconds", "told"), [(None, 0), (1.0, 1)])
 @in_virtual_time
-async def test_of_a_refusal_that_may_be_chance_and_closes_nothing_nobody_is_told(
-    delay_seconds: float | None, told: int
-) -> None:
+async def test_a_refusal_that_may_be_chance_is_not_reported(delay_seconds: float | None, told: int) -> None:
     refusals: list[float] = []
     flow = Flow(
         max_concurrency=8,
@@ -580,7 +578,7 @@ async def test_of_a_refusal_that_may_be_chance_and_closes_nothing_nobody_is_told
 
 
 @in_virtual_time
-async def test_urgent_ones_that_started_at_once_count_for_their_half_too() -> None:
+async def test_urgent_requests_that_started_at_once_count_for_their_half() -> None:
     flow = _flow(max_concurrency=8, start=None)
     await _warm(flow)
     urgent: list[Permit] = []

@@ -55,7 +55,7 @@ def _all_end(
 def _probe(
     gate: Gate, now: float, ended: Ended, completion_id: str = "p", *, operation: Operation = "update"
 ) -> GateEvent | None:
-    """One work is the probe, and one request of it ends so."""
+    """Make one work the probe, and end one request of it so."""
     assert gate.take_probe(now, completion_id)
     event = _end(gate, now, ended, completion_id, probe=True, operation=operation)
     gate.probe_ended(now)
@@ -115,7 +115,7 @@ def test_failures_of_one_completion_halt_nothing() -> None:
     assert gate.is_open
 
 
-def test_what_gets_through_ends_the_row_of_failures() -> None:
+def test_a_success_ends_the_row_of_failures() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, FAILED, FIVE[:4])
     _end(gate, 1.0, SUCCEEDED)
@@ -123,7 +123,7 @@ def test_what_gets_through_ends_the_row_of_failures() -> None:
     assert _end(gate, 1.0, FAILED, "d4")
 
 
-def test_what_gets_through_ends_the_row_of_its_own_kind_of_call_alone() -> None:
+def test_a_success_ends_the_row_of_its_kind_of_call_only() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, FAILED, FIVE[:4], operation="update")
     _all_end(gate, 1.0, SUCCEEDED, FIVE, operation="get")
@@ -133,21 +133,21 @@ def test_what_gets_through_ends_the_row_of_its_own_kind_of_call_alone() -> None:
 
 
 @pytest.mark.parametrize("word", [THROTTLED, ANSWERED, DROPPED, NOT_THERE, NOT_TAKEN], ids=lambda word: word.end)
-def test_an_answer_that_proves_nothing_for_others_does_not_end_the_row(word: Ended) -> None:
+def test_an_answer_that_is_no_evidence_does_not_end_the_row(word: Ended) -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, FAILED, FIVE[:4])
     _end(gate, 1.0, word)
     assert _end(gate, 1.0, FAILED, "c4")
 
 
-def test_a_completion_that_fails_while_others_get_through_halts_nobody() -> None:
+def test_a_completion_that_fails_while_others_get_through_does_not_halt() -> None:
     gate = Gate(0.0)
     guilty = Ended(End.FAILED, reason=OUTAGE, guilty=True)
     assert _all_end(gate, 1.0, guilty, MANY) == [None] * 20
     assert gate.nothing_else(1.0, MANY) is None
 
 
-def test_all_that_there_are_is_enough() -> None:
+def test_failures_of_all_pending_completions_halt() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, FAILED, ["a", "b"])
     assert gate.nothing_else(1.0, ["a", "b", "c"]) is None
@@ -157,12 +157,12 @@ def test_all_that_there_are_is_enough() -> None:
     assert gate.nothing_else(3.0, ["b"]) is None  # it is halted already
 
 
-def test_where_none_has_failed_there_being_nothing_else_means_nothing() -> None:
+def test_without_failures_an_empty_queue_does_not_halt() -> None:
     assert Gate(0.0).nothing_else(1.0, []) is None
 
 
 def _probe_times(gate: Gate, now: float, probes: int) -> list[float]:
-    """When probes come that all fail with the word that halted."""
+    """The times of probes that all fail for the reason of the halt."""
     cause = gate.cause
     assert cause is not None
     times = []
@@ -187,7 +187,7 @@ def test_probes_of_an_outage_come_at_once_and_then_after_1_s_doubling_to_10_s() 
     assert _between(times) == [0, 1, 2, 4, 8, 10, 10, 10]
 
 
-def test_one_work_is_the_probe_at_most() -> None:
+def test_at_most_one_work_is_the_probe() -> None:
     gate = _halted()
     assert gate.take_probe(100.0, "p")
     assert gate.state is GateState.HALF_OPEN
@@ -202,7 +202,7 @@ def test_no_probe_is_taken_before_it_is_due() -> None:
     assert gate.take_probe(105.0, "q")
 
 
-def test_a_probe_that_gets_through_opens() -> None:
+def test_a_successful_probe_opens_the_gate() -> None:
     gate = _halted()
     cause = gate.cause
     assert cause is not None
@@ -213,7 +213,7 @@ def test_a_probe_that_gets_through_opens() -> None:
     assert gate.is_open
 
 
-def test_a_probe_opens_with_the_kind_of_call_that_halted_and_no_other() -> None:
+def test_a_probe_opens_the_gate_only_with_the_kind_of_call_that_halted() -> None:
     gate = _halted(operation="update")
     gate.take_probe(100.0, "p")
     assert _end(gate, 100.1, SUCCEEDED, "p", operation="get", probe=True) is None
@@ -223,7 +223,7 @@ def test_a_probe_opens_with_the_kind_of_call_that_halted_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("word", [ANSWERED, NOT_THERE, NOT_TAKEN, DROPPED], ids=lambda word: word.end)
-def test_a_probe_that_says_nothing_about_the_halt_is_handed_on(word: Ended) -> None:
+def test_a_probe_that_is_no_evidence_leaves_another_due(word: Ended) -> None:
     gate = _halted()
     assert _probe(gate, 100.0, word) is None
     assert gate.state is GateState.HALTED
@@ -231,14 +231,14 @@ def test_a_probe_that_says_nothing_about_the_halt_is_handed_on(word: Ended) -> N
     assert gate.take_probe(100.25, "q")
 
 
-def test_a_work_that_made_no_request_hands_the_probe_on() -> None:
+def test_a_probe_work_without_a_request_leaves_another_due() -> None:
     gate = _halted()
     gate.take_probe(100.0, "p")
     gate.probe_ended(107.0)
     assert (gate.state, gate.next_probe_in_seconds(107.0)) == (GateState.HALTED, 0.25)
 
 
-def test_a_success_of_what_is_no_probe_does_not_open() -> None:
+def test_a_success_of_a_request_that_is_no_probe_does_not_open_the_gate() -> None:
     gate = _halted()
     assert _end(gate, 101.0, SUCCEEDED) is None
     gate.take_probe(105.0, "p")
@@ -246,7 +246,7 @@ def test_a_success_of_what_is_no_probe_does_not_open() -> None:
     assert gate.state is GateState.HALF_OPEN
 
 
-def test_a_probe_that_fails_for_the_same_reason_is_no_transition_and_its_words_are_the_newest() -> None:
+def test_a_probe_that_fails_for_the_same_reason_updates_the_cause_without_a_transition() -> None:
     gate = _halted()
     word = Ended(End.FAILED, reason="unauthorized", error="Expired", status=401, request_id="req-2")
     assert _probe(gate, 105.0, word) is None
@@ -255,7 +255,7 @@ def test_a_probe_that_fails_for_the_same_reason_is_no_transition_and_its_words_a
     assert gate.halted_seconds(105.0) == 5.0
 
 
-def test_a_probe_that_fails_for_another_reason_is_one_and_probes_begin_anew() -> None:
+def test_a_probe_that_fails_for_another_reason_is_a_transition_and_probes_begin_anew() -> None:
     gate = _halted(FAILED)
     _probe(gate, 100.0, FAILED)
     event = _probe(gate, 101.0, BAD_KEY)
@@ -272,7 +272,7 @@ def test_probes_begin_anew_with_the_new_reason() -> None:
     assert gate.next_probe_in_seconds(9_000.0) == 1.0
 
 
-def test_a_probe_that_fails_says_so_whatever_was_known_of_its_completion() -> None:
+def test_a_failed_probe_counts_even_if_its_completion_failed_before() -> None:
     gate = _halted()
     _probe(gate, 100.0, Ended(End.FAILED, reason="unauthorized", guilty=True))
     assert gate.next_probe_in_seconds(100.0) == 5.0
@@ -286,7 +286,7 @@ def test_a_probe_that_is_throttled_is_repeated() -> None:
     assert gate.next_probe_in_seconds(105.0) == 0.0
 
 
-def test_words_about_the_trouble_that_has_passed_are_ignored() -> None:
+def test_late_failures_of_requests_from_before_the_resume_are_ignored() -> None:
     gate = _halted()
     _probe(gate, 106.0, SUCCEEDED)
     for number in range(9):
@@ -296,14 +296,14 @@ def test_words_about_the_trouble_that_has_passed_are_ignored() -> None:
     assert _all_end(gate, 162.0, BAD_KEY, FIVE)[4]
 
 
-def test_those_that_met_the_halt_are_known() -> None:
+def test_completions_that_failed_in_the_halt_are_known() -> None:
     gate = _halted()
     assert [gate.has_failed(each) for each in [*FIVE, "other"]] == [True] * 5 + [False]
     _probe(gate, 100.0, BAD_KEY, "other")
     assert gate.has_failed("other")
 
 
-def test_where_few_have_failed_one_that_comes_is_the_probe_at_once() -> None:
+def test_after_few_failures_a_newcomer_is_the_probe_at_once() -> None:
     gate = _halted_by_few()
     _probe(gate, 100.0, FAILED, "a")
     assert gate.wants_others
@@ -314,7 +314,7 @@ def test_where_few_have_failed_one_that_comes_is_the_probe_at_once() -> None:
     assert not gate.wants_others  # one probe at a time
 
 
-def test_where_five_have_failed_in_the_end_newcomers_wait_as_all_do() -> None:
+def test_after_five_failures_newcomers_wait_for_the_probe() -> None:
     gate = _halted_by_few(["a"])
     for completion_id in "bcde":
         assert gate.wants_others
@@ -323,7 +323,7 @@ def test_where_five_have_failed_in_the_end_newcomers_wait_as_all_do() -> None:
     assert not gate.take_probe(100.1, "newcomer")
 
 
-def test_a_halt_by_few_is_theirs_where_others_got_through_before() -> None:
+def test_a_halt_by_few_is_their_own_if_others_got_through_before() -> None:
     assert not _halted_by_few().is_halted_by_few
     gate = Gate(0.0)
     _end(gate, 1.0, SUCCEEDED, operation="get")
@@ -337,11 +337,11 @@ def test_a_halt_by_few_is_theirs_where_others_got_through_before() -> None:
     assert gate.is_halted_by_few
     for number in range(4):
         _probe(gate, 100.0 * number, FAILED, f"p{number}")
-    assert not gate.is_halted_by_few  # by now they are many
+    assert not gate.is_halted_by_few  # by now they are five
 
 
 @pytest.mark.parametrize("trait", [METADATA_HIDDEN, SERVICE_MERGES])
-def test_what_three_completions_show_of_the_service_halts(trait: str) -> None:
+def test_evidence_of_three_completions_about_the_service_halts(trait: str) -> None:
     gate, word = Gate(0.0), Ended(End.FAILED, reason=trait, error="look")
     operation: Operation = "get" if trait == METADATA_HIDDEN else "update"
     for _ in range(5):
@@ -351,7 +351,7 @@ def test_what_three_completions_show_of_the_service_halts(trait: str) -> None:
     assert [gate.has_failed(each) for each in "abcd"] == [True, True, True, False]
 
 
-def test_a_completion_that_shows_what_was_wanted_later_speaks_no_more_for_a_service_that_merges() -> None:
+def test_a_completion_that_later_shows_the_wanted_map_is_no_evidence_of_merging() -> None:
     gate, word = Gate(0.0), Ended(End.FAILED, reason=SERVICE_MERGES)
     _all_end(gate, 1.0, word, ["a", "b"])
     _end(gate, 1.0, SUCCEEDED, "b")
@@ -361,7 +361,7 @@ def test_a_completion_that_shows_what_was_wanted_later_speaks_no_more_for_a_serv
 
 
 @pytest.mark.parametrize("word", [ANSWERED, NOT_THERE, NOT_TAKEN], ids=lambda word: word.end)
-def test_where_few_are_left_a_probes_word_about_its_own_completion_opens(word: Ended) -> None:
+def test_after_few_failures_a_probe_judged_by_its_completion_opens_the_gate(word: Ended) -> None:
     gate = _halted_by_few()
     gate.take_probe(100.0, "p")
     assert _end(gate, 100.0, word, "p", operation="get", probe=True) is None  # not the kind of call that halted
@@ -370,14 +370,14 @@ def test_where_few_are_left_a_probes_word_about_its_own_completion_opens(word: E
     assert (event.kind, gate.is_open) == ("resumed", True)
 
 
-def test_what_three_show_of_the_service_is_not_undone_by_a_word_about_one() -> None:
+def test_a_halt_by_three_about_the_service_is_not_ended_by_one_completion() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, Ended(End.FAILED, reason=SERVICE_MERGES), "abc")
     assert _probe(gate, 2.0, NOT_THERE) is None
     assert not gate.is_open
 
 
-def test_reads_that_show_the_metadata_take_back_that_it_is_hidden() -> None:
+def test_reads_that_show_the_metadata_end_a_halt_by_hidden_metadata() -> None:
     gate, word = Gate(0.0), Ended(End.FAILED, reason=METADATA_HIDDEN)
     _all_end(gate, 1.0, word, ["a", "b"], operation="get")
     _end(gate, 1.0, SUCCEEDED, operation="update")
@@ -387,7 +387,7 @@ def test_reads_that_show_the_metadata_take_back_that_it_is_hidden() -> None:
 
 
 @pytest.mark.parametrize(("word", "reason"), [(NOT_THERE, ABSENT), (NOT_TAKEN, REJECTED)], ids=["absent", "rejected"])
-def test_twenty_in_a_row_that_meet_the_same_make_it_cautious_and_nothing_halts(word: Ended, reason: str) -> None:
+def test_twenty_equal_refusals_in_a_row_slow_down_and_do_not_halt(word: Ended, reason: str) -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, word, MANY[:19])
     assert not gate.is_cautious
@@ -395,13 +395,13 @@ def test_twenty_in_a_row_that_meet_the_same_make_it_cautious_and_nothing_halts(w
     event = _end(gate, 5.0, word, MANY[19])
     assert event is not None
     assert (event.kind, event.reason) == ("slowed", reason)
-    assert _end(gate, 5.0, word, "one more") is None  # it is told once
+    assert _end(gate, 5.0, word, "one more") is None  # it is reported once
     assert gate.is_cautious
     assert gate.is_open
     assert gate.alike(11.0) == (Cause(reason, word.error, word.status, word.request_id), 10.0)
 
 
-def test_what_gets_through_ends_caution() -> None:
+def test_a_success_ends_caution() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, NOT_THERE, MANY)
     _end(gate, 2.0, SUCCEEDED, operation="get")  # another kind of call may go another way
@@ -410,13 +410,13 @@ def test_what_gets_through_ends_caution() -> None:
     assert not gate.is_cautious
     _all_end(gate, 3.0, NOT_TAKEN, MANY)
     _end(gate, 4.0, SUCCEEDED, operation="get")
-    assert gate.is_cautious  # reads say nothing about what updates are refused
+    assert gate.is_cautious  # reads are no evidence about updates
     _end(gate, 4.0, SUCCEEDED, operation="update")
     assert not gate.is_cautious
     assert gate.alike(4.0) is None
 
 
-def test_five_claims_in_a_row_that_meet_a_fault_of_ours_halt() -> None:
+def test_five_claims_in_a_row_that_meet_a_bug_halt() -> None:
     gate, word = Gate(0.0), Ended(End.FAILED, reason=FAULT, error="internal error: KeyError")
     for completion_id in ["c0", "c0", "c0", "c1", "c2", "c3"]:
         assert gate.fault(1.0, completion_id, word, is_probe=False) is None
@@ -425,7 +425,7 @@ def test_five_claims_in_a_row_that_meet_a_fault_of_ours_halt() -> None:
     assert event.cause == Cause(FAULT, "internal error: KeyError", None, None, "c4")
 
 
-def test_what_gets_through_ends_the_row_of_faults() -> None:
+def test_a_success_ends_the_row_of_bugs() -> None:
     gate, word = Gate(0.0), Ended(End.FAILED, reason=FAULT)
     for completion_id in FIVE[:4]:
         gate.fault(1.0, completion_id, word, is_probe=False)
@@ -433,7 +433,7 @@ def test_what_gets_through_ends_the_row_of_faults() -> None:
     assert gate.fault(1.0, "c4", word, is_probe=False) is None
 
 
-def test_a_fault_of_ours_is_a_failed_probe_where_the_probe_met_it_and_else_nothing() -> None:
+def test_a_bug_during_a_halt_counts_only_if_the_probe_met_it() -> None:
     gate, word = _halted(), Ended(End.FAILED, reason=FAULT)
     gate.take_probe(100.0, "p")
     assert gate.fault(100.0, "q", word, is_probe=False) is None
@@ -443,7 +443,7 @@ def test_a_fault_of_ours_is_a_failed_probe_where_the_probe_met_it_and_else_nothi
     assert (event.reason, gate.next_probe_in_seconds(100.0)) == (FAULT, 5.0)
 
 
-def test_anothers_halt_makes_the_next_failure_for_that_reason_a_halt() -> None:
+def test_after_another_workers_halt_the_next_failure_for_its_reason_is_a_halt() -> None:
     gate = Gate(0.0)
     gate.told("unauthorized", halted_at=50.0)
     assert gate.is_open
@@ -453,14 +453,14 @@ def test_anothers_halt_makes_the_next_failure_for_that_reason_a_halt() -> None:
     assert event.reason == "unauthorized"
 
 
-def test_what_gets_through_here_ends_the_suspicion() -> None:
+def test_a_success_here_ends_the_suspicion() -> None:
     gate = Gate(0.0)
     gate.told("unauthorized", halted_at=50.0)
     _end(gate, 51.0, SUCCEEDED)
     assert _end(gate, 52.0, BAD_KEY, "b") is None
 
 
-def test_anothers_resumption_ends_the_suspicion_and_makes_a_probe_due() -> None:
+def test_another_workers_resume_ends_the_suspicion_and_makes_a_probe_due() -> None:
     gate = Gate(0.0)
     gate.told("unauthorized", halted_at=50.0)
     gate.probe_now(51.0)
@@ -471,14 +471,14 @@ def test_anothers_resumption_ends_the_suspicion_and_makes_a_probe_due() -> None:
     assert gate.next_probe_in_seconds(101.0) == 0.0
 
 
-def test_anothers_halt_from_before_this_one_went_on_is_old_news() -> None:
+def test_another_workers_halt_from_before_the_last_resume_is_ignored() -> None:
     gate = _halted()
     _probe(gate, 200.0, SUCCEEDED)
     gate.told("unauthorized", halted_at=199.0)
     assert _end(gate, 201.0, BAD_KEY, "b") is None
 
 
-def test_what_gets_through_elsewhere_is_known_by_its_kind_of_call() -> None:
+def test_successes_at_other_workers_are_known_by_kind_of_call() -> None:
     gate = Gate(0.0)
     gate.others_got_through_elsewhere("update", 50.0)
     gate.others_got_through_elsewhere("update", 40.0)  # an older word
@@ -487,7 +487,7 @@ def test_what_gets_through_elsewhere_is_known_by_its_kind_of_call() -> None:
     assert not gate.others_got_through("get", "a", 49.0, elsewhere=True)
 
 
-def test_it_tells_what_got_through_by_kind_of_call() -> None:
+def test_the_gate_counts_successes_by_kind_of_call() -> None:
     gate = Gate(0.0)
     assert gate.got_through_seconds_ago(1.0) == {}
     _end(gate, 10.0, SUCCEEDED, operation="get", sent_at=9.0)
@@ -496,7 +496,7 @@ def test_it_tells_what_got_through_by_kind_of_call() -> None:
     assert gate.got_through_seconds_ago(12.0) == {"get": 3.0}
 
 
-def test_another_key_begins_anew() -> None:
+def test_a_new_key_resets_the_gate() -> None:
     gate = Gate(0.0)
     _all_end(gate, 1.0, NOT_THERE, MANY)
     _all_end(gate, 1.0, NOT_TAKEN, MANY)
@@ -510,7 +510,7 @@ def test_another_key_begins_anew() -> None:
     assert _end(gate, 3.0, BAD_KEY, "c4") is None
 
 
-def test_another_key_makes_a_probe_due_for_any_completion() -> None:
+def test_a_new_key_makes_a_probe_due_for_any_completion() -> None:
     gate = _halted()
     _probe(gate, 100.0, BAD_KEY)
     gate.new_key(101.0)

@@ -13,7 +13,7 @@ def _refuse(pacer: Pacer, now: float, *, sent_at: float | None = None, delay_sec
 
 
 def _takes(pacer: Pacer, start: float, end: float) -> list[float]:
-    """When requests start if somebody always waits."""
+    """The times at which requests start if one always waits."""
     times, now = [], start
     while now < end:
         if pacer.take(now):
@@ -40,14 +40,14 @@ def test_without_a_limit_nothing_is_held_back() -> None:
     assert pacer.rate_per_second(0.05) == pytest.approx(500.0)
 
 
-def test_a_limit_of_an_earlier_run_is_begun_at_a_little_below() -> None:
+def test_an_earlier_runs_limit_starts_the_rate_a_little_below() -> None:
     pacer = _paced(50.0)
     assert pacer.rate_per_second(0.0) == pytest.approx(50.0 * (1.0 - TUNING.depth))
     assert pacer.limit_per_second == 50.0
     assert len(_takes(pacer, 0.0, 1.0)) == pytest.approx(48, abs=2)
 
 
-def test_a_limit_that_was_found_long_ago_is_sought_again() -> None:
+def test_a_limit_found_long_ago_is_searched_again() -> None:
     pacer = Pacer(0.0)
     pacer.begin_at(0.0, 50.0, age_seconds=3600.0)
     _takes(pacer, 0.0, 10.0)
@@ -75,7 +75,7 @@ def test_a_later_refusal_may_lengthen_the_delay_but_not_shorten_it() -> None:
     assert pacer.seconds_closed(60.0) == pytest.approx(9.3)
 
 
-def test_one_epoch_has_one_decrease() -> None:
+def test_refusals_of_one_epoch_decrease_the_rate_once() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 10.0)
     _refuse(pacer, 10.0)
@@ -96,7 +96,7 @@ def test_a_decrease_goes_to_a_little_below_the_goodput() -> None:
     assert pacer.rate_per_second(20.0) == pytest.approx((1.0 - TUNING.depth) * sent / 20.0, rel=0.02)
 
 
-def test_a_refusal_soon_after_opening_makes_it_seek_the_limit_anew() -> None:
+def test_a_refusal_soon_after_opening_restarts_the_search() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 1.0)
     _refuse(pacer, 1.0)
@@ -118,7 +118,7 @@ def test_a_long_delay_is_the_rest_of_a_window() -> None:
     assert pacer.limit_per_second == pytest.approx(500 / 60, rel=0.02)
 
 
-def test_a_long_delay_that_is_always_the_same_is_no_window() -> None:
+def test_a_long_delay_that_never_varies_is_not_a_window() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 10.0)
     _refuse(pacer, 10.0, delay_seconds=60.0)
@@ -129,7 +129,7 @@ def test_a_long_delay_that_is_always_the_same_is_no_window() -> None:
     assert pacer.limit_per_second == pytest.approx(rate, rel=0.31)
 
 
-def test_a_refusal_that_others_sent_after_it_do_not_share_is_no_word_about_the_rate() -> None:
+def test_a_refusal_that_later_requests_do_not_share_does_not_lower_the_rate() -> None:
     pacer = _paced(50.0)
     times = _takes(pacer, 0.0, 2.0)
     for sent_at in times[:-9]:
@@ -141,10 +141,10 @@ def test_a_refusal_that_others_sent_after_it_do_not_share_is_no_word_about_the_r
         pacer.accepted(2.1, sent_at)
     assert pacer.limit_per_second == 50.0
     assert rate <= pacer.rate_per_second(2.2) <= 50.0
-    assert pacer.closed_for_seconds(2.2) > 0.0  # it is kept to all the same
+    assert pacer.closed_for_seconds(2.2) > 0.0  # it is kept nevertheless
 
 
-def test_a_refusal_that_others_sent_after_it_share_is_about_the_rate() -> None:
+def test_a_refusal_that_later_requests_share_lowers_the_rate() -> None:
     pacer = _paced(50.0)
     times = _takes(pacer, 0.0, 2.0)
     for sent_at in times[:-9]:
@@ -158,14 +158,14 @@ def test_a_refusal_that_others_sent_after_it_share_is_about_the_rate() -> None:
 
 
 def _used(per_second: float, seconds: float) -> Pacer:
-    """A pacer at a limit that is known, all of whose requests got through so far."""
+    """A pacer at a known limit; all its requests have got through so far."""
     pacer = _paced(per_second)
     for sent_at in _takes(pacer, 0.0, seconds):
         pacer.accepted(sent_at, sent_at)
     return pacer
 
 
-def test_a_refusal_without_a_hint_at_a_rate_that_is_known_to_be_allowed_stops_nothing() -> None:
+def test_a_refusal_without_a_hint_at_an_allowed_rate_stops_nothing() -> None:
     pacer = _used(50.0, 2.0)
     assert pacer.take(2.1)
     _refuse(pacer, 2.1, delay_seconds=None)
@@ -175,7 +175,7 @@ def test_a_refusal_without_a_hint_at_a_rate_that_is_known_to_be_allowed_stops_no
     assert pacer.limit_per_second == 50.0
 
 
-def test_the_next_refusal_without_a_hint_confirms_that_it_was_about_the_rate() -> None:
+def test_the_next_refusal_without_a_hint_lowers_the_rate() -> None:
     pacer = _used(50.0, 2.0)
     for sent_at in (2.1, 2.2):
         assert pacer.take(sent_at)
@@ -185,14 +185,14 @@ def test_the_next_refusal_without_a_hint_confirms_that_it_was_about_the_rate() -
 
 
 @pytest.mark.parametrize(("per_second", "seconds"), [(2.0, 20.0), (50.0, 30.0)])
-def test_a_refusal_at_a_low_rate_or_beyond_the_limit_is_about_the_rate(per_second: float, seconds: float) -> None:
+def test_a_refusal_at_a_low_rate_or_beyond_the_limit_lowers_the_rate(per_second: float, seconds: float) -> None:
     pacer = _used(per_second, seconds)
     assert pacer.take(seconds + 0.6)
     _refuse(pacer, seconds + 0.6, delay_seconds=None)
     assert pacer.closed_for_seconds(seconds + 0.6) >= 1.0
 
 
-def test_what_another_worker_met_is_no_chance_here() -> None:
+def test_another_workers_refusal_is_never_chance() -> None:
     pacer = _used(50.0, 2.0)
     pacer.others_refused(2.0, delay_seconds=0.0, jitter_seconds=0.0)
     _takes(pacer, 2.0, 5.0)
@@ -205,7 +205,7 @@ _DAY = 86_400.0
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_after_an_hour_of_a_longer_delay_one_request_asks(paused: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_after_an_hour_of_a_longer_delay_one_request_probes(paused: bool) -> None:  # noqa: FBT001 -- a parameter
     pacer = _paced(50.0)
     assert pacer.take(0.0)
     if paused:
@@ -224,7 +224,7 @@ def test_after_an_hour_of_a_longer_delay_one_request_asks(paused: bool) -> None:
     assert len(_takes(pacer, 3602.0, 3603.0)) > 10
 
 
-def test_a_probe_of_a_long_delay_that_is_refused_is_the_services_last_word() -> None:
+def test_a_refused_probe_of_a_long_delay_sets_the_delay_anew() -> None:
     pacer = _paced(50.0)
     _refuse(pacer, 1.0, delay_seconds=_DAY)
     assert pacer.take(3602.0)
@@ -236,7 +236,7 @@ def test_a_probe_of_a_long_delay_that_is_refused_is_the_services_last_word() -> 
     assert len(_takes(pacer, 7203.5, 7204.5)) > 10
 
 
-def test_a_probe_of_a_long_delay_that_comes_to_nothing_is_followed_by_another_a_minute_later() -> None:
+def test_a_probe_of_a_long_delay_without_a_verdict_is_followed_by_another_after_a_minute() -> None:
     pacer = _paced(50.0)
     _refuse(pacer, 1.0, delay_seconds=_DAY)
     assert [round(each) for each in _takes(pacer, 3600.0, 3800.0)] == [3601, 3661, 3721, 3781]
@@ -270,7 +270,7 @@ def test_the_rate_grows_back_to_the_limit_in_20_s_and_then_beyond() -> None:
     assert pacer.rate_per_second(40.0) == pytest.approx(50.0 * (1.0 + TUNING.growth), rel=0.01)
 
 
-def test_the_rate_does_not_grow_while_nobody_uses_it() -> None:
+def test_an_unused_rate_does_not_grow() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
     for tenth in range(200, 2000):
@@ -286,7 +286,7 @@ def test_the_rate_stays_below_twice_what_was_sent() -> None:
     assert pacer.rate_per_second(80.0) <= 50.0
 
 
-def test_nothing_that_could_have_been_sent_meanwhile_is_made_up_for() -> None:
+def test_unused_rate_is_not_made_up_for() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
     _refuse(pacer, 20.0, delay_seconds=60.0)
@@ -313,7 +313,7 @@ def test_without_a_hint_delays_double_until_something_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
-def test_a_hint_that_makes_no_sense_is_none(delay_seconds: float) -> None:
+def test_a_hint_that_makes_no_sense_is_ignored(delay_seconds: float) -> None:
     pacer = _paced(50.0)
     pacer.take(1.0)
     _refuse(pacer, 1.0, delay_seconds=delay_seconds)
@@ -395,7 +395,7 @@ def test_refusals_before_anything_got_through_set_no_rate(delay_seconds: float |
     assert math.isinf(pacer.aim_per_second)
 
 
-def test_a_refusal_of_what_comes_seldom_sets_no_rate() -> None:
+def test_a_refusal_of_rare_requests_sets_no_rate() -> None:
     pacer = Pacer(0.0)
     for minute in range(10):
         assert pacer.take(60.0 * minute)
@@ -419,14 +419,14 @@ def test_a_known_limit_that_others_use_up_for_minutes_is_found_again_in_minutes(
     assert now < 1_000.0
 
 
-def test_headers_that_tell_of_several_limits_by_turns_do_not_lead_away_from_what_was_found() -> None:
+def test_headers_of_alternating_limits_do_not_change_the_found_limit() -> None:
     pacer = _paced(8.0)
     for turn in range(3_000):
         pacer.announce(0.1, (1200.0, 600.0, 300.0)[turn % 3], 290.0, 1.0)
         assert 4.0 <= (pacer.limit_per_second or 0.0) <= 16.0
 
 
-def test_a_start_that_was_taken_by_nobody_is_given_back() -> None:
+def test_an_unused_start_is_given_back() -> None:
     pacer = _paced(2.0)
     assert pacer.take(0.0)
     assert not pacer.take(0.0)

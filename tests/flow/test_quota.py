@@ -1,4 +1,4 @@
-"""Granted permits in the place of a worker's own bucket, on a clock that goes when it is told to."""
+"""Granted permits instead of a worker's own bucket, on a clock that the test moves."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_each_permit_starts_one_request_from_its_time_on() -> None:
     assert [pacer.take(1.25) for _ in range(3)] == [True, True, False]  # late, both that are left may start
 
 
-def test_more_are_asked_for_when_half_of_a_block_is_used() -> None:
+def test_permits_are_asked_for_when_half_of_a_block_is_used() -> None:
     asked = _Asked()
     pacer, quota = _pacer(asked)
     quota.grant(1.0, 4, INTERVAL)
@@ -49,13 +49,13 @@ def test_more_are_asked_for_when_half_of_a_block_is_used() -> None:
     assert asked.times == 1
 
 
-def test_permits_that_nobody_used_in_time_are_gone() -> None:
+def test_unused_permits_expire() -> None:
     pacer, quota = _pacer(_Asked())
     quota.grant(1.0, 5, INTERVAL)
     assert not pacer.take(3.0)
 
 
-def test_permits_that_go_while_the_rate_is_lower_are_asked_for_when_its_next_request_is_due() -> None:
+def test_at_a_lower_rate_expired_permits_are_asked_for_when_the_next_request_is_due() -> None:
     asked = _Asked()
     quota = GrantedQuota(asked)
     pacer = Pacer(0.0, requests_per_minute=60.0 / INTERVAL, quota=quota)
@@ -70,7 +70,7 @@ def test_permits_that_go_while_the_rate_is_lower_are_asked_for_when_its_next_req
     assert asked.times == 1
 
 
-def test_what_was_given_back_can_be_taken_again() -> None:
+def test_a_permit_that_was_given_back_can_be_taken_again() -> None:
     pacer, quota = _pacer(_Asked())
     quota.grant(1.0, 1, INTERVAL)
     assert pacer.take(1.0)

@@ -1,4 +1,4 @@
-"""When requests started that were not refused, and telling a limit from it."""
+"""The times of requests that were not refused, and the limit that they prove."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def _evenly(sent: Sent, start: float, end: float, per_second: float) -> None:
         sent.add(start + number / per_second)
 
 
-def test_it_counts_between_two_times_exactly() -> None:
+def test_requests_between_two_times_are_counted_exactly() -> None:
     sent = Sent()
     for at in (1.0, 1.01, 1.02, 2.0):
         sent.add(at)
@@ -19,7 +19,7 @@ def test_it_counts_between_two_times_exactly() -> None:
     assert sent.count(2.0, 1.0) == 0
 
 
-def test_what_was_refused_or_never_sent_does_not_count() -> None:
+def test_refused_and_unsent_requests_do_not_count() -> None:
     sent = Sent()
     for at in (1.0, 2.0, 2.0):
         sent.add(at)
@@ -28,20 +28,20 @@ def test_what_was_refused_or_never_sent_does_not_count() -> None:
     assert sent.count(0.0, 9.0) == 2
 
 
-def test_it_is_bounded_and_forgets_the_oldest() -> None:
+def test_the_log_of_requests_is_bounded_and_forgets_the_oldest() -> None:
     sent = Sent()
     _evenly(sent, 0.0, 1000.0, 100.0)
     assert 16_000 <= sent.count(0.0, 1000.0) <= 33_000
     assert sent.count(900.0, 1000.0) == 10_000
 
 
-def test_from_refusal_to_refusal_the_limit_is_what_got_through() -> None:
+def test_between_two_refusals_the_limit_is_the_number_of_successes() -> None:
     sent = Sent()
     _evenly(sent, 1.0, 11.0, 10.0)
     assert sent.per_second(0.0, 11.0) == pytest.approx(101 / 11)
 
 
-def test_what_was_saved_up_is_not_taken_for_the_limit() -> None:
+def test_saved_up_requests_do_not_raise_the_limit() -> None:
     sent = Sent()
     _evenly(sent, 0.0, 20.0, 5.0)  # half of the limit: it saves up a second's worth
     _evenly(sent, 20.0, 21.0, 20.0)  # ten that came in, and ten that were saved up

@@ -1,4 +1,4 @@
-"""A process of its own that puts batches, claims, settles and withdraws, and prints a line for each round."""
+"""A process that puts batches, claims, settles and withdraws, and prints a line for each round."""
 
 import asyncio
 import random

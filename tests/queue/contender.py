@@ -24,7 +24,7 @@ async def put(queue: Store, name: str, batches: int, size: int) -> None:
 
 
 async def work(queue: Store, name: str, putting: asyncio.Task[None]) -> None:
-    """Claim and settle until nothing is left; some claims are finished by halves, some given back."""
+    """Claim and settle until nothing is left; some claims are half finished, some released."""
     rounds = 0
     while not putting.done() or await queue.next_due_seconds() is not None:
         claims = await queue.claim(3, lease_seconds=60, owner=name)
@@ -84,7 +84,7 @@ async def endless(url: str, size: int) -> None:
 
 
 async def work_on_a_batch(url: str, size: int) -> None:
-    """Put changes to one batch, a few urgent ones with each, and settle about as many, without end."""
+    """Put changes to one batch, a few urgent ones each time, and settle about as many, without end."""
     async with open_queue(url) as queue:
         for piece in count():
             await queue.put([named(piece, i) for i in range(size)], batch="b")
@@ -96,7 +96,7 @@ async def work_on_a_batch(url: str, size: int) -> None:
 
 
 def named(piece: int, number: int) -> MetadataChange:
-    """A change that is put with a piece of a batch."""
+    """A change, which is put with a part of a batch."""
     return change(f"c-{piece}-{number}", "x", change_id=f"id-{piece}-{number}")
 
 

@@ -9,11 +9,11 @@ import pytest
 from worker.changes import MetadataChange
 from worker.queue import Claim, DeadLetter, DeadSelection, Death, Reason, Settlement, Store
 
-# How a claim ends; what an event does to a queue.
+# How a claim ends, and what an event does to a queue.
 Ending = Callable[[Claim], Settlement]
 Event = Callable[[Store], Awaitable[None]]
 
-# Seconds, give or take what a store whose clock goes by itself may add while a test runs.
+# Seconds, with a tolerance for stores whose clock moves while a test runs.
 about = partial(pytest.approx, abs=0.9)
 
 LEASE_SECONDS = 60.0
@@ -39,7 +39,7 @@ async def claim_one(queue: Store) -> Claim:
 
 
 def labels(claimed: Claim) -> list[str]:
-    """Read the labels of the claim's changes, in order."""
+    """The labels of the claim's changes, in order."""
     return [msgspec.json.decode(each.metadata)["label"] for each in claimed.changes]
 
 
@@ -48,27 +48,27 @@ def numbers(claimed: Claim) -> list[int]:
 
 
 def trials_of(claimed: Claim) -> dict[str, str | None]:
-    """Read what is noted about the claim's changes, by label."""
+    """The trials of the claim's changes, by label."""
     return dict(zip(labels(claimed), [each.trials for each in claimed.changes], strict=True))
 
 
 def finished(claimed: Claim) -> Settlement:
-    """Say that all of it is applied."""
+    """A settlement that applies all changes."""
     return Settlement(claimed, applied=numbers(claimed))
 
 
 def died(claimed: Claim, reason: Reason = "rejected") -> Settlement:
-    """Say that none of it will ever be applied."""
+    """A settlement that makes all changes dead letters."""
     return Settlement(claimed, dead=[Death(number, reason, attempts=1) for number in numbers(claimed)])
 
 
 def failed(claimed: Claim) -> Settlement:
-    """Say that all of it is to be tried again, and was tried."""
+    """A settlement that leaves all changes to be tried again, with trials."""
     return Settlement(claimed, delay_seconds=5, trials=[(number, "failed") for number in numbers(claimed)])
 
 
 async def bury(queue: Store, *dead: MetadataChange, reason: Reason = "rejected") -> None:
-    """Make dead letters of these changes, and of all else that is due."""
+    """Make dead letters of these changes, and of all others that are due."""
     await queue.put(dead)
     for claimed in await claim(queue):
         assert await queue.settle([died(claimed, reason)]) == []
@@ -79,5 +79,5 @@ async def letters(queue: Store, selection: DeadSelection = EVERY_LETTER) -> list
 
 
 async def pending_labels(queue: Store) -> dict[str, list[str]]:
-    """Claim all that is due, and give the labels by completion."""
+    """Claim all that is due, and return the labels by completion."""
     return {claimed.completion_id: labels(claimed) for claimed in await claim(queue)}

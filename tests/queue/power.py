@@ -1,4 +1,4 @@
-"""The disk as a loss of power would leave it: of each file, what was in it when it was last synced."""
+"""The disk after a loss of power: each file has the content of its last sync."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import apsw
 
 
 class Disk(apsw.VFS):
-    """The system's files, each of which is copied aside whenever SQLite has had it synced.
+    """The system's files; each is copied when SQLite has it synced.
 
     Args:
         copies: the folder for the copies.
@@ -45,7 +45,7 @@ class _File(apsw.VFSFile):
 
 @contextmanager
 def disk(copies: Path) -> Iterator[Disk]:
-    """Let all that SQLite opens in this process lie on such a disk."""
+    """Put all files that SQLite opens in this process on such a disk."""
     copies.mkdir()
     disk = Disk(copies)
     try:

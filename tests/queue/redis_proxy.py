@@ -11,7 +11,7 @@ _CHUNK = 65_536
 
 
 class Proxy:
-    """Hands on what it gets, in both directions.
+    """Passes on bytes in both directions.
 
     Args:
         port: where new connections lead; may be changed.
@@ -33,7 +33,7 @@ class Proxy:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Let nothing through, in either direction, as long as this lasts; connections stay open."""
+        """Let nothing through in either direction within this context; connections stay open."""
         self._forth.clear()
         try:
             with self.deaf():
@@ -43,7 +43,7 @@ class Proxy:
 
     @contextmanager
     def deaf(self) -> Iterator[None]:
-        """Let no answers through as long as this lasts."""
+        """Let no answers through within this context."""
         self._back.clear()
         self._heard.clear()
         try:
@@ -57,7 +57,7 @@ class Proxy:
             writer.transport.abort()
 
     async def heard(self) -> None:
-        """Wait until an answer has come that was not let through."""
+        """Wait until an answer has been held back."""
         await self._heard.wait()
 
     async def __aenter__(self) -> Self:

@@ -1,6 +1,6 @@
 """A Valkey server for the tests: on loopback, in a temporary folder.
 
-It is the wheel's, or what METASYNC_TEST_REDIS_SERVER names, such as /usr/bin/redis-server.
+It comes from the wheel, or METASYNC_TEST_REDIS_SERVER names it, such as /usr/bin/redis-server.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class RedisServer:
-    """A server that can be killed and started again on its port, with the data that it had.
+    """A server that can be killed and started again on its port, with its data.
 
     Args:
         folder: for its data; empty at first.
@@ -57,7 +57,7 @@ class RedisServer:
         return f"<RedisServer {self.port} [{'running' if self._process else 'stopped'}]>"
 
     def start(self, options: Mapping[str, str] = NOTHING, *, until: str = "Ready to accept connections") -> None:
-        """Start it, with further options; return when it has logged these words."""
+        """Start it, with further options; return when it has logged this text."""
         while True:
             port = self.port or _free_port()
             if self._launch(until, {"port": str(port), **self._options, **options}):
@@ -73,7 +73,7 @@ class RedisServer:
             self._process = None
 
     def freeze(self) -> None:
-        """Let it do nothing any more, its connections left open."""
+        """Stop it with SIGSTOP; its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -109,7 +109,7 @@ _DEFAULTS = ["--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "yes
 
 
 def _listen(process: subprocess.Popen[bytes], words: bytes, said: threading.Event, ended: threading.Event) -> None:
-    """Read its log to the end, since it would wait for a pipe that is full."""
+    """Read its log to the end, since it would block on a full pipe."""
     assert process.stdout is not None
     with process.stdout as log:
         for line in log:
@@ -121,7 +121,7 @@ def _listen(process: subprocess.Popen[bytes], words: bytes, said: threading.Even
 
 
 def _die_with_the_tests() -> None:
-    """Have Linux kill the server even where the tests are killed themselves; elsewhere `atexit` has to do."""
+    """Have Linux kill the server when the tests are killed; elsewhere, `atexit` has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -136,7 +136,7 @@ def _free_port() -> int:
 
 @contextmanager
 def running(folder: Path, options: Mapping[str, str] = NOTHING) -> Iterator[RedisServer]:
-    """Run a server of this test's own."""
+    """Run a server for this test alone."""
     server = RedisServer(folder, options)
     server.start()
     try:
@@ -147,7 +147,7 @@ def running(folder: Path, options: Mapping[str, str] = NOTHING) -> Iterator[Redi
 
 @cache
 def shared_url() -> str:
-    """Give the URL of a server for many tests, each with its own prefix: the one that is set, or this process's own."""
+    """Return the URL of a server for many tests, each with its own prefix: the configured one, or our own."""
     if url := os.environ.get("METASYNC_TEST_REDIS_URL"):
         return url.rstrip("/")
     folder = tempfile.TemporaryDirectory()
@@ -160,10 +160,10 @@ def shared_url() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Room for an empty queue on the shared server.
+    """A place for an empty queue on the shared server.
 
     Args:
-        base: what the names of its keys begin with.
+        base: the prefix of its keys.
     """
 
     url: str
@@ -171,11 +171,11 @@ class Place:
     client: Redis
 
     async def keys(self) -> list[bytes]:
-        """What lies there."""
+        """Its content."""
         return [key async for key in self.client.scan_iter(match=f"{self.base}*", count=1_000)]
 
     async def save(self) -> Callable[[], Coroutine[Any, Any, None]]:
-        """Keep what the queue holds, and give what puts it back; the clock stays as it is."""
+        """Save what the queue holds, and return a function that restores it; the clock stays as it is."""
         clock = f"{self.base}clock".encode()
         keys = [key for key in await self.keys() if key != clock]
         saved = [(key, value) for key in keys if (value := await self.client.dump(key)) is not None]
@@ -190,7 +190,7 @@ class Place:
 
 @asynccontextmanager
 async def a_place() -> AsyncIterator[Place]:
-    """Give room for a queue, and clear it in the end."""
+    """Return a place for a queue, and clear it at the end."""
     prefix = uuid.uuid4().hex
     place = Place(f"{shared_url()}?prefix={prefix}", f"{prefix}:", Redis.from_url(shared_url(), protocol=2))
     try:
@@ -202,9 +202,9 @@ async def a_place() -> AsyncIterator[Place]:
 
 
 class RedisClock:
-    """A clock for a queue's functions that goes when it is told to: it lies in a key beside the queue's own."""
+    """A clock for a queue's functions that the test moves: it is in a key beside the queue's own."""
 
-    # The queue's own functions, with another clock in the one place where they ask for the time.
+    # The queue's own functions, with another clock in the one place that reads the time.
     FUNCTIONS = named(
         "\n".join(library().source.splitlines()[2:]).replace(
             "redis.call('TIME')", "redis.call('HMGET', base .. 'clock', 'seconds', 'microseconds')"
@@ -223,7 +223,7 @@ class RedisClock:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something about a server that it does not announce."""
+    """Wait for a state of a server that it does not announce."""
     async with asyncio.timeout(_START_SECONDS):
         while not await holds():
             await asyncio.sleep(0.01)

@@ -25,7 +25,7 @@ async def _redis(_: Path) -> AsyncIterator[str]:
         yield place.url
 
 
-# Each is given an empty folder, and gives the URL.
+# Each gets an empty folder, and returns the URL.
 STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[str]]] = {
     "postgres": _postgres,
     "redis": _redis,

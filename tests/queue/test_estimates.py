@@ -17,7 +17,7 @@ WAITING, IN_FLIGHT, DUE = 3_000, 500, 1_500
 
 
 async def fill(queue: Store) -> QueueStatus:
-    """Have two changes each of many completions that wait, and of some that are leased or due; give the status."""
+    """Two changes each of many completions, some of them waiting, leased or due; returns the status."""
     names = [f"c-{number}" for number in range(WAITING + IN_FLIGHT + DUE)]
     await queue.put([each for name in names for each in changes(name, "ab")])
     while (await queue.status()).waiting < 2 * WAITING:

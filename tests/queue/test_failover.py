@@ -15,13 +15,13 @@ from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import DURABLE, running, until
 from worker.queue import Claim, Settlement, Store, open_queue
 
-# One that loses all that is written from now on, and one that makes it so.
+# A store that loses all that is written from now on, and the step that makes it lose it.
 Step = Callable[[], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
 async def _a_replica_that_lags(folder: Path) -> AsyncIterator[tuple[str, Step, Step]]:
-    """Give a fixed address; let its replica hear nothing more; and promote that."""
+    """Use a fixed address; cut off its replica; and promote that."""
     for name in ("primary", "replica"):
         (folder / name).mkdir()
     at_once = {**DURABLE, "repl-diskless-sync-delay": "0"}
@@ -52,7 +52,7 @@ async def _a_replica_that_lags(folder: Path) -> AsyncIterator[tuple[str, Step, S
 
 @asynccontextmanager
 async def _data_that_is_put_back(folder: Path) -> AsyncIterator[tuple[str, Step, Step]]:
-    """Give a server; copy its data; and start it from the copy."""
+    """Start a server; copy its data; and start it from the copy."""
     data, copy = folder / "data", folder / "copy"
     data.mkdir()
     with running(data, DURABLE) as server:
@@ -71,7 +71,7 @@ async def _data_that_is_put_back(folder: Path) -> AsyncIterator[tuple[str, Step,
 
 @asynccontextmanager
 async def _a_file_that_is_put_back(folder: Path) -> AsyncIterator[tuple[str, Step, Step]]:
-    """Give a file; copy it; and put the copy in its place."""
+    """Use a file; copy it; and put the copy in its place."""
     path, copy = folder / "queue.db", folder / "copy.db"
 
     async def back_up() -> None:
@@ -87,7 +87,7 @@ async def _a_file_that_is_put_back(folder: Path) -> AsyncIterator[tuple[str, Ste
 
 @asynccontextmanager
 async def _a_base_backup(_: Path) -> AsyncIterator[tuple[str, Step, Step]]:
-    """Give a database; copy all that its server has; and start it from the copy."""
+    """Use a database; copy its server's data; and start it from the copy."""
     with PostgresServer.running() as server:
         copy = server.data.with_name("copy")
 
@@ -117,7 +117,7 @@ FAILOVERS: list[Callable[[Path], AbstractAsyncContextManager[tuple[str, Step, St
 async def stale(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Claim, Claim]]:
     """A queue after a failover that lost a claim; that claim; and the next one of the same completion.
 
-    The claim that is lost was of a change that survives; the next has another besides, which came after the failover.
+    The lost claim was of a change that survives. The next claim has a second change, which came after the failover.
     """
     async with request.param(tmp_path) as (url, loses, has_lost):
         async with open_queue(url) as queue:

@@ -27,7 +27,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def check_counts(queue: PostgresQueue, connection: asyncpg.Connection) -> None:
-    """Compare what is counted with what is there."""
+    """Compare the counts with the content."""
     pending = await connection.fetch(
         "SELECT name, count(*) FROM metasync.change JOIN metasync.batch ON number = batch GROUP BY name"
     )
@@ -51,11 +51,11 @@ async def check_counts(queue: PostgresQueue, connection: asyncpg.Connection) -> 
 
 @dataclass(slots=True)
 class Race:
-    """Everybody at once, each on connections of his own.
+    """All at once, each on its own connections.
 
     Args:
-        put: how many changes were.
-        producing: how many producers are at it.
+        put: how many changes were put.
+        producing: how many producers run.
     """
 
     url: str
@@ -87,7 +87,7 @@ class Race:
         self.producing -= 1
 
     async def transaction(self, connection: asyncpg.Connection, dice: random.Random) -> int:
-        """Enqueue a few, and commit as a rule; gives how many were stored."""
+        """Enqueue a few, and mostly commit; return how many were stored."""
         completion_ids = sorted({f"c-{dice.randrange(COMPLETIONS)}" for _ in range(dice.randint(1, 4))})
         is_kept = dice.random() < 0.8
         transaction = connection.transaction()
@@ -125,7 +125,7 @@ class Race:
         return Settlement(claimed, applied=applied, unchanged=unchanged, superseded=superseded, dead=deaths)
 
     async def tidy(self, dice: random.Random) -> None:
-        """Take changes back, send letters back, look, and let go of what is done."""
+        """Withdraw changes, retry letters, read, and delete what is done."""
         async with await PostgresQueue.open(self.url, timeout_seconds=60) as queue:
             while self.producing:
                 name = dice.choice(NAMES)
@@ -162,7 +162,7 @@ async def test_concurrent_calls_cause_no_deadlock_and_lose_nothing(url: str, mon
 
 
 @pytest.mark.parametrize("kills", [6])
-async def test_what_is_counted_is_true_wherever_a_process_is_killed(url: str, kills: int) -> None:
+async def test_counts_of_a_batch_stay_exact_when_processes_are_killed(url: str, kills: int) -> None:
     dice = random.Random(kills)
     for seed in range(kills):
         process = await asyncio.create_subprocess_exec(

@@ -52,7 +52,7 @@ async def counts(queue: PostgresQueue) -> dict[str, tuple[int, int]]:
 async def test_open_transactions_put_into_one_batch_without_waiting_for_each_other(
     url: str, queue: PostgresQueue, producer: Connection, before: int
 ) -> None:
-    """Whichever connections they have: the parts in which workers count are 16."""
+    """On any connections: workers count in 16 parts."""
     await queue.put([change("c-0")] * before, batch="b")
     others = [await asyncpg.connect(url) for _ in range(17)]
     transactions = [connection.transaction() for connection in (producer, *others)]
@@ -74,7 +74,7 @@ async def test_open_transactions_put_into_one_batch_without_waiting_for_each_oth
 
 
 @pytest.mark.parametrize("is_added_up", [False, True])
-async def test_what_is_committed_late_is_withdrawn(
+async def test_changes_that_are_committed_late_are_withdrawn(
     queue: PostgresQueue,
     producer: Connection,
     is_added_up: bool,  # noqa: FBT001 -- a parameter
@@ -95,7 +95,7 @@ async def test_what_is_committed_late_is_withdrawn(
     assert await counts(queue) == {"b": (3, 0)}
 
 
-async def test_what_was_put_is_added_up_with_the_minute_and_counted_once(
+async def test_puts_are_added_up_with_the_minute_and_counted_once(
     url: str, queue: PostgresQueue, producer: Connection
 ) -> None:
     for number in range(3):
@@ -116,7 +116,7 @@ async def queue_one(queue: PostgresQueue) -> Claim:
     return claimed
 
 
-async def test_a_batch_that_an_open_transaction_adds_to_is_not_let_go_of(
+async def test_a_batch_that_an_open_transaction_adds_to_is_not_deleted(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put(change("c-1"), batch="b")
@@ -149,7 +149,7 @@ async def test_workers_do_not_wait_for_a_transaction_that_hurries_their_completi
     assert labels(claimed) == ["second", "urgent"]
 
 
-async def test_a_producer_hurries_what_a_worker_has_in_hand_and_does_not_wait(
+async def test_a_producer_marks_a_leased_target_urgent_without_waiting(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put(change("c-1", "first"))
@@ -164,7 +164,7 @@ async def test_a_producer_hurries_what_a_worker_has_in_hand_and_does_not_wait(
 
 
 @pytest.mark.parametrize(("ended_by", "in_sql"), [("settle", False), ("settle", True), ("withdraw", True)])
-async def test_what_becomes_urgent_while_the_last_urgent_change_ends_is_urgent(
+async def test_a_target_that_gets_an_urgent_change_while_the_last_one_ends_is_urgent(
     url: str,
     queue: PostgresQueue,
     producer: Connection,
@@ -200,7 +200,7 @@ async def test_what_becomes_urgent_while_the_last_urgent_change_ends_is_urgent(
 async def test_a_worker_and_a_producer_of_urgent_changes_in_any_order_do_not_wait_for_each_other(
     url: str, producer: Connection
 ) -> None:
-    """Workers take the locks of targets in the order of the ids, some of which this one has."""
+    """Workers lock targets in the order of ids, and this one has locked some."""
     await producer.execute("SET deadlock_timeout = '10ms'")
     for completion_id in ("c-1", "c-2"):
         await producer.execute(INTO_B, completion_id)
@@ -222,7 +222,9 @@ async def test_a_worker_and_a_producer_of_urgent_changes_in_any_order_do_not_wai
         assert {each.completion_id for each in await urgent(queue)} == {"c-1", "c-2"}
 
 
-async def test_what_is_hurried_and_taken_back_is_usual(queue: PostgresQueue, producer: Connection) -> None:
+async def test_a_target_whose_urgent_change_is_withdrawn_is_not_urgent(
+    queue: PostgresQueue, producer: Connection
+) -> None:
     await queue.put(change("c-1", change_id="mine"))
     await queue.settle([finished(await claim_one(queue))], remember=True)
     await queue.put(change("c-1"))
@@ -238,7 +240,7 @@ async def test_what_is_hurried_and_taken_back_is_usual(queue: PostgresQueue, pro
 
 
 @pytest.mark.parametrize("in_sql", [False, True])
-async def test_what_becomes_urgent_long_after_it_came_is_found_at_once(
+async def test_a_target_that_becomes_urgent_late_is_claimed_at_once(
     queue: PostgresQueue,
     producer: Connection,
     in_sql: bool,  # noqa: FBT001 -- a parameter
@@ -256,7 +258,7 @@ async def test_what_becomes_urgent_long_after_it_came_is_found_at_once(
     assert [each.completion_id for each in await urgent(queue)] == ["c-1"]
 
 
-async def test_what_is_usual_again_is_found_at_once(queue: PostgresQueue, producer: Connection) -> None:
+async def test_a_target_that_is_no_longer_urgent_is_claimed_at_once(queue: PostgresQueue, producer: Connection) -> None:
     await queue.put(change("c-1"))
     await queue.put(change("c-1"), batch="b", urgent=True)
     await producer.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 hour'")
@@ -293,7 +295,7 @@ async def test_the_function_refuses_the_others_in_the_same_words(
 
 
 def _reason(error: Exception, words: str) -> str:
-    """What the message says from these words on, in one line: what it shows before may be quoted otherwise."""
+    """The message from these words on, in one line: the text before may be quoted differently."""
     _, found, reason = str(error.args[0]).partition(words)
     return found + reason
 
@@ -320,7 +322,7 @@ async def test_the_function_refuses_other_times_in_the_same_words(producer: Conn
 
 
 @pytest.mark.parametrize("as_of", ["infinity", "-infinity"])
-async def test_for_ever_is_no_time(producer: Connection, as_of: str) -> None:
+async def test_infinity_is_refused_as_a_time(producer: Connection, as_of: str) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="is no time"):
         await producer.execute(f"SELECT metasync_enqueue('c-1', '{{}}', as_of => '{as_of}')")
 
@@ -339,7 +341,7 @@ async def test_a_change_id_that_was_applied_is_a_duplicate_in_sql_too(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_a_change_id_that_was_applied_since_a_frozen_view_is_not_stored_again(
+async def test_a_change_id_applied_after_the_snapshot_is_not_stored_again(
     queue: PostgresQueue, producer: Connection, isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
     sql = "SELECT metasync_enqueue('c-1', '{}', change_id => $1)"
@@ -380,7 +382,7 @@ async def test_a_change_id_that_is_settled_while_it_is_put_is_a_duplicate(
     assert [labels(each) for each in await claim(queue)] == [["new"]]
 
 
-async def test_positions_of_conflicts_are_those_of_the_call_where_some_were_settled(queue: PostgresQueue) -> None:
+async def test_positions_of_conflicts_count_settled_changes_too(queue: PostgresQueue) -> None:
     await queue.put(change("c-1", change_id="settled"))
     await queue.settle([finished(await claim_one(queue))], remember=True)
     await queue.put(change("c-1", change_id="pending"))
@@ -390,12 +392,12 @@ async def test_positions_of_conflicts_are_those_of_the_call_where_some_were_sett
 
 
 async def forget(queue: PostgresQueue, admin: Connection, *, most: int) -> int:
-    """Let the server know how many there are, as it does by and by, and let go of some."""
+    """Update the server's statistics, as it does by itself over time, and delete some."""
     await admin.execute("ANALYZE metasync.settled, metasync.newest")
     return await queue.forget(DAY, most=most)
 
 
-async def test_the_last_of_what_is_remembered_stay_however_young_the_others_are(
+async def test_the_newest_remembered_rows_stay_even_if_all_are_young(
     queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
@@ -412,7 +414,7 @@ async def test_the_last_of_what_is_remembered_stay_however_young_the_others_are(
     assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
 
 
-async def test_what_is_remembered_stays_however_often_others_are_remembered_anew(
+async def test_remembered_rows_stay_when_others_are_remembered_again_and_again(
     queue: PostgresQueue, producer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.remembered.MAX_REMEMBERED", 3)
@@ -426,7 +428,7 @@ async def test_what_is_remembered_stays_however_often_others_are_remembered_anew
     assert [each.newest_as_of for each in await claim(queue)] == [9.0, 9.0, 9.0]
 
 
-async def test_the_last_finished_batches_stay_however_young_the_others_are(
+async def test_the_newest_finished_batches_stay_even_if_all_are_young(
     queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.batches.MAX_FINISHED_BATCHES", 2)

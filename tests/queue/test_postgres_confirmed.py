@@ -49,9 +49,7 @@ async def test_a_row_committed_after_a_later_one_was_read_is_still_found(
     assert queue._log.skipped == []
 
 
-async def test_numbers_that_never_come_are_asked_for_no_longer_than_they_would_matter(
-    backend: Backend, queue: PostgresQueue
-) -> None:
+async def test_missing_numbers_are_asked_for_only_while_they_matter(backend: Backend, queue: PostgresQueue) -> None:
     await confirm(queue, {"c-1": MAP})
     await told(queue, "c-1")
     async with connected(queue._connections.address.dsn) as other:
@@ -67,7 +65,7 @@ async def test_numbers_that_never_come_are_asked_for_no_longer_than_they_would_m
     assert queue._log.skipped == []
 
 
-async def test_the_log_does_not_grow_and_what_is_gone_is_not_looked_at_again(
+async def test_the_log_does_not_grow_and_deleted_rows_are_not_read_again(
     backend: Backend, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.queue.postgres.confirmed._LOOK_BACK", 2)
@@ -95,7 +93,7 @@ async def test_a_failed_claim_reads_the_log_anew(queue: PostgresQueue) -> None:
     assert await told(queue, "c-1") == {"c-1": MAP}
 
 
-async def test_what_is_known_of_a_log_is_not_believed_of_another_server_that_has_taken_over() -> None:
+async def test_after_a_failover_the_log_is_read_anew() -> None:
     """The connection was lost while it was idle: no call has failed."""
     async with (
         new_database() as url,

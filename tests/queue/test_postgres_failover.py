@@ -82,7 +82,7 @@ async def test_after_a_failover_no_connection_to_the_former_primary_is_used_agai
 
 
 async def test_settlements_whose_answer_was_lost_with_the_last_transactions_are_stale_on_the_successor() -> None:
-    """It has given no transaction such a number yet."""
+    """The new server has not given this number to a transaction yet."""
     with PostgresServer.running() as server:
         async with Network.before(server.url()) as (network, url), await PostgresQueue.open(url) as queue:
             await queue.put([change("c-1")])

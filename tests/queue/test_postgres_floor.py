@@ -29,7 +29,7 @@ def floor(clock: Clock) -> Floor:
     return Floor(clock)
 
 
-def test_there_is_none_at_first(floor: Floor) -> None:
+def test_there_is_no_floor_at_first(floor: Floor) -> None:
     assert floor.visible_at is None
     assert repr(floor) == "<Floor none>"
 
@@ -43,11 +43,11 @@ def look(
     horizon: int = 0,
     running: Sequence[int] = (),
 ) -> Look:
-    """Say what a claim saw; unless said otherwise, nothing was under way."""
+    """What a claim saw; by default, no transaction was under way."""
     return Look(oldest, is_full, at, number, horizon or number, frozenset(running))
 
 
-def test_it_follows_what_is_claimed(floor: Floor) -> None:
+def test_the_floor_follows_the_claims(floor: Floor) -> None:
     floor.claimed(look(EARLY, is_full=True))
     assert floor.visible_at == EARLY
     floor.claimed(look(LATE, is_full=True))
@@ -56,13 +56,13 @@ def test_it_follows_what_is_claimed(floor: Floor) -> None:
 
 
 @pytest.mark.parametrize("oldest", [None, LATE])
-def test_all_that_is_due_is_seen_by_a_claim_that_does_not_fill(floor: Floor, oldest: datetime | None) -> None:
+def test_a_claim_that_is_not_full_moves_the_floor_to_now(floor: Floor, oldest: datetime | None) -> None:
     floor.claimed(look(oldest, is_full=False))
 
     assert floor.visible_at == NOW - SLACK
 
 
-def test_what_a_transaction_commits_late_is_looked_for_when_it_has_ended(floor: Floor) -> None:
+def test_the_floor_goes_back_when_an_earlier_transaction_ends(floor: Floor) -> None:
     seconds = [NOW + i * timedelta(seconds=1) for i in range(9)]
     floor.claimed(look(None, is_full=False, at=seconds[0], number=10))
     floor.claimed(look(None, is_full=False, at=seconds[1], number=20))
@@ -79,16 +79,16 @@ def test_what_a_transaction_commits_late_is_looked_for_when_it_has_ended(floor: 
     assert floor.visible_at == seconds[7] - SLACK
 
 
-def test_what_began_before_all_that_is_remembered_is_looked_for_everywhere(floor: Floor) -> None:
+def test_the_floor_is_reset_when_a_forgotten_transaction_ends(floor: Floor) -> None:
     floor.claimed(look(None, is_full=False, number=10, running=[5]))
     floor.claimed(look(None, is_full=False, number=20))
 
     assert floor.visible_at is None
 
 
-async def test_what_takes_long_is_done_in_a_fiftieth_of_the_time(clock: Clock) -> None:
+async def test_slow_looks_take_a_fiftieth_of_the_time(clock: Clock) -> None:
     effort = Effort(clock)
-    for seconds in (2.0, 0.2, 7.0):  # what took long once may have had to wait for something
+    for seconds in (2.0, 0.2, 7.0):  # a look that was slow once may have had to wait
         assert effort.is_affordable
         with effort.made():
             await clock.advance(seconds)
@@ -99,7 +99,7 @@ async def test_what_takes_long_is_done_in_a_fiftieth_of_the_time(clock: Clock) -
     assert effort.is_affordable
 
 
-async def test_what_is_quick_may_be_done_at_any_time(clock: Clock) -> None:
+async def test_fast_looks_may_be_made_at_any_time(clock: Clock) -> None:
     effort = Effort(clock)
     for seconds in (2.0, 0.04, 7.0):
         with effort.made():
@@ -108,7 +108,7 @@ async def test_what_is_quick_may_be_done_at_any_time(clock: Clock) -> None:
     assert effort.is_affordable
 
 
-async def test_with_a_backlog_it_is_reset_every_minute(floor: Floor, clock: Clock) -> None:
+async def test_with_a_backlog_the_floor_is_reset_every_minute(floor: Floor, clock: Clock) -> None:
     await clock.advance(59)
     floor.claimed(look(EARLY, is_full=True))
     assert floor.visible_at == EARLY
@@ -119,7 +119,7 @@ async def test_with_a_backlog_it_is_reset_every_minute(floor: Floor, clock: Cloc
     assert floor.visible_at == LATE
 
 
-async def test_without_a_backlog_it_is_reset_every_second(floor: Floor, clock: Clock) -> None:
+async def test_without_a_backlog_the_floor_is_reset_every_second(floor: Floor, clock: Clock) -> None:
     floor.claimed(look(EARLY, is_full=True))
     await clock.advance(1)
     floor.claimed(look(None, is_full=False))
@@ -127,9 +127,9 @@ async def test_without_a_backlog_it_is_reset_every_second(floor: Floor, clock: C
     assert floor.visible_at is None
 
 
-def test_where_the_clock_went_back_all_is_forgotten(floor: Floor) -> None:
+def test_a_clock_that_goes_back_resets_the_floor(floor: Floor) -> None:
     floor.claimed(look(None, is_full=False, at=NOW))
-    floor.met(NOW - SLACK)  # of two who ask at once, one may be told later
+    floor.met(NOW - SLACK)  # of two concurrent calls, one may be answered later
     assert not floor.is_below(NOW - SLACK)
     floor.met(NOW - 2 * SLACK)
     assert floor.visible_at is None
@@ -144,7 +144,7 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
-async def test_a_target_that_was_locked_when_claims_went_past_it_is_found_again(url: str, clock: Clock) -> None:
+async def test_a_target_that_was_locked_during_claims_is_claimed_later(url: str, clock: Clock) -> None:
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         queue._floor = Floor(clock)
         assert await claim(queue) == []
@@ -163,8 +163,8 @@ async def test_a_target_that_was_locked_when_claims_went_past_it_is_found_again(
         assert [claimed.completion_id for claimed in await claim(queue)] == ["c-1"]
 
 
-async def test_a_claim_that_came_to_nothing_lets_go_of_the_floor(url: str) -> None:
-    """What it held for a moment, other claims may have gone past."""
+async def test_a_failed_claim_resets_the_floor(url: str) -> None:
+    """Other claims may have passed over what it held for a moment."""
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         await queue.put([change("c-1"), change("c-2")])
         assert len(await claim(queue, 1)) == 1
@@ -189,7 +189,7 @@ async def test_a_change_that_is_committed_late_is_found_by_the_next_claim(url: s
         assert [claimed.completion_id for claimed in await claim(queue)] == ["c-late"]
 
 
-async def test_what_is_due_after_the_clock_went_back_is_found_at_once(url: str) -> None:
+async def test_a_change_put_after_the_clock_went_back_is_claimed_at_once(url: str) -> None:
     async with (
         StoppedClock.stop(url, at=START) as (server_clock, url_with_clock),
         await PostgresQueue.open(url_with_clock) as queue,
@@ -208,8 +208,8 @@ async def test_what_is_due_after_the_clock_went_back_is_found_at_once(url: str) 
         assert {claimed.completion_id for claimed in await claim(queue)} == {"c-1", "c-2"}
 
 
-async def test_all_is_looked_at_again_where_the_connection_is_a_new_one(url: str) -> None:
-    """A server that took over may have lost a claim: then what was claimed is due since long ago."""
+async def test_a_new_connection_resets_the_floor(url: str) -> None:
+    """A server that took over may have lost a claim: its targets have been due for long then."""
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         queue._floor = Floor(Clock())  # for which no time passes
         await queue.put([change("c-1")])
@@ -225,7 +225,7 @@ async def test_all_is_looked_at_again_where_the_connection_is_a_new_one(url: str
         assert len(await claim(queue)) == 1
 
 
-async def test_an_idle_queue_is_looked_at_from_the_floor_on(url: str, clock: Clock) -> None:
+async def test_an_idle_queue_is_read_from_the_floor_on(url: str, clock: Clock) -> None:
     async with await PostgresQueue.open(url) as queue:
         queue._floor = floor = Floor(clock)
         for _ in range(5):
@@ -239,7 +239,7 @@ async def test_an_idle_queue_is_looked_at_from_the_floor_on(url: str, clock: Clo
 
 
 @pytest.mark.parametrize("is_affordable", [True, False])
-async def test_that_nothing_is_left_is_said_where_everything_was_looked_at(url: str, is_affordable: bool) -> None:  # noqa: FBT001 -- a parameter
+async def test_the_queue_is_reported_empty_only_after_a_look_everywhere(url: str, is_affordable: bool) -> None:  # noqa: FBT001 -- a parameter
     async with await PostgresQueue.open(url) as queue, connected(url) as somebody:
         await queue.put([change("c-1")])
         async with somebody.transaction():
@@ -256,14 +256,14 @@ async def test_that_nothing_is_left_is_said_where_everything_was_looked_at(url: 
         assert await queue.next_due_seconds() == (about(-3_600) if is_affordable else 1.0)
 
 
-async def test_what_a_claim_could_not_carry_is_taken_by_the_next_one(clock: Clock) -> None:
+async def test_changes_beyond_a_claims_limit_are_in_the_next_claim(clock: Clock) -> None:
     large = {f"key-{number:02d}": "v" * 512 for number in range(16)}
     taken = []
     async with new_database() as url, await PostgresQueue.open(url) as queue:
         queue._floor = Floor(clock)  # for which no time passes
         for completion_id in ("c-1", "c-2", "c-3"):
             await queue.put([MetadataChange(completion_id, large) for _ in range(MAX_CHANGES_PER_CLAIM)])
-        async with connected(url) as connection:  # long ago, so that they lie below what was looked at by now
+        async with connected(url) as connection:  # long ago, so that they are below the floor by now
             await connection.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 minute'")
         for _ in range(3):
             [claimed] = await claim(queue)

@@ -43,7 +43,7 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 
 
 async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:
-    """Wait for work, with nothing left to hear of what has been before."""
+    """Wait for work, with no earlier event left."""
     queue._listener.start()
     queue._listener.ask()
     await queue._listener.asks.wait()
@@ -139,7 +139,7 @@ async def test_a_producer_in_an_old_snapshot_sees_that_a_worker_waits(
     await waiting
 
 
-async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_missed(
+async def test_a_lost_listener_reconnects_and_looks_for_missed_changes(
     queue: PostgresQueue, other: PostgresQueue, admin: Connection
 ) -> None:
     waiting = await wait_in_vain_so_far(queue)
@@ -150,7 +150,7 @@ async def test_a_listener_that_is_lost_is_found_again_and_looks_at_what_it_misse
     await waiting
 
 
-async def test_a_listener_that_was_cut_off_without_a_word_notices_by_itself(url: str, other: PostgresQueue) -> None:
+async def test_a_listener_that_was_cut_off_silently_notices_it(url: str, other: PostgresQueue) -> None:
     async with (
         Network.before(url) as (network, url_behind),
         await PostgresQueue.open(url_behind, timeout_seconds=0.3) as queue,
@@ -186,7 +186,7 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
-async def test_all_works_through_a_proxy_that_pools_transactions(server: PostgresServer) -> None:
+async def test_the_queue_works_through_a_proxy_that_pools_transactions(server: PostgresServer) -> None:
     async with Pooler.before(server.url()) as (pooler, url):
         async with await PostgresQueue.open(f"{url}&listen=off") as queue:
             for i in range(10):  # each transaction meets another connection
@@ -208,7 +208,7 @@ async def test_all_works_through_a_proxy_that_pools_transactions(server: Postgre
         assert pooler.transactions > 20
 
 
-async def test_a_proxy_that_pools_transactions_is_recognised_where_the_url_does_not_say_so(
+async def test_a_proxy_that_pools_transactions_is_recognised_without_listen_off(
     server: PostgresServer,
 ) -> None:
     async with Pooler.before(server.url()) as (_, url):

@@ -15,7 +15,7 @@ from worker.queue import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusa
 from worker.queue.postgres import PostgresQueue, migrate
 from worker.queue.statements import read_migrations
 
-# What a role needs that does not own the schema.
+# The rights of a role that does not own the schema.
 GRANTS = """
     GRANT USAGE ON SCHEMA metasync TO {role};
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA metasync TO {role};
@@ -38,7 +38,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
-    """Try to open it, and give the sentence that says why it cannot be."""
+    """Try to open it, and return the error's sentence."""
     with pytest.raises(kind) as caught:
         async with open_queue(url, timeout_seconds=5):
             pass
@@ -70,25 +70,25 @@ async def test_an_empty_database_becomes_a_queue(empty: str) -> None:
     assert await version(empty) == read_migrations("worker.queue.postgres")[-1][0]
 
 
-async def test_postgres_will_do_for_the_scheme(url: str) -> None:
+async def test_the_scheme_postgres_is_accepted(url: str) -> None:
     await use(url.replace("postgresql:", "postgres:"))
 
 
-async def test_what_was_put_is_there_after_opening_again(url: str) -> None:
+async def test_changes_are_there_after_opening_again(url: str) -> None:
     async with open_queue(url) as queue:
         await queue.put([change("c-1", "a")])
     async with open_queue(url) as queue:
         assert await pending_labels(queue) == {"c-1": ["a"]}
 
 
-async def test_it_shows_where_it_is_and_whether_it_is_open(url: str) -> None:
+async def test_the_repr_shows_the_address_and_whether_it_is_open(url: str) -> None:
     async with await PostgresQueue.open(url) as queue:
         assert re.fullmatch(r"<PostgresQueue postgresql://\S*/metasync_test_\w+ \[open\]>", repr(queue))
 
     assert repr(queue).endswith(" [closed]>")
 
 
-async def test_any_number_may_make_the_schema_together(empty: str) -> None:
+async def test_concurrent_openings_make_one_schema(empty: str) -> None:
     queues = await asyncio.gather(*(PostgresQueue.open(empty) for _ in range(8)))
     await asyncio.gather(*(queue.put([change("c-1")]) for queue in queues))
 
@@ -105,7 +105,7 @@ async def test_the_printed_migration_makes_a_queue_for_a_role_that_could_not(emp
         await use(role_url)
 
 
-async def test_a_worker_without_the_rights_is_told_so(url: str) -> None:
+async def test_a_role_without_rights_gets_an_error_that_says_so(url: str) -> None:
     async with new_role(url) as (_, role_url):
         assert "permission denied for schema metasync" in await refusal(role_url)
 
@@ -202,7 +202,7 @@ async def put_before(url: str) -> None:
 
 
 async def works_as_before(url: str) -> None:
-    """See that what was put before is pending, and that the queue goes on."""
+    """Check that the changes from before are pending, and that the queue works."""
     async with open_queue(url) as again:
         await again.put([change("c-1", "b")])
         assert await pending_labels(again) == {"c-1": ["a", "b"]}
@@ -214,14 +214,14 @@ async def test_a_later_migration_is_run_once_and_keeps_what_is_pending(
     await put_before(url)
     request.getfixturevalue("later")
 
-    # Several start at once, and once more: to add the column twice would fail.
+    # Several start at once, and once again: to add the column twice would fail.
     for queue in await asyncio.gather(*(PostgresQueue.open(url) for _ in range(4))):
         await queue.close()
     assert await version(url) == LATEST + 2
     await works_as_before(url)
 
 
-async def test_what_is_printed_makes_a_schema_or_upgrades_one_and_says_from_which_version(
+async def test_the_printed_migration_makes_or_upgrades_a_schema_and_names_its_version(
     url: str, empty: str, request: pytest.FixtureRequest
 ) -> None:
     await put_before(url)
@@ -240,7 +240,7 @@ async def test_what_is_printed_makes_a_schema_or_upgrades_one_and_says_from_whic
     await use(empty)
 
 
-async def test_what_is_printed_is_refused_by_a_newer_schema(url: str) -> None:
+async def test_the_printed_migration_refuses_a_newer_schema(url: str) -> None:
     await administer(url, "INSERT INTO metasync.migration (version) SELECT max(version) + 1 FROM metasync.migration")
     with pytest.raises(asyncpg.RaiseError, match=f"a newer metasync made the schema: {LATEST + 1}"):
         await administer(url, migration_sql(url))
@@ -263,7 +263,7 @@ async def test_a_migration_behind_a_transaction_that_stays_open_does_not_stop_pr
     assert await version(url) == LATEST + 2
 
 
-async def test_a_migration_that_has_too_little_time_says_how_far_it_came_and_how_to_give_it_more(
+async def test_a_migration_that_runs_out_of_time_names_the_step_and_the_option(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = (LATEST + 2, "SELECT pg_sleep(60);" + RECORD.format(LATEST + 2))
@@ -272,7 +272,7 @@ async def test_a_migration_that_has_too_little_time_says_how_far_it_came_and_how
     with pytest.raises(QueueUnavailable, match=words):
         await PostgresQueue.open(url, timeout_seconds=1)
 
-    assert await version(url) == LATEST + 1  # what is done need not be done again
+    assert await version(url) == LATEST + 1  # done steps are not repeated
 
 
 async def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ async def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pyt
         assert await queue.read_notes() == {}
 
 
-async def test_a_schema_that_lost_a_table_is_refused_when_that_is_met(url: str) -> None:
+async def test_a_schema_without_one_of_its_tables_is_refused(url: str) -> None:
     async with open_queue(url) as queue:
         await administer(url, "DROP TABLE metasync.change CASCADE")
 
@@ -295,7 +295,7 @@ async def test_a_schema_that_lost_a_table_is_refused_when_that_is_met(url: str) 
             await queue.put([change("c-1")])
 
 
-async def test_a_schema_of_that_name_with_other_things_in_it_is_refused_and_kept(empty: str) -> None:
+async def test_a_foreign_schema_of_that_name_is_refused_and_kept(empty: str) -> None:
     await administer(empty, "CREATE SCHEMA metasync; CREATE TABLE metasync.target (theirs text)")
 
     assert 'relation "target" already exists' in await refusal(empty)
@@ -347,7 +347,7 @@ async def test_a_url_of_another_form_is_refused_without_showing_it(url: str) -> 
     )
 
 
-async def test_an_option_that_makes_no_sense_is_refused(url: str) -> None:
+async def test_an_invalid_option_is_refused(url: str) -> None:
     assert (
         await refusal(f"{url}&listen=perhaps", QueueMisnamed) == "the option listen of the queue URL must be on or off"
     )
@@ -356,7 +356,7 @@ async def test_an_option_that_makes_no_sense_is_refused(url: str) -> None:
     assert "refuses an option of the URL" in await refusal(f"{url}&work_mem=perhaps", QueueMisnamed)
 
 
-async def test_a_user_without_a_name_is_asked_to_put_one_into_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_without_a_user_name_is_told_to_put_one_into_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PGUSER", "LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -372,7 +372,7 @@ async def test_a_user_without_a_name_is_asked_to_put_one_into_the_url(monkeypatc
             pass
 
 
-async def test_no_server_is_a_matter_of_waiting(tmp_path: Path) -> None:
+async def test_a_server_that_refuses_connections_is_unavailable(tmp_path: Path) -> None:
     for url in (f"postgresql:///database?host={tmp_path}", "postgresql://user:secret@127.0.0.1:1/database"):
         with pytest.raises(QueueUnavailable, match="cannot be reached") as caught:
             async with open_queue(url, timeout_seconds=5):
@@ -380,7 +380,7 @@ async def test_no_server_is_a_matter_of_waiting(tmp_path: Path) -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_a_missing_driver_is_a_matter_of_installing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_gives_an_error_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith("worker.queue.postgres")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delattr("worker.queue.postgres")

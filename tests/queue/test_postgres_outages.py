@@ -49,7 +49,7 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """Give a server that a test may stop; it has to start it again."""
+    """A server that a test may stop, and has to start again."""
     with PostgresServer.running() as server:
         yield server
 
@@ -59,9 +59,7 @@ async def locked(connection: Connection) -> None:
     await connection.execute("BEGIN; LOCK metasync.completion IN EXCLUSIVE MODE")
 
 
-async def test_connections_that_were_lost_while_they_were_idle_are_replaced_without_a_word(
-    queue: PostgresQueue, admin: Connection
-) -> None:
+async def test_idle_connections_that_were_lost_are_replaced_silently(queue: PostgresQueue, admin: Connection) -> None:
     await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
     await admin.execute(KILL)
 
@@ -85,9 +83,7 @@ async def test_a_call_whose_connection_is_lost_fails_and_the_next_one_works(
 
 
 @pytest.mark.parametrize("signal", ["INT", "QUIT"])
-async def test_a_server_that_was_stopped_or_has_crashed_is_found_again_with_all_that_it_held(
-    server: PostgresServer, signal: str
-) -> None:
+async def test_after_a_stop_or_a_crash_the_server_has_all_changes(server: PostgresServer, signal: str) -> None:
     async with await PostgresQueue.open(server.url(), timeout_seconds=5) as queue:
         await queue.put([change("c-1", signal), change("c-2")])
         claims = await claim(queue)
@@ -108,7 +104,7 @@ async def test_a_server_that_was_stopped_or_has_crashed_is_found_again_with_all_
         assert (await queue.status()).pending == 0
 
 
-async def test_a_crash_may_take_back_quota_of_the_last_moment_and_no_settlement(server: PostgresServer) -> None:
+async def test_a_crash_may_lose_the_last_quota_and_no_settlement(server: PostgresServer) -> None:
     async with await PostgresQueue.open(server.url(), timeout_seconds=5) as queue:
         await queue.put([change("c-1"), change("c-2")])
         for claimed in await claim(queue):
@@ -122,7 +118,7 @@ async def test_a_crash_may_take_back_quota_of_the_last_moment_and_no_settlement(
         assert granted.wait_seconds <= 1
 
 
-async def test_the_quota_does_not_wait_for_the_disk_and_what_comes_after_it_does(queue: PostgresQueue) -> None:
+async def test_only_the_quota_does_not_wait_for_the_disk(queue: PostgresQueue) -> None:
     async def take(connection: Connection) -> str:
         await operations.take_quota(connection, 1, per_minute=600, ahead_seconds=1)
         return await setting(connection)
@@ -149,7 +145,7 @@ async def test_a_wrong_password_is_refused_and_not_shown(server: PostgresServer)
             await queue.status()
 
 
-async def test_a_server_that_falls_silent_is_given_up_in_time_and_found_again(url: str) -> None:
+async def test_a_call_to_a_silent_server_times_out_and_a_later_one_works(url: str) -> None:
     async with (
         Network.before(url) as (network, url_behind),
         await PostgresQueue.open(url_behind, timeout_seconds=0.5) as queue,
@@ -163,9 +159,7 @@ async def test_a_server_that_falls_silent_is_given_up_in_time_and_found_again(ur
         assert len(await claim(queue)) == MAX_CONNECTIONS
 
 
-async def test_a_settlement_that_was_not_stored_is_carried_out_when_it_is_said_again(
-    url: str, admin: Connection
-) -> None:
+async def test_a_settlement_that_was_not_stored_is_carried_out_when_it_is_repeated(url: str, admin: Connection) -> None:
     async with await PostgresQueue.open(url) as queue:
         await queue.put([change("c-1")])
         claimed = await claim(queue)
@@ -181,7 +175,7 @@ async def test_a_settlement_that_was_not_stored_is_carried_out_when_it_is_said_a
         assert (await queue.status()).pending == 0
 
 
-async def test_a_server_that_takes_no_writes_says_so_and_may_take_them_later(url: str, admin: Connection) -> None:
+async def test_a_read_only_server_is_unavailable_until_it_takes_writes(url: str, admin: Connection) -> None:
     await admin.execute(
         "ALTER DATABASE " + url.rpartition("@/")[2].partition("?")[0] + " SET default_transaction_read_only = on"
     )
@@ -198,7 +192,7 @@ async def test_a_server_that_takes_no_writes_says_so_and_may_take_them_later(url
         await queue.put([change("c-1")])
 
 
-async def test_a_server_without_a_connection_left_says_so_and_may_have_one_later(url: str) -> None:
+async def test_a_server_without_free_connections_is_unavailable_until_one_is_free(url: str) -> None:
     async with new_role(url, "SUPERUSER CONNECTION LIMIT 1") as (role, role_url):
         await administer(url, f"ALTER ROLE {role} NOSUPERUSER; GRANT pg_read_all_data, pg_write_all_data TO {role}")
         async with connected(role_url):
@@ -222,7 +216,7 @@ async def test_a_server_without_a_connection_left_says_so_and_may_have_one_later
         ("42703", QueueUnusable, "its schema is not what it should be (made up)"),
     ],
 )
-async def test_what_the_server_raises_is_explained(
+async def test_errors_of_the_server_are_explained(
     queue: PostgresQueue, sqlstate: str, kind: type[Exception], words: str
 ) -> None:
     raising = f"DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '{sqlstate}', DETAIL = 'private'; END $$"
@@ -233,15 +227,15 @@ async def test_what_the_server_raises_is_explained(
     assert "private" not in str(caught.value)
 
 
-async def test_a_programming_error_is_none_of_the_servers(queue: PostgresQueue) -> None:
+async def test_a_programming_error_is_not_explained_as_an_error_of_the_server(queue: PostgresQueue) -> None:
     with pytest.raises(asyncpg.DataError, match="expected str, got int"):
         await queue._connections.transact(lambda connection: connection.execute("SELECT $1::text", 1))
 
     assert (await queue.put([change("c-1")])).added == 1
 
 
-async def test_a_deadlock_is_got_over_without_a_word(queue: PostgresQueue, admin: Connection) -> None:
-    """Each holds what the other wants; the server ends the transaction that notices first, which is ours."""
+async def test_a_transaction_is_repeated_after_a_deadlock(queue: PostgresQueue, admin: Connection) -> None:
+    """Each holds what the other needs. The server ends the transaction that notices first, which is ours."""
     attempts = 0
     await admin.execute("SET deadlock_timeout = '60s'; BEGIN; LOCK metasync.history")
     async with asyncio.TaskGroup() as group:
@@ -262,7 +256,7 @@ async def test_a_deadlock_is_got_over_without_a_word(queue: PostgresQueue, admin
         assert await queue._connections.transact(work) == 2
 
 
-async def test_a_statement_that_takes_too_long_is_broken_off_by_the_server(url: str) -> None:
+async def test_the_server_cancels_a_statement_that_takes_too_long(url: str) -> None:
     async with await PostgresQueue.open(url, timeout_seconds=0.5) as queue:
         with pytest.raises(QueueUnavailable, match=r"the server took too long .*statement timeout"):
             await queue._connections.transact(lambda connection: connection.execute("SELECT pg_sleep(60)"))
@@ -270,11 +264,13 @@ async def test_a_statement_that_takes_too_long_is_broken_off_by_the_server(url: 
         assert (await queue.put([change("c-1")])).added == 1
 
 
-async def test_a_transaction_whose_process_hangs_is_ended_by_the_server(
+async def test_the_server_ends_a_transaction_whose_process_hangs(
     url: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await PostgresQueue.open(url, timeout_seconds=0.2) as queue:
-        monkeypatch.setattr(queue._connections, "_timeout_seconds", 60)  # a process that hangs keeps no time
+        monkeypatch.setattr(
+            queue._connections, "_timeout_seconds", 60
+        )  # a process that hangs does not see its time-out
         locked = False
 
         async def hang(connection: Connection) -> None:
@@ -289,7 +285,7 @@ async def test_a_transaction_whose_process_hangs_is_ended_by_the_server(
         assert locked
 
 
-async def test_all_connections_taken_is_a_matter_of_waiting(url: str, admin: Connection) -> None:
+async def test_a_call_waits_for_a_free_connection_of_the_pool(url: str, admin: Connection) -> None:
     async with await PostgresQueue.open(url) as queue:
         await locked(admin)
         putting = [asyncio.create_task(queue.put([change(f"c-{i}")])) for i in range(MAX_CONNECTIONS + 3)]
@@ -300,7 +296,7 @@ async def test_all_connections_taken_is_a_matter_of_waiting(url: str, admin: Con
         assert await asyncio.gather(*putting) == [Stored(1, 0)] * (MAX_CONNECTIONS + 3)
 
 
-async def test_a_caller_who_goes_leaves_nothing_behind(queue: PostgresQueue, admin: Connection) -> None:
+async def test_a_cancelled_call_leaves_nothing_behind(queue: PostgresQueue, admin: Connection) -> None:
     await locked(admin)
     putting = [asyncio.create_task(queue.put([change(f"c-{i}")])) for i in range(MAX_CONNECTIONS)]
     await is_waiting(admin, MAX_CONNECTIONS)
@@ -316,7 +312,7 @@ async def test_a_caller_who_goes_leaves_nothing_behind(queue: PostgresQueue, adm
     await asyncio.gather(*(queue.put([change(f"c-{i}")]) for i in range(MAX_CONNECTIONS)))
 
 
-async def test_a_caller_may_go_at_any_moment_of_a_claim_and_it_is_given_back(queue: PostgresQueue) -> None:
+async def test_a_claim_cancelled_at_any_moment_is_given_back(queue: PostgresQueue) -> None:
     await queue.put([change("c-1")])
     went = 0
     for steps in range(1_000):  # of the event loop, between the call and its caller's end
@@ -335,9 +331,7 @@ async def test_a_caller_may_go_at_any_moment_of_a_claim_and_it_is_given_back(que
     assert 1 < went < 1_000
 
 
-async def test_a_claim_that_was_made_for_a_caller_who_went_is_given_back_by_closing(
-    url: str, admin: Connection
-) -> None:
+async def test_close_gives_back_the_claim_of_a_cancelled_caller(url: str, admin: Connection) -> None:
     async with Network.before(url) as (network, url_behind):
         queue = await PostgresQueue.open(url_behind)
         await queue.put([change("c-1", "x")])
@@ -356,7 +350,7 @@ async def test_a_claim_that_was_made_for_a_caller_who_went_is_given_back_by_clos
         assert await pending_labels(again) == {"c-1": ["x"]}
 
 
-async def test_closing_finishes_what_is_under_way(url: str, admin: Connection) -> None:
+async def test_close_waits_for_calls_under_way(url: str, admin: Connection) -> None:
     queue = await PostgresQueue.open(url)
     await locked(admin)
     putting = asyncio.create_task(queue.put([change("c-1")]))
@@ -371,7 +365,7 @@ async def test_closing_finishes_what_is_under_way(url: str, admin: Connection) -
         assert await pending_labels(again) == {"c-1": ["x"]}
 
 
-async def test_a_closed_queue_says_so_and_holds_no_connection(queue: PostgresQueue, admin: Connection) -> None:
+async def test_a_closed_queue_raises_and_holds_no_connection(queue: PostgresQueue, admin: Connection) -> None:
     await asyncio.gather(*(queue.status() for _ in range(MAX_CONNECTIONS)))
     await queue.wait_for_work(0)
     await queue.close()
@@ -380,10 +374,10 @@ async def test_a_closed_queue_says_so_and_holds_no_connection(queue: PostgresQue
     with pytest.raises(RuntimeError, match="the queue is closed"):
         await queue.put([change("c-1")])
     while await sessions(admin, OURS):
-        await asyncio.sleep(0.005)  # the server takes its time over a goodbye
+        await asyncio.sleep(0.005)  # the server takes its time to say goodbye
 
 
-async def test_claims_that_wait_for_a_standby_that_is_away_leave_no_changes_in_memory(server: PostgresServer) -> None:
+async def test_claims_that_wait_for_a_missing_standby_leave_no_changes_in_memory(server: PostgresServer) -> None:
     """The calls are committed without an answer, as long as the standby is down."""
 
     async def configure(standbys: str) -> None:

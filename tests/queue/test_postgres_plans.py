@@ -82,7 +82,7 @@ async def admin(url: str) -> AsyncIterator[Connection]:
 
 
 class Explaining:
-    """A connection that first asks how the server would go about each statement."""
+    """A connection that first asks for the plan of each statement."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -118,10 +118,10 @@ def _nodes(plan: dict[str, Any], above: str = "") -> Iterator[dict[str, Any]]:
 
 
 def loops_over_sets(nodes: list[dict[str, Any]]) -> list[str]:
-    """Give what is gone through once for each row of something else, with no index to say where in it to look.
+    """Return the nodes that run once for each row of another node, without an index condition.
 
-    A statement's switches leave the server no other join than this loop: of two sets as long as the batch,
-    it compares each with each.
+    The settings leave the server only this kind of join. On two sets as long as the batch, it compares each row with
+    each.
     """
     found = []
     for node in nodes:
@@ -142,7 +142,7 @@ def _leaves(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Counting(Explaining):
-    """A connection that first does each statement, counts what that goes through, and undoes it."""
+    """A connection that first runs each statement, counts its rows, and rolls it back."""
 
     async def _explain(self, sql: str, *arguments: object) -> None:
         await self._connection.execute("SAVEPOINT before")
@@ -152,14 +152,14 @@ class Counting(Explaining):
 
     @property
     def most_rows(self) -> float:
-        """How many rows went through the node that had the most, those that it left out included."""
+        """The most rows of any node, with the rows that it left out."""
         seen = "Actual Rows", "Rows Removed by"
         each = [sum(float(count) for what, count in node.items() if what.startswith(seen)) for node in self.nodes]
         return max(rows * float(node["Actual Loops"]) for rows, node in zip(each, self.nodes, strict=True))
 
 
 async def everything(connection: Connection) -> None:
-    """Do all that a queue does but count, on a connection that explains."""
+    """Make every call of a queue except counts, on a connection that explains."""
     await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)], Terms())
     await operations.put(connection, [change(f"new-{i}") for i in range(100)], Terms())
     claims = (await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker")).claims
@@ -211,7 +211,7 @@ async def everything(connection: Connection) -> None:
 
 
 async def urgent_and_remembered(connection: Connection) -> None:
-    """Hurry and remember a few, on a connection that explains."""
+    """Mark a few as urgent and remember a few, on a connection that explains."""
     dated = [MetadataChange(f"c-{90_000 + i}", {}, change_id=f"urgent-{i}", as_of=float(i)) for i in range(BATCH)]
     await operations.put(connection, dated, Terms("b-1", urgent=True))
     claims = (
@@ -228,15 +228,15 @@ TABLES = ("completion", "target", "change", "batch", "batch_part", "batch_put", 
 
 
 async def leave_uncounted(admin: Connection) -> None:
-    """Let the server not count what is in the tables by itself."""
+    """Turn off the server's own statistics."""
     for table in TABLES:
         await admin.execute(f"ALTER TABLE metasync.{table} SET (autovacuum_enabled = off)")
 
 
 async def empty_with_pages(admin: Connection) -> None:
-    """Let the server find the tables with nothing in them but room, and not give the room back.
+    """Make the server find the tables empty, without giving their pages back.
 
-    From then on it thinks that there is nothing in however many pages, until a vacuum or a count finds otherwise.
+    From then on it takes any number of pages for empty, until a vacuum or an ANALYZE finds otherwise.
     """
     await admin.execute(FILL.format(backlog=BACKLOG // 10))
     for table in TABLES:
@@ -249,7 +249,7 @@ async def empty_with_pages(admin: Connection) -> None:
 
 
 @pytest.mark.parametrize("counted_when", ["never", "empty", "full", "emptied"])
-async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was_last_counted(
+async def test_no_statement_reads_a_whole_table_that_the_planner_takes_for_empty(
     queue: PostgresQueue, admin: Connection, counted_when: str
 ) -> None:
     await leave_uncounted(admin)
@@ -271,13 +271,13 @@ async def test_no_statement_reads_a_whole_table_even_if_it_was_empty_when_it_was
     assert len(nodes) > 100
     scans = [node for node in nodes if node.get("Relation Name") and node["Node Type"].endswith("Scan")]
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
-    # An index that is gone through without a condition is as long as the table, unless it is the first rows that count.
+    # A scan of an index without a condition is as long as the table, unless only the first rows are needed.
     assert [node for node in scans if not node.get("Index Cond") and node["Above"] != "Limit"] == []
     assert loops_over_sets(nodes) == []
 
 
 async def thousands(connection: Connection, size: int) -> None:
-    """Put, claim, settle, take back and revive so many, on a connection that counts."""
+    """Put, claim, settle, withdraw and retry so many, on a connection that counts."""
     changes = [change(f"t-{i}", change_id=f"t-{i}") for i in range(size)]
     assert (await operations.put(connection, changes, Terms("t"))).added == size
     assert (await operations.put(connection, changes, Terms("t"))).added == 0
@@ -303,7 +303,7 @@ async def thousands(connection: Connection, size: int) -> None:
     await remembered.forget(connection, -1.0, size)
 
 
-async def test_what_thousands_take_is_in_proportion_though_the_server_takes_their_tables_for_empty(
+async def test_the_cost_of_thousands_is_linear_though_the_planner_takes_the_tables_for_empty(
     url: str, admin: Connection
 ) -> None:
     await leave_uncounted(admin)
@@ -319,9 +319,7 @@ async def test_what_thousands_take_is_in_proportion_though_the_server_takes_thei
         assert await queue._connections.transact(count) <= 5 * size
 
 
-async def test_ten_thousand_letters_are_retried_by_a_few_statements_none_of_which_compares_each_with_each(
-    queue: PostgresQueue, admin: Connection
-) -> None:
+async def test_ten_thousand_letters_are_retried_in_linear_time(queue: PostgresQueue, admin: Connection) -> None:
     await admin.execute(FILL.format(backlog=10 * letters.BULK))
 
     async def retry(connection: Connection) -> tuple[Explaining, Part[Revived]]:
@@ -358,14 +356,14 @@ async def buffers(queue: PostgresQueue, connection: Connection, floor: datetime 
 
 async def test_a_claim_touches_a_bounded_number_of_pages(queue: PostgresQueue, admin: Connection) -> None:
     touched = []
-    await leave_uncounted(admin)  # in the middle of the filling, they would be counted as empty
+    await leave_uncounted(admin)  # in the middle of the filling, the server would find them empty
     for backlog in (1_000, BACKLOG):
         await admin.execute(
             "TRUNCATE metasync.completion, metasync.target, metasync.change, metasync.dead_letter, metasync.batch,"
             " metasync.batch_part, metasync.batch_put, metasync.settled, metasync.newest RESTART IDENTITY"
         )
         await admin.execute(FILL.format(backlog=backlog))
-        await buffers(queue, admin, None)  # what is said once of each row, that it is committed, is said now
+        await buffers(queue, admin, None)  # the hint bits, which are written once for each row, are written now
         touched.append(await buffers(queue, admin, None))
     few, many = touched
 
@@ -389,7 +387,7 @@ async def test_a_probe_of_the_middle_touches_a_bounded_number_of_pages(
     assert sum(plan[0]["Plan"][f"Shared {what} Blocks"] for what in ("Hit", "Read")) < 500
 
 
-async def test_a_claim_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
+async def test_a_claim_does_not_read_deleted_rows_again_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     await admin.execute(FILL.format(backlog=30_000))
@@ -404,11 +402,11 @@ async def test_a_claim_does_not_look_again_at_what_is_gone_while_an_old_transact
 
     assert len(numbers(claims[0])) == 2
     assert after < 1.5 * before
-    assert without_floor > 5 * before  # it is the floor that does it
+    assert without_floor > 5 * before  # because of the floor
 
 
 async def enqueueing(producer: Connection) -> int:
-    """Enqueue for a completion that has changes already, and count the pages that this touches."""
+    """Enqueue for a completion with changes, and count the pages that this touches."""
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT metasync_enqueue('c-1', '{}')"
     plan = json.loads(await producer.fetchval(explain))[0]["Plan"]
     return sum(int(plan[f"Shared {what} Blocks"]) for what in ("Hit", "Read"))
@@ -417,7 +415,7 @@ async def enqueueing(producer: Connection) -> int:
 MANY = "SELECT metasync_enqueue('c-1', '{}') FROM generate_series(1, 2000)"
 
 
-async def test_a_producer_may_enqueue_for_one_completion_as_often_as_it_likes_in_one_transaction(
+async def test_many_enqueues_for_one_completion_in_one_transaction_take_linear_time(
     url: str, queue: PostgresQueue
 ) -> None:
     async with connected(url) as producer, producer.transaction():
@@ -429,7 +427,7 @@ async def test_a_producer_may_enqueue_for_one_completion_as_often_as_it_likes_in
     assert (await queue.status()).pending == 2_003
 
 
-async def test_producers_of_one_completion_do_not_look_again_at_what_they_did_while_an_old_transaction_is_open(
+async def test_producers_of_one_completion_do_not_read_old_versions_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     await admin.execute("SELECT metasync_enqueue('c-1', '{}')")
@@ -443,7 +441,7 @@ async def test_producers_of_one_completion_do_not_look_again_at_what_they_did_wh
     assert (await queue.status()).pending == 503
 
 
-async def test_an_idle_worker_does_not_look_again_at_what_is_gone_while_an_old_transaction_is_open(
+async def test_an_idle_worker_does_not_read_deleted_rows_again_while_an_old_transaction_is_open(
     url: str, queue: PostgresQueue, admin: Connection
 ) -> None:
     async with connected(url) as somebody:

@@ -50,9 +50,7 @@ async def enqueue(connection: Connection, completion_id: str, label: str = "x") 
     assert await connection.fetchval("SELECT metasync_enqueue($1, $2)", completion_id, json.dumps({"label": label}))
 
 
-async def test_what_a_producer_enqueues_is_claimed_with_all_that_it_said(
-    queue: PostgresQueue, producer: Connection
-) -> None:
+async def test_a_producers_change_is_claimed_with_all_its_fields(queue: PostgresQueue, producer: Connection) -> None:
     sql = "SELECT metasync_enqueue('c-1', '{\"grade\": \"Ä\", \"draft\": null}', change_id => 'line-1')"
     assert await producer.fetchval(sql) is True
     assert await producer.fetchval("SELECT metasync_enqueue('c-1', '{}'::jsonb, 'replace')") is True
@@ -212,7 +210,7 @@ async def test_json_comes_as_text_or_json_and_a_key_that_is_there_twice_is_refus
     "patch",
     ['{"":"1","":"2"}', '{"a":null,"a":null}', '{"a":null,"a":"1"}', '{"a":"1","\\u0061":null}', '{"a" : [],\n"a":7}'],
 )
-async def test_no_key_may_be_there_twice_however_it_is_written(producer: Connection, patch: str) -> None:
+async def test_a_key_that_is_there_twice_is_refused_in_any_spelling(producer: Connection, patch: str) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="is there twice"):
         await producer.execute("SELECT metasync_enqueue('c-1', $1)", patch)
 
@@ -272,12 +270,12 @@ async def test_the_short_names_go_with_the_schema(producer: Connection) -> None:
 
 
 @pytest.mark.parametrize("completion_id", ["nan", "NaN", "NULL", "None", "nil", "undefined", "Completion_ID"])
-async def test_what_stands_for_a_missing_value_is_no_id(producer: Connection, completion_id: str) -> None:
+async def test_words_for_a_missing_value_are_refused_as_ids(producer: Connection, completion_id: str) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match=r"stands for no value|is the field's name"):
         await producer.execute("SELECT metasync_enqueue($1, '{}')", completion_id)
 
 
-async def test_a_producer_needs_no_right_but_that_to_call_the_function(url: str, queue: PostgresQueue) -> None:
+async def test_a_producer_needs_only_the_right_to_call_the_function(url: str, queue: PostgresQueue) -> None:
     async with new_role(url) as (app, app_url):
         await administer(
             url,
@@ -319,11 +317,11 @@ async def test_an_open_transaction_does_not_keep_workers_from_its_completion(
 
 
 async def until_looked_at_again(connection: Connection) -> None:
-    """Let the time pass that a target without changes is left alone."""
+    """Let the time pass for which a target without changes is kept."""
     await connection.execute("UPDATE metasync.target SET visible_at = visible_at - interval '1 second'")
 
 
-async def test_a_target_that_an_open_transaction_kept_goes_when_nothing_came_of_it(
+async def test_a_target_kept_by_a_transaction_that_rolls_back_is_deleted(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-1", "old")])
@@ -340,7 +338,7 @@ async def test_a_target_that_an_open_transaction_kept_goes_when_nothing_came_of_
     assert await queue.next_due_seconds() is None
 
 
-async def test_changes_wait_for_an_open_transaction_that_came_first_and_follow_it(
+async def test_a_put_waits_for_an_earlier_open_transaction_and_follows_it(
     url: str, queue: PostgresQueue, producer: Connection
 ) -> None:
     async with connected(url) as second, asyncio.TaskGroup() as group, producer.transaction():
@@ -359,7 +357,7 @@ async def test_changes_wait_for_an_open_transaction_that_came_first_and_follow_i
     assert sorted(found["c-1"][2:]) == ["second", "third"]
 
 
-async def test_a_put_that_waits_for_an_open_transaction_does_not_keep_the_rest_of_its_batch_from_others(
+async def test_a_waiting_put_does_not_block_the_other_completions_of_its_call(
     url: str, queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-0", "a"), change("c-1", "b")])
@@ -378,7 +376,7 @@ async def test_a_put_that_waits_for_an_open_transaction_does_not_keep_the_rest_o
     assert await pending_labels(queue) == {"c-0": ["a", "c", "d"], "c-1": ["b", "hung", "e"]}
 
 
-async def test_a_put_and_a_producer_that_want_each_others_change_ids_both_get_through(
+async def test_a_put_and_a_producer_with_the_same_change_ids_both_succeed(
     url: str, queue: PostgresQueue, producer: Connection
 ) -> None:
     async with connected(url) as watching, asyncio.TaskGroup() as group, producer.transaction():
@@ -403,7 +401,7 @@ async def test_a_put_gives_up_on_a_transaction_that_stays_open_and_stores_nothin
         assert await pending_labels(queue) == {"c-1": ["first"]}
 
 
-async def test_two_puts_of_the_same_change_ids_in_any_order_do_not_get_in_each_others_way(url: str) -> None:
+async def test_two_puts_of_the_same_change_ids_in_any_order_both_succeed(url: str) -> None:
     async with await PostgresQueue.open(url) as one, await PostgresQueue.open(url) as other:
         ids = [f"line-{i}" for i in range(200)]
         forth = [change(f"forth-{each}", change_id=each) for each in ids]
@@ -412,11 +410,11 @@ async def test_two_puts_of_the_same_change_ids_in_any_order_do_not_get_in_each_o
             stored = await asyncio.gather(one.put(forth), other.put(back))
             assert sorted(each.added for each in stored) == [0, 200]
             claims = await claim(one, 1_000)
-            assert len(claims) == 200  # and no target of what was not stored
+            assert len(claims) == 200  # and no target of changes that were not stored
             assert await one.settle([finished(claimed) for claimed in claims]) == []
 
 
-async def test_what_is_done_while_another_comes_under_its_change_id_is_no_conflict_and_the_other_is_stored(
+async def test_a_change_under_a_change_id_that_is_just_done_is_stored(
     queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await queue.put([change("c-1", "first", change_id="line-1")])
@@ -436,7 +434,7 @@ async def test_what_is_done_while_another_comes_under_its_change_id_is_no_confli
     assert await pending_labels(queue) == {"c-1": ["second", "third"]}
 
 
-async def test_a_transaction_in_a_frozen_view_adds_to_a_target_that_has_been_claimed_since(
+async def test_in_a_fixed_snapshot_a_change_joins_a_target_claimed_since(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-1", "old")])
@@ -449,7 +447,7 @@ async def test_a_transaction_in_a_frozen_view_adds_to_a_target_that_has_been_cla
     assert await pending_labels(queue) == {"c-1": ["new"]}
 
 
-async def test_a_transaction_in_a_frozen_view_fails_where_its_target_is_another_since(
+async def test_in_a_fixed_snapshot_an_enqueue_fails_if_its_target_was_replaced_since(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-1")])
@@ -467,7 +465,7 @@ async def test_a_transaction_in_a_frozen_view_fails_where_its_target_is_another_
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
 @pytest.mark.parametrize("since", [change("c-1", "newer"), change("c-2", "newer", change_id="line-1")])
-async def test_a_transaction_in_a_frozen_view_fails_where_what_it_meets_has_come_since_and_may_be_tried_again(
+async def test_in_a_fixed_snapshot_an_enqueue_fails_on_newer_rows_and_may_be_repeated(
     queue: PostgresQueue,
     producer: Connection,
     isolation: Literal["repeatable_read", "serializable"],
@@ -492,14 +490,14 @@ async def test_a_transaction_in_a_frozen_view_fails_where_what_it_meets_has_come
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_transactions_in_a_frozen_view_append_in_the_order_of_their_commits(
+async def test_in_a_fixed_snapshot_changes_are_in_the_order_of_commits(
     url: str, queue: PostgresQueue, producer: Connection, isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
     await queue.put([change("c-1", "old")])
     async with connected(url) as second, connected(url) as watching, asyncio.TaskGroup() as group:
         late = second.transaction(isolation=isolation)
         await late.start()
-        await second.execute("SELECT FROM metasync.note")  # its view is older than the other's
+        await second.execute("SELECT FROM metasync.note")  # its snapshot is older than the other's
         async with producer.transaction(isolation=isolation):
             await enqueue(producer, "c-1", "first")
             enqueuing = group.create_task(enqueue(second, "c-1", "second"))
@@ -510,7 +508,7 @@ async def test_transactions_in_a_frozen_view_append_in_the_order_of_their_commit
     assert await pending_labels(queue) == {"c-1": ["old", "first", "second"]}
 
 
-async def test_a_transaction_in_a_frozen_view_makes_a_new_target_where_its_own_has_gone_since(
+async def test_in_a_fixed_snapshot_an_enqueue_makes_a_new_target_for_a_deleted_one(
     queue: PostgresQueue, producer: Connection
 ) -> None:
     await queue.put([change("c-1")])
@@ -528,9 +526,9 @@ class OutboxRace:
     """Producers with open transactions, and a worker.
 
     Args:
-        producing: how many producers are at it.
-        committed: labels of the changes that were.
-        applied: by completion, number and label of each change in the order of being applied.
+        producing: how many producers run.
+        committed: labels of the committed changes.
+        applied: by completion, number and label of each change, in the order of being applied.
     """
 
     url: str
@@ -544,7 +542,7 @@ class OutboxRace:
             for serial in range(40):
                 transaction = connection.transaction()
                 await transaction.start()
-                # In the order of ids, as the documentation asks for: else two may wait for each other.
+                # In the order of ids, as the documentation asks for: otherwise two may wait for each other.
                 completion_ids = sorted(f"c-{dice.randrange(6)}" for _ in range(dice.randint(1, 3)))
                 made = [f"{completion_id} {name}:{serial}.{i}" for i, completion_id in enumerate(completion_ids)]
                 for completion_id, label in zip(completion_ids, made, strict=True):
@@ -568,9 +566,7 @@ class OutboxRace:
                 await self.queue.wait_for_work(0.01)
 
 
-async def test_producers_that_commit_late_or_not_at_all_race_with_a_worker_and_nothing_is_lost(
-    url: str, queue: PostgresQueue
-) -> None:
+async def test_late_commits_and_rollbacks_that_race_with_a_worker_lose_nothing(url: str, queue: PostgresQueue) -> None:
     race = OutboxRace(url, queue)
     async with asyncio.TaskGroup() as group:
         for i in range(race.producing):

@@ -9,19 +9,19 @@ from tests.queue.helpers import EVERY_LETTER, bury, change, claim_one, finished,
 from tests.queue.postgres_server import PostgresServer, connected, new_database
 from worker.queue.postgres import PostgresQueue
 
-CARELESS = {"synchronous_commit": "off", "wal_writer_delay": "10s"}  # what is not asked for by name is written late
+CARELESS = {"synchronous_commit": "off", "wal_writer_delay": "10s"}  # other tables are written late
 
 
 @asynccontextmanager
 async def crashing(server: PostgresServer) -> AsyncIterator[PostgresQueue]:
-    """Give a queue, and let the server crash when the block has ended."""
+    """Open a queue, and let the server crash at the end of the block."""
     async with await PostgresQueue.open(server.url()) as queue:
         yield queue
         server.stop("QUIT")
         server.start(**CARELESS)
 
 
-async def test_what_was_confirmed_survives_a_crash_of_a_server_that_is_set_not_to_care() -> None:
+async def test_confirmed_puts_survive_a_crash_with_synchronous_commit_off() -> None:
     with PostgresServer.running(None, **CARELESS) as server:
         async with crashing(server) as queue:
             await queue.put([change("c-1", "a"), change("c-2", "b")])

@@ -33,13 +33,13 @@ from worker.queue.redis.address import Address, read_url
 PASSWORD = "s3cret-p@ss"
 QUOTED = "s3cret-p%40ss"
 
-# What docs/redis.md says that a user needs, for these keys: metasync:*
+# The rights that docs/redis.md asks for, with these keys: metasync:*
 CATEGORIES = ["+@hash", "+@list", "+@set", "+@sortedset", "+@stream"]
 COMMANDS = ["+time", "+pexpire", "+fcall", "+function|load", "+info", "+config|get"]
 
 
 async def allow(server: RedisServer, *changes: str) -> str:
-    """Make a user who may do what is documented as needed, changed like this; give the URL with name and password."""
+    """Make a user with the documented rights, changed like this; return the URL with name and password."""
     categories = [*CATEGORIES, *(each for each in changes if "@" in each)]
     commands = [*COMMANDS, *(each for each in changes if "@" not in each)]
     async with server.client() as client:
@@ -131,7 +131,7 @@ def test_the_library_can_be_printed_to_be_loaded_by_hand(url: str) -> None:
 
 
 class _Uninstalled(MetaPathFinder):
-    """Stands before all that find modules, and finds no redis."""
+    """A module finder before all others, which finds no redis."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004 -- as it is called
@@ -254,7 +254,7 @@ async def test_a_queue_of_a_newer_release_is_refused(place: Place) -> None:
 
 @asynccontextmanager
 async def pretending(answers: Mapping[bytes, bytes]) -> AsyncIterator[str]:
-    """Serve something that is no server of ours; it gives these answers to what holds these words, and OK else."""
+    """Serve something that is not Redis: it gives these answers to requests with these words, and OK to others."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while sent := await reader.read(65_536):

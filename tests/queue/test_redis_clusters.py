@@ -23,7 +23,7 @@ NO_SHARDS = (
 
 
 async def give_slots(server: RedisServer) -> None:
-    """Make the node serve every key that there can be."""
+    """Make the node serve every possible key."""
     async with server.client() as client:
         await client.cluster("ADDSLOTSRANGE", 0, SLOTS - 1)
         while (await client.cluster("INFO"))["cluster_state"] != "ok":
@@ -36,7 +36,7 @@ async def what_is_there(server: RedisServer) -> tuple[int, list[object]]:
 
 
 async def status(folder: Path, url: str) -> tuple[int, list[str]]:
-    """Run `metasync status`; give its exit code and what it says."""
+    """Run `metasync status`; return its exit code and its output."""
     command = Command(folder, {"METASYNC_QUEUE_URL": url, "OPENAI_API_KEY": KEY})
     done = await asyncio.to_thread(command.run, "status")
     assert done.stdout == ""

@@ -74,7 +74,7 @@ async def test_a_batch_costs_the_same_with_any_backlog(metered: tuple[RedisQueue
             ]
         )
 
-    assert costs[0] == pytest.approx(costs[1], abs=3)  # now and then, minutes that are long past are cleared away
+    assert costs[0] == pytest.approx(costs[1], abs=3)  # now and then, old minutes are deleted
     claiming, extending, settling, putting, asking = costs[1]
     assert max(claiming, putting) < 1.1 * BATCH  # about one command for each completion
     assert settling < 2.1 * BATCH
@@ -149,7 +149,7 @@ async def test_a_withdrawn_batch_costs_a_few_commands_a_completion_in_short_call
     commands = await meter.commands(queue.withdraw(PendingSelection(batch="wrong")))
 
     assert (await queue.status()).pending == 0
-    assert commands < 4 * 5_000  # what its list holds, that this goes, and what is left of it
+    assert commands < 4 * 5_000  # its list, that it is deleted, and what is left of it
     await queue.put(changes("c-1", range(5_000)), batch="wrong")
     calls = await meter.calls(queue.withdraw(PendingSelection(batch="wrong")))
     assert calls == 1 + 5_000 // 500 + 1

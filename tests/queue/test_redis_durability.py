@@ -60,7 +60,7 @@ async def test_batches_that_were_confirmed_survive_a_kill_and_none_is_there_by_h
 
 
 async def _put_until_it_fails(queue: RedisQueue, confirmed: asyncio.Semaphore) -> int:
-    """Put one change for each completion, again and again; give how often that was confirmed."""
+    """Put one change for each completion, again and again; return how often that was confirmed."""
     batches = 0
     try:
         while True:

@@ -19,7 +19,7 @@ async def test_nothing_is_left_of_a_change_that_is_done() -> None:
         await _done(queue)
         names = {key.decode().removeprefix(place.base) for key in await place.keys()}
 
-    # The counters, that something was put, what was done, and what the two calls may have to be told again.
+    # The counters, that something was put, the history, and the answers of the last two calls.
     assert {name.partition(":")[0] for name in names} == {"queue", "news", "minute", "caller", "told"}
 
 

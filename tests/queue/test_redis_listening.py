@@ -36,7 +36,7 @@ async def other(url: str) -> AsyncIterator[RedisQueue]:
 
 
 async def wait_in_vain_so_far(queue: RedisQueue) -> asyncio.Task[bool]:
-    """Wait for work, with nothing left to hear of what has been before."""
+    """Wait for work, with no earlier event left."""
     while await queue.wait_for_work(0.2):
         pass
     waiting = asyncio.create_task(queue.wait_for_work(FOR_EVER))

@@ -17,7 +17,7 @@ FIELDS = 131_072
 
 
 def crowded(fields: int) -> Library:
-    """The functions, with everything in as few fields as that."""
+    """The functions, with everything in so few fields."""
     code = "\n".join(RedisClock.FUNCTIONS.source.splitlines()[2:])
     assert f"FIELDS = {FIELDS}" in code
     return named(code.replace(f"FIELDS = {FIELDS}", f"FIELDS = {fields}"))

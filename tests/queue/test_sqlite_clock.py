@@ -25,7 +25,7 @@ DAY = 86_400.0
 
 @dataclass
 class Machine:
-    """A computer: how long it has been up, and what is wrong with the clock on its wall."""
+    """A computer: how long it has been up, and the error of its wall clock."""
 
     path: Path
     boot: str = "first"
@@ -41,7 +41,7 @@ class Machine:
 
     @asynccontextmanager
     async def queue(self, *, ahead: float = 0.0) -> AsyncIterator[SqliteQueue]:
-        """Open the queue as a process whose clock is so far ahead of that on the wall."""
+        """Open the queue as a process whose clock is so far ahead of the wall clock."""
         clocks = Clocks(lambda: self.up, lambda: self.unix + ahead, self.boot)
         async with await SqliteQueue.open(f"sqlite:///{self.path}", clocks=clocks) as queue:
             yield queue
@@ -129,7 +129,7 @@ async def test_from_one_boot_to_the_next_leases_and_ages_go_by_the_wall_clock(ma
 
 @pytest.mark.parametrize("ahead", [DAY, 50 * 365 * DAY])
 async def test_what_is_due_further_off_than_anything_can_be_is_due(machine: Machine, ahead: float) -> None:
-    async with machine.queue(ahead=ahead) as queue:  # the first of this boot: all of it goes by its clock
+    async with machine.queue(ahead=ahead) as queue:  # the first process of this boot: all follow its clock
         await queue.put([change("c-1"), change("c-2")])
         await queue.claim(1, lease_seconds=60, owner="worker")
     machine.boot_again()
@@ -165,7 +165,7 @@ async def test_a_worker_that_the_wrong_time_is_told_is_one_among_others(tmp_path
         *("faketime", "--exclude-monotonic", "-f", by, sys.executable, "-m", "tests.queue.contender", "hold", url),
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
-        start_new_session=True,  # faketime is a process of its own, beside the one that it starts
+        start_new_session=True,  # faketime starts the command as a child process
     )
     assert child.stdout is not None
     try:
@@ -193,7 +193,7 @@ async def test_who_has_the_file_open_and_who_opens_it_agree_on_the_time_of_one_t
     shutil.copy(machine.path, copy)
     machine.boot_again()
     machine.sleep(100)
-    async with machine.queue(ahead=ahead) as stayed:  # the clock on the wall was put right after this
+    async with machine.queue(ahead=ahead) as stayed:  # the wall clock was put right after this
         shutil.move(copy, machine.path)
         assert await stayed.next_due_seconds() is None
         async with machine.queue() as came:
@@ -208,7 +208,7 @@ async def test_who_has_the_file_open_and_who_opens_it_agree_on_the_time_of_one_t
 
 @pytest.mark.parametrize("ahead", [0.0, -30 * DAY, -NOW])
 async def test_what_the_service_confirmed_in_another_boot_is_too_old(machine: Machine, ahead: float) -> None:
-    """A battery was flat: as it seems, it was confirmed in the future."""
+    """A flat battery: it seems to be confirmed in the future."""
     async with machine.queue() as queue:
         await queue.put([change("c-1")])
         claimed = await claim_one(queue)

@@ -22,7 +22,7 @@ def _planted(number: int) -> MetadataChange:
 
 
 async def _planted_letters(queue: Store, count: int) -> None:
-    """Letters whose changes were tried before: each note of a trial writes its row anew."""
+    """Letters whose changes were tried before: each trial rewrites the change's row."""
     for start in range(0, count, 50):
         await queue.put([_planted(number) for number in range(start, start + 50)])
         for _ in range(2):
@@ -35,7 +35,7 @@ async def _planted_letters(queue: Store, count: int) -> None:
 
 
 def _traces(folder: Path) -> list[str]:
-    """Where the planted values are found in the files of the queue, the log brought in."""
+    """Where the planted values are in the files of the queue, after a checkpoint."""
     with closing(apsw.Connection(str(folder / "queue.db"))) as connection:
         assert connection.execute("SELECT count(*) FROM note").get is not None  # before, it knows of no log
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -51,7 +51,7 @@ async def test_values_of_purged_letters_are_gone_from_the_file(tmp_path: Path) -
         await _planted_letters(queue, 400)
         assert _traces(tmp_path) == ["queue.db"]
         assert await queue.purge_dead(DeadSelection()) == 400
-        # Without a checkpoint of somebody's: the purge has emptied the log.
+        # Without a checkpoint by others: the purge has emptied the log.
         assert _holding_it(tmp_path) == []
         assert _traces(tmp_path) == []
 

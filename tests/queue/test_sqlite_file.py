@@ -27,7 +27,7 @@ def url_of(path: Path) -> str:
 
 
 async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
-    """Try to open it, and give the sentence that says why it cannot be."""
+    """Try to open it, and return the error's sentence."""
     with pytest.raises(kind) as caught:
         async with open_queue(url, timeout_seconds=5):
             pass
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def unprivileged() -> Iterator[Path]:
-    """Give an empty folder, and for a while the rights of somebody who is not root, whom nothing would stop."""
+    """An empty folder, and for a while the rights of a user other than root, whom nothing stops."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     uid = os.geteuid()
@@ -90,7 +90,7 @@ async def test_an_empty_file_becomes_a_queue(tmp_path: Path) -> None:
         assert len(await claim(queue)) == 1
 
 
-async def test_what_was_put_is_there_after_opening_again(tmp_path: Path) -> None:
+async def test_changes_are_there_after_opening_again(tmp_path: Path) -> None:
     url = url_of(tmp_path / "queue.db")
     async with open_queue(url) as queue:
         await queue.put([change("c-1", "a")])
@@ -200,7 +200,7 @@ async def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path,
 
 
 async def test_a_log_that_another_program_left_is_kept(tmp_path: Path) -> None:
-    """Its writer is killed, so that what it wrote last is in the log alone."""
+    """Its writer is killed, so that only the log has the last writes."""
     path = tmp_path / "theirs.db"
     script = (
         "import apsw, os, sys\n"
@@ -319,7 +319,7 @@ async def test_a_log_that_was_left_behind_when_its_file_was_moved_is_kept(tmp_pa
 
     for _ in range(2):
         assert "its log" in await refusal(url_of(killed))
-        killed.touch()  # nor where somebody has made an empty one
+        killed.touch()  # nor if another program has made an empty one
 
     aside.replace(killed)
     async with open_queue(url_of(killed)) as queue:

@@ -1,7 +1,4 @@
-"""What was confirmed is there after a loss of power, which takes from the disk whatever was not synced.
-
-A kill of the process does not show it: what a process has written, the system goes on to keep.
-"""
+"""Confirmed changes survive a loss of power, which takes unsynced writes from the disk."""
 
 import shutil
 from collections.abc import Awaitable, Callable

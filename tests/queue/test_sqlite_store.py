@@ -115,7 +115,7 @@ async def test_samples_are_kept_for_a_day(path: Path) -> None:
 
 async def test_what_is_committed_stays_in_the_log_until_there_is_enough_of_it(path: Path, queue: SqliteQueue) -> None:
     before = _content(path)
-    for number in range(100):  # SQLite by itself would bring the log into the file on the way
+    for number in range(100):  # without this, SQLite would bring the log into the file on the way
         await queue.put([change(f"c-{number}-{each}") for each in range(50)])
 
     assert _content(path) == before

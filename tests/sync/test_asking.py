@@ -7,12 +7,31 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.sync.house import House, asks
-from worker.api import Answer, Client, Kind, Verdict
+from worker.api import Answer, Client, Halt, Kind, Verdict
+from worker.flow import Ended, GateState
 from worker.simulator import Fault, Options, RateLimit, Simulator
-from worker.sync.asking import Asking, Terms, Unfinished, in_parallel
+from worker.sync.asking import Asking, Send, Terms, Unfinished, in_parallel
 from worker.sync.reading import InOrder, get, read_each
 
 IDS = [f"chatcmpl-{number:03d}" for number in range(60)]
+
+
+_OK = Answer(Verdict(Kind.OK, 200), metadata={})
+_DENIED = Answer(Verdict(Kind.HALTED, 401, error="HTTP 401", halt=Halt.UNAUTHORIZED, envelope=True))
+
+
+def _answers(*answers: Answer) -> Send:
+    """The service's answers to one request, in turn."""
+    left = list(answers)
+
+    async def send(_timeout_seconds: float, _fresh: bool) -> Answer:  # noqa: FBT001 -- as `Send` has it
+        return left.pop(0)
+
+    return send
+
+
+def _fails(_answer: Answer) -> Ended:
+    raise KeyError("ours")
 
 
 async def _read(asking: Asking, client: Any, ids: list[str]) -> list[Answer]:
@@ -136,6 +155,23 @@ async def test_a_failure_of_our_own_ends_all_and_is_raised() -> None:
 
     with pytest.raises(KeyError):
         await asks().run(in_parallel(3, fail))
+
+
+async def test_an_exception_in_the_handling_of_an_answer_frees_the_slot() -> None:
+    asking = Asking(Terms(max_concurrency=1))
+    with pytest.raises(KeyError):
+        await asking.ask("c-1", _answers(_OK), _fails)
+    assert asking.state().in_flight == 0
+    assert (await asking.ask("c-2", _answers(_OK))).verdict.kind is Kind.OK
+
+
+async def test_an_exception_in_the_handling_of_a_probes_answer_leaves_another_probe_due() -> None:
+    asking = Asking(Terms())
+    asking.nothing_more = True  # so that one failure halts
+    with pytest.raises(KeyError):
+        await asking.ask("c-1", _answers(_DENIED, _OK), _fails)
+    assert asking.state().gate is not GateState.OPEN
+    assert (await asking.ask("c-2", _answers(_OK))).verdict.kind is Kind.OK
 
 
 def test_results_come_in_order_unless_one_takes_very_long() -> None:

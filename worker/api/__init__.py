@@ -1,8 +1,8 @@
-"""The endpoint: a client, what its answers mean, and when to try again.
+"""The endpoint: a client, the meaning of its answers, and the backoff between tries.
 
-Begin with `client.py`: one call, one `Answer`. `judging.py` makes a `Verdict` of it, by the codes in `table.py`;
-`verdict.py` has the words. `retry.py` says how long to wait, `failure.py` what it means that no answer came.
-`direct.py` and `session.py` are two transports; `redact.py` keeps keys out of errors.
+Begin with `client.py`: one call makes one request and returns one `Answer`. `judging.py` turns the response into a
+`Verdict` (`verdict.py`), by the codes in `table.py`. `failure.py` judges a call without a response, and `retry.py` has
+the backoff. `direct.py` and `session.py` are the two transports. `redact.py` keeps secrets out of errors.
 """
 
 from worker.api.answer import Answer

@@ -1,4 +1,4 @@
-"""What a 404 says is missing, and whom a text is about."""
+"""What a 404 is about: the completion, the URL, or another completion."""
 
 import re
 
@@ -8,7 +8,7 @@ from worker.api.verdict import About
 
 _ABSENT_COMPLETION = "completion id not found"
 _WRONG_URL = "invalid url"
-# Of one that the service names: with a digit or a hyphen in it, so that no word of a sentence is taken for an id.
+# The id in a message of the service. It needs a digit or a hyphen, so that no word of a sentence looks like an id.
 _NAMED = re.compile(
     r"\bcompletion (?:with )?(?:id )?[^\sA-Za-z0-9]?(?=[A-Za-z._]*[0-9-])([A-Za-z0-9][A-Za-z0-9._-]{0,255})\W{0,2} "
     r"(?:was )?not found",
@@ -17,9 +17,10 @@ _NAMED = re.compile(
 
 
 def missing(said: Said, body: bytes, asked: str | None) -> About:
-    """Tell what a 404 is about. A completion's is known by code and param, or by naming the id that was asked for.
+    """Decide what a 404 says is missing.
 
-    Gateways leave out one or the other, or wrap the service's text into their own. Within a path an id is the URL's.
+    It is the completion if code and param say so, or if the text names the id that was asked for. Gateways leave out
+    one or the other, or wrap the service's text. An id within a path is part of a URL, and proves nothing.
     """
     message = said.error.message or ""
     if is_absence(said.error):
@@ -34,7 +35,7 @@ def missing(said: Said, body: bytes, asked: str | None) -> About:
 
 
 def other_than(said: Said, asked: str | None) -> str | None:
-    """The id of another completion than the one asked for, where a message says that that one was not found."""
+    """The id of another completion that the message says is missing; None if it names the one asked for, or no id."""
     message = said.error.message
     if asked is None or message is None or _names(message, asked):
         return None

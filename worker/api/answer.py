@@ -1,4 +1,4 @@
-"""The end of one call: its verdict, and what the service answered."""
+"""The answer of one call: its verdict, and what the response shows."""
 
 import msgspec
 
@@ -8,16 +8,15 @@ from worker.api.verdict import Verdict
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of one call. Its repr shows nothing of the body, which holds a conversation.
+    """The answer of one call. Its repr shows nothing of the body, which holds a conversation.
 
     Args:
-        metadata: the completion's, as the answer shows it: ``{}`` when it is empty or null; None when it is unknown,
-            as the answer does not show it.
-        whole: all of the metadata that the answer shows is in `metadata`. Else it held what is no string, and must not
-            be sent back as if it were all.
-        unread: a success without a body, or with one too large to read: done, and nothing was shown.
+        metadata: the completion's metadata; ``{}`` if the response shows it empty or null; None if it does not show it.
+        whole: whether `metadata` is all that the response shows. Otherwise values that are not strings were left out,
+            and the map must not be sent back as if it were all.
+        unread: a success without a body, or with one too large to read: it shows nothing.
         body: of a success; empty otherwise.
-        duration_ms: from the call to the last byte, the wait for a free connection included.
+        duration_ms: from the call to the last byte, including the wait for a free connection.
     """
 
     verdict: Verdict
@@ -32,20 +31,20 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def completion(self) -> ChatCompletion | None:
-        """The body of an answer to update or get, parsed at each look; None when there is none."""
+        """The completion in an answer to `update` or `get`, parsed at each access; None if there is none."""
         return parse(self.body, ChatCompletion)
 
     @property
     def page(self) -> CompletionPage | None:
-        """Likewise, of an answer to list."""
+        """The page in an answer to `list`, parsed at each access; None if there is none."""
         return parse(self.body, CompletionPage)
 
     @property
     def messages(self) -> MessagePage | None:
-        """Likewise, of an answer to messages."""
+        """The page in an answer to `messages`, parsed at each access; None if there is none."""
         return parse(self.body, MessagePage)
 
     @property
     def deletion(self) -> Deletion | None:
-        """Likewise, of an answer to delete."""
+        """The deletion in an answer to `delete`, parsed at each access; None if there is none."""
         return parse(self.body, Deletion)

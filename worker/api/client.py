@@ -22,7 +22,7 @@ from worker.api.verdict import Kind, Verdict
 
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
 
-# Releases whose connector and parser the direct transport was tested with. With others, the session serves.
+# Releases of aiohttp with which the direct transport was tested. With others, the client uses the session transport.
 _TESTED = frozenset({("3", "12"), ("3", "13"), ("3", "14")})
 
 _logger = logging.getLogger(__name__)
@@ -35,20 +35,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Client:
-    """Makes the calls. None of them raises for anything that the service or the network does: the verdict says it.
+    """Makes the calls. A failure of the service or the network raises nothing: it is in the answer's verdict.
 
-    Each call raises ValueError, before anything is sent, for an id that is none.
+    Each call raises ValueError for an invalid completion id, before anything is sent.
 
     Args:
-        base_url: ``https://api.openai.com/v1``, or Azure's ``https://R.openai.azure.com/openai/v1``; a query is kept.
-        auth: ``auto`` sends the key as ``api-key`` to Azure's hosts and as a bearer token to all others.
-        max_connections: open at the same time; further calls wait for one, within their time-out.
-        trust_env: use the proxy that the environment names, if any; never for plain http, which stays on loopback.
-        tls: whose certificates are trusted; the system's, if none is given.
-        session: to make the calls through; it is not closed, and proxy, pool and trust are its own.
+        base_url: ``https://api.openai.com/v1``, or Azure's ``https://R.openai.azure.com/openai/v1``. A query is kept.
+        auth: ``auto`` sends the key as ``api-key`` to Azure's hosts, and as a bearer token to all others.
+        max_connections: open at the same time. Further calls wait for one, within their time-out.
+        trust_env: use the proxy that the environment names, if any. Plain http stays on loopback, and uses none.
+        tls: the trusted certificates; None for the system's.
+        session: makes the calls. The client does not close it, and uses its proxy, pool and certificates.
 
     Raises:
-        ValueError: the base URL, the proxy, or something that goes into a header, cannot be used.
+        ValueError: the base URL, the proxy or a header value cannot be used.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Client:
         """Send this key from the next request on.
 
         Raises:
-            ValueError: no header can carry it; the former key stays in use.
+            ValueError: no header can carry it. The former key stays in use.
         """
         headers = self._fixed_headers | self._endpoint.authorization(api_key, self._auth)
         self._headers = Headers(headers)
@@ -103,7 +103,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, unless they are those of a session that was handed in."""
+        """Close the connections, but not a session that was handed in."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
@@ -114,12 +114,12 @@ class Client:
     def update(
         self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
     ) -> Coroutine[Any, Any, Answer]:
-        """Set a completion's metadata to exactly this map, as far as the service replaces and does not merge.
+        """Set a completion's metadata to exactly this map, if the service replaces and does not merge.
 
         The connection is closed after an answer that is about another completion, or does not show what was sent.
 
         Args:
-            fresh: use a connection on which nothing was asked before.
+            fresh: use a new connection.
         """
         target = self._endpoint.completion_target(completion_id)
         request = Request("POST", target, self._json_headers, _encode({"metadata": dict(metadata)}))
@@ -131,7 +131,7 @@ class Client:
         return self._call(request, timeout_seconds, asked=completion_id, fresh=fresh)
 
     async def delete(self, completion_id: str, *, timeout_seconds: float) -> Answer:
-        """Delete a completion; `Answer.deletion` tells."""
+        """Delete a completion. `Answer.deletion` has the result."""
         request = Request("DELETE", self._endpoint.completion_target(completion_id), self._headers)
         return await self._call(request, timeout_seconds, asked=completion_id)
 
@@ -146,13 +146,14 @@ class Client:
         timeout_seconds: float,
         fresh: bool = False,
     ) -> Answer:
-        """Read a page of completions; `Answer.page` holds it, and `fresh` is as in `update`.
+        """Read a page of completions. `Answer.page` holds it.
 
         Args:
-            metadata: pairs that they all have.
+            metadata: pairs that each completion must have.
             after: the `last_id` of the page before.
-            limit: at most 100; the service's own choice is 20.
-            order: by time; always sent, since the service's default is not the documented one.
+            limit: at most 100; the service's default is 20.
+            order: by time. It is always sent, since the service's default is not the documented one.
+            fresh: use a new connection.
         """
         filters = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
         parameters = ({"model": model} if model is not None else {}) | filters | _paging(after, limit, order)
@@ -202,8 +203,8 @@ class Client:
         """Make a call.
 
         Args:
-            asked: the completion that it is about; None for a list.
-            metadata: pairs that are in the request, and so must be in the answer of an update.
+            asked: the id of the completion; None for a list.
+            metadata: pairs in the request, which the answer of an update must show.
         """
         if self._transport is None:
             raise RuntimeError("the client is used outside of its context")
@@ -229,7 +230,7 @@ class Client:
 
 
 def _has(shown: Mapping[str, str] | None, sent: Mapping[str, str]) -> bool:
-    """Whether the metadata that an answer shows, if it does, has every pair that was sent."""
+    """Whether an answer shows all pairs that were sent, or shows no metadata at all."""
     return shown is None or sent.items() <= shown.items()
 
 

@@ -1,4 +1,4 @@
-"""The pool of connections: which of them may carry a request. Both transports get their connections here."""
+"""The pool of connections, which decides which of them may carry a request. Both transports use it."""
 
 import math
 import time
@@ -17,17 +17,17 @@ from worker.api.failure import UnaskedAnswerError
 from worker.api.headers import read_keep_alive_seconds
 from worker.api.protocol import CallProtocol
 
-# Behind an address translation that forgets, an older one costs a whole time-out.
+# A router may forget an older idle connection, and the next request on it would take the whole time-out.
 IDLE_SECONDS: Final = 15.0
-# A server ends a connection that was idle for as long as it had said: no request may be on its way then.
+# A server closes a connection when its announced idle time is over. No request may be on its way then.
 _MARGIN_SECONDS: Final = 1.0
 
 
 class Use:
-    """What a call wants of its connection, and what it may do with the one it got.
+    """The connection of one call: what the call needs, and how long the connection may be kept afterwards.
 
     Args:
-        fresh: nothing may have been asked on it before.
+        fresh: the call needs a new connection.
     """
 
     __slots__ = ("_connector", "_protocol", "fresh", "reused")
@@ -42,7 +42,7 @@ class Use:
         self._connector, self._protocol, self.reused = connector, protocol, reused
 
     def end(self, idle_seconds: float) -> None:
-        """Say how long the connection may be idle; it is closed where that is no time, though the pool may have it."""
+        """Keep the connection for so long at most; close it at 0, even if the pool has it already."""
         if self._connector is None:
             return
         if idle_seconds:
@@ -56,7 +56,7 @@ _use: ContextVar[Use | None] = ContextVar("use", default=None)
 
 @contextmanager
 def using(*, fresh: bool) -> Iterator[Use]:
-    """Have the connection that is obtained within be such a one."""
+    """A context in which `Connector.connect` returns a connection that suits the call."""
     use = Use(fresh=fresh)
     token = _use.set(use)
     try:
@@ -66,16 +66,20 @@ def using(*, fresh: bool) -> Iterator[Use]:
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's own, which hands out only what may carry a request; see `using`."""
+    """aiohttp's connector, which hands out only connections that can carry a request; see `using`."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
         super().__init__(keepalive_timeout=IDLE_SECONDS, **options)
+<<<<<<< HEAD
         self._factory = partial[ResponseHandler](CallProtocol, loop=self._loop)
         # Until when each connection may be taken again, on the monotonic clock; one that is not in here is new.
+=======
+        # Until when each connection may be used again, in monotonic seconds. A connection that is not in here is new.
+>>>>>>> wt-words
         self._usable_until: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:  # noqa: ANN401 -- whatever this aiohttp takes
-        """Obtain a connection on which nothing is under way, and nothing has come that was not asked for."""
+        """Return a connection without a request under way, and without unread bytes."""
         use = _use.get() or Use(fresh=False)
         use.reused = False
         while True:
@@ -93,12 +97,13 @@ class Connector(aiohttp.TCPConnector):
                 raise UnaskedAnswerError
 
     def limit_idle(self, protocol: Any, idle_seconds: float) -> None:  # noqa: ANN401 -- as above
-        """Take a connection back for so long at most."""
+        """Keep a connection for so long at most."""
         if idle_seconds < IDLE_SECONDS:
             self._usable_until[protocol] = time.monotonic() + idle_seconds
 
 
 def is_silent(connection: Connection, *, reused: bool) -> bool:
+<<<<<<< HEAD
     """Whether a connection is open and nothing lies on it, neither read nor unread: that would be another's answer."""
     protocol = protocol_of(connection)
     if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
@@ -113,9 +118,32 @@ def protocol_of(connection: Connection) -> CallProtocol | None:
     protocol = connection.protocol
     assert protocol is None or isinstance(protocol, CallProtocol)  # noqa: S101 -- made by the connector's factory
     return protocol
+=======
+    """Whether a connection is open and holds no bytes, read or unread: they would belong to another answer."""
+    protocol = connection.protocol
+    if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
+        return False
+    transport = protocol.transport
+    # On a new TLS connection the server's session tickets may still be unread.
+    is_quiet_by_nature = reused or transport.get_extra_info("sslcontext") is None
+    return not (is_quiet_by_nature and _has_unread(transport))
+>>>>>>> wt-words
 
 
 def idle_seconds(headers: Mapping[str, str]) -> float:
     """How long a connection may stay idle after an answer with these headers."""
     told = read_keep_alive_seconds(headers)
     return IDLE_SECONDS if told is None else min(IDLE_SECONDS, max(0.0, told - _MARGIN_SECONDS))
+<<<<<<< HEAD
+=======
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether bytes, or the end of the connection, wait for the event loop."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
+>>>>>>> wt-words

@@ -1,15 +1,15 @@
-"""Time-outs of many calls that run at once, by one timer: a timer a call costs more than all else about it."""
+"""Time-outs of many calls with one timer: a timer for each call would cost more than the rest of the call."""
 
 import asyncio
 import math
 from types import TracebackType
 from typing import Self
 
-_EARLY_SECONDS = 0.001  # by so much a timer of uvloop's may fire too soon
+_EARLY_SECONDS = 0.001  # uvloop's timers may fire so much too soon
 
 
 class Deadlines:
-    """The time-outs of calls in one event loop. What `asyncio.timeout` does, at a tenth of its price."""
+    """The time-outs of calls in one event loop. They do what `asyncio.timeout` does, at a tenth of its cost."""
 
     __slots__ = ("_loop", "_running", "_timer", "_timer_at")
 
@@ -23,11 +23,11 @@ class Deadlines:
         return f"<Deadlines [{len(self._running)} running]>"
 
     def within(self, seconds: float) -> "Deadline":
-        """Make a context that the current task has so long for, or else raises TimeoutError."""
+        """A context that the current task has to leave within so many seconds, or TimeoutError is raised."""
         return Deadline(self, self._loop.time() + seconds)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -47,7 +47,7 @@ class Deadlines:
         self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        """Cut off what has run out of time; the timer is set for the next of those that are left."""
+        """Cut off the calls whose time is over, and set the timer for the next deadline."""
         self._timer, self._timer_at = None, math.inf
         now = self._loop.time() + _EARLY_SECONDS
         for deadline in [each for each in self._running if each.at <= now]:
@@ -84,12 +84,12 @@ class Deadline:
         self._deadlines._end(self)  # noqa: SLF001 -- likewise
         if not self._is_expired or self._task is None:
             return
-        # If the task was cancelled from outside as well, that cancellation wins.
+        # If the task was cancelled from outside, too, that cancellation wins.
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        """The time is over."""
+        """Cancel the task, since its time is over."""
         if self._task is not None:
             self._is_expired = True
             self._task.cancel()

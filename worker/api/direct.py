@@ -1,7 +1,7 @@
-"""The short way to the service: aiohttp's connections, TLS and parser, and none of the layers of its session.
+"""The fast transport: aiohttp's connections, TLS and parser, without the layers of its session.
 
-An aiohttp session builds a request, a response, a writer and a timer for each call, and takes two thirds of the call's
-CPU time for it (docs/performance.md). All that a call of ours needs is the pool of connections and the parser.
+An aiohttp session builds a request, a response, a writer and a timer for each call. They take two thirds of the call's
+CPU time (docs/performance.md). A call of ours needs only the pool of connections and the parser.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ _TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS, ceil_thre
 
 
 class DirectTransport:
-    """Speaks HTTP/1.1 to one origin, without a proxy. To be made within an event loop.
+    """Speaks HTTP/1.1 to one origin, without a proxy. Create it within an event loop.
 
     Args:
         origin: such as ``https://api.openai.com``.
-        connector: the pool of connections, which is closed in the end; a call waits while all of them are in use.
+        connector: the pool of connections, which `close` closes. A call waits while all of them are in use.
     """
 
     def __init__(self, origin: URL, connector: Connector) -> None:
         self._connector = connector
         self._loop = asyncio.get_running_loop()
-        # Connections that a call has just left, the latest last, and until when they may be taken: the next call takes
-        # one without asking the connector, whose book-keeping costs more than the call's own. Nothing waits for the
-        # connector while any is in here.
+        # Connections that finished calls have left, the latest last, and until when each may be used. The next call
+        # takes one without the connector, whose bookkeeping costs more than the call itself. Nothing waits for the
+        # connector while there are any.
         self._free: deque[tuple[Connection, float]] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._waiting = 0
-        # What the connector wants of a request is where it goes, the same for all of them.
+        # The connector only needs a request's destination, which is the same for all.
         self._destination = aiohttp.ClientRequest("GET", origin, loop=self._loop)
         self._host = f"Host: {origin.host_port_subcomponent}\r\nAccept-Encoding: gzip, deflate\r\n".encode("ascii")
         self._deadlines = Deadlines()
@@ -74,9 +74,16 @@ class DirectTransport:
         await self._connector.close()
 
     async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
+<<<<<<< HEAD
         """Make a request on a connection that has nothing else to do."""
         protocol = protocol_of(connection)
         if protocol is None:
+=======
+        """Make a request on an idle connection."""
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None:
+            connection.close()
+>>>>>>> wt-words
             raise aiohttp.ClientConnectionResetError
         try:
             try:
@@ -86,7 +93,7 @@ class DirectTransport:
             except HttpProcessingError as error:
                 raise InvalidAnswerError from error
             content: bytes | None
-            if stream.is_eof():  # as most answers are: they came in one piece with their head
+            if stream.is_eof():  # most answers come in one piece with their head
                 content = stream.read_nowait()
                 if len(content) > LARGEST_ANSWER_BYTES:
                     content = None
@@ -103,13 +110,13 @@ class DirectTransport:
         return answer
 
     def _take(self) -> Connection | None:
-        """A free connection, if there is one that may still be used."""
+        """A free connection that may still be used; None if there is none."""
         free = self._free
         while free:
             connection, until = free.pop()
             if until > self._loop.time() and is_silent(connection, reused=True):
                 return connection
-            connection.close()  # too old, lost, not wanted by either side, or something came that was not asked for
+            connection.close()  # too old, closed by either side, or with bytes on it
         return None
 
     def _leave(self, connection: Connection, idle_seconds: float) -> None:
@@ -122,7 +129,7 @@ class DirectTransport:
             self._sweep_timer = self._loop.call_later(idle_seconds, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what was free for too long; the timer is set for the next of those that are left."""
+        """Close the connections that were free for too long, and set the timer for the next one."""
         self._sweep_timer = None
         now = self._loop.time()
         left = deque[tuple[Connection, float]]()
@@ -136,8 +143,8 @@ class DirectTransport:
             self._sweep_timer = self._loop.call_at(min(until for _, until in left), self._sweep)
 
     async def _connect(self, *, fresh: bool) -> tuple[Connection, bool]:
-        """A connection of the connector's, and whether it was used before."""
-        if fresh and self._free:  # each of these counts as in use, so that the connector might wait for one for ever
+        """A connection from the connector, and whether it was used before."""
+        if fresh and self._free:  # the connector counts free ones as in use, and might wait for one of them for ever
             self._free.popleft()[0].close()
         self._waiting += 1
         try:

@@ -1,4 +1,4 @@
-"""Where requests go and how they are authorised: the base URL, the ids and the key, checked before anything is sent."""
+"""The URLs and the authorisation of requests. Base URL, ids and key are checked before anything is sent."""
 
 import re
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ class Endpoint:
 
     Args:
         origin: such as ``https://api.openai.com``.
-        path: that of the stored completions, ``/chat/completions`` included.
-        query: that every URL ends with; often empty.
+        path: of the stored completions, with ``/chat/completions``.
+        query: the end of every URL; often empty.
     """
 
     origin: URL
@@ -36,10 +36,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, base_url: str) -> Self:
-        """Check a base URL such as ``https://api.openai.com/v1``; a query, as Azure's dated form has, is kept.
+        """Check a base URL such as ``https://api.openai.com/v1``. A query, as in Azure's dated form, is kept.
 
         Raises:
-            ValueError: it is no URL to send a key to; the message does not show it, as it may hold a password.
+            ValueError: no key may be sent to this URL. The message does not show it, since it may hold a password.
         """
         try:
             url = URL(base_url)
@@ -59,26 +59,26 @@ class Endpoint:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What the query holds that is not to be shown: some gateways take a key there."""
+        """Values of the query that must not be shown: some gateways take a key there."""
         return tuple(value for name, value in parse_qsl(self.query) if name != _API_VERSION)
 
     def completion_target(self, completion_id: str) -> str:
-        """Return what asks for one completion: path and query.
+        """Return the target of one completion: path and query.
 
         Raises:
-            ValueError: the id is none, and might reach another URL.
+            ValueError: the id is invalid, and might reach another URL.
         """
         if not COMPLETION_ID.fullmatch(completion_id):
             raise ValueError(f"{completion_id[:80]!a} is not the id of a completion")
         return f"{self.path}/{completion_id}?{self.query}" if self.query else f"{self.path}/{completion_id}"
 
     def messages_target(self, completion_id: str, parameters: Mapping[str, str]) -> str:
-        """Return what asks for one completion's messages; raises as `completion_target` does."""
+        """Return the target of one completion's messages; raises as `completion_target` does."""
         self.completion_target(completion_id)
         return self._target(f"/{completion_id}/messages", parameters)
 
     def list_target(self, parameters: Mapping[str, str]) -> str:
-        """Return what asks for all the completions that the parameters mean."""
+        """Return the target of the list of completions that match the parameters."""
         return self._target("", parameters)
 
     def _target(self, below: str, parameters: Mapping[str, str]) -> str:
@@ -86,10 +86,10 @@ class Endpoint:
         return f"{self.path}{below}?{query}" if query else self.path + below
 
     def authorization(self, api_key: str, auth: Auth) -> dict[str, str]:
-        """Return the header that carries the key: ``api-key`` for Azure's hosts under ``auto``, else a bearer token.
+        """Return the header with the key: ``api-key`` for Azure's hosts under ``auto``, otherwise a bearer token.
 
         Raises:
-            ValueError: the key is empty, or no header can carry it; the message does not show it.
+            ValueError: the key is empty, or no header can carry it. The message does not show it.
         """
         checked = header_value("the API key", api_key)
         if auth == "api-key" or (auth == "auto" and self.host.endswith(_AZURE_HOSTS)):
@@ -101,7 +101,7 @@ def header_value(name: str, value: str) -> str:
     """Return the value if a header can carry it.
 
     Raises:
-        ValueError: it is empty, or holds white space or something other than ASCII; the message does not show it.
+        ValueError: it is empty, or holds white space or characters other than ASCII. The message does not show it.
     """
     if not _HEADER_VALUE.fullmatch(value):
         raise ValueError(f"{name} is empty, or holds white space or characters other than ASCII")
@@ -113,7 +113,7 @@ def _quoted(parameters: Mapping[str, str]) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing that is sent there leaves this machine, and nothing comes from elsewhere."""
+    """Whether traffic to this host stays on this machine."""
     if host == "localhost":
         return True
     try:

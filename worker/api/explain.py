@@ -1,4 +1,4 @@
-"""What a body says that is not the wanted answer: for programs an error, for people a text."""
+"""Reads the body of a failure: an error for programs, a text for people."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from worker.api.parsing import load_json, parse
 from worker.api.redact import one_line, redact
 
 LONGEST_ERROR: Final = 500
-# Secrets are sought in so much of a text; the rest is not kept anyway.
+# Secrets are looked for in the first part of a text only. The rest is not kept.
 _LONGEST_READ: Final = 2_000
 _LONGEST_RAW: Final = 65_536
 
@@ -19,11 +19,11 @@ _TAG = re.compile(r"<[^<>]*>")
 
 
 class Said(NamedTuple):
-    """What a failure's body says.
+    """The content of a failure's body.
 
     Args:
-        envelope: it says it in the service's own form, ``{"error": {...}}``.
-        is_json: whatever it says, it is JSON.
+        envelope: the body has the service's error format, ``{"error": {...}}``.
+        is_json: the body is JSON of any kind.
     """
 
     error: ServiceError
@@ -32,7 +32,7 @@ class Said(NamedTuple):
 
 
 def read_error(body: bytes) -> Said:
-    """Return what a failure's body says in the service's own form, or in one that a gateway before it uses."""
+    """Read the error from a failure's body, in the service's format or in that of a gateway before it."""
     envelope = parse(body, ErrorEnvelope)
     if envelope is None:
         return Said(ServiceError(), envelope=False, is_json=_is_json(body))
@@ -48,9 +48,9 @@ def read_error(body: bytes) -> Said:
 
 
 def explain_failure(error: ServiceError, body: bytes) -> str:
-    """Tell people what a failure's body says; empty when it says nothing.
+    """Return the text of a failure's body for people; empty if it has none.
 
-    Of JSON only the known fields are told, and nothing of JSON that is malformed: it may hold a conversation.
+    Only the known fields of JSON are shown. Nothing of malformed JSON is shown, since it may hold a conversation.
     """
     name = error.code or error.type
     where = f" ({error.param})" if error.param else ""
@@ -64,7 +64,7 @@ def explain_failure(error: ServiceError, body: bytes) -> str:
 
 
 def explain_nonsense(body: bytes) -> str:
-    """Tell people why a body is not the JSON object that it should be, without showing any of it."""
+    """Say why a body is not the expected JSON object, without showing any of it."""
     start = _start(body)
     if not start:
         return "is empty"
@@ -78,15 +78,15 @@ def explain_nonsense(body: bytes) -> str:
 
 
 def readable(text: str, *, secrets: Iterable[str] = (), sent: Iterable[str] = ()) -> str:
-    """Make a text safe to keep: on one line, at most 500 characters, without control characters and secrets.
+    """Make a text safe to keep: one line of at most 500 characters, without control characters and secrets.
 
     Args:
-        secrets: of the configuration, the API key above all.
-        sent: metadata values that must not stand in it.
+        secrets: of the configuration, above all the API key.
+        sent: metadata values, which are masked, too.
     """
     whole = one_line(text[:_LONGEST_RAW])
     kept = redact(whole[:_LONGEST_READ], secrets=secrets, values=sent)
-    if len(whole) > _LONGEST_READ:  # a value may have been cut where too little of it is left to be found
+    if len(whole) > _LONGEST_READ:  # the cut may have left too little of a value to find it
         kept = kept[:-8]
     return kept if len(kept) <= LONGEST_ERROR else f"{kept[: LONGEST_ERROR - 1]}…"
 

@@ -1,4 +1,4 @@
-"""What it means that no answer came."""
+"""The verdict of a call without a complete response."""
 
 import errno
 import os
@@ -16,22 +16,22 @@ from worker.api.verdict import Halt, Kind, Verdict
 
 
 class InvalidAnswerError(aiohttp.ClientError):
-    """What came back is not HTTP."""
+    """The bytes received are not HTTP."""
 
 
 class UnaskedAnswerError(aiohttp.ClientError):
-    """Something came on a new connection before anything was asked."""
+    """Bytes came on a new connection before anything was asked."""
 
 
-# What aiohttp raises for all that the network and the service can do to a request.
+# What aiohttp raises for failures of the network and of the service.
 FAILURES = (aiohttp.ClientError, OSError)
 
 _TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _ENCODING = re.compile(r"content-encoding: (\w+)")
-# A proxy that answers so may let the next request through.
+# After one of these, a proxy may let the next request through.
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
-# The first that fits counts. Texts are ours: an exception's own may quote the answer.
+# The first match counts. The texts are ours, because an exception's text may quote the answer.
 _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "the name {error.host} was not resolved: {reason}"),
     (aiohttp.ClientConnectorCertificateError, "the certificate of {error.host}:{error.port} is not trusted: {reason}"),
@@ -55,8 +55,8 @@ def failure(error: BaseException, proxy: URL | None = None) -> Verdict:
     """Judge a request that ended in an exception of the network.
 
     Args:
-        error: one of `FAILURES`; others are programming errors, and not for this function to hide.
-        proxy: that the request went through.
+        error: one of `FAILURES`. Other exceptions are programming errors, and propagate.
+        proxy: the proxy of the request, if any.
     """
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return Verdict(Kind.HALTED, error="the base URL cannot be used", halt=Halt.WRONG_URL)
@@ -74,7 +74,7 @@ def _explain(error: BaseException, proxy: URL | None) -> str:
     for cause in _causes(error):
         if getattr(cause, "errno", None) in _TOO_MANY_FILES:
             return "too many open files: allow this process more of them (ulimit -n), or this machine"
-        # By their names, since their module is none that aiohttp promises anything about.
+        # By name: aiohttp does not promise where these classes are.
         match type(cause).__name__:
             case "ContentEncodingError":
                 encoding = _ENCODING.search(str(cause))
@@ -96,10 +96,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's words for what went wrong, else the name of its kind."""
+    """The system's text for the failure, or else the name of its class."""
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number in errno.errorcode and not isinstance(cause, ssl.SSLError | socket.gaierror):
-        return os.strerror(number)  # what asyncio says instead repeats the address
+        return os.strerror(number)  # asyncio's text repeats the address
     told = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     return str(told or type(cause).__name__)

@@ -1,4 +1,4 @@
-"""What the headers of an answer say: its request id, a delay, a rate limit, whether to retry."""
+"""The headers of an answer: its request id, a delay, a rate limit, and whether to retry."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-# A longer wait is no advice but a mistake. One of days is a quota's, which starts anew with a month.
+# A longer wait must be a mistake. A wait of days belongs to a quota that starts anew with a month.
 LONGEST_DELAY_SECONDS: Final = 365 * 86_400.0
 _LONGEST_RESET_SECONDS: Final = 86_400.0
 _LONGEST_REQUEST_ID: Final = 200
@@ -31,11 +31,11 @@ _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m":
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What the rate-limit headers say of requests; None is said of nothing, or of something that makes no sense.
+    """The rate-limit headers for requests. A field is None if its header is missing or makes no sense.
 
     Args:
-        limit_requests: allowed in the limit's period, which is not told.
-        remaining_requests: left of them.
+        limit_requests: allowed in the limit's period, which no header tells.
+        remaining_requests: left in the period.
         reset_seconds: until all of them are there again.
     """
 
@@ -56,7 +56,7 @@ def read_request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def read_should_retry(headers: Mapping[str, str]) -> bool | None:
-    """Return the service's own word on retrying, where it gave one."""
+    """Return what ``x-should-retry`` says; None without it."""
     match headers.get(_SHOULD_RETRY, "").strip().lower():
         case "true":
             return True
@@ -67,14 +67,14 @@ def read_should_retry(headers: Mapping[str, str]) -> bool | None:
 
 
 def read_delay_seconds(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Return how long the service asked to wait: ``retry-after-ms``, else ``retry-after``.
+    """Return the delay that the service asks for: ``retry-after-ms``, or else ``retry-after``.
 
-    A delay that is negative, not a number, infinite, unreadable or above a year counts as none at all.
+    A delay that is negative, not a number, infinite, unreadable or above a year counts as none.
 
     Args:
         headers: of the answer; names in lower case, or a mapping that ignores case.
-        now: Unix time in seconds, for a ``retry-after`` that is a date (RFC 9110, 10.2.3); the answer's own
-            ``date`` is preferred, since it comes from the same clock.
+        now: Unix time in seconds, for a ``retry-after`` that is a date (RFC 9110, 10.2.3). The answer's ``date`` is
+            preferred, since it comes from the same clock.
     """
     in_ms = headers.get(_RETRY_AFTER_MS)
     if in_ms is not None and (delay := _number(in_ms)) is not None and delay <= LONGEST_DELAY_SECONDS * 1000:
@@ -91,9 +91,9 @@ def read_delay_seconds(headers: Mapping[str, str], now: float | None = None) -> 
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """Return what the ``x-ratelimit-*-requests`` headers say; None when they say nothing.
+    """Return the ``x-ratelimit-*-requests`` headers; None if they hold nothing.
 
-    A limit of 0, as Azure has sent it, and -1 anywhere are no information.
+    A limit of 0, which Azure has sent, and -1 anywhere mean no information.
     """
     limit, remaining, reset = headers.get(_LIMIT), headers.get(_REMAINING), headers.get(_RESET)
     if limit is None and remaining is None and reset is None:
@@ -103,14 +103,14 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
 
 
 def read_keep_alive_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the server keeps an idle connection, where its ``Keep-Alive: timeout=N`` says it."""
+    """Return how long the server keeps an idle connection, by ``Keep-Alive: timeout=N``; None without it."""
     told = headers.get(_KEEP_ALIVE)
     found = None if told is None else _TIMEOUT.search(told)
     return None if found is None else float(found[1])
 
 
 def read_duration_seconds(text: str) -> float | None:
-    """Read ``2ms``, ``6m0s``, ``1h23m31s`` or plain seconds; None when it is no duration, or one above a day."""
+    """Read ``2ms``, ``6m0s``, ``1h23m31s`` or plain seconds; None for anything else, and for more than a day."""
     text = text.strip()
     seconds = _number(text)
     if seconds is None and _DURATION.fullmatch(text):
@@ -132,5 +132,5 @@ def _unix_time(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):  # what the parser is known to raise on odd texts
+    except (ValueError, TypeError, IndexError, OverflowError):  # the parser raises these on odd texts
         return None

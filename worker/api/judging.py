@@ -1,4 +1,4 @@
-"""What an answer of the service means for the change that was sent. Pure: it knows no clock and no socket."""
+"""Judges an answer: what it means for the change that was sent. Pure: no clock, no socket."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -22,12 +22,12 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What a success shows of the completion's metadata.
+    """The metadata that a success shows.
 
     Args:
-        metadata: None where it shows none; ``{}`` where it is empty or null.
-        whole: nothing of what it shows had to be left out: values that are no strings cannot be sent back.
-        unread: the answer has no body, or one that is too large to read: it shows nothing at all.
+        metadata: None if the answer does not show it; ``{}`` if it is empty or null.
+        whole: whether `metadata` is all that the answer shows. Values that are not strings are left out.
+        unread: the answer has no body, or one that is too large to read.
     """
 
     metadata: dict[str, str] | None = None
@@ -36,7 +36,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class _Finding(msgspec.Struct, frozen=True):
-    """What status and body say; see `Verdict`."""
+    """What status and body mean; see `Verdict`."""
 
     kind: Kind = Kind.OK
     halt: Halt | None = None
@@ -48,7 +48,7 @@ class _Finding(msgspec.Struct, frozen=True):
 
 
 class _Essence(msgspec.Struct):
-    """What the worker needs of a success; the rest of the body is skipped."""
+    """The fields of a success that the worker needs. The decoder skips the rest of the body."""
 
     id: str | None = None
     metadata: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
@@ -75,10 +75,9 @@ def verdict(
 
     Args:
         headers: names in lower case, or a mapping that ignores case.
-        asked: id of the completion that the request was about, whose id a success has to show; None for one about
-            many, whose success is a page.
-        secrets: never to stand in the verdict's texts.
-        sent: metadata values that must not stand there either.
+        asked: the id of the completion, which a success has to show; None for a list, whose success is a page.
+        secrets: texts that must not be in the verdict.
+        sent: metadata values, which must not be in it either.
         now: Unix time in seconds, for a ``retry-after`` that is a date.
     """
     return judge(status, headers, body, asked=asked, secrets=secrets, sent=sent, now=now)[0]
@@ -94,10 +93,10 @@ def judge(
     sent: Collection[str] = (),
     now: float | None = None,
 ) -> tuple[Verdict, Shown]:
-    """Judge an answer, as `verdict` does, and return with it what a success shows.
+    """Judge an answer as `verdict` does; return the verdict, and what a success shows.
 
     Args:
-        body: None when it was too large to be read.
+        body: None if it was too large to read.
     """
     is_success = 200 <= status < 300  # noqa: PLR2004 -- the class of statuses that says success
     found = (
@@ -110,7 +109,7 @@ def judge(
         read_delay_seconds(headers, now),
         read_rate_limit(headers),
     )
-    if found.kind is Kind.OK:  # there is nothing to explain
+    if found.kind is Kind.OK:  # nothing to explain
         return Verdict(Kind.OK, status, request_id, None, delay_seconds, rate_limit=limit), found.shown
     said = found.said or _NOTHING_SAID
     error = said.error
@@ -155,7 +154,7 @@ def _look_up(
 
 
 def _read_success(status: int, headers: Mapping[str, str], body: bytes | None, asked: str | None) -> _Finding:
-    """A success is the object that was asked for; whatever else says 2xx is no answer of this service."""
+    """Judge a 2xx. Only the requested object is a success: any other body did not come from this service."""
     if body is None or status in _WITHOUT_BODY:
         return _UNREAD
     but = f"HTTP {status}, but the answer"
@@ -182,7 +181,7 @@ def _read_success(status: int, headers: Mapping[str, str], body: bytes | None, a
 
 
 def _read_hidden_failure(but: str, headers: Mapping[str, str], body: bytes, asked: str | None) -> _Finding:
-    """A 2xx that holds an error is what the error says, where that is anything the table has."""
+    """Judge a 2xx that holds an error: by that error, if the table has it."""
     said = read_error(body)
     text = f"{but} holds an error: {explain_failure(said.error, b'')}"
     status = status_of(said.error)

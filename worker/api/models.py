@@ -1,9 +1,9 @@
 """The documented shapes of the service's answers.
 
-Everything is optional: a stored completion differs from a fresh one, and what is missing or new never makes an answer
-unreadable. Source: the published OpenAPI document, version 2.3.0, schemas `CreateChatCompletionResponse`,
-`ChatCompletionList`, `ChatCompletionDeleted`, `ChatCompletionMessageList` and `ErrorResponse`; the fields that only
-stored completions have are those of its examples.
+Every field is optional: a stored completion differs from a fresh one, and a missing or new field must not make an
+answer unreadable. Source: the published OpenAPI document, version 2.3.0, schemas `CreateChatCompletionResponse`,
+`ChatCompletionList`, `ChatCompletionDeleted`, `ChatCompletionMessageList` and `ErrorResponse`. The fields of stored
+completions alone come from its examples.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UrlCitation(Model, frozen=True):
-    """A web page that an answer cites, and where."""
+    """A web page that an answer cites, and the position of the citation."""
 
     start_index: int | None = None
     end_index: int | None = None
@@ -112,7 +112,7 @@ class StoredMessage(Message, frozen=True):
 
 
 class TopLogprob(Model, frozen=True):
-    """One of the likeliest tokens at a position."""
+    """One of the likeliest tokens at a position, with its probability."""
 
     token: str | None = None
     logprob: float | None = None
@@ -120,7 +120,7 @@ class TopLogprob(Model, frozen=True):
 
 
 class TokenLogprob(TopLogprob, frozen=True):
-    """The token that was chosen at a position, and its rivals."""
+    """The chosen token at a position, and the likeliest ones."""
 
     top_logprobs: list[TopLogprob] | None = None
 
@@ -142,7 +142,7 @@ class Choice(Model, frozen=True):
 
 
 class CompletionTokensDetails(Model, frozen=True):
-    """What the completion's tokens were spent on."""
+    """The parts of the completion's tokens."""
 
     accepted_prediction_tokens: int | None = None
     audio_tokens: int | None = None
@@ -152,7 +152,7 @@ class CompletionTokensDetails(Model, frozen=True):
 
 
 class PromptTokensDetails(Model, frozen=True):
-    """What the prompt's tokens were."""
+    """The parts of the prompt's tokens."""
 
     audio_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -183,7 +183,7 @@ class ModerationResult(Model, frozen=True):
 
 
 class ModerationReport(Model, frozen=True):
-    """The results of moderation or, by `type`, the error it ended with."""
+    """The results of moderation, or an error, by `type`."""
 
     type: str | None = None
     model: str | None = None
@@ -193,7 +193,7 @@ class ModerationReport(Model, frozen=True):
 
 
 class Moderation(Model, frozen=True):
-    """Moderation of what went in and of what came out."""
+    """Moderation of the input and of the output."""
 
     input: ModerationReport | None = None
     output: ModerationReport | None = None
@@ -248,7 +248,7 @@ class MessagePage(Model, frozen=True):
 
 
 class Deletion(Model, frozen=True):
-    """What became of a request to delete a completion."""
+    """The result of a request to delete a completion."""
 
     id: str | None = None
     object: str | None = None
@@ -256,7 +256,7 @@ class Deletion(Model, frozen=True):
 
 
 class ServiceError(Model, frozen=True):
-    """What the service says of a failure. Gateways have been met that send `code` as a number."""
+    """The service's description of a failure. Some gateways send `code` as a number."""
 
     message: str | None = None
     type: str | None = None
@@ -265,7 +265,7 @@ class ServiceError(Model, frozen=True):
 
 
 class ErrorEnvelope(Model, frozen=True):
-    """The body of a failure; the fields after `error` are where gateways in front of the service put their text."""
+    """The body of a failure. Gateways put their text into the fields after `error`."""
 
     error: ServiceError | str | None = None
     message: str | None = None

@@ -1,4 +1,4 @@
-"""Pages of a list, read for what they show of each completion; conversations are skipped over."""
+"""Reads pages of a list: the fields of each completion, without its conversation."""
 
 from collections.abc import Collection
 from typing import Any
@@ -13,10 +13,10 @@ class Listed(Model, frozen=True):
     """A completion as a page shows it. Its repr shows nothing of the content.
 
     Args:
-        id: None where it shows none.
-        created: Unix time; None likewise.
-        metadata: None where it shows none; ``{}`` where it is empty or null.
-        whole: nothing of what it shows had to be left out; see `Answer.whole`.
+        id: None if the page does not show it.
+        created: Unix time; None if the page does not show it.
+        metadata: None if the page does not show it; ``{}`` if it is empty or null.
+        whole: whether `metadata` is all that the page shows; see `Answer.whole`.
         raw: the item's JSON text.
     """
 
@@ -31,7 +31,7 @@ class Page(Model, frozen=True):
     """A page of a list.
 
     Args:
-        has_more: whether there is another; None where the page does not say.
+        has_more: whether there is another page; None if the page does not say.
     """
 
     items: list[Listed]
@@ -60,7 +60,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_page(body: bytes) -> Page | None:
-    """Read the answer to a list call; None where it is no page."""
+    """Read the answer to a list call; None if it is not a page."""
     try:
         page = _decode_page(body)
         items, has_more = [_listed(bytes(raw)) for raw in page.data], page.has_more
@@ -77,7 +77,7 @@ def read_page(body: bytes) -> Page | None:
 
 
 def read_fields(body: bytes, names: Collection[str]) -> dict[str, Any]:
-    """The fields of a JSON object that have these names, as far as they are there; values are JSON text."""
+    """The named fields of a JSON object that it has; values are JSON text."""
     try:
         found = _decode_fields(body)
     except STRICT_ERRORS:
@@ -92,7 +92,7 @@ def read_fields(body: bytes, names: Collection[str]) -> dict[str, Any]:
 
 
 def read_replies(body: bytes) -> list[Any]:
-    """The messages that a completion answered, each as JSON text or as JSON; none where it shows none."""
+    """The messages with which the model answered, as JSON text or as JSON; empty if there are none."""
     try:
         return [each["message"] for each in _decode_choices(body).choices or () if "message" in each]
     except STRICT_ERRORS:
@@ -113,7 +113,7 @@ def _listed(raw: bytes) -> Listed:
 
 
 def _fitted(found: object, raw: bytes) -> Listed:
-    """The fields of an item that have the right type."""
+    """Keep the fields of an item that have the right type."""
     if not isinstance(found, dict):
         return Listed(id=None, created=None, metadata=None, whole=False, raw=raw)
     own_id, created = found.get("id"), found.get("created")
@@ -128,11 +128,11 @@ def _fitted(found: object, raw: bytes) -> Listed:
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """The value as it can be written: of half a surrogate pair there is no UTF-8, and of NaN no JSON."""
+    """Make a value writable: half a surrogate pair has no UTF-8 form, and NaN no JSON form."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode() if not value.isprintable() else value
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value)  # as no encoder writes it
+        return str(value)  # encoders refuse such a number
     if isinstance(value, list):
         return [_clean(each) for each in value]
     if isinstance(value, dict):

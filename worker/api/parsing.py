@@ -1,4 +1,4 @@
-"""Reading JSON tolerantly: what fits is kept, what does not is dropped, nothing is raised."""
+"""Reads JSON tolerantly: keeps what fits, drops the rest, raises nothing."""
 
 import json
 from functools import cache
@@ -11,15 +11,15 @@ from worker.api.models import Model
 
 M = TypeVar("M", bound=Model)
 
-# msgspec reports bad UTF-8 and deep nesting in their own ways.
+# msgspec raises other errors for bad UTF-8 and for deep nesting.
 STRICT_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse(body: bytes, model: type[M]) -> M | None:
-    """Parse an answer as the model, by its types; where that fails, once more without what does not fit.
+    """Parse an answer as the model, by its types. If that fails, drop what does not fit and parse again.
 
     Returns:
-        None when the body is no JSON object.
+        None if the body is not a JSON object.
     """
     try:
         strictly: M = _decoder(model).decode(body)
@@ -35,10 +35,10 @@ def parse(body: bytes, model: type[M]) -> M | None:
 
 
 def load_json(body: bytes) -> Any:  # noqa: ANN401 -- JSON is anything
-    """Read JSON as generously as Python does: with a byte order mark, NaN, or half a surrogate pair in it.
+    """Read JSON as generously as Python does: with a byte order mark, NaN, or half a surrogate pair.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(body.decode("utf-8-sig", "replace"))
@@ -47,9 +47,9 @@ def load_json(body: bytes) -> Any:  # noqa: ANN401 -- JSON is anything
 
 
 def fit_metadata(found: object) -> tuple[dict[str, str] | None, bool]:
-    """Return the pairs that are metadata, strings that can be sent back, and whether they are all that was found.
+    """Return the metadata pairs that can be sent back, which are strings, and whether these are all pairs found.
 
-    null is an empty map; what is no map is None.
+    null is an empty map. Any other value that is not a map gives None.
     """
     if found is None:
         return {}, True
@@ -60,7 +60,7 @@ def fit_metadata(found: object) -> tuple[dict[str, str] | None, bool]:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair in it."""
+    """Whether the text holds no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -8,12 +8,12 @@ from worker.api.endpoint import Endpoint
 
 
 def environment_proxy(endpoint: Endpoint) -> URL | None:
-    """Return the proxy for an endpoint, if there is one; plain http, which stays on loopback, takes none.
+    """Return the proxy for an endpoint; None if there is none. Plain http stays on loopback, and uses none.
 
-    aiohttp's own `trust_env` would read netrc too, whose login clashes with our key.
+    aiohttp's own `trust_env` would also read netrc, whose login clashes with our key.
 
     Raises:
-        ValueError: it cannot be used; the message does not show it, as it may hold a password.
+        ValueError: it cannot be used. The message does not show it, since it may hold a password.
     """
     if endpoint.is_plain or proxy_bypass(endpoint.host):
         return None
@@ -35,7 +35,7 @@ def environment_proxy(endpoint: Endpoint) -> URL | None:
 
 
 def _is_latin1(text: str) -> bool:
-    """As which aiohttp sends a login (RFC 7617, 2.1, leaves it open)."""
+    """Whether aiohttp can encode the text in a login (RFC 7617, 2.1, leaves the encoding open)."""
     try:
         text.encode("latin-1")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Taking secrets out of a text that is kept: the configuration's, and the metadata values that were sent."""
+"""Takes secrets out of texts that are kept: those of the configuration, and the metadata values that were sent."""
 
 import json
 import re
@@ -14,9 +14,9 @@ _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|(?<=Bearer )[^\s\"'`]{4,}")
 _WORD = re.compile(r"[^\s\"'`]+")
 _ASTERISKS = "***"
 
-# A shorter value is masked only in quotes, since it would be found in half of all words.
+# A shorter value is masked only in quotes, since it occurs in half of all words.
 _SHORTEST_ANYWHERE = 4
-# So many characters in a row are taken for part of a value, however it was cut.
+# So many equal characters in a row count as part of a value, wherever it was cut.
 _PIECE = 8
 _ELLIPSES = ("...", "…")
 _QUOTES = ("'{}'", '"{}"', "`{}`", '\\"{}\\"', "\\'{}\\'", "“{}”", "\u2018{}\u2019", "&#39;{}&#39;", "&quot;{}&quot;")
@@ -29,11 +29,11 @@ def one_line(text: str) -> str:
 
 
 def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()) -> str:
-    """Replace the secrets, whatever looks like a key, and the values by ``***``; the text should be `one_line` already.
+    """Replace secrets, values and anything that looks like a key by ``***``. The text should be `one_line` already.
 
-    Either is found as it stands, JSON-escaped, HTML-escaped, URL-quoted or with its white space collapsed; cut
-    anywhere, as long as eight characters of it are left, or four before an ellipsis; under four characters, where
-    it stands in quotes.
+    A value is found plain, JSON-escaped, HTML-escaped, URL-quoted, or with its white space collapsed. A part of it is
+    found if eight characters are left, or four before an ellipsis. A value of under four characters is found only in
+    quotes.
     """
     covered = bytearray(len(text))
     for match in _KEY_LIKE.finditer(text):
@@ -59,7 +59,7 @@ def _forms(value: str) -> set[str]:
 
 
 def _cover_form(covered: bytearray, text: str, form: str) -> None:
-    """Cover the whole form; where it is short, in quotes only."""
+    """Cover the whole form; a short one only in quotes."""
     if len(form) < _SHORTEST_ANYWHERE:
         for quotes in _QUOTES:
             _cover_all(covered, text, quotes.format(form), quotes.index("{"), len(form))
@@ -78,7 +78,7 @@ def _cover_all(covered: bytearray, text: str, sought: str, offset: int, length: 
 
 
 def _cover_pieces(covered: bytearray, text: str, forms: Iterable[str]) -> None:
-    """Cover whatever shares so many characters in a row with one of the forms."""
+    """Cover each run of so many characters that is also in one of the forms."""
     pieces = {form[start : start + _PIECE] for form in forms for start in range(len(form) - _PIECE + 1)}
     if not pieces:
         return
@@ -92,7 +92,7 @@ def _cover(covered: bytearray, start: int, end: int) -> None:
 
 
 def _masked(text: str, covered: bytearray) -> str:
-    """The text with one mask for each covered stretch."""
+    """The text with one mask for each covered run."""
     kept, masked = [], False
     for character, is_covered in zip(text, covered, strict=True):
         if not is_covered:

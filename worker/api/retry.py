@@ -1,4 +1,4 @@
-"""Trying again: tenacity within the worker, for short waits; the arithmetic of backoff for long ones in the queue."""
+"""Trying again: tenacity within the worker for short waits, the arithmetic of backoff for long ones in the queue."""
 
 import asyncio
 import random as random_module
@@ -13,12 +13,12 @@ from worker.api.verdict import Kind
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to try again, and how long to wait before: exponential backoff with full jitter.
+    """How often to try again, and how long to wait: exponential backoff with full jitter.
 
     Args:
         base_seconds: the longest wait after the first failure.
-        factor: by which it grows with each further one.
-        cap_seconds: which it never exceeds.
+        factor: the growth of the longest wait with each further failure.
+        cap_seconds: its upper bound.
         max_tries: further tries within the worker, after the first.
     """
 
@@ -29,15 +29,15 @@ class RetryPolicy:
 
 
 def backoff_seconds(attempt: int, policy: RetryPolicy, random: random_module.Random) -> float:
-    """Return how long to wait after a failure: somewhere between nothing and the policy's bound.
+    """Return how long to wait after a failure: a random time between zero and the policy's bound.
 
-    Full jitter, since it is what takes the least work until all are through (Brooker, "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015).
+    Full jitter needs the least work until all clients are through (Brooker, "Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
 
     Args:
-        attempt: how many attempts have failed, this one included.
+        attempt: how many attempts have failed, with this one.
     """
-    steps = min(max(attempt, 1) - 1, 64)  # beyond, any sensible cap is reached, and a float might overflow
+    steps = min(max(attempt, 1) - 1, 64)  # enough for any sensible cap; more might overflow a float
     return random.uniform(0.0, min(policy.cap_seconds, policy.base_seconds * policy.factor**steps))
 
 
@@ -51,16 +51,16 @@ async def retry(
     random: random_module.Random,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Answer:
-    """Try again after a first failure, as long as it makes sense to wait here; returns the last answer there was.
+    """Try again after a first failure, while it makes sense to wait here; return the last answer.
 
-    Exceptions of `attempt`, cancellation among them, propagate. It begins with an answer, not with a call: nearly all
-    requests succeed at once, and those pay nothing for this.
+    Exceptions of `attempt`, and cancellation, propagate. The function takes an answer, not a call: nearly all requests
+    succeed at once, and pay nothing for it.
 
     Args:
-        first: what the first try came to.
+        first: the answer of the first try.
         attempt: makes the same call once more.
-        max_tries: a lower bound than the policy's on further tries.
-        may_wait: asked last, for each further try that would be made, with the seconds to wait before it.
+        max_tries: bounds further tries, if it is lower than the policy's.
+        may_wait: asked last before each further try, with the seconds to wait.
         random: the source of jitter.
     """
     tries = min(policy.max_tries, max_tries)

@@ -1,4 +1,4 @@
-"""Room for the answers that are being read, all of them together: many large ones at once would take all memory."""
+"""Bounds the memory of all answers that are read at once: many large ones would take all of it."""
 
 import asyncio
 from collections import deque
@@ -7,17 +7,17 @@ from typing import Final
 
 import aiohttp
 
-# The largest stored completions, with log probabilities and Base64 audio, stay well below.
+# The largest stored completions, with log probabilities and Base64 audio, stay well below this.
 LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
 ROOM_BYTES: Final = 64 * 1024 * 1024
-# As much as aiohttp holds of an answer anyway, before it stops reading.
+# aiohttp buffers so much of an answer anyway, before it stops reading.
 _SMALL_ANSWER_BYTES: Final = 256 * 1024
 
 
 class Room:
-    """So many bytes, handed out in the order in which they are asked for.
+    """A number of bytes, granted in the order in which they are asked for.
 
-    An answer takes all that it may need before it is read on, so that two never wait for each other.
+    An answer takes all that it may need before it reads on, so that two answers never wait for each other.
     """
 
     __slots__ = ("_free", "_waiting")
@@ -41,12 +41,12 @@ class Room:
         except BaseException:
             if granted.cancelled():
                 self._grant()
-            else:  # it was granted in the same moment
+            else:  # granted at the moment of the cancellation
                 self.give(size)
             raise
 
     def give(self, size: int) -> None:
-        """Give back what was taken."""
+        """Return bytes that were taken."""
         self._free += size
         self._grant()
 
@@ -59,10 +59,10 @@ class Room:
 
 
 async def read_content(stream: aiohttp.StreamReader, headers: Mapping[str, str], room: Room) -> bytes | None:
-    """Read the whole body, waiting for room where it is no small one.
+    """Read the whole body; a large one waits for room.
 
     Returns:
-        None when it is larger than `LARGEST_ANSWER_BYTES`: then the connection is of no use any more.
+        None if it is larger than `LARGEST_ANSWER_BYTES`. Then the connection cannot be used again.
     """
     most = _most_bytes(headers)
     if most is None:
@@ -84,7 +84,7 @@ async def read_content(stream: aiohttp.StreamReader, headers: Mapping[str, str],
 
 
 def _most_bytes(headers: Mapping[str, str]) -> int | None:
-    """How large the body may become; None when it is too large already."""
+    """How large the body may become; None if its announced length is too large."""
     length = headers.get("Content-Length", "")
     if headers.get("Content-Encoding") is not None or not length.isdecimal():
         return LARGEST_ANSWER_BYTES

@@ -1,6 +1,6 @@
-"""The ordinary way to the service, through an aiohttp session.
+"""The transport through an aiohttp session.
 
-For proxies, for a session that is handed in, and for releases of aiohttp that the direct way was not tested with.
+It serves proxies, sessions that are handed in, and releases of aiohttp with which the direct transport was not tested.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from worker.api.connector import Use, idle_seconds, using
 from worker.api.room import Room, read_content
 from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_unanswered
 
-_CEIL_THRESHOLD_SECONDS: Final = 1e9  # above it aiohttp would round a time-out up, past a lease's end
+_CEIL_THRESHOLD_SECONDS: Final = 1e9  # above this, aiohttp rounds a time-out up, past a lease's end
 
 
 class SessionTransport:
     """Makes requests to one origin through a session.
 
-    Which connection a request gets is known, and chosen, where the session's connector is our `Connector`. Of a session
-    that is handed in, it is the session's business: `fresh` is not heeded, and nothing is sent a second time by us.
+    With our `Connector`, it knows and chooses the connection of a request. A session that is handed in chooses by
+    itself: `fresh` has no effect, and a request is never sent twice.
 
     Args:
         origin: such as ``https://api.openai.com``.
-        owned: whether the session is closed in the end.
+        owned: whether `close` closes the session.
     """
 
     def __init__(self, origin: URL, session: aiohttp.ClientSession, *, owned: bool) -> None:
@@ -40,7 +40,7 @@ class SessionTransport:
 
     async def exchange(self, request: Request, timeout_seconds: float, judge: Judge, *, fresh: bool = False) -> Answer:
         """Send a request and judge its answer; see `Transport.exchange`."""
-        # aiohttp's own time-out does not see the wait for room.
+        # aiohttp's time-out does not cover the wait for room.
         async with asyncio.timeout(timeout_seconds):
             with using(fresh=fresh) as use:
                 try:
@@ -60,21 +60,21 @@ class SessionTransport:
             timeout=timeout(timeout_seconds),
             allow_redirects=False,
         ) as response:
-            # On a body that is too large, leaving the response closes the connection.
+            # If the body is too large, leaving the response closes the connection.
             content = await read_content(response.content, response.headers, self._room)
             answer, believed = judge(Reply(response.status, response.headers, content))
-            # aiohttp gives a connection back at the body's end, before anything can be said about it.
+            # aiohttp returns a connection to the pool at the body's end, before the answer is judged.
             use.end(idle_seconds(response.headers) if believed else 0.0)
             return answer
 
     async def close(self) -> None:
-        """Close the session, if it is our own."""
+        """Close the session, if it is owned."""
         if self._owned:
             await self._session.close()
 
 
 @lru_cache(maxsize=64)
 def timeout(seconds: float) -> aiohttp.ClientTimeout:
-    """The time-out in aiohttp's form, to the millisecond."""
+    """The time-out in aiohttp's form."""
     connect = min(seconds, CONNECT_TIMEOUT_SECONDS)
     return aiohttp.ClientTimeout(total=seconds, sock_connect=connect, ceil_threshold=_CEIL_THRESHOLD_SECONDS)

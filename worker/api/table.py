@@ -1,4 +1,4 @@
-"""The table of failures: what a status means, together with what the service says of the error."""
+"""The table of failures: what a status means, together with the service's error."""
 
 import re
 from http import HTTPStatus
@@ -28,7 +28,7 @@ _RETRIED = frozenset(
 )
 ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
-# Gateways say it with another status than the service's 429.
+# Gateways use other statuses for it than the service's 429.
 _QUOTA_STATUSES = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS}
 )
@@ -46,7 +46,7 @@ _CERTAIN_CODES = frozenset(
 )
 _OF_METADATA = re.compile(r"metadata(?:[.\[].*)?", re.DOTALL)
 
-# The status that an error would have come with, where it came with one that says success.
+# The status for an error that came with a 2xx.
 _STATUS_OF_NAME = {
     "rate_limit_exceeded": HTTPStatus.TOO_MANY_REQUESTS,
     "rate_limit_error": HTTPStatus.TOO_MANY_REQUESTS,
@@ -57,7 +57,7 @@ _STATUS_OF_NAME = {
     "permission_denied": HTTPStatus.FORBIDDEN,
     "permission_error": HTTPStatus.FORBIDDEN,
 }
-# A number that blames the change is not among them: what says success and failure at once proves nothing about it.
+# No status that blames the change is among them: an answer of success and failure at once proves nothing about it.
 _STATUSES_OF_CODE = frozenset({401, 402, 403, 404, 407, 410, 429})
 
 
@@ -72,10 +72,10 @@ def classify(
     """Look up a failure.
 
     Args:
-        envelope: the error came in the service's own form. Without it, a 4xx is some server's on the way, and says
-            nothing about the change.
+        envelope: the error has the service's format. Without it, a 4xx comes from a server on the way, and says nothing
+            about the change.
         about: what is missing, for a 404 and a 410.
-        should_retry: the service's own word; of a 5xx, false means "not now".
+        should_retry: the answer's ``x-should-retry``. With a 5xx, false means "not now".
     """
     if status in _QUOTA_STATUSES and is_about_quota(error):
         return Kind.HALTED, Halt.QUOTA
@@ -100,7 +100,7 @@ def _halt_of(status: int, about: About | None) -> Halt | None:
 
 
 def status_of(error: ServiceError) -> int | None:
-    """The status that would have suited an error that came with a 2xx; None where the error says too little."""
+    """The status that fits an error that came with a 2xx; None if the error says too little."""
     if is_about_quota(error):
         return HTTPStatus.TOO_MANY_REQUESTS
     if is_certain(error):
@@ -116,7 +116,7 @@ def status_of(error: ServiceError) -> int | None:
 
 
 def is_about_quota(error: ServiceError) -> bool:
-    """Whether it is money or a budget that is used up, so that waiting seconds will not help."""
+    """Whether money or a budget is used up, so that waiting for seconds does not help."""
     return any(
         name in _QUOTA_CODES or name.endswith(_QUOTA_CODE_ENDINGS) or name.startswith(_QUOTA_CODE_BEGINNING)
         for name in _names(error)
@@ -124,12 +124,12 @@ def is_about_quota(error: ServiceError) -> bool:
 
 
 def is_certain(error: ServiceError) -> bool:
-    """Whether the error can have no other cause than the metadata that was sent."""
+    """Whether the metadata that was sent is the only possible cause."""
     return error.code in _CERTAIN_CODES and error.param is not None and _OF_METADATA.fullmatch(error.param) is not None
 
 
 def is_absence(error: ServiceError) -> bool:
-    """Whether the service itself says that it has no such completion: a wrong URL is answered otherwise."""
+    """Whether the service has no such completion. It answers a wrong URL differently."""
     return error.code == "not_found" and error.param == "completion_id"
 
 

@@ -1,4 +1,4 @@
-"""What carries a request to the service and its answer back; `DirectTransport` and `SessionTransport` are two ways."""
+"""The interface of a transport, which carries requests; `DirectTransport` and `SessionTransport` implement it."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol
@@ -9,12 +9,12 @@ from worker.api.answer import Answer
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
-# How a connection ends that the other side, or something in between, had given up while it was idle.
+# How a connection fails that the other side, or something in between, gave up while it was idle.
 DROPPED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
 
 
 class Headers:
-    """Headers that many requests have in common, encoded once; names and values are known to be harmless."""
+    """Headers that many requests share, encoded once. Names and values are checked before."""
 
     __slots__ = ("encoded", "mapping")
 
@@ -27,10 +27,10 @@ class Headers:
 
 
 class Request(NamedTuple):
-    """What is asked.
+    """A request.
 
     Args:
-        target: path and query, as they go over the wire.
+        target: path and query, as sent.
     """
 
     method: str
@@ -40,11 +40,11 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came back.
+    """A response.
 
     Args:
         headers: names in any case.
-        content: unpacked; None when it is too large to be read.
+        content: decompressed; None if it is too large to read.
     """
 
     status: int
@@ -53,10 +53,10 @@ class Reply(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What was made of a reply.
+    """A judged response.
 
     Args:
-        believed: the connection that it came on may be used again.
+        believed: whether its connection may be used again.
     """
 
     answer: Answer
@@ -67,21 +67,21 @@ Judge = Callable[[Reply], Judged]
 
 
 class Transport(Protocol):
-    """Makes requests to one service, over connections that it keeps. No redirect is followed, no cookie kept."""
+    """Makes requests to one service, over connections that it keeps. It follows no redirect and keeps no cookie."""
 
     async def exchange(self, request: Request, timeout_seconds: float, judge: Judge, *, fresh: bool = False) -> Answer:
-        """Send a request, read the whole answer and judge it before its connection can be used again.
+        """Send a request, read the whole answer, and judge it before its connection is used again.
 
-        Where a connection that was used before ends without a byte of an answer, the request is sent once more on a
-        new one: all of them can be repeated.
+        If a used connection ends without a byte of an answer, the request is sent once more on a new one: every request
+        is safe to repeat.
 
         Args:
-            judge: makes the answer of a reply.
-            fresh: use a connection on which nothing was asked before.
+            judge: turns the response into an answer.
+            fresh: use a new connection.
 
         Raises:
             aiohttp.ClientError, OSError: no complete answer came.
-            TimeoutError: nor did one in time.
+            TimeoutError: no answer came in time.
         """
 
     async def close(self) -> None:
@@ -89,7 +89,7 @@ class Transport(Protocol):
 
 
 def is_unanswered(error: BaseException) -> bool:
-    """Whether a connection ended without a byte of an answer, as far as its end tells."""
-    if isinstance(error, aiohttp.ServerDisconnectedError):  # holds the answer's head, as far as it had come
+    """Whether a connection ended without a byte of an answer."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):  # holds the part of the answer's head that came
         return isinstance(error.message, str)
     return isinstance(error, DROPPED)

@@ -1,4 +1,4 @@
-"""What the end of a request means for the change that was sent: the words for it."""
+"""The verdict: what the end of a request means for the change that was sent."""
 
 from enum import StrEnum
 from typing import Literal
@@ -17,8 +17,8 @@ class Kind(StrEnum):
 
     OK = "ok"  # the service did it
     RETRY = "retry"  # it may work later; an attempt of the change is spent
-    THROTTLED = "throttled"  # too fast: wait, slow down; not the change's fault
-    NOT_FOUND = "not_found"  # not visible yet, or gone: only time tells
+    THROTTLED = "throttled"  # too fast: wait and slow down; not the change's fault
+    NOT_FOUND = "not_found"  # not visible yet, or gone: time will tell
     REJECTED = "rejected"  # this change is bad: no retry will help
     HALTED = "halted"  # nothing works until a person acts; not the change's fault
 
@@ -28,7 +28,7 @@ class Halt(StrEnum):
 
     UNAUTHORIZED = "unauthorized"  # 401: a bad key, or one that lacks a scope
     FORBIDDEN = "forbidden"  # 403
-    QUOTA = "quota"  # money or a budget is used up, whatever the status
+    QUOTA = "quota"  # money or a budget is used up, with any status
     WRONG_URL = "wrong_url"  # a redirect, or a 404 that is not about the completion
     PROXY = "proxy"  # a proxy lets nothing through: 407, or it refuses the tunnel
 
@@ -37,22 +37,20 @@ class Verdict(msgspec.Struct, frozen=True):
     """The meaning of one request's end.
 
     Args:
-        status: HTTP status; None when no answer came.
+        status: HTTP status; None if no answer came.
         request_id: the answer's ``x-request-id``.
-        error: what went wrong, at most 500 characters, with neither secret nor metadata value in it; None when OK.
-        delay_seconds: what the service asked to wait, where it did: up to a year. One of days is no pause of a
-            service that is busy, but that of a quota.
-        halt: set with `Kind.HALTED` alone.
-        transport: no complete answer came: refused, dropped, cut off, timed out.
-        slow_down: the service asked for a lasting decrease of the rate.
-        rate_limit: what the answer's rate-limit headers say, where there were any.
-        foreign: a whole answer came, and it is none to this request: about another completion, or no answer of this
-            service at all. Its connection is closed.
-        envelope: the failure came in the service's own form, ``{"error": {...}}``.
-        code: of that error, else its type; at most 100 characters, and as free of secrets as `error` is.
-        param: of that error, likewise.
-        certain: the service says that it rejects the metadata itself: no other cause is possible.
-        about: of a 404 or 410, what it says is missing: the ``completion``, the ``url``, or something ``unclear``.
+        error: what went wrong, at most 500 characters, without secrets and metadata values; None if OK.
+        delay_seconds: the wait that the service asks for, up to a year. A wait of days belongs to a quota.
+        halt: set with `Kind.HALTED` only.
+        transport: no complete answer came: refused, dropped, cut off or timed out.
+        slow_down: the service asks for a lasting decrease of the rate.
+        rate_limit: from the answer's rate-limit headers, if any.
+        foreign: a whole answer came, but for another completion, or not from this service. Its connection is closed.
+        envelope: the failure has the service's error format, ``{"error": {...}}``.
+        code: of that error, or else its type; at most 100 characters, without secrets and metadata values.
+        param: of that error, in the same form.
+        certain: the service rejects the metadata itself: no other cause is possible.
+        about: what a 404 or 410 says is missing: the ``completion``, the ``url``, or something ``unclear``.
     """
 
     kind: Kind
@@ -73,6 +71,6 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def pause_seconds(self) -> float | None:
-        """The delay that can be waited for: None where the service named none, or one of more than a day."""
+        """The delay to wait for; None if the service named none, or one of more than a day."""
         delay = self.delay_seconds
         return delay if delay is not None and delay <= _LONGEST_PAUSE_SECONDS else None

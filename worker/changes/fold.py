@@ -31,8 +31,8 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
     """Apply the changes in order, without sending anything.
 
     Sending the folded result equals sending the changes one by one, refusals included. A change has no effect if its
-    result would exceed the limit of pairs, or if an earlier one in the sequence has a newer `as_of`; the changes after
-    it see the map as it was. A change without `as_of` is never left out for its age.
+    result would exceed the limit of pairs. Nor has it one if an earlier change in the sequence has a newer `as_of`. The
+    changes after it see the map as it was. A change without `as_of` is never left out for its age.
 
     Args:
         current: the completion's current metadata; ignored if the first change is a ``replace``.

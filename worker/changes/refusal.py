@@ -13,7 +13,7 @@ class Refusal:
         source: the file as the user named it, ``<stdin>`` for standard input.
         line: where it starts, from 1; 0 for the file as a whole.
         reason: one sentence, with no metadata value in it.
-        raw: the refused line or row as it was read, which may hold metadata values; empty where there is none.
+        raw: the refused line or row as it was read, which may hold metadata values; empty if the whole file is refused.
         cut: whether `raw` is only the start of it.
         header: the header line of a CSV row.
         delimiter: what separates the cells of a CSV row.

@@ -1,7 +1,7 @@
 """Split CSV (RFC 4180) into rows and cells, and convert rows to changes.
 
-The standard library's reader does not fit: it takes everything after a stray quote for one cell, limits cells by a
-setting of the whole process, and accepts a quote inside an unquoted cell, which other readers do not.
+The standard library's reader does not fit. It takes everything after a stray quote for one cell, and limits cells by a
+setting of the whole process. It also accepts a quote inside an unquoted cell, which other readers do not.
 """
 
 import re
@@ -217,7 +217,7 @@ def rows(lines: Iterator[bytes | CutLine], delimiter: str = ",") -> Iterator[Row
     """Join lines to rows, leaving out blank ones.
 
     A row continues while a quote is open. If its cells then make no sense, or the quote is still open after 1 MiB, the
-    quote was a stray one: the lines up to it are refused, and reading starts afresh on the next line.
+    quote was a stray one. Then the lines up to it are refused, and reading starts afresh on the next line.
     """
     source = _Rewindable(lines)
     separator = delimiter.encode()

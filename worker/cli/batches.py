@@ -1,4 +1,4 @@
-"""Batches as commands show them, and finding the one that is named."""
+"""Batches in the form that commands show, and the search for a batch by name."""
 
 import shlex
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ _ENDS = ("applied", "unchanged", "superseded", "dead", "withdrawn")
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """What has become of the changes of a batch. Times are in UTC, as RFC 3339 has them.
+    """The results of a batch's changes. Times are in UTC, in RFC 3339's form.
 
     Args:
         created_at: when its first changes came.
-        last_put_at: when the last of them came.
-        last_done_at: when the last of those that are done was; null while none is.
+        last_put_at: when its last changes came.
+        last_done_at: when the last change that is done was done; null before the first.
         changes: how many came; each is pending, or one of the five that follow.
-        superseded: not sent, since a newer one, by as_of, was applied.
-        dead: dead letters, those that were purged since included.
-        per_second: how many were done a second, from the first to the last; null while that cannot be told.
-        seconds_left: how long the rest takes at that rate; null where nobody can tell.
+        superseded: not sent, since a change with a newer as_of was applied.
+        dead: dead letters, with those that were purged since.
+        per_second: how many were done a second, from the first to the last; null if that is not known.
+        seconds_left: how long the rest takes at that rate; null if that is not known.
     """
 
     name: str
@@ -80,7 +80,7 @@ def quoted(name: str) -> str:
 
 
 async def find(queue: Batches, name: str) -> Batch | None:
-    """The batch of this name; where there is none, say so, with names that are like it."""
+    """The batch of this name. Without one, an error says so, with similar names."""
     wanted = storable(name)
     if found := await queue.batches(wanted):
         return found[0]

@@ -66,15 +66,15 @@ _SINCE = Flag("only those that died since, such as 2h (ago) or 2026-11-28T10:15Z
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A change that was given up, and why. Times are in UTC, as RFC 3339 has them.
+    """A change that was given up, and why. Times are in UTC, in RFC 3339's form.
 
     Args:
         id: the letter's own number, by which it is shown, retried and purged.
-        metadata: what was wanted; of an invalid change whatever was stored.
+        metadata: the change's metadata; for an invalid change, the stored text.
         status: of the service's last answer.
-        request_id: of the same.
-        attempts: those that failed.
-        as_of: when it was so; null where the producer did not say.
+        request_id: of the same answer.
+        attempts: the failed attempts.
+        as_of: when the change was true; null if the producer did not say.
         batch: the batch that it belongs to; null for none.
     """
 
@@ -308,7 +308,7 @@ async def _print_json(queue: DeadLetters, selection: DeadSelection) -> None:
 
 
 async def _print_list(queue: DeadLetters, selection: DeadSelection) -> None:
-    """A table, in pages that are aligned each by itself: there may be millions."""
+    """A table in pages, each with its own column widths: there may be millions of rows."""
     page_length = 1_000
     rows: list[tuple[str, ...]] = []
     async for letter in queue.dead_letters(selection):

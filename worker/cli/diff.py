@@ -3,9 +3,9 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -19,20 +19,19 @@ from worker.cli.inputs import InputError
 from worker.cli.job import Job, run_async
 from worker.cli.output import report, report_json, say_raw, tell
 from worker.cli.syncing import (
+    SyncReport,
     above_progress,
     asking,
-    code_of,
     gather,
     how_far,
     prepared,
     sentence_of,
     shown_while,
 )
-from worker.engine import Ending
 from worker.engine.ledger import decoded
 from worker.flags import BadValue, Flag
 from worker.queue import open_queue
-from worker.sync.asking import Asking, Unfinished
+from worker.sync.asking import Unfinished
 from worker.sync.comparing import Comparison, Counts, Difference
 from worker.sync.spool import Spool, SpoolFull
 from worker.terminal import has_colors, printable, printable_json
@@ -43,8 +42,8 @@ _PENDING_AT_ONCE = 5_000
 _MOST_TOLD = 20
 
 
-@dataclass(slots=True)
-class Compared(Counts):
+@dataclass
+class Compared(SyncReport, Counts):
     """The result of a comparison: completions, each counted once, unless the name says otherwise.
 
     Args:
@@ -52,27 +51,9 @@ class Compared(Counts):
         refused: a change would exceed sixteen pairs and become a dead letter.
         unreadable: the service does not show their metadata.
         refused_lines: invalid lines of the files.
-        requests: sent to the service.
-        retries: requests that were retried after a failure.
-        throttled: 429 answers about the rate.
-        ending: why it ended early; null if all was compared.
-        halted: the reason of the halt, if that ended it.
-        error: the service's own words about the halt, or why nothing was compared.
-        left: the first few completions that could not be read, with their errors.
-        closed_for_seconds: how much longer the service asks to wait.
     """
 
-    exit_code: Exit = Exit.DONE
     refused_lines: int = 0
-    requests: int = 0
-    retries: int = 0
-    throttled: int = 0
-    seconds: float = 0.0
-    ending: Ending | None = None
-    halted: str | None = None
-    error: str | None = None
-    left: Mapping[str, str] = field(default_factory=dict)
-    closed_for_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,29 +163,10 @@ async def _compare(arguments: Diff, job: Job, spool: Spool, refused: int, starte
             await (shown_while(asked, words, work) if progress else asked.run(work))
         except Unfinished as error:
             unfinished = error
-    return _report(arguments, _compared(asked, comparison.counts, refused, unfinished, started_at), unfinished)
-
-
-def _compared(
-    asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None, started_at: float
-) -> Compared:
-    state = asked.state()
-    code = Exit.DONE if counts.total == counts.in_sync and not refused else Exit.NOT_ALL
-    cause = unfinished.cause if unfinished else None
-    return Compared(
-        **asdict(counts),
-        exit_code=code_of(unfinished) if unfinished else code,
-        refused_lines=refused,
-        requests=state.requests,
-        retries=asked.retries,
-        throttled=state.throttled,
-        seconds=round(time.monotonic() - started_at, 3),
-        ending=unfinished.ending if unfinished else None,
-        halted=cause.reason if cause else None,
-        error=cause.error if cause else None,
-        left=unfinished.left if unfinished else {},
-        closed_for_seconds=round(unfinished.closed_for_seconds, 1) if unfinished else 0.0,
-    )
+    counts = comparison.counts
+    compared = Compared(**asdict(counts), refused_lines=refused)
+    compared.end(asked, unfinished, started_at, is_all=counts.total == counts.in_sync and not refused)
+    return _report(arguments, compared, unfinished)
 
 
 def _report(arguments: Diff, compared: Compared, unfinished: Unfinished | None) -> Exit:

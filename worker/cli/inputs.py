@@ -178,7 +178,7 @@ class Inputs:
         return status is not None and stat.S_ISREG(status.st_mode) and len(self._descriptors) < self._most_kept
 
     def _skip_files(self) -> None:
-        """Skip the files before the one that an earlier run reached."""
+        """Skip the files before the one where an earlier run stopped."""
         after = self._intake.after
         if after is None or not after.file:
             return

@@ -123,7 +123,7 @@ async def _print_json(changes: AsyncIterator[QueuedChange]) -> None:
 
 
 async def _print_table(changes: AsyncIterator[QueuedChange]) -> None:
-    """In pages that are aligned each by itself: there may be millions."""
+    """Print pages, each with its own column widths: there may be millions of rows."""
     head = ("id", "completion", "change_id", "mode", "keys", "enqueued", "batch")
     rows: list[tuple[str, ...]] = []
     async for change in changes:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from worker.changes import MetadataChange
 from worker.changes.change import COMPLETION_ID
@@ -16,8 +16,7 @@ from worker.cli.inputs import InputError
 from worker.cli.job import Job
 from worker.cli.output import OutputLost, report_json, tell
 from worker.cli.refused import Shown
-from worker.cli.syncing import asking, code_of, gather, how_far, sentence_of, shown_while
-from worker.engine import Ending
+from worker.cli.syncing import SyncReport, asking, gather, how_far, sentence_of, shown_while
 from worker.sync.asking import Asking, Unfinished
 from worker.sync.lines import Format, form_of
 from worker.sync.listing import Filter, Walk
@@ -30,35 +29,17 @@ _MOST_TOLD = 20
 _BATCH = 5_000
 
 
-@dataclass(slots=True)
-class Report(Counts):
+@dataclass
+class Report(SyncReport, Counts):
     """The result of a pull.
 
     Args:
         lines: lines in the file, including those of an earlier run.
         refused: input lines that name no completion.
-        requests: sent to the service.
-        retries: requests that were retried after a failure.
-        throttled: 429 answers about the rate.
-        ending: why it ended early; null if all was written.
-        halted: the reason of the halt, if that ended it.
-        error: the service's own words about the halt, or why nothing was written.
-        left: the first few completions that could not be read, with their errors.
-        closed_for_seconds: how much longer the service asks to wait.
     """
 
-    exit_code: Exit = Exit.DONE
     lines: int = 0
     refused: int = 0
-    requests: int = 0
-    retries: int = 0
-    throttled: int = 0
-    seconds: float = 0.0
-    ending: Ending | None = None
-    halted: str | None = None
-    error: str | None = None
-    left: Mapping[str, str] = field(default_factory=dict)
-    closed_for_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,32 +198,15 @@ class _Pulling:
         return _failed(self._goal, words, Exit.RUN_AGAIN)
 
     def _report(self, asked: Asking, counts: Counts, refused: int, unfinished: Unfinished | None) -> Exit:
-        state = asked.state()
-        code = Exit.DONE if counts.is_all and not refused else Exit.NOT_ALL
-        if unfinished is not None:
-            code = code_of(unfinished)
-        report = Report(
-            **asdict(counts),
-            exit_code=code,
-            lines=self._target.lines,
-            refused=refused,
-            requests=state.requests,
-            retries=asked.retries,
-            throttled=state.throttled,
-            seconds=round(time.monotonic() - self._started_at, 3),
-            ending=unfinished.ending if unfinished else None,
-            halted=unfinished.cause.reason if unfinished and unfinished.cause else None,
-            error=unfinished.cause.error if unfinished and unfinished.cause else None,
-            left=unfinished.left if unfinished else {},
-            closed_for_seconds=round(unfinished.closed_for_seconds, 1) if unfinished else 0.0,
-        )
+        report = Report(**asdict(counts), lines=self._target.lines, refused=refused)
+        report.end(asked, unfinished, self._started_at, is_all=counts.is_all and not refused)
         if unfinished is not None:
             tell(f"{sentence_of(unfinished)}: {self._so_far()}")
         if self._goal.json:
             report_json(report)
         else:
             tell(_account(report))
-        return code
+        return report.exit_code
 
 
 def _account(report: Report) -> str:

@@ -55,7 +55,13 @@ async def _run(job: Job, *, shown: bool) -> Exit:
     async with opened(job) as queue:
         if job.drain:
             if await queue.next_due_seconds() is None:
-                await _let_go(queue, job)
+                # Runs with work do this regularly.
+                await let_go(
+                    queue,
+                    structlog.get_logger(),
+                    dead_seconds=job.settings.dead_retention,
+                    keep_seconds=job.settings.keep,
+                )
                 _nothing_to_do(time.monotonic() - started_at)
                 return Exit.DONE
         else:
@@ -64,14 +70,6 @@ async def _run(job: Job, *, shown: bool) -> Exit:
 
 
 _COUNTS = ("applied", "unchanged", "superseded", "leftover", "dead", "requests", "changes", "retries", "throttled")
-
-
-async def _let_go(queue: Store, job: Job) -> None:
-    """Delete expired data, as runs with work do regularly."""
-    dead_seconds = job.settings.dead_retention
-    gone = await let_go(queue, dead_seconds=dead_seconds, keep_seconds=job.settings.keep)
-    if gone.letters:
-        structlog.get_logger().info("dead.expired", letters=gone.letters, older_than_seconds=dead_seconds)
 
 
 def _nothing_to_do(seconds: float) -> None:

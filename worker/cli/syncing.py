@@ -3,8 +3,9 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -36,6 +37,53 @@ from worker.terminal import shown as quoted
 T = TypeVar("T")
 
 _REFRESH_SECONDS = 0.2
+
+
+@dataclass  # without slots: a report has two bases, and only one of them may have slots
+class SyncReport:
+    """How the command ended.
+
+    Args:
+        requests: sent to the service.
+        retries: requests that were retried after a failure.
+        throttled: 429 answers about the rate.
+        ending: why it ended early; null if it did not.
+        halted: the reason of the halt, if a halt ended it.
+        error: the service's message about the halt, or why the command did nothing.
+        left: the first few completions that could not be read, with their errors.
+        closed_for_seconds: how much longer the service asks to wait.
+    """
+
+    exit_code: Exit = Exit.DONE
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+    ending: Ending | None = None
+    halted: str | None = None
+    error: str | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    closed_for_seconds: float = 0.0
+
+    def end(self, asked: Asking, unfinished: Unfinished | None, started_at: float, *, is_all: bool) -> None:
+        """Fill in how the requests went.
+
+        Args:
+            unfinished: why they ended early; None if they did not.
+            started_at: monotonic seconds.
+            is_all: whether nothing differs, is missing or was refused.
+        """
+        state = asked.state()
+        self.requests, self.retries, self.throttled = state.requests, asked.retries, state.throttled
+        self.seconds = round(time.monotonic() - started_at, 3)
+        self.exit_code = Exit.DONE if is_all else Exit.NOT_ALL
+        if unfinished is None:
+            return
+        self.exit_code = code_of(unfinished)
+        self.ending, self.left = unfinished.ending, unfinished.left
+        self.closed_for_seconds = round(unfinished.closed_for_seconds, 1)
+        if unfinished.cause is not None:
+            self.halted, self.error = unfinished.cause.reason, unfinished.cause.error
 
 
 def prepared(arguments: Configured, *, shown: bool) -> tuple[Job, bool]:

@@ -1,4 +1,4 @@
-"""Withdraw pending changes: count them, confirm, report; also report those that a worker has in hand."""
+"""Withdraw pending changes: count them, confirm, report; also report changes that a worker holds."""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Withdrawal:
 
     Args:
         withdrawn: how many changes were withdrawn.
-        in_flight: how many a worker has in hand and will finish.
+        in_flight: how many a worker holds and will finish.
         error: why it ended early; null if it did not.
     """
 
@@ -74,11 +74,7 @@ async def _count(url: str, timeout_seconds: float, selection: PendingSelection) 
 
 
 async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelection, shown: int | None) -> Withdrawal:
-    """Withdraw, and repeat while a worker has some in hand.
-
-    Args:
-        shown: how many were confirmed; None for any number.
-    """
+    """Withdraw, and repeat while a worker holds some of the changes."""
     done = Withdrawal()
     stop = asyncio.Event()
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:

@@ -1,4 +1,4 @@
-"""The applier: one claim becomes, by way of one or two requests, one outcome."""
+"""The applier: turns one claim into one outcome, with one or two requests."""
 
 import asyncio
 import random as random_module
@@ -19,17 +19,17 @@ from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
 from worker.flow import FAULT, End, Ended, Flow, Operation
 
-# In 14 recorded polls a fresh completion answered after 1 to 6 s: asked early, then less and less often.
+# In 14 recorded polls a fresh completion appeared after 1 to 6 s. So the first look is early, later ones are rarer.
 _NOT_FOUND_SHORTEST_SECONDS = 1.0
 _NOT_FOUND_LONGEST_SECONDS = 60.0
 # A request that was cut off may still be at work in the service: recorded updates took 3.6 and 5.8 s.
 CUT_OFF_DELAY_SECONDS = 5.0
-# What may be everybody's trouble is tried again soon: it goes as it came.
+# A failure that may hit every completion is retried soon, because it often ends soon.
 _LONGEST_UNCOUNTED_SECONDS = 10.0
-_LONGEST_HELD_SECONDS = 60.0  # what was refused, and may not be to blame for it
+_LONGEST_HELD_SECONDS = 60.0  # for refused changes that may not be at fault
 _SHORTEST_UNPERSISTED_SECONDS = 1.0
 
-# What turns a claim into its outcome; it may be wrapped.
+# Turns a claim into its outcome. Callers may wrap it.
 Apply = Callable[[Work], Awaitable[Outcome]]
 
 _TOO_MANY_KEYS = "with this change the completion would have more than 16 pairs"
@@ -39,7 +39,7 @@ _NOT_WHOLE = (
 
 
 class Completions(Protocol):
-    """The stored completions, as the engine needs them; `worker.api.Client` is one way to them."""
+    """The requests that the engine makes. `worker.api.Client` implements them."""
 
     async def get(self, completion_id: str, *, timeout_seconds: float) -> Answer:
         """Read a completion."""
@@ -47,18 +47,18 @@ class Completions(Protocol):
     async def update(
         self, completion_id: str, metadata: Mapping[str, str], *, timeout_seconds: float, fresh: bool = False
     ) -> Answer:
-        """Set a completion's metadata to exactly this map, on a connection of its own where `fresh` asks for that."""
+        """Set a completion's metadata to exactly this map; `fresh` asks for a new connection."""
 
 
 class Applier:
-    """Applies claims; any number of tasks may share it.
+    """Applies claims. Any number of tasks may share one applier.
 
     Args:
         policy: the backoff between attempts.
         random: the source of jitter.
         clock: monotonic seconds.
-        tallies: count how many changes each request carries.
-        logger: hears of faults of our own.
+        tallies: count the changes of each update.
+        logger: gets `change.crashed` for a bug of the worker's.
     """
 
     def __init__(  # noqa: PLR0917 -- its neighbours, handed over once
@@ -84,12 +84,12 @@ class Applier:
         self.logger = logger
 
     def apply(self, work: Work) -> Awaitable[Outcome]:
-        """Bring the completion in line with the claim's changes, as far as the service lets it."""
+        """Bring the completion in line with the claim's changes, as far as the service allows."""
         return _Application(self, work).run()
 
 
 class _Application:
-    """One claim on its way through. Methods that send return the delay after which what is left is tried again."""
+    """One claim on its way. Methods that send return the seconds until the open changes are tried again."""
 
     def __init__(self, applier: Applier, work: Work) -> None:
         self._applier = applier
@@ -113,13 +113,13 @@ class _Application:
                 raise
             deferral = Deferral.RELEASED
             delay_seconds = CUT_OFF_DELAY_SECONDS if self._work.interruption is Interruption.CUT_OFF else 0.0
-        except Exception as error:  # a fault of ours that one claim runs into must not stop all the others
+        except Exception as error:  # a bug that one claim meets must not stop the others
             self._applier.logger.exception("change.crashed", completion_id=self._completion_id)
             delay_seconds = self._judge_fault(f"internal error: {type(error).__name__}")
         return self._ledger.outcome(self._applier.clock(), deferral=deferral, delay_seconds=delay_seconds)
 
     async def _apply(self, changes: Mapping[int, MetadataChange]) -> float:
-        """Send all of them as one update."""
+        """Send all changes as one update."""
         in_order = list(changes.values())
         if not in_order:
             return 0.0
@@ -155,27 +155,32 @@ class _Application:
     async def _judge_with_older(
         self, accepted: Collection[int], older: Mapping[int, MetadataChange], answer: Answer, wanted: Wanted
     ) -> float:
-        """Likewise, where some were not sent, since they are older than one of those that were."""
-        if answer.verdict.kind is not Kind.OK:  # it is about the completion, and so about all of them
+        """Judge an update's answer, and decide the older changes that the update left out.
+
+        Args:
+            accepted: the changes that were sent.
+            older: the changes that were not sent: one of those sent has a newer `as_of`.
+        """
+        if answer.verdict.kind is not Kind.OK:  # a failure concerns the completion, and so all its changes
             return self._judge([*accepted, *older], answer, wanted)
         delay_seconds = self._judge(accepted, answer, wanted)
         if any(map(self._ledger.is_open, accepted)):
             return delay_seconds
-        # What was to supersede them may have died of what the service showed: then it is their turn.
+        # The change that was newer may be dead after this answer. Then the older ones are sent.
         return await self._apply(self._supersede(older))
 
     def _supersede(self, changes: Mapping[int, MetadataChange]) -> Mapping[int, MetadataChange]:
-        """Leave out what is older than what was applied."""
+        """Supersede the changes that are older than the newest one applied; return the others."""
         self._ledger.supersede(changes)
         return {number: change for number, change in changes.items() if self._ledger.is_open(number)}
 
     async def _apply_one_by_one(
         self, changes: Mapping[int, MetadataChange], current: Mapping[str, str] | None
     ) -> float:
-        """Send each of them by itself, since all together were rejected: a bad one takes no other with it.
+        """Send each change alone after all together were rejected, so that a bad one takes no other with it.
 
         Args:
-            current: the completion's metadata; None while it is not known.
+            current: the completion's metadata; None if it was not read.
         """
         delay_seconds, held = 0.0, dict[int, Answer]()
         for number, change in changes.items():
@@ -196,22 +201,25 @@ class _Application:
                 if self._ledger.is_open(number):
                     held[number] = answer
             elif self._ledger.is_open(number):
-                return delay_seconds  # what follows builds on it
+                return delay_seconds  # the later changes build on this one
             else:
                 current = folded.metadata
-                # The same completion took another change: what it refused before is the refused one's own fault.
+                # The completion took another change, so the earlier rejections are the fault of the rejected changes.
                 for rejected, word in held.items():
                     self._ledger.die([rejected], "rejected", error=word.verdict.error, answer=word)
                 held.clear()
         return delay_seconds if held else 0.0
 
     async def _read(self, numbers: Collection[int]) -> tuple[Mapping[str, str], bool]:
-        """Read what to fold these changes onto; and tell whether the read is stale.
+        """Read the map to fold these changes onto.
 
-        It is what was read, or what the service confirmed so lately that a read may not show it.
+        A read may not show a recent update yet. So the map that the service confirmed within the read lag wins.
+
+        Returns:
+            the map, and whether the read was stale.
 
         Raises:
-            GiveBack: the read ends this try of the changes.
+            GiveBack: the read failed, and decides this try.
         """
         answer = await self._call(
             "get",
@@ -249,10 +257,10 @@ class _Application:
         self._ledger.die(numbers, "too_many_keys", error=_TOO_MANY_KEYS)
 
     def _judge(self, numbers: Collection[int], answer: Answer, wanted: Wanted | None = None) -> float:
-        """Decide what one answer says about these changes; returns the delay for those that it leaves open.
+        """Decide these changes by one answer; return the seconds until the ones left open are tried again.
 
         Args:
-            wanted: what was sent; None when the answer is not an update's.
+            wanted: what the update sent; None for the answer of a read.
         """
         verdict = answer.verdict
         match verdict.kind:
@@ -270,7 +278,7 @@ class _Application:
                 assert_never(verdict.kind)
 
     def _judge_persistence(self, numbers: Collection[int], shown: Mapping[str, str] | None, wanted: Wanted) -> float:
-        """The service did it, it says: compare what it shows with what was wanted."""
+        """The service reports success: compare the metadata that it shows with the wanted one."""
         ledger = self._ledger
         ledger.verified = shown is not None
         if shown is not None and shown != wanted.metadata:
@@ -296,7 +304,7 @@ class _Application:
         return 0.0
 
     def _judge_not_persisted(self, numbers: Collection[int], wrong: list[str], wanted: Wanted) -> float:
-        """The answer may be an old one, or another's: only what a second try shows, too, is believed."""
+        """The answer may be stale, or another completion's: believe it only when a second try confirms it."""
         self._ledger.error = f"{NOT_AS_WANTED}: {', '.join(wrong)}"
         if removed := [key for key in wrong if key in wanted.removed]:
             self._ledger.error += f'; a service that merges keeps {", ".join(removed)}: set it to "" instead'
@@ -305,7 +313,7 @@ class _Application:
             self._ledger.second_look = True
             lag = max(self._rules.read_lag_seconds, _SHORTEST_UNPERSISTED_SECONDS)
             return lag * self._applier.random.uniform(1.0, 1.1)
-        if self._applier.flow.alike() is not None:  # everybody's changes, so that it is not theirs
+        if self._applier.flow.alike() is not None:  # other completions meet the same: these changes are not at fault
             return self._backoff_seconds(_LONGEST_HELD_SECONDS)
         responsible = wanted.responsible_for(wrong)
         self._ledger.die([number for number in numbers if number in responsible], "not_persisted")
@@ -313,21 +321,29 @@ class _Application:
         return 0.0
 
     def _judge_hidden(self, numbers: Collection[int], answer: Answer) -> float:
-        """A read that does not show all of the metadata: nothing is written over what cannot be seen."""
+        """A read does not show all metadata: never overwrite what the worker cannot see."""
         self._ledger.error = HIDDEN if answer.metadata is None else _NOT_WHOLE
         alone = self._blame.rejected(numbers, "get")
         self._ledger.die(alone, "unreadable")
         return self._backoff_seconds(_LONGEST_HELD_SECONDS)
 
     def _judge_rejection(self, numbers: Collection[int], *, certain: bool) -> float:
-        """The service does not take it: the change's own fault if it says so of the metadata, or took others since."""
+        """The service rejects the update. The changes are at fault if it blames the metadata, or takes others since.
+
+        Args:
+            certain: the service blames the metadata.
+        """
         alone = self._blame.rejected(numbers)
         if self._applier.flow.alike() is None:
             self._ledger.die(numbers if certain else alone, "rejected")
         return self._backoff_seconds(_LONGEST_HELD_SECONDS)
 
     def _judge_absence(self, numbers: Collection[int], *, certain: bool) -> float:
-        """Not visible yet, or gone: those that have waited long enough are given up, each by its own time."""
+        """The completion is not visible yet, or gone: give up each change whose grace is over.
+
+        Args:
+            certain: the service names the completion as missing.
+        """
         over, grace_seconds = self._blame.absent(numbers, self._ledger.operation, certain=certain)
         if self._applier.flow.alike() is None:
             self._ledger.die(over, "not_found")
@@ -340,10 +356,10 @@ class _Application:
         return max(min(delay * self._applier.random.uniform(0.75, 1.25), grace_seconds), _NOT_FOUND_SHORTEST_SECONDS)
 
     def _judge_failure(self, numbers: Collection[int], asked_seconds: float | None = None) -> float:
-        """A try failed: later again; never, for those that failed for hours while others got through.
+        """A try failed: try again later, or give up after hours in which only these changes failed.
 
         Args:
-            asked_seconds: the delay that the service asked for.
+            asked_seconds: the delay that the service asked for, if any.
         """
         exhausted = self._blame.exhausted(numbers)
         if exhausted:
@@ -353,7 +369,7 @@ class _Application:
         return max(self._backoff_seconds(), asked_seconds or 0.0)
 
     def _judge_fault(self, error: str) -> float:
-        """An exception of ours: one that meets every claim halts all, as nothing works."""
+        """An exception in the worker ended the try. If every claim meets one, the worker halts."""
         self._blame.failed_by_us()
         self._ledger.error = error
         if self._work.is_probe or not self._blame.is_guilty:
@@ -362,10 +378,10 @@ class _Application:
         return self._judge_failure(self._ledger.undecided)
 
     def _backoff_seconds(self, longest: float = _LONGEST_UNCOUNTED_SECONDS) -> float:
-        """Longer with each failure, over all claims.
+        """The backoff before the next try. It grows with each failure of the changes, over all their claims.
 
         Args:
-            longest: while it may be everybody's trouble, which goes as it came.
+            longest: its limit while the failure may hit every completion.
         """
         seconds = backoff_seconds(max(1, self._blame.failures), self._applier.policy, self._applier.random)
         return seconds if self._blame.is_guilty else min(seconds, longest)

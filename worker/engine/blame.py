@@ -1,4 +1,4 @@
-"""Who is to blame: what a failure, a rejection or an absence says about the changes of one claim, and what not."""
+"""Whose fault a failure is: counts failures, rejections and absences against a claim's changes, or not."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Semantics = Literal["unknown", "merge", "replace"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When a change is given up, and what is believed of the service. Times are in seconds.
+    """When a change is given up, and how the service behaves. Times are in seconds.
 
     Args:
-        max_attempts: counted failures after which a change is dead,
-        give_up_after_seconds: if so much time has passed since its first failure, too.
-        not_found_grace_seconds: how long its completion may be missing, from its enqueue or the first 404 on.
-        semantics: what an update does to keys that it does not name: they stay (merge), go (replace), or who knows.
-        read_lag_seconds: how long after an update the service may still show what was there before.
+        max_attempts: counted failures of a change before it dies.
+        give_up_after_seconds: time since its first failure before it dies. A change dies when both are reached.
+        not_found_grace_seconds: how long its completion may be missing, from the later of enqueue and first 404.
+        semantics: what an update does to keys that it does not name: it keeps them (merge), or drops them (replace).
+        read_lag_seconds: how long after an update the service may still show the metadata from before.
     """
 
     max_attempts: int
@@ -34,13 +34,13 @@ class Rules:
 
 
 class Blame:
-    """Keeps the record of what one claim's changes meet, by evidence that is relative.
+    """Keeps the failures of one claim's changes, and decides which count against them.
 
-    A failure counts against a completion only where another one got through, with the same kind of call, after the
-    failure before; so an outage, a bad key or a wrong URL never counts. What counts is kept with each change.
+    A failure counts only if another completion got through, with the same kind of call, since the previous failure.
+    So an outage, a bad key or a wrong URL never counts. The queue keeps the record with each change.
 
     Args:
-        flow: knows who got through.
+        flow: knows which completions got through.
         clock: monotonic seconds, the flow's.
     """
 
@@ -53,25 +53,25 @@ class Blame:
 
     @property
     def attempts(self) -> int:
-        """The most failures that count against one of the changes."""
+        """The most counted failures of any of the changes."""
         return self._most(lambda each: each.counted) if self._work.has_trials else 0
 
     @property
     def failures(self) -> int:
-        """The most failures that one of the changes has met, counted or not."""
+        """The most failures of any of the changes, counted or not."""
         return self._most(lambda each: each.failures) if self._work.has_trials else 0
 
     @property
     def is_guilty(self) -> bool:
-        """Whether others got through while this completion failed: its failures say nothing about others."""
+        """Whether others got through while this completion failed. Then its failures are no evidence of an outage."""
         return self._work.has_trials and any(each.counted for each in self._work.trials.values())
 
     def failed(self, operation: Operation, *, envelope: bool, is_probe: bool) -> None:
-        """A request failed.
+        """Record a failed request.
 
         Args:
-            envelope: the failure came in the service's own words, so that what gets through elsewhere counts, too.
-            is_probe: it was expected to fail: nothing is counted.
+            envelope: the service answered in its own error format. Then successes at other workers count, too.
+            is_probe: the request was a probe. A probe is expected to fail, so it never counts.
         """
         for trials in self._all():
             others = trials.failed_at and self._others_got_through(operation, trials.failed_at, elsewhere=envelope)
@@ -82,11 +82,11 @@ class Blame:
             trials.first_failed_at = trials.first_failed_at or trials.failed_at
 
     def failed_by_us(self) -> None:
-        """A fault of our own met this claim: where it is met by this one alone, it counts as any other failure."""
+        """Record a bug that this claim meets. It counts like any failure: only if other claims get through."""
         self.failed("update", envelope=False, is_probe=False)
 
     def exhausted(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the changes that have failed often enough, and for long enough, while others got through."""
+        """The changes with enough counted failures over a long enough time."""
         rules, now = self._rules, self._store_time()
         return [
             number
@@ -96,14 +96,14 @@ class Blame:
         ]
 
     def absent(self, numbers: Iterable[int], operation: Operation, *, certain: bool) -> tuple[list[int], float | None]:
-        """The service has no such completion.
+        """Record that the service has no such completion.
 
         Args:
-            certain: it said so of this completion; else others have to get through before it is believed.
+            certain: the answer names the completion. Otherwise another completion has to get through first.
 
         Returns:
-            the changes whose grace is over, and for those with grace how many seconds of it are left at least, None if
-            there are none. What is not to be believed yet is in neither.
+            the changes whose grace is over, and the fewest seconds of grace that any other change has left. The seconds
+            are None if no change has grace left. A change whose absence is not proved yet is in neither.
         """
         now, over, left = self._store_time(), list[int](), list[float]()
         for number in numbers:
@@ -119,12 +119,12 @@ class Blame:
         return over, min(left, default=None)
 
     def absent_seconds(self) -> float:
-        """How long the completion has been missing, as far as this claim's changes know."""
+        """How long the completion has been missing, by the records of this claim's changes."""
         since = [each.first_absent_at for each in self._work.trials.values() if each.first_absent_at]
         return self._store_time() - min(since) if since else 0.0
 
     def rejected(self, numbers: Iterable[int], operation: Operation = "update") -> list[int]:
-        """The service does not take these changes; give those after whose last rejection others got through."""
+        """Record a rejection; return the changes whose previous rejection was followed by another's success."""
         alone = []
         for number in numbers:
             trials = self._touch(number)
@@ -135,12 +135,12 @@ class Blame:
         return alone
 
     def undecided(self, numbers: Iterable[int]) -> None:
-        """What the service did can be read in more than one way: only the backoff grows."""
+        """Record an ambiguous answer: nothing counts, only the backoff grows."""
         for number in numbers:
             self._touch(number).failures += 1
 
     def not_persisted(self, numbers: Iterable[int]) -> list[int]:
-        """The service says done, and shows something else; give the changes that met this before."""
+        """Record a success that shows other metadata; return the changes for which this happened before."""
         again = []
         for number in numbers:
             trials = self._touch(number)
@@ -151,16 +151,16 @@ class Blame:
 
     @property
     def was_not_persisted(self) -> bool:
-        """Whether an update of these changes was answered with something else before."""
+        """Whether an earlier update of these changes succeeded but showed other metadata."""
         return self._work.has_trials and any(each.unpersisted for each in self._work.trials.values())
 
     @property
     def was_throttled(self) -> bool:
-        """Whether this completion was throttled, and has not passed since."""
+        """Whether this completion was throttled and has not passed since."""
         return self._work.has_trials and any(each.throttled_at for each in self._work.trials.values())
 
     def throttled(self, operation: Operation) -> int:
-        """This completion was throttled; give how often it was so again after others had got through."""
+        """Record an answer 429; return how many came after other completions had got through."""
         for trials in self._all():
             if trials.throttled_at and self._others_got_through(operation, trials.throttled_at, elsewhere=False):
                 trials.throttles += 1
@@ -168,22 +168,27 @@ class Blame:
         return self._most(lambda each: each.throttles)
 
     def passed(self) -> None:
-        """It was not throttled this time."""
+        """Record a success: the count of answers 429 starts anew."""
         if self._work.has_trials:
             for number, trials in self._work.trials.items():
                 if trials.throttled_at:
                     self._touch(number).throttles, trials.throttled_at = 0, 0.0
 
     def records(self, numbers: Collection[int]) -> list[tuple[int, str]]:
-        """What the store is to keep with those of these changes whose record has changed."""
+        """The records that changed, as (change number, text), for the store to keep."""
         return [(number, self._work.trials[number].text()) for number in numbers if number in self._changed]
 
     def others(self, operation: Operation) -> int:
-        """How many requests got through while this claim's failed: those of this run."""
+        """How many requests of this kind got through in this run."""
         return self._flow.gate.successes(operation)
 
     def _others_got_through(self, operation: Operation, since: float, *, elsewhere: bool) -> bool:
-        """The same question to the flow, whose clock is another one than the store's."""
+        """Ask the flow, whose clock differs from the store's.
+
+        Args:
+            since: Unix seconds by the store's clock.
+            elsewhere: successes at other workers count, too.
+        """
         by_flow = self._clock() - (self._store_time() - since)
         return self._flow.gate.others_got_through(
             operation, self._work.claim.completion_id, by_flow, elsewhere=elsewhere

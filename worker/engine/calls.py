@@ -1,4 +1,4 @@
-"""One request through flow control, with its retries within the worker."""
+"""Sends one request through flow control, and repeats it while short waits are enough."""
 
 import asyncio
 import random as random_module
@@ -32,22 +32,22 @@ from worker.flow import (
     Permit,
 )
 
-# What is sent is made within so many seconds; whether on a connection that nothing was sent on before.
+# Makes one request within a time-out in seconds.
 Send = Callable[[float], Awaitable[Answer]]
 
-# Statuses of the client's class that a service in trouble gives as well.
+# Statuses 4xx that a service in trouble gives, too.
 _TROUBLE = frozenset({408, 409, 421, 425, 499})
 
 _FAILURES = frozenset({Kind.RETRY, Kind.HALTED})
-_LONGEST_PAUSE_SECONDS = 86_400.0  # beyond, a service that asks to wait means that a quota is used up
-THROTTLED_ALONE = 3  # times in a row, while others pass
-_ALONE_SECONDS = (2.0, 900.0)  # how long such a completion stays away, at first and at most
-_LONGEST_SNOOZE_SECONDS = 60.0  # no store keeps a change asleep for as long as one answer may ask
-_LETS_OTHERS_GO_SECONDS = 2.0  # one that was throttled is claimed again after those that were not
+_LONGEST_PAUSE_SECONDS = 86_400.0  # a service that asks for more means that a quota is used up
+THROTTLED_ALONE = 3  # answers 429 in a row, while other completions pass
+_ALONE_SECONDS = (2.0, 900.0)  # how long the queue keeps such a completion: first and longest delay
+_LONGEST_SNOOZE_SECONDS = 60.0  # one answer may ask for far more, and may be wrong
+_LETS_OTHERS_GO_SECONDS = 2.0  # so that completions that were not throttled are claimed first
 
 
 class GiveBack(Exception):
-    """This try of a claim is over: no request may start now, or the last one decided it.
+    """This try of a claim is over: no request may start now, or the last answer decided it.
 
     Args:
         delay_seconds: until the next try.
@@ -60,16 +60,16 @@ class GiveBack(Exception):
 
 
 class Calls:
-    """Makes requests when flow control admits them, and tells it what came of them.
+    """Makes requests when flow control admits them, and reports their ends to it.
 
     Args:
         policy: the backoff between tries.
-        random: the source of its jitter.
+        random: the source of jitter.
         tallies: count every request.
         clock: monotonic seconds, by which leases end.
-        request_timeout_seconds: longest wait for one answer; a lease that ends sooner interrupts the work.
+        request_timeout_seconds: longest wait for one answer. A lease that ends sooner interrupts the work.
         keys: keeps the API key current.
-        parked: a context in which the current task makes room for another claim, since this work only waits.
+        parked: a context in which this work only waits, so that its task makes room for another claim.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Calls:
         *,
         again: bool = False,
     ) -> Answer:
-        """Send until the service has given its word, or a short wait is not enough.
+        """Send until an answer decides, or until short waits are not enough.
 
         Args:
             blame: keeps the record of the work's failures.
             send: makes the request.
-            shows: what an answer that says done is worth, looked at closely.
-            again: it was made just now, and failed: it is made once more, and that is all.
+            shows: judges an answer of success by the metadata that it shows.
+            again: this is a repetition: the request is made once, and not repeated again.
 
         Raises:
             GiveBack: flow control lets nothing start for now, or the worker stops.
@@ -133,14 +133,14 @@ class Calls:
                 answer = in_context(self._flow, operation, await send(self._request_timeout_seconds))
                 self._tallies.request(operation, answer)
                 self._tell(permit, blame, answer, shows)
-            except BaseException:  # a fault in what is made of the answer, too, must not keep the slot
+            except BaseException:  # an exception in the handling of the answer must not keep the slot either
                 permit.drop()
                 raise
             finally:
                 work.in_flight = False
             kind = answer.verdict.kind
             if kind is Kind.THROTTLED:
-                # Those that waited line up again first, or one could hold up all others for ever.
+                # Let other tasks line up first, or this one could hold them up for ever.
                 await asyncio.sleep(0)
             elif kind is not Kind.RETRY or again or work.is_probe or self.stopping:
                 return answer
@@ -150,7 +150,7 @@ class Calls:
                 )
 
     def _tell(self, permit: Permit, blame: Blame, answer: Answer, shows: Callable[[Answer], Ended]) -> None:
-        """Tell flow control what came of a request.
+        """Report a request's end to flow control.
 
         Raises:
             GiveBack: this completion is throttled while others pass.
@@ -173,7 +173,7 @@ class Calls:
             permit.end(ended(verdict, guilty=blame.is_guilty))
 
     async def _retry(self, failed: Answer, work: Work, again: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Make a request that failed again, as long as short waits are enough; give the last answer."""
+        """Repeat a failed request while short waits are enough; return the last answer."""
 
         async def sleep(seconds: float) -> None:
             with self._parked(work):
@@ -200,7 +200,7 @@ class Calls:
         )
 
     async def _admit(self, work: Work, blame: Blame, operation: Operation) -> Permit:
-        """The permit of a request that may have to wait, for a key that is current among others."""
+        """Wait for the request's permit, with a current API key."""
         if work.is_probe or self._keys.is_due():
             await self._keys.refresh(probe=work.is_probe)
         if self.stopping:
@@ -218,10 +218,10 @@ class Calls:
 
 
 def in_context(flow: Flow, operation: Operation, answer: Answer) -> Answer:
-    """The answer, its verdict read in the light of what this run has met before."""
+    """The answer, with a verdict that takes earlier answers of this run into account."""
     verdict = answer.verdict
     if verdict.about == "unclear" and flow.gate.successes(operation):
-        # This kind of call has worked here before: what is not there is the completion, as it seems.
+        # This kind of call has worked before, so the URL is right: the completion is missing.
         verdict = msgspec.structs.replace(verdict, kind=Kind.NOT_FOUND, halt=None)
     elif verdict.kind is not Kind.OK and (verdict.delay_seconds or 0.0) > _LONGEST_PAUSE_SECONDS:
         verdict = msgspec.structs.replace(verdict, kind=Kind.HALTED, halt=Halt.QUOTA)
@@ -231,7 +231,7 @@ def in_context(flow: Flow, operation: Operation, answer: Answer) -> Answer:
 
 
 def ended(verdict: Verdict, *, guilty: bool = False, alone: bool = False) -> Ended:
-    """Say what came of a request, other than done, in flow control's terms.
+    """Translate a verdict into flow control's terms.
 
     Args:
         guilty: others got through while this completion failed.
@@ -276,7 +276,7 @@ def _failure_reason(verdict: Verdict) -> str:
 
 
 def with_limits(word: Ended, verdict: Verdict) -> Ended:
-    """The same, with what the answer's headers say of limits."""
+    """Add the limits that the answer's headers announce, if any."""
     limit = verdict.rate_limit
     if limit is None:
         return word
@@ -285,6 +285,6 @@ def with_limits(word: Ended, verdict: Verdict) -> Ended:
 
 
 def alone_seconds(times: int, random: random_module.Random) -> float:
-    """How long a completion stays away that was throttled so many times while others passed."""
+    """How long the queue keeps a completion that was throttled `times` more while others passed; jittered."""
     shortest, longest = _ALONE_SECONDS
     return min(longest, shortest * 2.0 ** min(times, 20)) * random.uniform(0.75, 1.25)

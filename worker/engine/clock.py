@@ -1,4 +1,4 @@
-"""Where a worker's time comes from: one clock, handed in from the top."""
+"""The clock of all parts of a worker."""
 
 import time
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from functools import partial
 
 
 class SteadyClock:
-    """Monotonic seconds that also count the time in which the machine slept, told by the wall clock.
+    """Monotonic seconds that include the time in which the machine slept, found by the wall clock.
 
-    For systems without a clock that runs on meanwhile. A wall clock that is put forward looks the same, which is safe:
-    leases are then taken to end sooner.
+    For systems without a clock that goes on during sleep. A wall clock that is set forward looks like sleep. That is
+    safe: leases then seem to end sooner.
 
     Args:
-        monotonic: seconds, never going back, standing still while the machine sleeps.
+        monotonic: seconds that never go back, and stand still while the machine sleeps.
         unix: Unix time, seconds.
     """
 
@@ -38,17 +38,16 @@ def _monotonic() -> Callable[[], float]:
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     if boottime is None:
         return SteadyClock(time.monotonic, time.time)
-    return partial(time.clock_gettime, boottime)  # no function of ours: it is asked a dozen times an update
+    return partial(time.clock_gettime, boottime)  # a C function: each update reads the clock a dozen times
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The time, for all parts of one worker.
+    """The clocks of one worker.
 
     Args:
-        monotonic: seconds, never going back, and going on while the machine sleeps: by it waits, leases, rates and
-            retries are reckoned.
-        unix: seconds since 1970, for people and for other processes.
+        monotonic: seconds for waits, leases, rates and retries. It never goes back, and goes on during sleep.
+        unix: Unix time in seconds, for people and for other processes.
     """
 
     monotonic: Callable[[], float] = field(default_factory=_monotonic)

@@ -1,4 +1,4 @@
-"""When a drain has to end although something is left: all that is left fails, or the service lets nothing through."""
+"""Ends a drain that gets nowhere: all that is left fails, or the service lets nothing through."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from worker.engine.tallies import Tallies
 from worker.flow import OUTAGE, Cause, Flow
 from worker.queue import PendingSelection, QueueUnavailable, Store
 
-_LOOKS = 20  # in the time that a drain waits
+_LOOKS = 20  # within the time-out
 _LONGEST_LOOK_SECONDS = 1.0
 _SHORTEST_LOOK_SECONDS = 0.05
-_THROTTLED_TIMEOUTS = 3  # of answers 429 and nothing else, after which a drain ends
-_CLAIMED_WITHIN_SECONDS = 5.0  # of its time: outcomes are recorded, and work is looked for, a little later
+_THROTTLED_TIMEOUTS = 3  # a drain ends after so many time-outs with answers 429 only
+_CLAIMED_WITHIN_SECONDS = 5.0  # a due change may be claimed so much later
 
-MOST_NAMED = 20  # of what is left in the end
+MOST_NAMED = 20  # failing completions that the summary names
 
 Stop = Callable[[Ending, Cause | None], None]
 
@@ -25,8 +25,8 @@ class DrainWatch:
     """Ends a drain that gets nowhere, with the reason for it.
 
     Args:
-        timeout_seconds: how long nothing may get through.
-        stop: ends the run.
+        timeout_seconds: how long a drain waits while nothing gets through.
+        stop: ends the run, with the reason.
         clock: monotonic seconds.
     """
 
@@ -49,10 +49,10 @@ class DrainWatch:
         self._timeout_seconds = timeout_seconds
         self._stop = stop
         self._progress_at = clock()
-        self._throttled = 0  # how often, before nothing came of anything for long
-        self._absent: dict[str, float] = {}  # when those are given up that were not found so far
-        self._second_looks: dict[str, float] = {}  # by when what was not shown as wanted is looked at again
-        self.failing: dict[str, str] = {}  # what is left because it failed: the error, by completion
+        self._throttled = 0  # answers 429 while there was progress
+        self._absent: dict[str, float] = {}  # when completions that were not found are given up
+        self._second_looks: dict[str, float] = {}  # when the second try after `not_persisted` is over
+        self.failing: dict[str, str] = {}  # the errors of completions that failed
 
     def saw(self, outcome: Outcome) -> None:
         """Take in an outcome."""
@@ -71,13 +71,13 @@ class DrainWatch:
             self.failing.pop(completion_id, None)
 
     def absent(self) -> tuple[int, float]:
-        """How many completions were not found so far, and the seconds until the last of them is given up."""
+        """How many completions were not found so far, and the seconds until the last one is given up."""
         if not self._absent:
             return 0, 0.0
         return len(self._absent), max(0.0, max(self._absent.values()) - self._clock())
 
     async def run(self) -> None:
-        """Look for ever, until there is a reason to stop."""
+        """Watch until there is a reason to stop."""
         pause = min(max(self._timeout_seconds / _LOOKS, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS)
         while True:
             await asyncio.sleep(pause)
@@ -98,7 +98,7 @@ class DrainWatch:
                 return None
             if state.cause.reason == OUTAGE:
                 return Ending.OUTAGE, state.cause
-            # Others got through in this run: what is left is refused alone, not everybody.
+            # If others got through in this run, the service refuses only the completions that are left.
             return (Ending.STUCK if self._flow.gate.is_halted_by_few else Ending.HALTED), state.cause
         if state.closed_for_seconds > self._timeout_seconds:
             return Ending.CLOSED, None
@@ -110,14 +110,14 @@ class DrainWatch:
         return (Ending.HALTED, trait) if trait else (Ending.STUCK, None)
 
     def _is_only_throttled(self, throttled: int) -> bool:
-        """Whether the service has answered 429 for long, and nothing has come of anything."""
+        """Whether the service has answered 429 for long, and nothing has got through."""
         quiet_seconds = self._clock() - self._progress_at
         if quiet_seconds < self._timeout_seconds:
             self._throttled = throttled
         return quiet_seconds >= _THROTTLED_TIMEOUTS * self._timeout_seconds and throttled > self._throttled
 
     async def _is_stuck(self) -> bool:
-        """Whether all that is left has failed, and nothing has come of anything for so long."""
+        """Whether all that is left has failed, and nothing has got through within the time-out."""
         quiet_seconds = self._clock() - self._progress_at
         if not self.failing or self._absent or len(self._leases) or quiet_seconds < self._timeout_seconds:
             return False
@@ -131,7 +131,10 @@ class DrainWatch:
             return False
 
     async def _still_fail(self) -> bool:
-        """Whether any of those that failed is pending; it forgets what was withdrawn, as far as the rest is named."""
+        """Whether any completion that failed is still pending.
+
+        It forgets completions that were withdrawn, until it has found as many pending ones as the summary names.
+        """
         pending = 0
         for completion_id in list(self.failing):
             async for _ in self._queue.pending_changes(PendingSelection(completion_id=completion_id)):

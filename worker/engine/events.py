@@ -1,4 +1,4 @@
-"""One log event per outcome, in the shape that people script against."""
+"""The log events of outcomes. People script against their shape."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from worker.queue import QueuedChange
 def log_outcome(  # noqa: C901 -- a branch for each kind of end
     logger: structlog.typing.FilteringBoundLogger, outcome: Outcome, *, log_values: bool
 ) -> None:
-    """Log what became of a claim: one event for each kind of end that its changes met, and each batch of them.
+    """Log a claim's outcome: one event for each result, and for each batch among the changes with that result.
 
     Args:
-        log_values: whether the events show metadata values; keys they always show.
+        log_values: whether the events show metadata values. They always show keys.
     """
     fields: dict[str, Any] = {
         "completion_id": outcome.claim.completion_id,
@@ -73,7 +73,7 @@ def _log_deferred(logger: structlog.typing.FilteringBoundLogger, outcome: Outcom
 
 
 def _abouts(changes: Sequence[QueuedChange]) -> Iterable[dict[str, Any]]:
-    """What is said of the changes themselves: once, as a rule; where they are of several batches, once for each."""
+    """The fields about the changes themselves, once for each batch; changes without a batch count as one."""
     by_batch: dict[str | None, dict[str, Any]] = {}
     for change in changes:
         about = by_batch.get(change.batch)

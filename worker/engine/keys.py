@@ -1,4 +1,4 @@
-"""The API key, read again before a request where its source has changed: short-lived keys are renewed while we work."""
+"""Keeps the API key current: short-lived keys are renewed while the worker runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,15 +7,15 @@ from worker.flow import Flow
 
 _EVERY_SECONDS = 0.1
 
-# Reads the key again where its source has changed, or, told True, in any case; says if it is another one.
+# Reads the key again if its source has changed, or in any case when told True. Returns whether the key is new.
 ReadKey = Callable[[bool], Awaitable[bool]]
 
 
 class KeyReader:
-    """Keeps the key current, and flow control from believing what an earlier key met.
+    """Reads the key again, and tells flow control when it is new, so that failures of an earlier key do not count.
 
     Args:
-        read: None where the key cannot change.
+        read: None if the key cannot change.
         clock: monotonic seconds.
     """
 
@@ -27,18 +27,22 @@ class KeyReader:
         self._looking = asyncio.Lock()
 
     def is_due(self) -> bool:
-        """Whether to `refresh`; asked before each request, so it costs next to nothing."""
+        """Whether to `refresh`. Each request asks, so it has to be cheap."""
         if self._read is None:
             return False
         return self._looking.locked() or self._clock() - self._looked_at >= _EVERY_SECONDS
 
     async def refresh(self, *, probe: bool) -> None:
-        """Read the key, before a probe in any case; while it is read, no request goes out with the one before."""
+        """Read the key. No request starts with the old one meanwhile.
+
+        Args:
+            probe: read it even if it was just read, and even if its source has not changed.
+        """
         if self._read is None:
             return
         async with self._looking:
             if not probe and self._clock() - self._looked_at < _EVERY_SECONDS:
-                return  # another has just looked
+                return  # another task has just read it
             if await self._read(probe):
                 self._flow.new_key()
             self._looked_at = self._clock()

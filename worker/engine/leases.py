@@ -1,4 +1,4 @@
-"""The claims in hand and the heartbeat that keeps their leases."""
+"""The claims that this worker holds, and the heartbeat that extends their leases."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -10,18 +10,18 @@ from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
 from worker.queue import Claim, Queue, QueueUnavailable
 
-# A lease survives two heartbeats that the store did not take.
+# A lease survives two failed heartbeats.
 _HEARTBEATS_PER_LEASE = 4
 
 
 class Leases:
-    """Every claim that this worker holds, buffered, worked on or waiting to be recorded.
+    """Every claim that this worker holds: buffered, worked on, or waiting to be recorded.
 
     Args:
         lease_seconds: how long a lease runs from each heartbeat.
-        most: claims to hold before there is no room for more,
-        most_bytes: or bytes of metadata that they carry.
-        tallies: count the leases that are lost.
+        most: claims held above which there is no room for more.
+        most_bytes: bytes of metadata held above which there is no room for more.
+        tallies: count the lost leases.
         clock: monotonic seconds.
         logger: gets one event per lost lease.
     """
@@ -58,27 +58,27 @@ class Leases:
 
     @property
     def works(self) -> list[Work]:
-        """All that is in hand now."""
+        """All works that are held now."""
         return list(self._held.values())
 
     @property
     def urgent(self) -> int:
-        """How many of the claims are urgent ones."""
+        """How many of the claims are urgent."""
         return self._urgent
 
     def take(self, claims: Iterable[Claim], claimed_at: float, *, urgent: bool = False) -> list[Work]:
-        """Hold these from here on.
+        """Hold these claims.
 
         Args:
-            claimed_at: the time just before the claim was asked for, so that the lease is never overestimated.
-            urgent: whether they were claimed as such.
+            claimed_at: when the claim was asked for, not answered, so that the lease is never overestimated.
+            urgent: whether they were claimed as urgent.
         """
         deadline = claimed_at + self._lease_seconds
         works = [Work(claim, claimed_at, deadline, is_urgent=urgent) for claim in claims]
         for work in works:
             claim = work.claim
             if (before := self._latest.get(claim.completion_id)) is not None:
-                # Its lease has run out, or this claim would not be: this process was frozen.
+                # There is a new claim, so the lease of the earlier one has run out: this process was frozen.
                 self._give_up({before.claim.key})
             self._latest[claim.completion_id] = work
             self._held[claim.key] = work
@@ -89,7 +89,7 @@ class Leases:
         return works
 
     def drop(self, claims: Iterable[Claim]) -> None:
-        """They are settled, or lost."""
+        """Let go of claims that are settled or lost."""
         for claim in claims:
             work = self._held.pop(claim.key, None)
             if work is not None:
@@ -103,29 +103,29 @@ class Leases:
 
     @property
     def has_room(self) -> bool:
-        """Whether more claims may be taken in hand."""
+        """Whether more claims may be taken."""
         return len(self._held) <= self._most and self._bytes <= self._most_bytes
 
     @property
     def has_room_for_urgent(self) -> bool:
-        """Whether urgent ones may, whatever others are in hand: with those they carry half as many bytes at most."""
+        """Whether more urgent claims may be taken: they may hold half as many bytes, on top of the other claims."""
         return self._urgent_bytes <= self._most_bytes // 2
 
     async def fewer(self, timeout_seconds: float) -> None:
-        """Wait until a claim is no longer in hand, or the time is over."""
+        """Wait until a claim is dropped, or the time is over."""
         self._fewer.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._fewer.wait()
 
     async def fewer_than(self, limit: int) -> None:
-        """Wait until fewer claims than `limit` are in hand."""
+        """Wait until fewer than `limit` claims are held."""
         while len(self._held) >= limit:
             self._fewer.clear()
             await self._fewer.wait()
 
     async def expire(self) -> None:
-        """Interrupt, for ever, whatever outlasts its lease: a store that is away extends none."""
+        """Interrupt each work whose lease ends, for ever: a store that is away extends none."""
         while True:
             deadlines = [work.deadline for work in self._held.values() if work.interruption is None]
             await asyncio.sleep(min(deadlines, default=self._clock() + self._lease_seconds) - self._clock())
@@ -133,7 +133,7 @@ class Leases:
             self._give_up({key for key, work in self._held.items() if work.deadline <= now})
 
     async def heartbeat(self) -> None:
-        """Extend every lease in time, for ever; a lease that is lost interrupts its work."""
+        """Extend every lease in time, for ever; interrupt the work of a lost lease."""
         while True:
             await asyncio.sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE)
             await self._extend()
@@ -158,7 +158,7 @@ class Leases:
     def _give_up(self, gone: set[tuple[str, int]]) -> None:
         for key in gone:
             work = self._held.get(key)
-            if work is not None and work.interruption is None:  # it may have been settled meanwhile
+            if work is not None and work.interruption is None:  # else it was settled meanwhile
                 self._tallies.leases_lost += 1
                 self._logger.warning("lease.lost", completion_id=work.claim.completion_id)
                 work.interrupt(Interruption.LEASE_LOST)

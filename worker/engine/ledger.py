@@ -1,4 +1,4 @@
-"""The ledger of one claim: which of its changes are decided, and how; what is left makes up the outcome."""
+"""The ledger of one claim: which changes are decided, and how. It makes the outcome."""
 
 from collections.abc import Iterable, Mapping
 
@@ -21,7 +21,7 @@ class Ledger:
     """Decides each claimed change at most once.
 
     Args:
-        blame: knows what they met when they were tried.
+        blame: keeps the failures of the changes.
     """
 
     def __init__(self, work: Work, blame: Blame) -> None:
@@ -33,7 +33,7 @@ class Ledger:
         self._superseded: list[QueuedChange] = []
         self._newest_as_of = work.claim.newest_as_of
         self._dead: list[tuple[QueuedChange, Death]] = []
-        self._keys: dict[str, object] = {}  # in the order in which they were first named; the values are nobody's
+        self._keys: dict[str, object] = {}  # an ordered set: the values mean nothing
         self._answer: Answer | None = None
         self.error: str | None = None
         self.before: Mapping[str, str] | None = None
@@ -48,13 +48,13 @@ class Ledger:
 
     @property
     def undecided(self) -> list[int]:
-        """Numbers of the changes that nothing was decided about."""
+        """Numbers of the changes that are still open."""
         return list(self._open)
 
     def decode(self) -> dict[int, MetadataChange]:
-        """The claimed changes by number, oldest first; what breaks a rule dies here as `invalid`.
+        """The claimed changes by number, oldest first. A change that breaks a rule dies as `invalid`.
 
-        Whatever was enqueued was validated then. But the store is a file or a server that others can write to.
+        Each change was validated when it was enqueued. But others can write to the store's file or server.
         """
         changes = {}
         for queued in self._work.claim.changes:
@@ -67,21 +67,21 @@ class Ledger:
         return changes
 
     def is_open(self, number: int) -> bool:
-        """Whether nothing was decided about this change."""
+        """Whether this change is still open."""
         return number in self._open
 
     def answered(self, answer: Answer, operation: Operation) -> None:
-        """The service's last word, to be kept with whatever it decides."""
+        """Keep the last answer: its status, request id and error go with what it decides."""
         self._answer = answer
         self.operation = operation
         self.error = answer.verdict.error
 
     def applied(self, numbers: Iterable[int]) -> None:
-        """The service has them."""
+        """These changes are applied."""
         self._done(numbers, self._applied)
 
     def unchanged(self, numbers: Iterable[int]) -> None:
-        """The service had them already."""
+        """The service had the metadata of these changes already."""
         self._done(numbers, self._unchanged)
 
     def _done(self, numbers: Iterable[int], group: list[QueuedChange]) -> None:
@@ -92,7 +92,7 @@ class Ledger:
                 self._newest_as_of = max(change.as_of, self._newest_as_of or 0.0)
 
     def supersede(self, numbers: Iterable[int]) -> None:
-        """Those of them that are older than what was applied are not sent; the others stay open."""
+        """Supersede the changes with an older `as_of` than the newest applied; the others stay open."""
         newest = self._newest_as_of
         if newest is None:
             return
@@ -104,11 +104,11 @@ class Ledger:
     def die(
         self, numbers: Iterable[int], reason: Reason, *, error: str | None = None, answer: Answer | None = None
     ) -> None:
-        """They never will be applied.
+        """These changes become dead letters.
 
         Args:
-            error: what was wrong; None for what the last answer said.
-            answer: kept with them; None for the last one, if there was any.
+            error: what was wrong; None for the last answer's error.
+            answer: the answer that decided; None for the last one.
         """
         answer = answer or self._answer
         verdict = answer.verdict if answer else None
@@ -124,15 +124,15 @@ class Ledger:
             self._dead.append((self._open.pop(number), death))
 
     def outcome(self, now: float, *, deferral: Deferral = Deferral.RELEASED, delay_seconds: float = 0.0) -> Outcome:
-        """The claim's outcome as things stand.
+        """The claim's outcome, with what is decided so far.
 
         Args:
-            now: by the clock of `Work.claimed_at`.
-            deferral, delay_seconds: for the changes that are not decided, if there are any.
+            now: monotonic seconds, by the clock of `Work.claimed_at`.
+            deferral, delay_seconds: for the changes that are still open.
         """
         claim, answer = self._work.claim, self._answer
         lag_seconds = claim.age_seconds + now - self._work.claimed_at
-        decided = Outcome(  # by position: by name, so many arguments take four times as long
+        decided = Outcome(  # by position: so many arguments take four times as long by name
             claim,
             self._applied,
             self._unchanged,
@@ -166,10 +166,10 @@ class Ledger:
 
 
 def decoded(queued: QueuedChange) -> MetadataChange:
-    """The change that is stored.
+    """The stored change, decoded.
 
     Raises:
-        InvalidChange: what is stored breaks a rule.
+        InvalidChange: the stored text breaks a rule.
     """
     try:
         metadata = _metadata_decoder.decode(queued.metadata)

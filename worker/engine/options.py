@@ -1,4 +1,4 @@
-"""What a run of the worker is told, and what it tells in the end."""
+"""The options of a run, and its summary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from worker.engine.totals import Totals
 from worker.flow import Cause
 from worker.queue import Standstill
 
-# How long a completion may be missing: somebody waits for a drain, and the recorded lags are 1 to 6 s; but an id can be
-# known from the first chunk of a stream, long before its completion is stored.
+# How long a completion may be missing. The recorded lags are 1 to 6 s, and people wait for a drain. But the first chunk
+# of a stream names the id long before the completion is stored, so a daemon waits for longer.
 DRAIN_GRACE_SECONDS = 120.0
 DAEMON_GRACE_SECONDS = 900.0
 
@@ -22,11 +22,11 @@ class Options:
 
     Args:
         drain: end when nothing is left in the queue, due or not.
-        max_duration_seconds: end after so long, whatever is left.
+        max_duration_seconds: end after so long, even if changes are left; None for no limit.
         halt_timeout_seconds: how long a drain waits while nothing gets through.
-        not_found_grace_seconds: None: two minutes for a drain, fifteen for a daemon.
-        dead_retention_seconds: how old a dead letter may grow; None: as old as it gets.
-        keep_seconds: how long is remembered what was applied; 0: nothing is.
+        not_found_grace_seconds: see `Rules`; None for two minutes in a drain and fifteen in a daemon.
+        dead_retention_seconds: age at which dead letters are deleted; None to keep them.
+        keep_seconds: how long the queue remembers applied changes; 0 for not at all.
         give_up_after_seconds, semantics, read_lag_seconds: see `Rules`.
     """
 
@@ -66,12 +66,12 @@ class Ending(StrEnum):
     MAX_DURATION = "max_duration"
     HALTED = "halted"
     OUTAGE = "outage"
-    STUCK = "stuck"  # all that is left has failed
-    CLOSED = "closed"  # the service asks to wait for longer than a drain does
-    RESULTS_LOST = "results_lost"  # the file for results takes nothing
-    PAUSED = "paused"  # somebody has paused the queue, and a drain does not wait for the end of that
-    STORE_AWAY = "store_away"  # the store takes nothing for longer than a drain waits
-    FAILED = "failed"  # a part of the worker has died
+    STUCK = "stuck"  # all changes that are left have failed
+    CLOSED = "closed"  # the service asks for a longer wait than a drain makes
+    RESULTS_LOST = "results_lost"  # the file for results cannot be written
+    PAUSED = "paused"  # the queue is paused, and a drain does not wait for a resume
+    STORE_AWAY = "store_away"  # the store does not answer for longer than a drain waits
+    FAILED = "failed"  # a loop of the worker has died
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,13 @@ class Summary:
     """What a run did.
 
     Args:
-        reason: why everything was halted, if that ended it.
-        cause: the same, with the service's own words.
-        left: what is left because it failed: the error, by completion; the first few.
-        closed_for_seconds: how much longer the service asked to wait when the run ended.
-        paused: by whom and why the queue is paused, if that ended the run.
-        empty: whether the queue was left with nothing in it.
-        requests: sent to the service, throttled ones included.
+        reason: the reason of the halt, if a halt ended the run.
+        cause: the same, with the service's error message.
+        left: if the run is stuck: some completions that failed, each with its error.
+        closed_for_seconds: how much longer the service asks to wait.
+        paused: who paused the queue, and why, if a pause ended the run.
+        empty: whether the queue is empty.
+        requests: requests sent to the service, throttled ones included.
     """
 
     ending: Ending

@@ -1,4 +1,4 @@
-"""What became of a claim: the record that the recorder stores, counts and logs."""
+"""The outcome of a claim, which the recorder stores, counts and logs."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -12,34 +12,34 @@ from worker.queue import Claim, Death, QueuedChange, Settlement
 class Deferral(StrEnum):
     """Why claimed changes stay pending."""
 
-    RETRY = "retry"  # the service failed them: they are due again later
+    RETRY = "retry"  # a request failed: they are due again later
     SNOOZED = "snoozed"  # not their fault: the service asked to wait
-    RELEASED = "released"  # not their fault: the worker stops, or everything is halted
+    RELEASED = "released"  # not their fault: the worker stops, is halted or is paused
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The end of one claim. Every claimed change is in exactly one of the five groups.
+    """The outcome of one claim. Every claimed change is in exactly one of the five groups.
 
     Args:
-        applied, unchanged, dead, deferred: the claimed changes by what became of them.
-        superseded: those that were not sent, since a change with a newer `as_of` was applied.
-        keys: names of the metadata keys that the changes are about.
-        before: the map that the changes were folded onto, read or confirmed lately; None where that was not needed.
-        metadata: the map that was sent or found in place; None when it did not come to that.
-        confirmed: the map that the service has now, as it says itself; None where nothing was written.
+        applied, unchanged, dead, deferred: four groups of claimed changes.
+        superseded: the fifth: changes that were not sent, since a change with a newer `as_of` was applied.
+        keys: names of the metadata keys that the changes set or remove.
+        before: the map that the changes were folded onto, read or confirmed lately; None if that was not needed.
+        metadata: the map that was sent, or found in place; None if there is neither.
+        confirmed: the map that the service has after the update; None if nothing was written.
         verified: whether the answer showed the metadata.
-        leftover_keys: keys that the service kept although they were not wanted.
-        leftover: applied changes of which the service kept what they were to replace.
-        attempts: failures that count against those of the changes that met the most.
-        status, request_id, error: of the last answer; no body, key or metadata value is in them.
+        leftover_keys: keys that the service kept although a replacement leaves them out.
+        leftover: how many applied changes left such keys.
+        attempts: the most counted failures of any of the changes.
+        status, request_id, error: from the last answer; they hold no body, key or metadata value.
         duration_ms: of the last request.
         lag_ms: from the oldest change's enqueue to this outcome.
-        deferral: why the deferred ones stay pending; None where there are none.
-        delay_seconds: until those are due again.
-        absent_seconds: the deferred ones wait for their completion to be found: until they are given up.
-        second_look: the deferred ones were not shown as they were wanted: what is shown after the delay decides.
-        trials: what the queue is to keep with deferred changes: by number, what they have met so far.
-        trace: ids to find its trace by, for the log; empty where there is none.
+        deferral: why the deferred changes stay pending; None if there are none.
+        delay_seconds: until the deferred changes are due again.
+        absent_seconds: until the deferred changes are given up; None unless their completion was not found.
+        second_look: whether the answer showed other metadata than wanted, so that a second try decides.
+        trials: (change number, text): the deferred changes' records of failures, for the queue to keep.
+        trace: ids of the trace, for the log; empty without tracing.
     """
 
     claim: Claim
@@ -69,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True):
     trace: Mapping[str, str] = {}
 
     def settlement(self) -> Settlement:
-        """What the queue has to be told."""
+        """The part of the outcome that the queue stores."""
         return Settlement(
             self.claim,
             [change.number for change in self.applied] if self.applied else (),
@@ -82,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True):
         )
 
     def given_back(self) -> Self:
-        """The outcome of a claim whose changes all stay pending, whatever was done: they are done again."""
+        """The same claim with all changes still pending, so that they are applied again."""
         return msgspec.structs.replace(
             self,
             applied=(),

@@ -1,8 +1,8 @@
-"""How long the engine waits before it leaves something to the queue, or asks a store again."""
+"""How long the engine waits itself before it leaves the wait to the queue, and before it asks a store again."""
 
 from collections.abc import Iterator
 
-# Waits of up to so many seconds happen in the worker, with the lease held; longer ones are the queue's.
+# The worker makes shorter waits itself, and keeps the lease. It leaves longer ones to the queue.
 SHORT_WAIT_SECONDS = 5.0
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -10,7 +10,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 def store_pauses() -> Iterator[float]:
-    """Seconds to wait before each further call to a store that is away: twice as long each time, without an end."""
+    """Yield, without end, the seconds to wait before each further call to a store that is away: they double."""
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
         yield pause_seconds

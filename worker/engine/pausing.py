@@ -1,4 +1,4 @@
-"""Obeys a pause in the store: nothing starts until it is taken away."""
+"""Obeys a pause that is noted in the store: nothing starts until the queue is resumed."""
 
 import asyncio
 import math
@@ -18,12 +18,12 @@ _EVERY_SECONDS = 1.0  # between two looks: one small read of the store
 
 
 class Pausing:
-    """Looks once a second whether the queue is paused. While the store is away, its last word holds.
+    """Looks once a second whether the queue is paused. While the store is away, the last answer holds.
 
     Args:
-        leases: of what is in hand, which may start at any time.
-        tallies: hear while it is paused whether the store answers.
-        on_pause: called when a pause begins, after flow control has heard of it.
+        leases: the claims held, which may start a request at any time.
+        tallies: count the calls to the store during a pause.
+        on_pause: called when a pause begins, after flow control has stopped.
         logger: gets `queue.paused`, `worker.quiet` once nothing is in flight any more, and `queue.resumed`.
     """
 
@@ -53,7 +53,7 @@ class Pausing:
         return f"<Pausing [{'paused' if self.standstill else 'not paused'}]>"
 
     async def run(self) -> None:
-        """Look for ever: once a second while there is work or a pause; else before work begins, see `look_again`."""
+        """Look once a second, for ever, while there is work or a pause. Otherwise `look_again` does before a claim."""
         is_away = False
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
@@ -71,11 +71,11 @@ class Pausing:
             self._tell_quiet()
 
     def _tallied(self) -> AbstractContextManager[None]:
-        """Claims tell best whether the store works; while there are none, this does."""
+        """Count this call during a pause: there are no claims then that show whether the store answers."""
         return nullcontext() if self.standstill is None else self._tallies.store_call("pause")
 
     async def look_again(self) -> None:
-        """Look unless that was done within the last second; while the store is away, its last word holds."""
+        """Look, unless the last look is less than a second old. While the store is away, the last answer holds."""
         if self._clock.monotonic() - self._asked_at >= _EVERY_SECONDS:
             with suppress(QueueUnavailable):
                 await self._look()
@@ -85,10 +85,11 @@ class Pausing:
         self.heed(await self._queue.read_note(PAUSE), asked_at)
 
     def heed(self, note: Note | None, asked_at: float) -> None:
-        """Take in the pause's note, if there is one.
+        """Act on the note of a pause.
 
         Args:
-            asked_at: when the store was asked, by the monotonic clock: an answer may be overtaken by a later one.
+            note: None if the queue is not paused.
+            asked_at: when the store was asked, in monotonic seconds: an answer older than the last one is ignored.
         """
         if asked_at < self._asked_at:
             return
@@ -110,7 +111,7 @@ class Pausing:
             paused_seconds=round(pause.age_seconds, 1),
             in_flight=self._flow.in_flight,
         )
-        self._is_quiet = False  # of this pause it has not been said: a resume in between may have gone unseen
+        self._is_quiet = False  # each pause is told anew: the resume before it may have gone unseen
         if is_new:
             self._on_pause()
 
@@ -121,7 +122,7 @@ class Pausing:
         self._logger.info("queue.resumed", by=before.by, reason=before.reason, paused_seconds=seconds)
 
     def _tell_quiet(self) -> None:
-        """Say once that the last request has ended: from then on, nothing of this worker reaches the service."""
+        """Log once that the last request has ended: from then on, this worker sends nothing."""
         if self.standstill is not None and not self._is_quiet and not self._flow.in_flight:
             self._is_quiet = True
             self._logger.info("worker.quiet", by=self.standstill.by, reason=self.standstill.reason)

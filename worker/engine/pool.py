@@ -1,4 +1,4 @@
-"""The pool of applier tasks: as many as may be at work at once, and more while some of them only wait."""
+"""The pool of applier tasks: as many as may be at work at once, and more while some of them are parked."""
 
 import asyncio
 from collections import deque
@@ -9,7 +9,7 @@ from worker.engine.work import Work
 
 
 class ApplierPool:
-    """Feeds buffered work to tasks of its own, which live as long as `run`.
+    """Feeds buffered work to its tasks, which live as long as `run`.
 
     Args:
         size: most tasks at work at any time; parked ones do not count.
@@ -20,15 +20,15 @@ class ApplierPool:
         self._group: asyncio.TaskGroup | None = None
         self._size = size
         self._handle = handle
-        self._buffer: deque[Work] = deque()  # bounded by whoever submits: see Reader
-        self._idle: deque[asyncio.Future[None]] = deque()  # of tasks that wait for work
+        self._buffer: deque[Work] = deque()  # the reader bounds it
+        self._idle: deque[asyncio.Future[None]] = deque()  # one for each task that waits for work
         self._running = 0
 
     def __repr__(self) -> str:
         return f"<ApplierPool [{self._running - len(self._idle)} at work, {len(self._buffer)} buffered]>"
 
     async def run(self) -> None:
-        """Let tasks work until this is cancelled, and they with it."""
+        """Let tasks work until this is cancelled, which cancels them, too."""
         async with asyncio.TaskGroup() as self._group:
             for _ in range(len(self._buffer)):
                 self._top_up()
@@ -38,19 +38,19 @@ class ApplierPool:
         return len(self._buffer)
 
     def submit(self, work: Work) -> None:
-        """Let a task take it as soon as one is free."""
+        """Buffer a work for the next free task."""
         self._buffer.append(work)
         self._top_up()
 
     def take_back(self) -> list[Work]:
-        """What no task has taken yet, and now none will."""
+        """Empty the buffer; return the works that no task has taken."""
         works = list(self._buffer)
         self._buffer.clear()
         return works
 
     @contextmanager
     def parked(self) -> Iterator[None]:
-        """While in here, the current task only waits: another one may work in its place."""
+        """A context in which the current task only waits, so that another one may work in its place."""
         self._running -= 1
         self._top_up()
         try:
@@ -59,7 +59,7 @@ class ApplierPool:
             self._running += 1
 
     def _top_up(self) -> None:
-        """Wake a task that is idle, or make one, if there is work to take."""
+        """Wake an idle task, or make a new one, if there is work to take."""
         if not self._buffer or self._group is None:
             return
         while self._idle:
@@ -74,8 +74,8 @@ class ApplierPool:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 -- this is one
-        while self._running <= self._size:  # more when one that was parked came back: then the first to finish goes
+        assert task is not None  # noqa: S101 -- a coroutine of the pool runs in a task
+        while self._running <= self._size:  # a parked task that comes back may make it more: the first to finish ends
             while not self._buffer:
                 woken = loop.create_future()
                 self._idle.append(woken)
@@ -86,5 +86,5 @@ class ApplierPool:
                 await self._handle(work)
             finally:
                 work.end()
-                del work  # a task may be idle for long, and the claim is as large as its changes
+                del work  # a task may be idle for long, and a claim may be large
         self._running -= 1

@@ -1,4 +1,4 @@
-"""A worker's part of the quota that all on a queue share, fetched from the store in blocks while there is work."""
+"""A worker's part of the quota that all workers share. The store grants it in blocks while there is work."""
 
 import asyncio
 import math
@@ -9,21 +9,21 @@ from worker.flow import Flow
 from worker.queue import Coordination, Grant, QueueUnavailable
 from worker.queue.quota import interval_seconds
 
-# A block is asked for when half of the one before is used up: two to four calls a second, whatever the rate.
+# The next block is asked for when half of the last one is used: two to four calls a second at any rate.
 _BLOCK_SECONDS = 0.5
-_AHEAD_SECONDS = 1.0  # what dies with a worker that is killed
-_PATIENCE_SECONDS = 1.0  # with a store that does not answer, before the last share is used
-_SHARE_SECONDS = 10.0  # over which a worker's share is measured
+_AHEAD_SECONDS = 1.0  # how far ahead a block may reach: so much quota is lost with a worker that is killed
+_PATIENCE_SECONDS = 1.0  # how long to wait for the store before the last share is used
+_SHARE_SECONDS = 10.0  # the time over which a worker's share is measured
 _SHORTEST_WAIT_SECONDS = 0.02
 
 
 class QuotaKeeper:
-    """Keeps flow control supplied with what the store grants of the quota.
+    """Supplies flow control with the permits that the store grants.
 
     Args:
         per_minute: the rate that all workers keep together.
-        clock: seconds, never going back.
-        workers: how many they are, as far as is known.
+        clock: monotonic seconds.
+        workers: how many workers there are, as far as is known.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class QuotaKeeper:
         self._share = QuotaShare(self._interval_seconds, workers)
 
     def run_short(self) -> None:
-        """Flow control needs more, now or soon."""
+        """Ask for more permits: flow control needs them now or soon."""
         self._short.set()
 
     async def run(self, flow: Flow) -> None:
-        """Fetch it as it is needed, for ever; a store that is away means the share that there was before."""
+        """Fetch permits as they are needed, for ever. While the store is away, the last share holds."""
         async with asyncio.TaskGroup() as group:
             asking: asyncio.Task[Grant | None] | None = None
             patience_seconds = _PATIENCE_SECONDS
             while True:
                 await self._short.wait()
                 asking = asking or group.create_task(self._ask())
-                # Once it was away, work does not stand still to see whether it still is.
+                # After a failed call, work goes on at once with the share while the store is asked again.
                 await asyncio.wait({asking}, timeout=patience_seconds)
                 granted = None
                 if asking.done():
@@ -69,26 +69,26 @@ class QuotaKeeper:
         interval = self._interval_seconds if granted else self._share.interval_seconds
         granted = granted or self._share.take(self._clock())
         if granted.requests:
-            self._short.clear()  # what comes may not be enough: then flow control says so at once
+            self._short.clear()  # before the grant: if that is not enough, flow control asks again at once
             flow.grant(granted.requests, wait_seconds=granted.wait_seconds, interval_seconds=interval)
         else:
             await asyncio.sleep(max(granted.wait_seconds, _SHORTEST_WAIT_SECONDS))
 
 
 class QuotaShare:
-    """What this worker was granted of the quota of late, to go by while the store is away.
+    """This worker's share of the quota, measured from the latest grants, for the time in which the store is away.
 
-    The shares of all workers together are the quota at most: each was granted by the store.
+    The store granted each share, so that all workers together stay within the quota.
 
     Args:
         common_seconds: the time between two requests of all workers together.
-        workers: how many workers there are: what is known while too little was granted to measure.
+        workers: how many workers there are, for the time before two grants make a measurement.
     """
 
     def __init__(self, common_seconds: float, workers: Callable[[], int]) -> None:
         self._common_seconds = common_seconds
         self._workers = workers
-        self._grants: deque[tuple[float, int]] = deque()  # when the first request of each might start, and how many
+        self._grants: deque[tuple[float, int]] = deque()  # (start of the first request, number of requests)
         self._next_at: float | None = None
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class QuotaShare:
 
     @property
     def interval_seconds(self) -> float:
-        """The time between two requests; infinity where nothing was ever granted."""
+        """The time between two requests; infinity before the first grant."""
         if not self._grants:
             return math.inf
         if len(self._grants) == 1:
@@ -105,7 +105,7 @@ class QuotaShare:
         return max(self._common_seconds, (self._grants[-1][0] - self._grants[0][0]) / before_last)
 
     def granted(self, now: float, grant: Grant) -> None:
-        """The store handed these out."""
+        """Note what the store granted."""
         if not grant.requests:
             return
         self._next_at = None
@@ -114,7 +114,7 @@ class QuotaShare:
             self._grants.popleft()
 
     def take(self, now: float) -> Grant:
-        """The next grant, without a store."""
+        """The next grant, at the rate of the share, without the store."""
         interval = self.interval_seconds
         if math.isinf(interval):
             return Grant(0, _PATIENCE_SECONDS)

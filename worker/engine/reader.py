@@ -1,7 +1,7 @@
-"""The reader: claims what is due, ahead of need but never more than can be held.
+"""The reader: claims what is due, a little ahead of need, and never more than the worker may hold.
 
-Urgent completions are claimed apart, whatever is in hand. One that was in hand already when it became urgent waits for
-what is ahead of it: two seconds' work at most, once the service's limit or a configured rate is known.
+It claims urgent completions apart, even while other claims are held. A held completion may become urgent: it waits for
+the claims ahead of it. These are two seconds of work at most, once a rate limit is known or configured.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from worker.queue import Claim, Place, Queue, QueueUnavailable
 
 _SHORTEST_WAIT_SECONDS = 0.01
 _SHORTEST_POLL_SECONDS = 0.05
-_LONGEST_AWAY_SECONDS = 10.0  # how long what was claimed in vain stays away
-_URGENT_SECONDS = 0.5  # between two looks for urgent ones while there is other work
-_LOOKED_SECONDS = 0.05  # within which a look for urgent ones is not repeated
-_AHEAD_SECONDS = 2.0  # of what may start, which is claimed ahead where the rate is limited
-# Probes look everywhere: what fails may all have come together.
+_LONGEST_AWAY_SECONDS = 10.0  # how long a completion stays away that a probe claimed but did not use
+_URGENT_SECONDS = 0.5  # between two looks for urgent completions while there is other work
+_LOOKED_SECONDS = 0.05  # a look for urgent completions is not repeated sooner
+_AHEAD_SECONDS = 2.0  # with a limited rate, claim what may start within so long
+# A probe needs a completion that works. Bad ones may have been enqueued together, so the reader looks in all places.
 _PLACES: tuple[Place, ...] = ("oldest", "urgent", "newest", "middle")
 
 
 class Reader:
-    """Fills the appliers' buffer until it is cancelled, or, when draining, until nothing is left.
+    """Fills the appliers' buffer until it is cancelled or, in a drain, until nothing is left.
 
     Args:
-        submit: takes over each claimed work,
-        submit_urgent: or this, where it is urgent.
+        submit: takes over each claimed work that is not urgent.
+        submit_urgent: takes over each urgent one.
         waiting: how many works wait for their first request.
         slots: most requests in flight at once.
-        give_back: takes over what was claimed for a probe and is none, with the seconds until it is due again.
-        look_for_pause: has flow control hear of a pause before something is claimed.
+        give_back: takes over a work that was claimed for a probe and not used, with the seconds until it is due again.
+        look_for_pause: tells flow control about a pause before something is claimed.
         clock: monotonic seconds.
         owner: names this worker in the store.
         batch_size: most completions claimed at once.
         lease_seconds: how long they are leased.
-        confirmed_seconds: how old what the service confirmed may be for a claim to carry it.
+        confirmed_seconds: a claim carries the confirmed metadata of its completion if it is not older.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Reader:
         self._submit_urgent = submit_urgent
         self._waiting = waiting
         self._slots = slots
-        self._urgent_at = -math.inf  # when to look for urgent ones again, at the latest
-        self._more_are_urgent = False  # as far as the last look tells
+        self._urgent_at = -math.inf  # when to look for urgent completions again, at the latest
+        self._more_are_urgent = False  # by the last look
         self._give_back = give_back
         self._look_for_pause = look_for_pause
         self._clock = clock
@@ -86,10 +86,10 @@ class Reader:
         self._places: cycle[Place] = cycle(_PLACES)
 
     async def run(self, *, drain: bool) -> None:
-        """Claim for ever; when draining, return once the queue holds nothing, due or not."""
+        """Claim for ever; in a drain, return once the queue is empty."""
         poll_seconds = _SHORTEST_POLL_SECONDS
         pauses = store_pauses()
-        may_be_due = True  # else it is only asked: to claim in vain is dearer
+        may_be_due = True  # else ask for the next due time first: a claim in vain costs more
         while True:
             at_most = await self._flow.ready()
             has_room = self._has_room()
@@ -124,7 +124,7 @@ class Reader:
             poll_seconds = min(poll_seconds * 2, self._queue.poll_seconds)
 
     def _has_room(self) -> bool:
-        """Whether more is to be claimed: not before half of what is ahead is used up."""
+        """Whether to claim more. With a limited rate, only when half of the claims ahead are used up."""
         ahead = self._flow.starts_within(_AHEAD_SECONDS)
         return self._leases.has_room and (ahead is None or 2 * self._waiting() <= ahead)
 
@@ -134,13 +134,16 @@ class Reader:
         return self._batch_size if ahead is None else min(self._batch_size, max(1, ahead - self._waiting()))
 
     async def _hurry(self, at_most: int | None) -> None:
-        """Claim urgent ones, beside what is in hand: twice as many as may be in flight, or a second's work at most.
+        """Claim urgent completions beside the claims held: one more than may be in flight, or a second's work at most.
 
-        Others may have a free slot sooner, so it is no more; and no less, since what is done is in hand until
-        it is recorded.
+        Another worker may have a free slot sooner, so it claims no more. It claims no fewer either, since finished
+        claims are held until they are recorded.
+
+        Args:
+            at_most: 1 if flow control wants one completion at a time; None for any number.
         """
         if not len(self._leases) or not self._flow.gate.is_open or not self._leases.has_room_for_urgent:
-            return  # with nothing in hand, the next claim in vain looks for them
+            return  # with no claims held, a claim in vain looks for urgent ones, too
         most = 1 if at_most else self._slots + 1
         soon = self._flow.starts_within(1.0)
         if soon is not None:
@@ -151,14 +154,14 @@ class Reader:
             await self._claim_urgent(free)
 
     async def _claim(self) -> bool:
-        """Claim what is due, and hand it on; tells whether there was anything."""
+        """Claim what is due and hand it on; return whether there was anything."""
         limit = self._limit()
         works = await self._lease(limit, "oldest")
         for work in works:
             self._submit(work)
         if works or self._clock() < self._urgent_at - _URGENT_SECONDS + _LOOKED_SECONDS:
             return bool(works)
-        return await self._claim_urgent(limit)  # no others wait
+        return await self._claim_urgent(limit)  # only urgent ones may be due
 
     async def _claim_urgent(self, limit: int) -> bool:
         self._urgent_at = self._clock() + _URGENT_SECONDS
@@ -169,9 +172,9 @@ class Reader:
         return bool(works)
 
     async def _claim_one(self) -> bool:
-        """Claim one completion: while all is halted, for a probe, one that has not failed, if there is any.
+        """Claim one completion: while the worker is halted, for a probe, one that has not failed, if there is any.
 
-        Urgent ones have their turn, as any other place has: either kind may be the one that fails.
+        Urgent completions are one place among the others, since either kind may be the one that fails.
         """
         failed: list[Work] = []
         away_seconds = min(self._flow.next_probe_in_seconds(), _LONGEST_AWAY_SECONDS)
@@ -217,7 +220,7 @@ class Reader:
 
 
 def _wait_seconds(poll_seconds: float, due_seconds: float | None) -> float:
-    """How long to wait for work: what is due, but could not be claimed, somebody else holds at the moment."""
+    """How long to wait for work. What is due but could not be claimed is locked by another worker at the moment."""
     if due_seconds is None or due_seconds <= 0:
         return poll_seconds
     return max(min(poll_seconds, due_seconds), _SHORTEST_WAIT_SECONDS)

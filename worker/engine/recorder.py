@@ -1,4 +1,4 @@
-"""The recorder: outcomes become durable in batches, then one log line each."""
+"""The recorder: settles outcomes in batches, then logs them."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -13,20 +13,20 @@ from worker.engine.results import Results, ResultsLost
 from worker.engine.tallies import Tallies
 from worker.queue import Queue, QueueUnavailable
 
-_FLUSH_SECONDS = 0.04  # with the time of a transaction before and its own, 99 of 100 outcomes are durable within 60 ms
+_FLUSH_SECONDS = 0.04  # with two transactions, the last and its own, 99 of 100 outcomes are durable within 60 ms
 
 
 class Recorder:
-    """Takes outcomes from the appliers and tells the queue.
+    """Takes outcomes from the appliers, and settles them in the queue.
 
     Args:
         batch_size: most outcomes stored in one transaction.
         log_values: whether the log shows metadata values.
-        keep_seconds: how long the queue remembers what the service has confirmed.
-        remember: whether it remembers, for longer, what was applied; see `Queue.settle`.
-        results: where outcomes are written before the queue is told; None for nowhere.
-        on_results_lost: is told, once, why they cannot be. From there on everything is given back to the queue: what
-            is settled has its line.
+        keep_seconds: how long the queue remembers the metadata that the service has confirmed.
+        remember: whether the queue remembers applied changes for longer; see `Queue.settle`.
+        results: where outcomes are written before they are settled; None for nowhere.
+        on_results_lost: called once, with the reason, when results cannot be written any more. From then on every claim
+            is given back to the queue, so that no change is settled without its line.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Recorder:
         self._results = results
         self._on_results_lost = on_results_lost
         self._results_are_lost = False
-        self._outcomes: list[Outcome] = []  # as many as claims are in hand, at most: the reader bounds those
-        self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited for long enough
+        self._outcomes: list[Outcome] = []  # at most one for each claim held: the reader bounds those
+        self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited long enough
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, outcome: Outcome) -> None:
-        """Hand over an outcome, to be recorded soon."""
+        """Take an outcome, to record it soon."""
         self._outcomes.append(outcome)
         if len(self._outcomes) >= self._batch_size:
             self._due.set()
@@ -67,13 +67,13 @@ class Recorder:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
 
     async def run(self) -> None:
-        """Record for ever. Whatever is not recorded when this is cancelled stays leased, and is done again."""
+        """Record for ever. A claim that is not recorded when this is cancelled stays leased, and is done again."""
         while True:
             await self._due.wait()
             await self._record(self._take())
 
     def _take(self) -> list[Outcome]:
-        """The next batch; the time starts anew for what is left."""
+        """Take the next batch; the timer starts anew for the outcomes left."""
         batch, self._outcomes = self._outcomes[: self._batch_size], self._outcomes[self._batch_size :]
         if self._timer is not None:
             self._timer.cancel()
@@ -97,7 +97,7 @@ class Recorder:
             log_outcome(self._logger, outcome, log_values=self._log_values)
 
     async def _written(self, batch: list[Outcome], results: Results) -> list[Outcome]:
-        """Write the results; gives what is to be settled."""
+        """Write the results; return the outcomes to settle."""
         if not self._results_are_lost:
             try:
                 await results.write(batch)
@@ -110,7 +110,7 @@ class Recorder:
         return [outcome.given_back() for outcome in batch]
 
     async def _settle(self, batch: Iterable[Outcome]) -> set[tuple[str, int]]:
-        """Tell the queue until it has understood; a store that is away may come back."""
+        """Settle in the queue, again and again while the store is away; return the keys of stale claims."""
         settlements = [outcome.settlement() for outcome in batch]
         pauses = store_pauses()
         while True:

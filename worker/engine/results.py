@@ -1,4 +1,4 @@
-"""The way out for outcomes, besides the log: what the recorder needs of it."""
+"""The interface of what keeps outcomes besides the log, as the recorder uses it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,17 +7,17 @@ from worker.engine.outcome import Outcome
 
 
 class ResultsLost(Exception):
-    """The results cannot be written any more; the message is one sentence that names where, and why."""
+    """The results cannot be written any more. The message is one sentence that says where and why."""
 
 
 class Results(Protocol):
-    """Keeps what became of changes; `worker.results.ResultsWriter` keeps it in a file."""
+    """Keeps the outcomes of changes. `worker.results.ResultsWriter` keeps them in a file."""
 
     async def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep these before they are settled: once this returns, the end of this process loses none of them.
+        """Keep these outcomes before they are settled. Once this returns, a killed process loses none of them.
 
-        What is written twice, since a settlement failed or its lease was lost, carries the same change numbers.
+        An outcome is written twice if its settlement fails or its lease is lost: the change numbers show that.
 
         Raises:
-            ResultsLost: none of them is kept, and nothing will be from here on.
+            ResultsLost: none of these is kept, and none will be from now on.
         """

@@ -1,4 +1,4 @@
-"""Lets go of what is done, in the background, a little at a time: old dead letters, and what is remembered."""
+"""Deletes old dead letters and old remembered results from the queue, in the background, a little at a time."""
 
 import asyncio
 from contextlib import suppress
@@ -10,16 +10,16 @@ from worker.queue import QueueUnavailable
 from worker.queue.retention import MOST_AT_ONCE, Kept, let_go
 
 _SHORTEST_PAUSE_SECONDS = 0.05
-_EVERY_SECONDS = 60.0  # when nothing is left to let go of
+_EVERY_SECONDS = 60.0  # when nothing is left to delete
 
 
 class Retention:
-    """Looks for what is too old when it begins, and once a minute.
+    """Deletes what is too old: at its start, and then once a minute.
 
     Args:
-        dead_seconds: how old a dead letter may grow; None: as old as it gets.
-        keep_seconds: how long is remembered what was applied, and, for an hour at least, what became of batches.
-        tallies: count the letters that are deleted.
+        dead_seconds: age at which dead letters are deleted; None to keep them.
+        keep_seconds: age at which remembered changes are deleted; results of batches are kept for an hour at least.
+        tallies: count the deleted letters.
         logger: gets `dead.expired`.
     """
 
@@ -42,7 +42,7 @@ class Retention:
         return f"<Retention [{self._keep_seconds:g} s, of letters {self._dead_seconds} s]>"
 
     async def run(self) -> None:
-        """Look for ever; a store that is away keeps all for longer."""
+        """Delete for ever. While the store is away, everything is kept for longer."""
         while True:
             pause_seconds = _EVERY_SECONDS
             with suppress(QueueUnavailable):  # claims and records say so loudly enough
@@ -50,15 +50,13 @@ class Retention:
             await asyncio.sleep(pause_seconds)
 
     async def step(self) -> float:
-        """Let go of the first of what is too old; gives the seconds until there should be a next step.
+        """Delete a first part of what is too old; return the seconds until the next step.
 
         Raises:
             QueueUnavailable: the store does not answer.
         """
-        gone = await let_go(self._queue, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
-        if gone.letters:
-            self._tallies.letters_expired += gone.letters
-            self._logger.info("dead.expired", letters=gone.letters, older_than_seconds=self._dead_seconds)
+        gone = await let_go(self._queue, self._logger, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
+        self._tallies.letters_expired += gone.letters
         if any(gone):
             return max(gone.letters / MOST_AT_ONCE, _SHORTEST_PAUSE_SECONDS)
         return _EVERY_SECONDS

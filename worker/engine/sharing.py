@@ -1,4 +1,4 @@
-"""What a worker tells the others on its queue, by notes in the store, and what it hears from them."""
+"""Shares a worker's state and events with the other workers of its queue, by notes in the store."""
 
 import asyncio
 import time
@@ -15,11 +15,11 @@ from worker.queue import Coordination, Note, QueueUnavailable
 from worker.queue.notes import EVENT, FRESH_SECONDS, LIMIT, REFRESH_SECONDS, REFUSAL, WORKER, Limit, at_work, limit_in
 
 _EVERY_SECONDS = 1.0
-_IDLE_PAUSES = 12  # as many of these, while there is nothing to do
+_IDLE_PAUSES = 12  # an idle worker looks only each twelfth time
 _STATE_SECONDS = 2.0  # between two notes of a state that changes all the time
-_PAUSE_SECONDS = 0.1  # so that a burst of refusals is not as many notes
-_LONGEST_DELAY_SECONDS = 86_400.0  # no worker waits for longer, so none tells of more
-_FORGOTTEN_SECONDS = 600.0  # notes of workers that were killed: each start has a name of its own
+_PAUSE_SECONDS = 0.1  # so that a burst of refusals becomes one note
+_LONGEST_DELAY_SECONDS = 86_400.0  # no worker waits for longer
+_FORGOTTEN_SECONDS = 600.0  # age at which notes are deleted: each start has a new name, and killed workers leave theirs
 
 
 def _ignore(*_: object) -> None:
@@ -30,8 +30,8 @@ class Event(msgspec.Struct, frozen=True):
     """Something that concerns every worker.
 
     Args:
-        number: of no meaning but that each event's is another one.
-        delay_seconds: how long the service asked everybody to wait.
+        number: makes the note of each event differ from the note before.
+        delay_seconds: how long the service asked to wait.
         reason: of a halt.
     """
 
@@ -42,15 +42,14 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Sharing:
-    """Tells the others how this worker is doing and what happened to it, and flow control what happened to them.
+    """Writes this worker's state and events as notes, and passes the other workers' on to flow control.
 
-    A note is written when it says
-    something new, and otherwise just often enough to show that its worker is there.
+    It writes a note when there is news, and otherwise just often enough to show that the worker is alive.
 
     Args:
         owner: this worker's name.
         clock: monotonic seconds.
-        on_notes: is handed all notes whenever they were read, and when they were asked for, by the clock.
+        on_notes: called after each read, with all notes by name, and when the store was asked for them.
     """
 
     def __init__(
@@ -67,12 +66,12 @@ class Sharing:
         self._clock = clock
         self._on_notes = on_notes
         self._numbers = count(time.time_ns())
-        self._untold: dict[str, Event] = {}  # by the name of its note; no refusal takes the place of a halt
+        self._untold: dict[str, Event] = {}  # by the name of the note: halts and refusals have different ones
         self._news = asyncio.Event()
         self._heard: dict[str, str] = {}
         self._state: FlowState | None = None
         self._limit: float | None = None
-        self._share: float | None = None  # this worker's, of the limit
+        self._share: float | None = None  # this worker's part of the limit
         self._found_at = 0.0
         self._written_at = 0.0
         self.workers = 1
@@ -81,12 +80,12 @@ class Sharing:
         return f"<Sharing [{self.workers} workers]>"
 
     def refused(self, delay_seconds: float, *, throttled: bool = True) -> None:
-        """The service asked this worker to wait: as it met the limit, or as the service is in trouble."""
+        """The service asked this worker to wait: it met the limit, or else the service is in trouble."""
         kind: Literal["refused", "paused"] = "refused" if throttled else "paused"
         self._tell(REFUSAL, Event(kind, next(self._numbers), delay_seconds=delay_seconds))
 
     def gate_changed(self, event: GateEvent) -> None:
-        """This worker was halted, or goes on."""
+        """This worker halted, or resumed."""
         if event.kind != "slowed":
             self._tell(EVENT, Event(event.kind, next(self._numbers), reason=event.reason))
 
@@ -95,10 +94,10 @@ class Sharing:
         self._news.set()
 
     async def begin(self) -> None:
-        """Let flow control start from the limit found last: from the part of it that is one more worker's.
+        """Let flow control start from the limit found last, divided by the number of workers with this one.
 
         Raises:
-            QueueUnavailable: the store is not there.
+            QueueUnavailable: the store does not answer.
         """
         notes = await self._read()
         limit = limit_in(notes)
@@ -107,7 +106,7 @@ class Sharing:
             self._share, self._found_at = self._flow.snapshot().rate_limit_per_second, self._clock() - limit.age_seconds
 
     async def run(self) -> None:
-        """Tell and listen, until cancelled; a store that is away hears and says nothing."""
+        """Write and read notes until cancelled; a store that is away is asked again later."""
         while True:
             self._news.clear()
             with suppress(QueueUnavailable):  # claims and records say so loudly enough
@@ -118,7 +117,7 @@ class Sharing:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait until there is something to tell or to hear; a worker that has nothing to do need not hear so much."""
+        """Wait until there is news, or until it is time to read again. An idle worker reads less often."""
         before = self._flow.snapshot().requests
         for _ in range(_IDLE_PAUSES):
             with suppress(TimeoutError):
@@ -130,8 +129,8 @@ class Sharing:
                 return
 
     async def close(self) -> None:
-        """Nothing more will happen to this worker; the limit that it found stays."""
-        with suppress(QueueUnavailable):  # then its notes will look old soon enough
+        """Delete this worker's notes, and leave the limit that it found."""
+        with suppress(QueueUnavailable):  # the notes will be too old soon enough
             await self._tell_limit(self._flow.snapshot())
             for kind in (WORKER, EVENT, REFUSAL):
                 await self._queue.write_note(kind + self._owner, None)
@@ -139,11 +138,11 @@ class Sharing:
     async def _tell_events(self) -> None:
         for name, event in list(self._untold.items()):
             await self._queue.write_note(name, msgspec.json.encode(event).decode())
-            if self._untold[name] is event:  # nothing newer has happened meanwhile
+            if self._untold[name] is event:  # else there is a newer one to write
                 del self._untold[name]
 
     async def _tell_state(self) -> None:
-        """Say how this worker is doing, if that has changed, or if the last word grows old."""
+        """Write this worker's state, if it has changed or the last note grows old."""
         state = self._flow.snapshot()
         age_seconds = self._clock() - self._written_at
         due_after = _STATE_SECONDS if _lasting(state) != self._state else REFRESH_SECONDS
@@ -154,7 +153,7 @@ class Sharing:
         await self._tell_limit(state)
 
     async def _tell_limit(self, state: FlowState) -> None:
-        """Keep what was found for the next run: the limit of all together, of which each worker finds its part."""
+        """Keep the limit for the next run. Each worker finds its part; the note holds the limit of all together."""
         if state.rate_limit_per_second is None:
             return
         if state.rate_limit_per_second != self._share:
@@ -184,11 +183,11 @@ class Sharing:
         for owner, note in at_work(notes).items():
             if owner != self._owner:
                 self._hear_of_success(note)
-        for name in self._heard.keys() - notes.keys():  # of workers that have gone
+        for name in self._heard.keys() - notes.keys():  # their workers have gone
             del self._heard[name]
 
     def _hear_of_success(self, note: Note) -> None:
-        """What gets through at another worker speaks against what is refused here in the service's own words."""
+        """Pass on when another worker last got through: that is evidence against failures in the error format here."""
         state = parse_state(note.text)
         if state is not None:
             for operation, seconds_ago in state.got_through_seconds_ago.items():
@@ -198,7 +197,7 @@ class Sharing:
         try:
             event = msgspec.json.decode(note.text, type=Event)
         except (msgspec.DecodeError, RecursionError):
-            return  # of another version's
+            return  # another release wrote it
         left_seconds = max(0.0, min(event.delay_seconds, _LONGEST_DELAY_SECONDS) - note.age_seconds)
         match event.kind:
             case "refused":
@@ -214,7 +213,7 @@ class Sharing:
 
 
 def _lasting(state: FlowState) -> FlowState:
-    """The state without what changes by itself as time passes."""
+    """The state without the fields that change as time passes."""
     return replace(
         state,
         halted_for_seconds=None,

@@ -1,4 +1,4 @@
-"""What an answer shows: of an update, held against what was wanted."""
+"""Compares the metadata that an answer shows with the wanted metadata."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,11 +14,11 @@ NOT_AS_WANTED = "the service answered 200, but does not have it as wanted"
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What one update is to bring about.
+    """The goal of one update.
 
     Args:
         metadata: the whole map.
-        changes: those that it carries, by number, oldest first.
+        changes: the changes that it carries, by number, oldest first.
     """
 
     metadata: dict[str, str]
@@ -26,18 +26,18 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @property
     def removed(self) -> set[str]:
-        """Keys that one of the changes names in order to remove them, and none sets again."""
+        """Keys that a change removes, and no later change sets again."""
         changes = self.changes.values()
         named = {key for change in changes for key, value in change.metadata.items() if value is None}
         return named - self.metadata.keys()
 
     @property
     def replaces(self) -> bool:
-        """Whether one of the changes is to leave exactly its map."""
+        """Whether one of the changes replaces the map."""
         return any(change.mode == "replace" for change in self.changes.values())
 
     def responsible_for(self, keys: Iterable[str]) -> set[int]:
-        """Numbers of the changes that had the last word on these keys; for keys that none names, of all."""
+        """Numbers of the changes that decided these keys last; all numbers for a key that no change names."""
         responsible: set[int] = set()
         for key in keys:
             last = None
@@ -49,14 +49,14 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def wrong_keys(shown: Mapping[str, str], wanted: Wanted) -> list[str]:
-    """Keys that the service has otherwise than was wanted: another value, none, or still there though removed."""
+    """Keys that differ from the wanted map: with another value, missing, or still there though removed."""
     wrong = [key for key, value in wanted.metadata.items() if shown.get(key) != value]
     removed = wanted.removed
     return wrong + [key for key in shown if key in removed]
 
 
 def ending_of(shown: Mapping[str, str] | None, wanted: Wanted, semantics: Semantics) -> Ended:
-    """What an answer that says done is worth to others: only one that shows what was wanted proves anything."""
+    """What a successful answer proves to flow control: success only if it shows the wanted metadata, or none."""
     if shown is None or shown == wanted.metadata:
         return SUCCEEDED
     if wrong := wrong_keys(shown, wanted):
@@ -75,7 +75,7 @@ def ending_of(shown: Mapping[str, str] | None, wanted: Wanted, semantics: Semant
 
 
 def shown_by_read(answer: Answer) -> Ended:
-    """What a read is worth: one that does not show the metadata is no reading."""
+    """What a read proves to flow control: success only if it shows the metadata."""
     if answer.metadata is not None and answer.whole:
         return SUCCEEDED
     if answer.metadata is not None:

@@ -1,4 +1,4 @@
-"""Background loops under one roof: each has a name, and none dies without a word."""
+"""Runs the background loops: each has a name, and a loop that dies is logged."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,12 +13,12 @@ _STOP_SECONDS = 2.0
 
 
 class Supervisor:
-    """Runs loops until they are stopped. One that dies is logged by its name, and the owner is told once.
+    """Runs loops until they are stopped. A loop that dies is logged by its name, and the owner is told once.
 
     Args:
         logger: gets `loop.died` with the loop's name.
-        on_death: called when the first loop has died; the others run on until the owner stops them, so that work in
-            hand can be recorded.
+        on_death: called when the first loop dies. The others run on until the owner stops them, so that finished work
+            can be recorded.
     """
 
     def __init__(self, logger: structlog.typing.FilteringBoundLogger, on_death: Callable[[], None]) -> None:
@@ -35,15 +35,15 @@ class Supervisor:
         return name in self._loops
 
     def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
-        """Run a loop under a name that no other running one has."""
+        """Run a loop under a name that no running loop has."""
         task = asyncio.get_running_loop().create_task(loop, name=name)
         self._loops[name] = task
         task.add_done_callback(partial(self._ended, name))
 
     async def stop(self, *names: str) -> None:
-        """Cancel these loops, the newest first, and wait until they have ended; all of them when none is named.
+        """Cancel these loops, or all if none is named, the newest first; wait until they have ended.
 
-        One that waits for a store that takes no packets any more is not waited for for long.
+        The wait is bounded: a loop may hang in a call to a store that no packet reaches.
         """
         tasks = [task for name, task in reversed(self._loops.items()) if not names or name in names]
         for task in tasks:
@@ -58,7 +58,7 @@ class Supervisor:
         error = innermost(task.exception())
         if error is None:
             return
-        trace = None if isinstance(error, QueueError) else error  # what a store refuses is said in its one sentence
+        trace = None if isinstance(error, QueueError) else error  # a store's refusal is one sentence, without a trace
         self._logger.error("loop.died", loop=name, error=f"{type(error).__name__}: {error}", exc_info=trace)
         if self.error is None:
             self.error = error
@@ -66,7 +66,7 @@ class Supervisor:
 
 
 def innermost(error: BaseException | None) -> BaseException | None:
-    """The first error in a group of groups; an error that is no group as it is."""
+    """The first error within nested groups; an error that is no group is returned as it is."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

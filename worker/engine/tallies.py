@@ -1,4 +1,4 @@
-"""What a worker counts while it works, in plain numbers that pages and metrics read when asked."""
+"""The numbers that a worker counts, which the page and the metrics read when they are asked."""
 
 import math
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from worker.engine.outcome import Outcome
 from worker.flow import Operation
 from worker.queue import QueueError
 
-# Seconds. Recorded updates took 0.2 to 6 s; the longest wait for an answer is a minute unless it is set higher.
+# Seconds. Recorded updates took 0.2 to 6 s; by default the longest wait for an answer is a minute.
 REQUEST_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 CHANGES_BUCKETS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 STORE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -28,7 +28,7 @@ class Distribution:
     """How often a figure fell into each bucket.
 
     Args:
-        bounds: upper bounds, inclusive, rising; one more bucket holds what lies above.
+        bounds: upper bounds, inclusive, rising; one more bucket counts the values above.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -45,12 +45,12 @@ class Distribution:
 
 
 class Recorded(NamedTuple):
-    """An outcome as it is remembered for a while: without its claim, whose changes may be megabytes.
+    """An outcome without its claim, to remember for a while: the claim's changes may be megabytes.
 
     Args:
         recorded_at: Unix time, seconds.
         applied, unchanged, dead, deferred, superseded: how many changes.
-        why: the last dead letter's reason, or that of the deferral.
+        why: the last dead letter's reason, or else the deferral.
     """
 
     recorded_at: float
@@ -66,7 +66,7 @@ class Recorded(NamedTuple):
 
     @classmethod
     def of(cls, recorded_at: float, outcome: Outcome) -> Self:
-        """What is worth remembering."""
+        """Sum up an outcome."""
         return cls(
             recorded_at,
             outcome.claim.completion_id,
@@ -88,18 +88,18 @@ class Tallies:
     Args:
         outcomes: changes by (outcome, reason): applied, unchanged, superseded, dead with its reason, or retry, snoozed,
             released.
-        requests: by (operation, status class, error type); the operation is update or get, the class ``2xx`` to
-            ``5xx``, or ``none`` without an answer; the error type is empty where there was none, ``transport``, or
-            the verdict's kind.
+        requests: by (operation, status class, error type). The operation is ``update`` or ``get``. The class is
+            ``2xx`` to ``5xx``, or ``none`` without an answer. The error type is empty after a success, otherwise
+            ``transport`` or the verdict's kind.
         request_seconds: by operation.
         changes_per_request: changes folded into each update that was sent.
         store_seconds: by the queue's operation.
         store_errors: failed calls by the queue's operation.
-        store_error: what the last of them said, until one succeeds.
-        requests_retried: requests that were made again after a failure, at once or with a later claim.
+        store_error: the message of the last failed call, until one succeeds.
+        requests_retried: requests that were repeated after a failure, at once or with a later claim.
         stale: outcomes that the queue refused, since the lease had been lost.
-        leftover: applied changes of which the service kept what they were to replace.
-        leases_lost: claims that ended in another worker's hands, or in nobody's.
+        leftover: applied changes after which the service kept keys that they leave out.
+        leases_lost: claims whose lease was lost.
         letters_expired: dead letters that were deleted for their age.
         latest: the last outcomes, the newest last.
     """
@@ -137,7 +137,7 @@ class Tallies:
         self.requests[operation, status_class, error] += 1
 
     def recorded(self, batch: Sequence[Outcome]) -> None:
-        """Count outcomes that are durable now."""
+        """Count outcomes that are settled."""
         counts = self.outcomes
         for outcome in batch:
             if outcome.applied:
@@ -156,7 +156,7 @@ class Tallies:
 
     @contextmanager
     def store_call(self, operation: str) -> Iterator[None]:
-        """Time what is done in here, a call to the queue's store, and count it as failed when it raises that."""
+        """A context around a call to the queue's store, which times it and counts a `QueueError` as a failure."""
         distribution = self.store_seconds.get(operation)
         if distribution is None:
             distribution = self.store_seconds[operation] = Distribution(STORE_BUCKETS)

@@ -1,4 +1,4 @@
-"""What flow control does, told to the log: the same words for whatever makes requests."""
+"""Logs halts and waits of flow control, in the same words for the worker and for `pull` and `diff`."""
 
 import math
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from worker.flow import Ended, GateEvent
 
 
 class Telling:
-    """Writes the log's events of halts and waits."""
+    """Writes the log events of halts and waits."""
 
     def __init__(self, logger: structlog.typing.FilteringBoundLogger, clock: Clock) -> None:
         self._logger = logger
@@ -19,7 +19,7 @@ class Telling:
         self._waiting_until = -math.inf
 
     def refused(self, delay_seconds: float, word: Ended) -> None:
-        """The service asked to wait; what is short, or was told, is not told again."""
+        """The service asked to wait: log it unless the wait is short, or was logged before."""
         until = self._clock.monotonic() + delay_seconds
         if delay_seconds > SHORT_WAIT_SECONDS and until > self._waiting_until + 1.0:
             self._waiting_until = until
@@ -33,7 +33,7 @@ class Telling:
             )
 
     def gate_changed(self, event: GateEvent) -> None:
-        """The gate halted everything, or slowed it down, or let it go on."""
+        """The gate halted, slowed or resumed the work."""
         if event.kind == "slowed":
             self._logger.warning(
                 "worker.slowed", reason=event.reason, error=event.cause.error, status=event.cause.status

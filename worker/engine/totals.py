@@ -8,7 +8,7 @@ from worker.engine.tallies import Tallies
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What has been done so far, in changes unless a name says otherwise: a view of the tallies, which count."""
+    """The tallies summed up so far: numbers of changes, unless a name says otherwise."""
 
     tallies: Tallies
 
@@ -37,17 +37,17 @@ class Totals:
 
     @property
     def changes(self) -> int:
-        """Changes that are done with, one way or another."""
+        """Changes with a final outcome."""
         return self.applied + self.unchanged + self.superseded + self.dead
 
     @property
     def retries(self) -> int:
-        """Requests that were made again after a failure."""
+        """Requests that were repeated after a failure."""
         return self.tallies.requests_retried
 
     @property
     def leftover(self) -> int:
-        """Applied changes of which the service kept what they were to replace."""
+        """Applied changes after which the service kept keys that they leave out."""
         return self.tallies.leftover
 
     @property

@@ -1,4 +1,4 @@
-"""What was met when a change was tried before, as far as it was not done: kept with the change, from claim to claim."""
+"""The record of a change's failures. The queue keeps it with the change, from claim to claim."""
 
 import msgspec
 
@@ -9,14 +9,14 @@ class Trials(msgspec.Struct, array_like=True):
     """The record of one change; times are Unix seconds by the store's clock, 0 for never.
 
     Args:
-        failures: all of them, by which the backoff grows.
-        counted: those after which other completions got through before it failed again. Only these speak against it.
+        failures: all failures. The backoff grows with them.
+        counted: failures that count against the change: another completion got through since the failure before.
         first_failed_at, failed_at: the first and the last failure.
-        absences: answers that there is no such completion.
+        absences: answers that the completion does not exist.
         first_absent_at: the first of these.
-        rejected_at: the last rejection that may have been somebody else's fault.
-        unpersisted: answers that said done, and showed something else.
-        throttles: answers 429 before each of which other completions had got through since the one before it.
+        rejected_at: the last rejection.
+        unpersisted: successful answers that showed other metadata than wanted.
+        throttles: answers 429 since whose predecessor another completion got through.
         throttled_at: the last answer 429.
     """
 
@@ -32,7 +32,7 @@ class Trials(msgspec.Struct, array_like=True):
     throttled_at: float = 0.0
 
     def text(self) -> str:
-        """What the store keeps."""
+        """The record as text, for the store."""
         return _encode(self).decode()
 
 
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(Trials).decode
 
 
 def trials_of(change: QueuedChange) -> Trials:
-    """The record that came with a change; an empty one where there is none, or none of this release's."""
+    """The record that is kept with a change; an empty one if there is none, or if another release wrote it."""
     if change.trials is None:
         return Trials()
     try:

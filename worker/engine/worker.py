@@ -1,4 +1,4 @@
-"""The worker: what it is made of, how it starts, and how it ends in order."""
+"""The worker: assembles the parts, starts them, and stops them in order."""
 
 import asyncio
 import os
@@ -39,23 +39,23 @@ from worker.flow import OUTAGE, Cause, End, Ended, Flow, FlowState, GateEvent
 from worker.queue import QueueError, QueueUnavailable, Standstill, Store
 from worker.queue.notes import PAUSE
 
-# After the grace: what was cut off has to be recorded, by a store that may be away, and the last words be said.
+# After the grace, work that was cut off is recorded, and the worker's notes are deleted. The store may be away.
 _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
-_LOST_GRACE_SECONDS = 5.0  # recorded updates took up to 6 s; what they do is done again in any case
-_MOST_BYTES_HELD = 32 * 1024 * 1024  # of metadata in claims, besides their number
+_LOST_GRACE_SECONDS = 5.0  # enough for most updates, which took up to 6 s; they are repeated in any case
+_MOST_BYTES_HELD = 32 * 1024 * 1024  # a bound on the metadata in claims, besides the one on their number
 
 
 class Worker:
-    """Applies what the queue holds until it is stopped, or, as the options say, until it is done.
+    """Applies the queue's changes until it is stopped or, in a drain, until nothing is left.
 
     Args:
-        queue: open; it stays open.
-        client: of the service; open, and it stays open.
-        read_key: reads the API key again, where its source has changed, or, told so, in any case; says if it is new.
-        around: wraps what turns a claim into its outcome, to watch it.
+        queue: open; the worker does not close it.
+        client: of the service; open; the worker does not close it.
+        read_key: see `ReadKey`; None if the key cannot change.
+        around: wraps the function that turns a claim into its outcome, for tracing.
         results: where outcomes are written; None for nowhere.
-        clock: where all parts have the time from.
+        clock: the clock of all parts.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Worker:
         self.tallies = tallies = Tallies(clock)
         self.totals = Totals(tallies)
         now = clock.monotonic
-        # In containers, and on hosts that share a name, two may have the same name and number.
+        # In containers, two workers may have the same host name and process id.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         jitter = random.Random()  # noqa: S311 -- no secret
         self._queue = queue
         self._options = options
-        self._logger = logger = logger or structlog.get_logger().bind()  # bound once, and not for each line
+        self._logger = logger = logger or structlog.get_logger().bind()  # bound once, not for each line
 
         self._telling = Telling(logger, clock)
         self._quota: QuotaKeeper | None = None
@@ -110,8 +110,8 @@ class Worker:
         )
         self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)
         self._pool = ApplierPool(options.max_concurrency, self._handle)
-        # Urgent works have tasks of their own, or they would wait behind all that are at work, parked or in line. How
-        # many requests may be in flight, and whose turn it is, flow control says.
+        # Urgent works have tasks of their own, or they would wait behind all that are at work, parked or in line. Flow
+        # control decides how many requests may be in flight, and which one is next.
         self._urgent_pool = ApplierPool(options.max_concurrency, self._handle)
         self._reader = Reader(
             queue,
@@ -187,7 +187,7 @@ class Worker:
         return f"<Worker [{self._ending or 'running'}, {len(self._leases)} claims in hand]>"
 
     def stop(self, ending: Ending = Ending.STOPPED) -> None:
-        """Claim nothing more, give back what has not started, let what is in flight finish within the grace."""
+        """Claim nothing more, give back the claims that have not started, and let requests in flight finish in time."""
         if self._ending is None:
             self._ending = ending
             self._stop.set()
@@ -198,19 +198,19 @@ class Worker:
         return self._ending is not None
 
     def standstill(self) -> Standstill | None:
-        """By whom and why the queue is paused, as far as this worker has heard; None while it is not."""
+        """Who paused the queue and why, as far as this worker knows; None while it is not paused."""
         return self._pausing.standstill
 
     def absent(self) -> tuple[int, float]:
-        """Of a drain: how many completions were not found so far, and the seconds until the last is given up."""
+        """In a drain: how many completions were not found so far, and the seconds until the last one is given up."""
         return self._draining.absent() if self._draining else (0, 0.0)
 
     def flow_state(self) -> FlowState | None:
-        """How fast things go, and what holds them; None before the run."""
+        """The state of flow control; None before the run."""
         return self._flow.snapshot() if self._started else None
 
     async def run(self) -> Summary:
-        """Work until the end, and say how it came.
+        """Work until the end, and sum up the run.
 
         Raises:
             QueueMisnamed: the store can never serve as a queue.
@@ -240,7 +240,11 @@ class Worker:
         )
 
     async def _work(self) -> tuple[Ending, bool]:
-        """Run all loops until something ends the run, then stop them in order; tell also if nothing is left."""
+        """Run all loops until something ends the run, then stop them in order.
+
+        Returns:
+            why the run ended, and whether the queue is empty.
+        """
         loops = self._loops
         loops.start("recorder", self._recorder.run())
         loops.start("heartbeat", self._leases.heartbeat())
@@ -266,7 +270,7 @@ class Worker:
         return self._ending, recorded and await self._last_words()
 
     async def _last_words(self) -> bool:
-        """Take this worker's notes away, and see whether nothing is left; a store that is away is not waited for."""
+        """Delete this worker's notes; return whether the queue is empty. It does not wait for a store that is away."""
         with suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._sharing.close()
@@ -279,7 +283,7 @@ class Worker:
                 await self._stop.wait()
         except TimeoutError:
             cause = self._flow.snapshot().cause
-            if self._pausing.standstill is not None:  # what was met before the pause may be over
+            if self._pausing.standstill is not None:  # a halt from before the pause may be over
                 self.stop(Ending.PAUSED)
             elif cause is None or cause.reason == OUTAGE or self._flow.gate.is_halted_by_few:
                 self.stop(Ending.MAX_DURATION)
@@ -287,13 +291,13 @@ class Worker:
                 self._end(Ending.HALTED, cause)
 
     def _end(self, ending: Ending, cause: Cause | None) -> None:
-        """Stop for a reason."""
+        """Stop, with the cause, unless the run ends already."""
         if self._ending is None:
             self._cause = cause
             self.stop(ending)
 
     def _grace_seconds(self, ending: Ending) -> float:
-        """How long requests in flight may take: what comes of them cannot always be recorded."""
+        """How long requests in flight may take. It is short when their outcomes cannot be recorded."""
         match ending:
             case Ending.FAILED:
                 return 0.0
@@ -303,13 +307,13 @@ class Worker:
                 return self._options.shutdown_grace_seconds
 
     def _results_lost(self, error: str) -> None:
-        """Nothing can be recorded any more: this decides how the run has ended, even if it ends already."""
+        """Nothing can be recorded any more: end the run so, even if it is ending for another reason."""
         self._logger.error("results.lost", error=error)
         self._ending, self._cause = Ending.RESULTS_LOST, Cause(Ending.RESULTS_LOST.value, error)
         self._stop.set()
 
     def _left(self) -> dict[str, str]:
-        """What is left because it failed, the first few of it, where that ended the run."""
+        """If the run is stuck: the first few completions that failed, with their errors."""
         if self._draining is None or self._ending is not Ending.STUCK:
             return {}
         return dict(islice(self._draining.failing.items(), MOST_NAMED))
@@ -321,7 +325,7 @@ class Worker:
         self.stop(Ending.DRAINED)
 
     async def _until_begun(self) -> None:
-        """Wait for the store: it may not be there yet."""
+        """Wait for the store, which may not run yet."""
         pauses = store_pauses()
         while True:
             try:
@@ -338,7 +342,7 @@ class Worker:
         if work.interruption is None:
             try:
                 outcome = await self._apply(work)
-            except BaseException:  # the pool has broken, and this with it
+            except BaseException:  # the pool is breaking up, and this task with it
                 self._give_back(work, CUT_OFF_DELAY_SECONDS)
                 raise
         if work.is_probe:
@@ -354,14 +358,15 @@ class Worker:
         self._recorder.put(outcome)
 
     def _give_back(self, work: Work, delay_seconds: float = 0.0) -> None:
-        """What was claimed is not begun."""
+        """Give a claim back to the queue, with nothing decided."""
         blame = Blame(work, self._flow, self._rules, self.clock.monotonic)
         self._record(Ledger(work, blame).outcome(self.clock.monotonic(), delay_seconds=delay_seconds))
 
     async def _wind_down(self, grace_seconds: float) -> bool:
-        """Give back what has not started, wait for the rest as long as the grace lasts, then cut it off.
+        """Give back what has not started, wait for the rest within the grace, then cut it off.
 
-        Tells whether all of it was recorded.
+        Returns:
+            whether all claims were recorded.
         """
         self._calls.stopping = True
         for work in self._leases.works:
@@ -378,7 +383,7 @@ class Worker:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await self._leases.fewer_than(1)
         except TimeoutError:
-            # Their leases will run out, and they will be done again.
+            # The leases will run out, and the claims will be made again.
             self._logger.error("worker.unrecorded", claims=len(self._leases))  # noqa: TRY400 -- no trace needed
             return False
         return True
@@ -387,12 +392,12 @@ class Worker:
         return self._urgent_pool if work.is_urgent else self._pool
 
     def _take_back(self) -> None:
-        """Give back to the queue what no task has taken."""
+        """Give back the works that no task has taken."""
         for work in (*self._urgent_pool.take_back(), *self._pool.take_back()):
             self._give_back(work)
 
     def _paused(self) -> None:
-        """Nothing may start any more: what is only held is given back, and a drain is over."""
+        """The queue is paused: give back the works that have not started, and end a drain."""
         self._take_back()
         if self._options.drain:
             self.stop(Ending.PAUSED)
@@ -403,6 +408,6 @@ class Worker:
         self._telling.refused(delay_seconds, word)
 
     def _gate_changed(self, event: GateEvent) -> None:
-        """The gate of flow control halted everything, or slowed it down, or let it go on."""
+        """The gate of flow control halted, slowed or resumed the work."""
         self._sharing.gate_changed(event)
         self._telling.gate_changed(event)

@@ -55,14 +55,14 @@ class BatchEnds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What has become of the changes of a batch.
+    """The results of a batch's changes.
 
     Args:
         created_at: Unix time, seconds, by the store's clock, when its first changes came.
-        changes: how many were stored under its name; duplicates are not among them.
+        changes: how many were stored under its name, without duplicates.
         applied, unchanged, superseded, withdrawn: how many ended so.
-        dead: how many are dead letters, or were before somebody purged those. One that is sent back is pending again.
-        first_done_at, last_done_at: when the first and the last of them ended; None while none has.
+        dead: how many are dead letters, or were before a purge. A retried letter is pending again.
+        first_done_at, last_done_at: when the first and the last of them ended; None before the first.
         last_put_at: when the last of its changes came.
     """
 
@@ -102,7 +102,7 @@ class Batch:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at that rate; 0 when nothing is pending, None where nobody can tell."""
+        """How long the rest takes at that rate; 0 if nothing is pending, None if that is not known."""
         if not self.pending:
             return 0.0
         rate = self.rate_per_second
@@ -136,11 +136,11 @@ EVERYTHING = PendingSelection()
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """What became of pending changes that were withdrawn.
+    """The result of a withdrawal.
 
     Args:
-        withdrawn: how many went.
-        in_flight: how many stay, since a worker has their completion in hand: it finishes them.
+        withdrawn: how many changes were withdrawn.
+        in_flight: how many stay, since a worker holds their completion, and will finish them.
     """
 
     withdrawn: int
@@ -178,14 +178,14 @@ class Batches(Protocol):
         """
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
-        """Let go of what is kept of things that are done, oldest first; returns how much went.
+        """Delete records of finished changes, the oldest first; return how many were deleted.
 
-        That is: batches without pending changes whose last change ended, or came, longer ago, and all but the newest
-        10,000 of them; and of what `settle` remembers, what is older, and all but the last five million of each kind.
-        One short transaction, to be called again until it returns 0.
+        Batches go that have no pending change, and whose last change ended or came longer ago; of the others, all but
+        the newest 10,000. Of the records that `settle` keeps, older ones go, and all but the last five million of each
+        kind. One call is one short transaction: call it again until it returns 0.
 
         Args:
-            most: how many to let go of at once, of each kind.
+            most: how many to delete at once, of each kind.
         """
 
 

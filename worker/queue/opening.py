@@ -16,7 +16,7 @@ async def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = 
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``,
-            ``redis://user:password@host:6379/0``, ``rediss://`` likewise with TLS, or ``memory:`` for tests.
+            ``redis://user:password@host:6379/0``, ``rediss://`` for the same with TLS, or ``memory:`` for tests.
         timeout_seconds: for every call to the store.
         create: create a missing queue.
 

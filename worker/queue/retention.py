@@ -2,6 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from worker.queue.batch import Batches
 from worker.queue.letters import DeadLetters
 
@@ -20,10 +22,17 @@ class LetGo(NamedTuple):
     forgotten: int
 
 
-async def let_go(queue: Kept, *, dead_seconds: float | None, keep_seconds: float) -> LetGo:
+async def let_go(
+    queue: Kept,
+    logger: structlog.typing.FilteringBoundLogger,
+    *,
+    dead_seconds: float | None,
+    keep_seconds: float,
+) -> LetGo:
     """Delete the first expired data.
 
     Args:
+        logger: gets `dead.expired` if dead letters were deleted.
         dead_seconds: the maximum age of a dead letter; None for no limit.
         keep_seconds: how long to remember applied changes and, for at least an hour, finished batches.
 
@@ -32,4 +41,6 @@ async def let_go(queue: Kept, *, dead_seconds: float | None, keep_seconds: float
     """
     forgotten = await queue.forget(max(keep_seconds, _SHORTEST_KEPT_SECONDS), most=MOST_AT_ONCE)
     letters = 0 if dead_seconds is None else await queue.expire_dead(dead_seconds, most=MOST_AT_ONCE)
+    if letters:
+        logger.info("dead.expired", letters=letters, older_than_seconds=dead_seconds)
     return LetGo(letters, forgotten)

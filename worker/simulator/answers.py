@@ -25,9 +25,9 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         status: `NO_ANSWER` if the client gets none.
         headers: in addition to the content type and the headers of every answer.
-        delivery: ``cut_off`` omits half of the body and closes the connection; ``dropped`` only closes it; ``reset``
-            closes it with a TCP RST; ``duplicate`` sends the answer twice; ``shifted`` sends it again as the answer to
-            the connection's next request, whose own answer goes to the one after it, and so on; ``streamed`` sends the
+        delivery: ``cut_off`` omits half of the body and closes the connection. ``dropped`` only closes it. ``reset``
+            closes it with a TCP RST. ``duplicate`` sends the answer twice. ``shifted`` sends it again as the answer to
+            the connection's next request, whose own answer goes to the one after it, and so on. ``streamed`` sends the
             body's events one by one.
         pace_seconds: time from the first event of a stream to the last.
         gateway: whether a gateway in front of the service sends it, without the service's headers.

@@ -17,7 +17,7 @@ from worker.engine.clock import Clock
 from worker.engine.keys import KeyReader, ReadKey
 from worker.engine.showing import shown_by_read
 from worker.engine.telling import Telling
-from worker.flow import ANSWERED, DROPPED, OUTAGE, Cause, Ended, Flow, FlowState, Halted, Permit
+from worker.flow import ANSWERED, OUTAGE, Cause, Ended, Flow, FlowState, Halted, Permit
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Terms:
     """How requests are made. Times are in seconds.
 
     Args:
-        requests_per_minute: a limit of our own, beside the service's; None for none.
+        requests_per_minute: a limit besides the service's own; None for none.
         halt_timeout_seconds: how long nothing may get through before `Unfinished` is raised.
     """
 
@@ -77,14 +77,7 @@ class _Trouble:
 
 
 class Asking:
-    """Makes read requests when flow control admits them, and retries them; gives up if nothing gets through.
-
-    Args:
-        read_key: reads the API key again where its source has changed.
-        clock: the time.
-
-    Set `nothing_more` once no further request will follow those in hand.
-    """
+    """Set `nothing_more` once no further request will follow those under way."""
 
     def __init__(
         self,
@@ -166,26 +159,26 @@ class Asking:
         permit = None if self._keys.is_due() else self.flow.start(name, "get")
         if permit is None:
             permit = await self._permit(name)
+        fresh = trouble is not None and trouble.failures > 0
         try:
-            answer = await send(self.terms.request_timeout_seconds, trouble is not None and trouble.failures > 0)
-        except BaseException:
-            self._end(permit, DROPPED)
+            answer = in_context(self.flow, "get", await send(self.terms.request_timeout_seconds, fresh))
+            permit.end(self._end_of(name, answer, shows, trouble))
+        except BaseException:  # an exception in the handling of the answer must not keep the slot either
+            permit.drop()
             raise
-        answer = in_context(self.flow, "get", answer)
-        verdict = answer.verdict
-        if verdict.kind is Kind.OK:
-            self._end(permit, with_limits(shows(answer), verdict))
-        elif verdict.kind is Kind.NOT_FOUND and verdict.about == "completion":
-            # For a reader, "not found" is an answer like any other.
-            self._end(permit, with_limits(ANSWERED, verdict))
-        else:
-            self._end(permit, ended(verdict, guilty=self._is_guilty(name, verdict, trouble), alone=_is_alone(trouble)))
+        finally:
+            if permit.is_probe:
+                self.flow.probe_ended()
         return answer
 
-    def _end(self, permit: Permit, word: Ended) -> None:
-        permit.end(word)
-        if permit.is_probe:
-            self.flow.probe_ended()
+    def _end_of(self, name: str, answer: Answer, shows: Callable[[Answer], Ended], trouble: _Trouble | None) -> Ended:
+        verdict = answer.verdict
+        if verdict.kind is Kind.OK:
+            return with_limits(shows(answer), verdict)
+        if verdict.kind is Kind.NOT_FOUND and verdict.about == "completion":
+            # For a reader, "not found" is an answer like any other.
+            return with_limits(ANSWERED, verdict)
+        return ended(verdict, guilty=self._is_guilty(name, verdict, trouble), alone=_is_alone(trouble))
 
     def _is_guilty(self, name: str, verdict: Verdict, trouble: _Trouble | None) -> bool:
         """Whether other requests got through since this one last failed."""

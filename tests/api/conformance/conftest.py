@@ -1,4 +1,4 @@
-"""Everything in this folder holds for both ways to the service."""
+"""Every test in this folder runs with both transports."""
 
 import aiohttp
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(params=["direct", "session"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The way that the client takes: the session's is that of a release of aiohttp that it does not know."""
+    """The client's transport. An unknown release of aiohttp makes the client use the session."""
     if request.param == "session":
         monkeypatch.setattr(aiohttp, "__version__", "4.0.0")
     return str(request.param)

@@ -1,4 +1,4 @@
-"""Which connection a request goes out on, and what becomes of it after its answer."""
+"""Which connection carries a request, and what happens to it after the answer."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ async def delete(client: Client) -> Answer:
 
 
 def scripted(*connections: list[bytes]) -> Handler:
-    """Answer the requests of each connection by its own script; the last one serves all further ones."""
+    """Answer the requests of each connection by its own script; the last script serves all further connections."""
     scripts = list(connections)
 
     async def handler(connection: Connection) -> None:
@@ -45,12 +45,12 @@ def scripted(*connections: list[bytes]) -> Handler:
 
 
 async def until_read() -> None:
-    """Let the event loop take in all that lies in its sockets: everything here is in one process, on loopback."""
+    """Let the event loop read all that lies in its sockets: client and server are in one process."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_the_way_is_the_one_that_is_meant(way: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_client_uses_the_transport_under_test(way: str, caplog: pytest.LogCaptureFixture) -> None:
     async with client_of("http://127.0.0.1:1/v1") as client:
         assert type(client._transport).__name__ == {"direct": "DirectTransport", "session": "SessionTransport"}[way]
     lines = [record.getMessage() for record in caplog.records]
@@ -58,7 +58,7 @@ async def test_the_way_is_the_one_that_is_meant(way: str, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("call", [update, get, delete])
-async def test_an_answer_about_another_completion_is_none_and_ends_its_connection(
+async def test_an_answer_about_another_completion_is_foreign_and_ends_its_connection(
     call: Callable[[Client], Awaitable[Answer]],
 ) -> None:
     async with serving(scripted([OTHER, MINE], [MINE])) as server, client_of(server.url) as client:
@@ -70,7 +70,7 @@ async def test_an_answer_about_another_completion_is_none_and_ends_its_connectio
     assert server.connections == 2
 
 
-async def test_an_answer_about_another_completion_that_comes_in_pieces_ends_its_connection_too() -> None:
+async def test_a_foreign_answer_in_pieces_ends_its_connection_too() -> None:
     async def handler(connection: Connection) -> None:
         while True:
             await connection.receive()
@@ -121,7 +121,7 @@ async def test_any_other_answer_leaves_the_connection_to_the_next_call(data: byt
     assert server.connections == 1
 
 
-async def test_an_answer_that_comes_twice_is_never_another_requests() -> None:
+async def test_an_answer_that_comes_twice_is_never_taken_for_another_requests() -> None:
     async def handler(connection: Connection) -> None:
         while True:
             head = await connection.receive()
@@ -135,8 +135,8 @@ async def test_an_answer_that_comes_twice_is_never_another_requests() -> None:
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-async def test_a_connection_on_which_something_lies_is_not_used(*, is_read: bool) -> None:
-    """Also where the event loop has not read it yet."""
+async def test_a_connection_with_unread_bytes_is_not_used(*, is_read: bool) -> None:
+    """Even if the event loop has not read the bytes yet."""
     at_hand: list[socket.socket] = []
     more = asyncio.Event()
 
@@ -189,7 +189,7 @@ async def test_a_call_that_wants_a_fresh_connection_gets_one() -> None:
             assert server.connections == expected
 
 
-async def test_a_fresh_connection_is_had_where_all_that_there_may_be_are_free() -> None:
+async def test_a_fresh_connection_replaces_a_free_one_at_the_limit() -> None:
     all_arrived, arrived = asyncio.Event(), 0
 
     async def handler(connection: Connection) -> None:
@@ -205,14 +205,14 @@ async def test_a_fresh_connection_is_had_where_all_that_there_may_be_are_free() 
     async with serving(handler) as server, client_of(server.url, max_connections=3) as client:
         await asyncio.gather(*(get(client) for _ in range(3)))
         assert server.connections == 3
-        # In less time than it takes for the free ones to end by themselves.
+        # In less time than free connections take to expire.
         calls = (client.get("chatcmpl-1", timeout_seconds=10.0, fresh=True) for _ in range(5))
         assert {answer.verdict.kind for answer in await asyncio.gather(*calls)} == {Kind.OK}
         assert server.connections == 8
 
 
 def dying(*, answers: int, ends: Callable[[Connection], None]) -> Handler:
-    """Answer so many requests of a connection; the next one is read, and the connection ends."""
+    """Answer so many requests of a connection; read the next one, and close."""
 
     async def handler(connection: Connection) -> None:
         for _ in range(answers):
@@ -245,8 +245,8 @@ async def test_a_used_connection_that_ends_without_an_answer_is_replaced(
     assert len(server.requests) == 5
 
 
-async def test_of_many_used_connections_that_end_at_once_none_is_tried_instead() -> None:
-    """A server that was restarted ends all of them: the second try is on a new one."""
+async def test_the_second_try_uses_no_other_used_connection() -> None:
+    """A restarted server ends all connections: the second try is on a new one."""
     gone = asyncio.Event()
 
     async def handler(connection: Connection) -> None:
@@ -285,8 +285,8 @@ async def test_a_used_connection_that_ends_within_an_answer_is_a_failure(part: b
     assert len(server.requests) == 2
 
 
-async def test_connections_that_were_idle_for_long_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of them: each would cost a whole time-out, where an address translation has forgotten them."""
+async def test_connections_that_were_idle_for_long_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would cost a whole time-out if a router has forgotten them."""
     monkeypatch.setattr(connector_module, "IDLE_SECONDS", 0.05)
     async with serving(always(MINE)) as server, client_of(server.url) as client:
         await asyncio.gather(*(get(client) for _ in range(5)))
@@ -326,8 +326,8 @@ async def test_idle_connections_are_closed_without_a_call(monkeypatch: pytest.Mo
         (b"max=3, Timeout=0", 3),
     ],
 )
-async def test_a_servers_word_on_how_long_it_keeps_a_connection_is_heeded(told: bytes, connections: int) -> None:
-    """With a margin of a second, so that of a whole second nothing is left."""
+async def test_a_connection_is_kept_no_longer_than_keep_alive_says(told: bytes, connections: int) -> None:
+    """The margin is a second, so that nothing is left of a whole second."""
     data = response(b'{"id":"chatcmpl-1"}', headers=b"keep-alive: %s\r\n" % told)
     async with serving(always(data)) as server, client_of(server.url) as client:
         for _ in range(3):
@@ -335,7 +335,7 @@ async def test_a_servers_word_on_how_long_it_keeps_a_connection_is_heeded(told: 
     assert server.connections == connections
 
 
-async def test_a_servers_word_shortens_what_is_idle_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keep_alive_shortens_the_idle_time_of_free_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector_module, "_MARGIN_SECONDS", 0.95)
     data = response(b'{"id":"chatcmpl-1"}', headers=b"keep-alive: timeout=1\r\n")
     async with serving(always(data)) as server, client_of(server.url) as client:

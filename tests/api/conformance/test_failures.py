@@ -1,4 +1,4 @@
-"""What is said when no answer came: each cause in words that tell what to do about it."""
+"""The error of a call without an answer names the cause, and what to do about it."""
 
 import os
 import resource
@@ -41,7 +41,7 @@ async def test_a_refused_connection(closed_port: int, host: str) -> None:
     assert (verdict.kind, verdict.error) == (Kind.RETRY, f"no connection to {host}:{closed_port}: Connection refused")
 
 
-async def test_a_host_that_there_is_not() -> None:
+async def test_a_host_name_that_does_not_resolve() -> None:
     verdict = await verdict_at("https://no-such-host.invalid/v1")
     assert verdict.kind is Kind.RETRY
     assert verdict.error is not None
@@ -107,14 +107,14 @@ async def test_a_proxy_that_fails_is_a_retry(through: pytest.MonkeyPatch, status
     assert (verdict.kind, verdict.error) == (Kind.RETRY, f"the proxy answered HTTP {status[:3]}")
 
 
-async def test_a_proxy_that_is_not_there(through: pytest.MonkeyPatch, closed_port: int) -> None:
+async def test_a_proxy_that_refuses_the_connection(through: pytest.MonkeyPatch, closed_port: int) -> None:
     through.setenv("https_proxy", f"http://127.0.0.1:{closed_port}")
     verdict = await verdict_at("https://api.example.org/v1", trust_env=True)
     assert verdict.kind is Kind.RETRY
     assert verdict.error == f"no connection to the proxy 127.0.0.1:{closed_port}: Connection refused"
 
 
-async def test_a_proxy_whose_name_there_is_not(through: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_name_that_does_not_resolve(through: pytest.MonkeyPatch) -> None:
     through.setenv("https_proxy", "http://no-such-proxy.invalid:3128")
     verdict = await verdict_at("https://api.example.org/v1", trust_env=True)
     assert verdict.kind is Kind.RETRY
@@ -152,7 +152,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(("is_named", "kind"), [(True, "ok"), (False, "retry")])
-async def test_ssl_cert_file_names_what_is_trusted(tmp_path: Path, *, is_named: bool, kind: str) -> None:
+async def test_ssl_cert_file_names_the_trusted_certificates(tmp_path: Path, *, is_named: bool, kind: str) -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))

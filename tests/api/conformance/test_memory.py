@@ -1,4 +1,4 @@
-"""Answers under way take a bounded memory, however many and however large they are."""
+"""Answers under way take bounded memory, in any number and of any size."""
 
 import asyncio
 import tracemalloc
@@ -47,7 +47,7 @@ async def test_many_large_answers_at_once_wait_for_room(*, is_chunked: bool, mon
     finally:
         tracemalloc.stop()
     assert sizes == [SIZE + len(HEAD) + 2] * calls
-    # The room, a copy for joining one, and half a megabyte of each of the others; all of them would be 144 MiB.
+    # The room, a copy to join one answer, and half a megabyte of each of the others. All answers together are 144 MiB.
     assert peak < 64 * 1024 * 1024
 
 

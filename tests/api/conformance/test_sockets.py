@@ -1,4 +1,4 @@
-"""The client over real sockets: the exact bytes it sends, and all the ways in which a connection can end."""
+"""The client over real sockets: the exact bytes it sends, and every way in which a connection can end."""
 
 import asyncio
 import base64
@@ -232,7 +232,7 @@ async def test_a_compressed_answer_is_read() -> None:
     assert answer.metadata == {"k": "v" * 500}
 
 
-async def test_an_answer_that_is_not_what_it_says_it_is_is_a_retry() -> None:
+async def test_an_answer_that_does_not_decompress_is_a_retry() -> None:
     answer = await update_with(once(response(b"not gzip at all", headers=b"content-encoding: gzip\r\n")))
     assert (answer.verdict.kind, answer.verdict.transport) == (Kind.RETRY, True)
 
@@ -268,7 +268,7 @@ async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_read() -> None:
     assert (answer.verdict.kind, answer.unread) == (Kind.OK, True)
 
 
-async def test_an_answer_that_says_it_is_too_large_is_not_waited_for() -> None:
+async def test_an_answer_that_announces_too_large_a_body_is_not_read() -> None:
     async def handler(connection: Connection) -> None:
         await connection.receive()
         await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n{")
@@ -311,7 +311,7 @@ async def test_a_success_without_a_body_is_applied_and_shows_nothing(status: str
         bytes(range(256)),
     ],
 )
-async def test_whatever_a_server_says_is_a_verdict(data: bytes) -> None:
+async def test_any_bytes_of_a_server_give_a_verdict(data: bytes) -> None:
     verdict = (await update_with(once(data))).verdict
     assert verdict.kind is Kind.RETRY
     assert verdict.error is not None
@@ -323,7 +323,7 @@ def tls_server(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_that_nobody_trusts_is_refused_before_the_key_is_sent() -> None:
+async def test_an_untrusted_certificate_is_refused_before_the_key_is_sent() -> None:
     tls = tls_server(trustme.CA().issue_cert("127.0.0.1"))
     async with serving(always(response()), tls=tls) as server:
         verdict = (await update_at(f"https://127.0.0.1:{server.port}/v1")).verdict

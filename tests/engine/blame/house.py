@@ -1,4 +1,4 @@
-"""A stage for hours of trouble: its queue waits instead of polling, and its store says what counts against a change."""
+"""A stage for hours of trouble: its queue waits instead of polling, and shows the counted failures of each change."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,10 +22,10 @@ _NOTES_SECONDS = 30.0
 
 
 class PatientQueue(MemoryQueue):
-    """A queue in memory that knows when it has to be looked at, for a single worker.
+    """A queue in memory, for a single worker, that knows when it has to be polled.
 
-    As nothing else uses it, polling it each second, and reading the notes of others, finds nothing. They are most of
-    what hours of a halted worker cost.
+    No other worker uses it, so that polling it each second and reading notes finds nothing. These are most of the cost
+    of hours of a halted worker.
     """
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
@@ -36,14 +36,14 @@ class PatientQueue(MemoryQueue):
 
     async def read_notes(self) -> dict[str, Note]:
         task = asyncio.current_task()
-        if task is not None and task.get_name() == "sharing":  # and not what a worker reads before it starts
+        if task is not None and task.get_name() == "sharing":  # and not the reads of a worker before it starts
             await asyncio.sleep(_NOTES_SECONDS)
         return await super().read_notes()
 
 
 @dataclass
 class House(Stage):
-    """A stage whose store can be asked what it knows of each change.
+    """A stage that shows the record of each change in the store.
 
     Args:
         has_replicas: there will be several workers, so that the store has to be polled.
@@ -57,14 +57,14 @@ class House(Stage):
             self.queue = PatientQueue(clock=self.clock.unix)
 
     def replica(self, name: str, service: Service | None = None, **options: Any) -> Worker:
-        """A worker of this name, as if it ran on another machine."""
+        """A worker of this name, as if on another machine."""
         given = Options(**{"drain": True, "max_concurrency": 8} | options)
         with patch("worker.engine.worker.socket.gethostname", return_value=name):
             return Worker(self.queue, service or self.service, given, clock=self.clock, logger=self.bound)
 
     @asynccontextmanager
     async def daemon(self, **options: Any) -> AsyncIterator[Worker]:
-        """A worker that runs as long as this is entered."""
+        """A worker that runs within this context."""
         worker = self.worker(drain=False, **options)
         running = asyncio.create_task(worker.run())
         try:
@@ -74,7 +74,7 @@ class House(Stage):
             await running
 
     def trials(self) -> dict[str, Trials]:
-        """What the store knows of the changes that are pending, by completion; of the one that has met most."""
+        """The records of the pending changes, by completion; of several, the one with the most failures."""
         return {
             completion_id: max(
                 (trials_of(change) for change in target.changes.values()), key=lambda each: each.failures
@@ -83,7 +83,7 @@ class House(Stage):
         }
 
     def counted(self) -> int:
-        """The most failures that count against a pending change."""
+        """The most counted failures of any pending change."""
         return max((trials.counted for trials in self.trials().values()), default=0)
 
     def left(self) -> int:
@@ -95,14 +95,14 @@ class House(Stage):
         return sum(since <= request.at < until for request in self.service.requests)
 
     async def emptied(self, within_seconds: float) -> float:
-        """Wait until the queue is empty, but no longer than this; give how long it took."""
+        """Wait until the queue is empty, for no longer than this; return how long it took."""
         began_at = self.now
         while self.left() and self.now - began_at < within_seconds:
             await asyncio.sleep(0.5)
         return self.now - began_at
 
     def applied_at(self) -> dict[str, float]:
-        """When each completion's update was asked for that did it."""
+        """When each completion's successful update was sent."""
         return {
             request.completion_id: request.at
             for request in self.service.requests

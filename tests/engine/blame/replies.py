@@ -1,4 +1,4 @@
-"""What may come back of a request: answers as they stand on the wire, and the network's own errors, judged for real."""
+"""Possible replies to a request: answers in bytes and errors of the network, judged by the real code."""
 
 import errno
 import json
@@ -20,19 +20,19 @@ from worker.api.judging import judge
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer on the wire; `{id}` in the body stands for the completion that was asked for."""
+    """An answer in bytes; `{id}` in the body is replaced by the completion id asked for."""
 
     status: int
     body: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# What comes back of a request; None lets the service do what it is asked.
+# The reply to a request; None lets the service do its work.
 Back = Reply | BaseException | None
 
 
 def says(back: Callable[[Request], Back]) -> Callable[[Request], Answer | None]:
-    """Trouble for a `Service`, made of what is on the wire."""
+    """Trouble for a `Service`, made from replies."""
 
     def trouble(request: Request) -> Answer | None:
         found = back(request)
@@ -42,7 +42,7 @@ def says(back: Callable[[Request], Back]) -> Callable[[Request], Answer | None]:
 
 
 def judged(back: Reply | BaseException, request: Request) -> Answer:
-    """What the client makes of it."""
+    """The client's answer for this reply."""
     if isinstance(back, BaseException):
         return Answer(failure(back, URL("http://proxy.test:3128")))
     verdict, shown = judge(
@@ -57,7 +57,7 @@ def judged(back: Reply | BaseException, request: Request) -> Answer:
 
 
 def error(status: int, code: str | None, message: str = "no", *, param: str | None = None, **headers: str) -> Reply:
-    """A failure in the service's own envelope."""
+    """A failure in the service's error format."""
     body = {"error": {"message": message, "type": "some_error", "param": param, "code": code}}
     return Reply(status, json.dumps(body), {name.replace("_", "-"): text for name, text in headers.items()})
 
@@ -69,7 +69,7 @@ def shows(metadata: Mapping[str, Any] | None, completion_id: str = "{id}") -> Re
 
 
 def html(status: int) -> Reply:
-    """Something between us and the service answers in its place."""
+    """A server between us and the service answers in its place."""
     return Reply(status, f"<html><head><title>{status}</title></head><body>Blocked</body></html>")
 
 

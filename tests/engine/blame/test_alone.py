@@ -1,4 +1,4 @@
-"""Completions that fail alone, among others that get through: they wait, hold nobody up, and die late or not at all."""
+"""Completions that fail alone while others get through: they wait, hold up no other, and die late or not at all."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ def _for(is_bad: Callable[[str], bool], back: Back) -> Callable[[Request], Back]
 
 
 async def _stream(house: House, seconds: float, *, every_seconds: float = 60.0) -> None:
-    """Others come and get through all the time."""
+    """Other completions come and get through all the time."""
     until = house.now + seconds
     while house.now < until:
         await house.put(f"chatcmpl-good-{house.now:.0f}")
@@ -38,7 +38,7 @@ async def _stream(house: House, seconds: float, *, every_seconds: float = 60.0) 
     ids=["403 HTML", "500", "502", "reset", "401", "{}"],
 )  # fmt: skip
 @in_virtual_time
-async def test_one_that_fails_among_others_that_do_not_dies_after_six_hours(back: Back) -> None:
+async def test_a_completion_that_fails_alone_dies_after_six_hours(back: Back) -> None:
     house = House()
     await house.put(*ids(200)[:100], BAD, *ids(200)[100:])
     house.service.trouble = says(_for(BAD.__eq__, back))
@@ -61,7 +61,7 @@ async def test_one_that_fails_among_others_that_do_not_dies_after_six_hours(back
 
 
 @in_virtual_time
-async def test_one_alone_does_not_die_of_hours_without_enough_that_counts() -> None:
+async def test_hours_without_enough_counted_failures_kill_no_change() -> None:
     house = House()
     await house.put(*ids(10), BAD)
     house.service.trouble = says(_for(BAD.__eq__, SERVER_ERROR))
@@ -74,7 +74,7 @@ async def test_one_alone_does_not_die_of_hours_without_enough_that_counts() -> N
 
 
 @in_virtual_time
-async def test_a_drain_names_what_a_firewall_keeps_from_getting_through() -> None:
+async def test_a_drain_names_the_completions_that_a_firewall_blocks() -> None:
     house = House()
     await house.put(*ids(200)[:100], BAD, *ids(200)[100:])
     house.service.trouble = says(_for(BAD.__eq__, replies.FIREWALL))
@@ -86,7 +86,7 @@ async def test_a_drain_names_what_a_firewall_keeps_from_getting_through() -> Non
 
 
 @in_virtual_time
-async def test_poisons_in_front_hold_nobody_up() -> None:
+async def test_failing_completions_in_front_do_not_hold_up_the_others() -> None:
     house = House()
     poisons = [f"chatcmpl-poison-{number}" for number in range(20)]
     await house.put(*poisons, *ids(180))
@@ -102,7 +102,7 @@ async def test_poisons_in_front_hold_nobody_up() -> None:
     "back", [error(400, "weird"), replies.NOT_THERE, SERVER_ERROR], ids=["rejected", "absent", "500"]
 )
 @in_virtual_time
-async def test_a_thousand_bad_ones_in_front_do_not_hide_what_is_good_for_long(back: Reply) -> None:
+async def test_a_thousand_failing_completions_in_front_do_not_hide_the_others_for_long(back: Reply) -> None:
     house = House()
     bad = [f"chatcmpl-bad-{number}" for number in range(1_000)]
     await house.put(*bad)
@@ -110,7 +110,7 @@ async def test_a_thousand_bad_ones_in_front_do_not_hide_what_is_good_for_long(ba
     house.service.trouble = says(_for(frozenset(bad).__contains__, back))
     async with house.daemon():
         await _until_stored(house, 95, within_seconds=2_400.0)
-        # The last of them may be where probes look last: each of the others is asked for once before it.
+        # Probes may look last where the good one is: each of the others is tried once before it.
         await _until_stored(house, 100, within_seconds=1_100 * 10.0)
         assert set(house.service.stored) == set(ids(100))
     assert {letter.completion_id for letter in await house.dead()} <= set(bad)
@@ -125,7 +125,7 @@ async def _until_stored(house: House, number: int, *, within_seconds: float) -> 
 
 @pytest.mark.parametrize("mode", ["merge", "replace"])
 @in_virtual_time
-async def test_one_that_is_always_throttled_slows_nobody_down(mode: Mode) -> None:
+async def test_a_completion_that_is_always_throttled_slows_no_other(mode: Mode) -> None:
     assert await _seconds_beside(mode, replies.THROTTLED) < 1.2 * await _seconds_beside(mode, None)
 
 
@@ -143,7 +143,7 @@ async def _seconds_beside(mode: Mode, back: Back) -> float:
 
 
 @in_virtual_time
-async def test_one_that_is_always_throttled_is_asked_for_less_and_less_often() -> None:
+async def test_a_completion_that_is_always_throttled_is_tried_less_and_less_often() -> None:
     house = House()
     await house.put(*ids(200)[:100], BAD, *ids(200)[100:])
     house.service.trouble = says(_for(BAD.__eq__, replies.THROTTLED))
@@ -160,7 +160,7 @@ async def test_one_that_is_always_throttled_is_asked_for_less_and_less_often() -
 @pytest.mark.parametrize("percent", [5, 10, 20])
 @pytest.mark.parametrize("back", [replies.FIREWALL, SERVER_ERROR], ids=["403 HTML", "500"])
 @in_virtual_time
-async def test_a_part_that_is_refused_neither_halts_nor_slows_the_others(back: Reply, percent: int) -> None:
+async def test_refused_completions_neither_halt_nor_slow_the_others(back: Reply, percent: int) -> None:
     dice, house = random.Random(7), House()
     refused = {completion_id for completion_id in ids(1_000) if dice.random() < percent / 100.0}
     await house.put(*ids(1_000))
@@ -168,7 +168,7 @@ async def test_a_part_that_is_refused_neither_halts_nor_slows_the_others(back: R
     async with house.daemon():
         while len(house.service.stored) < 1_000 - len(refused):
             await asyncio.sleep(0.5)
-            assert house.now < 40.0  # it takes 26 s for a thousand without these
+            assert house.now < 40.0  # a thousand take 26 s without these
         await _stream(house, HOUR)
         assert (house.left(), await house.dead()) == (len(refused), [])
         assert house.service.count() < 1_000 + 30 * len(refused) + 100
@@ -178,7 +178,7 @@ async def test_a_part_that_is_refused_neither_halts_nor_slows_the_others(back: R
 
 
 @in_virtual_time
-async def test_a_shard_that_is_away_for_hours_costs_none_of_its_completions_its_life() -> None:
+async def test_a_shard_that_is_away_for_hours_kills_no_change() -> None:
     house = House()
     await house.put(*ids(400))
     shard = frozenset(ids(400)[::4])
@@ -211,7 +211,7 @@ async def test_a_change_that_comes_late_to_a_failing_completion_has_its_own_coun
 
 
 @in_virtual_time
-async def test_one_absent_completion_in_other_words_dies_as_such_and_halts_nobody() -> None:
+async def test_an_absent_completion_with_another_message_dies_as_not_found_and_halts_nothing() -> None:
     house = House()
     await house.put(*ids(50)[:25], BAD, *ids(50)[25:])
     house.service.trouble = says(_for(BAD.__eq__, Reply(404, '{"detail": "Not Found"}')))

@@ -1,4 +1,4 @@
-"""What somebody has to mend: a key, a scope, a project, a gateway. The queue is kept, and a drain ends with 77."""
+"""Trouble that only a person can mend: a key, a scope, a project, a gateway. A drain keeps all and ends with 77."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ async def test_a_key_that_may_read_and_not_write(pending: int) -> None:
     "back", [replies.BAD_KEY, error(429, "insufficient_quota"), replies.FIREWALL], ids=["401", "quota", "403 HTML"]
 )
 @in_virtual_time
-async def test_eight_workers_with_what_waiting_does_not_mend_ask_little(back: Reply) -> None:
+async def test_eight_halted_workers_make_few_requests(back: Reply) -> None:
     house = House(has_replicas=True)
     await house.put(*ids(2_000))
     house.service.trouble = says(lambda _: back)
@@ -85,7 +85,7 @@ async def test_a_run_whose_time_is_up_says_whether_waiting_would_help(
     ids=["404", "404 in other words", "410", "no body", "weird", "413", "422"],
 )
 @in_virtual_time
-async def test_what_a_hundred_meet_alike_is_the_fault_of_none(back: Reply, reason: str, mode: Mode) -> None:
+async def test_a_refusal_that_a_hundred_completions_meet_kills_none(back: Reply, reason: str, mode: Mode) -> None:
     house = House()
     await house.put(*ids(100), mode=mode)
     house.service.trouble = says(lambda request: back if request.operation == "update" or reason == "absent" else None)
@@ -102,7 +102,7 @@ async def test_what_a_hundred_meet_alike_is_the_fault_of_none(back: Reply, reaso
 
 
 @in_virtual_time
-async def test_a_daemon_with_another_project_s_key_buries_nothing_in_hours() -> None:
+async def test_a_daemon_with_another_projects_key_kills_nothing_in_hours() -> None:
     house = House()
     await house.put(*ids(100))
     hours = 7_200.0

@@ -1,8 +1,8 @@
-"""Whatever is wrong with key, quota, URL, network or service: no change pays for it, and all are applied afterwards.
+"""Trouble with key, quota, URL, network or service kills no change, and all changes are applied afterwards.
 
-Each kind of trouble, judged from what is on the wire, with one, three and fifty pending completions, as merges and as
-replacements, met by a drain and by a daemon, for twenty seconds and for three hours. Fifty of them, and hours of a
-daemon, cost a third of a second and more: half of the tests have them as merges, the others as replacements.
+Each kind of trouble is judged from real bytes. It lasts twenty seconds or three hours. It meets a drain or a daemon
+with one, three or fifty pending completions, as merges and as replacements. Fifty completions and hours of a daemon
+take a third of a second and more. So half of these tests use merges, and half replacements.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ Class = Literal["outage", "halt", "refusal"]
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that is no change's fault.
+    """A kind of trouble that is no change's fault.
 
     Args:
-        back: what comes back of every request; None: nothing, until its time is over.
-        reason: for which work halts; None where the answers look like the fault of each change, and nothing halts.
-        within_seconds: after its end, all is applied.
-        requests: at most in three hours, besides one or two for each completion.
+        back: the reply to every request; None for no reply until the time-out.
+        reason: of the halt; None if the answers look like each change's own fault, so that nothing halts.
+        within_seconds: the time after its end within which all is applied.
+        requests: the most in three hours, besides one or two for each completion.
     """
 
     back: Reply | BaseException | None
@@ -44,7 +44,7 @@ class Trouble:
     requests: int
 
     def ending(self, pending: int) -> tuple[Ending, Exit]:
-        """How a drain ends that meets nothing else."""
+        """How a drain ends that meets only this trouble."""
         if self.reason == "outage":
             return Ending.OUTAGE, Exit.RUN_AGAIN
         if self.reason is None and pending < 20:
@@ -132,21 +132,21 @@ async def _house(trouble: Trouble, pending: int, mode: Mode, seconds: float, beg
 
 
 async def _check_pending(house: House, trouble: Trouble, pending: int, seconds: float, begins: float = 0.0) -> None:
-    """While the trouble lasts: everything is there, nothing counts, few requests were made."""
+    """During the trouble: everything is pending, nothing is counted, few requests were made."""
     assert begins or house.left() == pending
     assert not await house.dead()
     assert house.counted() == 0
     bound = trouble.requests if seconds == LONG_SECONDS else 50
-    each = 2 if trouble.reason else 6  # what halts nothing is tried after 1, 2, 4 and 8 s
+    each = 2 if trouble.reason else 6  # without a halt, tries come after 1, 2, 4 and 8 s
     assert house.sent(begins, seconds) <= bound + each * pending + 2 * CONCURRENCY
     reasons = {event["reason"] for event in house.events("worker.halted")}
-    assert reasons <= {trouble.reason}  # a hint, or answers that do not come, are waited for first
+    assert reasons <= {trouble.reason}  # a delay that the service asks for, or a time-out, comes first
     assert reasons or trouble.reason is None or seconds == SHORT_SECONDS
     assert not house.events("worker.resumed")
 
 
 async def _check_applied(house: House, pending: int) -> None:
-    """Afterwards: all is done."""
+    """Afterwards: everything is applied."""
     assert house.left() == 0
     assert not await house.dead()
     assert house.service.stored == {completion_id: {"grade": "A"} for completion_id in ids(pending)}
@@ -157,7 +157,7 @@ async def _check_applied(house: House, pending: int) -> None:
 async def test_a_drain_outlasts_trouble_of_seconds(trouble: Trouble, pending: int, mode: Mode) -> None:
     house = await _house(trouble, pending, mode, SHORT_SECONDS)
     summary = await house.drain(max_concurrency=CONCURRENCY)
-    if trouble.reason is None and summary.ending is Ending.STUCK:  # as what was rejected is held for up to a minute
+    if trouble.reason is None and summary.ending is Ending.STUCK:  # rejected changes are held for up to a minute
         assert exit_of(summary) is Exit.RUN_AGAIN
         summary = await house.drain(max_concurrency=CONCURRENCY)
     assert (summary.ending, exit_of(summary)) == (Ending.DRAINED, Exit.DONE)
@@ -209,11 +209,11 @@ MIDWAY = [pytest.param(trouble, id=name) for name, trouble in TROUBLES.items() i
 @pytest.mark.parametrize("mode", ["merge", "replace"])
 @pytest.mark.parametrize("trouble", MIDWAY)
 @in_virtual_time
-async def test_trouble_that_begins_while_all_goes_well_is_no_change_s_fault(trouble: Trouble, mode: Mode) -> None:
+async def test_trouble_that_begins_during_successes_kills_no_change(trouble: Trouble, mode: Mode) -> None:
     await _daemon(trouble, 100, mode, SHORT_SECONDS, begins=1.0)
 
 
 @pytest.mark.parametrize("trouble", MIDWAY)
 @in_virtual_time
-async def test_trouble_that_only_the_last_few_of_a_run_meet_is_not_their_fault(trouble: Trouble) -> None:
+async def test_trouble_that_only_the_last_few_completions_meet_kills_none(trouble: Trouble) -> None:
     await _daemon(trouble, 18, "replace", SHORT_SECONDS, begins=0.5)

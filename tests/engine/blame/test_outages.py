@@ -1,4 +1,4 @@
-"""A service, or a network, that is away: halted once, probed in peace, and no change has spent anything."""
+"""A service or a network that is away: one halt, few probes, and no attempt is spent."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ from worker.cli.exits import Exit
 from worker.engine import Ending, Summary
 from worker.queue import Claim, Place
 
-# The first failure that counts would be the end of a change.
+# The first counted failure would kill a change.
 STRICT: dict[str, Any] = {"max_attempts": 1, "give_up_after_seconds": 0.0}
 HOUR = 3_600.0
 AWAY = error(503, None)
@@ -52,7 +52,7 @@ async def test_probes_spend_no_attempts(pending: int, seconds: float) -> None:
 
 
 @in_virtual_time
-async def test_reads_that_work_do_not_reopen_what_updates_have_halted() -> None:
+async def test_successful_reads_do_not_end_a_halt_by_updates() -> None:
     house = House()
     await house.put(*ids(30), mode="merge")
     house.service.trouble = says(lambda request: AWAY if request.operation == "update" and request.at < HOUR else None)
@@ -93,10 +93,10 @@ async def test_a_fault_of_ten_seconds_kills_nothing(back: replies.Back, is_met: 
 
 
 @in_virtual_time
-async def test_a_host_with_a_broken_way_out_counts_nothing_beside_a_healthy_replica() -> None:
+async def test_a_worker_without_network_counts_no_failure_beside_a_healthy_one() -> None:
     house = House(has_replicas=True)
     broken = Service(trouble=says(lambda _: replies.REFUSED))
-    house.service.latency_seconds = 10.0  # so that the broken one meets each completion again and again
+    house.service.latency_seconds = 10.0  # so that the broken worker meets each completion again and again
     well = house.replica("well", drain=False, max_concurrency=1, batch_size=1)
     running = asyncio.create_task(well.run())
     await house.put(*ids(40))
@@ -113,7 +113,7 @@ async def test_a_host_with_a_broken_way_out_counts_nothing_beside_a_healthy_repl
 
 
 async def _two_replicas(house: House, here: Service, *, there_fails: bool) -> list[asyncio.Task[Summary]]:
-    """One has its hands full of slow requests; beside it another one, which is halted by what it meets alone."""
+    """One worker is busy with slow requests; beside it another is halted by failures that only it meets."""
     here.latency_seconds = 30.0
     full = house.replica("here", here, drain=False, max_concurrency=1, batch_size=10)
     replicas = [asyncio.create_task(full.run())]
@@ -130,7 +130,7 @@ async def _two_replicas(house: House, here: Service, *, there_fails: bool) -> li
 
 @pytest.mark.parametrize(("there_fails", "requests_before_a_halt"), [(True, 1), (False, 5)])
 @in_virtual_time
-async def test_another_worker_s_halt_makes_the_first_failure_here_one(
+async def test_after_another_workers_halt_the_first_failure_halts_here(
     requests_before_a_halt: int, *, there_fails: bool
 ) -> None:
     house, here = House(has_replicas=True), Service(trouble=says(lambda _: replies.BAD_KEY))
@@ -145,7 +145,7 @@ async def test_another_worker_s_halt_makes_the_first_failure_here_one(
 
 
 @in_virtual_time
-async def test_a_success_here_speaks_against_a_halt_elsewhere() -> None:
+async def test_a_success_here_outweighs_another_workers_halt() -> None:
     house, here, bad = House(has_replicas=True), Service(), ids(20)[5]
     here.trouble = says(lambda request: replies.BAD_KEY if request.completion_id == bad else None)
     replicas = await _two_replicas(house, here, there_fails=True)
@@ -157,7 +157,7 @@ async def test_a_success_here_speaks_against_a_halt_elsewhere() -> None:
 
 
 @in_virtual_time
-async def test_a_drain_that_is_asked_to_wait_for_longer_than_it_does_ends_at_once() -> None:
+async def test_a_drain_ends_at_once_if_the_service_asks_for_a_longer_wait() -> None:
     house = House()
     await house.put(*ids(50))
     house.service.trouble = says(lambda _: error(429, "rate_limit_exceeded", retry_after="600"))
@@ -207,7 +207,7 @@ class _Counting(PatientQueue):
 
 @pytest.mark.parametrize("mode", ["merge", "replace"])
 @in_virtual_time
-async def test_while_a_halted_service_asks_to_wait_nothing_is_claimed_again_and_again(mode: Mode) -> None:
+async def test_during_a_halt_with_retry_after_nothing_is_claimed_repeatedly(mode: Mode) -> None:
     house = House()
     house.queue = queue = _Counting(clock=house.clock.unix)
     await house.put(*ids(50), mode=mode)

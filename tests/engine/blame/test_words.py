@@ -1,4 +1,4 @@
-"""What a single answer is believed: absences, rejections one by one, what is shown and what is not."""
+"""How far a single answer is believed: absences, rejections one by one, and metadata that is shown or hidden."""
 
 import asyncio
 from typing import Any
@@ -50,7 +50,7 @@ async def test_an_absent_completion_is_asked_for_three_times_although_its_grace_
 
 
 @in_virtual_time
-async def test_one_that_appears_within_its_grace_is_applied() -> None:
+async def test_a_completion_that_appears_within_its_grace_is_applied() -> None:
     house = House()
     await house.put(BAD)
     house.service.trouble = says(lambda request: replies.NOT_THERE if request.at < 110.0 else None)
@@ -59,12 +59,12 @@ async def test_one_that_appears_within_its_grace_is_applied() -> None:
 
 
 @in_virtual_time
-async def test_one_by_one_after_a_rejection_keeps_the_order_and_convicts_the_bad_one_alone() -> None:
+async def test_after_a_rejection_changes_go_one_by_one_in_order_and_only_the_bad_one_dies() -> None:
     house = House()
     for value in ("1", "bad", "3"):
         await house.put(BAD, grade=value)
     weird = error(400, "weird")
-    # The three as one come to the last value: it is the fold that is refused first, then the bad one.
+    # The three together fold to the last value: first the fold is rejected, then the bad change.
     refused: list[str] = []
 
     def back(request: Request) -> replies.Back:
@@ -84,7 +84,7 @@ async def test_one_by_one_after_a_rejection_keeps_the_order_and_convicts_the_bad
 
 
 @in_virtual_time
-async def test_one_by_one_stops_at_what_was_not_persisted() -> None:
+async def test_one_by_one_stops_at_a_change_that_was_not_persisted() -> None:
     house = House()
     for value in ("1", "2", "3"):
         await house.put(BAD, grade=value)
@@ -93,13 +93,13 @@ async def test_one_by_one_stops_at_what_was_not_persisted() -> None:
     summary = await house.drain(read_lag_seconds=5.0)
     values = [(request.metadata or {})["grade"] for request in house.service.requests]
     assert values[:2] == ["3", "1"]
-    assert "2" not in values[2:3]  # what follows builds on the one that is not there
+    assert "2" not in values[2:3]  # the later changes build on the missing one
     assert (house.service.stored[BAD], summary.totals.applied, await house.dead()) == ({"grade": "3"}, 3, [])
 
 
 @pytest.mark.parametrize("is_fresh", [True])
 @in_virtual_time
-async def test_what_is_not_persisted_is_tried_once_more_on_a_fresh_connection(*, is_fresh: bool) -> None:
+async def test_a_change_that_was_not_persisted_is_tried_again_on_a_fresh_connection(*, is_fresh: bool) -> None:
     house = House()
     await house.put(BAD, *ids(5))
     house.service.trouble = says(lambda request: shows({"grade": "F"}) if request.completion_id == BAD else None)
@@ -125,7 +125,7 @@ async def test_a_merge_onto_metadata_that_is_not_shown_sends_nothing(pending: in
 
 @pytest.mark.parametrize("shown", [None, {"a": 1, "b": "two"}], ids=["hidden", "not whole"])
 @in_virtual_time
-async def test_one_that_cannot_be_read_among_others_that_can_dies_unwritten(shown: dict[str, Any] | None) -> None:
+async def test_a_completion_that_alone_cannot_be_read_dies_unwritten(shown: dict[str, Any] | None) -> None:
     house = House()
     await house.put(BAD, *ids(200), mode="merge")
     house.service.trouble = says(
@@ -142,7 +142,7 @@ async def test_one_that_cannot_be_read_among_others_that_can_dies_unwritten(show
 
 
 @in_virtual_time
-async def test_a_removal_that_did_not_happen_is_not_persisted_and_says_what_helps() -> None:
+async def test_a_removal_that_did_not_happen_is_not_persisted_and_the_error_says_what_helps() -> None:
     house = House()
     house.service.stored[BAD] = {"gone": "x", "grade": "F"}
     await house.put(BAD, mode="merge", gone=None, grade="A")
@@ -185,7 +185,7 @@ async def _replaced(house: House, pending: int, **options: Any) -> Any:
 
 @pytest.mark.parametrize("pending", [3, 50])
 @in_virtual_time
-async def test_a_service_that_merges_halts_replacements_until_somebody_says_what_is_wanted(pending: int) -> None:
+async def test_under_semantics_unknown_a_service_that_merges_halts_replacements(pending: int) -> None:
     house = House()
     summary = await _replaced(house, pending, max_attempts=1, give_up_after_seconds=0.0)
     assert (summary.ending, summary.reason, exit_of(summary)) == (Ending.HALTED, "service_merges", Exit.HALTED)
@@ -195,7 +195,7 @@ async def test_a_service_that_merges_halts_replacements_until_somebody_says_what
 
 @pytest.mark.parametrize("pending", [1, 2])
 @in_virtual_time
-async def test_one_or_two_such_replacements_wait_until_somebody_says_it(pending: int) -> None:
+async def test_under_semantics_unknown_one_or_two_replacements_with_leftovers_wait(pending: int) -> None:
     house = House()
     summary = await _replaced(house, pending)
     assert (summary.ending, summary.reason, exit_of(summary)) == (Ending.HALTED, "service_merges", Exit.HALTED)
@@ -204,7 +204,7 @@ async def test_one_or_two_such_replacements_wait_until_somebody_says_it(pending:
 
 
 @in_virtual_time
-async def test_where_merging_is_wanted_what_is_left_over_is_counted() -> None:
+async def test_under_semantics_merge_leftovers_are_counted() -> None:
     house = House()
     summary = await _replaced(house, 50, semantics="merge")
     assert (summary.ending, exit_of(summary)) == (Ending.DRAINED, Exit.DONE)
@@ -212,7 +212,7 @@ async def test_where_merging_is_wanted_what_is_left_over_is_counted() -> None:
 
 
 @in_virtual_time
-async def test_where_replacing_is_expected_what_is_left_over_is_not_persisted() -> None:
+async def test_under_semantics_replace_leftovers_are_not_persisted() -> None:
     house = House()
     summary = await _replaced(house, 5, semantics="replace")
     assert exit_of(summary) is Exit.NOT_ALL
@@ -221,7 +221,7 @@ async def test_where_replacing_is_expected_what_is_left_over_is_not_persisted() 
 
 @pytest.mark.parametrize("pending", [20, 50])
 @in_virtual_time
-async def test_values_that_are_shown_wrongly_for_all_kill_none(pending: int) -> None:
+async def test_values_that_the_service_shows_wrongly_for_all_kill_no_change(pending: int) -> None:
     house = House()
     await house.put(*ids(pending))
     house.service.trouble = says(lambda _: shows({"grade": "F"}))
@@ -233,7 +233,7 @@ async def test_values_that_are_shown_wrongly_for_all_kill_none(pending: int) -> 
 @pytest.mark.parametrize("pending", [1, 3, 50])
 @pytest.mark.parametrize("hint", [None, "5"], ids=["no hint", "5 s"])
 @in_virtual_time
-async def test_a_drain_that_meets_429_and_nothing_else_ends(pending: int, hint: str | None) -> None:
+async def test_a_drain_that_meets_only_429_ends(pending: int, hint: str | None) -> None:
     house = House()
     await house.put(*ids(pending))
     hints = {} if hint is None else {"retry_after": hint}
@@ -245,7 +245,7 @@ async def test_a_drain_that_meets_429_and_nothing_else_ends(pending: int, hint: 
 
 @pytest.mark.parametrize("pending", [1, 3, 19])
 @in_virtual_time
-async def test_a_404_that_names_nothing_kills_none_where_no_other_gets_through_since(pending: int) -> None:
+async def test_an_unclear_404_kills_no_change_unless_another_gets_through_since(pending: int) -> None:
     house = House()
     await house.put("chatcmpl-first")
     worker = house.worker(drain=False, not_found_grace_seconds=0.0)

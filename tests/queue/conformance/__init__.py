@@ -1,19 +1,19 @@
-"""What every store has to do: the suite that a new one has to pass.
+"""The contract of a store: the suite that a new store has to pass.
 
 To add a store:
 
-1. Write a package beside ``worker/queue/sqlite``: a class that derives from `worker.queue.base.StoreBase` and fills in
-   what `worker.queue.store.Backend` asks for. `worker.queue.rows` puts claims and statuses together from rows,
-   `worker.queue.quota.grant` is the arithmetic of the common rate, `worker.queue.history.every_minute` that of the
-   history. Give its URL to `worker.queue.opening`.
-2. Register it: in `tests.queue.conformance.backends.BACKENDS`, opened with a clock that the suite can move; and, if
-   several processes can share it, in `tests.queue.stores.STORES`, as a URL, in `test_lost_answers`, behind what
-   swallows answers, and in `tests.queue.test_failover`.
+1. Write a package beside ``worker/queue/sqlite``, with a class derived from `worker.queue.base.StoreBase` that
+implements `worker.queue.store.Backend`. `worker.queue.rows` makes claims and statuses from rows,
+`worker.queue.quota.grant` has the arithmetic of the common rate, and `worker.queue.history.every_minute` that of the
+history. Add its URL to `worker.queue.opening`.
+2. Register it in `tests.queue.conformance.backends.BACKENDS`, with a clock that the suite can move. If several
+processes can share it, add its URL to `tests.queue.stores.STORES`, a network that swallows answers to
+`test_lost_answers`, and a failover to `tests.queue.test_failover`.
 3. Run ``.venv/bin/pytest -n auto tests/queue/conformance tests/queue/protocol -k NAME``, with the name that you
-   registered.
+registered.
 
-The suite holds each call to the contract, any sequence of calls to a model (`test_model`), and producers, consumers and
-crashes at once to the promises (`test_race`). `tests.queue.protocol` searches a smaller model whole, failovers and
-clock steps included, and has every store do what it does. What is a store's own, its files, servers, failures and
-plans, is tested beside this folder. So is what it makes durable: this suite ends no process and takes no power away.
+The suite compares each call with the contract, and any sequence of calls with a model (`test_model`). `test_race` runs
+producers, consumers and crashes at once. `tests.queue.protocol` searches a smaller model completely, with failovers and
+steps of the clock, and makes each store follow it. Tests of one store, of its files, servers, failures and plans, are
+beside this folder. So are tests of durability: this suite ends no process and cuts no power.
 """

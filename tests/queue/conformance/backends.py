@@ -28,7 +28,7 @@ PutBack = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(slots=True)
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that the test moves."""
 
     now: float = START
 
@@ -44,10 +44,10 @@ class Backend:
     """An open queue, and how time passes for it.
 
     Args:
-        another: opens the same store as another worker would; one in memory has no others.
+        another: opens the same store as another worker; None for a store in memory.
         advance: lets so many seconds pass.
-        save: keeps all that the store holds now, and gives what puts it back, as a replica does that takes over. The
-            clock stays as it is.
+        save: saves the content of the store, and returns a function that restores it, as a replica's promotion does.
+            The clock stays as it is.
     """
 
     queue: Store
@@ -131,7 +131,7 @@ async def _postgres(_: Path) -> AsyncIterator[Backend]:
             yield Backend(queue, _opened(open_it), clock.advance, partial(save, url))
 
 
-# Each is given an empty folder.
+# Each gets an empty folder.
 BACKENDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Backend]]] = {
     "memory": _memory,
     "postgres": _postgres,

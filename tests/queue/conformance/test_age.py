@@ -1,4 +1,4 @@
-"""What every backend promises about dead letters by their age."""
+"""Dead letters by age, on every backend."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ async def _ids(queue: Store, selection: DeadSelection = DeadSelection()) -> list
 
 
 async def _bury_one_a_day(queue: Store, advance: Advance, days: int) -> None:
-    """The first is so many days old, less one, when this returns."""
+    """When this returns, the first letter is so many days old, less one."""
     for day in range(days):
         if day:
             await advance(DAY)

@@ -1,4 +1,4 @@
-"""What every backend promises about batches: their names, their counts, and how long they are known."""
+"""Batches on every backend: their names, their counts, and how long they are kept."""
 
 import pytest
 

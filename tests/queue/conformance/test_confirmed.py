@@ -1,4 +1,4 @@
-"""What every backend promises about the maps that the service confirmed last."""
+"""The metadata that the service confirmed last, on every backend."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ async def claims_of(queue: Store, limit: int = 100) -> list[Claim]:
 
 
 async def told(queue: Store, *completion_ids: str) -> dict[str, dict[str, str] | None]:
-    """Merge something more into these; give what is told about them, and finish the claims with no word about it."""
+    """Merge more into these completions; return the maps that their claims carry, and finish the claims."""
     await queue.put([change(completion_id) for completion_id in completion_ids])
     claims = await claims_of(queue)
     assert await queue.settle([finished(claimed) for claimed in claims], keep_seconds=LAG_SECONDS) == []
@@ -26,7 +26,7 @@ async def told(queue: Store, *completion_ids: str) -> dict[str, dict[str, str] |
 
 
 async def confirm(queue: Store, maps: Mapping[str, Mapping[str, str]]) -> None:
-    """Apply a change to each completion, as the service confirms with these maps."""
+    """Apply a change to each completion; the service confirms these maps."""
     await queue.put([change(completion_id) for completion_id in maps])
     settlements = [
         Settlement(claimed, applied=numbers(claimed), confirmed=maps[claimed.completion_id])
@@ -40,7 +40,9 @@ async def test_a_merge_is_told_what_was_confirmed_last(queue: Store) -> None:
     await confirm(queue, {"c-1": MAP | {"grade": "B"}})
 
     assert await told(queue, "c-1", "c-2", "c-3") == {"c-1": MAP | {"grade": "B"}, "c-2": {}, "c-3": None}
-    assert await told(queue, "c-1") == {"c-1": MAP | {"grade": "B"}}  # what says nothing about it leaves it as it was
+    assert await told(queue, "c-1") == {
+        "c-1": MAP | {"grade": "B"}
+    }  # a settlement without a map leaves the confirmed one as it was
 
 
 async def test_only_claims_that_begin_with_a_merge_and_ask_are_told(queue: Store) -> None:

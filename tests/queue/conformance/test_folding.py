@@ -47,7 +47,7 @@ def _plain(change: QueuedChange) -> MetadataChange:
 
 @dataclass(slots=True)
 class Run:
-    """The queue, a service that is sent what its claims fold to, and what came and was not withdrawn."""
+    """The queue, a service that gets the folded claims, and the changes that came and were not withdrawn."""
 
     backend: Backend
     service: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
@@ -74,7 +74,7 @@ class Run:
                 await self.backend.advance(seconds)
 
     async def settle(self, claim: Claim, most: int) -> None:
-        """Apply the first of its changes, unless somebody else has the completion, or they have gone."""
+        """Apply the first of its changes, unless another worker holds the completion, or they are gone."""
         first = claim.changes[:most]
         settlement = Settlement(claim, applied=[change.number for change in first])
         if await self.backend.queue.settle([settlement]) == []:
@@ -92,7 +92,7 @@ class Run:
         assert await self.pending() == {}
 
     def one_by_one(self) -> dict[str, dict[str, str]]:
-        """What the service ends with where each change is sent by itself, in the order in which they came."""
+        """The final metadata if each change is sent alone, in order."""
         service: dict[str, dict[str, str]] = defaultdict(dict)
         for _, change in sorted(self.wanted.items()):
             service[change.completion_id] = fold(service[change.completion_id], [change]).metadata

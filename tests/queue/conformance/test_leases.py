@@ -10,7 +10,7 @@ from worker.queue import LONGEST_SECONDS, Place, Settlement, Store
 
 
 async def holders(queue: Store) -> list[tuple[object, ...]]:
-    """Tell who holds what, to be compared with what is about right."""
+    """The lease holders, in a form that can be compared with approximate times."""
     return [astuple(holder) for holder in await queue.leases()]
 
 

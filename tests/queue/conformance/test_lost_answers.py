@@ -18,7 +18,7 @@ from worker.queue import Death, QueueUnavailable, Settlement, Store, Stored, ope
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.writer import _nothing
 
-# Makes a call, and lets its answer be lost.
+# Makes a call, and loses its answer.
 Lose = Callable[[Coroutine[Any, Any, object]], Coroutine[Any, Any, None]]
 
 
@@ -118,7 +118,7 @@ async def test_what_was_claimed_is_given_back_by_the_next_claim(lossy: tuple[Sto
     await lose(claim(queue, 1))
 
     assert {claimed.completion_id for claimed in await claim(queue)} == {"c-1", "c-2"}
-    assert await claim(queue) == []  # what the caller has is not given back
+    assert await claim(queue) == []  # a claim that its caller has is not given back
 
 
 async def test_a_lease_that_was_extended_holds(lossy: tuple[Store, Lose]) -> None:
@@ -149,7 +149,7 @@ async def test_settlements_that_were_stored_are_not_stale_when_they_are_said_aga
         await lose(queue.settle(settlements))
 
     assert await queue.settle(settlements) == [Settlement(lost)]
-    assert await queue.settle(settlements) == settlements  # known to its caller now: another word is a stale one
+    assert await queue.settle(settlements) == settlements  # its caller knows it now: a further settlement is stale
     status = await queue.status()
     assert (status.pending, status.dead) == (2, 1)
     assert [claimed.completion_id for claimed in await claim(queue)] == [lost.completion_id]

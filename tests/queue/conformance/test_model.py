@@ -85,7 +85,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.targets: dict[str, Target] = {}
         self.dead: list[Letter] = []
-        self.claims: list[Claim] = []  # every claim that there ever was
+        self.claims: list[Claim] = []  # every claim ever made
         self.settled: set[str] = set()  # change_ids that are remembered
         self.batches: dict[str, Counter[str]] = {}
         self.last_label = self.last_lease = 0
@@ -94,7 +94,7 @@ class QueueMachine(RuleBasedStateMachine):
         try:
             self.advance(1_000)
             for place in ("oldest", "urgent"):
-                self.claim(limit=100, lease_seconds=1, place=place)  # compares all that is left
+                self.claim(limit=100, lease_seconds=1, place=place)  # compares the whole content
         finally:
             self.run(self.resources.aclose())
             self.runner.close()
@@ -105,7 +105,7 @@ class QueueMachine(RuleBasedStateMachine):
         urgent=st.booleans(),
     )
     def put(self, wanted: list[tuple[str, str | None, bool]], batch: str | None, *, urgent: bool) -> None:
-        """Some come again under a change_id that is pending, as they are, or with another label, or was settled."""
+        """Some come again under a pending or settled change_id, unchanged or with another label."""
         changes = []
         conflicts = []
         added = 0
@@ -209,7 +209,7 @@ class QueueMachine(RuleBasedStateMachine):
         return {completion_id: target.urgent for completion_id, target in self.targets.items()}
 
     def move(self, before: dict[str, bool]) -> None:
-        """In PostgreSQL, what becomes urgent or usual is due from now on, at the earliest: it lies above each floor."""
+        """On PostgreSQL, a target that becomes urgent, or no longer is, is due from now on, above each floor."""
         if self.backend_name == "postgres":
             for completion_id, target in self.targets.items():
                 if target.urgent != before.get(completion_id, target.urgent):
@@ -288,7 +288,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.batches[change.batch][end] += times
 
     def pending_by_change_id(self) -> dict[str | None, tuple[str, int, str | None]]:
-        """Give completion, label and batch of what is pending."""
+        """Return completion, label and batch of all pending changes."""
         return {
             change.change_id: (completion_id, change.label, change.batch)
             for completion_id, target in self.targets.items()
@@ -327,7 +327,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     def apply(self, settlement: Settlement, *, remember: bool) -> bool:
-        """Carry the settlement out in the model; False if it is stale."""
+        """Carry the settlement out in the model; return False if it is stale."""
         claim = settlement.claim
         target = self.held(claim)
         if target is None:

@@ -1,4 +1,4 @@
-"""A pause lasts until it is ended, with any words, on every backend."""
+"""A pause lasts until it is ended, with any text, on every backend."""
 
 import pytest
 

@@ -248,7 +248,7 @@ async def test_the_oldest_due_targets_are_claimed_first(queue: Store, advance: A
     for completion_id in ("c-3", "c-1", "c-2"):
         await queue.put([change(completion_id)])
         await advance(1)
-    await queue.put([change("c-3", "newer")])  # changes nothing about when it became due
+    await queue.put([change("c-3", "newer")])  # does not change when it became due
 
     assert [(await claim(queue, 1))[0].completion_id for _ in range(3)] == ["c-3", "c-1", "c-2"]
 
@@ -278,7 +278,7 @@ async def test_a_lease_has_a_number_of_its_own_that_is_no_less_than_the_time(que
 
     assert START * 1e6 <= first < second
     assert third >= (START + 3_600) * 1e6
-    await advance(-7_200)  # a clock that is put back does not take the numbers back
+    await advance(-7_200)  # the numbers do not go back with the clock
     await queue.put([change("c-5")])
     while not (claims := await claim(queue)):  # PostgreSQL looks there within a second
         pass
@@ -376,7 +376,7 @@ async def test_what_came_at_once_has_an_oldest_a_middle_and_a_newest(queue: Stor
     assert await _claimed_at(queue, "oldest") == "c-000"
     assert await _claimed_at(queue, "newest") == "c-199"
     assert "c-050" < await _claimed_at(queue, "middle") < "c-150"
-    assert await _claimed_at(queue, "newest") == "c-198"  # a lease is a lease, wherever it was
+    assert await _claimed_at(queue, "newest") == "c-198"  # a lease holds in any place
 
 
 @pytest.mark.parametrize("place", ["middle", "newest"])
@@ -400,7 +400,7 @@ async def test_of_two_the_middle_is_one(queue: Store) -> None:
 
 @pytest.mark.parametrize("backlog", ["between a day ago and now", "before a gap", "after a gap", "waiting"])
 async def test_the_middle_is_far_from_both_ends_with_any_gaps(queue: Store, advance: Advance, backlog: str) -> None:
-    """In arrival or in time alone, what is half-way may be the very first or last."""
+    """By number or by time alone, the middle may be the very first or last."""
     many = [change(f"m-{i:03}") for i in range(400)]
     match backlog:
         case "between a day ago and now":
@@ -409,7 +409,7 @@ async def test_the_middle_is_far_from_both_ends_with_any_gaps(queue: Store, adva
             await queue.put(many)
             await advance(86_400)
             await queue.put([change("z-new")])
-        case "before a gap":  # half of all that came is done, and one of those that came first is to be tried again
+        case "before a gap":  # half of all is done, and one of the first is to be tried again
             await queue.put([*(change(f"a-{i}") for i in range(400)), *many])
             claims = await claim(queue, 400)
             await advance(86_400)
@@ -431,12 +431,12 @@ async def test_the_middle_is_far_from_both_ends_with_any_gaps(queue: Store, adva
 
 
 def _large(completion_id: str, count: int) -> list[MetadataChange]:
-    """Make changes of 33 KB each, as many bytes as a text of that many characters has not."""
+    """Make changes of 33 KB each, in characters of several bytes."""
     return [MetadataChange(completion_id, {f"{i:064}": "\N{GRINNING FACE}" * 512 for i in range(16)})] * count
 
 
 def _bytes_of(claimed: Claim) -> int:
-    """How much metadata text its changes have."""
+    """The size of its changes' metadata."""
     return sum(len(each.metadata.encode()) for each in claimed.changes)
 
 

@@ -22,7 +22,7 @@ async def take(queue: Store, requests: int, *, per_minute: float = RATE, ahead_s
 async def test_blocks_follow_each_other_and_none_reaches_further_ahead_than_it_may(queue: Store) -> None:
     first, second, third = [await take(queue, 5) for _ in range(3)]
     assert (first.requests, second.requests, third.requests) == (5, 5, 1)  # the eleventh is due just a second ahead
-    assert first.wait_seconds == pytest.approx(0.0, abs=0.2)  # a clock that cannot be stopped goes on a little
+    assert first.wait_seconds == pytest.approx(0.0, abs=0.2)  # a clock that cannot be stopped moves on a little
     assert second.wait_seconds == pytest.approx(0.5, abs=0.2)
     assert third.wait_seconds == pytest.approx(1.0, abs=0.2)
     nothing = await take(queue, 5)
@@ -33,7 +33,7 @@ async def test_blocks_follow_each_other_and_none_reaches_further_ahead_than_it_m
 async def test_unused_quota_is_not_made_up(queue: Store, advance: Advance) -> None:
     await take(queue, 5)
     await advance(3_600)
-    assert (await take(queue, 1_000)).requests == 11  # what is due in the second that comes, and no more
+    assert (await take(queue, 1_000)).requests == 11  # the requests of the coming second, and no more
 
 
 async def test_what_was_asked_for_too_early_comes_later(queue: Store, advance: Advance) -> None:

@@ -23,7 +23,7 @@ CRASHES, LATE, BY_HALVES = 0.1, 0.1, 0.3  # shares of the claims
 
 @dataclass(slots=True)
 class Race:
-    """What everybody has seen.
+    """What all producers and consumers have seen.
 
     Args:
         valid_until: by completion, the lease that surely holds, and until when; loop time, seconds.

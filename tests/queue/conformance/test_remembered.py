@@ -42,7 +42,7 @@ async def test_a_change_carries_its_as_of_through_claims_and_letters(queue: Stor
 
 async def test_the_newest_as_of_that_was_applied_is_told_to_changes_that_have_one(queue: Store) -> None:
     await _apply(queue, _dated("c-1", 100.0), _dated("c-1", 300.5), _dated("c-2", 200.0))
-    await _apply(queue, _dated("c-1", 200.0))  # an older one that was applied all the same
+    await _apply(queue, _dated("c-1", 200.0))  # an older one that was applied nevertheless
 
     assert await _newest(queue, [_dated("c-1", 250.0), _dated("c-2", None), _dated("c-3", 1.0)]) == {
         "c-1": 300.5,

@@ -350,7 +350,7 @@ async def _retry(queue: Store) -> None:
 async def test_new_work_wakes_a_waiting_worker(queue: Store, event: Event) -> None:
     await bury(queue, change("c-1"))
     await queue.put([change("c-1")])
-    await queue.wait_for_work(0)  # what the lines above have said is heard
+    await queue.wait_for_work(0)  # the events of the lines above are over
     waiting = asyncio.create_task(queue.wait_for_work(3_600))
 
     await asyncio.gather(event(queue), waiting)
@@ -365,7 +365,7 @@ async def test_work_that_came_just_before_the_wait_is_not_missed(queue: Store) -
 async def test_work_that_was_noticed_wakes_no_worker_again(queue: Store) -> None:
     await queue.put([change("c-1")])
     await queue.wait_for_work(3_600)
-    for _ in range(3):  # a server's own word of it, and that it is heard from now on, may come after this object's
+    for _ in range(3):  # the server's notifications may come after this object's event
         waiting = asyncio.create_task(queue.wait_for_work(3_600))
         for _ in range(10):
             await asyncio.sleep(0)

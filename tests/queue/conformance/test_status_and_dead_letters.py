@@ -70,7 +70,7 @@ async def test_the_rate_is_of_all_that_was_done_in_the_last_five_minutes(queue: 
     first, second, third, fourth = await claim(queue)
     [number] = [each.number for each in second.changes]
     await queue.settle([finished(first), Settlement(second, unchanged=[number]), died(third), Settlement(fourth)])
-    # Done is counted by the minute: five minutes are the current one and the four before.
+    # Done changes are counted by minute: five minutes are the current one and the four before.
     assert 3 / 300 <= (await queue.status()).recent_per_second <= 3 / 240
     await advance(180)
     assert 3 / 300 <= (await queue.status()).recent_per_second <= 3 / 240
@@ -93,7 +93,7 @@ async def _bury_some(queue: Store) -> None:
 
 
 def _selections(numbers: list[int]) -> list[tuple[DeadSelection, str]]:
-    """Each way to select, and the labels of the letters that it means."""
+    """Each way to select, and the labels of the selected letters."""
     a, b, _, d = numbers
     return [
         (DeadSelection(), "abcd"),

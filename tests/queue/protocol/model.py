@@ -1,8 +1,8 @@
 """A model of the queue's protocol: the states of store and workers, and every possible step.
 
-Times are relative to now, by the store's clock; so is a lease's number, since it follows that clock. A step never
-changes a state, it makes another. What a store really keeps is in `Store`, but for `acknowledged` and `ended`, which
-are there to be looked at; `holder` tells whom a lease was given to, where a store knows only its number.
+Times are relative to now, by the store's clock. So is a lease's number, since it follows that clock. A step never
+changes a state: it makes a new one. `Store` has what a store really keeps, and also `acknowledged` and `ended`, for the
+checks. `holder` is the worker that a lease was given to; a store knows only the lease's number.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 NOBODY = -1
-FIRST_LEASE = -(10**9)  # far in the past, as a queue's lease number is that gave none out yet
+FIRST_LEASE = -(10**9)  # far in the past, as the number of a queue that has given out no lease
 
 
 class Guard(Enum):
-    """What the protocol rests on: one is taken out, to see that it is missed."""
+    """The guards of the protocol. A test removes one, to see that the search finds it missing."""
 
     SETTLE_MATCHES_LEASE = "a settlement counts only under the lease that holds"
     EXTEND_MATCHES_LEASE = "an extension counts only under the lease that holds"
@@ -35,7 +35,7 @@ class Guard(Enum):
 
 
 class Promise(Enum):
-    """What the protocol is there for."""
+    """The promises of the protocol."""
 
     NOTHING_LOST = "what was acknowledged, and has not been lost by a failover, is pending, dead or applied"
     ONCE = "a change is there once, and was put"
@@ -53,9 +53,9 @@ class Change(NamedTuple):
     """A pending change.
 
     Args:
-        number: what the store calls it; given again after a failover that loses it.
-        label: what it is, for good.
-        urgent: whether it was put as such.
+        number: the store's number; given out again after a failover that loses it.
+        label: its identity.
+        urgent: whether it was put as urgent.
     """
 
     number: int
@@ -73,7 +73,7 @@ class Target(NamedTuple):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether one of the changes is."""
+        """Whether one of the changes is urgent."""
         return any(change.urgent for change in self.changes)
 
     @property
@@ -83,15 +83,15 @@ class Target(NamedTuple):
 
 
 class Store(NamedTuple):
-    """What is in the store, by completion.
+    """The content of the store, by completion.
 
     Args:
         dead: labels, oldest letter first.
         last_lease, next_number: its counters.
         acknowledged: labels of all changes that it has stored.
-        ended: labels of those that a worker has said to be applied, having seen them.
-        withdrawn: labels of those that were taken back.
-        paused: whether somebody has paused it.
+        ended: labels of the changes that a worker has reported as applied, after it saw them.
+        withdrawn: labels of withdrawn changes.
+        paused: whether it is paused.
     """
 
     targets: tuple[Target | None, ...]
@@ -105,11 +105,11 @@ class Store(NamedTuple):
 
 
 class Hand(NamedTuple):
-    """A claim that a worker has, or had: it may speak under it at any time.
+    """A claim that a worker has or had: the worker may use it at any time.
 
     Args:
-        believed: for how long it believes, by a clock of its own, that the lease holds; 0 where that is over, or is not
-            promised: where the store's clock was put forward, or the store has failed over.
+        believed: for how long the worker's own clock says that the lease holds; 0 if that is over, or not promised. It
+            is not promised after the store's clock was set forward, or after a failover.
     """
 
     completion: int
@@ -119,11 +119,11 @@ class Hand(NamedTuple):
 
 
 class State(NamedTuple):
-    """All there is.
+    """The whole state.
 
     Args:
-        replica: what was replicated last: what is left after a failover.
-        puts, retries, steps, failovers, withdrawals, pauses: how many are still to come; of retries, None for any
+        replica: the last replicated content, which is left after a failover.
+        puts, retries, steps, failovers, withdrawals, pauses: how many are still to come; retries may be None for any
             number.
     """
 
@@ -139,7 +139,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What happens: its name, and of whom or what."""
+    """An event: its name, and what it is about."""
 
     name: str
     args: tuple[int | str, ...] = ()
@@ -149,7 +149,7 @@ class Step(NamedTuple):
 
 
 class Broken(Exception):
-    """A promise that was not kept."""
+    """A broken promise."""
 
     def __init__(self, promise: Promise) -> None:
         super().__init__(promise.value)
@@ -164,14 +164,14 @@ class Protocol:
     """The rules.
 
     Args:
-        without: guards that are taken out.
-        promises: those that are looked at.
-        tick: how far the clock moves at a time: as long as a lease lasts, and as what is to be tried again waits.
-        instant: how far it moves between two claims, at least.
-        leap: how far it is put forward or back.
+        without: removed guards.
+        promises: the promises to check.
+        tick: how far the clock moves at a time: the length of a lease, and of the wait for a retry.
+        instant: the least that it moves between two claims.
+        leap: how far it is set forward or back.
         any_due: whether a claim may take anything that is due, or only what is due first.
-        urgent: whether changes may be put as urgent ones.
-        clock_is_ahead: whether, at a failover and after it, the clock is ahead of all numbers that were lost.
+        urgent: whether changes may be urgent.
+        clock_is_ahead: whether, from a failover on, the clock is ahead of all lost numbers.
     """
 
     without: frozenset[Guard] = frozenset()
@@ -206,10 +206,10 @@ class Protocol:
             raise Broken(promise)
 
     def check(self, state: State) -> None:
-        """Look whether what was promised of every state holds.
+        """Check the promises about every state.
 
         Raises:
-            Broken: it does not.
+            Broken: one does not hold.
         """
         store = state.store
         labels = [label for dead in store.dead for label in dead]
@@ -225,7 +225,7 @@ class Protocol:
             self.breaks(Promise.ONCE)
 
     def steps_of(self, state: State) -> Iterator[Step]:  # noqa: C901 -- a branch for each kind of step
-        """Every step that there may be."""
+        """Every possible step."""
         store = state.store
         yield Step("tick")
         if state.puts:
@@ -278,12 +278,12 @@ class Protocol:
                     yield from (Step("withdraw", (completion, which)) for which in ("first", "last"))
 
     def _may_be_met(self, state: State, store: Store, later: int) -> bool:
-        """Whether this store's clock, put back by so much, is ahead of all numbers in hand that it does not know."""
+        """Whether this store's clock, set back by so much, is ahead of all leases held that it does not know."""
         last = max(store.last_lease, -later - 1)
         return not self.clock_is_ahead or all(hand is None or hand.lease <= last for hand in state.hands)
 
     def claimable(self, store: Store, *, urgent: bool = False) -> list[int]:
-        """The completions that the next claim may get, of urgent ones or of the others."""
+        """The completions that the next claim may get, urgent ones or others."""
         apart = self.has(Guard.URGENT_APART)
         found = [
             (target.due, at)
@@ -336,10 +336,10 @@ class Protocol:
         return after
 
     def accepts(self, state: State, worker: int, guard: Guard) -> Target | None:
-        """What the worker's word would be about, if the store listens to it.
+        """The target that the worker's call is about, if the store accepts it.
 
         Raises:
-            Broken: it would, and the lease is not the worker's.
+            Broken: the store accepts it, and the lease is not the worker's.
         """
         hand = state.hands[worker]
         assert hand is not None
@@ -351,7 +351,7 @@ class Protocol:
         return target
 
     def _shifted(self, state: State, by: int, *, elapsed: int) -> State:
-        """Let the store's clock go on; and the workers' own by what has really passed."""
+        """Move the store's clock, and the workers' clocks by the time that really passed."""
         hands = tuple(
             hand
             and hand._replace(lease=hand.lease - by, believed=0 if by > elapsed else max(0, hand.believed - elapsed))
@@ -417,7 +417,7 @@ class Protocol:
         return state._replace(store=state.store._replace(targets=targets), hands=hands)
 
     def _settled(self, state: State, worker: int, fate: str) -> State:
-        """Carry out a settlement by any worker; the worker keeps the claim, to settle it again later."""
+        """Carry out a settlement by any worker. The worker keeps the claim, to settle it again later."""
         target = self.accepts(state, worker, Guard.SETTLE_MATCHES_LEASE)
         hand = state.hands[worker]
         assert hand is not None
@@ -450,12 +450,12 @@ class Protocol:
 
 
 def withdrawn_of(target: Target, which: str) -> tuple[Change, ...]:
-    """Which of its changes are withdrawn so, while no lease runs."""
+    """The changes that this withdraws, while no lease runs."""
     return {"all": target.changes, "first": target.changes[:1], "last": target.changes[-1:]}[which]
 
 
 def told(changes: tuple[Change, ...], fate: str) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """Which of the changes are applied by such a settlement, and which are dead."""
+    """The changes that such a settlement applies, and those that it makes dead."""
     match fate:
         case "applied":
             return changes, ()
@@ -476,7 +476,7 @@ def _put(state: State, completion: int, *, urgent: bool) -> State:
 
 
 def _failed_over(state: State) -> State:
-    """Let the replica take over: what it has not heard of is lost, and what workers believe is promised no more."""
+    """Promote the replica: what it has not received is lost, and the workers' beliefs no longer hold."""
     assert state.replica is not None
     hands = tuple(hand and hand._replace(believed=0) for hand in state.hands)
     return state._replace(store=state.replica, replica=None, hands=hands, failovers=state.failovers - 1)
@@ -500,7 +500,7 @@ def _new_label(state: State) -> int:
 
 
 def _let_go(state: State, worker: int) -> State:
-    """Let the worker forget its claim, as in a crash: no further call will use it."""
+    """Let the worker forget its claim, as in a crash: it makes no further call."""
 
     def forgotten(store: Store) -> Store:
         targets = tuple(

@@ -1,4 +1,4 @@
-"""An exhaustive search of the protocol's states; of states that differ only in names, one is examined."""
+"""An exhaustive search of the protocol's states; of states that differ only in names, it examines one."""
 
 from dataclasses import dataclass
 from itertools import permutations
@@ -11,11 +11,11 @@ _Key = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of a search.
+    """The result of a search.
 
     Args:
-        states: how many there are; or were looked at before a promise was broken.
-        broken: that promise; None where all hold.
+        states: how many there are, or were examined before a promise was broken.
+        broken: that promise; None if all hold.
         trace: a shortest way there.
     """
 
@@ -61,11 +61,11 @@ def _way_to(state: State, came_from: dict[State, tuple[State, Step] | None]) -> 
 
 
 def _key(state: State, protocol: Protocol) -> _Key:
-    """What the state has in common with all that go on as it does.
+    """A key that equivalent states share.
 
-    These differ in nothing that a later step could meet: in the names of workers, completions and changes; in how long
-    a target is due already; in lease numbers of the past, which are compared and never given out; in numbers of changes
-    likewise; and in what has ended.
+    Such states differ only in what no later step can see. That is names of workers, completions and changes; how long a
+    target has been due; and what has ended. Lease numbers of the past are compared but never given out, and so are
+    numbers of changes of the past.
 
     Raises:
         Broken: the store accepts a call with an unknown lease.
@@ -93,13 +93,13 @@ def _key(state: State, protocol: Protocol) -> _Key:
 
 
 def _orders(looks: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Every order of what looks so in which the looks rise: mostly one."""
+    """Every order of equal-looking items with rising looks: mostly one."""
     rising = sorted(looks)
     return [order for order in permutations(range(len(looks))) if [looks[at] for at in order] == rising]
 
 
 def _is_past(lease: int, state: State, protocol: Protocol) -> bool:
-    """Whether no claim will ever be given this number, be the store replaced and its clock put back."""
+    """Whether no claim will ever get this number, even if the store is replaced and its clock set back."""
     store = state.replica or state.store
     if not protocol.has(Guard.NUMBER_FOLLOWS_CLOCK):
         return False
@@ -107,7 +107,7 @@ def _is_past(lease: int, state: State, protocol: Protocol) -> bool:
 
 
 class _Names:
-    """Numbers by which to call what has none, or one that does not matter."""
+    """Numbers for what has no number, or one that does not matter."""
 
     def __init__(self, state: State, stores: list[Store], in_hand: dict[int, Hand], protocol: Protocol) -> None:
         self._state = state
@@ -125,7 +125,7 @@ class _Names:
         self._labels: dict[int, int] = {}
 
     def look_of(self, completion: int) -> tuple[int, ...]:
-        """What can be seen of a completion without names."""
+        """A completion without names."""
         look: list[int] = []
         for store in self._stores:
             target = store.targets[completion]
@@ -135,12 +135,12 @@ class _Names:
         return tuple(look)
 
     def look_of_hand(self, worker: int, looks: list[tuple[int, ...]]) -> tuple[int, ...]:
-        """What can be seen of what a worker has without names."""
+        """A worker's claim without names."""
         hand = self._in_hand.get(worker)
         return () if hand is None else (len(hand.changes), self._ticks(hand.believed), *looks[hand.completion])
 
     def encoded(self, workers: tuple[int, ...], completions: tuple[int, ...]) -> _Key:
-        """Say it all, with workers and completions in this order."""
+        """The whole state, with workers and completions in this order."""
         self._leases, self._labels = {}, {}
         encoded = [self._store(store, workers, completions) for store in self._stores]
         hands: list[_Key] = []
@@ -181,7 +181,7 @@ class _Names:
         )
 
     def _ticks(self, time: int) -> int:
-        """How many ticks have to pass: there are never as many claims as would make one."""
+        """How many ticks have to pass: there are never enough claims to make one."""
         return max(0, -(-time // self._protocol.tick))
 
     def _label(self, label: int) -> int:

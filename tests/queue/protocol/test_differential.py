@@ -14,7 +14,7 @@ from tests.queue.protocol.model import Guard, Protocol, State, Step, Target, tol
 from worker.queue import Claim, DeadSelection, Death, PendingSelection, Place, Settlement, Store, Withdrawn
 
 _US_PER_SECOND = 1_000_000
-# In microseconds, and so that neither a float nor a clock has to round them.
+# In microseconds, such that neither a float nor a clock has to round them.
 PROTOCOL = Protocol(
     puts=20,
     retries=None,
@@ -38,8 +38,8 @@ class Walk:
     """The model and a store, side by side.
 
     Args:
-        workers: the store, as each worker has it open.
-        claims: what each worker has in hand.
+        workers: the store, opened once for each worker.
+        claims: what each worker holds.
         now_us: of the store's clock.
     """
 
@@ -55,7 +55,7 @@ class Walk:
         self.now_us += by_us
 
     async def take(self, step: Step) -> None:
-        """Take the step in both, and compare what is answered."""
+        """Take the step in both, and compare the answers."""
         match step:
             case Step("claim" | "claim urgent" | "extend" | "settle", (int(worker), *_)):
                 await self.speak(worker, step)
@@ -75,7 +75,7 @@ class Walk:
                 self.state = PROTOCOL.take(self.state, step)
 
     async def happen(self, step: Step) -> None:
-        """Let something happen to the store that is no worker's word."""
+        """Let an event happen to the store that is no worker's call."""
         match step:
             case Step("tick"):
                 await self.advance(PROTOCOL.tick)
@@ -91,7 +91,7 @@ class Walk:
                 assert revived.retried == len(self.state.store.dead[completion])
 
     async def withdraw(self, completion: int, which: str) -> None:
-        """Take changes back, by their completion or their batch."""
+        """Withdraw changes, by their completion or their batch."""
         target = self.state.store.targets[completion]
         assert target is not None
         gone = withdrawn_of(target, which)
@@ -102,7 +102,7 @@ class Walk:
         assert await self.workers[0].withdraw(selection) == Withdrawn(len(gone) - held, held)
 
     async def speak(self, worker: int, step: Step) -> None:
-        """Let a worker claim, or speak about what it has claimed, however long ago."""
+        """Let a worker claim, or use an earlier claim of any age."""
         queue = self.workers[worker]
         match step:
             case Step("claim" | "claim urgent"):
@@ -147,7 +147,7 @@ class Walk:
         )
 
     async def compare(self) -> None:
-        """Look whether the store holds what the model does, as far as it can be asked."""
+        """Check that the store holds what the model does, as far as calls show."""
         targets = [target for target in self.state.store.targets if target is not None]
         status = await self.workers[0].status()
         assert status.pending == _count(targets)
@@ -163,7 +163,7 @@ class Walk:
                 assert await worker.claim(1, lease_seconds=1, owner="nobody", place="urgent") == []
 
     async def end(self) -> None:
-        """Compare all that is left."""
+        """Compare the whole content."""
         for completion, dead in enumerate(self.state.store.dead):
             found = await letters(self.workers[0], DeadSelection(completion_id=_name(completion)))
             assert [int(letter.metadata.partition(':"')[2].rstrip('"}')) for letter in found] == list(dead)

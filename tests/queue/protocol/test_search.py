@@ -5,7 +5,7 @@ import pytest
 from tests.queue.protocol.model import Broken, Guard, Promise, Protocol, Step
 from tests.queue.protocol.search import search
 
-# Two completions, two workers and three changes; two changes, where there is much else. All at once would be a million
+# Two completions, two workers and three changes; two changes in the larger searches. All at once would be a million
 # states.
 WHOLE = {
     "no failover": Protocol(failovers=0, steps=2, retries=None),

@@ -15,10 +15,10 @@ class Findings:
     Args:
         semantics: whether an update keeps (``merge``) or drops (``replace``) keys that it does not name; a value of
             `METASYNC_SEMANTICS`.
-        null_value: what null as a key's value does to the key; ``other``: it has another value afterwards;
-            ``ignored``: the whole update had no effect; ``fails``: the service answers with an error.
-        null_metadata: what null instead of the map does.
-        empty_metadata: what an empty map does.
+        null_value: the effect of null as a key's value. ``other``: the key has another value afterwards. ``ignored``:
+            the whole update had no effect. ``fails``: the service answers with an error.
+        null_metadata: the effect of null instead of the map.
+        empty_metadata: the effect of an empty map.
         answer: whether the answer to an update showed the ``new`` metadata, ``old`` one, or ``none``.
         read_lag_seconds: the longest time until reads showed an update, and nothing older.
         restored: whether the original metadata was restored, and seen by reads after that time.

@@ -72,7 +72,7 @@ class Desk:
         return answer.metadata
 
     async def shown(self) -> dict[str, str] | None:
-        """Return it likewise; None if a value is no text, which an update with null may cause."""
+        """Read the metadata on a fresh connection; None if a value is not a string, which null may cause."""
         answer = await self._tried(
             lambda: self._client.get(self._completion_id, timeout_seconds=self._timeout_seconds, fresh=True)
         )

@@ -1,8 +1,8 @@
-"""The PostgreSQL backend: many machines, and producers that enqueue in their own transaction.
+"""The PostgreSQL backend: for many machines, and for producers that enqueue in their own transaction.
 
-Begin with `queue.py`, whose calls run the statements of `operations.py`; SQL lies in files of its own.
-`connections.py` keeps the pool, `listener.py` hears of new changes, `floor.py` tells a claim where to begin,
-`migrate.py` makes the schema. docs/postgresql.md says what users see.
+Begin with `queue.py`, whose calls run the statements of `operations.py`. SQL is in files of its own. `connections.py`
+keeps the pool, `listener.py` listens for new changes, `floor.py` says where a claim begins to look, `migrate.py` makes
+the schema. docs/postgresql.md is for users.
 """
 
 from worker.queue.postgres.queue import PostgresQueue

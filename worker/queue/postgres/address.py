@@ -1,4 +1,4 @@
-"""The queue's URL: what of it is for the driver, what is for us, and what may be shown."""
+"""The queue's URL: the options for the driver, the options for metasync, and the part that may be shown."""
 
 import re
 import ssl
@@ -9,18 +9,18 @@ from urllib.parse import parse_qsl, urlencode
 from worker.queue.errors import QueueMisnamed
 
 _HOST = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(?::\d+)?"
-# Where a URL may be split, a password with an unescaped character could be taken for something that is shown.
+# The pattern is strict about the parts: a password with an unescaped character must not pass for a part that is shown.
 _URL = re.compile(
     r"postgres(?:ql)?://"
-    r"(?:[^\s/?#@\[\]\x7f-\U0010ffff]*@)?"  # what else there is makes the driver's own parser fail, and show it
+    r"(?:[^\s/?#@\[\]\x7f-\U0010ffff]*@)?"  # any other character makes the driver's parser fail, and show the password
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)?"
     r"(?:/(?P<database>[^/?#@]*))?"
     r"(?:\?(?P<query>[^?#@]*))?"
 )
 _LAST_PORT = 65_535
 _SWITCH = {"on": True, "off": False}
-# What libpq takes and the driver does not, which would pass it to the server as a setting of its own, by what it does
-# when it is left out, https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+# Options of libpq that the driver does not know, and would pass to the server as settings. The text says what happens
+# without them. Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _IGNORED = {
     "channel_binding": "a login is not bound to its TLS connection: sslmode=verify-full keeps others out",
     **dict.fromkeys(
@@ -36,7 +36,7 @@ _IGNORED = {
     ),
     **dict.fromkeys(("min_protocol_version", "max_protocol_version"), "it is always version 3.0"),
 }
-_HARMLESS = {  # values that ask for what is done in any case
+_HARMLESS = {  # values that ask for what metasync does anyway
     "channel_binding": ("disable", "prefer"),
     "gssencmode": ("disable", "prefer"),
     "load_balance_hosts": ("disable",),
@@ -49,15 +49,15 @@ _HARMLESS = {  # values that ask for what is done in any case
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a PostgreSQL queue is.
+    """The address of a PostgreSQL queue.
 
     Args:
-        dsn: the URL as the driver takes it, which may hold a password.
-        shown: the URL as people may see it.
-        listens: whether notifications are listened to; a proxy that pools transactions does not let any through.
-        connect_seconds: how long to try to connect to each host, if that is said.
-        tls: what certificates are checked against, where that cannot be said in the URL.
-        warnings: which options are ignored, a sentence each.
+        dsn: the URL for the driver, which may hold a password.
+        shown: the URL that people may see.
+        listens: whether to listen for notifications. A proxy that pools transactions does not pass any.
+        connect_seconds: how long to try to connect to each host; None if the URL does not say.
+        tls: how to check certificates, if the driver cannot take that from the URL.
+        warnings: the ignored options, a sentence each.
     """
 
     dsn: str = field(repr=False)
@@ -69,14 +69,14 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Take the URL apart.
+        """Parse the URL.
 
         Args:
-            url: ``postgresql://user:password@host:5432/database``, as libpq has it; with ``listen=off`` among the
-                options, nothing is listened to.
+            url: ``postgresql://user:password@host:5432/database``, in libpq's form. The option ``listen=off`` turns
+                listening off.
 
         Raises:
-            QueueMisnamed: it is not of this form.
+            QueueMisnamed: the URL has another form.
         """
         match = _URL.fullmatch(url)
         if match is None:
@@ -101,7 +101,7 @@ class Address:
 
 
 def _ignored(options: dict[str, str]) -> list[str]:
-    """Take out what the driver does not know; say so where it was meant to change something."""
+    """Remove the options that the driver does not know; return a warning for each that would change something."""
     ignored = {name: options.pop(name) for name in list(options) if name in _IGNORED}
     return [
         f"{name}, an option of the queue's URL, is ignored: {_IGNORED[name]}"
@@ -114,11 +114,11 @@ def _connect_seconds(options: dict[str, str]) -> float | None:
     text = options.pop("connect_timeout", "0")
     if not re.fullmatch(r"-?\d+", text):
         raise QueueMisnamed("the option connect_timeout of the queue URL must be a number of seconds")
-    return float(text) if int(text) > 0 else None  # as libpq has it
+    return float(text) if int(text) > 0 else None  # libpq reads 0 and less as no limit
 
 
 def _system_tls(options: dict[str, str]) -> ssl.SSLContext | None:
-    """What ``sslrootcert=system`` asks for; the driver would look for a file of this name."""
+    """The TLS context for ``sslrootcert=system``. The driver would look for a file of this name."""
     if options.get("sslrootcert") != "system":
         return None
     del options["sslrootcert"]

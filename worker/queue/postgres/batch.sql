@@ -1,5 +1,5 @@
 -- name: plan_freely
--- There are few of them, and most have to be read.
+-- There are few batches, and most of their rows have to be read.
 SET LOCAL enable_hashjoin TO DEFAULT;
 SET LOCAL enable_mergejoin TO DEFAULT;
 SET LOCAL enable_seqscan TO DEFAULT;
@@ -22,11 +22,11 @@ WHERE {which}
 ORDER BY batch_total.created_at DESC, number DESC;
 
 -- name: add_up
--- $1 how many rows; false where somebody else is at it
+-- $1 number of rows; false if another transaction is doing it
 SELECT metasync.add_up_batches($1::integer);
 
 -- name: finished
--- $1 seconds since one was heard of last, $2 how many to keep anyway, $3 how many to give
+-- $1 seconds since the last news of a batch, $2 how many batches to keep in any case, $3 how many to return
 SELECT name
 FROM (
     SELECT
@@ -41,14 +41,14 @@ ORDER BY place DESC
 LIMIT $3::integer;
 
 -- name: hold
--- $1 names; gives those that no producer is at, and keeps them from being added to
+-- $1 names; returns the batches that no producer adds to at the moment, and locks them
 SELECT name
 FROM (SELECT name FROM metasync.batch WHERE name = ANY ($1::text[]) ORDER BY number FOR UPDATE SKIP LOCKED) AS held
 GROUP BY name
 HAVING count(*) = (SELECT count(*) FROM metasync.batch WHERE batch.name = held.name);
 
 -- name: forget
--- $1 names, of which those go that still have nothing pending
+-- $1 names; deletes the batches that still have nothing pending
 WITH finished AS MATERIALIZED (
     SELECT number
     FROM metasync.batch
@@ -60,9 +60,9 @@ gone AS (DELETE FROM metasync.batch WHERE number IN (SELECT number FROM finished
 SELECT count(DISTINCT name) FROM gone;
 
 -- name: numbers
--- $1 names; makes those that are not there any more
+-- $1 names; creates the batches that are gone
 SELECT name, metasync.batch_number(name) AS number FROM unnest($1::text[]) AS name;
 
 -- name: hold_for_letters
--- $1 numbers; whoever else sends letters of theirs back waits
+-- $1 numbers; another transaction that retries letters of these batches waits
 SELECT FROM metasync.batch WHERE number = ANY ($1::bigint[]) ORDER BY number FOR NO KEY UPDATE;

@@ -1,4 +1,4 @@
-"""Batches by name, as functions of a connection: each within one transaction."""
+"""Batches by name, as functions of a connection, each within one transaction."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from worker.queue.batch import MAX_FINISHED_BATCHES, Batch, BatchEnds
 from worker.queue.postgres.connections import Connection
 from worker.queue.statements import read_statements
 
-_ADDED_UP = 10_000  # rows, of what was put, at once
+_ADDED_UP = 10_000  # rows of batch_put at once
 
 _BATCH = read_statements(__package__, "batch")
 _SETTLE = read_statements(__package__, "settle")
@@ -14,7 +14,7 @@ _ALL, _ONE = (_BATCH["batches"].format(which=which) for which in ("true", "name 
 
 
 async def read(connection: Connection, name: str | None) -> list[Batch]:
-    """Give all batches, the newest first, or the one of this name."""
+    """Return all batches, the newest first, or the one of this name."""
     if name is not None:
         return [Batch(**row) for row in await connection.fetch(_ONE, name)]
     await connection.execute(_BATCH["plan_freely"])
@@ -22,7 +22,7 @@ async def read(connection: Connection, name: str | None) -> list[Batch]:
 
 
 async def count(connection: Connection, ends: Mapping[str, BatchEnds], withdrawn: Mapping[str, int]) -> None:
-    """Add what became of changes to their batches, by name."""
+    """Add ended and withdrawn changes to their batches, by name."""
     if ends or withdrawn:
         names = [*ends, *(name for name in withdrawn if name not in ends)]
         counts = [ends.get(name, BatchEnds()) for name in names]
@@ -35,12 +35,12 @@ async def count(connection: Connection, ends: Mapping[str, BatchEnds], withdrawn
 
 
 async def forget(connection: Connection, older_than_seconds: float, most: int) -> int:
-    """Let go of the oldest batches that are finished; tell how many went."""
+    """Delete the oldest finished batches; return how many were deleted."""
     await connection.execute(_BATCH["plan_freely"])
     if not await connection.fetchval(_BATCH["add_up"], _ADDED_UP):
-        return 0  # somebody who is at it may know of more
+        return 0  # the transaction that is doing it may add to a batch
     found = await connection.fetch(_BATCH["finished"], older_than_seconds, MAX_FINISHED_BATCHES, most)
     held = await connection.fetch(_BATCH["hold"], [row["name"] for row in found])
-    # A statement of its own: it sees what was put into them before they were held.
+    # A second statement, so that it sees the changes that were put before the batches were locked.
     forgotten: int = await connection.fetchval(_BATCH["forget"], [row["name"] for row in held])
     return forgotten

@@ -1,7 +1,8 @@
 -- name: lease
--- $1 most targets, $2 the floor (NULL: none), $3 seconds, $4 owner; {kind} of targets: which index it is has to be plain
--- Below the floor is nothing but what was claimed before: rows that are gone, but stay in the index until a vacuum, and
--- as long as any old transaction is open, no vacuum takes them.
+-- $1 most targets, $2 the floor (NULL: none), $3 seconds, $4 owner; {kind} is written out, so that the planner knows
+-- the index
+-- Below the floor are only rows that were claimed before. They are deleted, but stay in the index until a vacuum, and
+-- no vacuum removes them while any old transaction is open.
 WITH due AS MATERIALIZED (
     SELECT number, visible_at, lease
     FROM metasync.target
@@ -16,7 +17,7 @@ leased AS (
         visible_at = statement_timestamp() + make_interval(secs => $3::float8),
         lease = (SELECT metasync.next_lease()),
         owner = $4::text
-    WHERE number = ANY (ARRAY(SELECT number FROM due)) -- joined, it might be read whole: see put.sql
+    WHERE number = ANY (ARRAY(SELECT number FROM due)) -- a join might read the whole table: see put.sql
     RETURNING number, completion_id, lease
 )
 SELECT
@@ -25,8 +26,8 @@ SELECT
     NULL::timestamptz AS looked_at, NULL::float8 AS claimed_at, NULL::bigint[] AS look
 FROM leased
 UNION ALL
--- What they were before, oldest first; and what was looked at: the number of this transaction, and those of others that
--- had not ended, from the first one on and before it.
+-- The last row: the state of the targets before, oldest first. `look` is for the floor: the number of this transaction,
+-- the number from which on none had started, and the numbers below it of those that had not ended.
 SELECT
     NULL, NULL, NULL,
     ARRAY(SELECT number FROM due), ARRAY(SELECT visible_at FROM due), ARRAY(SELECT lease FROM due),
@@ -35,7 +36,7 @@ SELECT
     || ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint);
 
 -- name: newest
--- $1 the floor (NULL: none), $2 how many; gives numbers, the newest first
+-- $1 the floor (NULL: none), $2 how many; returns numbers, the newest first
 SELECT number
 FROM metasync.target
 WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
@@ -43,10 +44,11 @@ ORDER BY visible_at DESC, number DESC
 LIMIT $2::integer;
 
 -- name: middle
--- $1 the floor, $2 JSON array of shares; gives numbers, the best first
--- Where the middle of an index is cannot be asked. So a few targets are looked up that lie at even distances, in time and
--- arrival between the oldest and the newest that are due, and in arrival alone from the oldest on: much that came at
--- once takes up little time, and much that was done long ago leaves gaps. What is in their midst is far from both ends.
+-- $1 the floor, $2 JSON array of shares; returns numbers, the best first
+-- An index cannot be asked for its middle. So this looks up a few targets at even distances: by time and number,
+-- between the oldest and the newest due; and by number alone, from the oldest on. Time alone fails, since changes that
+-- came at once take up little time; numbers alone fail, since finished changes leave gaps. The median of the sample is
+-- far from both ends.
 WITH oldest AS MATERIALIZED (
     SELECT visible_at, number
     FROM metasync.target
@@ -94,7 +96,7 @@ FROM (
 ORDER BY abs(position - due / 2), position;
 
 -- name: lease_one
--- $1 numbers of targets: the first of them that is due, usual, and nobody else is at; $2 seconds, $3 owner
+-- $1 numbers of targets: leases the first one that is due, not urgent, and not locked; $2 seconds, $3 owner
 WITH due AS MATERIALIZED (
     SELECT target.number, target.visible_at, target.lease
     FROM (
@@ -123,8 +125,8 @@ RETURNING
     extract(epoch FROM statement_timestamp())::float8 AS claimed_at;
 
 -- name: changes
--- $1 numbers of targets, oldest due first, $2 their completion ids, $3 most changes of each, $4 most changes of all, $5 bytes
--- of metadata: the last change is the one that goes beyond
+-- $1 numbers of targets, oldest due first, $2 their completion ids, $3 most changes of each, $4 most changes of all, $5
+-- bytes of metadata, which only the last change may exceed
 SELECT
     id, completion_id, change_id, mode, metadata, extract(epoch FROM enqueued_at)::float8, trials, as_of,
     CASE WHEN batch IS NOT NULL THEN (SELECT name FROM metasync.batch WHERE number = carried.batch) END
@@ -134,7 +136,7 @@ FROM (
         SELECT claimed.position, claimed.completion_id, change.*
         FROM (
             SELECT * FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS claimed (target, completion_id, position)
-            ORDER BY position -- so that what comes after the last change is not read only to be sorted
+            ORDER BY position -- so that rows after the last change are not read only to be sorted
         ) AS claimed
         CROSS JOIN LATERAL (
             SELECT * FROM metasync.change WHERE change.target = claimed.target ORDER BY id LIMIT $3::integer
@@ -147,8 +149,8 @@ WHERE bytes_before <= $5::bigint
 ORDER BY position, id;
 
 -- name: put_back
--- $1 numbers of targets, $2 JSON object of their former visible_at and leases, which ran out, but hold until another does,
--- $3 seconds until one is looked at again that has no changes yet
+-- $1 numbers of targets, $2 JSON object of their former visible_at and leases: these leases ran out, but hold until the
+-- next one, $3 seconds until a target without changes is looked at again
 UPDATE metasync.target
 SET
     visible_at = CASE
@@ -160,7 +162,7 @@ SET
 WHERE number = ANY ($1::bigint[]);
 
 -- name: extend
--- $1 completion ids, $2 leases, $3 seconds; gives the positions, from 0, of those whose lease holds
+-- $1 completion ids, $2 leases, $3 seconds; returns the positions, from 0, of the claims whose lease holds
 WITH held AS MATERIALIZED (
     SELECT target.number, claim.position
     FROM (

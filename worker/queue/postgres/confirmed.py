@@ -1,4 +1,4 @@
-"""The log of what the service confirmed, as functions of a connection: each within a transaction of the queue's."""
+"""The log of confirmed metadata, as functions of a connection, each within a transaction of the queue's."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from worker.queue.pending import Claim, Settlement
 from worker.queue.postgres.connections import Connection
 from worker.queue.statements import read_statements
 
-# A row's number is given out before it can be seen: so many settlements at most are under way at once.
+# A row gets its number before it becomes visible. At most so many settlements are under way at once.
 _UNDER_WAY = 256
-# What was looked at and gone on from may be filled by one of those.
+# A settlement under way may fill a gap so far back.
 _LOOK_BACK = 1_000
 
 _CONFIRMED = read_statements(__package__, "confirmed")
@@ -22,21 +22,21 @@ _completion_ids = msgspec.json.Decoder(list[str]).decode
 
 
 class LogIndexWithGaps(LogIndex):
-    """An index that knows which numbers were skipped: the transactions that have them may yet be committed."""
+    """An index that knows the skipped numbers, whose transactions may still commit."""
 
     __slots__ = ("_skipped",)
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(seconds)
-        self._skipped: dict[int, float] = {}  # when the row was written that came before them
+        self._skipped: dict[int, float] = {}  # by number: when the row was written that showed the gap
 
     @property
     def skipped(self) -> list[int]:
-        """Numbers below the last one that were not there yet."""
+        """Numbers below the last one that were still missing."""
         return list(self._skipped)
 
     def learn(self, news: Iterable[LogRow], *, now: float) -> None:
-        """Take these rows in, and note what was skipped, until it would be too old anyway."""
+        """Take in these rows, and note the skipped numbers until their rows would be too old."""
         rows = {row.number: row for row in news}
         if rows:
             newest = max(rows)
@@ -52,11 +52,11 @@ class LogIndexWithGaps(LogIndex):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What came of logging.
+    """The result of an append.
 
     Args:
-        look_from: the number from which the next one is to look for what is old.
-        is_cut_short: whether a row had to go before its time.
+        look_from: the number from which the next call looks for old rows.
+        is_cut_short: whether a row was deleted before its time.
     """
 
     look_from: int
@@ -66,10 +66,10 @@ class Appended:
 async def append(
     connection: Connection, settlements: Iterable[Settlement], *, keep_seconds: float, look_from: int
 ) -> Appended:
-    """Log what the settlements confirm, and let old rows go.
+    """Log the metadata that the settlements confirm, and delete old rows.
 
     Args:
-        look_from: below are no rows but such as are gone, and not vacuumed yet.
+        look_from: below this number are only deleted rows that no vacuum has removed yet.
     """
     maps = confirmed.confirmed_by(settlements)
     if not maps:
@@ -84,7 +84,7 @@ async def append(
 async def attach(
     connection: Connection, claims: Sequence[Claim], index: LogIndexWithGaps, *, now: float, seconds: float
 ) -> tuple[list[Claim], list[LogRow]]:
-    """Give the claims with what was confirmed; and the rows that the index is to learn once it is committed."""
+    """Return the claims with the confirmed metadata, and the rows that the index learns after the commit."""
     completion_ids = confirmed.merged_first(claims)
     if not completion_ids:
         return list(claims), []

@@ -1,8 +1,8 @@
 -- name: append
--- $1 completion ids and $2 maps, each a JSON array, $3 how many, $4 seconds to keep them, $5 how many to keep, $6 the first
--- number to look at for what is old
--- Two old rows go at most, so that no settlement pays for many. Gives the oldest row there was, and whether one had to go
--- before its time.
+-- $1 completion ids and $2 maps, each a JSON array, $3 how many, $4 seconds to keep them, $5 how many to keep, $6 the
+-- first number to look at for old rows
+-- It deletes two old rows at most, so that no settlement pays for many. It returns the oldest row, and whether a row
+-- had to go before its time.
 WITH oldest AS MATERIALIZED (
     SELECT number, total, written_at <= statement_timestamp() - make_interval(secs => $4::float8) AS is_old
     FROM metasync.confirmed
@@ -29,7 +29,7 @@ SELECT
     EXISTS (SELECT FROM gone JOIN oldest USING (number) WHERE NOT is_old) AS is_cut_short;
 
 -- name: news
--- $1 the last number that is known, $2 those before it that were not there, $3 seconds; gives no ids of what is older
+-- $1 the last known number, $2 the numbers before it that were missing, $3 seconds; older rows come without their ids
 SELECT
     number,
     extract(epoch FROM written_at)::float8 AS written_at,

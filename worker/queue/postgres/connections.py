@@ -1,4 +1,4 @@
-"""A few connections, and transactions on them: each within a time-out, each failure explained, none left half-done."""
+"""A small pool of connections, and transactions on them: each within a time-out, and each failure explained."""
 
 import asyncio
 import random
@@ -21,19 +21,19 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 MAX_CONNECTIONS = 4
 _CLEAN_UP_SECONDS = 1.0
 _MAX_ATTEMPTS = 5
-_FOREVER_SECONDS = 86_400.0  # the call's own time-out comes first
+_FOREVER_SECONDS = 86_400.0  # the time-out of the call is shorter
 
-# The server's own patience ends before ours, so that we hear the true reason and nothing goes on in vain.
+# The server gives up before we do, so that we learn the true reason, and it does not go on in vain.
 _LOCK_SHARE, _STATEMENT_SHARE = 0.8, 0.9
-# Whoever waits for a lock holds others, and who wants one of those waits as well, be it only for what has nothing to do
-# with the first. So a transaction that cannot have a lock within this is rolled back, and begins again after a pause:
-# others get through meanwhile. Each time it waits longer, up to the second of the two.
+# A transaction that waits for a lock holds other locks, and blocks all who need those. So a transaction that cannot get
+# a lock in time is rolled back, and starts again after a pause, in which others get through. Each time it waits longer,
+# up to the second value.
 _FIRST_LOCK_SECONDS, _LONGEST_LOCK_SECONDS = 0.25, 1.0
 _LONGEST_LOCK_SHARE = 0.1
 
-# What a role or a database may be set to otherwise. It goes with every transaction: a proxy that pools transactions
-# takes no settings of a session. A queue's tables are empty now and full in a minute, so the server is wrong about what
-# is in them; of its ways to go about a statement, it is left those that do not grow with a table.
+# Settings that a role or a database may have set otherwise. They are part of every transaction, since a proxy that
+# pools transactions keeps no settings of a session. A queue's tables are empty now and full in a minute, so the
+# planner's statistics are wrong. These settings leave it the plans whose cost does not grow with a table.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_ms};
@@ -47,7 +47,7 @@ SET LOCAL jit = off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
 
-# Nothing was changed, and the same may well succeed at once.
+# Nothing was changed, and the same transaction may succeed at once.
 _TRANSIENT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
 
 
@@ -55,14 +55,14 @@ class Connections:
     """Up to `MAX_CONNECTIONS` connections to one server, made when they are needed.
 
     Args:
-        timeout_seconds: of every call, the waiting for a connection included.
+        timeout_seconds: of every call, with the wait for a connection.
     """
 
     def __init__(self, address: Address, timeout_seconds: float) -> None:
         self.address = address
         self.closed = False
-        self.demotions = 0  # how often it was found out that the connections made so far lead to the wrong server
-        self.opened = 0  # so many were made for transactions, ever
+        self.demotions = 0  # how often the connections turned out to lead to a server without writes
+        self.opened = 0  # connections ever made for transactions
         self._timeout_seconds = timeout_seconds
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -78,11 +78,11 @@ class Connections:
         """Run the function in a transaction and commit it.
 
         Args:
-            work: called with a connection and the other arguments; again after a deadlock or where a lock could not
-                be had, so it must have no effect but on the database.
+            work: called with a connection and the other arguments. It is called again after a deadlock or a lock
+                time-out, so it must have no effect outside the database.
 
         Raises:
-            QueueUnavailable: nothing was changed; or the connection was lost with the answer on its way.
+            QueueUnavailable: nothing was changed, or the connection was lost before the answer came.
             QueueUnusable: waiting will not help.
         """
         async with self.call(), self._slots:
@@ -104,19 +104,19 @@ class Connections:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
-        """Bound what is done within by the time-out, and explain what it raises."""
+        """A context that bounds its body by the time-out, and explains its errors."""
         if self.closed:
             raise RuntimeError("the queue is closed")
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 yield
         except TimeoutError:
-            self._drop_idle()  # what became of this connection may have become of the others
+            self._drop_idle()  # the other connections may be dead, too
             raise QueueUnavailable(
                 f"the queue at {self.address.shown} did not answer within {self._timeout_seconds:g} seconds"
             ) from None
         except Exception as error:
-            if is_demoted(error):  # the name may lead to its successor by now
+            if is_demoted(error):  # the name may lead to the new server by now
                 self.demotions += 1
                 self._drop_idle()
             error_explained = explained(error, self.address.shown)
@@ -125,8 +125,8 @@ class Connections:
             raise error_explained from None
 
     async def connect(self) -> Connection:
-        """Open a connection; the caller bounds the time and explains what goes wrong."""
-        # A proxy gives every transaction another connection: what was prepared on one is unknown on the next.
+        """Open a connection. The caller bounds the time, and explains errors."""
+        # A proxy gives every transaction another connection, on which a prepared statement is unknown.
         address = self.address
         try:
             return await asyncpg.connect(
@@ -135,11 +135,11 @@ class Connections:
                 ssl=address.tls,
                 statement_cache_size=100 if address.listens else 0,
             )
-        except TimeoutError as error:  # the driver's, or the system's, which has words
+        except TimeoutError as error:  # the driver's time-out has no text, the system's has
             raise ConnectionError(str(error) or "connecting took longer than connect_timeout") from None
 
     async def close(self) -> None:
-        """Let the calls that are under way end, and close; waits no longer than a call may take."""
+        """Wait for the calls under way, for no longer than a call may take, then close."""
         if self.closed:
             return
         self.closed = True
@@ -151,11 +151,11 @@ class Connections:
             await close(self._idle.pop())
 
     def begin_sql(self, lock_seconds: float = _FIRST_LOCK_SECONDS) -> str:
-        """Give what begins a transaction that waits so long, at most, for a lock."""
+        """Return the statements that begin a transaction with this lock time-out."""
         return self._begin(lock_ms=_milliseconds(self._bearable(lock_seconds)))
 
     def _bearable(self, lock_seconds: float) -> float:
-        """So long to wait for a lock that there is time for another attempt."""
+        """A lock time-out that leaves time for another attempt."""
         return min(lock_seconds, self._timeout_seconds * _LONGEST_LOCK_SHARE)
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], lock_seconds: float) -> T:
@@ -171,17 +171,17 @@ class Connections:
         return result
 
     def _keep(self, connection: Connection, demotions: int) -> None:
-        """Have it for the next call, unless it was found out meanwhile that it leads to the wrong server."""
+        """Keep the connection for the next call, unless it turned out to lead to the wrong server."""
         if demotions == self.demotions:
             self._idle.append(connection)
         else:
             connection.terminate()
 
     async def _begun(self, begin: str) -> Connection:
-        """A connection in a new transaction. One that was lost while it was idle is replaced without a word."""
+        """A connection in a new transaction. An idle connection that was lost is replaced silently."""
         while self._idle:
             connection = self._idle.pop()
-            with suppress(Exception):  # the driver may say so in many ways; what stands in our way is met again below
+            with suppress(Exception):  # the driver has many errors for this; a lasting one shows again below
                 await _begin_on(connection, begin)
                 return connection
         connection = await self.connect()
@@ -190,9 +190,9 @@ class Connections:
         return connection
 
     async def _roll_back(self, connection: Connection, demotions: int) -> None:
-        """End the transaction, whatever has become of it; a connection that does not say so at once is dropped."""
+        """Roll back; drop the connection if it does not answer at once."""
         try:
-            # The driver has told the server to break off what it was at, where the caller has gone.
+            # If the caller was cancelled, the driver has told the server to cancel the statement.
             await connection.execute("ROLLBACK", timeout=_CLEAN_UP_SECONDS)
         except Exception:  # noqa: BLE001 -- what led here is what the caller has to hear
             connection.terminate()
@@ -216,7 +216,7 @@ async def _begin_on(connection: Connection, begin: str) -> None:
 
 
 async def close(connection: Connection) -> None:
-    """Say goodbye to the server, or just go."""
+    """Close the connection, or drop it if the server does not answer."""
     try:
         await connection.close(timeout=_CLEAN_UP_SECONDS)
     except Exception:  # noqa: BLE001 -- gone is gone

@@ -1,5 +1,5 @@
--- Five ways to the first numbers of a stretch, each along the index that fits.
--- $1 and $2 are the numbers between which to look, the second included; $3 the most letters.
+-- Five ways to the first numbers of a stretch, each by the index that fits.
+-- $1 and $2 bound the numbers, the second included; $3 most letters.
 
 -- name: by_number
 -- $4 numbers, $5 completion id or NULL, $6 reason or NULL, $7 batch or NULL
@@ -48,7 +48,7 @@ ORDER BY number
 LIMIT $3::integer;
 
 -- name: of_age
--- $1 numbers, $2 and $3 how many seconds ago they died, at least and at most
+-- $1 numbers, $2 and $3 the least and the most seconds since they died
 SELECT number
 FROM metasync.dead_letter
 WHERE number = ANY ($1::bigint[])
@@ -80,7 +80,7 @@ WHERE number = ANY ($1::bigint[])
 ORDER BY number;
 
 -- name: hold
--- $1 numbers; gives those that are still there, and why they are to stay dead, if so
+-- $1 numbers; returns the letters that are still there, and whether they have to stay dead
 SELECT
     number,
     completion_id,
@@ -98,9 +98,9 @@ ORDER BY number
 FOR UPDATE OF dead_letter;
 
 -- name: revive
--- arrays with one element a letter, in the order of numbers: $1 numbers, $2 numbers of batches or NULL; gives the ids of
--- all, and which are changes again: of letters with one change_id the first, and none whose is pending.
--- A join of the two at the end would compare each with each; what is asked for as a column is looked up in a hash.
+-- arrays with one element a letter, in the order of numbers: $1 numbers, $2 numbers of batches or NULL; returns the ids
+-- of all, and which became changes: of letters with one change_id the first, and none whose change_id is pending.
+-- The last SELECT looks each id up in a hash. A join would compare each row with each.
 WITH letter AS MATERIALIZED (
     SELECT nextval('metasync.change_id_seq') AS id, ordered.*
     FROM (
@@ -120,14 +120,14 @@ revived AS (
         SELECT target FROM metasync.completion WHERE completion.completion_id = letter.completion_id OFFSET 0
     ) AS completion
     ORDER BY change_id NULLS FIRST, id
-    ON CONFLICT (change_id) DO NOTHING
+    ON CONFLICT (change_id) WHERE change_id IS NOT NULL DO NOTHING
     RETURNING id
 )
 SELECT number, id, batch, id IN (SELECT id FROM revived) AS is_revived FROM letter;
 
 -- name: take_from_batch
--- arrays with one element a batch: $1 numbers, $2 how many of its letters are changes again, $3 and $4 the first and the last
--- of those; one that was let go of meanwhile has no dead, and its letters are the first of a new one
+-- arrays with one element a batch: $1 numbers, $2 how many of its letters are changes again, $3 and $4 the first and
+-- the last of their ids. A batch that was deleted meanwhile counts no dead, and the changes are the first of a new one.
 WITH revived AS MATERIALIZED (
     SELECT given.*, least(given.letters, greatest(total.dead, 0)) AS dead
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
@@ -148,7 +148,7 @@ ON CONFLICT (batch, part) DO UPDATE SET dead = before.dead + excluded.dead;
 DELETE FROM metasync.dead_letter WHERE number = ANY ($1::bigint[]) RETURNING number;
 
 -- name: reasons
--- $1 the highest number to look at
+-- $1 the highest number to count
 SELECT reason, count(*) AS letters, max(number) AS newest
 FROM metasync.dead_letter
 WHERE number <= $1::bigint

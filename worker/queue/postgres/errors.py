@@ -1,4 +1,4 @@
-"""What goes wrong between us and a PostgreSQL server, as one sentence that tells what to do."""
+"""Explains failures of a PostgreSQL server in one sentence each, with what to do."""
 
 import ssl
 
@@ -6,7 +6,7 @@ import asyncpg
 
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
 
-# By SQLSTATE, or by its class, https://www.postgresql.org/docs/current/errcodes-appendix.html
+# By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE = {
     "08": "the connection was lost ({message})",
     "25006": "the server takes no writes: it is a standby, or set to read only; perhaps a failover is under way",
@@ -37,7 +37,7 @@ _MISNAMED = {
     "26000": _POOLED,
     "42P05": _POOLED,
 }
-# How Python says that a UID is in no list of users, as in containers that run as any: up to 3.12, and from 3.13 on.
+# Python's messages for a UID without a user name, as in containers that run as any UID: up to 3.12, and from 3.13 on.
 _NAMELESS = ("getpwuid()", "No username set")
 _OF_SERVER: dict[type[QueueError], dict[str, str]] = {
     QueueUnavailable: _UNAVAILABLE,
@@ -53,7 +53,7 @@ _SENTENCES: dict[type[QueueError], str] = {
 
 
 def explained(error: Exception, shown: str) -> QueueError | None:
-    """Say what a failure of a call means, or None when it is a programming error, which passes.
+    """Explain a failure of a call; None for a programming error, which propagates.
 
     Args:
         shown: the queue's URL, without a password.
@@ -74,7 +74,7 @@ def _explanation(error: Exception) -> tuple[str | None, type[QueueError]]:
             what, kind = f"the URL makes no sense to the driver ({_line(error)})", QueueMisnamed
         case asyncpg.TargetServerAttributeNotMatched():
             what = f"no server is what the URL asks for ({_line(error)})"
-        case asyncpg.InternalClientError():  # such as a goodbye of the server's where the driver awaits an answer
+        case asyncpg.InternalClientError():  # such as the server's goodbye while the driver awaits an answer
             what = "the connection was lost (the driver met what it did not expect)"
         case asyncpg.InterfaceError() if not isinstance(error, ValueError):
             what = f"the connection was lost ({_line(error)})"
@@ -94,17 +94,17 @@ def _of_server(error: asyncpg.PostgresError) -> tuple[str | None, type[QueueErro
         for kind, texts in _OF_SERVER.items():
             if state in texts:
                 return texts[state].format(message=_line(error)), kind
-    if not error.severity:  # the driver has made it up: an argument of the wrong type
+    if not error.severity:  # the driver raised it: an argument has the wrong type
         return None, QueueUnavailable
-    # Whatever it is, it is the server's: work in hand is not thrown away for it, and the log says it all the time.
+    # Any other error of the server counts as unavailable, so that work is kept; the log shows it all the time.
     return f"it answered with an error (SQLSTATE {sqlstate or 'missing'}: {_line(error)})", QueueUnavailable
 
 
 def is_demoted(error: Exception) -> bool:
-    """Whether the server is one that takes no writes, where there used to be one that does."""
+    """Whether the server takes no writes any more: it has become a standby."""
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
 def _line(error: Exception) -> str:
-    """The first line of what it says: the others may repeat what was sent."""
+    """The first line of its message. The other lines may repeat what was sent."""
     return str(error).partition("\n")[0] or type(error).__name__

@@ -1,7 +1,7 @@
-"""The floor: below it are no due targets but such as were passed over, so that a claim need not look there.
+"""The floor: a claim looks for due targets from there on, because below it there are none, except passed-over ones.
 
-What is gone stays in the index until a vacuum, and as long as any old transaction is open, no vacuum takes it. To look
-everywhere is then to read all of that.
+Deleted rows stay in the index until a vacuum, and while any old transaction is open, no vacuum removes them. A look
+everywhere reads all of them.
 """
 
 from collections import deque
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-# A target may lie below the floor because another claim had it, which came to nothing. So everywhere is looked again,
-# with a backlog every minute; without one every second, unless that takes long; and where the server's clock went back.
+# A target may be below the floor because another claim held it, and failed. So a claim looks everywhere from time to
+# time: with a backlog every minute, without one every second unless that is slow, and after the server's clock was set
+# back.
 _RESET_SECONDS = 60.0
 _SHORT_RESET_SECONDS = 1.0
-# What takes long: the least of the last few times is more than this. It is done in a fiftieth of the time then.
+# A look is slow if the fastest of the last three took longer than this. Slow looks take a fiftieth of the time.
 _LONG_SECONDS = 0.05
 _TIMES = 3
 _SHARE = 0.02
-# A target is due no earlier than its transaction has a number, give or take how long that may have waited for a lock.
+# A target is due no earlier than its transaction got its number, except for the time that it waited for a lock.
 _SLACK = timedelta(seconds=1)
 _REMEMBERED_LOOKS = 600
 _BETWEEN_REMEMBERED = timedelta(seconds=1)
@@ -29,12 +30,12 @@ class Look:
     """What a claim saw, from the floor on.
 
     Args:
-        oldest: the earliest visible_at of what it took; None when it took nothing.
-        is_full: whether it took as many as it was to: else it has seen all that is due.
-        at: when that was, by the server's clock.
-        number: its transaction's; later ones have greater numbers.
+        oldest: the earliest visible_at among the targets it took; None if it took none.
+        is_full: whether it took as many as it was allowed to. Otherwise it saw all due targets.
+        at: the time by the server's clock.
+        number: of its transaction; later ones have greater numbers.
         horizon: transactions from this number on had not ended.
-        running: nor had these below it. What such transactions have written was not to be seen.
+        running: transactions below the horizon that had not ended. The claim did not see what any of these wrote.
     """
 
     oldest: datetime | None
@@ -46,7 +47,7 @@ class Look:
 
 
 class Effort:
-    """How often to do what may take long.
+    """Limits how often to do something that may be slow.
 
     Args:
         monotonic: seconds.
@@ -61,7 +62,7 @@ class Effort:
 
     @contextmanager
     def made(self) -> Iterator[None]:
-        """Do it, and note how long it took."""
+        """A context that times its body."""
         started_at = self._monotonic()
         yield
         self._ended_at = self._monotonic()
@@ -97,24 +98,24 @@ class Floor:
         self._reset_at = self._monotonic()
 
     def forget(self) -> None:
-        """Let the next claim look everywhere, maybe on another server."""
+        """Let the next claim look everywhere, possibly on another server."""
         self.reset()
         self._looks: deque[tuple[int, datetime]] = deque(maxlen=_REMEMBERED_LOOKS)
         self._unseen: set[int] = set()
         self._seen_at: datetime | None = None
 
     def met(self, at: datetime) -> None:
-        """Take notice of the server's clock: where it was put back, what has come since may lie below the floor."""
+        """Note the server's clock. If it was set back, newer targets may be below the floor."""
         if self._seen_at is not None and at < self._seen_at - _SLACK:
             self.forget()
         self._seen_at = max(self._seen_at or at, at)
 
     def is_below(self, floor: datetime | None) -> bool:
-        """Whether it has gone down since it was that one: then a look from there on may have been too short."""
+        """Whether the floor is lower now than this one, so that a look from there on was too short."""
         return floor is not None and (self.visible_at is None or self.visible_at < floor)
 
     def claimed(self, look: Look) -> None:
-        """Take notice of a claim."""
+        """Note what a claim saw, and move the floor."""
         self.met(look.at)
         ended = {number for number in self._unseen if number < look.horizon and number not in look.running}
         self._unseen = (self._unseen - ended) | look.running | set(range(look.horizon, look.number))
@@ -130,7 +131,7 @@ class Floor:
         visible_at = look.at - _SLACK
         if look.is_full and look.oldest is not None:
             visible_at = min(visible_at, look.oldest)
-        if ended:  # this claim may have begun too late for what those have written
+        if ended:  # this claim may not have seen what those have written
             began_at = self._before(min(ended))
             if began_at is None:
                 self.reset()
@@ -139,5 +140,5 @@ class Floor:
         self.visible_at = visible_at
 
     def _before(self, number: int) -> datetime | None:
-        """A moment at which the transaction had no number yet; None where that was long ago."""
+        """A time at which the transaction had no number yet; None if that was long ago."""
         return next((at for looked, at in reversed(self._looks) if looked < number), None)

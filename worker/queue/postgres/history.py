@@ -8,7 +8,7 @@ _HISTORY = read_statements(__package__, "history")
 
 
 async def record(connection: Connection, sample: Sample) -> None:
-    """Keep the sample as this minute's last."""
+    """Keep the sample as the last one of this minute."""
     await connection.execute(
         _HISTORY["record"],
         sample.pending,
@@ -19,7 +19,7 @@ async def record(connection: Connection, sample: Sample) -> None:
 
 
 async def read(connection: Connection, minutes: int) -> list[HistoryMinute]:
-    """Give the last minutes, oldest first."""
+    """Return the last minutes, oldest first."""
     newest: int = await connection.fetchval(_HISTORY["newest"])
     since = newest - minutes + 1
     done = await connection.fetch(_HISTORY["done"], since)

@@ -1,4 +1,4 @@
-"""What people do to dead letters, as functions of a connection: each within one transaction."""
+"""Dead letters: read, retried and purged, as functions of a connection, each within one transaction."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from worker.queue.postgres.operations import append_to, check_none_settled, forg
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
-PAGE = 500  # dead letters that are read at once
-BULK = 10_000  # dead letters that are retried or purged in one transaction
+PAGE = 500  # dead letters read at once
+BULK = 10_000  # dead letters retried or purged in one transaction
 
 _LARGEST = 2**63 - 1  # of PostgreSQL's bigints
 _BATCH = read_statements(__package__, "batch")
@@ -21,14 +21,14 @@ _STATUS = read_statements(__package__, "status")
 
 
 async def read(connection: Connection, stretch: Stretch) -> Part[list[DeadLetter]]:
-    """Give the first letters of the stretch."""
+    """Return the first letters of the stretch."""
     numbers, last = await _selected(connection, stretch, PAGE)
     found = await connection.fetch(_DEAD["letters"], numbers)
     return Part([DeadLetter(**row) for row in found], last, await _newest(connection))
 
 
 async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
-    """Make the first letters of the stretch changes again, but for those that are to stay dead; see `Revived`."""
+    """Turn the first letters of the stretch into changes again, except those that have to stay dead; see `Revived`."""
     newest, (numbers, last) = await _newest(connection), await _selected(connection, stretch, BULK)
     held = await connection.fetch(_DEAD["hold"], numbers)
     superseded = [row["number"] for row in held if row["is_superseded"]]
@@ -50,7 +50,7 @@ async def retry(connection: Connection, stretch: Stretch) -> Part[Revived]:
 
 
 async def _batches_of(connection: Connection, letters: Sequence[asyncpg.Record]) -> dict[str | None, int]:
-    """Give the numbers of the letters' batches, by name, and let nobody else send letters of theirs back."""
+    """Return the numbers of the letters' batches, by name, and lock out others that retry letters of these batches."""
     names = {row["batch"] for row in letters} - {None}
     if not names:
         return {}
@@ -60,7 +60,7 @@ async def _batches_of(connection: Connection, letters: Sequence[asyncpg.Record])
 
 
 async def _take_from_batches(connection: Connection, revived: Sequence[asyncpg.Record]) -> None:
-    """Those of a batch are dead no longer; they are pending, under new ids."""
+    """Count revived letters in their batches: no longer dead, but pending under new ids."""
     by_batch: dict[int, list[int]] = {}
     for row in revived:
         if row["batch"] is not None:
@@ -90,7 +90,7 @@ async def _newest(connection: Connection) -> int:
 
 
 async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tuple[Sequence[int], int | None]:
-    """Give the numbers of the letters that match, and of the last that was looked at unless there are no more."""
+    """Return the numbers of the matching letters, and the last number looked at; None for it at the end."""
     selection, limit = stretch.selection, stretch.limit(usual)
     conditions: list[object] = []
     completion_id, reason, batch = map(storable, (selection.completion_id, selection.reason, selection.batch))
@@ -109,6 +109,6 @@ async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tup
     found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
     numbers = [row["number"] for row in found]
     last = numbers[-1] if len(numbers) == limit else None
-    if selection.ages is not None:  # of so many, and no more: however few are of that age, a transaction is short
+    if selection.ages is not None:  # after the limit, so that transactions are short even if few letters match
         numbers = [row["number"] for row in await connection.fetch(_DEAD["of_age"], numbers, *selection.ages)]
     return numbers, last

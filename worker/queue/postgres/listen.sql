@@ -1,14 +1,14 @@
--- What a worker says on the connection on which it listens, outside of any transaction.
+-- Statements of the listening connection, outside of any transaction.
 
 -- name: say
--- That it waits: see metasync.begin_append, which is not to notify otherwise.
+-- Says that this worker waits: otherwise metasync.tell_workers does not notify.
 SELECT pg_advisory_lock_shared(7881707736);
 
 -- name: unsay
 SELECT pg_advisory_unlock_shared(7881707736);
 
 -- name: number
--- Takes a number as a transaction that writes does: those that took theirs before are listed, from now on, while they run.
+-- Takes a transaction number. From now on, `running` lists the transactions with lower numbers while they run.
 SELECT pg_current_xact_id();
 
 -- name: running

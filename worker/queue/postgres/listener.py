@@ -1,7 +1,7 @@
-"""Listening for new work, on a connection of its own that is probed, and opened again when it is lost.
+"""Listens for new changes, on its own connection, which is probed, and opened again when it is lost.
 
-What is heard is a hint and no more: whoever waits for work polls all the same. And it is said only while somebody asks
-for it, since transactions that notify are committed one after the other: a worker that waits asks, until it has heard.
+A notification is only a hint: a worker that waits polls anyway. Transactions that notify commit one after the other. So
+producers notify only while a worker asks for it, and a worker asks until it has heard one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ CHANNEL = "metasync"
 _PROBE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
-# How often to see whether transactions have ended that were under way when we asked to be told.
+# How often to check whether transactions have ended that ran when we began to ask.
 _FIRST_LOOK_SECONDS = 0.02
 _LONGEST_LOOK_SECONDS = 1.0
 
@@ -25,11 +25,11 @@ _LISTEN = read_statements(__package__, "listen")
 
 
 class Listener:
-    """Sets an event whenever somebody may have put something; starts when it is first asked to.
+    """Sets an event when a producer may have put something. It starts when it is first asked to.
 
     Args:
         work: the event.
-        probe_seconds: how often the connection is tried: one that was cut somewhere on its way says nothing by itself.
+        probe_seconds: how often the connection is tested. A connection that was cut somewhere on its way shows nothing.
     """
 
     def __init__(self, connections: Connections, work: asyncio.Event, *, probe_seconds: float = _PROBE_SECONDS) -> None:
@@ -43,14 +43,14 @@ class Listener:
         self.asks = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to listen, unless that has begun or the URL says not to."""
+        """Begin to listen, unless it has begun or the URL says not to."""
         if self._task is None and self._connections.address.listens:
             self._task = asyncio.create_task(self._run(), name="metasync listener")
 
     def ask(self) -> None:
-        """Let producers tell of what they put, until the first one does.
+        """Ask producers to notify, until the first one does.
 
-        The event is set once they will: what was put before that is to be looked for.
+        The event is set once they will. Changes that were put before have to be looked for.
         """
         if not self._is_asking:
             self._is_asking = True
@@ -64,7 +64,7 @@ class Listener:
 
     async def _run(self) -> None:
         while True:
-            with suppress(QueueError):  # whoever claims next meets the same, and says so
+            with suppress(QueueError):  # the next claim meets the same error, and reports it
                 async with self._connection() as connection:
                     await self._listen(connection)
             await asyncio.sleep(self._pause_seconds)
@@ -80,13 +80,13 @@ class Listener:
             await close(connection)
 
     async def _listen(self, connection: Connection) -> None:
-        """Listen until the connection is lost or leads to the wrong server, which is seen by the next probe at last."""
+        """Listen until the connection is lost, or leads to the wrong server, which the next probe finds."""
         demotions = self._connections.demotions
         connection.add_termination_listener(self._stir)
         async with self._connections.call():
-            await connection.add_listener(CHANNEL, self._hear)  # a standby lets people in, and refuses this
+            await connection.add_listener(CHANNEL, self._hear)  # a standby accepts connections, but refuses this
         self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._work.set()  # what has come since the last connection was not heard
+        self._work.set()  # changes since the last connection were not heard
         request = Request(connection)
         try:
             while not connection.is_closed() and demotions == self._connections.demotions:
@@ -111,9 +111,9 @@ class Listener:
 
 
 class Request:
-    """That producers tell of what they put, as it stands with the server: it ends with the connection.
+    """The request to producers to notify, as the server has it. It ends with the connection.
 
-    Those who had begun before it did will not tell, whenever they commit: their ends are watched.
+    Transactions that began before it will not notify when they commit. So it watches for their ends.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -124,11 +124,11 @@ class Request:
 
     @property
     def look_seconds(self) -> float:
-        """When to see to it again, if nothing else is met."""
+        """When to look at those transactions again."""
         return self._look_seconds if self._untold else math.inf
 
     async def update(self, *, is_asking: bool) -> bool:
-        """Bring it to what is wanted, and see how it is; tells whether something may have come untold."""
+        """Bring the request to the wanted state; return whether changes may have come without a notification."""
         if is_asking and not self.stands:
             await self._connection.execute(_LISTEN["say"])
             self.stands = True
@@ -140,7 +140,7 @@ class Request:
             await self._connection.execute(_LISTEN["unsay"])
             self.stands = False
             self._untold = set()
-        running = await self._running()  # in any case: it is the probe
+        running = await self._running()  # always, since it is the probe, too
         has_ended = not self._untold <= running
         self._untold &= running
         self._look_seconds = min(self._look_seconds * 2, _LONGEST_LOOK_SECONDS)

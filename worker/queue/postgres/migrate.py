@@ -1,4 +1,4 @@
-"""The schema: whether the server can hold one, whether it is ours to use, and how it comes to be."""
+"""The schema: whether the server can have one, whether metasync may use it, and how it is made."""
 
 from worker.queue.errors import QueueUnavailable, QueueUnusable, no_queue
 from worker.queue.postgres.connections import Connection, Connections
@@ -13,7 +13,7 @@ _MIGRATE = read_statements(__package__, "migrate")
 
 
 def migration_sql() -> str:
-    """Give the statements that bring a database's schema, of whatever version, to this one's, as one transaction."""
+    """Return the statements that bring a database's schema from any version to the latest, as one transaction."""
     latest, _ = read_migrations(__package__)[-1]
     steps = [_MIGRATE["step"].format(leads_to=leads_to, sql=sql) for leads_to, sql in read_migrations(__package__)]
     begin = _MIGRATE["begin"].format(latest=latest, lock=_MIGRATE["lock"])
@@ -21,13 +21,13 @@ def migration_sql() -> str:
 
 
 async def migrate(connections: Connections, *, create: bool = True) -> tuple[str, ...]:
-    """Bring the schema to this version's, a transaction for each step, and leave it alone where it is.
+    """Bring the schema to the latest version, a transaction for each step; nothing is done if it is.
 
     Returns:
-        what is to be said about it, a sentence each.
+        warnings, a sentence each.
 
     Raises:
-        QueueMisnamed: there is no schema, and none is to be made.
+        QueueMisnamed: there is no schema, and `create` is false.
         QueueUnusable: the server is too old, its database does not hold Unicode, or a newer metasync made the schema.
         QueueUnavailable: the server does not answer, or a step takes longer than a call may.
     """
@@ -60,9 +60,9 @@ async def _checked_version(connection: Connection, shown: str) -> int:
 
 
 async def _step(connection: Connection, shown: str) -> int:
-    """Go to the next version; give the one that there is then."""
+    """Make one step; return the version after it."""
     await connection.execute(_MIGRATE["lock"])
-    version = await _version(connection, shown)  # somebody else may have been faster
+    version = await _version(connection, shown)  # another process may have been faster
     for leads_to, sql in read_migrations(__package__):
         if leads_to > version:
             await connection.execute(sql)
@@ -84,7 +84,7 @@ def _check_server(connection: Connection, shown: str) -> None:
 
 
 async def _version(connection: Connection, shown: str) -> int:
-    """The schema's version, 0 when there is none.
+    """The schema's version; 0 without a schema.
 
     Raises:
         QueueUnusable: it is newer than this code.

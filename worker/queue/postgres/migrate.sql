@@ -1,9 +1,9 @@
 -- name: lock
--- The number is of no meaning but ours: it keeps two that start at once from making the schema together.
+-- The number is metasync's own. The lock keeps two starting workers from making the schema together.
 SELECT pg_advisory_xact_lock(7881707735);
 
 -- name: made
--- Not to_regclass: a session may go on believing for a while what it has once found not to be there.
+-- Not to_regclass: a session may remember for a while that the table was missing.
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_class
@@ -15,7 +15,7 @@ SELECT EXISTS (
 SELECT coalesce(max(version), 0) FROM metasync.migration;
 
 -- name: squatters
--- Who owns functions of the short name that are not the queue's own. Whoever is a superuser has no need of them.
+-- The owners of functions with the short name that are not the queue's. A superuser can do everything without them.
 SELECT DISTINCT pg_get_userbyid(short.proowner)::text AS owner
 FROM pg_catalog.pg_proc AS short
 JOIN pg_catalog.pg_roles ON pg_roles.oid = short.proowner
@@ -27,14 +27,14 @@ WHERE short.proname = 'metasync_enqueue'
 ORDER BY owner;
 
 -- name: begin
--- What is printed, for somebody to run by hand.
--- Brings the schema metasync from any version before, or from none, to {latest}; run it again where it says that it could
--- not have a lock: nothing was changed, and producers do not have to wait for whoever has it.
+-- What is printed, to be run by hand.
+-- Brings the schema metasync from any version, or from none, to {latest}. If it cannot have a lock, it changes nothing,
+-- so that producers do not have to wait: run it again.
 BEGIN;
 SET LOCAL lock_timeout = '1s';
 {lock}
 
--- The version that there is: 0 where there is no schema.
+-- The current version; 0 without a schema.
 CREATE FUNCTION pg_temp.metasync_version() RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     found integer := 0;

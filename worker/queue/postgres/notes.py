@@ -1,4 +1,4 @@
-"""The notes that workers leave for each other, as functions of a connection."""
+"""The notes of workers, as functions of a connection."""
 
 from worker.queue.coordination import Note
 from worker.queue.postgres.connections import Connection
@@ -17,17 +17,17 @@ async def write(connection: Connection, name: str, text: str | None) -> None:
 
 
 async def read(connection: Connection, name: str) -> Note | None:
-    """Give the note of this name."""
+    """Return the note of this name; None if there is none."""
     found = await connection.fetchrow(_NOTE["one"], storable(name))
     return None if found is None else Note(found["text"], max(0.0, found["age_seconds"]))
 
 
 async def read_all(connection: Connection) -> dict[str, Note]:
-    """Give all notes by name."""
+    """Return all notes by name."""
     found = await connection.fetch(_NOTE["all"])
     return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
 
 
 async def unix_time(connection: Connection) -> float:
-    """Tell the server's time."""
+    """Return the server's time, Unix seconds."""
     return float(await connection.fetchval(_NOTE["time"]))

@@ -1,7 +1,7 @@
-"""What workers and producers do to the queue, as functions of a connection: each within one transaction.
+"""Enqueue, claim and settle, as functions of a connection, each within one transaction.
 
-Each is a handful of statements over sets, whatever the size of the batch. Whoever waits for locks takes them in the
-order of the completions' ids, so that two who need the same ones wait for each other, and not both.
+Each runs a handful of statements over sets, for a batch of any size. Locks are taken in the order of completion ids, so
+that no two transactions wait for each other.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -46,15 +46,15 @@ from worker.queue.rows import (
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
-# Of one put, what a statement takes.
+# Changes that one statement of a put takes.
 _PUT_CHUNK = 5_000
 _USUAL = Terms()
-# Of the newest targets, how many to look at for one that nobody else is at.
+# How many of the newest targets to look at for one that is not locked.
 _PROBES = 20
-# A target without changes stays as long as a producer's transaction is open that may bring some; how often to look.
+# A target without changes stays while a producer's transaction may add some to it. How often to look.
 _EMPTY_TARGET_SECONDS = 1.0
 
-# Of one table: more would take longer than somebody who asks how things are wants to wait.
+# Rows of one table. To count more would take too long for a person who waits.
 _MOST_COUNTED = 1_000_000
 
 _PUT = read_statements(__package__, "put")
@@ -67,7 +67,7 @@ _QUOTA = read_statements(__package__, "quota")
 
 
 async def put(connection: Connection, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
-    """Append the changes, but for those whose change_id is pending or settled, and see to their targets."""
+    """Append the changes, except those whose change_id is pending or settled, and mark or remove their targets."""
     batch, settled = await _begin(connection, changes, terms)
     positions = [position for position, change in enumerate(changes) if change.change_id not in settled]
     fresh = [changes[position] for position in positions] if settled else changes
@@ -79,7 +79,7 @@ async def put(connection: Connection, changes: Sequence[MetadataChange], terms: 
         put.added += appended
         if appended < len(chunk):
             suspects = await connection.fetch(_PUT["suspects"], *columns, batch)
-            if any(row["completion_id"] is None for row in suspects):  # then it can be stored, in its place
+            if any(row["completion_id"] is None for row in suspects):  # now it can be stored, in its place
                 raise asyncpg.SerializationError("a change_id was pending, and is no longer")
             put.conflicts += [positions[start + place] for place in _conflicts_among(chunk, suspects)]
             found = {positions[start + row["position"]]: row["batch"] for row in suspects if row["is_elsewhere"]}
@@ -98,7 +98,11 @@ async def put(connection: Connection, changes: Sequence[MetadataChange], terms: 
 async def _begin(
     connection: Connection, changes: Sequence[MetadataChange], terms: Terms
 ) -> tuple[int | None, Collection[str]]:
-    """Have our turn to append the changes; give their batch's number, and the change_ids that were settled lately."""
+    """Lock the completions to append the changes.
+
+    Returns:
+        the batch's number, and the change_ids that were settled lately.
+    """
     if all(change.change_id is None for change in changes):
         return await append_to(connection, _completion_ids(changes), terms), ()
     completion_ids = [change.completion_id for change in changes]
@@ -120,7 +124,7 @@ async def _append(
     *,
     urgent: bool,
 ) -> int:
-    """Append the changes, but for those whose change_id is pending; tell how many there were."""
+    """Append the changes, except those whose change_id is pending; return how many were appended."""
     arguments = *columns, [change.as_of for change in changes], batch, urgent
     if batch is None:
         return _row_count(await connection.execute(_PUT["append"], *arguments))
@@ -128,17 +132,17 @@ async def _append(
 
 
 async def check_none_settled(connection: Connection, change_ids: Sequence[str]) -> None:
-    """Begin again where one was settled meanwhile: it was pending when it was looked at first.
+    """Let the transaction begin again if one of these was settled meanwhile: it was pending at the first look.
 
     Raises:
-        asyncpg.SerializationError: one was.
+        asyncpg.SerializationError: one of them was settled.
     """
     if await remembered.settled_among(connection, change_ids):
         raise asyncpg.SerializationError("a change_id was pending, and is settled now")
 
 
 async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
-    """Give the positions of those that say something else than what is pending under their change_id."""
+    """Return the positions of changes that differ from the pending change with the same change_id."""
     found: list[int] = []
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
@@ -149,14 +153,14 @@ async def conflicts(connection: Connection, changes: Sequence[MetadataChange]) -
 
 
 def _conflicts_among(changes: Sequence[MetadataChange], suspects: Sequence[asyncpg.Record]) -> Iterable[int]:
-    """Give the positions of those that say something else than what is pending, as the rows have it."""
+    """Return the positions of changes that differ from the pending change, by the rows."""
     return conflicts_among(
         changes, [(row["position"], row["completion_id"], row["mode"], row["metadata"]) for row in suspects]
     )
 
 
 def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | None], list[str], list[str]]:
-    """The changes as put.sql wants them."""
+    """The columns of the changes, for put.sql."""
     return (
         [change.completion_id for change in changes],
         [change.change_id for change in changes],
@@ -166,26 +170,26 @@ def _columns(changes: Sequence[MetadataChange]) -> tuple[list[str], list[str | N
 
 
 async def append_to(connection: Connection, completion_ids: Sequence[str], terms: Terms = _USUAL) -> int | None:
-    """Wait for our turn to append changes to these completions, and make sure that they have targets.
+    """Lock these completions to append changes to them, and make sure that they have targets.
 
     Returns:
-        the number of the batch, which is made where it is not there.
+        the number of the batch, which is created if there is none; None without a batch.
     """
     number: int | None = await connection.fetchval(_PUT["begin"], completion_ids, terms.urgent, terms.batch)
     return number
 
 
 async def forget_empty(connection: Connection, completion_ids: Sequence[str]) -> None:
-    """Remove the targets that were made for changes that were not stored in the end."""
+    """Remove targets that were made for changes that were not stored."""
     await connection.execute(_SETTLE["finish"], completion_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim took.
+    """The result of a claim.
 
     Args:
-        look: what it saw; None for one that was to look elsewhere than from the floor on.
+        look: what it saw; None if it did not look from the floor on.
         now: Unix time, seconds, by the server's clock.
         news: rows of the log that were read.
     """
@@ -210,7 +214,7 @@ async def claim(
     """Lease due targets from the floor on.
 
     Args:
-        log: for the maps that the service confirmed last; None for none.
+        log: the log of confirmed metadata; None to leave it out.
     """
     leased, look = await _lease(connection, limit, floor, (lease_seconds, storable(owner)), place)
     if not leased:
@@ -230,7 +234,7 @@ async def claim(
     claimed = {each.completion_id for each in claims}
     if others := [each for each in leased if each.completion_id not in claimed]:
         await _put_back(connection, others)
-        if look is not None:  # they are due as they were: it is as if it had been to take no more than it did
+        if look is not None:  # they are due as before: the look ends where these begin
             look = replace(look, is_full=True, oldest=others[0].was_visible_at)
     news: Sequence[LogRow] = ()
     if log is not None:
@@ -239,7 +243,7 @@ async def claim(
 
 
 class Leased(NamedTuple):
-    """A target that is leased now, and what it was before."""
+    """A target that is leased now, and its state before."""
 
     number: int
     completion_id: str
@@ -252,10 +256,10 @@ class Leased(NamedTuple):
 async def _lease(
     connection: Connection, limit: int, floor: datetime | None, terms: tuple[float, str], place: Place
 ) -> tuple[list[Leased], Look | None]:
-    """Give what is leased now, the oldest first.
+    """Lease targets; return them, the oldest first, and what was seen.
 
     Args:
-        terms: for how many seconds, and to whom.
+        terms: the lease in seconds, and its owner.
     """
     match place:
         case "oldest" | "urgent":
@@ -287,7 +291,7 @@ def _look(row: asyncpg.Record, leased: Sequence[Leased], limit: int) -> Look:
 
 
 async def _put_back(connection: Connection, leased: Sequence[Leased]) -> None:
-    """Give up targets whose changes would have been too many for one claim, or that have none."""
+    """Give up targets without changes, and targets whose changes exceed the limits of one claim."""
     finished = await finish(connection, [each.completion_id for each in leased])
     kept = [each for each in leased if each.completion_id not in finished]
     before = {str(each.number): (each.was_visible_at.isoformat(), each.was_lease) for each in kept}
@@ -297,24 +301,24 @@ async def _put_back(connection: Connection, leased: Sequence[Leased]) -> None:
 
 
 async def extend(connection: Connection, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
-    """Move the deadline of the leases that hold; give the claims whose lease does not."""
+    """Move the deadline of the leases that hold; return the claims whose lease does not."""
     held = {row["position"] for row in await connection.fetch(_CLAIM["extend"], *_keys(claims), lease_seconds)}
     return [claim for position, claim in enumerate(claims) if position not in held]
 
 
 async def release(connection: Connection, claims: Sequence[Claim]) -> None:
-    """Give the claims back as they were."""
+    """Give the claims back unchanged."""
     await connection.execute(_CLAIM["release"], *_keys(claims))
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What came of settlements.
+    """The result of a settle.
 
     Args:
-        valid, stale: those whose lease held, which are carried out, and the others.
-        appended: what came of logging what was confirmed.
-        transaction: the number of the transaction; None when none was valid.
+        valid, stale: the settlements whose lease held, which are carried out, and the others.
+        appended: the result of logging the confirmed metadata.
+        transaction: the number of the transaction; None if no settlement was valid.
     """
 
     valid: Collection[Settlement]
@@ -349,7 +353,7 @@ async def settle(
 
 
 async def was_committed(connection: Connection, transaction: str) -> bool:
-    """Whether the transaction of this number was."""
+    """Whether the transaction of this number was committed."""
     committed: bool = await connection.fetchval(_SETTLE["was_committed"], transaction)
     return committed
 
@@ -364,7 +368,7 @@ async def _remove_done(connection: Connection, valid: Iterable[Settlement]) -> N
 
 
 async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> None:
-    """Let the targets go that have no changes left, and tell when the others are due."""
+    """Delete the targets without changes, and set when the others are due."""
     finished = await finish(
         connection,
         [
@@ -387,23 +391,23 @@ async def _end_leases(connection: Connection, valid: dict[int, Settlement]) -> N
 
 
 async def finish(connection: Connection, completion_ids: Collection[str]) -> set[str]:
-    """Delete those of our targets that have no changes and will have none; give their completions."""
+    """Delete those of our targets that have no changes and cannot get any; return their completions."""
     if not completion_ids:
         return set()
     shut = await connection.fetch(_SETTLE["shut"], list(completion_ids))
-    # A statement of its own: it sees what was committed before they were shut.
+    # A second statement, so that it sees what was committed before the completions were locked.
     finished = await connection.fetch(_SETTLE["finish"], [row["completion_id"] for row in shut])
     return {row["completion_id"] for row in finished}
 
 
 async def _count(connection: Connection, valid: Collection[Settlement]) -> None:
-    """Add to batches and history: last, since the rows that others wait for are ours until the commit."""
+    """Add to batches and history. This comes last, since others wait for these rows until the commit."""
     await batches.count(connection, ends_by_batch(valid), {})
     await count_in_history(connection, ended(valid))
 
 
 async def count_in_history(connection: Connection, ends: tuple[int, int, int, int], withdrawn: int = 0) -> None:
-    """Add changes that ended to this minute's: applied, unchanged, dead and superseded, and withdrawn."""
+    """Add ended changes to this minute: applied, unchanged, dead and superseded, and withdrawn."""
     if any(ends) or withdrawn:
         await connection.execute(_SETTLE["count"], *ends, withdrawn)
 
@@ -411,13 +415,13 @@ async def count_in_history(connection: Connection, ends: tuple[int, int, int, in
 async def next_due_seconds(
     connection: Connection, floor: datetime | None, urgent_floor: datetime | None
 ) -> tuple[float | None, datetime]:
-    """Give the seconds until the earliest visible_at from the floors on, and the time by the server's clock."""
+    """Return the seconds until the earliest visible_at from the floors on, and the time by the server's clock."""
     [row] = await connection.fetch(_STATUS["next_due"], floor, urgent_floor)
     return row["seconds"], row["at"]
 
 
 async def status(connection: Connection) -> QueueStatus:
-    """Count what there is."""
+    """Count the queue."""
     await connection.execute(_STATUS["plan_freely"])
     found = dict((await connection.fetch(_STATUS["counts"], RECENT_MINUTES, _MOST_COUNTED))[0])
     now: float = found.pop("now")
@@ -425,7 +429,7 @@ async def status(connection: Connection) -> QueueStatus:
 
 
 async def _completed(connection: Connection, counts: Counts) -> Counts:
-    """Put what the planner expects in the place of what would have taken long to count."""
+    """Replace counts that would take long by the planner's estimates."""
     pending, dead, later = counts.pending, counts.dead, counts.in_flight + counts.waiting
     if max(pending, dead, later) < _MOST_COUNTED:
         return counts
@@ -434,7 +438,7 @@ async def _completed(connection: Connection, counts: Counts) -> Counts:
     if dead == _MOST_COUNTED:
         dead = max(dead, await _expected(connection, "about_dead"))
     waiting = counts.waiting
-    if later == _MOST_COUNTED:  # what is in flight is few beside that
+    if later == _MOST_COUNTED:  # few are in flight, compared with that
         waiting = min(max(later, await _expected(connection, "about_later")), pending) - counts.in_flight
     return replace(counts, pending=pending, dead=dead, waiting=waiting, approximate=True)
 
@@ -453,12 +457,12 @@ class _Explained(msgspec.Struct):
 
 
 async def leases(connection: Connection) -> list[LeaseHolder]:
-    """Tell who holds what."""
+    """Return which worker holds how many leases."""
     return [LeaseHolder(**row) for row in await connection.fetch(_STATUS["leases"])]
 
 
 async def take_quota(connection: Connection, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-    """Take of the quota that all workers share."""
+    """Take permits from the quota that all workers share."""
     found = await connection.fetchrow(_QUOTA["lock"])
     assert found is not None  # noqa: S101 -- the migration put the row there
     granted, due_at = grant(found["due_at"], found["now"], requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
@@ -471,5 +475,5 @@ def _keys(claims: Sequence[Claim]) -> tuple[list[str], list[int]]:
 
 
 def _row_count(result: str) -> int:
-    """The number at the end of what the server says it did, such as ``INSERT 0 5``."""
+    """The row count at the end of the server's command tag, such as ``INSERT 0 5``."""
     return int(result.rpartition(" ")[2])

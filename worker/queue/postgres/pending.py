@@ -1,4 +1,4 @@
-"""Pending changes that people read or take back, as functions of a connection: each within one transaction."""
+"""Pending changes: read and withdrawn, as functions of a connection, each within one transaction."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from worker.queue.postgres.operations import count_in_history, finish
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
-PIECE = 2_000  # changes that are looked at in one transaction
+PIECE = 2_000  # changes looked at in one transaction
 
 _PENDING = read_statements(__package__, "pending")
 
@@ -23,10 +23,10 @@ class Place:
     """Where the next piece of a selection begins.
 
     Args:
-        target: where everything is read: of the last change that was given.
-        change: the id of the last change that was looked at.
+        target: when everything is read: the target of the last change returned.
+        change: the id of the last change looked at.
         until: the highest id to look at.
-        numbers: of the selection's batch; None where it names none.
+        numbers: of the selection's batch; None without one.
     """
 
     change: int = 0
@@ -38,7 +38,7 @@ class Place:
 async def read(
     connection: Connection, selection: PendingSelection, place: Place | None
 ) -> tuple[list[QueuedChange], Place | None]:
-    """Give the selected changes of a piece, and where the next one begins."""
+    """Return the selected changes of a piece, and where the next one begins."""
     if selection.is_everything:
         return await _read_everything(connection, place or Place())
     ids, following = await _selected(connection, selection, place)
@@ -49,7 +49,7 @@ async def read(
 async def withdraw(
     connection: Connection, selection: PendingSelection, place: Place | None
 ) -> tuple[Withdrawn, Place | None]:
-    """Take back the selected changes of a piece; give where the next one begins."""
+    """Withdraw the selected changes of a piece; return the counts, and where the next piece begins."""
     ids, following = await _selected(connection, selection, place)
     if not ids:
         return Withdrawn(0, 0), following
@@ -65,7 +65,7 @@ async def withdraw(
 
 
 async def _let_go(connection: Connection, targets: Collection[int], completion_ids: Collection[str]) -> None:
-    """End the leases of these, and remove those that have no changes left."""
+    """End the leases of these targets, and remove the targets without changes."""
     if targets:
         await connection.execute(_PENDING["let_go"], list(targets))
         await finish(connection, completion_ids)
@@ -91,7 +91,7 @@ async def _read_everything(connection: Connection, place: Place) -> tuple[list[Q
 async def _selected(
     connection: Connection, selection: PendingSelection, place: Place | None
 ) -> tuple[list[int], Place | None]:
-    """Give the ids of the selected changes of a piece, and where the next one begins."""
+    """Return the ids of the selected changes of a piece, and where the next one begins."""
     if place is None:
         place = await _start(connection, selection)
     if selection.batch is not None and not place.numbers:
@@ -111,5 +111,5 @@ async def _start(connection: Connection, selection: PendingSelection) -> Place:
     if selection.batch is None:
         return Place()
     [row] = await connection.fetch(_PENDING["batch"], storable(selection.batch))
-    # Ids of changes that were committed, however late, lie between what their transactions have said.
+    # The range covers all committed changes, even if their transactions committed late.
     return Place(change=(row["first_change"] or 1) - 1, until=row["last_change"] or 0, numbers=row["numbers"] or ())

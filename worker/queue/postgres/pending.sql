@@ -1,8 +1,8 @@
--- Three ways to the ids of the changes that are selected, a piece at a time; NULL where there are none. `last` is the last id
--- that was looked at, unless there are no more.
+-- Three ways to the ids of the selected changes, a piece at a time. `ids` is NULL if a piece has none. `last` is the
+-- last id looked at, or NULL at the end.
 
 -- name: by_batch
--- $1 the id after which, and $2 the one up to which to look, $3 how many to look at, $4 the numbers of the batch
+-- $1 look after this id, $2 and up to this one, $3 how many to look at, $4 the numbers of the batch
 WITH looked_at AS MATERIALIZED (
     SELECT id, batch
     FROM metasync.change
@@ -16,7 +16,7 @@ SELECT
 FROM looked_at;
 
 -- name: by_completion
--- $1 the id after which to look, $2 how many to look at, $3 completion id, $4 numbers of a batch, or NULL
+-- $1 look after this id, $2 how many to look at, $3 completion id, $4 numbers of a batch, or NULL
 WITH looked_at AS MATERIALIZED (
     SELECT id, batch
     FROM metasync.change
@@ -38,7 +38,7 @@ WHERE change.change_id = $1::text
     AND ($3::bigint[] IS NULL OR change.batch = ANY ($3));
 
 -- name: batch
--- $1 the name of a batch; gives its numbers, NULL for none, and where its changes are
+-- $1 the name of a batch; returns its numbers, or NULL if there is none, and the range of its changes
 SELECT
     (SELECT array_agg(number) FROM metasync.batch WHERE name = $1::text) AS numbers,
     min(first_change) AS first_change,
@@ -47,7 +47,7 @@ FROM metasync.batch_total
 WHERE name = $1::text;
 
 -- name: everything
--- $1 a target and $2 a change of it: those from there on; $3 how many
+-- $1 a target and $2 one of its changes: returns the changes after it; $3 how many
 SELECT
     change.target, change.id, (SELECT completion_id FROM metasync.target WHERE number = change.target), change.change_id, change.mode, change.metadata,
     extract(epoch FROM change.enqueued_at)::float8, change.trials, change.as_of,
@@ -68,7 +68,7 @@ WHERE change.id = ANY ($1::bigint[])
 ORDER BY change.id;
 
 -- name: hold
--- $1 ids of changes; gives their targets, and keeps those from being claimed or settled
+-- $1 ids of changes; returns their targets, and keeps them from being claimed or settled
 SELECT
     number,
     completion_id,
@@ -79,7 +79,7 @@ ORDER BY completion_id
 FOR NO KEY UPDATE OF target;
 
 -- name: remove
--- $1 ids of changes, $2 numbers of targets: those of these go
+-- $1 ids of changes, $2 numbers of targets: deletes the changes of these targets
 WITH gone AS (
     DELETE FROM metasync.change WHERE id = ANY ($1::bigint[]) AND target = ANY ($2::bigint[]) RETURNING target, batch
 )
@@ -91,12 +91,12 @@ FROM gone
 GROUP BY target, gone.batch;
 
 -- name: count
--- $1 ids of changes, $2 numbers of targets: how many of these are pending
+-- $1 ids of changes, $2 numbers of targets: counts the pending changes of these targets
 SELECT count(*) FROM metasync.change WHERE id = ANY ($1::bigint[]) AND target = ANY ($2::bigint[]);
 
 -- name: let_go
--- $1 numbers of targets; ends their leases. One whose urgent changes are gone is usual again, and due from now on: claims
--- do not look for what is usual where they have looked before.
+-- $1 numbers of targets; ends their leases. A target without urgent changes is no longer urgent, and due from now on:
+-- claims do not look again where they have looked before.
 WITH found AS MATERIALIZED (
     SELECT
         number,

@@ -1,15 +1,16 @@
--- What the server knows of a table's size may be wrong by any number: a vacuum that found it empty and could not give its pages
--- back has it taken for empty until the next one. A join would then begin with all of the table. So what is looked up for
--- each row of a set is a LATERAL subquery with OFFSET 0, which is planned by itself: there is no way but the index; and what
--- is updated is told by an array.
+-- The planner's idea of a table's size may be off by any amount. A vacuum may find a table empty and be unable to give
+-- its pages back. Then the planner takes it for empty until the next vacuum, and a join would read the whole table. So
+-- each row of a set is looked up in a LATERAL subquery with OFFSET 0. It is planned alone, and can only use the index.
+-- Updates and deletes take their keys from an array.
 
 -- name: begin
--- $1 completion ids, each once; $2 whether they are urgent, $3 the batch's name or NULL; gives the batch's number
+-- $1 completion ids, each once; $2 whether the changes are urgent, $3 the batch's name or NULL; returns the batch's
+-- number
 SELECT metasync.begin_append($1::text[], $2::boolean, $3::text);
 
 -- name: begin_named
--- of changes that have change_ids, one by one: $1 completion ids, $2 and $3 as above, $4 change ids; gives the batch's number,
--- and the change ids that were settled lately, whose completions are passed over
+-- for changes with change_ids, one element a change: $1 completion ids, $2 and $3 as above, $4 change ids; returns the
+-- batch's number, and the change ids that were settled lately, whose completions are left out
 WITH given AS MATERIALIZED (
     SELECT
         completion_id,
@@ -31,10 +32,10 @@ SELECT
     ARRAY(SELECT change_id FROM given WHERE is_settled) AS settled;
 
 -- name: append
--- $1 completion ids, $2 change ids, $3 modes, $4 metadata, $5 as_of, each an array with one element a change; $6 the number
--- of their batch or NULL, $7 whether they are urgent
--- Ids are given in the order of the changes; rows are written in the order of the change_ids, so that two calls that
--- share some wait for each other, and not both.
+-- $1 completion ids, $2 change ids, $3 modes, $4 metadata, $5 as_of, each an array with one element a change; $6 the
+-- number of their batch or NULL, $7 whether they are urgent
+-- Ids follow the order of the changes. Rows are written in the order of change_ids, so that two calls with common
+-- change_ids do not wait for each other.
 INSERT INTO metasync.change (id, target, change_id, mode, metadata, enqueued_at, as_of, batch, urgent)
 SELECT id, target, change_id, mode, metadata::json, statement_timestamp(), as_of, $6::bigint, $7::boolean
 FROM (
@@ -50,10 +51,10 @@ CROSS JOIN LATERAL (
     SELECT target FROM metasync.completion WHERE completion.completion_id = numbered.completion_id OFFSET 0
 ) AS found
 ORDER BY change_id COLLATE "C" NULLS FIRST, id
-ON CONFLICT (change_id) DO NOTHING;
+ON CONFLICT (change_id) WHERE change_id IS NOT NULL DO NOTHING;
 
 -- name: append_to_batch
--- as above, and says in the batch how many there were, which it gives: NULL for none
+-- as above; also notes in the batch how many changes were appended, and returns that number: NULL for none
 WITH appended AS (
     {append}
     RETURNING id
@@ -65,8 +66,9 @@ HAVING count(*) > 0
 RETURNING changes;
 
 -- name: hurry
--- $1 completion ids; makes the targets of urgent changes urgent, in the order of everybody's locks. What is urgent is locked
--- as well: a worker may be about to make it usual, who has not seen our change. What it is then is known when it is locked.
+-- $1 completion ids; marks the targets of urgent changes, and locks them in the common order. It locks urgent targets,
+-- too: a worker that does not see our change may be about to mark one as not urgent. Only the locked row shows what it
+-- is.
 WITH found AS MATERIALIZED (
     SELECT locked.number, locked.urgent
     FROM (
@@ -86,9 +88,9 @@ SET urgent = true, visible_at = greatest(visible_at, statement_timestamp())
 WHERE number = ANY (ARRAY(SELECT number FROM found WHERE NOT urgent));
 
 -- name: suspects
--- $1 to $4 as above, $5 the number of their batch or NULL; gives what is pending under a change_id in another batch, or is
--- another text than what is given, by positions from 0; all columns but the position are NULL where nothing is pending under
--- it: it was done a moment ago.
+-- $1 to $4 as above, $5 the number of their batch or NULL; returns changes that are pending under a given change_id, in
+-- another batch or with other content, by positions from 0. All columns but the position are NULL if nothing is pending
+-- any more: the change was done a moment ago.
 SELECT
     position - 1 AS position,
     target.completion_id,

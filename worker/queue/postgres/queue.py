@@ -1,4 +1,4 @@
-"""The queue in a PostgreSQL database: the contract's calls, each a transaction on one of a few connections."""
+"""The queue in a PostgreSQL database. Each call is a transaction on a connection of the pool."""
 
 import asyncio
 import time
@@ -27,21 +27,21 @@ from worker.queue.quota import Grant
 from worker.queue.text import storable
 from worker.queue.unanswered import UnansweredSettlements
 
-# When to ask again whether there is anything left, where it would take too long to be sure.
+# When to ask again whether anything is left, if a sure answer would take too long now.
 _UNSURE_SECONDS = 1.0
-# Producers are asked to tell of what they put only where that may save a wait of this length: under load, commits that
-# have to queue up behind each other cost more.
+# Producers are asked to notify only if that may save a wait of this length. Under load it costs more, since commits
+# that notify queue up.
 _LONG_WAIT_SECONDS = 0.1
-# With all else that an idle worker asks, less than a transaction a second.
+# So an idle worker makes less than one transaction a second in all.
 _POLL_SECONDS, _DEAF_POLL_SECONDS = 2.0, 1.5
 
 
 class PostgresQueue(StoreBase):
-    """A queue in one database, for any number of machines. Made by `PostgresQueue.open`.
+    """A queue in one database, for any number of machines. Use `PostgresQueue.open`.
 
     Args:
         connections: to the database, which has the schema.
-        warnings: what is to be said about it, a sentence each.
+        warnings: for the user, a sentence each.
     """
 
     def __init__(self, connections: Connections, warnings: tuple[str, ...] = ()) -> None:
@@ -53,25 +53,25 @@ class PostgresQueue(StoreBase):
         self._floor, self._urgent_floor = Floor(time.monotonic), Floor(time.monotonic)
         self._being_sure = Effort(time.monotonic)  # that nothing is left
         self._unanswered_claims = UnansweredClaims()
-        self._unanswered_settlements = UnansweredSettlements[str]()  # by the number of the transaction
+        self._unanswered_settlements = UnansweredSettlements[str]()  # by number of the transaction
         self._log = LogIndexWithGaps()
-        self._log_from = 0  # the log's rows below are gone
-        self._opened = 0  # connections, before the last claim; a new one may lead to a server that has taken over
+        self._log_from = 0  # below this number, the log's rows are deleted
+        self._opened = 0  # connections before the last claim: a new one may lead to a new server
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, url: str, *, timeout_seconds: float = 10.0, create: bool = True) -> Self:
-        """Open the queue, making its schema in the database where it is missing.
+        """Open the queue; make its schema in the database if it is missing.
 
         Args:
-            url: ``postgresql://user:password@host:5432/database``; with ``?listen=off`` behind a proxy that pools
+            url: ``postgresql://user:password@host:5432/database``, with ``?listen=off`` behind a proxy that pools
                 transactions.
             timeout_seconds: of every call.
-            create: make the schema where there is none.
+            create: whether to make a missing schema.
 
         Raises:
-            QueueMisnamed: the URL is not of this form, or what it names can never serve as a queue.
-            QueueUnusable: what it names cannot serve as a queue now.
+            QueueMisnamed: the URL has another form, or its database can never be a queue.
+            QueueUnusable: its database cannot be a queue now.
             QueueUnavailable: the server does not answer.
         """
         connections = Connections(Address.parse(url), timeout_seconds)
@@ -84,7 +84,7 @@ class PostgresQueue(StoreBase):
 
     @staticmethod
     def migration_sql() -> str:
-        """Give the statements that make a queue in an empty database, as one transaction."""
+        """Return the statements that make a queue in an empty database, as one transaction."""
         return migration_sql()
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class PostgresQueue(StoreBase):
         place: Place = "oldest",
         confirmed_seconds: float = 0.0,
     ) -> list[Claim]:
-        """Lease due targets; see `Queue.claim`. What is claimed for a caller that has gone is given back."""
+        """Lease due targets; see `Queue.claim`. The claims of a cancelled caller are given back."""
         if limit <= 0:
             return []
         check_lease(lease_seconds)
@@ -163,10 +163,10 @@ class PostgresQueue(StoreBase):
         return stale
 
     async def next_due_seconds(self) -> float | None:
-        """Tell when there is work; see `Queue.next_due_seconds`.
+        """Return when there is work; see `Queue.next_due_seconds`.
 
-        That there is none is said only after a look everywhere. Where that takes long, it is not looked at every time,
-        and until then it is said that there may be some in a moment.
+        Only a look everywhere shows that the queue is empty. If that is slow, it is not done at every call; in between,
+        the answer is a short wait.
         """
         kinds = self._floor, self._urgent_floor
         usual, urgent = floors = [each.visible_at for each in kinds]
@@ -188,22 +188,22 @@ class PostgresQueue(StoreBase):
 
     @property
     def poll_seconds(self) -> float:
-        """How often to ask what is due: less often where others' changes are heard of."""
+        """How often to ask for due work: less often if notifications arrive."""
         return _POLL_SECONDS if self._connections.address.listens else _DEAF_POLL_SECONDS
 
     async def wait_for_work(self, timeout_seconds: float) -> bool:
-        """Wait for this object's put, settle or retry_dead, or for what the server says that others have put."""
+        """Wait for a put, settle or retry_dead of this object, or for a notification of another producer."""
         self._listener.start()
         if timeout_seconds >= _LONG_WAIT_SECONDS:
             self._listener.ask()
         return await super().wait_for_work(timeout_seconds)
 
     async def status(self) -> QueueStatus:
-        """Count what there is; see `Queue.status`."""
+        """Count the queue; see `Queue.status`."""
         return await self._transact(operations.status)
 
     async def leases(self) -> list[LeaseHolder]:
-        """Tell who holds what; see `Queue.leases`."""
+        """Return which worker holds how many leases; see `Queue.leases`."""
         return await self._transact(operations.leases)
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
@@ -211,11 +211,11 @@ class PostgresQueue(StoreBase):
         return await self._transact(letters.reasons, last_number(until))
 
     async def batches(self, name: str | None = None) -> list[Batch]:
-        """Give the batches; see `Batches.batches`."""
+        """Return the batches; see `Batches.batches`."""
         return await self._transact(batches.read, storable(name))
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
-        """Let go of what is done; see `Batches.forget`."""
+        """Delete what is remembered for too long; see `Batches.forget`."""
         age_seconds = min(older_than_seconds, LONGEST_AGO_SECONDS)
 
         async def forget(connection: Connection) -> int:
@@ -225,7 +225,7 @@ class PostgresQueue(StoreBase):
         return await self._transact(forget)
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take of the shared quota; see `Coordination.take_quota`."""
+        """Take permits from the shared quota; see `Coordination.take_quota`."""
         return await self._transact(operations.take_quota, requests, per_minute=per_minute, ahead_seconds=ahead_seconds)
 
     async def write_note(self, name: str, text: str | None) -> None:
@@ -233,15 +233,15 @@ class PostgresQueue(StoreBase):
         await self._transact(notes.write, name, text)
 
     async def read_note(self, name: str) -> Note | None:
-        """Give one note; see `Coordination.read_note`."""
+        """Return one note; see `Coordination.read_note`."""
         return await self._transact(notes.read, name)
 
     async def read_notes(self) -> dict[str, Note]:
-        """Give all notes; see `Coordination.read_notes`."""
+        """Return all notes; see `Coordination.read_notes`."""
         return await self._transact(notes.read_all)
 
     async def unix_time(self) -> float:
-        """Tell the server's time; see `Coordination.unix_time`."""
+        """Return the server's time; see `Coordination.unix_time`."""
         return await self._transact(notes.unix_time)
 
     async def record_sample(self, sample: Sample) -> None:
@@ -249,11 +249,11 @@ class PostgresQueue(StoreBase):
         await self._transact(history.record, sample)
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
-        """Give the last minutes; see `History.history`."""
+        """Return the last minutes; see `History.history`."""
         return await self._transact(history.read, checked(minutes))
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the server."""
+        """Finish the work under way, and close the connections."""
         await self._listener.close()
         while self._background:
             await asyncio.wait(self._background)
@@ -269,7 +269,7 @@ class PostgresQueue(StoreBase):
 
         async def claim(connection: Connection) -> Claimed:
             nonlocal log
-            if self._connections.opened > opened:  # its log may be another one
+            if self._connections.opened > opened:  # a new server may have another log
                 log = self._log = LogIndexWithGaps().covering(confirmed_seconds)
                 self._log_from = 0
             await self._unanswered_claims.give_back(connection)
@@ -291,15 +291,15 @@ class PostgresQueue(StoreBase):
                 claimed = await self._transact(claim)
         except BaseException:
             self._unanswered_claims.add(under_way)
-            kind.forget()  # others have passed over what this held for a moment
-            self._log = LogIndexWithGaps()  # and a server that has taken over may have another log
+            kind.forget()  # other claims passed over the targets that this one held
+            self._log = LogIndexWithGaps()  # and a new server may have another log
             raise
         self._unanswered_claims.forget()
         self._opened, is_new = self._connections.opened, self._connections.opened > opened
         log.learn(claimed.news, now=claimed.now)
-        if claimed.look is not None:  # what is claimed elsewhere says nothing about where the oldest are
+        if claimed.look is not None:  # a look elsewhere says nothing about where the oldest targets are
             kind.claimed(claimed.look)
-        if is_new:  # maybe to a server that has taken over, and knows less
+        if is_new:  # possibly to a new server, which knows less
             for each in (self._floor, self._urgent_floor):
                 if each is not kind or floor is not None:
                     each.forget()
@@ -308,12 +308,12 @@ class PostgresQueue(StoreBase):
         return claimed.claims
 
     async def _take_back(self, claiming: asyncio.Task[list[Claim]]) -> None:
-        with suppress(QueueError):  # then the leases run out by themselves
+        with suppress(QueueError):  # otherwise the leases run out
             if claims := await claiming:
                 await self._transact(operations.release, claims)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what no caller waits for any longer; closing waits for it."""
+        """Do work that no caller waits for any longer. `close` waits for it."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

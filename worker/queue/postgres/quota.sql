@@ -1,6 +1,6 @@
 -- name: lock
--- Others who come at the same time wait here, but not for the disk: what a crash takes back of the quota is no more than
--- the requests of the last moment, and the server is away for longer than that.
+-- Concurrent callers wait here, but not for the disk. A crash may lose the requests of the last moment from the quota,
+-- and the server is away for longer than that.
 SELECT
     due_at,
     extract(epoch FROM statement_timestamp())::float8 AS now,

@@ -1,6 +1,6 @@
-"""What is remembered of changes that are done, as functions of a connection: each within a transaction of the queue's.
+"""What the queue remembers of settled changes, as functions of a connection, each within a transaction of the queue's.
 
-Where no change carries a change_id or an as_of, nothing is asked or written.
+Without a change_id or an as_of, nothing is asked or written.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ _FORGET = [_REMEMBERED["forget"].format(table=table) for table in ("settled", "n
 
 
 async def settled_among(connection: Connection, change_ids: Sequence[str]) -> set[str]:
-    """Give those of the change_ids that were settled lately."""
+    """Return the change_ids among these that were settled lately."""
     if not change_ids:
         return set()
     return {row["change_id"] for row in await connection.fetch(_REMEMBERED["settled"], change_ids)}
 
 
 async def attach_newest(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
-    """Give the claims with the newest as_of that was applied to their completions."""
+    """Return the claims with the newest as_of that was applied to their completions."""
     completion_ids = dated(claims)
     if not completion_ids:
         return list(claims)
@@ -32,7 +32,7 @@ async def attach_newest(connection: Connection, claims: Sequence[Claim]) -> list
 
 
 async def remember(connection: Connection, settlements: Iterable[Settlement]) -> None:
-    """Keep what these leave."""
+    """Remember the change_ids and as_of of these settlements."""
     remembered = remembered_of(settlements)
     if remembered.change_ids:
         await connection.execute(_REMEMBERED["remember_change_ids"], remembered.change_ids)
@@ -41,7 +41,7 @@ async def remember(connection: Connection, settlements: Iterable[Settlement]) ->
 
 
 async def forget(connection: Connection, older_than_seconds: float, most: int) -> int:
-    """Let go of the oldest; tell how many went."""
+    """Delete the oldest of both; return how many were deleted."""
     return sum(
         [
             int((await connection.execute(statement, older_than_seconds, MAX_REMEMBERED, most)).rpartition(" ")[2])

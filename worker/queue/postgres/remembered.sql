@@ -1,5 +1,5 @@
 -- name: settled
--- $1 change ids; gives those that were settled lately
+-- $1 change ids; returns those that were settled lately
 SELECT change_id
 FROM unnest($1::text[]) AS given (change_id)
 CROSS JOIN LATERAL (SELECT FROM metasync.settled WHERE settled.hash = metasync.hash(given.change_id) OFFSET 0) AS found;
@@ -36,14 +36,14 @@ ON CONFLICT (hash) DO UPDATE SET
     as_of = greatest(newest.as_of, excluded.as_of);
 
 -- name: forget
--- $1 seconds to keep it, $2 how many to keep at most, $3 how many to let go of; of a {table}
--- What is remembered anew has a new number: where that happens often, numbers tell who is the oldest, and not how many there
--- are. To count would take a second, and the server knows it well enough.
+-- $1 seconds to keep them, $2 how many to keep at most, $3 how many to delete at most; from {table}
+-- A row that is remembered again gets a new number. So numbers say which row is the oldest, but not how many rows there
+-- are. To count them would take a second, and the server's statistics are good enough.
 WITH oldest AS MATERIALIZED (
     SELECT number, settled_at FROM metasync.{table} ORDER BY number LIMIT $3::integer
 )
 DELETE FROM metasync.{table}
-WHERE number = ANY (ARRAY( -- what is remembered anew meanwhile has another one
+WHERE number = ANY (ARRAY( -- a row that is remembered again meanwhile has a new number
     SELECT number
     FROM oldest
     WHERE settled_at < statement_timestamp() - make_interval(secs => $1::float8)

@@ -1,6 +1,6 @@
 -- name: hold
--- $1 completion ids, $2 leases; gives the positions, from 0, of those whose lease holds, and keeps them from being claimed;
--- and the number of the transaction
+-- $1 completion ids, $2 leases; returns the positions, from 0, of the claims whose lease holds, and keeps their targets
+-- from being claimed; and the number of the transaction
 SELECT claim.position - 1 AS position, target.number, pg_current_xact_id()::text AS transaction
 FROM (
     SELECT *
@@ -40,7 +40,8 @@ ORDER BY death.position;
 DELETE FROM metasync.change WHERE id = ANY ($1::bigint[]);
 
 -- name: shut
--- $1 completion ids; from here on no producer can append, but for those whose transaction is open: theirs are not given
+-- $1 completion ids; from here on no producer can append to the returned ones. Completions that an open transaction
+-- appends to are not returned.
 SELECT completion_id
 FROM metasync.completion
 WHERE completion_id = ANY ($1::text[])
@@ -48,7 +49,7 @@ ORDER BY completion_id
 FOR UPDATE SKIP LOCKED;
 
 -- name: finish
--- $1 completion ids; gives those whose targets had no changes, and are gone
+-- $1 completion ids; deletes the targets that have no changes, and returns their completion ids
 WITH gone AS (
     DELETE FROM metasync.completion
     WHERE completion_id = ANY ($1::text[])
@@ -60,7 +61,7 @@ WHERE number = ANY (ARRAY(SELECT target FROM gone))
 RETURNING completion_id;
 
 -- name: keep
--- $1 numbers of targets, $2 JSON object of seconds until each is due
+-- $1 numbers of targets, $2 JSON object of the seconds until each is due
 UPDATE metasync.target
 SET
     visible_at = statement_timestamp() + make_interval(secs => ($2::jsonb ->> number::text)::float8),
@@ -114,8 +115,7 @@ ON CONFLICT (batch, part) DO UPDATE SET
     last_done_at = excluded.last_done_at;
 
 -- name: was_committed
--- $1 the number of a transaction, which may be one that the server does not know yet: it has taken over, and the last ones
--- were lost
+-- $1 the number of a transaction. The server may not know it: after a failover that lost the last transactions.
 SELECT coalesce(
     CASE
         WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())

@@ -1,12 +1,12 @@
 -- name: plan_freely
--- Whoever counts does read whole tables.
+-- Counting reads whole tables.
 SET LOCAL enable_seqscan TO DEFAULT;
 SET LOCAL enable_bitmapscan TO DEFAULT;
 SET LOCAL enable_hashjoin TO DEFAULT;
 SET LOCAL enable_mergejoin TO DEFAULT;
 
 -- name: counts
--- $1 minutes that are recent, $2 how far to count
+-- $1 minutes that count as recent, $2 how far to count
 SELECT
     extract(epoch FROM statement_timestamp())::float8 AS now,
     (SELECT count(*) FROM (SELECT FROM metasync.change LIMIT $2) AS counted) AS pending,
@@ -36,7 +36,7 @@ FROM (
 ) AS later;
 
 -- name: about
--- What the planner expects to find, by the tables' size as it is now.
+-- The number of rows that the planner expects, by the tables' present size.
 EXPLAIN (FORMAT JSON) SELECT FROM metasync.change;
 
 -- name: about_dead
@@ -77,7 +77,7 @@ GROUP BY owner
 ORDER BY since;
 
 -- name: next_due
--- $1 the floor (NULL: none) of those that are usual, $2 of the urgent
+-- $1 the floor of targets that are not urgent (NULL: none), $2 of the urgent ones
 SELECT
     extract(epoch FROM least(
         (

@@ -50,10 +50,10 @@ local function due_at(queue, set, place, limit)
     return redis.call('ZRANGE', set, rank, rank)
 end
 
--- ARGV: limit, lease in microseconds, changes that a claim may carry, changes and bytes that all may; caller, number of
--- this call, the last lease whose answer the caller has got; place; how young what was confirmed has to be, in
--- microseconds, 0 for not asked for, and the last number of that log that the caller knows; owner. Gives [now, lease,
--- [[completion_id, [change]]], [what is new in the log]].
+-- ARGV: limit; lease in microseconds; most changes of a claim, most changes and most bytes of all; caller; number of
+-- this call; the last lease whose answer the caller got; place; greatest age of confirmed maps in microseconds, 0 for
+-- no maps; the last number of that log that the caller knows; owner. Gives [now, lease, [[completion_id, [change]]],
+-- [new entries of the log]].
 local function claim(keys, args)
     local queue = queue_at(keys[1])
     local limit, lease_us, per_claim = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])

@@ -1,5 +1,6 @@
--- The log of what the service confirmed. An entry of the stream has the number of a settlement, how many updates there had
--- been by then, and their completion_ids; the maps lie beside it, since those who read on do not need them.
+-- The log of the metadata that the service confirmed. An entry of the stream has the number of a settlement, how many
+-- updates there had been by then, and their completion_ids. The maps are beside it, since most readers do not need
+-- them.
 
 local function entry_id(number)
     return string.format('%.0f-0', number)

@@ -22,10 +22,10 @@ local function delete(queue, letter)
     end
 end
 
--- ARGV: selection [the letters' numbers are above this, and not above this, how many letters to look at, numbers or
--- nil, completion_id or nil, reason or nil, how many microseconds ago they died, at least and at most, and their batch or
--- nil]. Gives the letters that match, as they are stored and unpacked; and of a
--- page the number to go on above, 0 at the end, and the last number that was given out.
+-- ARGV: selection [above this number, up to this number, how many letters to look at, numbers or nil, completion_id or
+-- nil, reason or nil, least and most microseconds since they died, batch or nil].
+-- Gives the matching letters, stored and unpacked; the number at which the next page begins, 0 at the end; and the last
+-- number given out.
 local function selected(queue, packed)
     local after, until_number, limit, numbers, completion_id, reason, shortest, longest, batch =
         unpack(cmsgpack.unpack(packed), 1, 9)

@@ -32,9 +32,9 @@ local function meant(stored, change_id, batch)
     end
 end
 
--- Goes through the changes of the wanted completions, [[completion_id, number that the changes are above]], until it has
--- met AT_ONCE of them. Has each completion visited: with the place of its first change in the list, and with the changes as
--- they are stored. Gives what is left to be gone through, likewise.
+-- Goes through the changes of the wanted completions, [[completion_id, number that the changes are above]], until it
+-- has met AT_ONCE of them. Calls visit for each completion, with the place of its first change in the list, and with
+-- the stored changes. Gives the rest in the form of wanted.
 local function look_through(queue, wanted, visit)
     local room, left = AT_ONCE, {}
     for _, each in ipairs(wanted) do
@@ -99,8 +99,8 @@ local function take_out(list, first, places, changes, kept)
     redis.call('LREM', list, 0, '')
 end
 
--- These have lost changes, so many of them urgent ones, by completion_id: ends leases that ran out, and lets them be due in
--- the right place, if anything is left of them.
+-- These completions have lost changes, so many of them urgent, by completion_id. Ends leases that ran out. Completions
+-- with changes left are due in the right set.
 local function mend(queue, urgent_gone)
     local completion_ids, finished, oldest, left = keys_of(urgent_gone), {}, {}, {}
     for _, completion_id in ipairs(completion_ids) do
@@ -125,8 +125,8 @@ local function mend(queue, urgent_gone)
     write('ZADD', queue.due, due)
 end
 
--- ARGV: as those of `pending`. Gives, packed, [what is left, how many were withdrawn, [[completion_id, how many changes of
--- it were meant]] of those that a worker has in hand].
+-- ARGV: as those of `pending`. Gives, packed, [the rest, how many were withdrawn, [[completion_id, how many of its
+-- changes were selected]] of completions that a worker holds].
 local function withdraw(keys, args)
     local queue, wanted = queue_at(keys[1]), cmsgpack.unpack(args[1])
     local is_leased, in_flight, withdrawn, change_ids = leased_among(queue, wanted), {}, 0, {}

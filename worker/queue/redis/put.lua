@@ -50,9 +50,9 @@ local function is_same_map(one, other)
     return true
 end
 
--- Of changes [completion_id, change_id, mode, metadata, ...], gives the positions of what is new, and of what says
--- something else than what is pending under its change_id, in the queue or, before it, here; and how many say the same, by
--- the batch of what is pending, '' for none.
+-- Sorts changes [completion_id, change_id, mode, metadata, ...] into new ones and duplicates. Gives the positions of
+-- new ones; the positions of those that differ from the pending change with their change_id, in the queue or earlier in
+-- this call; and how many duplicates there are by the batch of the pending change, '' for none.
 local function sort_out(queue, changes)
     local change_ids, asked, by_change_id, new, conflicts, pending_in = {}, {}, {}, {}, {}, {}
     for i, change in ipairs(changes) do

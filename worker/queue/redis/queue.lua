@@ -1,10 +1,10 @@
 -- The queue's operations, one function each, so that each is atomic.
 --
--- KEYS[1] is what the names of the queue's keys begin with, such as metasync: with its colon.
--- Times are microseconds of Unix time by the server's clock. A change is the MessagePack array
--- [number, enqueued_at, change_id, mode, metadata, trials, as_of, batch, urgent], with '' for no change_id and false for
--- what else there is none of; what is none at its end is left out, so that most have five elements. Trials are what the
--- engine noted about failed tries.
+-- KEYS[1] is the prefix of the queue's keys, such as metasync: with its colon.
+-- Times are microseconds of Unix time by the server's clock. A change is the MessagePack array [number, enqueued_at,
+-- change_id, mode, metadata, trials, as_of, batch, urgent]. A missing change_id is '', any other missing element is
+-- false, and missing elements at the end are left out, so that most changes have five. Trials are the engine's record
+-- of failed tries.
 
 local MAX_ARGUMENTS = 1000 -- of one command: Lua's stack takes a few thousand
 
@@ -33,10 +33,11 @@ local function queue_at(base)
         confirmed_maps = base .. 'confirmed:maps',
         -- and a caller's name: hash of what its last claim took, in case that the answer was lost
         caller = base .. 'caller:',
-        -- and a caller's name: hash of what it was to be told about its last settlements, likewise, by a call's number
+        -- and a caller's name: hash of the answers to its last settlements, by a call's number, in case that they were
+        -- lost
         told = base .. 'told:',
-        -- hash: what has become of a batch's changes, by its name; sorted sets: names by time of creation, and of those
-        -- without pending changes by the time when they were last heard of
+        -- hash: the results of a batch's changes, by its name; sorted sets: names by time of creation, and those
+        -- without pending changes by the time of their last news
         batch = base .. 'batch',
         batches = base .. 'batches',
         finished = base .. 'batches:finished',
@@ -133,7 +134,8 @@ local function let_be_usual(queue, completion_ids)
     write('HDEL', queue.urgent_changes, completion_ids)
 end
 
--- So many urgent changes of urgent completions are gone, by completion_id. Gives, likewise, which are usual now.
+-- So many urgent changes of urgent completions are gone, by completion_id. Gives which are no longer urgent, by
+-- completion_id.
 local function take_urgent(queue, gone)
     local completion_ids, counts, usual = keys_of(gone), {}, {}
     for i, count in ipairs(read('HMGET', queue.urgent_changes, completion_ids)) do

@@ -1,7 +1,7 @@
--- Records of finished changes. There may be millions, so they are packed: each field of a hash holds dozens of entries of
--- equal width. An entry is a part of the SHA-1 of its text, the second at which it was written, and the as_of, if it is
--- about one. Another part of the SHA-1 selects the field. That takes 12 to 20 bytes per entry; a sorted set takes a
--- hundred. The field 'count' is the number of entries, 'oldest' a lower bound of their seconds; 'next' and 'least' are
+-- Records of finished changes. There may be millions, so they are packed: each field of a hash holds dozens of entries
+-- of equal width. An entry is a part of the SHA-1 of its text, the second at which it was written, and the as_of, if it
+-- is about one. Another part of the SHA-1 selects the field. That takes 12 to 20 bytes per entry; a sorted set takes a
+-- hundred. The field 'count' is the number of entries, 'oldest' a lower bound of their seconds. 'next' and 'least' are
 -- the progress of a clean-up, and the oldest second that it has left.
 
 local FIELDS = 131072

@@ -2,8 +2,8 @@
 
 local TOLD_MS = 24 * 60 * 60 * 1000 -- how long a caller may take to ask what became of a call
 
--- Takes the changes that are done off the head of the list, and notes the trials of others by number; gives those that
--- are done, by number, as they were stored, and unpacked, and how many were urgent; adds the change_ids that go.
+-- Takes the done changes off the head of the list, and notes the trials of others by number. Gives the done changes by
+-- number, as stored and unpacked, and how many of them were urgent; adds their change_ids.
 local function remove(queue, completion_id, claimed, done, trials, change_ids)
     local is_done, stored, removed, kept, urgent = {}, {}, {}, {}, 0
     for _, number in ipairs(done) do
@@ -32,8 +32,8 @@ local function remove(queue, completion_id, claimed, done, trials, change_ids)
     return stored, removed, urgent
 end
 
--- Completions have changes left, and are due after these delays, by completion_id; so many of their urgent changes are gone,
--- likewise.
+-- Completions have changes left, and are due after these delays, by completion_id. So many of their urgent changes are
+-- gone, by completion_id.
 local function let_wait(queue, delays, urgent, urgent_gone)
     local usual, due, urgent_due = take_urgent(queue, urgent_gone), {}, {}
     for completion_id, delay_us in pairs(delays) do
@@ -64,14 +64,15 @@ local function note(completion_id, removed, is_dead, superseded, newest, change_
     end
 end
 
--- ARGV: settlements [[completion_id, lease, number of claimed changes, [number that is done], [[number, reason, fate]]
--- of the dead among them, delay in microseconds, [number, trials, ...], how many are applied, and how many unchanged, the map
--- that was confirmed or '', [number that is superseded], and where changes belong to batches [name, how many of its are
--- applied, unchanged, superseded and dead, ...]]], for how many microseconds to keep those maps, 0 for not at all, and how
--- many of them. Then who calls, and the number of this call; the packed arrays of the numbers of calls whose answers it
--- has, and of those whose answers it has not; '1' if what is done is to be remembered. Gives 1 if maps had to go before
--- their time, else 0; the positions of those that are stale; and of each call whose answer was lost the positions that
--- were stale in it, packed, or nothing if it never came.
+-- ARGV: settlements, for how many microseconds to keep the confirmed maps (0: not at all), and how many of them; the
+-- caller, the number of this call, the packed numbers of calls whose answers it has, and of those whose answers it has
+-- not; '1' to remember what is done.
+-- A settlement is [completion_id, lease, number of claimed changes, [number of a done change], [[number, reason, fate]]
+-- of the dead among them, delay in microseconds, [number, trials, ...], how many are applied, how many unchanged, the
+-- confirmed map or '', [number of a superseded change], and with batches [name, how many of its changes are applied,
+-- unchanged, superseded and dead, ...]].
+-- Gives 1 if maps had to go before their time, otherwise 0; the positions of stale settlements; and for each call with
+-- a lost answer the positions that were stale in it, packed, or nothing if it never came.
 local function settle(keys, args)
     local queue, settlements = queue_at(keys[1]), cmsgpack.unpack(args[1])
     local leases = held(queue, settlements)

@@ -4,7 +4,8 @@ local FURTHEST = 10000000 -- no worker reaches further ahead: a queue that says 
 local ENOUGH = 0.000001
 
 -- ARGV: how many requests, the interval between two, how far ahead of now the last may be due; in microseconds.
--- Gives how many there are, and the microseconds until the first is due or, where there is none, until asking makes sense.
+-- Gives how many are granted, and the microseconds until the first is due; with none granted, until it makes sense to
+-- ask again.
 local function take_quota(keys, args)
     local queue = queue_at(keys[1])
     local requests, interval, ahead = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])

@@ -11,8 +11,8 @@ local function next_due(keys)
     return {queue.now, times[1]}
 end
 
--- Gives how many targets are due later; and of those, from the latest usual one to the earliest urgent one, completion_ids
--- and when they are due, in turns: all but as many as `offset`, and no more than `limit`.
+-- Gives how many targets are due later; and of those, from the latest that is not urgent to the earliest urgent one,
+-- completion_ids and due times. It leaves out the first `offset`, and gives no more than `limit`.
 local function due_later(queue, offset, limit)
     local later, found = 0, {}
     for _, set in ipairs({queue.due, queue.urgent}) do
@@ -32,9 +32,10 @@ local function due_later(queue, offset, limit)
     return later, completion_ids, times
 end
 
--- ARGV: how many targets that are due later to pass over, and how many to look at; how many minutes are recent. Gives how
--- many targets are due later; changes of claimed and of waiting ones among those looked at; and of all: now, changes,
--- dead letters, changes done recently, and when the oldest change was enqueued, if there is one.
+-- ARGV: how many targets that are due later to pass over, and how many to look at; how many minutes are recent.
+-- Gives how many targets are due later; the changes of claimed and of waiting ones among those looked at; and for the
+-- whole queue now, changes, dead letters, changes done recently, and when the oldest change was enqueued, if there is
+-- one.
 local function status(keys, args)
     local queue = queue_at(keys[1])
     local later, completion_ids = due_later(queue, tonumber(args[1]), tonumber(args[2]))

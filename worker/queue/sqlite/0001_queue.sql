@@ -9,10 +9,10 @@ CREATE TABLE target (
     number INTEGER PRIMARY KEY,
     completion_id TEXT NOT NULL UNIQUE,
     visible_at REAL NOT NULL,
-    lease INTEGER, -- NULL: nobody's
-    owner TEXT, -- who took the last lease
+    lease INTEGER, -- NULL: not leased
+    owner TEXT, -- the worker that had the last lease
     pending INTEGER NOT NULL CHECK (pending >= 0), -- 0 only until its changes are stored, in the same transaction
-    urgent INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)) -- 1 while one of its changes is
+    urgent INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)) -- 1 while one of its changes is urgent
 ) STRICT;
 
 -- Claims need the first three columns; the others let the counts of a status be read without touching the table.
@@ -20,15 +20,15 @@ CREATE INDEX target_visible_at ON target (urgent, visible_at, number, lease, pen
 
 -- The pending changes, in the queue's order.
 CREATE TABLE change (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of one that is gone is not given again
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of a deleted change is not given again
     target INTEGER NOT NULL,
     change_id TEXT,
     mode TEXT NOT NULL,
     metadata TEXT NOT NULL, -- JSON
     enqueued_at REAL NOT NULL, -- the queue's time
-    trials TEXT, -- what the engine noted about failed tries
+    trials TEXT, -- the engine's record of failed tries
     as_of REAL,
-    batch INTEGER, -- number of a batch
+    batch INTEGER, -- batch.number
     urgent INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1))
 ) STRICT;
 
@@ -36,8 +36,8 @@ CREATE INDEX change_target ON change (target, id);
 CREATE UNIQUE INDEX change_change_id ON change (change_id) WHERE change_id IS NOT NULL;
 CREATE INDEX change_urgent ON change (target) WHERE urgent = 1;
 
--- What was handed in under a name. Its changes are found between the first and the last of them: an index on the batch of
--- every change would make all of them dearer, those of no batch too.
+-- Changes handed in under a name. They are found between the first and the last of their ids. An index on the batch of
+-- every change would make all changes dearer, also those without a batch.
 CREATE TABLE batch (
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -73,7 +73,7 @@ CREATE TABLE generation (
     kind TEXT NOT NULL, -- settled or newest
     number INTEGER NOT NULL,
     began_at REAL NOT NULL, -- the queue's time
-    written_at REAL NOT NULL, -- likewise, the last time
+    written_at REAL NOT NULL, -- the queue's time of the last write
     size INTEGER NOT NULL, -- how many rows came with it
     swept INTEGER, -- how far it is forgotten: up to this hash; NULL: not at all
     PRIMARY KEY (kind, number)

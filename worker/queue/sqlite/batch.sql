@@ -53,7 +53,8 @@ FROM (
 ) AS revived
 WHERE batch.name = revived.batch;
 
--- name: every
+-- name: read
+-- The batch of this name; with NULL all batches, the newest first. Only then it scans them.
 SELECT json_group_array(json_object(
     'name', name,
     'created_at', created_at + :ahead,
@@ -67,24 +68,12 @@ SELECT json_group_array(json_object(
     'last_done_at', last_done_at + :ahead,
     'last_put_at', last_put_at + :ahead
 ))
-FROM (SELECT * FROM batch ORDER BY number DESC);
-
--- name: one
-SELECT json_group_array(json_object(
-    'name', name,
-    'created_at', created_at + :ahead,
-    'changes', changes,
-    'applied', applied,
-    'unchanged', unchanged,
-    'superseded', superseded,
-    'dead', dead,
-    'withdrawn', withdrawn,
-    'first_done_at', first_done_at + :ahead,
-    'last_done_at', last_done_at + :ahead,
-    'last_put_at', last_put_at + :ahead
-))
-FROM batch
-WHERE name = :name;
+FROM (
+    SELECT * FROM batch WHERE :name IS NULL
+    UNION ALL
+    SELECT * FROM batch WHERE name = :name
+    ORDER BY number DESC
+);
 
 -- name: forget
 DELETE FROM batch

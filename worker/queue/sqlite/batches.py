@@ -50,8 +50,7 @@ def revive(connection: apsw.Connection, letters: Mapping[str, object]) -> None:
 
 def read(connection: apsw.Connection, now: Moment, name: str | None) -> list[Batch]:
     """Return all batches, or the one with this name."""
-    terms = {"name": storable(name), "ahead": now.ahead}
-    return _batches(connection.execute(_BATCH["every" if name is None else "one"], terms).get)
+    return _batches(connection.execute(_BATCH["read"], {"name": storable(name), "ahead": now.ahead}).get)
 
 
 def forget(connection: apsw.Connection, now: Moment, older_than_seconds: float, most: int) -> int:

@@ -33,8 +33,8 @@ FROM (
 );
 
 -- name: middle
--- An index cannot tell its middle. So a few targets at even distances are looked up: in time and arrival between the
--- oldest and the newest due one, and in arrival alone from the oldest on, because a burst spans little time, and finished
+-- An index cannot tell its middle. So a few targets at even distances are looked up: by time and number between the
+-- oldest and the newest due one, and by number alone from the oldest on. A burst spans little time, and finished
 -- changes leave gaps. The middle one of them is far from both ends.
 WITH
 oldest AS MATERIALIZED (
@@ -93,7 +93,8 @@ FROM due
 WHERE position = (SELECT count(*) FROM due) / 2;
 
 -- name: changes
--- targets: JSON array of [number, completion_id], whose order is kept; ahead: of the queue's time; bytes: the last change is the one that goes beyond
+-- targets: JSON array of [number, completion_id], whose order is kept; ahead: of the queue's time; bytes, which only
+-- the last change may exceed
 -- Changes beyond the limit are not read: only the length of their text is.
 SELECT json_group_array(json_array(
     change.id, carried.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,

@@ -42,7 +42,7 @@ def read(
 def withdraw(
     connection: apsw.Connection, now: Moment, selection: PendingSelection, place: Place | None
 ) -> tuple[Withdrawn, Place | None]:
-    """Withdraw selected changes from this place on, except those that a worker has in hand."""
+    """Withdraw selected changes from this place on, except those that a worker holds."""
     selected, following = _selected(connection, selection, place, most=_LOOKED_AT)
     if not selected:
         return Withdrawn(0, 0), following

@@ -52,7 +52,7 @@ CROSS JOIN change ON change.id = selected.value
 CROSS JOIN target ON target.number = change.target;
 
 -- name: free
--- The changes among them that no worker has in hand, and their targets.
+-- The changes among them that no worker holds, and their targets.
 SELECT json_array(json_group_array(change.id), json_group_array(DISTINCT target.number))
 FROM json_each(:numbers) AS selected
 CROSS JOIN change ON change.id = selected.value

@@ -19,7 +19,7 @@ SELECT
     target.number, given.value ->> 1, given.value ->> 2, given.value -> 3, :now, given.value ->> 4, :batch, :urgent
 FROM json_each(:changes) AS given
 CROSS JOIN target ON target.completion_id = given.value ->> 0
-WHERE true -- likewise
+WHERE true -- as above
 ON CONFLICT (change_id) WHERE change_id IS NOT NULL DO NOTHING;
 
 -- name: suspects

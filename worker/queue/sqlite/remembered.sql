@@ -25,7 +25,7 @@ ON CONFLICT (hash) DO UPDATE SET generation = excluded.generation;
 INSERT INTO newest (hash, as_of, generation)
 SELECT value ->> 0, value ->> 1, :generation
 FROM json_each(:newest)
-WHERE true -- likewise
+WHERE true -- as above
 ON CONFLICT (hash) DO UPDATE SET as_of = max(as_of, excluded.as_of), generation = excluded.generation;
 
 -- name: settled
