@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -70,12 +70,9 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
         super().__init__(keepalive_timeout=IDLE_SECONDS, **options)
-<<<<<<< HEAD
-        self._factory = partial[ResponseHandler](CallProtocol, loop=self._loop)
-        # Until when each connection may be taken again, on the monotonic clock; one that is not in here is new.
-=======
+        protocol: Callable[..., ResponseHandler] = CallProtocol
+        self._factory = partial(protocol, loop=self._loop)
         # Until when each connection may be used again, in monotonic seconds. A connection that is not in here is new.
->>>>>>> wt-words
         self._usable_until: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:  # noqa: ANN401 -- whatever this aiohttp takes
@@ -103,47 +100,23 @@ class Connector(aiohttp.TCPConnector):
 
 
 def is_silent(connection: Connection, *, reused: bool) -> bool:
-<<<<<<< HEAD
-    """Whether a connection is open and nothing lies on it, neither read nor unread: that would be another's answer."""
+    """Whether a connection is open and holds no bytes, read or unread: they would belong to another answer."""
     protocol = protocol_of(connection)
     if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
         return False
-    # On a new TLS connection the server's session tickets may still lie unread.
+    # On a new TLS connection the server's session tickets may still be unread.
     is_quiet_by_nature = reused or protocol.transport.get_extra_info("sslcontext") is None
     return not (is_quiet_by_nature and protocol.has_unread())
 
 
 def protocol_of(connection: Connection) -> CallProtocol | None:
-    """The protocol of a connection out of a `Connector`; None where it is closed."""
+    """The protocol of a connection out of a `Connector`; None where the connection is closed."""
     protocol = connection.protocol
     assert protocol is None or isinstance(protocol, CallProtocol)  # noqa: S101 -- made by the connector's factory
     return protocol
-=======
-    """Whether a connection is open and holds no bytes, read or unread: they would belong to another answer."""
-    protocol = connection.protocol
-    if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
-        return False
-    transport = protocol.transport
-    # On a new TLS connection the server's session tickets may still be unread.
-    is_quiet_by_nature = reused or transport.get_extra_info("sslcontext") is None
-    return not (is_quiet_by_nature and _has_unread(transport))
->>>>>>> wt-words
 
 
 def idle_seconds(headers: Mapping[str, str]) -> float:
     """How long a connection may stay idle after an answer with these headers."""
     told = read_keep_alive_seconds(headers)
     return IDLE_SECONDS if told is None else min(IDLE_SECONDS, max(0.0, told - _MARGIN_SECONDS))
-<<<<<<< HEAD
-=======
-
-
-def _has_unread(transport: asyncio.Transport) -> bool:
-    """Whether bytes, or the end of the connection, wait for the event loop."""
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return False
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
->>>>>>> wt-words

@@ -74,16 +74,9 @@ class DirectTransport:
         await self._connector.close()
 
     async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
-<<<<<<< HEAD
-        """Make a request on a connection that has nothing else to do."""
+        """Make a request on an idle connection."""
         protocol = protocol_of(connection)
         if protocol is None:
-=======
-        """Make a request on an idle connection."""
-        protocol = connection.protocol
-        if protocol is None or protocol.transport is None:
-            connection.close()
->>>>>>> wt-words
             raise aiohttp.ClientConnectionResetError
         try:
             try:
