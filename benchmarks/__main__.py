@@ -1,4 +1,4 @@
-"""`make bench`: metasync end to end against what people write today, as ratios within one run."""
+"""`make bench`: metasync end to end against common alternatives, as ratios within one run."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ QUICK_SHARE = 100
 
 
 def main() -> None:
-    """Run what is asked for, print the tables, keep the figures as JSON and in docs/performance.md."""
+    """Run the chosen benchmarks, print the tables, keep the figures as JSON and in docs/performance.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; none: all")
     parser.add_argument("--runs", type=int, default=5, help="of each contender, in turns (default: 5)")
@@ -55,10 +55,10 @@ def main() -> None:
 
 
 def run(case: Case, updates: int, runs: int) -> tuple[dict[str, list[Figures]], Noise | None]:
-    """Measure all contenders in turns, so that a slow minute of the machine hits all alike.
+    """Measure all contenders in turns, so that a slow minute of the machine affects all alike.
 
     Returns:
-        the figures, and what else the machine did meanwhile; None where it does not say.
+        the figures, and what else the machine did meanwhile; None for that if the system does not tell.
     """
     with case.contenders(updates) as contenders:
         before = Clocks.now()

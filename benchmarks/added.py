@@ -1,7 +1,7 @@
-"""What the worker adds to a request: from claim to request and from answer to durable finish, at half load.
+"""The time that the worker adds to a request: from claim to request and from answer to durable finish, at half load.
 
-Run as a module, it is `metasync run` with a queue that notes when a claim and a finish returned; the server notes when
-requests came and were answered. The monotonic clock is one for all processes of a machine.
+Run as a module, it is `metasync run` with a queue that notes when a claim and a finish returned. The server notes when
+requests came and were answered. All processes of a machine share the monotonic clock.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from worker.cli.job import Job, configure_logs, run_async
 from worker.cli.session import exit_code, work
 from worker.queue import Claim, Settlement, Store, open_queue
 
-LOAD = 0.5  # of what a drain does
+LOAD = 0.5  # of the rate of a drain
 _TICK_SECONDS = 0.01
 _LOOK_SECONDS = 0.1
-_WARM_UP = 0.3  # of the requests: the worker begins with one at a time
+_WARM_UP = 0.3  # of the requests: the worker starts with one at a time
 COLUMNS = {
     "finish_p99_ms": "answer to durable finish, ms: p99",
     "finish_p50_ms": "p50",
@@ -72,7 +72,7 @@ class _Noting:
 
 @contextmanager
 def contenders(updates: int) -> Iterator[Contenders]:
-    """Each store, at half of what it does."""
+    """Each store, at half of its rate."""
     with server(recording=True) as answering, postgres() as store:
         yield {
             name: partial(_added, answering, Work(updates, store=place))
@@ -105,7 +105,7 @@ def _added(answering: Server, work: Work) -> Figures:
 
 
 async def _produce(url: str, count: int, per_second: float) -> dict[str, float]:
-    """Enqueue at that pace, from another process than the worker's; wait until all is done; say when each was put."""
+    """Enqueue at that pace, in another process than the worker; wait until all is done; return when each was put."""
     put: dict[str, float] = {}
     ids = iter(completion_ids(count))
     async with open_queue(url) as queue:
@@ -148,7 +148,7 @@ async def _run(job: Job, noted: Path) -> int:
 
 
 def main() -> None:
-    """Work as `metasync run` does until told to stop, then write down what was noted."""
+    """Work as `metasync run` does until told to stop, then write the notes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.added", description=__doc__)
     parser.add_argument("noted", type=Path)
     arguments = parser.parse_args()

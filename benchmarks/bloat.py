@@ -1,4 +1,4 @@
-"""How a PostgreSQL queue's tables grow where nothing is vacuumed: what work leaves behind."""
+"""The growth of a PostgreSQL queue's tables without vacuum."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ _SIZES = """
 
 
 async def measure(changes: int) -> str:
-    """Take so many changes through an empty queue with autovacuum off, and give a table of what its tables are then."""
+    """Take so many changes through an empty queue with autovacuum off; return a table with the sizes of its tables."""
     with PostgresServer.running(None, autovacuum="off") as server:
         async with open_queue(server.url(), timeout_seconds=60) as queue:
             for first in range(0, changes, BATCH):
@@ -28,7 +28,7 @@ async def measure(changes: int) -> str:
                 await queue.settle(
                     [Settlement(claim, applied=[each.number for each in claim.changes]) for claim in claims]
                 )
-        async with connected(server.url()) as connection:  # others tell what they did when they end
+        async with connected(server.url()) as connection:  # other sessions report their statistics when they end
             rows = await connection.fetch(_SIZES)
     lines = ["| table | MB | its indexes, MB | dead rows | updates in place |", "|---|---:|---:|---:|---:|"]
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a benchmark is: contenders to be measured in turns, and the figures of them that are shown."""
+"""A benchmark: contenders that are measured in turns, and the figures that are shown."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,11 +17,11 @@ class Case:
     """One benchmark.
 
     Args:
-        updates: how many a full run makes.
+        updates: the updates of a full run.
         columns: headings of the figures that are shown; the first is drawn.
-        contenders: gives what can be measured while the context is open, for a number of updates.
-        runs: the most that it is repeated.
-        compared: how many are compared with the first of them, before the next so many are; 0: none.
+        contenders: for a number of updates, a context with the contenders.
+        runs: the most repetitions.
+        compared: the first of so many contenders is compared with the others, then the next so many; 0 for none.
     """
 
     title: str
@@ -41,7 +41,7 @@ THROUGHPUT = {
 
 
 def watching(answering: Server, count: int, measure: Measure) -> Measure:
-    """Measure the share of its core that the server takes too: near 100, it would be the bottleneck."""
+    """Also measure the server's share of its core: near 100, it would be the bottleneck."""
 
     def watched() -> Figures:
         before = answering.cpu_seconds()

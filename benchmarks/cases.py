@@ -1,4 +1,4 @@
-"""The benchmarks of `make bench`: for each, its contenders, of which the first is what the others are set beside."""
+"""The benchmarks of `make bench`, each with its contenders. The others are compared with the first."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from benchmarks.case import THROUGHPUT, Case, Contenders, Measure, draining, wat
 from benchmarks.running import METASYNC, Figures, Server, Work, contender, cost, postgres, queue_url, server
 from benchmarks.running import write_changes as write
 
-OPENAI_SHARE = 15  # of the updates: it is slow, and its rate does not depend on how many there are
+OPENAI_SHARE = 15  # of the updates: it is slow, and its rate does not depend on their number
 QUEUE_SHARE = 5
 
 
@@ -81,7 +81,7 @@ def _latency(updates: int) -> Iterator[Contenders]:
         for milliseconds in dict.fromkeys(min(wanted, updates // 20) for wanted in (0, 50, 500)):
             answering = servers.enter_context(server(milliseconds / 1_000))
             for concurrency in (64, 256):
-                # No more updates than about ten seconds' worth.
+                # At most the updates of about ten seconds.
                 most = 10 * concurrency * 1_000 // milliseconds if milliseconds else updates
                 work = Work(min(updates, most), concurrency=concurrency)
                 contenders[f"{milliseconds} ms, {concurrency} at once"] = draining(answering, work)

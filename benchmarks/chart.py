@@ -38,9 +38,9 @@ class Panel:
     """One pair of axes.
 
     Args:
-        title: what is shown, with its unit.
+        title: the figure, with its unit.
         lines: by name, the points (x, y) in the order of x; where y is None, the line has a gap.
-        top: where the y axis, which begins at 0, ends at the least.
+        top: the least end of the y axis, which begins at 0.
     """
 
     title: str
@@ -53,9 +53,9 @@ class Chart:
     """Panels with a common x axis from 0 to `right`; a name has the same stroke in all of them.
 
     Args:
-        description: for those who cannot see it.
+        description: for people who cannot see the chart.
         x_label: of the x axis, with its unit.
-        right: where the x axis ends.
+        right: the end of the x axis.
     """
 
     title: str
@@ -139,7 +139,7 @@ def bars(title: str, measured: Sequence[Bar]) -> str:
 
 
 def _document(figure: Figure, title: str, description: str) -> str:
-    """Give the drawing as SVG that says what it is to those who cannot see it, and that does not name the day."""
+    """Return the drawing as SVG, with a description for people who cannot see it, and without today's date."""
     written = io.StringIO()
     figure.savefig(
         written, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}

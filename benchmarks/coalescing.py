@@ -1,6 +1,6 @@
-"""What folding saves at which load: changes that wait together for one completion become one request.
+"""The requests that folding saves, by load: changes that wait together for one completion become one request.
 
-Simulated with the queue in memory and the real fold, on a clock of its own: `python -m benchmarks.coalescing`.
+Simulated with the queue in memory and the real fold, on its own clock: `python -m benchmarks.coalescing`.
 """
 
 import argparse
@@ -29,11 +29,11 @@ _SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a load.
+    """The result of a load.
 
     Args:
         changes, requests: done after the warm-up.
-        behind: changes pending in the end, as seconds of what comes in.
+        behind: changes pending at the end, in seconds of incoming changes.
     """
 
     changes: int
@@ -91,7 +91,7 @@ async def simulate(load: float, per_completion: int) -> Outcome:
 
 
 def table(outcomes: Sequence[Sequence[Outcome]]) -> str:
-    """The requests that are saved, by load, and by how many changes a completion gets."""
+    """The saved requests, by load, and by the number of changes of a completion."""
     kinds = " | ".join(f"{each} a completion: saved | behind" for each in PER_COMPLETION)
     lines = [f"| changes offered / requests the service takes | {kinds} |", f"|---|{'---:|' * 2 * len(PER_COMPLETION)}"]
     for load, row in zip(LOADS, outcomes, strict=True):
@@ -110,7 +110,7 @@ async def _all() -> list[list[Outcome]]:
 
 
 def main() -> None:
-    """Simulate every load, print the table, and keep it in docs/scale.md where that is asked for."""
+    """Simulate every load, print the table, and keep it in docs/scale.md on request."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coalescing", description=__doc__)
     parser.add_argument("--docs", type=Path, help="the page to write the table into")
     arguments = parser.parse_args()

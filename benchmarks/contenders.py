@@ -1,4 +1,4 @@
-"""The loops that metasync is measured against, each as its users write it: `python -m benchmarks.contenders NAME`."""
+"""The loops that metasync is compared with, each as its users write it: `python -m benchmarks.contenders NAME`."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ MERGED = {"grade": "B"}
 
 
 def completion_ids(count: int) -> Iterable[str]:
-    """As many ids as are wanted, the same every time."""
+    """So many ids, the same every time."""
     return (f"chatcmpl-{number:07d}" for number in range(count))
 
 
@@ -50,7 +50,7 @@ async def bare(base_url: str, count: int) -> None:
 
 
 async def prepared(base_url: str, count: int) -> None:
-    """The same with bodies encoded ahead and answers that are read and not parsed."""
+    """The same with bodies encoded in advance, and answers that are read but not parsed."""
     headers = {"Authorization": "Bearer sk-bench", "Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     body = json.dumps({"metadata": METADATA}).encode()
@@ -190,7 +190,7 @@ async def _nothing(count: int) -> None:
 
 
 def main() -> None:
-    """Run one contender and print what it took."""
+    """Run one contender and print its figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contenders", description=__doc__)
     parser.add_argument("name", choices=CONTENDERS)
     parser.add_argument("base_url")
@@ -203,7 +203,7 @@ def main() -> None:
 async def _measure(contender: Callable[[str, int], Awaitable[None]], arguments: argparse.Namespace) -> None:
     prepare = PREPARATIONS.get(arguments.name, _nothing)
     await prepare(CONCURRENCY, **arguments.options)
-    await contender(arguments.base_url, CONCURRENCY)  # imports, connections and caches are not what is measured
+    await contender(arguments.base_url, CONCURRENCY)  # imports, connections and caches are not measured
     await prepare(arguments.count, **arguments.options)
     started, cpu_started = time.perf_counter(), time.process_time()
     await contender(arguments.base_url, arguments.count)

@@ -1,4 +1,4 @@
-"""`make bench-flow`: metasync and the loops that people write, each against a hidden limit, over real sockets."""
+"""`make bench-flow`: metasync and common loops, each against a hidden limit, over real sockets."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ LABELS = {
 }
 
 _HINTS = {"ms": "exact, in ms", "seconds": "in whole seconds", "wrong": "a tenth of the truth", "none": "none"}
-_ROWS_PER_REQUEST_ALLOWED = 4  # some peers give rows up: none may run out of them
+_ROWS_PER_REQUEST_ALLOWED = 4  # some peers give up rows: none may run out of them
 _FIRST_MINUTE_SECONDS = 60.0
 _TRAILING_SECONDS = 10
 _COLD_SECONDS = 60.0
@@ -37,7 +37,7 @@ _COUNTS = ("started while closed", "given up", "lost")
 
 
 async def run_all(names: Sequence[str], setup: Setup, *, side_by_side: bool) -> list[Trial]:
-    """Let the contenders work, one after the other or all at once, each against a simulator of its own.
+    """Let the contenders work, one after the other or all at once, each against its own simulator.
 
     Raises:
         TrialFailed: one of them failed; the others are ended.
@@ -54,7 +54,7 @@ async def run_all(names: Sequence[str], setup: Setup, *, side_by_side: bool) -> 
 
 
 async def cold_starts(setup: Setup) -> dict[str, Trial]:
-    """Let the worker find the limit anew with each form of ``Retry-After``, one after the other.
+    """Let the worker search the limit with each form of ``Retry-After``, one after the other.
 
     Raises:
         TrialFailed: one of them failed.

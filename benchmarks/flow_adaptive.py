@@ -15,7 +15,7 @@ _LOWEST_PER_SECOND = 0.5
 
 
 class AdaptiveRate:
-    """Requests a second, held back from the first throttled answer on. Times are in seconds.
+    """Requests a second, limited from the first throttled answer on. Times are in seconds.
 
     Args:
         now: the time.
@@ -69,7 +69,7 @@ class AdaptiveRate:
 
 
 class RetryQuota:
-    """500 tokens: a retry takes 5 and a success after it gives them back, any other success gives one."""
+    """500 tokens: a retry takes 5, and a success after it returns them; any other success returns one."""
 
     _CAPACITY = 500
     _COST = 5
@@ -85,7 +85,7 @@ class RetryQuota:
         return True
 
     def succeeded(self, *, retried: bool) -> None:
-        """Give back."""
+        """Return the tokens of a success."""
         self._tokens = min(self._CAPACITY, self._tokens + (self._COST if retried else 1))
 
 

@@ -1,4 +1,4 @@
-"""The loops that flow control is measured against, each as its users write it, as a process that SIGTERM ends."""
+"""The loops that flow control is compared with, each as its users write it, as a process that SIGTERM ends."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ _ADAPTIVE_LONGEST_SECONDS = 20.0
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the rows; a row that is given up is one that its user has to care for."""
+    """The results of the rows. A row that is given up is left to the user."""
 
     updated: int = 0
     given_up: int = 0
@@ -36,11 +36,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a peer is to do.
+    """The job of a peer.
 
     Args:
-        ids: of the completions to update, all the peer's tasks taking from the same.
-        requests_per_minute: the service's true limit, which only guesses are made from.
+        ids: of the completions to update; all tasks of the peer take from these.
+        requests_per_minute: the service's true limit, from which peers derive their guesses.
     """
 
     base_url: str
@@ -72,7 +72,7 @@ async def _in_parallel(job: Job, update: Callable[[str], Awaitable[object]], fai
 
 
 async def official(job: Job) -> None:
-    """The official client with the retries that it comes with, 20 at once."""
+    """The official client with its own retries, 20 at once."""
     from openai import AsyncOpenAI, OpenAIError  # noqa: PLC0415 -- heavy, and not every peer's
 
     async with AsyncOpenAI(base_url=job.base_url, api_key=KEY) as client:
@@ -146,7 +146,7 @@ class CookbookLoop:
             wait_seconds = max(self._paused_until - now, (1 - self._capacity) * 60 / self._per_minute)
             if wait_seconds <= 0:
                 self._capacity -= 1
-                await asyncio.sleep(self._SHORTEST_WAIT_SECONDS)  # lets the requests that were started run
+                await asyncio.sleep(self._SHORTEST_WAIT_SECONDS)  # let the requests under way end
                 return
             await asyncio.sleep(max(wait_seconds, self._SHORTEST_WAIT_SECONDS))
 

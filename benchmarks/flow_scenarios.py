@@ -1,4 +1,4 @@
-"""Plays the scenarios of flow control and prints what is measured beside what is asserted; see ``--help``."""
+"""Plays the scenarios of flow control and prints the measured figures beside the asserted ranges; see ``--help``."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ def _off(figure: float, bounds: tuple[float, float] | None) -> str:
 
 
 def _rows(scenario: Scenario, measured: list[dict[str, float]]) -> dict[str, tuple[float, float, float, str]]:
-    """For each measure that is asserted: least, median and most, and the ranges."""
+    """For each asserted figure: least, median and most, and the ranges."""
     rows = {}
     for measure in dict.fromkeys([*scenario.median, *scenario.expect]):
         figures = [each[measure] for each in measured]
@@ -44,7 +44,7 @@ _DRAWN = (
 
 
 def drawing() -> str:
-    """The rate that is aimed at, and the refusals, against the limit over the first two minutes, as SVG."""
+    """The planned rate, and the refusals, against the limit over the first two minutes, as SVG."""
     panels = []
     for scenario in _DRAWN:
         played = play(replace(scenario, max_concurrency=512, seconds=_DRAWN_SECONDS), seed=201)

@@ -1,4 +1,4 @@
-"""One contender against a simulator of its own: both as processes, the simulator's counters sampled every second."""
+"""One contender against its own simulator: both as processes, with the simulator's counters sampled every second."""
 
 import asyncio
 import json
@@ -30,19 +30,19 @@ _LOOK_SECONDS = 0.02  # how often to look for the first request
 
 
 class TrialFailed(Exception):
-    """A contender or its simulator did not do what it is there for: there is nothing to report."""
+    """A contender or its simulator failed: there is nothing to report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every contender meets.
+    """The conditions for every contender.
 
     Args:
         per_minute: the limit: a bucket of one second's burst.
         seconds: how long each works, from its first request on.
         update_latency: as `metasync simulator` takes it.
         rows: completions to update: more than can be done in the time.
-        rejects_are_free: rejected requests take nothing from the bucket; as a rule they do.
+        rejects_are_free: whether rejected requests take nothing from the bucket.
         hint: the form of ``Retry-After``, as `metasync simulator` takes it.
     """
 
@@ -56,10 +56,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The simulator's counters so long after the first request, since the start.
+    """The simulator's counters, so long after the first request.
 
     Args:
-        accepted: requests that the limit let through.
+        accepted: requests that the limit allowed.
         throttled: requests that were answered 429.
     """
 
@@ -70,13 +70,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How one contender did.
+    """The result of one contender.
 
     Args:
         samples: one a second, the first at 0.
-        started_while_closed: requests that came 0.1 s or more after a ``Retry-After`` was given, and before its end.
+        started_while_closed: requests that came 0.1 s or more after a ``Retry-After`` was sent, and before its end.
         given_up: rows that failed for good.
-        lost: rows that are neither updated, pending nor given up; None where the contender keeps no account.
+        lost: rows that are neither updated, pending nor given up; None if the contender keeps no account.
     """
 
     name: str
@@ -86,9 +86,9 @@ class Trial:
     lost: int | None
 
     def goodput(self, setup: Setup, since_seconds: float = 0.0) -> float | None:
-        """Requests let through, as a share of the limit; None where the time ends before `since_seconds`.
+        """Requests that the limit allowed, as a share of the limit; None if the time ends before `since_seconds`.
 
-        It can exceed 1 by what the bucket held at the start.
+        It can exceed 1 by the content of the bucket at the start.
         """
         first, last = self._span(since_seconds)
         allowed = setup.per_minute / 60 * (last.at_seconds - first.at_seconds)
@@ -114,7 +114,7 @@ def wasted(first: Sample, last: Sample) -> float | None:
 async def _running(
     *command: str | Path, folder: Path, environment: Mapping[str, str], log: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process in an environment of its own, without proxies; ended in any case, in order where that works."""
+    """A process in its own environment, without proxies. It is always ended, in order if possible."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -138,7 +138,7 @@ async def _running(
 
 
 class Observed:
-    """A simulator in a process of its own, seen through its control endpoints."""
+    """A simulator in its own process, seen through its control endpoints."""
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession) -> None:
         self.base_url = base_url
@@ -146,13 +146,13 @@ class Observed:
         self._control_url = base_url.removesuffix("/v1") + "/_simulator"
 
     async def ask(self, path: str) -> Any:  # noqa: ANN401 -- JSON
-        """What a control endpoint says."""
+        """The answer of a control endpoint."""
         async with self._session.get(self._control_url + path) as response:
             response.raise_for_status()
             return await response.json()
 
     async def counters(self) -> dict[str, Any]:
-        """Of requests, which are checked to be such as contenders should make."""
+        """The counters of requests, after a check that all are of the kind that contenders should make."""
         counters: dict[str, Any] = (await self.ask("/counters"))["counters"]
         odd = counters["requests"].keys() - {"update"}
         odd |= counters["requests"].get("update", {}).keys() - {"200", "429", "0"}
@@ -161,7 +161,7 @@ class Observed:
         return counters
 
     async def sample(self, at_seconds: float) -> Sample:
-        """The counters now. What is in flight has been let through: a 429 comes at once."""
+        """The counters now. A request in flight has passed the limit: a 429 comes at once."""
         counters = await self.counters()
         ended = sum(counters["requests"].get("update", {}).values())
         return Sample(at_seconds, ended + counters["in_flight"] - counters["throttled"], counters["throttled"])
@@ -243,7 +243,7 @@ async def _run_worker(name: str, setup: Setup, simulator: Observed, folder: Path
 
 
 async def _metasync(*words: str, folder: Path, environment: Mapping[str, str]) -> bytes:
-    """Run the command to its end; returns what it said."""
+    """Run the command to its end; return its output."""
     log = folder / f"{words[0]}.log"
     async with _running(_METASYNC, *words, folder=folder, environment=environment, log=log) as process:
         output, _ = await asyncio.wait_for(process.communicate(), _START_SECONDS)

@@ -42,18 +42,22 @@ from worker.queue import Claim, Place, QueuedChange, Settlement, Store, open_que
 from worker.queue.memory import MemoryQueue
 
 BATCH = 256
-WARM_UP, COUNTED, LEFT = 16 * BATCH, 8 * BATCH, 4 * BATCH  # updates: until all slots are open; that count; after them
+WARM_UP, COUNTED, LEFT = (
+    16 * BATCH,
+    8 * BATCH,
+    4 * BATCH,
+)  # updates: until all slots are open; the counted ones; after them
 _COLLECTED = re.compile(rb"Collected : (\d+)")
 _CONCURRENCY = 64
-_LEASE_SECONDS = 3_600.0  # no heartbeat falls into the counting
+_LEASE_SECONDS = 3_600.0  # no heartbeat during the count
 
 
 class Middle:
-    """Sees how many updates are done, and says when the counting begins and when it ends.
+    """Sees how many updates are done, and marks the begin and the end of the count.
 
     Args:
-        begin: is called before the first update that counts,
-        end: and after the last one.
+        begin: called before the first counted update.
+        end: called after the last one.
     """
 
     def __init__(self, begin: Callable[[], object], end: Callable[[], object]) -> None:
@@ -73,7 +77,7 @@ class Middle:
 
 
 class _Prepared(MemoryQueue):
-    """A queue that costs nothing: it hands out claims that were made ahead, and takes every word for it."""
+    """A queue that costs nothing: it hands out claims made in advance, and accepts every settlement."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -85,7 +89,7 @@ class _Prepared(MemoryQueue):
         ]
 
     async def claim(self, limit: int, *, place: Place = "oldest", **_terms: object) -> list[Claim]:
-        """Hand out the next ones."""
+        """Hand out the next claims."""
         if place != "oldest":
             return []
         claimed, self._claims = self._claims[:limit], self._claims[limit:]
@@ -94,14 +98,14 @@ class _Prepared(MemoryQueue):
     async def settle(
         self, settlements: Sequence[Settlement], *, keep_seconds: float = 0.0, remember: bool = False
     ) -> list[Settlement]:
-        """Take them all."""
+        """Accept all."""
         del keep_seconds, remember
         self._unsettled -= len(settlements)
         self._work.set()
         return []
 
     async def next_due_seconds(self) -> float | None:
-        """Something is due until the last one is settled."""
+        """Something is due until the last claim is settled."""
         return _LEASE_SECONDS if self._unsettled else None
 
 
@@ -161,7 +165,7 @@ async def _log(count: int, middle: Middle, base_url: str, folder: Path) -> None:
     await _transport(count, middle, base_url, folder)
 
 
-# What each step runs, and the steps that it is built upon.
+# The work of each step, and the steps that it includes.
 Run = Callable[[int, Middle, str, Path], Coroutine[None, None, None]]
 STEPS: Mapping[str, tuple[Run, Sequence[str]]] = {
     "flow": (_flow, ()),
@@ -219,7 +223,7 @@ def per_update(step: str, base_url: str) -> float:
 
 
 def run_step(step: str, base_url: str, folder: Path) -> None:
-    """Warm up, say so, wait for a line, do what is counted, and be gone."""
+    """Warm up, report it, wait for a line, do the counted work, and end."""
     run, _ = STEPS[step]
     recorder._FLUSH_SECONDS = 3_600.0  # noqa: SLF001 -- at this speed no batch would be full in time
     collect_less()
@@ -237,7 +241,7 @@ def _be_gone() -> NoReturn:
 
 
 def layers(counted: Mapping[str, float]) -> dict[str, float]:
-    """Instructions of each layer alone, of those of each step."""
+    """The instructions of each layer, from those of the steps."""
     return {step: counted[step] - sum(counted[other] for other in others) for step, (_, others) in STEPS.items()}
 
 
@@ -252,7 +256,7 @@ def table(counted: Mapping[str, float]) -> str:
 
 
 def main() -> None:
-    """Count each step, print the table, and keep it in docs/performance.md where that is asked for."""
+    """Count each step, print the table, and keep it in docs/performance.md on request."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--docs", type=Path, help="the page to write the table into")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""How many changes a second go in over HTTP, durably, to a process on one core: quiet, and in a flood of strangers."""
+"""Changes a second over HTTP, durably, to a process on one core: alone, and during a flood of unauthorised requests."""
 
 import argparse
 import asyncio
@@ -54,7 +54,7 @@ async def _send(port: int, connection: int, until: float, latencies: list[float]
 
 
 async def _flood(port: int) -> None:
-    """Ask without the token, on one connection after the other, as fast as they are answered or cut."""
+    """Ask without the token, on one connection after the other, as fast as each is answered or cut."""
     request = _request(0, 0, token="none")  # noqa: S106 -- that is the point
 
     async def ask() -> None:
@@ -72,7 +72,7 @@ async def _flood(port: int) -> None:
 
 @contextmanager
 def _intake(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """The process that takes changes, on the first core that there is."""
+    """The process that takes changes, on the first core."""
     given = {"METASYNC_HTTP_PORT": "0", "METASYNC_INTAKE_TOKEN": TOKEN, "METASYNC_INTAKE_MAX_PENDING": "100000000"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("METASYNC_")}
     command = [str(METASYNC), "intake"]
@@ -98,12 +98,12 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def measure(seconds: float, *, flooded: bool) -> dict[str, float]:
-    """Send for so long; give the figures by name."""
+    """Send for so long; return the figures by name."""
     with tempfile.TemporaryDirectory() as folder, _intake(Path(folder)) as (process, port):
         strangers = [sys.executable, "-m", "benchmarks.intake", "--flood", str(port)]
         flood = subprocess.Popen(strangers) if flooded else None
         try:
-            asyncio.run(_send_all(port, 2.0, []))  # until all is warm
+            asyncio.run(_send_all(port, 2.0, []))  # until everything is warm
             before, used = _resident_mib(process.pid), _cpu_seconds(process.pid)
             latencies: list[float] = []
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What it costs to be watched: a daemon whose metrics are scraped, or whose page is open, while it works."""
+"""The cost of being watched: a daemon whose metrics are scraped, or whose page is open, while it works."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ COLUMNS = {
 }
 _LOOK_SECONDS = 0.05
 _START_SECONDS = 30.0
-_IDLE_SECONDS = 10.0  # of measuring what watching costs a worker that does nothing else
+_IDLE_SECONDS = 10.0  # the time to measure the cost of watching an otherwise idle worker
 _SETTLING_SECONDS = 0.2
 
 
@@ -33,10 +33,10 @@ def _open(url: str) -> HTTPResponse:
 
 
 class Watcher:
-    """Asks a daemon for something over and over until it is left.
+    """Asks a daemon again and again until the end of the context.
 
     Args:
-        every_seconds: between scrapes, the first of them after half of it; 0: keep one stream open.
+        every_seconds: between scrapes, the first of them after half of it; 0 to keep one stream open.
     """
 
     def __init__(self, url: str, every_seconds: float) -> None:
@@ -69,7 +69,7 @@ class Watcher:
 
 @contextmanager
 def contenders(updates: int) -> Iterator[Contenders]:
-    """Not watched, watched by a scrape every 15 s, by one every second, and, where there is a page, by that."""
+    """Unwatched, with a scrape every 15 s, with one every second, and, if there is a page, with an open page."""
     with server(recording=True) as answering:
         idle_seconds = min(_IDLE_SECONDS, max(updates / 3_000, 0.3))
         ways: dict[str, tuple[str, float] | None] = {
@@ -132,9 +132,9 @@ def _observed(answering: Server, updates: int, way: tuple[str, float] | None, id
 
 
 def _idle(answering: Server, updates: int, way: tuple[str, float] | None, seconds: float) -> Figures:
-    """What watching costs beside the same backlog, on a worker that may send one request a minute.
+    """The cost of watching beside the same backlog, on a worker that may send one request a minute.
 
-    A difference of throughput below a hundredth drowns in the noise; this one is counted in nanoseconds.
+    A difference in throughput of less than a hundredth is lost in the noise; this one is counted in nanoseconds.
     """
     if way is None:
         return {"watching_percent": 0.0, "scrape_ms": 0.0}
@@ -143,7 +143,7 @@ def _idle(answering: Server, updates: int, way: tuple[str, float] | None, second
     with _daemon(answering, work) as (daemon, base):
         time.sleep(_SETTLING_SECONDS)
         unwatched = _share(daemon, seconds)
-        # A scrape a second is what the store is asked for anew; what one every 15 s costs follows from it.
+        # With a scrape a second, each one asks the store anew; the cost of one every 15 s follows from it.
         with Watcher(base + path, min(every_seconds, 1.0)) as watcher:
             time.sleep(_SETTLING_SECONDS)
             before = watcher.answers
@@ -157,7 +157,7 @@ def _idle(answering: Server, updates: int, way: tuple[str, float] | None, second
 
 
 def _share(daemon: Watched, seconds: float) -> float:
-    """The share of a core that it takes for so long."""
+    """The share of a core that it takes over so long."""
     began = time.monotonic()
     before = daemon.cpu_seconds_at(began)
     time.sleep(seconds)

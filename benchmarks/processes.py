@@ -1,4 +1,4 @@
-"""Processes under measurement: the cores they run on, the CPU time they take and how large they get."""
+"""Processes under measurement: their cores, their CPU time and their memory."""
 
 import os
 import subprocess
@@ -14,14 +14,14 @@ _LOOK_SECONDS = 0.02
 
 
 def pin(process_id: int, *, last: bool) -> None:
-    """Keep contender and server on cores of their own, where the system lets us."""
+    """Keep contender and server on different cores, if the system can."""
     cores = _cores()
     if cores:
         os.sched_setaffinity(process_id, {cores[-1]} if last else set(cores[:-1]) or {cores[0]})
 
 
 def pin_to(process_id: int, number: int) -> None:
-    """Keep a process on one core, the numbers going round, where the system lets us."""
+    """Keep a process on one core, in turns, if the system can."""
     cores = _cores()
     if cores:
         os.sched_setaffinity(process_id, {cores[number % len(cores)]})
@@ -32,7 +32,7 @@ def _cores() -> Sequence[int]:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """The CPU time that its threads have taken until now, in nanosecond steps; 0 where the system does not say."""
+    """The CPU time of its threads until now, in nanosecond steps; 0 if the system does not tell."""
     try:
         threads = list(Path(f"/proc/{process_id}/task").iterdir())
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
@@ -41,9 +41,9 @@ def cpu_seconds(process_id: int) -> float:
 
 
 def peak_mb(process_id: int | str = "self") -> float:
-    """The most memory that the program has held; what the process held before it became this program is not in it.
+    """The most memory of the program, without that of the process before it became this program.
 
-    That is why wait4's ru_maxrss does not do: a child begins with its parent's. 0 where the system does not say.
+    wait4's ru_maxrss does not fit: a child begins with its parent's. 0 if the system does not tell.
     """
     try:
         lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
@@ -53,7 +53,7 @@ def peak_mb(process_id: int | str = "self") -> float:
 
 
 class Watched:
-    """A process that is looked at until it ends: the peak of memory lags by 20 ms at the most."""
+    """A process that is watched until it ends: the peak of memory lags by 20 ms at most."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Watched:
         return f"<Watched {self.process.pid} [{'ended' if self._ended.is_set() else 'running'}]>"
 
     def cpu_seconds_at(self, moment: float) -> float:
-        """What it had taken at a moment of the monotonic clock."""
+        """Its CPU time at a moment of the monotonic clock."""
         return self._cpu_seconds[min(bisect_left(self._times, moment), len(self._times) - 1)]
 
     def wait(self) -> tuple[float, float]:

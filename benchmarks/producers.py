@@ -1,4 +1,4 @@
-"""What enqueueing costs the transactions of an application: PostgreSQL producers, against a plain outbox table."""
+"""The cost of enqueueing in an application's transactions: PostgreSQL producers, against a plain outbox table."""
 
 import argparse
 import asyncio
@@ -35,10 +35,10 @@ Rates = Mapping[tuple[float, str, int], float]
 
 
 def measure(seconds: int) -> Rates:
-    """Give transactions a second by flush, way and number of producers.
+    """Return transactions a second by flush, method and number of producers.
 
-    A flush takes as long as it does because the one process that flushes, for all that wait, sleeps before it does:
-    `commit_delay`, without a second session (`commit_siblings` 0). The files are in memory, where there is room.
+    `commit_delay` sets the time of a flush: the one process that flushes for all sleeps before it does, also without a
+    second session (`commit_siblings` 0). The files are in memory, if there is room.
     """
     rates: dict[tuple[float, str, int], float] = {}
     for flush_ms in FLUSHES_MS:

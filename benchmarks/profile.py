@@ -13,7 +13,7 @@ from benchmarks.running import METASYNC, Work, queue_url, server, write_changes
 TARGET = Path(__file__).parents[1] / "docs" / "performance" / "profile.svg"
 PY_SPY = Path(sys.executable).parent / "py-spy"
 _FRAME = re.compile(r"<g><title>[^<]*?([\d.]+)%\)</title>.*?</g>", re.DOTALL)
-_LEAST_PERCENT = 0.3  # what is narrower cannot be seen, and is most of the file
+_LEAST_PERCENT = 0.3  # narrower frames cannot be seen, and are most of the file
 _FOLDERS = re.compile(r"/[^\s()<>\"]*/(?:site-packages|lib/python[\d.]+|bin)/")
 
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def without_slivers(drawing: str) -> str:
-    """Leave out the frames that took next to nothing; what stood on them took no more."""
+    """Leave out frames that took next to nothing; the frames above took no more."""
     return _FRAME.sub(lambda frame: frame[0] if float(frame[1]) >= _LEAST_PERCENT else "", drawing)
 
 

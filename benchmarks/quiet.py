@@ -1,4 +1,4 @@
-"""Whether the machine was quiet: what took its cores while something was measured, besides the benchmark itself."""
+"""Whether the machine was quiet: the load on its cores during a measurement, besides the benchmark."""
 
 import os
 import resource
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-# More than this share of the machine's cores, and figures are said to be disturbed.
+# Above this share of the machine's cores, figures are marked as disturbed.
 DISTURBED = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What others took of the machine, as shares of all its cores.
+    """The load of others, as shares of all cores.
 
     Args:
-        load: processes that are none of the benchmark's.
+        load: processes that do not belong to the benchmark.
         steal: the host's other guests.
     """
 
@@ -24,7 +24,7 @@ class Noise:
 
     @property
     def is_much(self) -> bool:
-        """Whether figures that were measured meanwhile may be wrong by it."""
+        """Whether this may have falsified the figures."""
         return self.load + self.steal > DISTURBED
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Clocks:
 
     @classmethod
     def now(cls) -> Self | None:
-        """Read the clocks; None where the system has none of this kind."""
+        """Read the clocks; None if the system has none of this kind."""
         try:
             first = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
         except FileNotFoundError:
@@ -59,7 +59,7 @@ class Clocks:
         return cls(user + nice + system + interrupts + soft, steal, idle + waiting, _ours())
 
     def until(self, later: Self) -> Noise:
-        """What happened between the two."""
+        """The load between the two."""
         busy, steal, idle = later.busy - self.busy, later.steal - self.steal, later.idle - self.idle
         whole = max(busy + steal + idle, 1e-9)
         return Noise(max(0.0, busy - (later.ours - self.ours)) / whole, steal / whole)

@@ -1,4 +1,4 @@
-"""Pulling and comparing beside loops that read the same and keep, log and retry nothing."""
+"""Pulling and comparing, against loops that read the same and keep, log and retry nothing."""
 
 import json
 import tempfile
@@ -22,7 +22,7 @@ COLUMNS = {
 
 @contextmanager
 def contenders(count: int) -> Iterator[Contenders]:
-    """Each command beside the loop that people write for the same."""
+    """Each command, against the usual loop for the same work."""
     with server() as answering, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "ids").write_text("\n".join(completion_ids(count)))

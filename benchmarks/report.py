@@ -17,7 +17,7 @@ Measured = Mapping[str, Sequence[Figures]]
 
 
 def machine() -> dict[str, str]:
-    """Give what the figures depend on besides the code."""
+    """Return what the figures depend on besides the code."""
     model = platform.processor() or platform.machine()
     cpu_information = Path("/proc/cpuinfo")
     if cpu_information.exists():
@@ -33,11 +33,12 @@ def machine() -> dict[str, str]:
 
 
 def table(measured: Measured, columns: Mapping[str, str], *, compared: int = 100) -> str:
-    """Draw the medians with the least and the most.
+    """Format the medians with the least and the most.
 
     Args:
         columns: headings by figure.
-        compared: of so many contenders, show the first one's first figure as a multiple of each, too; then of the next.
+        compared: of so many contenders, the first one's first figure is also shown as a multiple of each; then of the
+            next.
     """
     main = next(iter(columns))
     names = list(measured)
@@ -48,7 +49,7 @@ def table(measured: Measured, columns: Mapping[str, str], *, compared: int = 100
         shown = [_spread([run[column] for run in runs]) for column in columns]
         if compared:
             firsts = measured[names[number // compared * compared]]
-            # Of runs of one round: what slows the machine for a while slows both.
+            # Of runs of one round: a slow time of the machine slows both.
             ratio = statistics.median(ours[main] / theirs[main] for ours, theirs in zip(firsts, runs, strict=True))
             shown.append(f"{ratio:.2f} times")
         lines.append(f"| {contender} | {' | '.join(shown)} |")
@@ -76,7 +77,7 @@ def bars(title: str, measured: Measured, columns: Mapping[str, str]) -> str:
 
 
 def spread(measured: Measured, columns: Mapping[str, str]) -> str:
-    """Say how far the main figure's runs lie apart, where there are several: the contender that varies most."""
+    """Say how far the main figure's runs lie apart, if there are several: for the contender that varies most."""
     column = next(iter(columns))
     if len(next(iter(measured.values()))) == 1:
         return "one run: how far figures vary is not known"
@@ -118,10 +119,10 @@ def section(  # noqa: PLR0917 -- what a benchmark is, and what came of it
 
 
 def insert(page: Path, name: str, text: str) -> None:
-    """Put the text between this benchmark's markers, where the page has them.
+    """Put the text between this benchmark's markers on the page.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the page has none.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = page.read_text().partition(begin)

@@ -1,4 +1,4 @@
-"""What every benchmark measures with: the canned server, stores, and processes whose CPU time and memory are known."""
+"""The common part of the benchmarks: the canned server, stores, and processes with known CPU time and memory."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the server saw of one, in seconds of the machine's monotonic clock."""
+    """The server's record of a request, in seconds of the machine's monotonic clock."""
 
     completion_id: str
     arrived_at: float
@@ -38,11 +38,11 @@ class Server:
     process: "subprocess.Popen[str]"
 
     def cpu_seconds(self) -> float:
-        """The CPU time that it has taken until now; 0 where the system does not say."""
+        """The CPU time until now; 0 if the system does not tell."""
         return cpu_seconds(self.process.pid)
 
     def take_record(self) -> list[Request]:
-        """Give what was answered since the last time, in the order of the answers; it has to be recording."""
+        """Return the answers since the last call, in their order; the server has to record them."""
         assert self.process.stdin is not None  # noqa: S101 -- piped
         assert self.process.stdout is not None  # noqa: S101 -- likewise
         self.process.stdin.write("\n")
@@ -73,14 +73,14 @@ def server(latency_seconds: float = 0.0, *, recording: bool = False) -> Iterator
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Start a PostgreSQL server whose commits are synchronous; give the URL of its own database."""
+    """Start a PostgreSQL server whose commits are synchronous; return the URL of its own database."""
     with PostgresServer.running(fsync="on", full_page_writes="on", shared_buffers="128MB") as store:
         yield store.url()
 
 
 @asynccontextmanager
 async def database(url: str, name: str) -> AsyncIterator[str]:
-    """Give the URL of an empty database on that server, gone afterwards."""
+    """Return the URL of an empty database on that server, which is dropped afterwards."""
     await administer(url, f"CREATE DATABASE {name}")
     try:
         yield url.replace("/postgres?", f"/{name}?")
@@ -90,7 +90,7 @@ async def database(url: str, name: str) -> AsyncIterator[str]:
 
 @contextmanager
 def queue_url(store: str) -> Iterator[str]:
-    """Give the URL of a new queue in `store`: "sqlite", or the URL of a PostgreSQL server."""
+    """Return the URL of a new queue in `store`: "sqlite", or the URL of a PostgreSQL server."""
     if store == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
             yield f"sqlite:///{folder}/queue.db"
@@ -120,7 +120,7 @@ def contender(name: str, base_url: str, count: int, **options: str) -> Figures:
 
 
 def rates(count: int, seconds: float, cpu_seconds: float, peak_rss_mb: float) -> Figures:
-    """What `count` updates took, as rates."""
+    """The figures of `count` updates, as rates."""
     return {
         "per_second": count / seconds,
         "cpu_us": cpu_seconds / count * 1e6,
@@ -138,9 +138,9 @@ class Work:
         changes: per completion.
         mode: of every change.
         workers: how many processes share the queue.
-        spread: give each a core, going round, the server's too.
+        spread: whether workers and server get cores of their own, in turns.
         settings: further environment variables.
-        metasync: the command, of whatever interpreter.
+        metasync: the command, of any interpreter.
     """
 
     completions: int
@@ -154,7 +154,7 @@ class Work:
     metasync: Path = METASYNC
 
     def environment(self, base_url: str, url: str) -> dict[str, str]:
-        """The command's environment, without the settings of the user who runs the benchmark."""
+        """The command's environment, without the user's settings."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("METASYNC_", "OPENAI_"))}
         return kept | {
             "METASYNC_QUEUE_URL": url,
@@ -177,7 +177,7 @@ def drain(base_url: str, work: Work) -> Figures:
 
 @contextmanager
 def enqueued(base_url: str, work: Work) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Give a folder to work in and the command's environment, with everything in the queue."""
+    """Return a folder to work in and the command's environment, with everything in the queue."""
     with queue_url(work.store) as url, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = work.environment(base_url, url)
@@ -188,7 +188,7 @@ def enqueued(base_url: str, work: Work) -> Iterator[tuple[Path, dict[str, str]]]
 
 
 def write_changes(path: Path, work: Work) -> None:
-    """Write the changes as `metasync enqueue` reads them."""
+    """Write the changes in a form that `metasync enqueue` reads."""
     metadata = MERGED if work.mode == "merge" else METADATA
     with path.open("w") as file:
         for _ in range(work.changes):

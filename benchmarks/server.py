@@ -65,12 +65,12 @@ def page(query: bytes) -> bytes:
 
 
 class CannedAnswers(asyncio.Protocol):
-    """Counts Content-Length bytes and answers; no router, no parser, no state but the buffer.
+    """Counts Content-Length bytes and answers; no router, no parser, no state besides the buffer.
 
     Args:
         latency_seconds: from a request to its answer.
-        record: where to note each request: completion, when it had come and when it was answered, by the
-            monotonic clock, which is one for all processes of a machine.
+        record: where to note each request: completion, arrival and answer, by the monotonic clock, which all processes
+            of a machine share.
     """
 
     def __init__(self, latency_seconds: float = 0.0, record: Record | None = None) -> None:
@@ -81,7 +81,7 @@ class CannedAnswers(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport to answer on."""
-        self._transport = cast("asyncio.Transport", transport)  # of TCP, and uvloop's are no subclass
+        self._transport = cast("asyncio.Transport", transport)  # of TCP; uvloop's are not a subclass
 
     def data_received(self, data: bytes) -> None:
         """Answer every request that is complete."""
@@ -120,7 +120,7 @@ async def _serve(latency_seconds: float, *, recording: bool) -> None:
         lambda: CannedAnswers(latency_seconds, record if recording else None), "127.0.0.1", 0, backlog=4_096
     )
     print(server.sockets[0].getsockname()[1], flush=True)
-    # A line asks for the record; the end of them means that the parent lets go.
+    # A line asks for the record; the end of the input ends the server.
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(record), flush=True)
         record.clear()

@@ -1,4 +1,4 @@
-"""What starting a command costs, in an environment such as a user has: the locked dependencies and a built wheel."""
+"""The cost of starting a command, in a user's environment: the locked dependencies and a built wheel."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def contenders(_: int) -> Iterator[Contenders]:
-    """The commands that are started most, and the interpreter alone."""
+    """The most frequent commands, and the interpreter alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = Work(1).environment("http://127.0.0.1:9/v1", f"sqlite:///{folder}/queue.db")
@@ -29,12 +29,12 @@ def contenders(_: int) -> Iterator[Contenders]:
             "metasync run --drain, nothing to do": [metasync, "run", "--drain"],
             "python -c pass": [metasync.with_name("python"), "-c", "pass"],
         }
-        cost([metasync, "run", "--drain"], environment, folder)  # makes the queue, and compiles what is imported
+        cost([metasync, "run", "--drain"], environment, folder)  # makes the queue, and compiles the imports
         yield {label: partial(cost, command, environment, folder) for label, command in commands.items()}
 
 
 def _installed(folder: Path) -> Path:
-    """Install the project and nothing that only its developers need; give the command."""
+    """Install the project without its developers' dependencies; return the command."""
     environment, wheels = folder / "environment", folder / "wheels"
     python = environment / "bin" / "python"
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check"]

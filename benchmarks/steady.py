@@ -59,7 +59,7 @@ def _slow(answering: Server, updates: int, latency_seconds: float) -> Figures:
 
 
 def _fullest(record: Sequence[Request]) -> tuple[float, int]:
-    """When as good as the most were in flight for the first time, in seconds from the first request, and how many."""
+    """When nearly the most requests were in flight first, in seconds from the first request, and how many."""
     steps = sorted([(request.arrived_at, 1) for request in record] + [(request.answered_at, -1) for request in record])
     in_flight, course = 0, []
     for moment, step in steps:

@@ -1,4 +1,4 @@
-"""`make bench-queue`: what enqueue, claim and finish cost on each store, by the backlog, and how urgent ones start."""
+"""`make bench-queue`: the cost of enqueue, claim and finish on each store, by backlog, and of an urgent start."""
 
 import argparse
 import asyncio
@@ -31,33 +31,33 @@ SIZES = [100_000, 1_000_000]
 STEPS = ("enqueue", "claim", "finish")
 URGENT_PENDING = 10_000_000
 _URGENT_TRIES = 20
-_URGENT_SECONDS = 2.0  # what is promised
+_URGENT_SECONDS = 2.0  # the promise
 STORES = ("SQLite", "PostgreSQL", "Valkey")
 _PUT_AT_ONCE = 10_000
 _PAUSE_SECONDS = 0.1
 _numbers = count(2**31)  # of the completions that come after the loading
 _databases = count(1)
-# The service's ids are random: neighbours in time are not neighbours in an index. So are these, by a factor that leads
-# to every number of 32 bits once; and as long.
+# The service's ids are random: neighbours in time are not neighbours in an index. So are these, by a factor that
+# reaches every number of 32 bits once. They are also as long.
 _SCATTER = 2_654_435_761
 _TAIL = "Zq3Kd8Wm5Rx1Tb6Yn9Lp4"
 
 
 def completion_id(number: int) -> str:
-    """An id as the service gives them, of 38 characters; the loading of the stores says the same in SQL."""
+    """An id in the service's form, of 38 characters. The SQL that fills the stores makes the same ids."""
     return f"chatcmpl-{number * _SCATTER % 2**32:08x}{_TAIL}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A queue with a backlog, and what each batch on it took, in milliseconds, by step."""
+    """A queue with a backlog, and the time of each batch on it, in milliseconds, by step."""
 
     label: str
     queue: Queue
     taken: dict[str, list[float]] = field(default_factory=lambda: {step: [] for step in STEPS})
 
     async def batch(self) -> None:
-        """Enqueue a batch, and claim and finish as many, so that the backlog stays what it is."""
+        """Enqueue a batch, and claim and finish as many changes, so that the backlog stays the same."""
         changes = [
             MetadataChange(completion_id=completion_id(next(_numbers)), metadata={"grade": "A"}, mode="replace")
             for _ in range(BATCH)
@@ -80,7 +80,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A queue that is open, and where it is."""
+    """An open queue, and its URL."""
 
     queue: Queue
     url: str
@@ -139,7 +139,7 @@ def _postgres(url: str) -> "Store":
 
 @asynccontextmanager
 async def _redis(pending: int, *, held: bool) -> AsyncIterator[Loaded]:
-    del held  # there is no such thing
+    del held  # Redis has no transaction that stays open
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), DURABLE) as store:
         async with open_queue(store.url(), timeout_seconds=60) as queue:
             for first in range(0, pending, _PUT_AT_ONCE):
@@ -156,7 +156,7 @@ Store = Callable[..., AbstractAsyncContextManager[Loaded]]
 
 
 async def measure(name: str, store: Store, sizes: Sequence[int], batches: int) -> list[Stage]:
-    """Take batches on queues of all sizes in turns; and on one of the least size with a transaction held open."""
+    """Run batches on queues of all sizes in turns, and on one of the least size with an open transaction."""
     async with AsyncExitStack() as queues:
         stages = []
         for pending, held in [*((size, False) for size in sizes), *([] if name == "Valkey" else [(sizes[0], True)])]:
@@ -171,10 +171,10 @@ async def measure(name: str, store: Store, sizes: Sequence[int], batches: int) -
 
 
 async def measure_urgent(name: str, store: Store, pending: int) -> list[float]:
-    """How many milliseconds after it is handed in an urgent change is in the hands of a worker that waits, each time.
+    """How many milliseconds each urgent change takes from its put until a waiting worker has it.
 
     Raises:
-        SystemExit: one took longer than is promised.
+        SystemExit: one took longer than promised.
     """
     print(f"{name}, {pending:,}, and one urgent: loading", file=sys.stderr)
     async with store(pending, held=False) as loaded, open_queue(loaded.url, timeout_seconds=60) as producer:
@@ -205,14 +205,14 @@ async def _claim_urgent(queue: Queue) -> list[Claim]:
 
 
 def urgent_table(taken: Mapping[str, Sequence[float]]) -> str:
-    """How long it takes an urgent change to start, by store."""
+    """The start of an urgent change, by store."""
     lines = ["| store, completions pending | one urgent starts within, ms | the slowest |", "|---|---:|---:|"]
     lines += [f"| {label} | {statistics.median(times):.1f} | {max(times):.1f} |" for label, times in taken.items()]
     return "\n".join(lines)
 
 
 def table(stages: Sequence[Stage]) -> str:
-    """Rates and times by stage; of the claims, the last tenth too, and how they compare with the store's first."""
+    """Rates and times by stage; for the claims, also the last tenth, compared with the store's first."""
     lines = [
         "| completions pending | enqueue/s | claim/s | finish/s | claim, ms | p99 | last tenth | to the first |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -233,7 +233,7 @@ def table(stages: Sequence[Stage]) -> str:
 async def _measure_all(
     arguments: argparse.Namespace, sizes: Sequence[int]
 ) -> tuple[list[Stage], dict[str, list[float]]]:
-    """Give what batches took, by stage, and urgent changes, by store."""
+    """Return the figures of batches by stage, and of urgent changes, by store."""
     with ExitStack() as servers:
         stores: dict[str, Store] = {}
         for name in arguments.stores:

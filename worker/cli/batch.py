@@ -1,4 +1,4 @@
-"""`metasync batch`: what was handed in together, looked at, waited for, taken back."""
+"""`metasync batch`: list, show, wait for and withdraw batches."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from worker.flags import Flag
 from worker.queue import DeadLetter, DeadSelection, PendingSelection, Store, open_queue
 
 _SAMPLE = 5
-_COUNTED = 10_000  # letters whose reasons are counted: of a batch of millions it is the first ones that tell
+_COUNTED = 10_000  # letters whose reasons are counted: the first ones of a batch of millions are enough
 
 _NAME = Flag("the batch", positional=True)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStory:
-    """A batch, and what was given up of it.
+    """A batch, and its dead letters.
 
     Args:
-        batch: null where it is not there, or cannot be read.
+        batch: null if it is not there, or cannot be read.
         reasons: dead letters by reason, of the first 10,000 that are there.
         letters: the first five of them.
-        error: why it is not shown; null where it is.
+        error: why it is not shown; null if it is.
     """
 
     batch: BatchState | None
@@ -131,7 +131,7 @@ def _list(batches: Sequence[BatchState], *, json: bool) -> None:
 
 
 def _table(batches: Sequence[BatchState]) -> str:
-    """A line for each; a count that is 0 for all has no column."""
+    """A line for each batch; a column with only 0 is left out."""
     counts = [
         name
         for name in ("changes", "pending", "applied", "unchanged", "superseded", "dead", "withdrawn")
@@ -146,7 +146,7 @@ def _table(batches: Sequence[BatchState]) -> str:
 
 
 def _pace(batch: BatchState) -> tuple[str, str]:
-    """How fast it goes, and how long the rest takes."""
+    """The speed, and how long the rest takes."""
     rate = "" if batch.per_second is None else f"{batch.per_second:,.1f}/s"
     if not batch.pending:
         return rate, "done"

@@ -48,7 +48,7 @@ class BatchState:
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
-        """As the store has it."""
+        """Convert the store's form."""
         per_second, left = batch.rate_per_second, batch.seconds_left
         return cls(
             name=batch.name,
@@ -68,14 +68,14 @@ class BatchState:
 
     @property
     def counts_text(self) -> str:
-        """How its changes ended, for people; of what did not happen, only that nothing was applied is worth a word."""
+        """Its results, for people. Results with 0 are left out, except applied."""
         ends = [(name, getattr(self, name)) for name in _ENDS]
         words = [f"{count:,} {name}" for name, count in ends if count or name == "applied"]
         return ", ".join([*words, *([f"{self.pending:,} pending"] if self.pending else [])])
 
 
 def quoted(name: str) -> str:
-    """The name as a shell takes it, on one line: one that came by another client may be any text."""
+    """The name, quoted for a shell, on one line: another client may have sent any text."""
     return printable(shlex.quote(name))
 
 
@@ -92,12 +92,12 @@ async def find(queue: Batches, name: str) -> Batch | None:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names that may have been meant, the likeliest first: those that go on like it, then those spelled like it.
+    """Similar names, the likeliest first: those with this beginning, then those with a similar spelling.
 
     Args:
         names: the newest first.
     """
-    starts: dict[str, str] = {}  # of one that was made, what was typed may be the start: what follows is a time
+    starts: dict[str, str] = {}  # the text may be the beginning of a generated name, which ends with a time
     beginning: list[str] = []
     for each in names:
         starts.setdefault(each[: len(name) + 1], each)

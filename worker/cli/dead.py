@@ -1,4 +1,4 @@
-"""`metasync dead`: the dead letters, looked at, sent back or thrown away."""
+"""`metasync dead`: list, show, retry and purge dead letters."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 _SHOWN_ERROR_LENGTH = 60
 HEAD = ("id", "completion", "reason", "status", "attempts", "died", "error")
-_NUMBERS_END = 2**63  # what a store can be asked for
+_NUMBERS_END = 2**63  # the largest number that a store can be asked for
 
 
 def _number_of(text: str) -> int:
@@ -35,7 +35,7 @@ def _number_of(text: str) -> int:
 
 
 def _age_of(text: str) -> float:
-    """An age with its unit: who says 30 hardly means half a minute, and what is purged is gone."""
+    """An age with its unit. 30 alone hardly means half a minute, and purged letters are gone."""
     seconds = duration_seconds(text)
     if seconds and text.strip()[-1].isdigit():
         raise ValueError(f"must have a unit, such as {text.strip()}d: a number alone would be seconds")
@@ -45,7 +45,7 @@ def _age_of(text: str) -> float:
 
 
 def _ago_of(text: str) -> float:
-    """How many seconds ago it was, whether it is written as an age or as a time."""
+    """How many seconds ago it was, from an age or a time."""
     with suppress(ValueError):
         return _age_of(text)
     try:
@@ -95,7 +95,7 @@ class Letter:
 
     @classmethod
     def of(cls, letter: DeadLetter) -> Self:
-        """As the store has it."""
+        """Convert the store's form."""
         return cls(
             id=letter.number,
             completion_id=letter.completion_id,
@@ -235,14 +235,14 @@ async def _act(url: str, timeout_seconds: float, arguments: Letters, selection: 
 
 
 async def _is_known(queue: Store, batch: str) -> bool:
-    """Whether there is such a batch, or was: letters keep the name of one that is let go of. Where not, it is said."""
+    """Whether there is such a batch, or was: letters keep the name of a deleted one. Otherwise an error says so."""
     if await queue.batches(batch) or await anext(queue.dead_letters(DeadSelection(batch=batch)), None) is not None:
         return True
     return await find(queue, batch) is not None
 
 
 async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:
-    """The letters that were named and are not there, or not of the reason and the completion that were named, too."""
+    """The named letters that are missing, or do not match the other conditions."""
     if not selection.numbers:
         return []
     there = {letter.number async for letter in queue.dead_letters(selection)}
@@ -250,13 +250,13 @@ async def _missing(queue: DeadLetters, selection: DeadSelection) -> list[int]:
 
 
 class _Work(Protocol[T_co]):
-    """What deals with letters piece by piece, as `retry_dead` does."""
+    """The signature of `retry_dead`, which works piece by piece."""
 
     async def __call__(self, selection: DeadSelection, *, go_on: Callable[[T_co], bool]) -> T_co: ...
 
 
 async def _to_the_end(work: _Work[T], selection: DeadSelection, nothing: T, show: Callable[[T], object]) -> bool:
-    """Do it, and show what was done, however it ends; tell whether that was all, or a signal came."""
+    """Do it, and show the result, also if it fails; return whether all letters were handled, or a signal came."""
     so_far, is_whole = nothing, True
     stop = asyncio.Event()
 
@@ -287,7 +287,7 @@ def _tell_of_purged(purged: int) -> None:
 
 
 def _tell_of(revived: Revived) -> None:
-    """Say what became of the letters, and of those that stay why."""
+    """Say what happened to the letters, and why some stay dead."""
     superseded = f", {revived.superseded} superseded" if revived.superseded else ""
     say(f"{revived.retried} retried, {revived.kept} kept{superseded}")
     if revived.kept:

@@ -1,4 +1,4 @@
-"""`metasync enqueue`: change files are validated and stored, line by line, in their order."""
+"""`metasync enqueue`: validate change files and store their lines in order."""
 
 import asyncio
 import time
@@ -84,7 +84,7 @@ class Readable(Configured):
     ] = False
 
     def reading(self, settings: Settings, as_of: AsOf | None = None) -> Reading:
-        """How the files are to be understood."""
+        """How to read the files."""
         return Reading(
             settings.mode,
             self.format,
@@ -128,7 +128,7 @@ class Files(Readable):
     ] = None
 
     def intake(self, settings: Settings) -> Intake:
-        """How the files are to be taken in."""
+        """How to take the files in."""
         return Intake(
             self.files,
             self.reading(settings, self.as_of),
@@ -143,10 +143,10 @@ class Files(Readable):
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedAndWaited:
-    """What became of the lines of the files, and of the batch that they are.
+    """The results of the files' lines, and of their batch.
 
     Args:
-        waited: null where there was nothing to wait for, or the files could not be taken in whole.
+        waited: null if there was nothing to wait for, or the files could not be taken in whole.
     """
 
     enqueued: Enqueued
@@ -180,7 +180,7 @@ MODEL = Enqueue
 
 
 def execute(arguments: Enqueue) -> int:
-    """Store what is good, name what is not."""
+    """Store the valid lines, and report the others."""
 
     def failure(error: str, code: Exit) -> Enqueued | EnqueuedAndWaited:
         counts = Enqueued(error=error, exit_code=code)
@@ -221,7 +221,7 @@ def _both(first: Callable[[], object], second: Callable[[], object]) -> Callable
 
 
 async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue, stop: asyncio.Event) -> Waited | None:
-    """Wait for what was stored; where the files could not be taken in whole, that comes first."""
+    """Wait for the stored changes, unless the files could not be taken in whole."""
     if counts.error is not None or counts.batch is None:
         return None
     if not arguments.json:
@@ -232,7 +232,7 @@ async def _wait(queue: Store, counts: Enqueued, arguments: Enqueue, stop: asynci
 
 
 def _elsewhere(counts: Enqueued) -> str:
-    """Which of the lines wait where they came first, for people."""
+    """Which lines are pending in another batch, or in none, for people."""
     in_none = counts.pending_elsewhere - sum(counts.pending_in.values())
     most = sorted(counts.pending_in.items(), key=lambda each: -each[1])
     places = [f"{count:,} in batch {quoted(name)}" for name, count in most[:_SHOWN_BATCHES]]
@@ -244,10 +244,10 @@ def _elsewhere(counts: Enqueued) -> str:
 
 
 def _report(counts: Enqueued, waited: Waited | None, arguments: Enqueue) -> Exit:
-    """Say what became of it all; returns the exit code."""
+    """Report the result; return the exit code."""
     code = waited.exit_code if waited is not None and waited.exit_code else counts.exit_code
     if waited is not None and counts.pending_elsewhere and code in (Exit.DONE, Exit.NOT_ALL):
-        code = Exit.RUN_AGAIN  # what was asked for is not done, as far as is known
+        code = Exit.RUN_AGAIN  # not everything is done, as far as is known
     if counts.error is not None:
         tell(account(counts))
     if arguments.json:

@@ -345,7 +345,7 @@ def account_of_cut(counts: Enqueued, error: str) -> str:
 
 
 def _tell_of_applied(counts: Enqueued) -> None:
-    """Say what became of a correction that has the change_id of what it corrects: it is heard of nowhere else."""
+    """Say that a correction with the change_id of an applied change is not applied: nothing else reports it."""
     if counts.applied_before:
         tell(
             f"{counts.applied_before:,} were not stored: a change was applied under their change_id before, whatever it"

@@ -1,4 +1,4 @@
-"""`metasync pending`: what waits in the queue, looked at, and taken back."""
+"""`metasync pending`: list and withdraw pending changes."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,12 +23,12 @@ _PAGE_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """A change that is pending. Times are in UTC, as RFC 3339 has them.
+    """A pending change. Times are in UTC, in RFC 3339's form.
 
     Args:
         id: its place in the queue's order.
-        metadata: what is wanted; of what no release of ours has stored, its text.
-        as_of: when it was so; null where the producer did not say.
+        metadata: the change's metadata; the stored text if it is invalid.
+        as_of: when the change was true; null if the producer did not say.
         batch: the batch that it belongs to; null for none.
     """
 
@@ -43,7 +43,7 @@ class PendingChange:
 
     @classmethod
     def of(cls, change: QueuedChange) -> Self:
-        """As the store has it."""
+        """Convert the store's form."""
         return cls(
             id=change.number,
             completion_id=change.completion_id,
@@ -66,7 +66,7 @@ class Selected(Configured):
 
     @property
     def selection(self) -> PendingSelection:
-        """As the queue has it."""
+        """Convert to the queue's form."""
         return PendingSelection(storable(self.batch), storable(self.completion), storable(self.change_id))
 
 
@@ -106,7 +106,7 @@ async def _list(url: str, timeout_seconds: float, arguments: List) -> int:
     async with open_queue(url, timeout_seconds=timeout_seconds, create=False) as queue:
         if arguments.batch is not None and await find(queue, arguments.batch) is None:
             if arguments.json:
-                say_json([])  # as of letters: of what is not there, none is
+                say_json([])  # as for letters: a missing batch has no changes
             return Exit.NOT_ALL
         changes = queue.pending_changes(arguments.selection)
         await (_print_json if arguments.json else _print_table)(changes)
@@ -151,7 +151,7 @@ def _row(change: QueuedChange) -> tuple[str, ...]:
 
 
 def _decoded(text: str) -> Any:  # noqa: ANN401 -- whatever was stored
-    """What the metadata says; its text where that is no JSON."""
+    """The decoded metadata; the text if it is not JSON."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):

@@ -103,7 +103,7 @@ async def _withdraw(url: str, timeout_seconds: float, selection: PendingSelectio
 
 
 async def _withdraw_once(queue: Store, selection: PendingSelection, done: Withdrawal, stop: asyncio.Event) -> bool:
-    """Go through what is selected, and add to what is done; tell whether that was all, or it was to stop."""
+    """Withdraw the selected changes, and add to the totals; return whether all were handled, or a signal came."""
     before = done.withdrawn
     is_whole = True
 

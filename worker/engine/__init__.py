@@ -2,7 +2,7 @@
 
 Begin with `worker.py`, which starts and stops the parts. `reader.py` claims, `applier.py` applies one claim with
 `calls.py`, `recorder.py` settles it. `blame.py` and `ledger.py` decide whose fault a failure is, `draining.py` when a
-drain ends, `leases.py` keeps leases. `options.py` has what the engine takes, and what it says in the end.
+drain ends, `leases.py` keeps leases. `options.py` has the options and the summary of a run.
 """
 
 from worker.engine.applier import Apply

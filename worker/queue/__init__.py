@@ -1,9 +1,8 @@
-"""The durable queue: one contract in five parts, and a backend per kind of store, chosen by URL.
+"""The durable queue: one contract in five parts, and a backend per kind of store, chosen by URL in `opening.py`.
 
 Begin with `store.py` and the five protocols that it combines: `pending.py`, `batch.py`, `letters.py`,
-`coordination.py`, `history.py`. `opening.py` chooses the backend; each lies in a folder of its own, but for
-`memory.py`, and `base.py` has what they share. `patient.py` waits for a store that is away, `blocking.py` is for
-callers that do not await. CONTRIBUTING.md says how to add a store.
+`coordination.py`, `history.py`. `base.py` is the backends' common part, and `memory.py` the one for tests. `patient.py`
+waits for a store that is away, `blocking.py` serves code without asyncio. CONTRIBUTING.md says how to add a store.
 """
 
 from worker.queue.batch import (

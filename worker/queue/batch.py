@@ -23,10 +23,10 @@ _LONGEST_STEM = 80
 
 
 class Terms(NamedTuple):
-    """What holds for all changes of one call of `put`.
+    """The terms of all changes of one call of `put`.
 
     Args:
-        batch: the name of the batch that they belong to; None for none.
+        batch: the name of their batch; None for none.
         urgent: whether their completions come before all others.
     """
 
@@ -34,7 +34,7 @@ class Terms(NamedTuple):
     urgent: bool = False
 
     def checked(self) -> Self:
-        """Give the terms back.
+        """Return the terms if they are valid.
 
         Raises:
             InvalidChange: the name cannot be a batch's.
@@ -85,7 +85,7 @@ class Batch:
 
     @property
     def done(self) -> int:
-        """How many are pending no longer."""
+        """How many are no longer pending."""
         return self.applied + self.unchanged + self.superseded + self.dead + self.withdrawn
 
     @property
@@ -95,7 +95,7 @@ class Batch:
 
     @property
     def rate_per_second(self) -> float | None:
-        """How many ended a second, from the first to the last; None while that cannot be told."""
+        """How many ended a second, from the first to the last; None if that is not known."""
         if self.first_done_at is None or self.last_done_at is None or self.last_done_at <= self.first_done_at:
             return None
         return (self.done - self.withdrawn) / (self.last_done_at - self.first_done_at)
@@ -111,14 +111,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PendingSelection:
-    """Which pending changes: all that match every condition that is given."""
+    """Selects the pending changes that meet every given condition."""
 
     batch: str | None = None
     completion_id: str | None = None
     change_id: str | None = None
 
     def matches(self, completion_id: str, change_id: str | None, batch: str | None) -> bool:
-        """Whether a change of this completion, with this `change_id`, of this batch, is one of them."""
+        """Whether it selects a change of this completion, with this `change_id`, of this batch."""
         return (
             self.completion_id in (None, completion_id)
             and self.change_id in (None, change_id)
@@ -147,34 +147,34 @@ class Withdrawn:
     in_flight: int
 
     def and_also(self, other: Self) -> Self:
-        """What became of these and of others that come after them."""
+        """Add the result of a later piece."""
         return replace(self, withdrawn=self.withdrawn + other.withdrawn, in_flight=self.in_flight + other.in_flight)
 
 
 class Batches(Protocol):
-    """The batches that there are, and taking changes back."""
+    """The contract's part on batches and withdrawals."""
 
     async def batches(self, name: str | None = None) -> list[Batch]:
-        """All batches that have pending changes and those that finished lately, the newest first.
+        """All batches with pending changes, and those that finished recently, the newest first.
 
         Args:
-            name: only the one of this name, if there is one.
+            name: only the batch of this name, if there is one.
         """
 
     async def withdraw(
         self, selection: PendingSelection, *, go_on: Callable[[Withdrawn], bool] | None = None
     ) -> Withdrawn:
-        """Take pending changes back, in pieces; each is durable once it is done.
+        """Withdraw pending changes, in pieces; each is durable once it is done.
 
-        A change whose completion is leased stays, as a worker may be at it. A lease that ran out ends with this.
-        What is left of a completion stays in its order. A withdrawn change may be put again under its `change_id`.
+        A change whose completion is leased stays, since a worker may be at work on it. A lease that ran out ends with
+        this. The remaining changes of a completion stay in their order. A withdrawn change may be put again under its
+        `change_id`.
 
         Args:
-            go_on: is asked after each piece but the last, and told what became of all so far; where it says False, it
-                ends there.
+            go_on: called after each piece but the last, with the totals so far; if it returns False, the call ends.
 
         Raises:
-            ValueError: the selection names nothing.
+            ValueError: the selection has no condition.
         """
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
@@ -203,7 +203,7 @@ def check_batch_name(name: object) -> None:
 
 
 def new_batch_name(source: str, now: float) -> str:
-    """Make a name that is not given yet, such as ``labels-2026-11-28T10:15-3f9a``.
+    """Make an unused name, such as ``labels-2026-11-28T10:15-3f9a``.
 
     Args:
         source: where the changes come from, such as the path of a file.
@@ -215,7 +215,7 @@ def new_batch_name(source: str, now: float) -> str:
 
 
 def ends_by_batch(settlements: Iterable["Settlement"]) -> Mapping[str, BatchEnds]:
-    """Count how the changes of each batch ended, by the batch's name; those of no batch are in none."""
+    """Count how the changes of each batch ended, by the batch's name, without changes of no batch."""
     ends: dict[str, list[int]] = {}
     for settlement in settlements:
         names = {change.number: change.batch for change in settlement.claim.changes if change.batch is not None}

@@ -132,7 +132,7 @@ def maps_in(completion_ids: Sequence[str], maps: bytes | str, wanted: Iterable[s
 
 
 def with_confirmed(claims: Iterable[Claim], maps: Mapping[str, dict[str, str]]) -> list[Claim]:
-    """Give the claims with what the service confirmed last, where it is known."""
+    """Return the claims with the metadata that the service confirmed last, if it is known."""
     return [
         msgspec.structs.replace(claim, confirmed=maps[claim.completion_id]) if claim.completion_id in maps else claim
         for claim in claims

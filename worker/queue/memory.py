@@ -277,7 +277,7 @@ class MemoryQueue(StoreBase):
         )
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
-        """Take of the shared quota; see `Coordination.take_quota`."""
+        """Take permits from the shared quota; see `Coordination.take_quota`."""
         granted, self._quota_due_at = grant(
             self._quota_due_at, self._clock(), requests, per_minute=per_minute, ahead_seconds=ahead_seconds
         )

@@ -7,14 +7,25 @@ from importlib.resources import files
 from types import MappingProxyType
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PART = re.compile(r"\{(\w+)\}")
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 
 
 @cache
 def read_statements(package: str, name: str) -> Mapping[str, str]:
-    """Return the statements of a package's ``NAME.sql``, by the name in the line ``-- name: NAME`` above each."""
+    """Return the statements of a package's ``NAME.sql``, by the name in the line ``-- name: NAME`` above each.
+
+    A statement's name in braces, within another of the file, stands for its text, without the semicolon. Other words in
+    braces are left to the caller.
+    """
     _, *parts = _NAME.split(_text(package, f"{name}.sql"))
-    return MappingProxyType({title: sql.strip() for title, sql in zip(parts[::2], parts[1::2], strict=True)})
+    written = {title: sql.strip() for title, sql in zip(parts[::2], parts[1::2], strict=True)}
+    return MappingProxyType(
+        {
+            title: _PART.sub(lambda part: written.get(part[1], part[0]).removesuffix(";"), sql)
+            for title, sql in written.items()
+        }
+    )
 
 
 @cache

@@ -1,9 +1,8 @@
-"""A simulator of the service for this machine, with limits, lag and faults on demand.
+"""A simulator of the service, with limits, lag and faults on demand. It shares no code with the worker that it tests.
 
-It shares no code with the worker that it tests. Begin with `server.py`, the HTTP side, and `service.py`, which answers
-requests. `store.py` and `completions.py` keep completions, `limiter.py` enforces rate limits, `faults.py` and
-`kinds.py` produce faults, `watch.py` counts requests and detects violations. `options.py` declares the options,
-`control.py` lets tests change them at run time.
+Begin with `server.py`, the HTTP side, and `service.py`, which answers requests. `store.py` and `completions.py` keep
+completions, `limiter.py` limits rates, `faults.py` and `kinds.py` produce faults, `watch.py` counts requests and finds
+violations. `options.py` declares the options, and tests change them by `control.py`.
 """
 
 from worker.simulator.answers import Answer

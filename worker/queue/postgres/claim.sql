@@ -161,51 +161,42 @@ SET
     lease = ($2::jsonb -> number::text ->> 1)::bigint
 WHERE number = ANY ($1::bigint[]);
 
+-- name: held
+-- $1 completion ids, $2 leases: the positions, from 0, of the claims whose lease holds, and the numbers of their targets,
+-- which are locked in the common order
+SELECT claim.position - 1 AS position, target.number
+FROM (
+    SELECT *
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
+    ORDER BY completion_id COLLATE "C"
+) AS claim
+CROSS JOIN LATERAL (
+    SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
+) AS completion
+CROSS JOIN LATERAL (
+    SELECT number
+    FROM metasync.target
+    WHERE target.number = completion.target AND target.lease = claim.lease
+    FOR NO KEY UPDATE OF target
+) AS target;
+
+-- name: hold
+-- $1 completion ids, $2 leases; returns the claims as held, and the number of the transaction
+SELECT position, number, pg_current_xact_id()::text AS transaction FROM ({held}) AS held;
+
 -- name: extend
--- $1 completion ids, $2 leases, $3 seconds; returns the positions, from 0, of the claims whose lease holds
-WITH held AS MATERIALIZED (
-    SELECT target.number, claim.position
-    FROM (
-        SELECT *
-        FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS claim (completion_id, lease, position)
-        ORDER BY completion_id COLLATE "C"
-    ) AS claim
-    CROSS JOIN LATERAL (
-        SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
-    ) AS completion
-    CROSS JOIN LATERAL (
-        SELECT number
-        FROM metasync.target
-        WHERE target.number = completion.target AND target.lease = claim.lease
-        FOR NO KEY UPDATE OF target
-    ) AS target
-),
+-- $1 completion ids, $2 leases, $3 seconds; returns the claims as held
+WITH held AS MATERIALIZED ({held}),
 extended AS (
     UPDATE metasync.target
     SET visible_at = statement_timestamp() + make_interval(secs => $3::float8)
     WHERE number = ANY (ARRAY(SELECT number FROM held))
 )
-SELECT position - 1 AS position FROM held;
+SELECT position FROM held;
 
 -- name: release
 -- $1 completion ids, $2 leases
-WITH held AS MATERIALIZED (
-    SELECT target.number
-    FROM (
-        SELECT *
-        FROM unnest($1::text[], $2::bigint[]) AS claim (completion_id, lease)
-        ORDER BY completion_id COLLATE "C"
-    ) AS claim
-    CROSS JOIN LATERAL (
-        SELECT target FROM metasync.completion WHERE completion.completion_id = claim.completion_id OFFSET 0
-    ) AS completion
-    CROSS JOIN LATERAL (
-        SELECT number
-        FROM metasync.target
-        WHERE target.number = completion.target AND target.lease = claim.lease
-        FOR NO KEY UPDATE OF target
-    ) AS target
-)
+WITH held AS MATERIALIZED ({held})
 UPDATE metasync.target
 SET visible_at = statement_timestamp(), lease = NULL
 WHERE number = ANY (ARRAY(SELECT number FROM held));

@@ -16,7 +16,7 @@ def migration_sql() -> str:
     """Return the statements that bring a database's schema from any version to the latest, as one transaction."""
     latest, _ = read_migrations(__package__)[-1]
     steps = [_MIGRATE["step"].format(leads_to=leads_to, sql=sql) for leads_to, sql in read_migrations(__package__)]
-    begin = _MIGRATE["begin"].format(latest=latest, lock=_MIGRATE["lock"])
+    begin = _MIGRATE["begin"].format(latest=latest)
     return "\n".join([begin, *steps, _MIGRATE["end"], ""])
 
 

@@ -32,7 +32,7 @@ ORDER BY owner;
 -- so that producers do not have to wait: run it again.
 BEGIN;
 SET LOCAL lock_timeout = '1s';
-{lock}
+{lock};
 
 -- The current version; 0 without a schema.
 CREATE FUNCTION pg_temp.metasync_version() RETURNS integer LANGUAGE plpgsql AS $$

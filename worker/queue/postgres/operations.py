@@ -58,7 +58,6 @@ _EMPTY_TARGET_SECONDS = 1.0
 _MOST_COUNTED = 1_000_000
 
 _PUT = read_statements(__package__, "put")
-_APPEND_TO_BATCH = _PUT["append_to_batch"].format(append=_PUT["append"].rstrip(";"))
 _CLAIM = read_statements(__package__, "claim")
 _LEASE, _LEASE_URGENT = (_CLAIM["lease"].format(kind=kind) for kind in ("NOT urgent", "urgent"))
 _SETTLE = read_statements(__package__, "settle")
@@ -128,7 +127,7 @@ async def _append(
     arguments = *columns, [change.as_of for change in changes], batch, urgent
     if batch is None:
         return _row_count(await connection.execute(_PUT["append"], *arguments))
-    return await connection.fetchval(_APPEND_TO_BATCH, *arguments) or 0
+    return await connection.fetchval(_PUT["append_to_batch"], *arguments) or 0
 
 
 async def check_none_settled(connection: Connection, change_ids: Sequence[str]) -> None:
@@ -339,7 +338,7 @@ async def settle(
     for settlement in settlements:
         settlement.check()  # raises before anything is changed
     keys = _keys([settlement.claim for settlement in settlements])
-    found = await connection.fetch(_SETTLE["hold"], *keys)
+    found = await connection.fetch(_CLAIM["hold"], *keys)
     valid, stale = first_words(settlements, {row["position"]: row["number"] for row in found})
     await _remove_done(connection, valid.values())
     await _end_leases(connection, valid)

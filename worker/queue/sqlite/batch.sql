@@ -54,7 +54,7 @@ FROM (
 WHERE batch.name = revived.batch;
 
 -- name: read
--- The batch of this name; with NULL all batches, the newest first. Only then it scans them.
+-- The batch of this name; with NULL all batches, the newest first: only then does it scan them.
 SELECT json_group_array(json_object(
     'name', name,
     'created_at', created_at + :ahead,
