@@ -53,18 +53,16 @@ class CallProtocol(ResponseHandler):
 
     def feed_data(self, data: Incoming, size: int = 0) -> None:
         """Hand on what was parsed."""
-        asked, self._asked = self._asked, None
-        if asked is None or asked.done():
+        if self._asked is None or self._asked.done():
             super().feed_data(data, size)
         else:
-            asked.set_result(data)
+            self._asked.set_result(data)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Hand on that no answer will come."""
         super().set_exception(exc, *cause)
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            set_exception(asked, exc, *cause)
+        if self._asked is not None:
+            set_exception(self._asked, exc, *cause)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 -- as aiohttp's
         """Read on, where reading was paused."""
