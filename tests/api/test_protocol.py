@@ -78,7 +78,7 @@ async def test_the_end_of_the_connection_goes_to_the_call(sent: bytes) -> None:
         protocol.data_received(sent)
         protocol.connection_lost(None)
         with pytest.raises(aiohttp.ServerDisconnectedError):
-            await asked
+            asked.result()
         with pytest.raises(aiohttp.ClientConnectionResetError):
             protocol.ask(REQUEST)
 
@@ -88,5 +88,5 @@ async def test_nonsense_goes_to_the_call_with_its_cause() -> None:
         asked = protocol.ask(REQUEST)
         protocol.data_received(b"SSH-2.0-OpenSSH_9.2\r\n")
         with pytest.raises(aiohttp.http.HttpProcessingError) as raised:
-            await asked
+            asked.result()
         assert raised.value.__cause__ is not None
