@@ -1,7 +1,7 @@
 """Starts commands from a process that has imported what they import, which is most of what a short command costs.
 
-What is started is a process like any other, with signals, files and an exit code of its own: forked, where it would have
-been started from nothing.
+What is started is a process like any other, with signals, files and an exit code of its own: forked, where it would
+have been started from nothing.
 """
 
 import atexit
@@ -130,8 +130,8 @@ def _serve(orders: socket.socket) -> NoReturn:
     """For each order: fork, be the command in the child, and tell its process id and then its exit code."""
     running: dict[int, tuple[int, socket.socket]] = {}  # by what can be waited for
     while True:
-        for ready in select.select([orders, *running], [], [])[0]:
-            if ready is not orders:
+        for ready in select.select([orders.fileno(), *running], [], [])[0]:
+            if ready in running:
                 os.close(ready)
                 process, news = running.pop(ready)
                 _, status = os.waitpid(process, 0)
