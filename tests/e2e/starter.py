@@ -143,7 +143,7 @@ def _serve(orders: socket.socket) -> NoReturn:
                 sys.exit()
             process = os.fork()
             if process == 0:
-                sys.exit(_become(json.loads(order), descriptors))
+                _end(_become(json.loads(order), descriptors))
             for descriptor in descriptors[:_STREAMS]:
                 os.close(descriptor)
             news = socket.socket(fileno=descriptors[_STREAMS])
@@ -166,6 +166,17 @@ def _become(order: Mapping[str, Any], descriptors: Sequence[int]) -> int:
     os.environ.clear()
     os.environ.update(order["environment"])
     return main()
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, but leave its modules to the system: to take them apart is to copy them all."""
+    threading._shutdown()  # type: ignore[attr-defined]  # as `multiprocessing` does
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)  # and says what could not be written
 
 
 if __name__ == "__main__":
