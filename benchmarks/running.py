@@ -10,15 +10,19 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONCURRENCY, MERGED, METADATA, completion_ids
 from benchmarks.processes import Watched, cpu_seconds, pin, pin_to
 from tests.queue.postgres_server import PostgresServer, administer
+from worker.changes import MetadataChange, Mode
+from worker.queue import open_queue
 
 METASYNC = Path(sys.executable).parent / "metasync"
 Figures = dict[str, float]
+_PUT = 10_000  # changes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ class Work:
 
     completions: int
     changes: int = 1
-    mode: str = "replace"
+    mode: Mode = "replace"
     workers: int = 1
     spread: bool = False
     concurrency: int = CONCURRENCY
@@ -179,12 +183,18 @@ def drain(base_url: str, work: Work) -> Figures:
 def enqueued(base_url: str, work: Work) -> Iterator[tuple[Path, dict[str, str]]]:
     """Return a folder to work in and the command's environment, with everything in the queue."""
     with queue_url(work.store) as url, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = work.environment(base_url, url)
-        write_changes(folder / "changes.jsonl", work)
-        command = [str(METASYNC), "enqueue", "changes.jsonl"]
-        subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
-        yield folder, environment
+        asyncio.run(_put(url, work))
+        yield Path(name), work.environment(base_url, url)
+
+
+async def _put(url: str, work: Work) -> None:
+    """As `metasync enqueue` does, which would take longer to start than for few changes."""
+    metadata = MERGED if work.mode == "merge" else METADATA
+    async with open_queue(url) as queue:
+        for _ in range(work.changes):
+            ids = iter(completion_ids(work.completions))
+            while some := [MetadataChange(each, metadata, work.mode) for each in islice(ids, _PUT)]:
+                await queue.put(some, batch="benchmark")
 
 
 def write_changes(path: Path, work: Work) -> None:
@@ -208,7 +218,7 @@ def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figure
         else:
             pin(processes[-1].process.pid, last=False)
     usages = [process.wait() for process in processes]
-    summaries = [_summary(folder / f"{number}.log") for number in range(work.workers)]
+    summaries = [summary_of(folder / f"{number}.log") for number in range(work.workers)]
     applied = sum(summary["applied"] for summary in summaries)
     if applied != work.completions * work.changes:
         raise SystemExit(f"{applied} of {work.completions * work.changes} changes were applied: {summaries}")
@@ -217,9 +227,11 @@ def _drained(folder: Path, environment: Mapping[str, str], work: Work) -> Figure
     return figures | {"changes_per_second": applied / seconds}
 
 
-def _summary(log: Path) -> dict[str, Any]:
-    events = (json.loads(line) for line in log.open() if '"run.summary"' in line)
-    return next(event for event in events if event["event"] == "run.summary")
+def summary_of(log: Path) -> dict[str, Any]:
+    """The last event of a log."""
+    with log.open() as lines:
+        events = (json.loads(line) for line in lines if '"run.summary"' in line)
+        return next(event for event in events if event["event"] == "run.summary")
 
 
 def cost(command: Sequence[str | Path], environment: Mapping[str, str], folder: str | Path) -> Figures:

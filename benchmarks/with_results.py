@@ -1,6 +1,5 @@
 """What `--results` costs: the same file applied with and without it, the whole command from start to end."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.case import Contenders
 from benchmarks.processes import Watched, pin
-from benchmarks.running import METASYNC, Figures, Server, Work, queue_url, rates, server, write_changes
+from benchmarks.running import METASYNC, Figures, Server, Work, queue_url, rates, server, summary_of, write_changes
 
 COLUMNS = {"cpu_us": "CPU µs/update", "peak_mb": "peak MB"}
 
@@ -40,8 +39,7 @@ def _applied(answering: Server, work: Work, flags: tuple[str, ...]) -> Figures:
             watched = Watched(command, environment=environment, folder=folder, log=log)
         pin(watched.process.pid, last=False)
         cpu, peak = watched.wait()
-        lines = (json.loads(line) for line in (folder / "log").open() if '"run.summary"' in line)
-        summary = next(line for line in lines if line["event"] == "run.summary")
+        summary = summary_of(folder / "log")
         told = len((folder / "results.jsonl").read_text().splitlines()) if flags else work.completions
     if (summary["applied"], told) != (work.completions, work.completions):
         raise SystemExit(f"{summary['applied']} of {work.completions} were applied, {told} have a line")

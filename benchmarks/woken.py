@@ -44,9 +44,9 @@ def contenders(changes: int) -> Iterator[Contenders]:
 
 def _woken(answering: Server, work: Work, place: Callable[[], AbstractContextManager[str]]) -> Figures:
     answering.take_record()
-    with place() as url, tempfile.TemporaryDirectory() as name:
+    with place() as url, tempfile.TemporaryDirectory() as name, (Path(name) / "log").open("wb") as log:
         environment = work.environment(answering.base_url, url)
-        daemon = Watched([METASYNC, "run"], environment=environment, folder=name, log=(Path(name) / "log").open("wb"))
+        daemon = Watched([METASYNC, "run"], environment=environment, folder=name, log=log)
         pin(daemon.process.pid, last=False)
         try:
             put = asyncio.run(_produce(answering, url, work.completions))

@@ -1,13 +1,14 @@
 """The benchmarks of the drain and the stores still run, and print what they should."""
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import benchmarks.__main__
+import benchmarks.stores
 from benchmarks.cases import CASES
 from benchmarks.profile import without_paths, without_slivers
 from benchmarks.report import insert, table
@@ -17,23 +18,31 @@ from benchmarks.stores import check_room
 ROOT = Path(__file__).parents[2]
 
 
-def _run(module: str, *words: str, folder: Path) -> str:
-    # An environment of its own would take a package index.
-    environment = os.environ | {"METASYNC_BENCH_COMMAND": str(METASYNC)}
-    (folder / "performance.md").write_text((ROOT / "docs" / "performance.md").read_text())
-    command = [sys.executable, "-m", module, *words, "--docs", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a benchmark in this process, which has imported what it draws with; gives what it prints."""
+
+    def run(main: Callable[[], None], *words: str) -> str:
+        # An environment of its own would take a package index.
+        monkeypatch.setenv("METASYNC_BENCH_COMMAND", str(METASYNC))
+        monkeypatch.chdir(ROOT)
+        (tmp_path / "performance.md").write_text((ROOT / "docs" / "performance.md").read_text())
+        monkeypatch.setattr(sys, "argv", ["bench", *words, "--docs", str(tmp_path)])
+        main()
+        return capsys.readouterr().out
+
+    return run
 
 
 UPDATES = {"woken": 4}  # about a second each
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, name: str) -> None:
+def test_a_benchmark_writes_its_figures_its_table_and_its_chart(
+    tmp_path: Path, name: str, bench: Callable[..., str]
+) -> None:
     words = ["--updates", str(UPDATES.get(name, 40)), "--runs", "1", "--results", str(tmp_path)]
-    printed = _run("benchmarks", name, *words, folder=tmp_path)
+    printed = bench(benchmarks.__main__.main, name, *words)
     contenders = json.loads((tmp_path / f"{name}.json").read_text())["contenders"]
     page = (tmp_path / "performance.md").read_text()
     drawing = (tmp_path / "performance" / f"{name}.svg").read_text()
@@ -45,9 +54,11 @@ def test_a_benchmark_writes_its_figures_its_table_and_its_chart(tmp_path: Path, 
     assert drawing.count('id="bar ') == len(contenders)
 
 
-def test_the_benchmark_of_the_stores_compares_sizes_and_an_open_transaction(tmp_path: Path) -> None:
+def test_the_benchmark_of_the_stores_compares_sizes_and_an_open_transaction(
+    tmp_path: Path, bench: Callable[..., str]
+) -> None:
     words = ["--sizes", "200", "400", "--batches", "3", "--urgent-pending", "300"]
-    printed = _run("benchmarks.stores", *words, "--results", str(tmp_path / "queue.json"), folder=tmp_path)
+    printed = bench(benchmarks.stores.main, *words, "--results", str(tmp_path / "queue.json"))
     found = json.loads((tmp_path / "queue.json").read_text())
     medians = found["milliseconds"]
     sizes = {f"{store}, {size}" for store in ("SQLite", "PostgreSQL", "Valkey") for size in (200, 400)}

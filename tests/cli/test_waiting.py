@@ -5,6 +5,9 @@ import json
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -255,15 +258,17 @@ async def test_a_store_that_comes_back_is_waited_for(capfd: pytest.CaptureFixtur
     assert said.count("still waiting") == said.count("the queue's store is available again") == 1
 
 
-@pytest.mark.parametrize("seconds", [None, 0.05])
+@pytest.mark.parametrize("seconds", [None, 50.0])
 async def test_a_store_that_stays_away_ends_it(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_AWAY_SECONDS", 0.05 if seconds is None else 3_600.0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=partial(next, count())))  # a second each time
+    monkeypatch.setattr(waiting, "_AWAY_SECONDS", 50.0 if seconds is None else 3_600.0)
 
     async def go(queue: Store) -> None:
         assert isinstance(queue, WrappedQueue)
         queue.unavailable = {"batches"}
 
-    waited, _ = await _wait(_nothing, go, seconds=seconds)
+    waited, queue = await _wait(_nothing, go, seconds=seconds)
+    assert queue.looks > 10
     assert (waited.ending, waited.exit_code) == (WaitEnding.STORE_AWAY, Exit.RUN_AGAIN)
     assert waited.error is not None
 

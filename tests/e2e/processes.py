@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.request import Request, urlopen
 
-from tests.e2e import starter
+from tests.e2e.starter import Started
 from tests.log_lines import read_line
 from worker.cli.verbs import parser_of
 from worker.simulator import Simulator
@@ -44,28 +44,24 @@ class Command:
 
     def run(self, *words: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run to the end, with any exit code."""
-        if self.within or stdin is not None or any(name.startswith("PYTHON") for name in self.settings):
-            done = subprocess.run(
-                [*self.within, METASYNC, *words],
-                cwd=self.folder,
-                env=self.environment,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                timeout=timeout,
-                check=False,
-            )
-        else:  # the same at a fifth of the cost
-            done = starter.run(words, self.folder, self.environment, timeout)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        with stopped(self._start(words, subprocess.DEVNULL if stdin is None else subprocess.PIPE)) as process:
+            out, err = process.communicate(stdin, timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
     def start(self, *words: str, stderr: IO[bytes] | int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
         """Start and leave running; `stopped` ends it."""
+        return self._start(words, subprocess.DEVNULL, stderr)
+
+    def _start(
+        self, words: Sequence[str], stdin: int, stderr: IO[bytes] | int = subprocess.PIPE
+    ) -> "subprocess.Popen[bytes]":
+        if not self.within and not any(name.startswith("PYTHON") for name in self.settings):
+            return Started(words, self.folder, self.environment, stdin=stdin, stderr=stderr)  # at a fifth of the cost
         return subprocess.Popen(
-            [METASYNC, *words],
+            [*self.within, METASYNC, *words],
             cwd=self.folder,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
         )

@@ -1,7 +1,7 @@
-"""Runs commands from a process that has imported what they import, which is most of what a short command costs.
+"""Starts commands from a process that has imported what they import, which is most of what a short command costs.
 
-What runs is a process like any other, with signals, files and an exit code of its own: forked, where it would have been
-started from nothing.
+What is started is a process like any other, with signals, files and an exit code of its own: forked, where it would
+have been started from nothing.
 """
 
 import atexit
@@ -9,113 +9,155 @@ import gc
 import json
 import os
 import pkgutil
-import signal
+import select
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import worker.cli
 
 _ON_DEMAND = ("uvloop", "worker.queue.postgres", "worker.queue.redis", "worker.queue.sqlite", "worker.web")
 _ORDER_BYTES = 1_048_576
+_STREAMS = 3
 
-_idle: list["_Starter"] = []
+_starting = threading.Lock()  # tests start commands side by side
 
 
-def run(
-    words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_seconds: float
-) -> subprocess.CompletedProcess[bytes]:
-    """Run `metasync` with these words to its end.
+class Started(subprocess.Popen[bytes]):
+    """`metasync` with these words, to be treated as if `subprocess` had started it.
 
-    Raises:
-        subprocess.TimeoutExpired: it took longer, and was killed.
+    Its parent is the process that it is forked from, which tells when it has ended, and how.
+
+    Args:
+        stdin: `subprocess.PIPE` or `subprocess.DEVNULL`.
+        stderr: a file or its descriptor, or one of these two.
     """
-    order = {"words": words, "folder": str(folder), "environment": dict(environment)}
-    with (
-        Path(os.devnull).open("rb") as nothing,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-        _taken() as starter,
-    ):
-        code = starter.run(json.dumps(order).encode(), [each.fileno() for each in (nothing, out, err)], timeout_seconds)
-        if code is None:
-            raise subprocess.TimeoutExpired(["metasync", *words], timeout_seconds)
-        for written in (out, err):
-            written.seek(0)
-        return subprocess.CompletedProcess(["metasync", *words], code, out.read(), err.read())
 
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stderr: IO[bytes] | int = subprocess.PIPE,
+    ) -> None:
+        self.args = ["metasync", *words]
+        self.returncode: int | None = None
+        # What `communicate` goes by.
+        self.text_mode = False
+        self._communication_started = False
+        self._input: bytes | None = None
+        self._sigint_wait_secs = 0.0
 
-@contextmanager
-def _taken() -> Iterator["_Starter"]:
-    """One that nothing else uses: tests run commands side by side."""
-    starter = _idle.pop() if _idle else _Starter()
-    yield starter
-    _idle.append(starter)
+        input_end, self.stdin = _input(stdin)
+        output_end, self.stdout = _output(subprocess.PIPE)
+        error_end, self.stderr = _output(stderr)
+        self._news, news_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._waiting = threading.Lock()
+        order = json.dumps({"words": words, "folder": str(folder), "environment": dict(environment)})
+        ends = [input_end, output_end, error_end, news_end.detach()]
+        with _starting:
+            socket.send_fds(_starter(), [order.encode()], ends)
+        for end in ends:
+            os.close(end)
+        self.pid = int(self._news.recv(64))
 
-
-class _Starter:
-    def __init__(self) -> None:
-        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ORDER_BYTES)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                cwd=Path(__file__).parents[2],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        atexit.register(self._end)
-
-    def run(self, order: bytes, descriptors: Sequence[int], timeout_seconds: float) -> int | None:
-        """The exit code; None: it was killed, as it took too long."""
-        socket.send_fds(self._orders, [order], descriptors)
-        process = int(self._orders.recv(64))
-        self._orders.settimeout(timeout_seconds)
+    def poll(self) -> int | None:
         try:
-            return int(self._orders.recv(64))
-        except TimeoutError:
-            os.kill(process, signal.SIGKILL)
-            self._orders.settimeout(None)
-            self._orders.recv(64)
+            return self._wait(0.0)
+        except subprocess.TimeoutExpired:
             return None
-        finally:
-            self._orders.settimeout(None)
 
-    def _end(self) -> None:
-        self._orders.close()
-        self._process.wait()
+    def _wait(self, timeout: float | None) -> int:
+        """Wait, as `Popen.wait` asks for it."""
+        if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        try:
+            if self.returncode is None:
+                if not select.select([self._news], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+                with self._news:
+                    self.returncode = int(self._news.recv(64))
+            return self.returncode
+        finally:
+            self._waiting.release()
+
+
+def _input(kind: int) -> tuple[int, IO[bytes] | None]:
+    """The end of the process, and ours."""
+    if kind == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDONLY), None
+    read, write = os.pipe()
+    return read, os.fdopen(write, "wb")
+
+
+def _output(kind: IO[bytes] | int) -> tuple[int, IO[bytes] | None]:
+    """The end of the process, and ours."""
+    if kind == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_WRONLY), None
+    if kind != subprocess.PIPE:
+        return os.dup(kind if isinstance(kind, int) else kind.fileno()), None
+    read, write = os.pipe()
+    return write, os.fdopen(read, "rb")
+
+
+@cache
+def _starter() -> socket.socket:
+    """Start the process that starts the others; what takes its orders."""
+    orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ORDER_BYTES)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    atexit.register(process.wait)
+    atexit.register(orders.close)  # before that
+    return orders
 
 
 def _serve(orders: socket.socket) -> NoReturn:
     """For each order: fork, be the command in the child, and tell its process id and then its exit code."""
+    running: dict[int, tuple[int, socket.socket]] = {}  # by what can be waited for
     while True:
-        order, descriptors, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 3)
-        if not order:
-            sys.exit()
-        process = os.fork()
-        if process == 0:
-            orders.close()
-            sys.exit(_become(json.loads(order), descriptors))
-        for descriptor in descriptors:
-            os.close(descriptor)
-        orders.send(str(process).encode())
-        _, status = os.waitpid(process, 0)
-        orders.send(str(os.waitstatus_to_exitcode(status)).encode())
+        for ready in select.select([orders.fileno(), *running], [], [])[0]:
+            if ready in running:
+                os.close(ready)
+                process, news = running.pop(ready)
+                _, status = os.waitpid(process, 0)
+                with news, suppress(BrokenPipeError):  # the test may have ended
+                    news.send(str(os.waitstatus_to_exitcode(status)).encode())
+                continue
+            order, descriptors, _, _ = socket.recv_fds(orders, _ORDER_BYTES, _STREAMS + 1)
+            if not order:
+                sys.exit()
+            process = os.fork()
+            if process == 0:
+                _end(_become(json.loads(order), descriptors))
+            for descriptor in descriptors[:_STREAMS]:
+                os.close(descriptor)
+            news = socket.socket(fileno=descriptors[_STREAMS])
+            news.send(str(process).encode())
+            running[os.pidfd_open(process)] = process, news
 
 
 def _become(order: Mapping[str, Any], descriptors: Sequence[int]) -> int:
     """Be the command that was ordered."""
     from metasync.__main__ import main  # noqa: PLC0415 -- by name only there
 
-    for number, descriptor in enumerate(descriptors):
+    for number, descriptor in enumerate(descriptors[:_STREAMS]):
         os.dup2(descriptor, number)
-        os.close(descriptor)
+    os.closerange(_STREAMS, os.sysconf("SC_OPEN_MAX"))  # what is of others
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 -- until the process ends
     sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
@@ -124,6 +166,17 @@ def _become(order: Mapping[str, Any], descriptors: Sequence[int]) -> int:
     os.environ.clear()
     os.environ.update(order["environment"])
     return main()
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, but leave its modules to the system: to take them apart is to copy them all."""
+    threading._shutdown()  # type: ignore[attr-defined]  # as `multiprocessing` does
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)  # and says what could not be written
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.processes import KEY, Command, running_simulator, stopped
 from tests.queue.stores import STORES
 from worker import MetadataChange, open_queue
+from worker.queue.notes import at_work
 
 WORKERS = 4
 PER_MINUTE = 600
@@ -45,9 +46,12 @@ async def test_four_workers_use_what_one_limit_allows_and_no_more(store: str, tm
             )
             for _ in range(WORKERS):
                 ends.enter_context(stopped(command.start("run", stderr=subprocess.DEVNULL)))
-            while counts()[1] < PER_MINUTE / 60:  # by then all have had the time to start
+            async with open_queue(url) as queue:
+                while len(at_work(await queue.read_notes())) < WORKERS:
+                    await asyncio.sleep(0.1)
+            begun = counts()[1]
+            while counts()[1] < begun + 3 * PER_MINUTE / 60:  # the burst of the start is over
                 await asyncio.sleep(0.1)
-            await asyncio.sleep(3.0)
             since, applied_before, refused_before = counts()
             await asyncio.sleep(SECONDS)
             until, applied, refused = counts()

@@ -24,6 +24,7 @@ _FLAGS = (
 _PATIENCE_MS = 30_000  # a worker, a browser and three other tests may share two cores
 expect.set_options(timeout=_PATIENCE_MS)
 
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1200, "height": 900}
 
@@ -109,11 +110,14 @@ _AXE = files("axe_playwright_python").joinpath("axe.min.js")  # the package has 
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds wrong with the page as it stands: each rule, what broke it, and how."""
+    """What axe finds wrong with the page as it stands, light and dark: each rule, what broke it, and how."""
     page.evaluate(_AXE.read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [
-        f"{rule['id']}: {' '.join(map(str, node['target']))}: {node['failureSummary']}"
-        for rule in found
-        for node in rule["nodes"]
-    ]
+    found = []
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        for rule in page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]:
+            found += [
+                f"{scheme}: {rule['id']}: {' '.join(map(str, node['target']))}: {node['failureSummary']}"
+                for node in rule["nodes"]
+            ]
+    return found

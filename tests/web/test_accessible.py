@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -13,30 +12,22 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.processes import Command, write_changes
 from tests.web import scenes
 from tests.web.asking import Surface, link_to
-from tests.web.browser import DESK, PHONE, chromium, looking, violations
+from tests.web.browser import DESK, PHONE, looking, violations
 from tests.web.inside import a_worker_in_a_thread
 
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("scene", [scenes.at_work, scenes.halted, scenes.empty])
 def test_axe_finds_nothing_in_any_scene(
     browser: Browser, tmp_path: Path, scene: Callable[[Path], AbstractContextManager[Surface]]
 ) -> None:
-    with scene(tmp_path) as surface:
-        for scheme in SCHEMES:
-            for size in (DESK, PHONE):
-                with looking(browser, f"http://127.0.0.1:{surface.port}", scheme=scheme, size=size) as page:
-                    expect(page.locator("#word")).to_have_text("Live")
-                    expect(page.locator("#chart-pending svg")).to_be_visible()
-                    assert violations(page) == []
+    with scene(tmp_path) as surface, looking(browser, f"http://127.0.0.1:{surface.port}") as page:
+        expect(page.locator("#word")).to_have_text("Live")
+        expect(page.locator("#chart-pending svg")).to_be_visible()
+        for width, height in (size.values() for size in (DESK, PHONE)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert violations(page) == []
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +40,8 @@ def lettered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
             yield command
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_in_what_can_be_opened(
-    browser: Browser, lettered: Command, scheme: Literal["light", "dark"]
-) -> None:
-    with looking(browser, link_to(lettered), scheme=scheme) as page:
+def test_axe_finds_nothing_in_what_can_be_opened(browser: Browser, lettered: Command) -> None:
+    with looking(browser, link_to(lettered)) as page:
         expect(page.locator("#needed-link")).to_have_text("Look at them")
         expect(page.locator("#title")).to_have_text("4 dead letters to look at")
         expect(page.locator("#state")).to_have_attribute("data-kind", "needed")
@@ -69,13 +57,10 @@ def test_axe_finds_nothing_in_what_can_be_opened(
             page.keyboard.press("Escape")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_wrong_token_is_told_where_the_focus_is(
-    browser: Browser, tmp_path: Path, scheme: Literal["light", "dark"]
-) -> None:
+def test_a_wrong_token_is_told_where_the_focus_is(browser: Browser, tmp_path: Path) -> None:
     with (
         a_worker_in_a_thread(tmp_path, token=TOKEN) as inside,
-        looking(browser, f"http://127.0.0.1:{inside.port}", scheme=scheme) as page,
+        looking(browser, f"http://127.0.0.1:{inside.port}") as page,
     ):
         field = page.get_by_label("Token")
         expect(field).to_be_focused()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.queue.helpers import bury, change, changes, claim, finished, labels, letters, pending_labels
 from tests.queue.postgres_proxies import Network, Pooler
-from tests.queue.postgres_server import PostgresServer, connected, new_database, sessions
+from tests.queue.postgres_server import PostgresServer, sessions
 from worker.queue import DeadSelection, QueueMisnamed, Settlement, Stored
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import Connection
@@ -19,27 +19,9 @@ LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%',
 
 
 @pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[PostgresQueue]:
-    async with await PostgresQueue.open(url) as queue:
-        yield queue
-
-
-@pytest.fixture
 async def other(url: str) -> AsyncIterator[PostgresQueue]:
     async with await PostgresQueue.open(url) as other:
         yield other
-
-
-@pytest.fixture
-async def admin(url: str) -> AsyncIterator[Connection]:
-    async with connected(url) as connection:
-        yield connection
 
 
 async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:

@@ -12,7 +12,7 @@ from tests.queue.helpers import claim
 from tests.queue.postgres_server import administer, connected, new_database, new_role
 from worker.queue.postgres import PostgresQueue
 
-PAGE = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "postgresql.md").read_text(encoding="utf-8")
 OUTBOX, TRIGGER, ARGUMENTS, CASTS, WORKER_RIGHTS, PRODUCER_RIGHTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 [PYTHON] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 

@@ -1,7 +1,7 @@
 """A PostgreSQL server that goes down, hangs, refuses or is full, and callers who stop waiting."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import asyncpg
@@ -14,7 +14,6 @@ from tests.queue.postgres_server import (
     administer,
     connected,
     is_waiting,
-    new_database,
     new_role,
     sessions,
 )
@@ -27,24 +26,6 @@ KILL = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'metasync'
 """
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[PostgresQueue]:
-    async with await PostgresQueue.open(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-async def admin(url: str) -> AsyncIterator[Connection]:
-    async with connected(url) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

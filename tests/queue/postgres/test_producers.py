@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,24 +25,6 @@ from worker.changes import InvalidChange, MetadataChange
 from worker.queue import QueueUnavailable, Stored
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import Connection
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[PostgresQueue]:
-    async with await PostgresQueue.open(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-async def producer(url: str) -> AsyncIterator[Connection]:
-    async with connected(url) as connection:
-        yield connection
 
 
 async def enqueue(connection: Connection, completion_id: str, label: str = "x") -> None:

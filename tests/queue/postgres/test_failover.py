@@ -2,13 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from tests.queue.helpers import change, claim, claim_one, died, finished, pending_labels
 from tests.queue.postgres_proxies import Network
-from tests.queue.postgres_server import PostgresServer, administer, connected, new_database
+from tests.queue.postgres_server import PostgresServer, administer, connected
 from worker.queue import QueueUnavailable
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import MAX_CONNECTIONS
@@ -108,12 +108,6 @@ async def test_settlements_whose_answer_was_lost_with_the_last_transactions_are_
 
             assert await queue.settle([finished(lost)]) == [finished(lost)]
             assert (await claim_one(queue)).lease > lost.lease
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
 
 
 async def test_an_unknown_error_of_the_server_is_waited_for(url: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,19 +10,13 @@ import asyncpg
 import pytest
 
 from tests.queue.helpers import change
-from tests.queue.postgres_server import connected, new_database, sessions
+from tests.queue.postgres_server import connected, sessions
 from worker.queue import Claim, DeadSelection, Death, PendingSelection, Place, Settlement
 from worker.queue.postgres import PostgresQueue
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = ("a", "b", "c")
 COMPLETIONS = 12
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
 
 
 async def check_counts(queue: PostgresQueue, connection: asyncpg.Connection) -> None:

@@ -1,7 +1,6 @@
 """Batches, urgency and records beside producers' long transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import asyncpg
@@ -9,7 +8,7 @@ import pytest
 
 from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels
-from tests.queue.postgres_server import connected, is_waiting, new_database, sessions
+from tests.queue.postgres_server import connected, is_waiting, sessions
 from worker.changes import InvalidChange, MetadataChange
 from worker.queue import Claim, PendingSelection, Settlement, Stored, Withdrawn
 from worker.queue.batch import check_batch_name
@@ -20,24 +19,6 @@ from worker.queue.postgres.floor import Floor
 DAY = 86_400.0
 INTO_B = "SELECT metasync_enqueue($1, '{\"label\": \"x\"}', batch => 'b')"
 URGENT = 'SELECT metasync_enqueue($1, \'{"label": "urgent"}\', urgent => true)'
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[PostgresQueue]:
-    async with await PostgresQueue.open(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-async def producer(url: str) -> AsyncIterator[Connection]:
-    async with connected(url) as connection:
-        yield connection
 
 
 async def urgent(queue: PostgresQueue) -> list[Claim]:

@@ -31,12 +31,6 @@ async def empty() -> AsyncIterator[str]:
         yield url
 
 
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
 async def refusal(url: str, kind: type[QueueError] = QueueUnusable) -> str:
     """Try to open it, and return the error's sentence."""
     with pytest.raises(kind) as caught:

@@ -1,7 +1,7 @@
 """A call's cost does not grow with the backlog: PostgreSQL's plan for each statement, and its row counts."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from msgspec import structs
 
 from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, Ending, change, claim, died, failed, finished, numbers
-from tests.queue.postgres_server import connected, new_database
+from tests.queue.postgres_server import connected
 from worker.changes import MetadataChange
 from worker.queue import (
     MAX_BYTES_PER_CALL,
@@ -61,24 +61,6 @@ FILL = """
         'b-' || i % 100 + 1
     FROM generate_series(1, {backlog} / 10) AS i;
 """
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def queue(url: str) -> AsyncIterator[PostgresQueue]:
-    async with await PostgresQueue.open(url) as queue:
-        yield queue
-
-
-@pytest.fixture
-async def admin(url: str) -> AsyncIterator[Connection]:
-    async with connected(url) as connection:
-        yield connection
 
 
 class Explaining:

@@ -1,6 +1,6 @@
 """The floor: where a claim begins to search, and when it searches everywhere again."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -136,12 +136,6 @@ def test_a_clock_that_goes_back_resets_the_floor(floor: Floor) -> None:
     assert floor.is_below(NOW - SLACK)
     floor.claimed(look(None, is_full=False, at=NOW - 2 * SLACK))
     assert floor.visible_at == NOW - 3 * SLACK
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
-        yield url
 
 
 async def test_a_target_that_was_locked_during_claims_is_claimed_later(url: str, clock: Clock) -> None:
