@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.changes.reading import SECRET, ids, read_bytes, refusals, unhurried
+from tests.changes.reading import SECRET, ids, named, read_bytes, refusals, unhurried
 from worker.changes import InvalidChange, MetadataChange, Mode
 from worker.changes.files import Reading, Refusal
 from worker.changes.jsonl import line_parser, parse_slowly
@@ -111,7 +111,7 @@ def line_with(**fields: object) -> bytes:
         (b'{"completion_id":"x","metadata":{"a":-Infinity}}', "not JSON: -Infinity is no JSON number"),
         (b"x" * (MAX_LINE_BYTES + 1), "the line is longer than 1 MiB"),
     ],
-    ids=lambda value: ascii(value[:40]),
+    ids=named,
 )
 def test_a_bad_line_is_named_with_its_number_and_reason_and_the_others_go_in(line: bytes, reason: str) -> None:
     items = read_bytes(b"\n".join([GOOD, b"", line, GOOD]))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.changes.reading import SECRET, Items, csv_of, ids, read_bytes, read_file, refusals, unhurried
+from tests.changes.reading import SECRET, Items, csv_of, ids, named, read_bytes, read_file, refusals, unhurried
 from worker.changes import MetadataChange, Mode
 from worker.changes.files import Refusal, RejectsFile, UnreadableFile
 from worker.changes.lines import MAX_LINE_BYTES
@@ -197,7 +197,7 @@ def test_null_in_the_column_metadata_removes_a_key() -> None:
         ('completion_id,"grade', "the quote that opens cell 2 has no end"),
         ("x" * (MAX_LINE_BYTES + 1), "the line is longer than 1 MiB"),
     ],
-    ids=lambda text: ascii(text[:40]),
+    ids=named,
 )
 def test_a_bad_header_refuses_the_file(header: str, reason: str) -> None:
     with pytest.raises(UnreadableFile) as caught:
@@ -248,7 +248,7 @@ def test_a_header_that_is_not_utf8_refuses_the_file() -> None:
         (b"c1,,,," + b"x" * MAX_LINE_BYTES, "the line is longer than 1 MiB"),
         (b'c1,,,,"' + (b"x" * 99_999 + b"\n") * 10 + b"x" * 99_999 + b'"', "the row is longer than 1 MiB"),
     ],
-    ids=lambda value: ascii(value[:40]),
+    ids=named,
 )
 def test_a_bad_row_is_named_with_its_first_line_and_reason_and_the_others_go_in(row: bytes, reason: str) -> None:
     content = b'completion_id,mode,change_id,metadata,grade\nc0,,,,"two\nlines"\n' + row + b"\r\nc9,,,,fine\n"
