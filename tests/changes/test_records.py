@@ -1,15 +1,16 @@
 """Values of JSON files: an array, or objects one after another, and what is said of one that is broken."""
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.changes.reading import read_bytes
 from worker.changes import MetadataChange
 from worker.changes.files import Refusal
 from worker.changes.lines import CUT_LINE_BYTES, MAX_LINE_BYTES
 from worker.changes.records import Record, records
 from worker.changes.source import DamagedData
-from tests.changes.reading import read_bytes
 
 GOOD = b'{"completion_id": "c1", "metadata": {"grade": "A"}}'
 CHANGE = MetadataChange("c1", {"grade": "A"})
@@ -174,3 +175,28 @@ def test_a_change_of_a_json_file_is_numbered_and_a_refusal_names_record_and_line
     assert end == Refusal(
         "<stdin>", 6, "the array that starts in line 1 has no end: the file was cut off", b"", record=5
     )
+
+
+def test_a_broken_value_of_a_file_is_refused_and_the_next_one_is_read() -> None:
+    too_long = b"[" + filled(MAX_LINE_BYTES + 1)
+    assert read_bytes(b"[" + GOOD + b",\n}\n" + too_long + b"\n" + GOOD + b"]", "json") == [
+        CHANGE,
+        Refusal("<stdin>", 2, NO_OBJECT, b"}", record=2),
+        Refusal("<stdin>", 3, TOO_LONG, too_long[:CUT_LINE_BYTES], cut=True, record=3),
+        CHANGE,
+    ]
+
+
+def test_a_hint_on_one_value_is_that_of_a_line() -> None:
+    (refusal,) = read_bytes(b'[{"id": "x", "metadata": {}}]', "json")
+    assert isinstance(refusal, Refusal)
+    assert refusal.hint == "--id-column id takes that field for the id"
+
+
+def test_refused_lines_that_were_laid_out_anew_are_taken_as_they_were_repaired() -> None:
+    entry = {"file": "a.jsonl", "line": 1, "reason": "x", "text": GOOD.decode()}
+    content = json.dumps([entry, entry | {"text": '{"completion_id": "c2", "metadata": {}}'}], indent=2)
+    assert read_bytes(content.encode(), "json", "replace") == [
+        MetadataChange("c1", {"grade": "A"}, "replace"),
+        MetadataChange("c2", {}, "replace"),
+    ]
