@@ -88,6 +88,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("far_from_greenwich")
 def test_a_date_without_a_zone_is_taken_as_utc() -> None:
     assert read_delay_seconds({"retry-after": "Sun, 06 Nov 1994 12:00:30 -0000"}, now=NOON_UNIX) == 30.0
+    assert read_delay_seconds({"retry-after": "Sun, 06 Nov 1994 14:00:30 +0200"}, now=NOON_UNIX) == 30.0
 
 
 def test_headers_of_any_case_are_found() -> None:

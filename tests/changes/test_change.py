@@ -1,11 +1,12 @@
 """Valid changes, and the messages for invalid ones."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 
 from worker.changes import InvalidChange, MetadataChange
-from worker.changes.change import MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH
+from worker.changes.change import MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH, folded, json_type
 
 SECRET = "s3cret-value"
 ID = "chatcmpl-9x"
@@ -33,7 +34,11 @@ def pairs(count: int) -> dict[str, str | None]:
         {"metadata": pairs(MAX_PAIRS)},
         {"metadata": pairs(MAX_PAIRS) | {"gone": None, "gone as well": None}},
         {"metadata": pairs(MAX_PAIRS), "mode": "replace"},
+        {"change_id": "c"},
         {"change_id": "c" * 256},
+        {"as_of": 0},
+        {"as_of": 0.5},
+        {"as_of": 9_999_999_999.0},
         {"change_id": None},
     ],
 )
@@ -89,6 +94,13 @@ def test_values_at_the_limits_are_valid(fields: dict[str, Any]) -> None:
         ({"change_id": ""}, "change_id must have 1 to 256 characters, not 0"),
         ({"change_id": "c" * 257}, "change_id must have 1 to 256 characters, not 257"),
         ({"change_id": "c\0"}, "change_id holds a NUL or half a surrogate pair"),
+        ({"as_of": True}, "as_of must be a time, not a boolean"),
+        ({"as_of": SECRET}, "as_of must be a time, not a string"),
+        ({"as_of": [1]}, "as_of must be a time, not an array"),
+        ({"as_of": -1}, "as_of -1 is no time: seconds since 1970, before the year 2286"),
+        ({"as_of": -0.5}, "as_of -0.5 is no time"),
+        ({"as_of": 1e10}, "as_of 1e+10 is no time"),
+        ({"as_of": float("nan")}, "as_of nan is no time"),
     ],
 )
 def test_a_broken_rule_is_named_without_any_metadata_value(fields: dict[str, Any], reason: str) -> None:
@@ -124,3 +136,34 @@ def test_a_change_is_frozen() -> None:
 
     with pytest.raises(AttributeError):
         change.completion_id = "other"  # type: ignore[misc]  # this is what must fail
+
+
+def test_a_change_id_that_no_store_can_keep_is_refused_in_these_words() -> None:
+    for unsendable in ("c\0", "\ud800"):
+        with pytest.raises(InvalidChange) as caught:
+            MetadataChange(ID, {}, change_id=unsendable)
+        assert str(caught.value) == "change_id holds a NUL or half a surrogate pair"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (None, "null"),
+        (True, "a boolean"),
+        (1, "a number"),
+        (1.5, "a number"),
+        ("x", "a string"),
+        ([], "an array"),
+        ((), "an array"),
+        ({}, "an object"),
+        (OrderedDict(), "an object"),
+        (b"x", "bytes"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_in_the_terms_of_json(value: object, name: str) -> None:
+    assert json_type(value) == name
+
+
+def test_names_that_people_write_differently_are_the_same() -> None:
+    same = ["completionid", "Completion_ID", "completion-id", " completion id ", "\ufeffcompletion\u200bId"]
+    assert {folded(name) for name in same} == {"completionid"}

@@ -245,6 +245,7 @@ def test_the_first_refused_line_replaces_the_older_ones_unless_they_are_to_stay(
         with RejectsFile(str(path), append=append) as rejects:
             for number in (1, 2)[append:]:
                 rejects.write(Refusal("a.jsonl", number, "x", b"y"))
+            assert rejects.written == len((1, 2)[append:])
         assert [next(iter(entry)) for entry in entries_of(path)] == lines
 
 
@@ -268,6 +269,7 @@ def test_what_is_no_plain_file_is_neither_emptied_nor_removed(tmp_path: Path) ->
         ({"text": "x", "cut": True}, 'the text was cut short: put the whole line in, and take "cut" out'),
         ({}, "the entry holds no line: it is about a whole file"),
         ({"text": ""}, "the entry holds no line: it is about a whole file"),
+        ({"base64": None}, "the entry holds no line: it is about a whole file"),
         ({"base64": "!"}, "base64 is not valid; put the line into text instead"),
         ({"text": "c1", "header": "completion_id", "delimiter": 5}, "delimiter must be a string, not a number"),
         ({"text": "c1,1", "header": "completion_id,grade,topic"}, "the row has 2 cells where the header has 3"),
@@ -316,3 +318,30 @@ def test_a_missing_file_is_not_the_one_that_is_read(tmp_path: Path) -> None:
         pass
     with RejectsFile("/dev/null", inputs=["/dev/null"]):  # which is no file with content to lose
         pass
+
+
+def test_letters_are_written_as_they_are_so_that_a_person_can_repair_them(tmp_path: Path) -> None:
+    with RejectsFile(str(tmp_path / "r.jsonl")) as rejects:
+        rejects.write(Refusal("größe.jsonl", 1, "x", "größe".encode()))
+    assert (tmp_path / "r.jsonl").read_text(encoding="utf-8").count("größe") == 2
+
+
+def test_a_file_that_is_closed_by_hand_goes_where_all_was_read_and_nothing_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    path.write_text("of an older run", encoding="utf-8")
+    RejectsFile(str(path)).close(done=False)
+    assert path.exists()
+    RejectsFile(str(path)).close()
+    assert not path.exists()
+
+
+def test_a_file_of_another_user_who_lets_us_write_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with RejectsFile(str(tmp_path / "r.jsonl")) as rejects:
+        rejects.write(Refusal("a.jsonl", 1, "x", b"y"))
+    assert len(entries_of(tmp_path / "r.jsonl")) == 1
