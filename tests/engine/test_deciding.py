@@ -24,7 +24,7 @@ from tests.virtual import in_virtual_time
 from worker.api import Answer, Kind, Verdict
 from worker.engine.outcome import Deferral, Outcome
 from worker.engine.trials import Trials
-from worker.flow import End, Ended
+from worker.flow import End, Ended, GateState
 
 A, B, C = '{"grade":"A"}', '{"topic":"b"}', '{"rater":"c"}'
 FULL = {f"key{number}": "old" for number in range(16)}
@@ -77,6 +77,7 @@ async def test_tried_one_by_one_a_seventeenth_pair_costs_its_change_and_no_reque
     assert decided(outcome) == {"applied": [1, 3], "dead": [2]}
     assert deaths(outcome) == [(2, "too_many_keys", TOO_MANY)]
     assert calling.client.sent[1:] == [FULL | {"key0": "1"}, FULL | {"key0": "1", "key1": "2"}]
+    assert len(calling.client.asked_at) == 1 + 3  # what is known of the completion is not read again
 
 
 @in_virtual_time
@@ -88,6 +89,44 @@ async def test_tried_one_by_one_a_merge_after_a_rejected_replacement_is_made_of_
     outcome = await calling.applier.apply(work_on(msgspec.structs.replace(claim, changes=(first, merge))))
     assert decided(outcome) == {"applied": [2], "dead": [1]}
     assert calling.client.sent[-1] == {"old": "x", "topic": "b"}
+
+
+@in_virtual_time
+async def test_tried_one_by_one_a_read_that_fails_leaves_what_needs_it() -> None:
+    calling = Calling(REJECTED, REJECTED_FOR_CERTAIN, failed(30.0))
+    claim = claim_of(A, B)
+    changes = (claim.changes[0], msgspec.structs.replace(claim.changes[1], mode="merge"))
+    outcome = await calling.applier.apply(work_on(msgspec.structs.replace(claim, changes=changes)))
+    assert (decided(outcome), outcome.delay_seconds) == ({"dead": [1], "deferred": [2]}, 30.0)
+
+
+@in_virtual_time
+async def test_tried_one_by_one_what_is_superseded_is_passed_over_and_the_next_one_is_sent() -> None:
+    calling = Calling(REJECTED, REJECTED_FOR_CERTAIN, OK, OK)
+    outcome = await calling.apply(A, B, C, A, as_of=[9.0, 5.0, 3.0, None])
+    assert [change.number for change in outcome.superseded] == [3]
+    assert decided(outcome) == {"applied": [2, 4], "dead": [1]}
+
+
+@in_virtual_time
+async def test_tried_one_by_one_a_later_change_is_sent_however_early_its_time() -> None:
+    calling = Calling(REJECTED, OK, OK)
+    assert decided(await calling.apply(A, B, as_of=[0.5, 0.7])) == {"applied": [1, 2]}
+
+
+@in_virtual_time
+async def test_a_dated_change_that_changes_nothing_is_unchanged() -> None:
+    outcome = await apply(Calling(stored={"grade": "A"}), A, as_of=[5.0])
+    assert (decided(outcome), outcome.error) == ({"unchanged": [1]}, None)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("semantics", ["merge", "replace"])
+async def test_where_it_is_known_what_a_replacement_does_its_leftovers_halt_none(semantics: str) -> None:
+    calling = Calling(*[Answer(OK, {"grade": "A", "old": "x"})] * 9, semantics=semantics)
+    for number in range(9):
+        await calling.applier.apply(work_on(msgspec.structs.replace(claim_of(A), completion_id=f"chatcmpl-{number}")))
+    assert calling.flow.snapshot().gate is GateState.OPEN
 
 
 @in_virtual_time
