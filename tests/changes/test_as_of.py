@@ -234,8 +234,14 @@ def test_a_refused_line_is_repaired_with_its_time() -> None:
             "ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
         ),
         (1e10, "as_of '10000000000.0' is in milliseconds, or finer: it must be in seconds, such as 1764324900"),
-        ("2999-11-28T10:15Z", "as_of '2999-11-28T10:15Z' is in the future: it would block every older change until then"),
-        (True, "as_of must be a time, not a boolean: ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"),
+        (
+            "2999-11-28T10:15Z",
+            "as_of '2999-11-28T10:15Z' is in the future: it would block every older change until then",
+        ),
+        (
+            True,
+            "as_of must be a time, not a boolean: ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
+        ),
     ],
 )
 def test_the_time_is_shown_as_it_was_given_and_what_it_must_be(given: object, reason: str) -> None:

@@ -294,9 +294,7 @@ def test_metadata_in_a_string_is_no_object_and_what_looks_like_one_is_named() ->
 
 def test_a_position_in_a_value_over_several_lines_names_the_line() -> None:
     content = b'[{"completion_id": "x",\n\n "metadata": oops}]'
-    assert refusals(read_bytes(content, "json")) == [
-        (1, "not JSON: expecting value at column 14 of its line 3")
-    ]
+    assert refusals(read_bytes(content, "json")) == [(1, "not JSON: expecting value at column 14 of its line 3")]
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"metadata":' * 50_000])

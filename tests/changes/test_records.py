@@ -169,9 +169,7 @@ def test_a_change_of_a_json_file_is_numbered_and_a_refusal_names_record_and_line
     assert [first, last] == [CHANGE, CHANGE]
     assert number == Refusal("<stdin>", 3, "the line must be a JSON object, not a number", b"1", record=2)
     assert str(number) == "<stdin>:3: record 2: the line must be a JSON object, not a number"
-    assert incomplete == Refusal(
-        "<stdin>", 4, "the field metadata is missing", b'{"completion_id": "c2"}', record=3
-    )
+    assert incomplete == Refusal("<stdin>", 4, "the field metadata is missing", b'{"completion_id": "c2"}', record=3)
     assert end == Refusal(
         "<stdin>", 6, "the array that starts in line 1 has no end: the file was cut off", b"", record=5
     )

@@ -168,7 +168,11 @@ def test_json_that_is_read_as_rows_is_recognised(content: bytes) -> None:
         (b"completion_id;gr\xfc\xdfe\n", None, SEMICOLONS),
         (b"completion_id,grade\n", ";", "the cells are separated by ',': say --delimiter ','"),
         (b"sep=;\ncompletion_id;grade\n", None, f"the first line says that {SEMICOLONS[4:]}"),
-        (b"SEP=\t\ncompletion_id\tgrade\n", None, "the first line says that cells are separated by tab: say --delimiter tab"),
+        (
+            b"SEP=\t\ncompletion_id\tgrade\n",
+            None,
+            "the first line says that cells are separated by tab: say --delimiter tab",
+        ),
         (b"sep=|\r\ncompletion_id|grade\n", ";", f"the first line says that {PIPES[4:]}"),
         (b"sep=:\n", None, "the first line says that cells are separated by ':': say --delimiter ':'"),
         (b"sep=\xff\n", None, "the first line says that cells are separated by '\ufffd': say --delimiter '\ufffd'"),

@@ -240,9 +240,7 @@ async def test_keys_that_a_service_keeps_which_merges_are_named_with_what_to_do(
     stored = {"one": "1", "two": "2"}
     calling = Calling(OK, Answer(OK, stored), stored=stored)
     outcome = await apply(calling, '{"one":null,"two":null}')
-    assert outcome.error == (
-        f'{NOT_AS_WANTED}: one, two; a service that merges keeps one, two: set it to "" instead'
-    )
+    assert outcome.error == (f'{NOT_AS_WANTED}: one, two; a service that merges keeps one, two: set it to "" instead')
 
 
 @in_virtual_time
