@@ -215,33 +215,21 @@ def test_a_refused_line_is_repaired_with_its_time() -> None:
     assert change.as_of == SATURDAY
 
 
+AS_IT_MUST_BE = "it must be ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
+NO_ZONE = "has no zone: a time needs one, as in 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00"
+IN_MS = "is in milliseconds, or finer: it must be in seconds, such as 1764324900"
+AHEAD = "is in the future: it would block every older change until then"
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (
-            "2026-11-28T10:15",
-            "as_of '2026-11-28T10:15' has no zone: a time needs one, "
-            "as in 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00",
-        ),
-        (
-            "1e9",
-            "as_of '1e9' is no time: it must be "
-            "ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
-        ),
-        (
-            0,
-            "as_of '0' is no time after March 1973: it must be "
-            "ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
-        ),
-        (1e10, "as_of '10000000000.0' is in milliseconds, or finer: it must be in seconds, such as 1764324900"),
-        (
-            "2999-11-28T10:15Z",
-            "as_of '2999-11-28T10:15Z' is in the future: it would block every older change until then",
-        ),
-        (
-            True,
-            "as_of must be a time, not a boolean: ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
-        ),
+        ("2026-11-28T10:15", f"as_of '2026-11-28T10:15' {NO_ZONE}"),
+        ("1e9", f"as_of '1e9' is no time: {AS_IT_MUST_BE}"),
+        (0, f"as_of '0' is no time after March 1973: {AS_IT_MUST_BE}"),
+        (1e10, f"as_of '10000000000.0' {IN_MS}"),
+        ("2999-11-28T10:15Z", f"as_of '2999-11-28T10:15Z' {AHEAD}"),
+        (True, f"as_of must be a time, not a boolean: {AS_IT_MUST_BE.removeprefix('it must be ')}"),
     ],
 )
 def test_the_time_is_shown_as_it_was_given_and_what_it_must_be(given: object, reason: str) -> None:

@@ -416,11 +416,11 @@ def test_nothing_of_a_file_stays_open_whether_it_was_read_or_refused(tmp_path: P
     (tmp_path / "good.jsonl").write_bytes(JSONL)
     (tmp_path / "bad.jsonl.gz").write_bytes(JSONL)
     (tmp_path / "directory.jsonl").mkdir()
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     with ChangeFile.open(str(tmp_path / "good.jsonl")) as file:
         next(iter(file))
     for name in ("bad.jsonl.gz", "directory.jsonl"):
         with pytest.raises(UnreadableFile):
             ChangeFile.open(str(tmp_path / name))
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before
     file.close()  # once more does no harm

@@ -184,7 +184,7 @@ async def test_a_read_that_finds_nothing_gives_up_those_whose_grace_is_over() ->
 @in_virtual_time
 async def test_an_absence_that_may_be_the_urls_is_believed_where_other_reads_get_through() -> None:
     unclear = Verdict(Kind.NOT_FOUND, 404, about="unclear")
-    met = {"ages": [901.0], "trials": [Trials(absences=9, first_absent_at=99.0)]}
+    met: dict[str, Any] = {"ages": [901.0], "trials": [Trials(absences=9, first_absent_at=99.0)]}
     for operation, becomes in (("update", "deferred"), ("get", "dead")):
         calling = Calling(unclear)
         others_get_through(calling.flow, operation)  # type: ignore[arg-type]  # a word of `Operation`
@@ -264,8 +264,10 @@ async def test_what_did_not_persist_twice_is_held_where_it_happens_to_all_alike(
         ),
         (
             Answer(OK, {"n": "1"}, whole=False),
-            "the completion's metadata holds values that are no strings and cannot be sent back: "
-            "a merge would wipe them",
+            (
+                "the completion's metadata holds values that are no strings and cannot be sent back: "
+                "a merge would wipe them"
+            ),
         ),
     ],
     ids=["no metadata", "values that are no strings"],
