@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.changes.reading import SECRET, ids, named, read_bytes, refusals, unhurried
-from worker.changes import InvalidChange, MetadataChange, Mode
+from worker.changes import InvalidChange, MetadataChange, Mode, jsonl
 from worker.changes.files import Reading, Refusal
 from worker.changes.jsonl import line_parser, parse_slowly
 from worker.changes.lines import MAX_LINE_BYTES, CutLine, lines
@@ -300,3 +300,23 @@ def test_a_position_in_a_value_over_several_lines_names_the_line() -> None:
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"metadata":' * 50_000])
 def test_a_line_that_is_nested_too_deeply_is_refused_in_these_words(line: bytes) -> None:
     assert refusals(read_bytes(GOOD + b"\n" + line)) == [(2, "nested too deeply")]
+
+
+@pytest.mark.parametrize("mode", [b"", b',"mode":"replace"'])
+@pytest.mark.parametrize("change_id", [b"", b',"change_id":"i1"', b',"change_id":null'])
+@pytest.mark.parametrize("as_of", [b"", b',"as_of":1764324900', b',"as_of":"2025-11-28T10:15Z"', b',"as_of":null'])
+def test_a_line_that_has_each_field_once_is_read_the_fast_way(
+    mode: bytes, change_id: bytes, as_of: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "parse_slowly", lambda line, _: pytest.fail(f"{line} is read slowly"))
+    for metadata in (b"{}", b'{"a":"b"}', b'{"a":"b","c":"d"}') + ((b'{"a":null,"c":"d"}',) if not mode else ()):
+        for id_field in ("completion_id", "id"):
+            line = b'{"%b":"x","metadata":%b%b%b%b}' % (id_field.encode(), metadata, mode, change_id, as_of)
+            assert line_parser(Reading(id_column=id_field))(line).completion_id == "x"
+
+
+def test_a_line_number_within_a_value_is_told_where_it_has_more_than_one() -> None:
+    assert refusals(read_bytes(b"grade")) == [(1, "not JSON: expecting value at column 1")]
+    assert refusals(read_bytes(b'{"completion_id": "x",\n "metadata": oops}', "json")) == [
+        (1, "not JSON: expecting value at column 14 of its line 2")
+    ]

@@ -1,6 +1,7 @@
 """Waiting for slow input: what ends it, and what is called when it lasts."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worker.changes.files import ChangeFile
-from worker.changes.patience import Patience, Stopped
+from worker.changes.patience import Patience, Stopped, wait
 
 
 @pytest.fixture
@@ -105,3 +106,14 @@ def test_a_file_that_never_comes_is_waited_for_with_patience(tmp_path: Path, pat
             ChangeFile.open(str(path), patience=patience)
     finally:
         os.close(writer)
+
+
+def test_a_socket_that_could_be_written_to_has_no_input_for_that(patience: Patience) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        patience.interrupt_at(time.monotonic(), patience.stop)
+        with pytest.raises(Stopped):
+            patience.wait(ours.fileno())
+        threading.Timer(0.05, theirs.send, (b"x",)).start()
+        wait(ours.fileno())
+        assert ours.recv(1, socket.MSG_DONTWAIT) == b"x"

@@ -21,7 +21,7 @@ from tests.engine.parts import (
     work_on,
 )
 from tests.virtual import in_virtual_time
-from worker.api import Answer, Kind, Verdict
+from worker.api import Answer, Kind, RetryPolicy, Verdict
 from worker.engine.outcome import Deferral, Outcome
 from worker.engine.trials import Trials
 from worker.flow import End, Ended, GateState
@@ -312,3 +312,11 @@ async def test_the_clock_of_the_outcome_is_that_of_the_claim() -> None:
     outcome = await calling.apply(A, ages=[10.0])
     assert now() - begun == 2.0
     assert outcome.lag_ms == 12_000.0
+
+
+@in_virtual_time
+async def test_the_first_failure_is_waited_for_no_longer_than_the_policy_says_of_the_first() -> None:
+    calling = Calling(*[Verdict(Kind.HALTED, 403)] * 40)
+    calling.applier.policy = RetryPolicy(base_seconds=1.0, cap_seconds=600.0)
+    delays = [(await calling.apply(A)).delay_seconds for _ in range(40)]
+    assert 0.9 < max(delays) <= 1.0

@@ -51,7 +51,10 @@ async def test_urgent_requests_that_fill_half_of_the_slots_leave_the_next_one_to
 
         await calling.calls.call(made, calling.blame(made), "update", send, lambda _: SUCCEEDED)
 
+    await asyncio.gather(*[call("-") for _ in range(50)])  # until it has found out how many may run at once
+    client.order.clear()
     slots = calling.flow.snapshot().slots
+    assert slots == 8
     in_flight = [call(f"urgent-{number}--", urgent=True) for number in range(slots // 2)]
     in_flight += [call(f"other-{number}") for number in range(slots - len(in_flight))]
     with running(*in_flight):
