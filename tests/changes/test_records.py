@@ -50,6 +50,7 @@ def found(content: bytes, damage: str = "") -> Sequence[Record]:
         (b"{}{}", [Record(1, 1, b"{}"), Record(2, 1, b"{}")]),
         (b"\n{\n}\n,\n[{\n},\n{}]", [Record(1, 2, b"{\n}"), Record(2, 5, b"{\n}"), Record(3, 7, b"{}")]),
         (b"[{}]\n[{}]", [Record(1, 1, b"{}"), Record(2, 2, b"{}")]),
+        (b"[{}][{}]{}", [Record(1, 1, b"{}"), Record(2, 1, b"{}"), Record(3, 1, b"{}")]),
         (b'[[1, {"a": [2]}], []]', [Record(1, 1, b'[1, {"a": [2]}]'), Record(2, 1, b"[]")]),
         (rb'[{"}": "]\"{"}]', [Record(1, 1, rb'{"}": "]\"{"}')]),
         (b'{"a": {"b": {"c": {}}}}', [Record(1, 1, b'{"a": {"b": {"c": {}}}}')]),
