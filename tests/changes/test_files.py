@@ -320,6 +320,7 @@ def test_a_name_is_checked_before_there_is_such_a_file(path: str) -> None:
     with pytest.raises(UnreadableFile) as caught:
         check_name(path, Reading(as_of="mtime"))
     name = "<stdin>" if path == "-" else path
+    assert caught.value.refusal.line == 0
     assert str(caught.value) == f"{name}: only a regular file tells when it was last changed: say --as-of and the time"
 
 

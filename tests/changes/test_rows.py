@@ -55,7 +55,8 @@ def test_a_row_of_blanks_does_not_erase_everything_in_mode_replace() -> None:
     found = outcomes(BLANKS, "replace", "keep")
 
     assert found == [ERASES, {"topic": "x"}, {}, None, None, None, {"grade": "A"}, NO_ID]
-    assert "--empty remove" in refusal_in(read_bytes(BLANKS, "csv", "replace")).hint
+    hint = refusal_in(read_bytes(BLANKS, "csv", "replace")).hint
+    assert hint == "--empty remove takes a blank cell for a value that is to go"
 
 
 def test_blank_cells_remove_their_keys_when_that_is_what_they_mean() -> None:
@@ -89,6 +90,7 @@ def test_leftovers_of_joined_files_are_refused(again: bytes, reason: str) -> Non
     assert ids(items) == ["c1", "c3"]
     assert [line for line, _ in refusals(items)] == [3]
     assert reason in refusals(items)[0][1]
+    assert (refusal_in(items).source, refusal_in(items).hint) == ("<stdin>", "")
 
 
 @pytest.mark.parametrize("other", [b"grade,completion_id", b"completion_id,topic", b"topic,completion_id"])
@@ -203,8 +205,10 @@ def test_a_bad_header_refuses_the_file(header: str, reason: str) -> None:
     with pytest.raises(UnreadableFile) as caught:
         read_bytes(f"\n{header}\nchatcmpl-1,good\n".encode(), "csv")
 
-    assert caught.value.refusal.line == 2
-    assert reason in caught.value.refusal.reason
+    refusal = caught.value.refusal
+    assert refusal.line == 2
+    assert reason in refusal.reason
+    assert refusal.raw == (header.encode()[:4096] if refusal.cut else header.encode())
     assert str(caught.value) == f"<stdin>:2: {caught.value.refusal.reason}"
     assert SECRET not in str(caught.value)
 
@@ -361,3 +365,66 @@ def test_unknown_columns_are_skipped_on_request() -> None:
     assert read_bytes(b"completion_id,model,metadata.grade\nx,gpt,A\n", "csv") == [
         MetadataChange("x", {"model": "gpt", "grade": "A"})
     ]
+
+
+def test_a_delimiter_that_is_named_before_nothing_is_no_row() -> None:
+    assert read_bytes(b"sep=,\n", "csv") == []
+    assert read_bytes(b"sep=,\n\ncompletion_id,a\nc1,x\n", "csv") == [MetadataChange("c1", {"a": "x"})]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("Ref No,grade", "the header has no column ref_no, but 'Ref No': --id-column 'Ref No' takes that one"),
+        ("id,completion_id", "the header has no column ref_no"),
+        ("ref\x01no,grade", "the header has no column ref_no"),
+        ("grade", "the header has no column ref_no"),
+    ],
+)
+def test_a_column_that_may_be_the_one_that_was_asked_for_is_named(header: str, reason: str) -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        read_bytes(f"{header}\nx,y\n".encode(), "csv", id_column="ref_no")
+    assert caught.value.refusal.reason == reason
+
+
+def test_a_header_and_a_row_are_refused_in_these_words() -> None:
+    for header, reason in (
+        ("grade", "the header has no column completion_id"),
+        (
+            ",completion_id",
+            "column 1 of the header has no name (the index that pandas writes? index=False leaves it out)",
+        ),
+        ("completion_id,", "column 2 of the header has no name"),
+        (
+            "completion_id,Mode",
+            "column 'Mode' is nearly mode: write mode, or 'metadata.Mode' for a metadata key of that name",
+        ),
+        (
+            "completion_id, grade",
+            "column ' grade' has white space around it: "
+            "write 'grade', or 'metadata. grade' for a metadata key of that name",
+        ),
+        (
+            "completion_id,Unnamed: 0",
+            "column 'Unnamed: 0' is the index that pandas writes: index=False leaves it out; "
+            "'metadata.Unnamed: 0' for a metadata key of that name",
+        ),
+        (
+            "completion_id,Metadata.grade",
+            "column 'Metadata.grade' is nearly 'metadata.grade': "
+            "write that, or 'metadata.Metadata.grade' for a metadata key of that name",
+        ),
+        ("completion_id,a,a", "the header names 'a' twice"),
+    ):
+        with pytest.raises(UnreadableFile) as caught:
+            read_bytes(f"{header}\n".encode(), "csv")
+        assert caught.value.refusal.reason == reason
+    for row, reason in (
+        ('c1,"x', "the quote that opens cell 2 has no end, or not at the cell's end; quotes inside are doubled"),
+        ('c1,x"', "cell 2 holds a quote or a carriage return, but is not enclosed in quotes"),
+        (f'c1,"{"x" * 99_999}' + f"\n{'x' * 99_999}" * 10 + '"', "the row is longer than 1 MiB"),
+        ('c1,"[]"', "column metadata must hold a JSON object, not an array"),
+    ):
+        column = "metadata" if "[]" in row else "grade"
+        found = refusals(read_bytes(f"completion_id,{column}\n{row}\n".encode(), "csv"))
+        assert found == [(2, reason)]

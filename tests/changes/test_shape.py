@@ -30,7 +30,7 @@ def read(content: bytes, form: Format | None = None, **more: object) -> list[Ite
 def refused(content: bytes, form: Format | None = None, **more: object) -> str:
     with pytest.raises(UnreadableFile) as caught:
         read(content, form, **more)
-    assert caught.value.refusal.line == 0
+    assert (caught.value.refusal.source, caught.value.refusal.line) == ("<stdin>", 0)
     return caught.value.refusal.reason
 
 
