@@ -199,3 +199,70 @@ def test_refused_lines_that_were_laid_out_anew_are_taken_as_they_were_repaired()
         MetadataChange("c1", {"grade": "A"}, "replace"),
         MetadataChange("c2", {}, "replace"),
     ]
+
+
+def given(*pieces: bytes) -> Callable[[], bytes]:
+    """These pieces, and no end: nobody may ask for more."""
+    left = iter(pieces)
+
+    def read() -> bytes:
+        piece = next(left, None)
+        assert piece is not None, "more was read than the value needs"
+        return piece
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("pieces", "raw"),
+    [
+        ([b"[{}"], b"{}"),
+        ([b"[[1]"], b"[1]"),
+        ([b'{"a":{"b":{"c":1}}}'], b'{"a":{"b":{"c":1}}}'),
+        ([b"[1,"], b"1"),
+        ([b"[1]"], b"1"),
+        ([b'["a",'], b'"a"'),
+        ([b'"a', b"bc\n"], b'"abc'),
+        ([b"}x", b"\n"], b"}x"),
+        ([b'{"a": "b', b"c\n"], b'{"a": "bc'),
+    ],
+)
+def test_a_value_is_told_as_soon_as_it_is_known(pieces: list[bytes], raw: bytes) -> None:
+    assert next(records(given(*pieces))).raw == raw
+
+
+def test_deep_values_behind_a_mebibyte_of_others_are_read() -> None:
+    deep = b'{"a":{"b":{"c":1}}}'
+    many = (filled(100_000) + b"\n") * 11
+    *_, first, second = records(pieces_of(many + deep + deep, len(many) + len(deep) + 9))
+    assert (first, second) == (Record(12, 12, deep), Record(13, 12, deep))
+
+
+def test_a_value_without_an_end_of_a_mebibyte_has_no_end() -> None:
+    (record,) = records(pieces_of(b"{" + b"1" * (MAX_LINE_BYTES - 1), MAX_LINE_BYTES))
+    assert record.reason == NO_END
+
+
+def test_a_broken_line_of_a_mebibyte_is_kept_whole_and_a_longer_one_is_cut() -> None:
+    longest = b"}" + b"x" * (MAX_LINE_BYTES - 1)
+    for size in (MAX_LINE_BYTES, 300_000):
+        assert list(records(pieces_of(longest + b"\n" + longest + b"x\n{}", size))) == [
+            Record(1, 1, longest, NO_OBJECT),
+            Record(2, 2, longest[:CUT_LINE_BYTES], NO_OBJECT, cut=True),
+            Record(3, 3, b"{}"),
+        ]
+    first, *_ = records(pieces_of(longest + b"x\n{}", MAX_LINE_BYTES))
+    assert first == Record(1, 1, longest[:CUT_LINE_BYTES], NO_OBJECT, cut=True)
+
+
+def test_a_word_whose_rest_comes_later_is_not_taken_for_whole() -> None:
+    first, *_ = records(pieces_of(b"1" * (MAX_LINE_BYTES + 1) + b"\n2", MAX_LINE_BYTES))
+    assert first == Record(1, 1, b"1" * CUT_LINE_BYTES, NO_OBJECT, cut=True)
+
+
+def test_damage_after_a_word_leaves_the_word_and_ends_the_file() -> None:
+    assert found(b"{}\n12", "damaged") == [
+        Record(1, 1, b"{}"),
+        Record(2, 2, b"12"),
+        Record(3, 2, b"", "damaged", cut=True),
+    ]

@@ -345,3 +345,14 @@ def test_a_file_of_another_user_who_lets_us_write_is_taken_as_it_is(
     with RejectsFile(str(tmp_path / "r.jsonl")) as rejects:
         rejects.write(Refusal("a.jsonl", 1, "x", b"y"))
     assert len(entries_of(tmp_path / "r.jsonl")) == 1
+
+
+def test_refused_lines_are_utf8_wherever_the_process_runs(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    program = (
+        "import sys\nfrom worker.changes.files import Refusal, RejectsFile\n"
+        "with RejectsFile(sys.argv[1]) as r: r.write(Refusal('a', 1, 'x', b'gr\\xc3\\xb6\\xc3\\x9fe'))\n"
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", program, str(path)], env=os.environ | plain, check=True, timeout=60)
+    assert "größe" in path.read_text(encoding="utf-8")
