@@ -356,3 +356,18 @@ def test_refused_lines_are_utf8_wherever_the_process_runs(tmp_path: Path) -> Non
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", program, str(path)], env=os.environ | plain, check=True, timeout=60)
     assert "größe" in path.read_text(encoding="utf-8")
+
+
+def test_an_entry_may_have_all_the_fields_that_there_are() -> None:
+    entry = {
+        "file": "a.csv",
+        "line": 7,
+        "record": 1,
+        "reason": "x",
+        "header": "completion_id;grade",
+        "delimiter": ";",
+        "text": "",
+        "base64": "YzE7QQ==",
+        "cut": False,
+    }
+    assert read_bytes(json.dumps(entry).encode()) == [MetadataChange("c1", {"grade": "A"})]

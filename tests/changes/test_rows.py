@@ -180,6 +180,8 @@ def test_null_in_the_column_metadata_removes_a_key() -> None:
         ("completion_id,Completion_Id", "column 'Completion_Id' is nearly completion_id"),
         ("completion_id, grade", "' grade' has white space around it: write 'grade', or 'metadata. grade' for"),
         ("completion_id,grade\u00a0", "has white space around it"),
+        ("completion_id,\ufeffgrade\u200b", "has white space around it: write 'grade', or 'metadata."),
+        ("completion_id,Metadata.a.b", "is nearly 'metadata.a.b': write that, or 'metadata.Metadata.a.b'"),
         ("completion_id,Mode", "column 'Mode' is nearly mode: write mode, or 'metadata.Mode' for a metadata key"),
         ("completion_id,Metadata", "column 'Metadata' is nearly metadata: write metadata, or 'metadata.Metadata'"),
         ("completion_id,changeId", "column 'changeId' is nearly change_id"),
@@ -387,6 +389,10 @@ def test_a_column_that_may_be_the_one_that_was_asked_for_is_named(header: str, r
     assert caught.value.refusal.reason == reason
 
 
+AS_A_KEY = " for a metadata key of that name"
+LEFT_OUT = "index=False leaves it out"
+
+
 def test_a_header_and_a_row_are_refused_in_these_words() -> None:
     for header, reason in (
         ("grade", "the header has no column completion_id"),
@@ -401,18 +407,15 @@ def test_a_header_and_a_row_are_refused_in_these_words() -> None:
         ),
         (
             "completion_id, grade",
-            "column ' grade' has white space around it: "
-            "write 'grade', or 'metadata. grade' for a metadata key of that name",
+            f"column ' grade' has white space around it: write 'grade', or 'metadata. grade'{AS_A_KEY}",
         ),
         (
             "completion_id,Unnamed: 0",
-            "column 'Unnamed: 0' is the index that pandas writes: index=False leaves it out; "
-            "'metadata.Unnamed: 0' for a metadata key of that name",
+            f"column 'Unnamed: 0' is the index that pandas writes: {LEFT_OUT}; 'metadata.Unnamed: 0'{AS_A_KEY}",
         ),
         (
             "completion_id,Metadata.grade",
-            "column 'Metadata.grade' is nearly 'metadata.grade': "
-            "write that, or 'metadata.Metadata.grade' for a metadata key of that name",
+            f"column 'Metadata.grade' is nearly 'metadata.grade': write that, or 'metadata.Metadata.grade'{AS_A_KEY}",
         ),
         ("completion_id,a,a", "the header names 'a' twice"),
     ):
@@ -428,3 +431,16 @@ def test_a_header_and_a_row_are_refused_in_these_words() -> None:
         column = "metadata" if "[]" in row else "grade"
         found = refusals(read_bytes(f"completion_id,{column}\n{row}\n".encode(), "csv"))
         assert found == [(2, reason)]
+
+
+def test_a_dot_in_a_name_is_part_of_the_key() -> None:
+    assert read_bytes(b"completion_id,a.b,.c\nc1,x,y\n", "csv") == [MetadataChange("c1", {"a.b": "x", ".c": "y"})]
+
+
+def test_a_short_header_row_of_another_file_is_one_all_the_same() -> None:
+    items = read_bytes(b"grade,id\nA,c1\nid\nc2\n", "csv", id_column="id")
+    assert ids(items) == ["c1"]
+    assert refusals(items) == [
+        (3, "another header row, as where files were joined: take it out"),
+        (4, "it stands under another header, in line 3: enqueue those rows as a separate file"),
+    ]

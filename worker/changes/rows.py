@@ -213,7 +213,7 @@ def _check_no_mistake(name: str) -> None:
         )
 
 
-def rows(lines: Iterator[bytes | CutLine], delimiter: str = ",") -> Iterator[Row]:
+def rows(lines: Iterator[bytes | CutLine], delimiter: str) -> Iterator[Row]:
     """Join lines to rows, leaving out blank ones.
 
     A row continues while a quote is open. If its cells then make no sense, or the quote is still open after 1 MiB, the
