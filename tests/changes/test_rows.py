@@ -271,9 +271,9 @@ def test_a_bad_row_is_named_with_its_first_line_and_reason_and_the_others_go_in(
     assert refusal.header == b"completion_id,mode,change_id,metadata,grade"
 
 
-@pytest.mark.parametrize("following", [3, 60_000], ids=["to the end of the file", "for more than 1 MiB"])
+@pytest.mark.parametrize("following", [3, 2_200], ids=["to the end of the file", "for more than 1 MiB"])
 def test_a_quote_that_is_never_closed_costs_only_its_own_row(following: int) -> None:
-    rows = "".join(f"c{number},good and fine\n" for number in range(following))
+    rows = "".join(f"c{number},{'good and fine ' * 36}\n" for number in range(following))
     content = f'completion_id,grade\nfirst,good\nbad,"oops\n{rows}'.encode()
 
     items = read_bytes(content, "csv")
@@ -444,3 +444,35 @@ def test_a_short_header_row_of_another_file_is_one_all_the_same() -> None:
         (3, "another header row, as where files were joined: take it out"),
         (4, "it stands under another header, in line 3: enqueue those rows as a separate file"),
     ]
+
+
+def refused_row(row: bytes) -> Refusal:
+    (refusal,) = read_bytes(b"completion_id,grade\n" + row + b"\n", "csv")
+    assert isinstance(refusal, Refusal)
+    return refusal
+
+
+def test_a_row_of_a_mebibyte_is_read_and_a_longer_one_is_cut() -> None:
+    first = b'c1,"' + b"x" * 500_000 + b"\n"
+    longest = first + b"x" * (MAX_LINE_BYTES - len(first) - 1) + b'"'
+    assert "must" not in refused_row(longest).reason
+    assert refused_row(longest).reason.endswith("characters, more than 512")
+    too_long = refused_row(first + b"x" + longest[len(first) :])
+    assert (too_long.reason, too_long.cut, too_long.line) == ("the row is longer than 1 MiB", True, 2)
+
+
+def test_a_quote_that_is_closed_right_after_a_mebibyte_was_none_that_stays_open() -> None:
+    first = b'c1,"' + b"x" * (MAX_LINE_BYTES - 4)
+    assert refused_row(first + b'\ny"').reason == "the row is longer than 1 MiB"
+
+
+def test_a_row_may_have_as_many_lines_as_there_is_room_for() -> None:
+    reason = refused_row(b'c1,"' + (b"x" * 261 + b"\n") * 4_000 + b'"').reason
+    assert reason == "the value of metadata key 'grade' has 1048000 characters, more than 512"
+
+
+def test_a_stray_quote_behind_a_byte_order_mark_is_named_with_its_line() -> None:
+    items = read_bytes(b'completion_id,a,b\nc1,x,y\n\xef\xbb\xbfc2,"a\nb","oops\nc3,x,y\n', "csv")
+    assert ids(items) == ["c1", "c3"]
+    assert [line for line, _ in refusals(items)] == [3]
+    assert refusals(items)[0][1].endswith("(line 4)")

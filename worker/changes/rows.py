@@ -233,7 +233,7 @@ def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes
     raw = b"\n".join(taken).removesuffix(b"\r")
     is_marked = raw.startswith(BYTE_ORDER_MARK)
     try:
-        cells = _split(raw.removeprefix(BYTE_ORDER_MARK) if is_marked else raw, delimiter)
+        cells = _split(raw.removeprefix(BYTE_ORDER_MARK), delimiter)
     except _StrayQuote as stray:
         end = 1 + raw.count(b"\n", 0, stray.position + is_marked * len(BYTE_ORDER_MARK))
         source.give_back(taken[end:])
