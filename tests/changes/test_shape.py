@@ -141,7 +141,16 @@ def test_a_header_is_recognised_by_the_column_that_is_named_for_the_id() -> None
 
 
 @pytest.mark.parametrize(
-    "line", [b"hello, world", b"completion_id", b"ids, grades", b"a;b|c", b"1,2,3", b"completion_id=c1, grade=A"]
+    "line",
+    [
+        b"hello, world",
+        b"completion_id",
+        b"ids, grades",
+        b"idX, grades",
+        b"a;b|c",
+        b"1,2,3",
+        b"completion_id=c1, grade=A",
+    ],
 )
 def test_a_bad_first_line_is_a_bad_line_and_not_another_format(line: bytes) -> None:
     bad, good = read_bytes(line + b"\n" + LINE)
@@ -220,3 +229,24 @@ def test_the_name_says_the_delimiter_unless_it_is_given(tmp_path: Path) -> None:
         assert [item for _, item in file] == [CHANGE]
     with pytest.raises(UnreadableFile, match="the cells are separated by ','"):
         ChangeFile.open(str(path))
+
+
+class Dribble(io.BytesIO):
+    """Input that comes in pieces of a few bytes."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(min(4, size or 4))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf\n[" + LINE + b"]",
+        b"\n\n\n\n[" + LINE + b"]",
+        b'\n{"completion_id": "c1",\n "metadata": {"grade": "A"}}',
+    ],
+)
+def test_the_format_is_recognised_however_the_bytes_arrive(content: bytes) -> None:
+    with ChangeFile.open("-", stdin=Dribble(content)) as file:
+        assert file.form == "json"
+        assert [item for _, item in file] == [CHANGE]
