@@ -43,6 +43,7 @@ HALF_A_MINUTE_LATER = "Sun, 06 Nov 1994 12:00:30 GMT"
         ({"retry-after": "86401"}, 86_401.0),
         ({"retry-after": "2592000"}, 2_592_000.0),
         ({"retry-after": "31536000"}, 31_536_000.0),
+        ({"retry-after-ms": "31536000000"}, 31_536_000.0),
     ],
 )
 def test_milliseconds_come_before_seconds(headers: dict[str, str], delay: float | None) -> None:
@@ -88,6 +89,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("far_from_greenwich")
 def test_a_date_without_a_zone_is_taken_as_utc() -> None:
     assert read_delay_seconds({"retry-after": "Sun, 06 Nov 1994 12:00:30 -0000"}, now=NOON_UNIX) == 30.0
+    assert read_delay_seconds({"retry-after": "Sun, 06 Nov 1994 14:00:30 +0200"}, now=NOON_UNIX) == 30.0
 
 
 def test_headers_of_any_case_are_found() -> None:
@@ -162,7 +164,14 @@ def test_rate_limits(headers: dict[str, str], rate_limit: RateLimit | None) -> N
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [("req_1", "req_1"), ("", None), ("a\udcffb\x1b", "a?b?"), ("x" * 300, "x" * 200)],
+    [
+        ("req_1", "req_1"),
+        ("", None),
+        ("a\udcffb\x1b", "a?b?"),
+        ("a\x1bb", "a?b"),
+        ("\xe91", "?1"),
+        ("x" * 300, "x" * 200),
+    ],
 )
 def test_a_request_id_is_kept_in_a_form_that_any_store_takes(sent: str, kept: str | None) -> None:
     assert read_request_id({"x-request-id": sent}) == kept

@@ -57,7 +57,16 @@ def test_a_value_is_masked_however_it_is_quoted(quoted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [str, json.dumps, lambda v: json.dumps(v, ensure_ascii=False), escape, quote, quote_plus]
+    "write",
+    [
+        str,
+        json.dumps,
+        lambda v: json.dumps(v, ensure_ascii=False),
+        escape,
+        quote,
+        lambda v: quote(v, safe=""),
+        quote_plus,
+    ],
 )
 def test_a_short_value_is_masked_in_any_form(write: Callable[[str], str]) -> None:
     value = 'ë"& /'
@@ -98,6 +107,7 @@ def test_a_long_text_without_spaces_takes_linear_time(text: str) -> None:
 def test_overlapping_values_leave_nothing_of_either() -> None:
     assert redact("x abcdefghijkl y", values=["abcdefgh", "efghijkl"]) == "x *** y"
     assert redact("x abababa y", values=["abab"]) == "x ***a y"
+    assert redact("x aaaaa y", values=["aaaa"]) == "x *** y"
 
 
 def test_a_value_with_line_breaks_is_masked_in_a_text_on_one_line() -> None:
@@ -152,3 +162,15 @@ def test_a_value_before_an_ellipsis_is_masked_from_four_characters_on(length: in
     value = "Zq7xW9pLkT"
     text = f"bad value {value[:length]}{ellipsis_} and {value[:3]}{ellipsis_}"
     assert redact(text, values=[value]) == f"bad value {MASK}{ellipsis_} and {value[:3]}{ellipsis_}"
+
+
+@pytest.mark.parametrize("start", [0, 7, 18])
+def test_eight_characters_of_a_value_are_masked_wherever_in_it_they_stand(start: int) -> None:
+    value = "abcdefghijklmnopqrstuvwxyz"
+    assert redact(f"bad: {value[start : start + 8]}!", values=[value]) == "bad: ***!"
+    assert redact(f"bad: {value[start : start + 7]}!", values=[value]) == f"bad: {value[start : start + 7]}!"
+
+
+def test_a_value_that_has_no_utf8_form_is_masked_too() -> None:
+    value = "half \ud800 a pair"
+    assert redact(one_line(f"bad: {value}!"), values=[value]) == "bad: ***!"

@@ -503,3 +503,28 @@ def test_every_answer_gets_a_verdict(  # noqa: PLR0917 -- hypothesis hands over 
     assert found.delay_seconds is None or 0 <= found.delay_seconds <= 365 * 86_400
     assert found.request_id is None or (found.request_id.isascii() and found.request_id.isprintable())
     assert all(isinstance(value, str) for value in (shown.metadata or {}).values())
+
+
+def test_a_page_shows_the_metadata_of_none() -> None:
+    for body in (b'{"data":[]}', b'{"data":[],"seed":NaN}'):
+        assert judge(200, {}, body) == (Verdict(Kind.OK, 200), Shown())
+
+
+def test_an_error_is_found_in_json_that_is_read_leniently_as_well() -> None:
+    body = b'{"id":"chatcmpl-1","error":{"code":"insufficient_quota"},"seed":NaN}'
+    assert said_of(200, body).halt is Halt.QUOTA
+
+
+def test_an_error_that_says_404_and_no_more_is_about_the_completion_where_the_answer_names_it() -> None:
+    assert said_of(200, b'{"id":"chatcmpl-1","error":{"code":404}}').kind is Kind.NOT_FOUND
+    assert said_of(200, b'{"error":{"code":404}}').halt is Halt.WRONG_URL
+
+
+def test_an_error_without_a_code_has_none() -> None:
+    assert (said_of(400, envelope()).envelope, said_of(400, envelope()).code) == (True, None)
+
+
+def test_a_date_to_wait_for_is_relative_to_now() -> None:
+    headers = {"retry-after": "Sun, 06 Nov 1994 12:00:30 GMT"}
+    assert verdict(503, headers, b"", now=784_123_200.0).delay_seconds == 30.0
+    assert verdict(503, headers, b"").delay_seconds is None

@@ -49,3 +49,8 @@ def ids(items: Items) -> list[str]:
 def csv_of(*rows: Sequence[str]) -> bytes:
     """Join cells that need no quotes."""
     return "".join(",".join(row) + "\n" for row in rows).encode()
+
+
+def named(value: str | bytes) -> str:
+    """A short name for a case; pytest does not find a case again by a name with a backslash."""
+    return ascii(value[:40]).replace("\\", "/")

@@ -213,3 +213,61 @@ def test_a_refused_line_is_repaired_with_its_time() -> None:
     [change] = read_bytes(json.dumps(entry).encode())
     assert isinstance(change, MetadataChange)
     assert change.as_of == SATURDAY
+
+
+AS_IT_MUST_BE = "it must be ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
+NO_ZONE = "has no zone: a time needs one, as in 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00"
+IN_MS = "is in milliseconds, or finer: it must be in seconds, such as 1764324900"
+AHEAD = "is in the future: it would block every older change until then"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("2026-11-28T10:15", f"as_of '2026-11-28T10:15' {NO_ZONE}"),
+        ("1e9", f"as_of '1e9' is no time: {AS_IT_MUST_BE}"),
+        (0, f"as_of '0' is no time after March 1973: {AS_IT_MUST_BE}"),
+        (1e10, f"as_of '10000000000.0' {IN_MS}"),
+        ("2999-11-28T10:15Z", f"as_of '2999-11-28T10:15Z' {AHEAD}"),
+        (True, f"as_of must be a time, not a boolean: {AS_IT_MUST_BE.removeprefix('it must be ')}"),
+    ],
+)
+def test_the_time_is_shown_as_it_was_given_and_what_it_must_be(given: object, reason: str) -> None:
+    with pytest.raises(InvalidChange) as caught:
+        change_from({"completion_id": "c", "metadata": {}, "as_of": given})
+    assert str(caught.value) == reason
+
+
+def test_the_earliest_and_the_latest_time_are_taken() -> None:
+    for given in (1e8, NOW + 86_400.0):
+        assert change_from({"completion_id": "c", "metadata": {}, "as_of": given}).as_of == given
+    for given in (99_999_999.0, NOW + 86_400.5):
+        with pytest.raises(InvalidChange):
+            change_from({"completion_id": "c", "metadata": {}, "as_of": given})
+
+
+def test_the_time_of_a_file_is_shown_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(_line(None))
+    os.utime(path, (0, 0))
+    monkeypatch.setenv("TZ", "UTC-9")
+    time.tzset()
+    try:
+        with pytest.raises(UnreadableFile) as caught:
+            ChangeFile.open(str(path), Reading(as_of="mtime"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert caught.value.refusal == Refusal(
+        str(path),
+        0,
+        "the time when it was last changed cannot be used: as_of '1970-01-01 00:00:00+00:00' is no time after March "
+        "1973: it must be ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds",
+    )
+
+
+def test_standard_input_has_no_time_even_where_it_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(_line(None))
+    with path.open("rb") as stdin, pytest.raises(UnreadableFile, match=r"^<stdin>: only a regular file tells"):
+        ChangeFile.open("-", Reading(as_of="mtime"), stdin=stdin)

@@ -1,11 +1,12 @@
 """Valid changes, and the messages for invalid ones."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 
 from worker.changes import InvalidChange, MetadataChange
-from worker.changes.change import MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH
+from worker.changes.change import MAX_KEY_LENGTH, MAX_PAIRS, MAX_VALUE_LENGTH, folded, json_type
 
 SECRET = "s3cret-value"
 ID = "chatcmpl-9x"
@@ -32,8 +33,13 @@ def pairs(count: int) -> dict[str, str | None]:
         {"metadata": {"\U0001f600\t" * 32: "\U0001f600\n" * 256}},
         {"metadata": pairs(MAX_PAIRS)},
         {"metadata": pairs(MAX_PAIRS) | {"gone": None, "gone as well": None}},
+        {"metadata": dict.fromkeys(pairs(MAX_PAIRS), "two\nlines")},
         {"metadata": pairs(MAX_PAIRS), "mode": "replace"},
+        {"change_id": "c"},
         {"change_id": "c" * 256},
+        {"as_of": 0},
+        {"as_of": 0.5},
+        {"as_of": 9_999_999_999.0},
         {"change_id": None},
     ],
 )
@@ -70,7 +76,9 @@ def test_values_at_the_limits_are_valid(fields: dict[str, Any]) -> None:
         ({"metadata": [SECRET]}, "metadata must be an object of strings, not an array"),
         ({"metadata": SECRET}, "metadata must be an object of strings, not a string"),
         ({"metadata": {1: SECRET}}, "metadata keys must be strings, not a number"),
-        ({"metadata": {"k" * 65: SECRET}}, "has 65 characters, more than 64"),
+        ({"metadata": {1: 2}}, "metadata keys must be strings, not a number"),
+        ({"metadata": {"gone": None, "grade": 7}}, "the value of metadata key 'grade' must be a string, not a number"),
+        ({"metadata": {"k" * 65: SECRET}}, f"metadata key '{'k' * 65}' has 65 characters, more than 64"),
         ({"metadata": {"\U0001f600" * 64 + "\t": SECRET}}, "has 65 characters, more than 64"),
         ({"metadata": {"a\0b": SECRET}}, r"metadata key 'a\x00b' holds a NUL or half a surrogate pair"),
         ({"metadata": {"\ud800": SECRET}}, r"metadata key '\ud800' holds a NUL or half a surrogate pair"),
@@ -85,10 +93,19 @@ def test_values_at_the_limits_are_valid(fields: dict[str, Any]) -> None:
         ({"metadata": {"grade": {"a": SECRET}}}, "the value of metadata key 'grade' must be a string, not an object"),
         ({"metadata": {"grade": None}, "mode": "replace"}, "'grade' is null, which has no meaning in mode replace"),
         ({"metadata": pairs(17)}, "metadata sets 17 keys, more than 16"),
+        ({"metadata": pairs(16) | {"k": "two\nlines"}}, "metadata sets 17 keys, more than 16"),
+        ({"metadata": dict.fromkeys(pairs(18), "two\nlines")}, "metadata sets 18 keys, more than 16"),
         ({"change_id": 7}, "change_id must be a string, not a number"),
         ({"change_id": ""}, "change_id must have 1 to 256 characters, not 0"),
         ({"change_id": "c" * 257}, "change_id must have 1 to 256 characters, not 257"),
         ({"change_id": "c\0"}, "change_id holds a NUL or half a surrogate pair"),
+        ({"as_of": True}, "as_of must be a time, not a boolean"),
+        ({"as_of": SECRET}, "as_of must be a time, not a string"),
+        ({"as_of": [1]}, "as_of must be a time, not an array"),
+        ({"as_of": -1}, "as_of -1 is no time: seconds since 1970, before the year 2286"),
+        ({"as_of": -0.5}, "as_of -0.5 is no time"),
+        ({"as_of": 1e10}, "as_of 1e+10 is no time"),
+        ({"as_of": float("nan")}, "as_of nan is no time"),
     ],
 )
 def test_a_broken_rule_is_named_without_any_metadata_value(fields: dict[str, Any], reason: str) -> None:
@@ -124,3 +141,42 @@ def test_a_change_is_frozen() -> None:
 
     with pytest.raises(AttributeError):
         change.completion_id = "other"  # type: ignore[misc]  # this is what must fail
+
+
+def test_a_change_id_that_no_store_can_keep_is_refused_in_these_words() -> None:
+    for unsendable in ("c\0", "\ud800"):
+        with pytest.raises(InvalidChange) as caught:
+            MetadataChange(ID, {}, change_id=unsendable)
+        assert str(caught.value) == "change_id holds a NUL or half a surrogate pair"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (None, "null"),
+        (True, "a boolean"),
+        (1, "a number"),
+        (1.5, "a number"),
+        ("x", "a string"),
+        ([], "an array"),
+        ((), "an array"),
+        ({}, "an object"),
+        (OrderedDict(), "an object"),
+        (b"x", "bytes"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_in_the_terms_of_json(value: object, name: str) -> None:
+    assert json_type(value) == name
+
+
+def test_names_that_people_write_differently_are_the_same() -> None:
+    same = ["completionid", "Completion_ID", "completion-id", " completion id ", "\ufeffcompletion\u200bId"]
+    assert {folded(name) for name in same} == {"completionid"}
+
+
+def test_an_id_that_is_none_is_told_what_one_is() -> None:
+    with pytest.raises(InvalidChange) as caught:
+        MetadataChange("a b", {})
+    assert str(caught.value) == (
+        "completion_id 'a b' is not one: a letter or digit, then up to 255 of letters, digits, '.', '_' and '-'"
+    )

@@ -5,13 +5,14 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.changes.reading import gz, ids, items_of, read_bytes, read_file, refusals
 from worker.changes import MetadataChange
-from worker.changes.files import ChangeFile, Reading, Refusal, UnreadableFile
+from worker.changes.files import ChangeFile, Reading, Refusal, UnreadableFile, check_name
 
 JSONL = b"".join(b'{"completion_id": "c%d", "metadata": {"grade": "good"}}\n' % number for number in range(3))
 CSV = b"completion_id,grade\nc0,good\nc1,good\nc2,good\n"
@@ -311,3 +312,116 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
     with ChangeFile.open(str(path)) as file:
         assert items_of(file) == CHANGES
         assert items_of(file) == []
+
+
+@pytest.mark.parametrize("path", ["labels.jsonl", "labels.CSV.gz", "labels.tsv", "-"])
+def test_a_name_is_checked_before_there_is_such_a_file(path: str) -> None:
+    check_name(path, Reading())
+    with pytest.raises(UnreadableFile) as caught:
+        check_name(path, Reading(as_of="mtime"))
+    name = "<stdin>" if path == "-" else path
+    assert caught.value.refusal.line == 0
+    assert str(caught.value) == f"{name}: only a regular file tells when it was last changed: say --as-of and the time"
+
+
+def test_a_name_that_says_no_format_needs_one_to_be_said() -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        check_name("labels.txt", Reading())
+    assert str(caught.value) == (
+        "labels.txt: unknown suffix: the name must end in .jsonl, .ndjson, .json, .csv, .tsv, each also with .gz; "
+        "for any other name say --format jsonl or json or csv"
+    )
+    check_name("labels.txt", Reading(format="csv"))
+
+
+def test_a_file_of_another_kind_is_named_by_its_content_where_its_name_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "labels").write_bytes(CSV)
+    assert refusal_of(tmp_path / "labels") == Refusal(
+        str(tmp_path / "labels"), 0, "this looks like CSV, not JSON: say --format csv"
+    )
+
+
+def test_what_was_read_of_a_file_is_read_again_and_no_more_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(JSONL * 2_000)  # more than one piece
+    with ChangeFile.open(str(path)) as file:
+        assert len(items_of(file)) == 6_000
+        kept = file.kept()
+    assert kept is not None
+    with path.open("ab") as more:
+        more.write(JSONL)
+    for _ in range(2):
+        with ChangeFile.open(str(path), stretch=kept) as again:
+            assert items_of(again) == CHANGES * 2_000
+    os.close(kept.descriptor)  # which is still open: its owner closes it
+
+
+def test_standard_input_that_is_a_file_is_read_again_from_where_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"not for us\n" + JSONL * 2_000)
+    with path.open("rb", buffering=0) as stdin:
+        os.lseek(stdin.fileno(), len(b"not for us\n"), os.SEEK_SET)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with ChangeFile.open("-") as file:
+            first = next(iter(file))[1]
+            assert first == CHANGES[0]
+            kept = file.kept()
+        assert kept is not None
+        assert kept.end - kept.start == file.bytes_read < len(JSONL) * 2_000
+        with ChangeFile.open("-", stretch=kept) as again:
+            assert next(iter(again))[1] == first
+        os.close(kept.descriptor)
+
+
+def test_input_that_is_no_file_cannot_be_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe, (tmp_path / "a.jsonl").open("rb") as opened_by_the_caller:
+        for stdin in (io.BytesIO(JSONL), pipe, opened_by_the_caller):
+            with ChangeFile.open("-", stdin=stdin) as file:
+                assert file.kept() is None
+
+
+def test_a_named_pipe_is_read_as_its_writer_writes_however_late(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as pipe:
+            for piece in (JSONL[:1], JSONL[1:60], JSONL[60:]):
+                pipe.write(piece)
+
+    writer = threading.Timer(0.05, write)
+    writer.start()
+    with ChangeFile.open(str(path)) as file:
+        assert items_of(file) == CHANGES
+        assert (file.size_bytes, file.bytes_read, file.text_bytes) == (None, len(JSONL), len(JSONL))
+        assert file.kept() is None
+    writer.join()
+
+
+def test_every_piece_is_copied_as_it_was_read(tmp_path: Path) -> None:
+    copied: list[bytes] = []
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gz(JSONL))
+    with ChangeFile.open(str(path), copy=copied.append) as file:
+        assert items_of(file) == CHANGES
+        assert (file.bytes_read, file.text_bytes) == (path.stat().st_size, len(JSONL))
+    assert b"".join(copied) == path.read_bytes()
+
+
+def test_nothing_of_a_file_stays_open_whether_it_was_read_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "good.jsonl").write_bytes(JSONL)
+    (tmp_path / "bad.jsonl.gz").write_bytes(JSONL)
+    (tmp_path / "directory.jsonl").mkdir()
+    before = len(list(Path("/dev/fd").iterdir()))
+    with ChangeFile.open(str(tmp_path / "good.jsonl")) as file:
+        next(iter(file))
+    for name in ("bad.jsonl.gz", "directory.jsonl"):
+        with pytest.raises(UnreadableFile):
+            ChangeFile.open(str(tmp_path / name))
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    file.close()  # once more does no harm

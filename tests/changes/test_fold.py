@@ -146,3 +146,7 @@ def test_one_that_is_left_out_itself_supersedes_nothing() -> None:
         full, [MetadataChange(ID, {"one too many": "x"}, as_of=5.0), MetadataChange(ID, {"key0": "x"}, as_of=3.0)]
     )
     assert folded == Folded(full | {"key0": "x"}, (0,))
+
+
+def test_a_key_that_is_not_there_is_removed_without_complaint() -> None:
+    assert fold({"a": "b"}, [MetadataChange(ID, {"gone": None, "c": "d"})]).metadata == {"a": "b", "c": "d"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.changes.reading import SECRET, ids, read_bytes, refusals, unhurried
-from worker.changes import InvalidChange, MetadataChange, Mode
+from tests.changes.reading import SECRET, ids, named, read_bytes, refusals, unhurried
+from worker.changes import InvalidChange, MetadataChange, Mode, jsonl
 from worker.changes.files import Reading, Refusal
 from worker.changes.jsonl import line_parser, parse_slowly
 from worker.changes.lines import MAX_LINE_BYTES, CutLine, lines
@@ -111,7 +111,7 @@ def line_with(**fields: object) -> bytes:
         (b'{"completion_id":"x","metadata":{"a":-Infinity}}', "not JSON: -Infinity is no JSON number"),
         (b"x" * (MAX_LINE_BYTES + 1), "the line is longer than 1 MiB"),
     ],
-    ids=lambda value: ascii(value[:40]),
+    ids=named,
 )
 def test_a_bad_line_is_named_with_its_number_and_reason_and_the_others_go_in(line: bytes, reason: str) -> None:
     items = read_bytes(b"\n".join([GOOD, b"", line, GOOD]))
@@ -236,3 +236,87 @@ def test_unknown_fields_are_skipped_on_request() -> None:
         (refusal,) = read_bytes(refused, ignore_unknown=ignore_unknown)
         assert isinstance(refusal, Refusal)
         assert reason in refusal.reason
+
+
+@pytest.mark.parametrize("text", ["true", "false", "5", "-0", "1.50", "1e3", "12345678901234567890", "1" * 500])
+def test_numbers_and_booleans_become_their_own_text_on_request(text: str) -> None:
+    line = b'{"completion_id":"x","metadata":{"a":%b,"b":"c","d":null}}' % text.encode()
+    assert read_bytes(line, coerce=True) == [MetadataChange("x", {"a": text, "b": "c", "d": None})]
+    assert read_bytes(line.replace(b'"c"', rb'"\u0063"'), coerce=True) == read_bytes(line, coerce=True)
+    (refusal,) = read_bytes(line)
+    assert isinstance(refusal, Refusal)
+    assert refusal.hint == "--coerce writes numbers and booleans as text, as JSON has them"
+
+
+@pytest.mark.parametrize("value", [b"[1]", b'{"a":1}'])
+def test_arrays_and_objects_are_no_text_even_on_request(value: bytes) -> None:
+    for coerce in (True, False):
+        (refusal,) = read_bytes(b'{"completion_id":"x","metadata":{"a":%b}}' % value, coerce=coerce)
+        assert isinstance(refusal, Refusal)
+        assert refusal.hint == ""
+
+
+def test_the_id_may_be_in_a_field_of_another_name() -> None:
+    good, bad = b'{"id":"x","metadata":{"a":"b"}}', b'{"id":"x","metadata":{"a":"b"},"completion_id":"y"}'
+    for line in (good, good.replace(b'"b"', rb'"\u0062"')):
+        assert read_bytes(line, id_column="id") == [MetadataChange("x", {"a": "b"})]
+    assert refusals(read_bytes(bad, id_column="id")) == [
+        (1, "unknown field 'completion_id'; the fields are id, metadata, mode, change_id, as_of")
+    ]
+    assert refusals(read_bytes(b'{"metadata":{}}', id_column="id")) == [(1, "the field id is missing")]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (b'{"id":"x","metadata":{}}', "--id-column id takes that field for the id"),
+        (b'{"Completion-ID":"x","metadata":{}}', "--id-column Completion-ID takes that field for the id"),
+        (b'{"id":"x","metadata":{},"completion_id":"y"}', ""),
+        (b'{"ident":"x","metadata":{}}', ""),
+    ],
+)
+def test_a_field_that_may_hold_the_id_is_named_with_the_flag_for_it(line: bytes, hint: str) -> None:
+    (refusal,) = read_bytes(line)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.startswith("unknown field ")
+    assert refusal.hint == hint
+
+
+def test_metadata_in_a_string_is_no_object_and_what_looks_like_one_is_named() -> None:
+    json_text = read_bytes(line_with(metadata=' {"a": "b"}'))
+    assert refusals(json_text) == [
+        (1, "metadata is JSON text within a string: write the object itself, without quotes around it")
+    ]
+    assert refusals(read_bytes(line_with(metadata="a{"))) == [
+        (1, "metadata must be an object of strings, not a string")
+    ]
+
+
+def test_a_position_in_a_value_over_several_lines_names_the_line() -> None:
+    content = b'[{"completion_id": "x",\n\n "metadata": oops}]'
+    assert refusals(read_bytes(content, "json")) == [(1, "not JSON: expecting value at column 14 of its line 3")]
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"metadata":' * 50_000])
+def test_a_line_that_is_nested_too_deeply_is_refused_in_these_words(line: bytes) -> None:
+    assert refusals(read_bytes(GOOD + b"\n" + line)) == [(2, "nested too deeply")]
+
+
+@pytest.mark.parametrize("mode", [b"", b',"mode":"replace"'])
+@pytest.mark.parametrize("change_id", [b"", b',"change_id":"i1"', b',"change_id":null'])
+@pytest.mark.parametrize("as_of", [b"", b',"as_of":1764324900', b',"as_of":"2025-11-28T10:15Z"', b',"as_of":null'])
+def test_a_line_that_has_each_field_once_is_read_the_fast_way(
+    mode: bytes, change_id: bytes, as_of: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "parse_slowly", lambda line, _: pytest.fail(f"{line} is read slowly"))
+    for metadata in (b"{}", b'{"a":"b"}', b'{"a":"b","c":"d"}') + ((b'{"a":null,"c":"d"}',) if not mode else ()):
+        for id_field in ("completion_id", "id"):
+            line = b'{"%b":"x","metadata":%b%b%b%b}' % (id_field.encode(), metadata, mode, change_id, as_of)
+            assert line_parser(Reading(id_column=id_field))(line).completion_id == "x"
+
+
+def test_a_line_number_within_a_value_is_told_where_it_has_more_than_one() -> None:
+    assert refusals(read_bytes(b"grade")) == [(1, "not JSON: expecting value at column 1")]
+    assert refusals(read_bytes(b'{"completion_id": "x",\n "metadata": oops}', "json")) == [
+        (1, "not JSON: expecting value at column 14 of its line 2")
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.changes.reading import SECRET, read_file, refusals
+from tests.changes.reading import SECRET, read_bytes, read_file, refusals
 from worker.changes import MetadataChange
 from worker.changes.files import ChangeFile, Refusal, RejectsFile, UnreadableFile, UnwritableRejects
 
@@ -201,3 +201,173 @@ def test_only_the_owner_can_read_refused_lines(tmp_path: Path, umask: int) -> No
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+def test_a_name_that_is_none_is_refused_in_one_sentence() -> None:
+    with pytest.raises(UnwritableRejects, match=r"^a\0b: refused lines cannot be written there: embedded null "):
+        RejectsFile("a\0b")
+    with pytest.raises(UnwritableRejects) as caught:
+        RejectsFile("-")
+    assert str(caught.value) == "--rejects takes the name of a file, not -; for standard output say /dev/stdout"
+
+
+def _refuse_nothing(path: Path, *, fails: bool = False, append: bool = False) -> None:
+    with RejectsFile(str(path), append=append):
+        if fails:
+            raise ZeroDivisionError
+
+
+def test_a_run_that_refuses_nothing_leaves_no_file_not_even_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    for before in (None, "of an older run"):
+        if before:
+            path.write_text(before, encoding="utf-8")
+        _refuse_nothing(path)
+        assert not path.exists()
+
+
+def test_a_run_that_ends_early_or_appends_leaves_an_older_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    path.write_text("of an older run", encoding="utf-8")
+    _refuse_nothing(path, append=True)
+    with pytest.raises(ZeroDivisionError):
+        _refuse_nothing(path, fails=True)
+    assert path.read_text(encoding="utf-8") == "of an older run"
+    with pytest.raises(ZeroDivisionError):
+        _refuse_nothing(tmp_path / "new.jsonl", fails=True)
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_the_first_refused_line_replaces_the_older_ones_unless_they_are_to_stay(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    put_entries(path, [{"older": 1}, {"older": 2}])
+    for append, lines in ((True, ["older", "older", "file"]), (False, ["file", "file"])):
+        with RejectsFile(str(path), append=append) as rejects:
+            for number in (1, 2)[append:]:
+                rejects.write(Refusal("a.jsonl", number, "x", b"y"))
+            assert rejects.written == len((1, 2)[append:])
+        assert [next(iter(entry)) for entry in entries_of(path)] == lines
+
+
+def test_what_is_no_plain_file_is_neither_emptied_nor_removed(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.jsonl", tmp_path / "target.jsonl"
+    target.write_text("of an older run", encoding="utf-8")
+    link.symlink_to(target)
+    _refuse_nothing(link)
+    assert link.is_symlink()
+    assert target.exists()
+    _refuse_nothing(Path("/dev/null"))
+    assert Path("/dev/null").exists()
+    with RejectsFile("/dev/null") as rejects:
+        rejects.write(Refusal("a.jsonl", 1, "x", b"y"))
+        assert rejects.written == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"text": "x", "cut": True}, 'the text was cut short: put the whole line in, and take "cut" out'),
+        ({}, "the entry holds no line: it is about a whole file"),
+        ({"text": ""}, "the entry holds no line: it is about a whole file"),
+        ({"base64": None}, "the entry holds no line: it is about a whole file"),
+        ({"base64": "!"}, "base64 is not valid; put the line into text instead"),
+        ({"text": "c1", "header": "completion_id", "delimiter": 5}, "delimiter must be a string, not a number"),
+        ({"text": "c1,1", "header": "completion_id,grade,topic"}, "the row has 2 cells where the header has 3"),
+    ],
+)
+def test_what_an_entry_lacks_is_said_in_these_words(content: dict[str, Any], reason: str) -> None:
+    entry = {"file": "a.csv", "line": 7, "reason": "x", **content}
+    assert refusals(read_bytes(json.dumps(entry).encode())) == [(1, reason)]
+
+
+def test_an_entry_keeps_its_delimiter_its_record_and_its_bytes(tmp_path: Path) -> None:
+    rejects, again = tmp_path / "rejects.jsonl", tmp_path / "again.jsonl"
+    with RejectsFile(str(rejects)) as file:
+        file.write(Refusal("a.csv", 2, "x", b"oops 1;two words", header=b"completion_id;the grade", delimiter=";"))
+        file.write(Refusal("a.json", 9, "x", b"\xff", record=3))
+        file.write(Refusal("a.csv", 5, "x", b"oops 1,A", header=b"completion_id,grade", delimiter=","))
+    row, value, plain = entries_of(rejects)
+    assert row == {
+        "file": "a.csv",
+        "line": 2,
+        "reason": "x",
+        "header": "completion_id;the grade",
+        "delimiter": ";",
+        "text": "oops 1;two words",
+    }
+    assert value == {"file": "a.json", "line": 9, "reason": "x", "record": 3, "base64": "/w=="}
+    assert "delimiter" not in plain
+    assert [entry.get("delimiter") for entry in write_rejects(again, rejects)] == [";", None, None]
+    put_entries(rejects, [row | {"text": "c1;two words"}])
+    assert read_file(rejects) == [MetadataChange("c1", {"the grade": "two words"})]
+
+
+def test_a_hint_on_a_repaired_line_is_about_that_line() -> None:
+    entry = {"file": "a.jsonl", "line": 7, "reason": "x", "text": '{"id": "x", "metadata": {}}'}
+    (refusal,) = read_bytes(json.dumps(entry).encode())
+    assert isinstance(refusal, Refusal)
+    assert (refusal.line, refusal.hint) == (1, "--id-column id takes that field for the id")
+    (unrepaired,) = read_bytes(json.dumps(entry | {"text": "{"}).encode())
+    assert isinstance(unrepaired, Refusal)
+    assert (unrepaired.raw, unrepaired.hint) == (b"{", "")
+
+
+def test_a_missing_file_is_not_the_one_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").touch()
+    with RejectsFile(str(tmp_path / "a.jsonl"), inputs=[str(tmp_path / "missing"), "a\0b", str(tmp_path / "b.jsonl")]):
+        pass
+    with RejectsFile("/dev/null", inputs=["/dev/null"]):  # which is no file with content to lose
+        pass
+
+
+def test_letters_are_written_as_they_are_so_that_a_person_can_repair_them(tmp_path: Path) -> None:
+    with RejectsFile(str(tmp_path / "r.jsonl")) as rejects:
+        rejects.write(Refusal("größe.jsonl", 1, "x", "größe".encode()))
+    assert (tmp_path / "r.jsonl").read_text(encoding="utf-8").count("größe") == 2
+
+
+def test_a_file_that_is_closed_by_hand_goes_where_all_was_read_and_nothing_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    path.write_text("of an older run", encoding="utf-8")
+    RejectsFile(str(path)).close(done=False)
+    assert path.exists()
+    RejectsFile(str(path)).close()
+    assert not path.exists()
+
+
+def test_a_file_of_another_user_who_lets_us_write_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with RejectsFile(str(tmp_path / "r.jsonl")) as rejects:
+        rejects.write(Refusal("a.jsonl", 1, "x", b"y"))
+    assert len(entries_of(tmp_path / "r.jsonl")) == 1
+
+
+def test_refused_lines_are_utf8_wherever_the_process_runs(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    program = (
+        "import sys\nfrom worker.changes.files import Refusal, RejectsFile\n"
+        "with RejectsFile(sys.argv[1]) as r: r.write(Refusal('a', 1, 'x', b'gr\\xc3\\xb6\\xc3\\x9fe'))\n"
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", program, str(path)], env=os.environ | plain, check=True, timeout=60)
+    assert "größe" in path.read_text(encoding="utf-8")
+
+
+def test_an_entry_may_have_all_the_fields_that_there_are() -> None:
+    entry = {
+        "file": "a.csv",
+        "line": 7,
+        "record": 1,
+        "reason": "x",
+        "header": "completion_id;grade",
+        "delimiter": ";",
+        "text": "",
+        "base64": "YzE7QQ==",
+        "cut": False,
+    }
+    assert read_bytes(json.dumps(entry).encode()) == [MetadataChange("c1", {"grade": "A"})]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.changes.reading import SECRET, Items, csv_of, ids, read_bytes, read_file, refusals, unhurried
+from tests.changes.reading import SECRET, Items, csv_of, ids, named, read_bytes, read_file, refusals, unhurried
 from worker.changes import MetadataChange, Mode
 from worker.changes.files import Refusal, RejectsFile, UnreadableFile
 from worker.changes.lines import MAX_LINE_BYTES
@@ -55,7 +55,8 @@ def test_a_row_of_blanks_does_not_erase_everything_in_mode_replace() -> None:
     found = outcomes(BLANKS, "replace", "keep")
 
     assert found == [ERASES, {"topic": "x"}, {}, None, None, None, {"grade": "A"}, NO_ID]
-    assert "--empty remove" in refusal_in(read_bytes(BLANKS, "csv", "replace")).hint
+    hint = refusal_in(read_bytes(BLANKS, "csv", "replace")).hint
+    assert hint == "--empty remove takes a blank cell for a value that is to go"
 
 
 def test_blank_cells_remove_their_keys_when_that_is_what_they_mean() -> None:
@@ -89,6 +90,7 @@ def test_leftovers_of_joined_files_are_refused(again: bytes, reason: str) -> Non
     assert ids(items) == ["c1", "c3"]
     assert [line for line, _ in refusals(items)] == [3]
     assert reason in refusals(items)[0][1]
+    assert (refusal_in(items).source, refusal_in(items).hint) == ("<stdin>", "")
 
 
 @pytest.mark.parametrize("other", [b"grade,completion_id", b"completion_id,topic", b"topic,completion_id"])
@@ -178,6 +180,8 @@ def test_null_in_the_column_metadata_removes_a_key() -> None:
         ("completion_id,Completion_Id", "column 'Completion_Id' is nearly completion_id"),
         ("completion_id, grade", "' grade' has white space around it: write 'grade', or 'metadata. grade' for"),
         ("completion_id,grade\u00a0", "has white space around it"),
+        ("completion_id,\ufeffgrade\u200b", "has white space around it: write 'grade', or 'metadata."),
+        ("completion_id,Metadata.a.b", "is nearly 'metadata.a.b': write that, or 'metadata.Metadata.a.b'"),
         ("completion_id,Mode", "column 'Mode' is nearly mode: write mode, or 'metadata.Mode' for a metadata key"),
         ("completion_id,Metadata", "column 'Metadata' is nearly metadata: write metadata, or 'metadata.Metadata'"),
         ("completion_id,changeId", "column 'changeId' is nearly change_id"),
@@ -197,14 +201,16 @@ def test_null_in_the_column_metadata_removes_a_key() -> None:
         ('completion_id,"grade', "the quote that opens cell 2 has no end"),
         ("x" * (MAX_LINE_BYTES + 1), "the line is longer than 1 MiB"),
     ],
-    ids=lambda text: ascii(text[:40]),
+    ids=named,
 )
 def test_a_bad_header_refuses_the_file(header: str, reason: str) -> None:
     with pytest.raises(UnreadableFile) as caught:
         read_bytes(f"\n{header}\nchatcmpl-1,good\n".encode(), "csv")
 
-    assert caught.value.refusal.line == 2
-    assert reason in caught.value.refusal.reason
+    refusal = caught.value.refusal
+    assert refusal.line == 2
+    assert reason in refusal.reason
+    assert refusal.raw == (header.encode()[:4096] if refusal.cut else header.encode())
     assert str(caught.value) == f"<stdin>:2: {caught.value.refusal.reason}"
     assert SECRET not in str(caught.value)
 
@@ -248,7 +254,7 @@ def test_a_header_that_is_not_utf8_refuses_the_file() -> None:
         (b"c1,,,," + b"x" * MAX_LINE_BYTES, "the line is longer than 1 MiB"),
         (b'c1,,,,"' + (b"x" * 99_999 + b"\n") * 10 + b"x" * 99_999 + b'"', "the row is longer than 1 MiB"),
     ],
-    ids=lambda value: ascii(value[:40]),
+    ids=named,
 )
 def test_a_bad_row_is_named_with_its_first_line_and_reason_and_the_others_go_in(row: bytes, reason: str) -> None:
     content = b'completion_id,mode,change_id,metadata,grade\nc0,,,,"two\nlines"\n' + row + b"\r\nc9,,,,fine\n"
@@ -265,9 +271,9 @@ def test_a_bad_row_is_named_with_its_first_line_and_reason_and_the_others_go_in(
     assert refusal.header == b"completion_id,mode,change_id,metadata,grade"
 
 
-@pytest.mark.parametrize("following", [3, 60_000], ids=["to the end of the file", "for more than 1 MiB"])
+@pytest.mark.parametrize("following", [3, 2_200], ids=["to the end of the file", "for more than 1 MiB"])
 def test_a_quote_that_is_never_closed_costs_only_its_own_row(following: int) -> None:
-    rows = "".join(f"c{number},good and fine\n" for number in range(following))
+    rows = "".join(f"c{number},{'good and fine ' * 36}\n" for number in range(following))
     content = f'completion_id,grade\nfirst,good\nbad,"oops\n{rows}'.encode()
 
     items = read_bytes(content, "csv")
@@ -361,3 +367,112 @@ def test_unknown_columns_are_skipped_on_request() -> None:
     assert read_bytes(b"completion_id,model,metadata.grade\nx,gpt,A\n", "csv") == [
         MetadataChange("x", {"model": "gpt", "grade": "A"})
     ]
+
+
+def test_a_delimiter_that_is_named_before_nothing_is_no_row() -> None:
+    assert read_bytes(b"sep=,\n", "csv") == []
+    assert read_bytes(b"sep=,\n\ncompletion_id,a\nc1,x\n", "csv") == [MetadataChange("c1", {"a": "x"})]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("Ref No,grade", "the header has no column ref_no, but 'Ref No': --id-column 'Ref No' takes that one"),
+        ("id,completion_id", "the header has no column ref_no"),
+        ("ref\x01no,grade", "the header has no column ref_no"),
+        ("grade", "the header has no column ref_no"),
+    ],
+)
+def test_a_column_that_may_be_the_one_that_was_asked_for_is_named(header: str, reason: str) -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        read_bytes(f"{header}\nx,y\n".encode(), "csv", id_column="ref_no")
+    assert caught.value.refusal.reason == reason
+
+
+AS_A_KEY = " for a metadata key of that name"
+LEFT_OUT = "index=False leaves it out"
+
+
+def test_a_header_and_a_row_are_refused_in_these_words() -> None:
+    for header, reason in (
+        ("grade", "the header has no column completion_id"),
+        (
+            ",completion_id",
+            "column 1 of the header has no name (the index that pandas writes? index=False leaves it out)",
+        ),
+        ("completion_id,", "column 2 of the header has no name"),
+        (
+            "completion_id,Mode",
+            "column 'Mode' is nearly mode: write mode, or 'metadata.Mode' for a metadata key of that name",
+        ),
+        (
+            "completion_id, grade",
+            f"column ' grade' has white space around it: write 'grade', or 'metadata. grade'{AS_A_KEY}",
+        ),
+        (
+            "completion_id,Unnamed: 0",
+            f"column 'Unnamed: 0' is the index that pandas writes: {LEFT_OUT}; 'metadata.Unnamed: 0'{AS_A_KEY}",
+        ),
+        (
+            "completion_id,Metadata.grade",
+            f"column 'Metadata.grade' is nearly 'metadata.grade': write that, or 'metadata.Metadata.grade'{AS_A_KEY}",
+        ),
+        ("completion_id,a,a", "the header names 'a' twice"),
+    ):
+        with pytest.raises(UnreadableFile) as caught:
+            read_bytes(f"{header}\n".encode(), "csv")
+        assert caught.value.refusal.reason == reason
+    for row, reason in (
+        ('c1,"x', "the quote that opens cell 2 has no end, or not at the cell's end; quotes inside are doubled"),
+        ('c1,x"', "cell 2 holds a quote or a carriage return, but is not enclosed in quotes"),
+        (f'c1,"{"x" * 99_999}' + f"\n{'x' * 99_999}" * 10 + '"', "the row is longer than 1 MiB"),
+        ('c1,"[]"', "column metadata must hold a JSON object, not an array"),
+    ):
+        column = "metadata" if "[]" in row else "grade"
+        found = refusals(read_bytes(f"completion_id,{column}\n{row}\n".encode(), "csv"))
+        assert found == [(2, reason)]
+
+
+def test_a_dot_in_a_name_is_part_of_the_key() -> None:
+    assert read_bytes(b"completion_id,a.b,.c\nc1,x,y\n", "csv") == [MetadataChange("c1", {"a.b": "x", ".c": "y"})]
+
+
+def test_a_short_header_row_of_another_file_is_one_all_the_same() -> None:
+    items = read_bytes(b"grade,id\nA,c1\nid\nc2\n", "csv", id_column="id")
+    assert ids(items) == ["c1"]
+    assert refusals(items) == [
+        (3, "another header row, as where files were joined: take it out"),
+        (4, "it stands under another header, in line 3: enqueue those rows as a separate file"),
+    ]
+
+
+def refused_row(row: bytes) -> Refusal:
+    (refusal,) = read_bytes(b"completion_id,grade\n" + row + b"\n", "csv")
+    assert isinstance(refusal, Refusal)
+    return refusal
+
+
+def test_a_row_of_a_mebibyte_is_read_and_a_longer_one_is_cut() -> None:
+    first = b'c1,"' + b"x" * 500_000 + b"\n"
+    longest = first + b"x" * (MAX_LINE_BYTES - len(first) - 1) + b'"'
+    assert "must" not in refused_row(longest).reason
+    assert refused_row(longest).reason.endswith("characters, more than 512")
+    too_long = refused_row(first + b"x" + longest[len(first) :])
+    assert (too_long.reason, too_long.cut, too_long.line) == ("the row is longer than 1 MiB", True, 2)
+
+
+def test_a_quote_that_is_closed_right_after_a_mebibyte_was_none_that_stays_open() -> None:
+    first = b'c1,"' + b"x" * (MAX_LINE_BYTES - 4)
+    assert refused_row(first + b'\ny"').reason == "the row is longer than 1 MiB"
+
+
+def test_a_row_may_have_as_many_lines_as_there_is_room_for() -> None:
+    reason = refused_row(b'c1,"' + (b"x" * 261 + b"\n") * 4_000 + b'"').reason
+    assert reason == "the value of metadata key 'grade' has 1048000 characters, more than 512"
+
+
+def test_a_stray_quote_behind_a_byte_order_mark_is_named_with_its_line() -> None:
+    items = read_bytes(b'completion_id,a,b\nc1,x,y\n\xef\xbb\xbfc2,"a\nb","oops\nc3,x,y\n', "csv")
+    assert ids(items) == ["c1", "c3"]
+    assert [line for line, _ in refusals(items)] == [3]
+    assert refusals(items)[0][1].endswith("(line 4)")

@@ -50,20 +50,14 @@ def read_request_id(headers: Mapping[str, str]) -> str | None:
     if not request_id:
         return None
     if not request_id.isascii() or not request_id.isprintable():
-        request_id = request_id.encode("ascii", "replace").decode("ascii")
+        request_id = request_id.encode("ascii", "replace").decode()
         request_id = "".join(character if character.isprintable() else "?" for character in request_id)
     return request_id[:_LONGEST_REQUEST_ID]
 
 
 def read_should_retry(headers: Mapping[str, str]) -> bool | None:
     """Return what ``x-should-retry`` says; None without it."""
-    match headers.get(_SHOULD_RETRY, "").strip().lower():
-        case "true":
-            return True
-        case "false":
-            return False
-        case _:
-            return None
+    return {"true": True, "false": False}.get(headers.get(_SHOULD_RETRY, "").strip().lower())
 
 
 def read_delay_seconds(headers: Mapping[str, str], now: float | None = None) -> float | None:

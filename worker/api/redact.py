@@ -46,7 +46,7 @@ def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()
     for form in forms:
         _cover_form(covered, text, form)
     _cover_pieces(covered, text, forms)
-    return _masked(text, covered) if any(covered) else text
+    return _masked(text, covered)
 
 
 def _forms(value: str) -> set[str]:
@@ -55,7 +55,7 @@ def _forms(value: str) -> set[str]:
     utf8 = json.dumps(value, ensure_ascii=False)[1:-1]
     sendable = value.encode("utf-8", "replace")
     forms = (value, escaped, utf8, escape(value), quote(sendable), quote(sendable, ""), quote_plus(sendable))
-    return {one_line(form) for form in forms} - {""}
+    return {one_line(form) for form in forms}
 
 
 def _cover_form(covered: bytearray, text: str, form: str) -> None:

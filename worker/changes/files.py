@@ -66,7 +66,6 @@ class ChangeFile:
     def __init__(self, source: ByteSource, path: str, reading: Reading) -> None:
         self.source = source.name
         self.size_bytes = source.size_bytes
-        self.header: bytes | None = None
         self._bytes = source
         form, delimiter = _form(path, reading, source.look())
         try:

@@ -137,7 +137,7 @@ def retake(refusal: Refusal, reading: Reading) -> MetadataChange | Refusal | Non
         return refusal
     if not isinstance(entry, dict) or not _REQUIRED <= entry.keys() <= _ALLOWED:
         return refusal
-    held = dataclasses.replace(refusal, hint="")
+    held = refusal
     try:
         delimiter = (_text(entry, "delimiter") or b",").decode()
         held = dataclasses.replace(

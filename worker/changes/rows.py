@@ -213,7 +213,7 @@ def _check_no_mistake(name: str) -> None:
         )
 
 
-def rows(lines: Iterator[bytes | CutLine], delimiter: str = ",") -> Iterator[Row]:
+def rows(lines: Iterator[bytes | CutLine], delimiter: str) -> Iterator[Row]:
     """Join lines to rows, leaving out blank ones.
 
     A row continues while a quote is open. If its cells then make no sense, or the quote is still open after 1 MiB, the
@@ -233,7 +233,7 @@ def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes
     raw = b"\n".join(taken).removesuffix(b"\r")
     is_marked = raw.startswith(BYTE_ORDER_MARK)
     try:
-        cells = _split(raw.removeprefix(BYTE_ORDER_MARK) if is_marked else raw, delimiter)
+        cells = _split(raw.removeprefix(BYTE_ORDER_MARK), delimiter)
     except _StrayQuote as stray:
         end = 1 + raw.count(b"\n", 0, stray.position + is_marked * len(BYTE_ORDER_MARK))
         source.give_back(taken[end:])

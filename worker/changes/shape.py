@@ -20,7 +20,7 @@ _BINARY = {
 }
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _WIDE = re.compile(rb"(?:[\t\n\r -~]\0){2}|(?:\0[\t\n\r -~]){2}")
-_SEPARATOR = re.compile(rb"sep=(.)", re.IGNORECASE)
+_SEPARATOR = re.compile(rb"sep=([^\r\n])\s*", re.IGNORECASE)
 _DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'"}
 
 
@@ -58,7 +58,7 @@ def _check_text(start: bytes) -> None:
 def _check_rows(line: bytes, reading: Reading, delimiter: str) -> None:
     if line.startswith((b"{", b"[")):
         raise ValueError("this looks like JSON, not CSV: say --format jsonl")
-    if separator := _SEPARATOR.fullmatch(line.rstrip()):
+    if separator := _SEPARATOR.fullmatch(line):
         found = separator[1].decode(errors="replace")
         if found != delimiter:
             raise ValueError(f"the first line says that cells are separated by {_name(found)}: {_flag(found)}")
@@ -69,7 +69,7 @@ def _check_rows(line: bytes, reading: Reading, delimiter: str) -> None:
 
 def separator_line(line: bytes) -> bool:
     """Whether this is Excel's line that names the delimiter, before the header."""
-    return _SEPARATOR.fullmatch(line.rstrip()) is not None
+    return _SEPARATOR.fullmatch(line) is not None
 
 
 def _delimiter_of(line: bytes, reading: Reading) -> str:

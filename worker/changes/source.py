@@ -62,7 +62,7 @@ class ByteSource:
         self,
         path: str,
         *,
-        gzipped: bool = False,
+        gzipped: bool,
         stdin: BinaryIO | None = None,
         stretch: Stretch | None = None,
         patience: Patience | None = None,
