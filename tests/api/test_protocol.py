@@ -1,7 +1,8 @@
 """The protocol of a connection: who gets an answer, and what an answer means that no call waits for."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import gzip
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -32,7 +33,7 @@ async def connected() -> AsyncIterator[CallProtocol]:
 
 async def test_an_answer_goes_to_the_call_and_leaves_the_connection_usable() -> None:
     async with connected() as protocol:
-        for number in range(3):  # by one parser
+        for number in range(3):
             asked = protocol.ask(REQUEST)
             protocol.data_received(response(b"%d" % number))
             message, stream = await asked
@@ -90,3 +91,44 @@ async def test_nonsense_goes_to_the_call_with_its_cause() -> None:
         with pytest.raises(aiohttp.http.HttpProcessingError) as raised:
             asked.result()
         assert raised.value.__cause__ is not None
+
+
+def _chunked(body: bytes, *, headers: bytes = b"", trailer: bytes = b"") -> bytes:
+    half = len(body) // 2
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:]))
+    return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n%s0\r\n%s\r\n" % (headers, chunks, trailer)
+
+
+PACKED = gzip.compress(b'{"packed":true}', mtime=0)
+ANSWERS = {
+    "plain": response(b'{"plain":true}'),
+    "empty": response(b""),
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "not modified": b"HTTP/1.1 304 Not Modified\r\ncontent-length: 14\r\n\r\n",
+    "refused": response(b'{"error":{}}', status="429 Too Many Requests", headers=b"retry-after: 1\r\n"),
+    "chunked": _chunked(b'{"chunked":true}'),
+    "with a trailer": _chunked(b'{"trailer":true}', trailer=b"x-checksum: 1\r\n"),
+    "packed": response(PACKED, headers=b"content-encoding: gzip\r\n"),
+    "packed in chunks": _chunked(PACKED, headers=b"content-encoding: gzip\r\n"),
+    "of HTTP/1.0": b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\n{}",
+    "the last": response(b"{}", headers=b"connection: close\r\n"),
+}
+
+
+async def _heard(protocol: CallProtocol, answer: bytes, size: int) -> tuple[int, Mapping[str, str], bytes]:
+    asked = protocol.ask(REQUEST)
+    for start in range(0, len(answer), size):
+        protocol.data_received(answer[start : start + size])
+    message, stream = await asked
+    return message.code, dict(message.headers), await stream.read()
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize("first", ANSWERS)
+async def test_no_answer_leaves_anything_behind_for_the_next(first: str, size: int) -> None:
+    for second in ANSWERS.values():
+        async with connected() as new, connected() as used:
+            await _heard(used, ANSWERS[first], size)
+            assert used.should_close is (first == "the last")
+            if not used.should_close:
+                assert await _heard(used, second, size) == await _heard(new, second, size)

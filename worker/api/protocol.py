@@ -15,9 +15,9 @@ Incoming = tuple[RawResponseMessage, StreamReader]
 class CallProtocol(ResponseHandler):
     """What aiohttp makes for each connection, for calls that need no queue of answers.
 
-    aiohttp puts what it has parsed into a queue, makes a parser for each request, and parses nothing once more whenever
-    a body is read. `ask` gives a future instead, keeps the parser, and resumes only what was paused: a tenth of an
-    update's CPU time. A request that does not come through `ask` is served as by aiohttp alone.
+    aiohttp puts what it has parsed into a queue, and parses nothing once more whenever a body is read. `ask` returns a
+    future instead, and only what was paused is resumed. A request that does not come through `ask` is served as by
+    aiohttp alone.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,8 +33,9 @@ class CallProtocol(ResponseHandler):
         """
         if self.transport is None:
             raise ClientConnectionResetError
-        if self._parser is None:
-            self.set_response_params(read_until_eof=True)
+        # A parser for each answer: a parser that is used again takes the trailers of a chunked answer for headers of
+        # the next.
+        self.set_response_params(read_until_eof=True)
         self._asked = self._loop.create_future()
         self.transport.write(request)
         return self._asked
