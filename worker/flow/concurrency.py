@@ -1,51 +1,20 @@
-"""How many requests at once: a safety cap that follows rate and latency, and a slow start."""
+"""How many requests at once: a cap that follows rate and latency, and a slow start."""
 
 import math
 
 from worker.flow.tuning import TUNING
 
-_SAMPLE_SIZE = 128
-_RANK_EVERY = 16  # latencies, once there are that many: the sort is what a sample costs
-_RANK = 0.95
-_HEADROOM = 2.0  # times what rate and latency need
 _MIN_SLOTS = 16  # so that some requests that hang do not stop the others
 _LOOK_SECONDS = 0.05  # at most until the window is looked at again, which grows ever faster at first
-
-
-class LatencySample:
-    """The latest 128 latencies, and how long a request is to be expected to hold a slot.
-
-    `held_seconds` is the 95th percentile, or the mean where a few that hang make it the greater one: None before the
-    first latency; later, up to 15 latencies behind.
-    """
-
-    __slots__ = ("_latencies", "_seen", "held_seconds")
-
-    def __init__(self) -> None:
-        self._latencies: list[float] = []
-        self._seen = 0
-        self.held_seconds: float | None = None
-
-    def add(self, seconds: float) -> None:
-        """Put a latency in the place of the oldest."""
-        if self._seen < _SAMPLE_SIZE:
-            self._latencies.append(seconds)
-        else:
-            self._latencies[self._seen % _SAMPLE_SIZE] = seconds
-        self._seen += 1
-        if self._seen <= _RANK_EVERY or self._seen % _RANK_EVERY == 0:
-            ranked = sorted(self._latencies)
-            rank = math.ceil(_RANK * len(ranked)) - 1
-            self.held_seconds = max(ranked[rank], math.fsum(ranked) / len(ranked))
 
 
 class Concurrency:
     """The number of requests that may run at once: `slots`.
 
-    It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window. That grows so that the rate does, ever more slowly, since what is under way
-    when the limit is hit is wasted; and with each answer: by a part of one, or by one where the limit is known. Only a
-    window that is made use of grows.
+    It is the least of three: what is configured; what the rate needs at the latency that is measured, by Little's law;
+    and the window of a slow start. With time, the window grows so that the rate does, ever more slowly: what is under
+    way when the limit is met is wasted. With each answer it grows by a part of a request, or by one where the limit is
+    known. It grows only while at least half of it is used.
 
     Args:
         configured: the upper bound.
@@ -55,14 +24,25 @@ class Concurrency:
         ValueError: the bound is less than one.
     """
 
-    __slots__ = ("_began_at", "_configured", "_grown_at", "_growth", "_needed", "_sample", "_window", "slots")
+    __slots__ = (
+        "_began_at",
+        "_configured",
+        "_deviation_seconds",
+        "_grown_at",
+        "_growth",
+        "_latency_seconds",
+        "_needed",
+        "_window",
+        "slots",
+    )
 
     def __init__(self, configured: int, now: float) -> None:
         if configured < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {configured}")
         self._configured = configured
         self._needed = configured
-        self._sample = LatencySample()
+        self._latency_seconds: float | None = None  # the mean, of late
+        self._deviation_seconds = 0.0  # from it, on average
         self.slow_start(now)
 
     def slow_start(self, now: float) -> None:
@@ -81,7 +61,7 @@ class Concurrency:
             per_second: the rate that is aimed at; infinite while no limit is known.
             in_flight: requests under way when it came, this one included.
         """
-        self._sample.add(latency_seconds)
+        self.held(latency_seconds)
         is_searching = math.isinf(per_second)
         if self._window >= self._configured == self._needed and is_searching:
             self._grown_at = now
@@ -90,12 +70,19 @@ class Concurrency:
             self._window += TUNING.ramp_per_answer if is_searching else 1.0
             self._grow(now)
         self._grown_at = now
-        self._needed = self._slots_needed(per_second)
+        if is_searching:
+            self._needed = self._configured
+        else:
+            self._needed = max(_MIN_SLOTS, math.ceil(TUNING.headroom * per_second * self._held_seconds()))
         self._update()
 
-    def failed(self, latency_seconds: float) -> None:
-        """Count how long a failed request held its slot."""
-        self._sample.add(latency_seconds)
+    def held(self, seconds: float) -> None:
+        """Count how long a request held its slot, as a part of what the latest ones did."""
+        if self._latency_seconds is None:
+            self._latency_seconds = seconds
+        off_seconds = seconds - self._latency_seconds
+        self._latency_seconds += TUNING.latency_gain * off_seconds
+        self._deviation_seconds += TUNING.latency_gain * (abs(off_seconds) - self._deviation_seconds)
 
     def seconds_until_growth(self, now: float, in_flight: int) -> float:
         """When time alone will let one more than `in_flight` run.
@@ -113,22 +100,20 @@ class Concurrency:
             return 0.0
         return min((in_flight + 1 - self._window) / self._growth + 1e-6, _LOOK_SECONDS)
 
+    def _held_seconds(self) -> float:
+        """How long hardly any request holds its slot: about the 95th percentile, or more where a few hang."""
+        return (self._latency_seconds or 0.0) + 2.0 * self._deviation_seconds
+
     def _grow(self, now: float) -> None:
         """Let the window grow: as many requests are under way as start in a latency.
 
         The rate, so long after the slow start began, is ``ramp * age / sqrt(age + 1)``.
         """
-        age, held_seconds = now - self._began_at, self._sample.held_seconds
-        before = 0.0 if held_seconds is None else max(0.0, age - held_seconds)
+        age = now - self._began_at
+        before = 0.0 if self._latency_seconds is None else max(0.0, age - self._held_seconds())
         self._growth = 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
         self._window = min(self._configured, self._window + min(now - self._grown_at, 1.0) * self._growth)
         self._grown_at = now
-
-    def _slots_needed(self, per_second: float) -> int:
-        held_seconds = self._sample.held_seconds
-        if held_seconds is None or math.isinf(per_second):
-            return self._configured
-        return max(_MIN_SLOTS, math.ceil(per_second * held_seconds * _HEADROOM))
 
     def _update(self) -> None:
         self.slots = min(self._configured, self._needed, int(self._window))

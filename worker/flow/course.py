@@ -20,14 +20,13 @@ class Course:
         held_seconds: before the rate grows at all.
     """
 
-    __slots__ = ("_announced", "_depth", "_followed", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
+    __slots__ = ("_depth", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
 
     def __init__(
         self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0, held_seconds: float = 0.0
     ) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
-        self._announced = self._followed = 1.0
         self._seconds = -held_seconds
         if seeks:
             self._depth = TUNING.seek_below
@@ -66,16 +65,3 @@ class Course:
     def advance(self, seconds: float) -> None:
         """Go on along the course."""
         self._seconds += seconds
-
-    def follow(self, change: float) -> None:
-        """What is announced has changed by this factor: be at the new limit at once, and rest there.
-
-        That is followed to half and twice of what was found, in sum: answers may tell of different limits by turns,
-        and such steps, each bounded by itself, would lead away from it for ever.
-        """
-        self._announced *= change
-        followed = min(2.0, max(0.5, self._announced))
-        if followed != self._followed:
-            self.limit_per_second *= followed / self._followed
-            self._followed = followed
-            self.reach_limit()

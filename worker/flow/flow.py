@@ -5,7 +5,6 @@ import random as random_module
 from collections.abc import Callable, Collection
 from typing import assert_never
 
-from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
 from worker.flow.course import Course
 from worker.flow.ended import End, Ended, Operation
@@ -16,6 +15,10 @@ from worker.flow.permit import Permit
 from worker.flow.quota import GrantedQuota
 from worker.flow.state import Closed, FlowState, Halted, Paused
 
+# Failures must not multiply the load on a service in trouble: a retry costs a token, an answer brings a tenth back.
+# As in gRPC's retry throttling (proposal A6), with its suggested ratio.
+_RETRIES = 10.0
+_RETRIES_BACK = 0.1
 _SNOOZED_SECONDS = 3.0  # after a wait, until all that waited is claimed again
 _JITTER_SECONDS = (0.05, 0.25)  # so that replicas do not all come back at once
 _CAUTIOUS_SECONDS = 1.0  # between two requests while everybody meets the same refusal
@@ -68,7 +71,7 @@ class Flow:
         self._on_refused = on_refused
         self._quota = None if on_short is None or requests_per_minute is None else GrantedQuota(on_short)
         self.gate = Gate(now)
-        self.budget = RetryBudget()
+        self._retries = _RETRIES
         self._concurrency = Concurrency(max_concurrency, now)
         self._pacer = Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota)
         self._line = Line(
@@ -169,11 +172,10 @@ class Flow:
         if self.is_paused or not self.gate.is_open:
             return math.inf
         now = self._clock()
-        return max(
-            self._concurrency.seconds_until_growth(now, self.in_flight),
-            self._pacer.wait_seconds(now),
-            self._cautious_until - now if self.gate.is_cautious else 0.0,
-        )
+        slot_seconds = self._concurrency.seconds_until_growth(now, self.in_flight)
+        if slot_seconds > 0.0:
+            return slot_seconds
+        return max(self._pacer.wait_seconds(now), self._cautious_until - now if self.gate.is_cautious else 0.0)
 
     def starts_within(self, seconds: float) -> int | None:
         """How many requests may start within so many seconds, one at least; None while no limit is known."""
@@ -248,8 +250,10 @@ class Flow:
         self._changed()
 
     def may_retry(self) -> bool:
-        """Spend a token of the retry budget: False when it is empty, and the retry has to go back to the queue."""
-        return self.budget.spend()
+        """Spend a token of the retry budget; False when none is left, so that the retry has to come from the queue."""
+        has_token = self._retries >= 1.0 - 1e-9  # ten tenths make a whole one
+        self._retries -= has_token
+        return has_token
 
     def grant(self, requests: int, *, wait_seconds: float, interval_seconds: float) -> None:
         """Take in what the store has granted of the quota that is shared with other workers.
@@ -350,7 +354,7 @@ class Flow:
                 self._throttled += 1
                 is_changed |= self._refuse(now, permit, ended)
             case End.FAILED:
-                self._concurrency.failed(now - permit.sent_at)
+                self._concurrency.held(now - permit.sent_at)
                 if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble: no word about the rate
                     self._pacer.pause(now, delay_seconds=ended.delay_seconds, jitter_seconds=self._jitter_seconds())
                     self._on_refused(self._pacer.asked_for_seconds(now), ended)
@@ -373,7 +377,7 @@ class Flow:
     def _answered(self, now: float, permit: Permit, ended: Ended) -> bool:
         """An answer that is no refusal, whatever it says about the change: whether that opens what was closed."""
         opens = self._pacer.accepted(now, permit.sent_at)
-        self.budget.succeeded()
+        self._retries = min(_RETRIES, self._retries + _RETRIES_BACK)
         limits = ended.limits
         if limits is not None and limits.limit is not None:
             self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)

@@ -6,25 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, assert_never
 
-from worker.flow.ended import (
-    ABSENT,
-    METADATA_HIDDEN,
-    OPERATIONS,
-    OUTAGE,
-    REJECTED,
-    SERVICE_MERGES,
-    End,
-    Ended,
-    Operation,
-)
-from worker.flow.evidence import FAILURES_OF_EVERYBODY, Evidence
+from worker.flow.ended import ABSENT, OPERATIONS, OUTAGE, REJECTED, End, Ended, Operation
+from worker.flow.evidence import FAILURES_OF_EVERYBODY, TRAITS, Evidence
 from worker.flow.permit import Permit
 
 # Somebody has to act before a halt ends; an outage ends by itself, as a rule soon. The first probe goes at once.
 _HALT_PROBE_SECONDS = (5.0, 300.0)
 _OUTAGE_PROBE_SECONDS = (1.0, 10.0)
-_TRAITS = (METADATA_HIDDEN, SERVICE_MERGES)  # of the service: what three completions show, all would
-_COMPLETIONS_OF_A_TRAIT = 3
 _OF_ONE = {End.ABSENT: ABSENT, End.REJECTED: REJECTED}  # words about one completion, and what they are called of all
 _HANDED_ON_SECONDS = (0.25, 10.0)  # after a probe that came to no request of the kind that halted; then longer
 
@@ -107,7 +95,7 @@ class Gate:
     opens the gate; one that needs no such request hands the probe on.
     """
 
-    __slots__ = ("_evidence", "_halt", "_opened_at", "_probing", "_suspected", "_traits", "is_cautious", "is_open")
+    __slots__ = ("_evidence", "_halt", "_opened_at", "_probing", "_suspected", "is_cautious", "is_open")
 
     def __init__(self, now: float) -> None:
         # Attributes, since they are asked for several times a request.
@@ -115,7 +103,6 @@ class Gate:
         self.is_cautious = False  # many completions in a row met what looks like the fault of each: one at a time
         self._opened_at = now
         self._evidence: dict[Operation, Evidence] = {operation: Evidence() for operation in OPERATIONS}
-        self._traits: dict[str, dict[str, Cause]] = {trait: {} for trait in _TRAITS}
         self._halt: _Halt | None = None
         self._probing = False
         self._suspected: set[str] = set()  # reasons for which other workers are halted
@@ -170,14 +157,18 @@ class Gate:
     def alike(self, now: float) -> tuple[Cause, float] | None:
         """What all completions meet alike, though it looks like the fault of each, and for how many seconds."""
         for evidence in self._evidence.values():
-            if met := evidence.met_by_all():
+            if met := evidence.alike():
                 since, word = met
                 return Cause(_OF_ONE[word.end], word.error, word.status, word.request_id), now - since
         return None
 
     def trait(self) -> Cause | None:
         """What a completion has shown of the service that somebody has to look at, though it halts nothing as yet."""
-        return next((cause for seen in self._traits.values() for cause in reversed(seen.values())), None)
+        for evidence in self._evidence.values():
+            for trait in TRAITS:
+                for completion_id, (_, word) in reversed(evidence.row(trait).items()):
+                    return _cause(completion_id, word)
+        return None
 
     def take_probe(self, now: float, completion_id: str) -> bool:
         """Become half-open, if a probe is due: the work on this completion is the probe.
@@ -226,17 +217,16 @@ class Gate:
         if self._halt is not None:
             return None
         for operation, evidence in self._evidence.items():
-            if evidence.is_everybodys(in_hand):
-                return self._close_by_row(now, operation)
+            if evidence.all_failed(in_hand):
+                return self._close(now, operation, End.FAILED)
         return None
 
     def fault(self, now: float, completion_id: str, word: Ended, *, is_probe: bool) -> GateEvent | None:
         """An exception of ours ended the work on a completion: where it meets all of them, nothing works."""
         if self._halt is not None:
             return self._probe_failed(now, completion_id, word) if is_probe and self._probing else None
-        evidence = self._evidence["update"]
-        evidence.failed(completion_id, word)
-        return self._close_by_row(now, "update") if evidence.is_everybodys() else None
+        is_common = self._evidence["update"].met(now, completion_id, word)
+        return self._close(now, "update", End.FAILED) if is_common else None
 
     def told(self, reason: str, *, halted_at: float) -> None:
         """Another worker was halted: here, the next failure for that reason is enough, but for what is over here."""
@@ -268,10 +258,6 @@ class Gate:
         if self.is_cautious:
             self._judge_alike(now, permit.operation)
         self._suspected.clear()
-        if permit.operation == "get":
-            self._traits[METADATA_HIDDEN].clear()
-        else:  # what this one kept before, it was an old answer that showed it
-            self._traits[SERVICE_MERGES].pop(permit.completion_id, None)
         return self._reopen(now, permit)
 
     def _answered(self, now: float, permit: Permit) -> GateEvent | None:
@@ -280,7 +266,7 @@ class Gate:
         Of many, it proves nothing: a service may look a completion up, and fail at what comes then.
         """
         halt = self._halt
-        if halt is None or not halt.is_lonely or halt.cause.reason in _TRAITS:
+        if halt is None or not halt.is_lonely or halt.cause.reason in TRAITS:
             return None
         return self._reopen(now, permit)
 
@@ -296,16 +282,9 @@ class Gate:
             return self._probe_failed(now, permit.completion_id, ended)
         if ended.guilty or self._halt is not None or permit.sent_at < self._opened_at:
             return None
-        if ended.reason in self._traits:
-            seen, cause = self._traits[ended.reason], _cause(permit.completion_id, ended)
-            seen[permit.completion_id] = cause
-            if len(seen) < _COMPLETIONS_OF_A_TRAIT:
-                return None
-            return self._close(now, permit.operation, cause, frozenset(seen))
-        evidence = self._evidence[permit.operation]
-        evidence.failed(permit.completion_id, ended)
-        if evidence.is_everybodys() or ended.reason in self._suspected:
-            return self._close_by_row(now, permit.operation)
+        is_common = self._evidence[permit.operation].met(now, permit.completion_id, ended)
+        if is_common or ended.reason in self._suspected:
+            return self._close(now, permit.operation, ended.reason if ended.reason in TRAITS else ended.end)
         return None
 
     def _probe_failed(self, now: float, completion_id: str, ended: Ended) -> GateEvent | None:
@@ -328,14 +307,15 @@ class Gate:
         self.is_cautious = alike is not None
         return GateEvent("slowed", alike[0], operation) if alike and not was_cautious else None
 
-    def _close_by_row(self, now: float, operation: Operation) -> GateEvent:
+    def _close(self, now: float, operation: Operation, met: str) -> GateEvent:
+        """Halt for what the completions of a row met."""
         evidence = self._evidence[operation]
-        completion_id, word = next(reversed(evidence.row.items()))
-        row, evidence.row = frozenset(evidence.row), {}
-        return self._close(now, operation, _cause(completion_id, word), row)
-
-    def _close(self, now: float, operation: Operation, cause: Cause, failed: frozenset[str]) -> GateEvent:
-        self._halt = _Halt(cause, operation, now, 0.0, now, failed)
+        row = evidence.row(met)
+        completion_id, (_, word) = next(reversed(row.items()))
+        if met not in TRAITS:
+            del evidence.rows[met]
+        cause = _cause(completion_id, word)
+        self._halt = _Halt(cause, operation, now, 0.0, now, frozenset(row))
         self.is_open, self._probing = False, False
         return GateEvent("halted", cause, operation, next_probe_in_seconds=0.0)
 

@@ -123,24 +123,18 @@ class Pacer:
         if now < self._closed_until:
             return self._closed_until - now
         self._fill(now)
-        wait_seconds = self._bucket.wait_seconds(self._rate)
-        cap_seconds = self._cap.wait_seconds(self._cap_per_second)
-        if math.isinf(cap_seconds) and wait_seconds > 0.0:
-            return wait_seconds  # no permit is there, and none was asked for as yet: `take` does so then
-        return max(wait_seconds, cap_seconds)
+        # The cap is asked last: a quota of all workers grants what then goes unused.
+        return self._bucket.wait_seconds(self._rate) or self._cap.wait_seconds(self._cap_per_second)
 
     def take(self, now: float) -> bool:
         """Count a request that starts now, if one may."""
-        if now < self._closed_until:
-            return False
-        self._fill(now)
-        if not (self._bucket.has_token() and self._cap.has_token()):
+        if self.wait_seconds(now) > 0.0:
             return False
         self._bucket.take()
         self._cap.take()
         self._sent.add(now)
         if now < self._asked_until:
-            self._close_until(now, min(self._asked_until, now + _PROBE_SECONDS))
+            self._stay_closed(now, min(self._asked_until, now + _PROBE_SECONDS))
         return True
 
     def take_unpaced(self, now: float) -> None:
@@ -175,10 +169,9 @@ class Pacer:
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in rate-limit headers: requests, requests, seconds."""
-        change = self._announced.hear(now, limit, remaining, reset_seconds)
-        if change != 1.0 and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
-            # What was found moves along with what is announced, even where the two are different limits.
-            self.course.follow(change)
+        is_new = self._announced.hear(now, limit, remaining, reset_seconds)
+        if is_new and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
+            self.course = Course(self.course.limit_per_second, seeks=1)
         self._update(now)
 
     def refused(
@@ -295,8 +288,6 @@ class Pacer:
         """The course after a refusal that ends a search."""
         if sent_at - self._opened_at < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
             return self._found(least, seeks=course.seeks + 1)
-        if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
-            return self._found(TUNING.few_decrease * self._unheld)
         most = max(least, self._sent.per_second(self._opened_at, sent_at))
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 
@@ -329,16 +320,14 @@ class Pacer:
     def _close(self, now: float, until: float) -> None:
         self._told_at = now
         self._asked_until = max(self._asked_until, until)
-        self._close_until(now, min(until, now + _LONGEST_CLOSED_SECONDS))
-
-    def _close_until(self, now: float, until: float) -> None:
-        if until > self._closed_until:
-            self._seconds_closed += until - max(now, self._closed_until)
-            self._closed_until = until
+        self._stay_closed(now, max(self._closed_until, min(until, now + _LONGEST_CLOSED_SECONDS)))
 
     def _open(self, now: float) -> None:
-        self._seconds_closed -= self.closed_for_seconds(now)
-        self._closed_until = min(self._closed_until, now)
+        self._stay_closed(now, min(self._closed_until, now))
+
+    def _stay_closed(self, now: float, until: float) -> None:
+        self._seconds_closed += max(now, until) - max(now, self._closed_until)
+        self._closed_until = until
 
     def _fill(self, now: float) -> None:
         if now < self._closed_until:

@@ -9,12 +9,12 @@ _LONGEST_KEPT_SECONDS = 1.0
 
 
 class GrantedQuota:
-    """Grants of the shared quota, in the place of the bucket by which one worker alone keeps a rate.
+    """Grants of the shared quota: it stands in for the `Bucket` by which one worker alone keeps a rate.
 
-    Like `Bucket` it reads no clock; times are in seconds.
+    Like that one it reads no clock; times are in seconds.
 
     Args:
-        on_short: is called whenever few requests are left, or none when one is wanted.
+        on_short: called when a request is wanted or has started, and half of the latest grant or less is left.
     """
 
     __slots__ = ("_block", "_due", "_now", "_on_short", "_usable")
@@ -35,7 +35,7 @@ class GrantedQuota:
         self._block = requests
 
     def fill(self, now: float, _per_second: float = math.inf) -> None:
-        """Let those become usable whose time has come, and forget those whose time is long over."""
+        """Make usable what is due, and forget what is long overdue."""
         self._now = now
         due = self._due
         while due and due[0] < now - _LONGEST_KEPT_SECONDS:
@@ -44,16 +44,11 @@ class GrantedQuota:
         while self._usable < len(due) and due[self._usable] <= now:
             self._usable += 1
 
-    def has_token(self) -> bool:
-        """Whether a request may start."""
-        if not self._usable:
-            self._ask_when_short()
-        return self._usable > 0
-
     def wait_seconds(self, _per_second: float = math.inf) -> float:
-        """Seconds from the last fill until one is usable; infinity when none is there."""
+        """Seconds from the last fill until a request may start; infinity when none is granted."""
         if self._usable:
             return 0.0
+        self._ask_when_short()
         return self._due[0] - self._now if self._due else math.inf
 
     def take(self) -> None:

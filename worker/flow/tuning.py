@@ -13,6 +13,10 @@ class Tuning:
     ramp: float = 65.0
     # Of a request at once, on top with each answer ("from nothing to 3000 a minute, hint in seconds").
     ramp_per_answer: float = 0.06
+    # Of each latency in the mean of them and of their deviation ("a hang of ten seconds"), and of what rate and latency
+    # need, how many requests may run at once ("latency of 5 s").
+    latency_gain: float = 1 / 32
+    headroom: float = 2.0
     # What a service has, as a rule, saved up before a refusal ("from nothing to 3000 a minute, no hint").
     saved_seconds: float = 1.0
 
