@@ -8,7 +8,7 @@ _ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
 class Bucket:
     """Holds one token, or a tenth of a second's worth where that is more; one token is one request.
 
-    It reads no clock: each call is handed the time, in seconds. With an infinite number of tokens it holds nothing back.
+    It reads no clock: each call is handed the time, in seconds. An infinite number of tokens holds nothing back.
     """
 
     __slots__ = ("_awaited", "_tokens", "filled_at")

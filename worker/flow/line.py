@@ -11,16 +11,16 @@ _SHORTEST_TIMER_SECONDS = 0.001
 
 
 class Line:
-    """Lets requests start in the order in which they came, as soon as the rules allow it.
+    """Lets requests start in the order in which they came, as soon as they may.
 
-    Urgent ones have a line of their own. While both wait, they take turns, so that neither starves.
-    Only the first in line is considered, and nothing is reserved for it: when rate, gate or slots change, the next
-    start is computed anew.
+    Urgent requests have a line of their own. While both lines wait, they take turns, so that neither starves.
+    Only the first in line is considered, and no turn is held for it: when rate, gate or slots change, the next start
+    is computed anew.
 
     Args:
-        start: counts a request that starts now, if one may, and says when that was.
+        start: counts a request that starts now and returns the time; None if none may start.
         wait_seconds: until `start` may succeed; infinity when only the end of a request can help.
-        has_room_for_urgent: whether another urgent request may go before the others.
+        has_room_for_urgent: whether an urgent request may go before the others.
         give_back: undoes `start`.
     """
 
@@ -52,7 +52,7 @@ class Line:
         """Wait for the turn to start a request.
 
         Returns:
-            when it started, with the start counted; or None when it was sent back, to look again.
+            when the request started, with the start counted; None when it was sent back, to look again.
         """
         turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         line = self._urgent if urgent else self._waiting
@@ -62,7 +62,7 @@ class Line:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                with suppress(ValueError):  # it has left already
+                with suppress(ValueError):  # it has left the line already
                     line.remove(turn)
             elif (started_at := turn.result()) is not None:
                 self._give_back(started_at, urgent)
@@ -85,18 +85,18 @@ class Line:
                 timer.cancel()
 
     def wake(self) -> None:
-        """Let all who wait for a change look again."""
+        """Let all look again that wait for a change."""
         for changed in self._watching:
             _resolve(changed)
 
     def send_back(self) -> None:
-        """Let all who wait for a turn look again."""
+        """Let all look again that wait for a turn."""
         for line in (self._urgent, self._waiting):
             while line:
                 _resolve(line.popleft())
 
     def move(self) -> None:
-        """Start all who may, and set the timer for the next; to be called whenever anything has happened."""
+        """Start all that may start, and set the timer for the next; to be called after each event."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -115,7 +115,7 @@ class Line:
                 return
 
     def _whose_turn(self) -> deque[asyncio.Future[float | None]]:
-        """The line whose first is next, where an urgent request waits."""
+        """The line whose first request is next; an urgent request waits."""
         if self._waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
             return self._waiting
         return self._urgent

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-# A grant that was not used goes after so long: it must not become part of a burst.
+# A request that is overdue for longer is forgotten, or many would start in one burst.
 _LONGEST_KEPT_SECONDS = 1.0
 
 
