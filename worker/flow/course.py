@@ -1,8 +1,8 @@
-"""The course that the rate takes between two refusals: seeking the limit, or keeping the one that was found.
+"""The course that the rate takes between two refusals: it keeps the limit that was found, or seeks one.
 
-To keep it, the rate follows CUBIC (RFC 9438), on a rate instead of a window: back to the limit on
-``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond. At a low limit, K is longer and the way back shallower; where
-a refusal costs much, K is longer. To seek it, the rate doubles, until the next refusal.
+To keep a limit, the rate follows CUBIC (RFC 9438), which has a window where we have a rate: back to the limit on
+``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond it. At a low limit K is longer and the depth is less; where a
+refusal costs much time, K is longer. To seek a limit, the rate doubles again and again, until the next refusal.
 """
 
 import math
@@ -11,13 +11,13 @@ from worker.flow.tuning import TUNING
 
 
 class Course:
-    """A rate as a function of the time that it was made use of.
+    """A rate as a function of time, of which only the time counts in which the rate was used.
 
     Args:
         limit_per_second: the limit as far as it is known.
-        seeks: how often it was sought since it was known; 0 where it is.
-        cost_seconds: what each refusal costs, whenever it comes.
-        held_seconds: before the rate grows at all.
+        seeks: how many searches in a row this is; 0 where the limit is known and kept.
+        cost_seconds: how long requests wait after a refusal.
+        held_seconds: how long the rate does not grow.
     """
 
     __slots__ = ("_depth", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
@@ -49,7 +49,7 @@ class Course:
 
     @property
     def is_early(self) -> bool:
-        """Whether the rate is below a limit that was found, or none is known as yet."""
+        """Whether the rate is below the limit that was found, or none is found yet."""
         return bool(self.seeks) or self._seconds < self._rest_seconds
 
     @property
@@ -58,10 +58,10 @@ class Course:
         return max(0.0, -self._seconds)
 
     def reach_limit(self) -> None:
-        """Be at the limit, and go on from there."""
+        """Go on from the limit, if the rate is still below it."""
         if not self.seeks:
             self._seconds = max(self._seconds, self._rest_seconds)
 
     def advance(self, seconds: float) -> None:
-        """Go on along the course."""
+        """The rate was used for so long."""
         self._seconds += seconds
