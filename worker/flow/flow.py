@@ -172,9 +172,10 @@ class Flow:
             return math.inf
         now = self._clock()
         slot_seconds = self._concurrency.seconds_until_growth(now, self.in_flight)
-        if slot_seconds > 0.0:
+        if math.isinf(slot_seconds):
             return slot_seconds
-        return max(self._pacer.wait_seconds(now), self._cautious_until - now if self.gate.is_cautious else 0.0)
+        cautious_seconds = self._cautious_until - now if self.gate.is_cautious else 0.0
+        return max(slot_seconds, self._pacer.wait_seconds(now), cautious_seconds)
 
     def starts_within(self, seconds: float) -> int | None:
         """How many requests may start within so many seconds, one at least; None while no limit is known."""

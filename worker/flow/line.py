@@ -39,11 +39,11 @@ class Line:
         self._waiting: deque[asyncio.Future[float | None]] = deque()
         self._urgent: deque[asyncio.Future[float | None]] = deque()
         self._urgent_went_last = False  # of the last start while both waited
-        self._watching: set[asyncio.Future[None]] = set()
+        self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Line [{len(self)} waiting, {len(self._watching)} watching]>"
+        return f"<Line [{len(self)} waiting]>"
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent)
@@ -71,29 +71,22 @@ class Line:
 
     async def change(self, timeout_seconds: float) -> None:
         """Wait until `wake` is called, or until the time is over."""
-        loop = asyncio.get_running_loop()
-        changed: asyncio.Future[None] = loop.create_future()
-        timer = None
-        if not math.isinf(timeout_seconds):
-            timer = loop.call_later(max(timeout_seconds, _SHORTEST_TIMER_SECONDS), _resolve, changed)
-        self._watching.add(changed)
-        try:
-            await changed
-        finally:
-            self._watching.discard(changed)
-            if timer:
-                timer.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(timeout_seconds) else timeout_seconds):
+                await self._changed.wait()
 
     def wake(self) -> None:
         """Let all look again that wait for a change."""
-        for changed in self._watching:
-            _resolve(changed)
+        self._changed.set()
+        self._changed.clear()
 
     def send_back(self) -> None:
         """Let all look again that wait for a turn."""
         for line in (self._urgent, self._waiting):
             while line:
-                _resolve(line.popleft())
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
 
     def move(self) -> None:
         """Start all that may start, and set the timer for the next; to be called after each event."""
@@ -119,8 +112,3 @@ class Line:
         if self._waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
             return self._waiting
         return self._urgent
-
-
-def _resolve(future: asyncio.Future[None] | asyncio.Future[float | None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -289,8 +289,7 @@ class Pacer:
     def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
         open_seconds = sent_at - self._opened_at
-        # Else it was the brake that was measured, or chance.
-        is_measured = self._rate >= self._unheld and self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
+        is_measured = self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
         if is_measured and open_seconds >= TUNING.short_seconds:
             span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
             measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
