@@ -53,7 +53,7 @@ class Pacer:
         self._rate = math.inf
 
         self._told_at = -math.inf  # the refusal of a request that was sent before says nothing new about the rate
-        self._cycle_from = now  # the latest refusal, or the end of an idle spell: the service had saved up nothing new
+        self._cycle_from = now  # since then a limit is measured: the latest refusal, or the end of an idle spell
         self._opened_at = now
         self._closed_until = -math.inf
         self._asked_until = -math.inf  # later than `_closed_until` where the service asks for more than an hour
@@ -252,11 +252,11 @@ class Pacer:
         self._update(now)
 
     def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
-        """The course after a refusal; None as long as nothing has been learnt.
+        """The course after a refusal; None while nothing is known.
 
-        From one refusal to the next the service gave exactly what it had: at both ends nothing was saved up. So what
-        got through between them, over the time, is the limit; or more, where it could not save up all that came
-        while it kept us waiting. What got through since it opened, over that time, is too much by what it had saved up.
+        A refusal shows that the service has nothing saved up. So from one refusal to the next it gave no more than its
+        limit: what got through in that time is the least that the limit can be. It gave less where it could not save
+        up all that came in during the delay. Then what got through since the end of the delay tells more.
         """
         sent, course = self._sent, self.course
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
@@ -264,13 +264,13 @@ class Pacer:
         window_seconds = now + delay_seconds - self._opened_at
         is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= TUNING.longest_window_seconds
         if is_window and passed and not is_habit:
-            hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
-            return self._found(passed / window_seconds, seeks=int(hardly_known))
+            is_new = course is None or (not course.seeks and passed < TUNING.few_requests)
+            return self._found(passed / window_seconds, seeks=int(is_new))
         if course is None:
             least = sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds)
-            return self._found(least, seeks=1) if least else None  # of one that lets nothing through, nothing is known
+            return self._found(least, seeks=1) if least else None  # nothing got through, so nothing is known
         least = sent.per_second(self._cycle_from, sent_at)
-        if not passed:  # others may use all of it for now: the next that gets through begins to tell what is left
+        if not passed:  # others may use all of the limit for now: seek what is left
             return self._found(least, seeks=1, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
@@ -283,14 +283,13 @@ class Pacer:
         """The course after a refusal that ends a search."""
         if sent_at - self._opened_at < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
             return self._found(least, seeks=course.seeks + 1)
-        most = max(least, self._sent.per_second(self._opened_at, sent_at))
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))  # with what was saved up during the delay
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 
     def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
-        open_seconds = sent_at - self._opened_at
         is_measured = self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
-        if is_measured and open_seconds >= TUNING.short_seconds:
+        if is_measured and sent_at - self._opened_at >= TUNING.short_seconds:
             span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
             measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
@@ -299,7 +298,7 @@ class Pacer:
         return self._found(least, lowest=TUNING.least_decrease, cost_seconds=cost_seconds)
 
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
-        """The course for a limit that was measured; the rate that was refused was more than it."""
+        """The course for a limit that was measured, at least such a share of the rate that was refused."""
         limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
         held_seconds = self.course.held_seconds if self.course else 0.0
         return Course(limit, seeks=seeks, cost_seconds=cost_seconds, held_seconds=held_seconds)
