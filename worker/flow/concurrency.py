@@ -30,6 +30,7 @@ class Concurrency:
         "_deviation_seconds",
         "_grown_at",
         "_growth",
+        "_latencies",
         "_latency_seconds",
         "_needed",
         "_window",
@@ -41,8 +42,9 @@ class Concurrency:
             raise ValueError(f"max_concurrency must be at least 1, not {configured}")
         self._configured = configured
         self._needed = configured
-        self._latency_seconds: float | None = None  # the mean, of late
-        self._deviation_seconds = 0.0  # from it, on average
+        self._latencies = 0  # so many are known
+        self._latency_seconds = 0.0  # their mean; the latest count most
+        self._deviation_seconds = 0.0  # from that mean, on average
         self.slow_start(now)
 
     def slow_start(self, now: float) -> None:
@@ -77,12 +79,14 @@ class Concurrency:
         self._update()
 
     def held(self, seconds: float) -> None:
-        """Count how long a request held its slot, as a part of what the latest ones did."""
-        if self._latency_seconds is None:
+        """Learn how long a request held its slot."""
+        self._latencies += 1
+        gain = max(TUNING.latency_gain, 1.0 / self._latencies)
+        if self._latencies == 1:
             self._latency_seconds = seconds
         off_seconds = seconds - self._latency_seconds
-        self._latency_seconds += TUNING.latency_gain * off_seconds
-        self._deviation_seconds += TUNING.latency_gain * (abs(off_seconds) - self._deviation_seconds)
+        self._latency_seconds += gain * off_seconds
+        self._deviation_seconds += gain * (abs(off_seconds) - self._deviation_seconds)
 
     def seconds_until_growth(self, now: float, in_flight: int) -> float:
         """When time alone will let one more than `in_flight` run.
@@ -102,7 +106,7 @@ class Concurrency:
 
     def _held_seconds(self) -> float:
         """How long hardly any request holds its slot: about the 95th percentile, or more where a few hang."""
-        return (self._latency_seconds or 0.0) + 2.0 * self._deviation_seconds
+        return self._latency_seconds + 2.0 * self._deviation_seconds
 
     def _grow(self, now: float) -> None:
         """Let the window grow: as many requests are under way as start in a latency.
@@ -110,7 +114,7 @@ class Concurrency:
         The rate, so long after the slow start began, is ``ramp * age / sqrt(age + 1)``.
         """
         age = now - self._began_at
-        before = 0.0 if self._latency_seconds is None else max(0.0, age - self._held_seconds())
+        before = max(0.0, age - self._held_seconds()) if self._latencies else 0.0
         self._growth = 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
         self._window = min(self._configured, self._window + min(now - self._grown_at, 1.0) * self._growth)
         self._grown_at = now
