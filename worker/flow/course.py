@@ -17,17 +17,14 @@ class Course:
         limit_per_second: the limit as far as it is known.
         seeks: how many searches in a row this is; 0 where the limit is known and kept.
         cost_seconds: how long requests wait after a refusal.
-        held_seconds: how long the rate does not grow.
     """
 
     __slots__ = ("_depth", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
 
-    def __init__(
-        self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0, held_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
-        self._seconds = -held_seconds
+        self._seconds = 0.0
         if seeks:
             self._depth = TUNING.seek_below
             self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / limit_per_second)
@@ -39,7 +36,7 @@ class Course:
 
     def per_second(self) -> float:
         """The rate now."""
-        limit, seconds = self.limit_per_second, max(0.0, self._seconds)
+        limit, seconds = self.limit_per_second, self._seconds
         if self.seeks:
             return limit * (1.0 - self._depth) * math.pow(2.0, min(seconds / self._rest_seconds, 60.0))
         beyond = seconds - self._rest_seconds
@@ -51,11 +48,6 @@ class Course:
     def is_early(self) -> bool:
         """Whether the rate is below the limit that was found, or none is found yet."""
         return bool(self.seeks) or self._seconds < self._rest_seconds
-
-    @property
-    def held_seconds(self) -> float:
-        """For how much longer the rate does not grow."""
-        return max(0.0, -self._seconds)
 
     def reach_limit(self) -> None:
         """Go on from the limit, if the rate is still below it."""

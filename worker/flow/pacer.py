@@ -57,6 +57,7 @@ class Pacer:
         self._opened_at = now
         self._closed_until = -math.inf
         self._asked_until = -math.inf  # later than `_closed_until` where the service asks for more than an hour
+        self._slow_until = -math.inf  # until then the rate does not grow
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
         self._delay_before = 0.0
@@ -209,7 +210,8 @@ class Pacer:
         if delay_seconds is not None or not by_chance:
             self._close(now, now + wait_seconds + jitter_seconds)
         if slow_down and self.course:
-            self.course = Course(self.course.limit_per_second, held_seconds=_SLOW_DOWN_SECONDS)
+            self.course = Course(self.course.limit_per_second)
+            self._slow_until = now + _SLOW_DOWN_SECONDS
 
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Wait as a service in trouble asks; that says nothing about the rate."""
@@ -300,8 +302,7 @@ class Pacer:
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured, at least such a share of the rate that was refused."""
         limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
-        held_seconds = self.course.held_seconds if self.course else 0.0
-        return Course(limit, seeks=seeks, cost_seconds=cost_seconds, held_seconds=held_seconds)
+        return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
 
     def _recent_per_second(self, now: float, seconds: float = TUNING.recent_seconds) -> float:
         return self._sent.count(now - seconds, now) / seconds
@@ -335,7 +336,7 @@ class Pacer:
             used_seconds = self._bucket.fill(now, self._rate)
             if elapsed_seconds - used_seconds > TUNING.recent_seconds:  # idle, so that the service has saved up
                 self._cycle_from = self._opened_at = now
-            if self._growing and self.course:
+            if self._growing and self.course and now >= self._slow_until:
                 self.course.advance(used_seconds)
         if not math.isinf(self._cap_per_second):
             self._cap.fill(now, self._cap_per_second)
