@@ -26,7 +26,16 @@ def _slots_after(latencies: list[float]) -> int:
 
 
 def test_slots_allow_for_latencies_that_vary() -> None:
-    assert 40 <= _slots_after([1.0, 3.0] * 64) <= 100
+    assert 2 * 10 * 3.0 <= _slots_after([1.0, 3.0] * 64) <= 2 * 10 * 5.0
+
+
+def test_the_first_latencies_count_alike() -> None:
+    concurrency, now = Concurrency(1000, 0.0), 0.0
+    for latency_seconds in (1.0, 5.0):
+        concurrency.answered(0.0, latency_seconds, per_second=20.0, in_flight=1)
+    while math.isfinite(wait_seconds := concurrency.seconds_until_growth(now, concurrency.slots)):
+        now += wait_seconds
+    assert concurrency.slots >= 2 * 20 * 3.0
 
 
 def test_a_latency_is_forgotten_after_some_more_answers() -> None:
@@ -34,7 +43,7 @@ def test_a_latency_is_forgotten_after_some_more_answers() -> None:
 
 
 def test_a_few_that_hang_are_accounted_for() -> None:
-    assert _slots_after([60.0 if number % 64 == 0 else 0.1 for number in range(129)]) > 2 * 10
+    assert _slots_after([60.0 if number % 64 == 0 else 0.1 for number in range(129)]) > 2 * 10 * 2.0
 
 
 def test_slots_follow_rate_and_latency() -> None:
