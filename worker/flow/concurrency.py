@@ -105,8 +105,8 @@ class Concurrency:
         return min((in_flight + 1 - self._window) / self._growth + 1e-6, _LOOK_SECONDS)
 
     def _held_seconds(self) -> float:
-        """How long hardly any request holds its slot: about the 95th percentile, or more where a few hang."""
-        return self._latency_seconds + 2.0 * self._deviation_seconds
+        """How long a request may hold its slot: about the 95th percentile, or more where a few hang."""
+        return self._latency_seconds + TUNING.latency_deviations * self._deviation_seconds
 
     def _grow(self, now: float) -> None:
         """Let the window grow: as many requests are under way as start in a latency.

@@ -285,6 +285,8 @@ class Pacer:
         """The course after a refusal that ends a search."""
         if sent_at - self._opened_at < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
             return self._found(least, seeks=course.seeks + 1)
+        if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
+            return self._found(TUNING.few_decrease * self._unheld)
         most = max(least, self._sent.per_second(self._opened_at, sent_at))  # with what was saved up during the delay
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 

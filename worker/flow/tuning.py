@@ -15,6 +15,9 @@ class Tuning:
     ramp_per_answer: float = 0.06
     # The part of each new latency in the mean latency ("a hang of ten seconds").
     latency_gain: float = 1 / 32
+    # A request holds its slot for the mean latency and so many times the mean deviation from it: about the 95th
+    # percentile ("sliding window of 500 a minute").
+    latency_deviations: float = 1.9
     # So many times the requests that rate and latency need may run at once ("latency of 5 s").
     headroom: float = 2.0
     # What a service has usually saved up before a refusal ("from nothing to 3000 a minute, no hint").
@@ -58,6 +61,8 @@ class Tuning:
     few_requests: int = 5
     least_decrease: float = 0.97
     far_off: float = 0.7
+    # Where fewer requests than that can be saved up, a search ends at that share of its rate ("bucket of 60 a minute").
+    few_decrease: float = 0.92
     # The rate is at most twice the rate of so long, or of so many requests ("bucket of 60 a minute").
     recent_seconds: float = 2.0
     recent_requests: float = 5.0
