@@ -1,4 +1,4 @@
-"""How many at once: the cap that follows rate and latency, and the slow start."""
+"""Concurrency: the cap that follows rate and latency, and the slow start."""
 
 import math
 
@@ -9,7 +9,7 @@ from worker.flow.tuning import TUNING
 
 
 def _opened(configured: int, *, per_second: float, latency_seconds: float) -> Concurrency:
-    """Past its slow start."""
+    """Concurrency past its slow start."""
     concurrency = Concurrency(configured, 0.0)
     for second in range(1, 200):
         concurrency.answered(float(second), latency_seconds, per_second=per_second, in_flight=configured)
@@ -42,7 +42,7 @@ def test_a_latency_is_forgotten_after_some_more_answers() -> None:
     assert _slots_after([*[9.0] * 1000, *[2.0] * 250]) <= 42
 
 
-def test_a_few_that_hang_are_accounted_for() -> None:
+def test_a_few_requests_that_hang_count() -> None:
     assert _slots_after([60.0 if number % 64 == 0 else 0.1 for number in range(129)]) > 2 * 10 * 2.0
 
 
@@ -78,7 +78,7 @@ def test_a_search_grows_by_a_part_of_each_answer() -> None:
 
 
 def _grown(configured: int, until: float, *, latency_seconds: float | None = None) -> int:
-    """The slots of a search that is made full use of."""
+    """The slots of a fully used search."""
     concurrency = Concurrency(configured, 0.0)
     now = 0.0
     if latency_seconds is not None:
@@ -91,14 +91,14 @@ def _grown(configured: int, until: float, *, latency_seconds: float | None = Non
     return concurrency.slots
 
 
-def test_a_search_grows_faster_and_faster_where_nothing_is_answered() -> None:
+def test_without_answers_a_search_grows_faster_and_faster() -> None:
     sizes = [_grown(1000, seconds) for seconds in (1.0, 2.0, 4.0)]
     assert 2 * sizes[0] < sizes[1]
     assert 2 * sizes[1] < sizes[2]
     assert 250 <= sizes[2] <= 320  # 116 a second by then, and none of them answered
 
 
-def test_a_search_needs_fewer_at_once_where_answers_come_soon() -> None:
+def test_with_fast_answers_a_search_needs_fewer_slots() -> None:
     assert _grown(1000, 4.0, latency_seconds=0.2) < 0.3 * _grown(1000, 4.0, latency_seconds=4.0)
 
 
@@ -106,13 +106,13 @@ def test_a_search_stops_at_what_is_configured() -> None:
     assert _grown(64, 60.0) == 64
 
 
-def test_a_full_house_waits_for_answers_alone() -> None:
+def test_at_the_configured_concurrency_a_search_waits_for_answers() -> None:
     concurrency = _opened(20, per_second=100.0, latency_seconds=5.0)
     assert concurrency.seconds_until_growth(300.0, 19) == 0.0
     assert math.isinf(concurrency.seconds_until_growth(300.0, 20))
 
 
-def test_a_window_that_is_not_made_use_of_does_not_grow() -> None:
+def test_an_unused_window_does_not_grow() -> None:
     concurrency = Concurrency(64, 0.0)
     for second in range(100):
         concurrency.answered(float(second), 0.1, per_second=math.inf, in_flight=1)

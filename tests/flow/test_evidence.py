@@ -1,4 +1,4 @@
-"""What answers show: who got through since when, and who failed in a row."""
+"""Evidence from answers: which completions got through since when, and which failed in a row."""
 
 import random
 
@@ -20,15 +20,15 @@ def test_nothing_got_through_at_first() -> None:
     assert (evidence.successes, evidence.all_failed([])) == (0, False)
 
 
-def test_what_got_through_speaks_against_others_that_failed_before_it_started() -> None:
+def test_a_success_counts_against_completions_that_failed_before_it_started() -> None:
     evidence = Evidence()
     evidence.succeeded("a", 10.0)
     assert _through(evidence, "b", 9.9)
     assert not _through(evidence, "b", 10.0)
-    assert not _through(evidence, "a", 9.9)  # itself is no other
+    assert not _through(evidence, "a", 9.9)  # a completion is no other to itself
 
 
-def test_the_latest_success_of_another_is_known_though_the_completion_got_through_itself() -> None:
+def test_the_latest_success_of_another_completion_is_known() -> None:
     evidence = Evidence()
     for completion_id, sent_at in [("a", 10.0), ("b", 20.0), ("b", 30.0), ("b", 25.0)]:
         evidence.succeeded(completion_id, sent_at)
@@ -37,7 +37,7 @@ def test_the_latest_success_of_another_is_known_though_the_completion_got_throug
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_others_are_known_whatever_the_order_in_which_requests_end(seed: int) -> None:
+def test_successes_of_others_are_known_in_any_order_of_ends(seed: int) -> None:
     dice, evidence, latest = random.Random(seed), Evidence(), dict[str, float]()
     for _ in range(60):
         completion_id, sent_at = dice.choice("abc"), float(dice.randrange(50))
@@ -50,7 +50,7 @@ def test_others_are_known_whatever_the_order_in_which_requests_end(seed: int) ->
     assert evidence.successes == 60
 
 
-def test_what_gets_through_elsewhere_counts_where_it_is_asked_for() -> None:
+def test_successes_at_other_workers_count_only_when_asked_for() -> None:
     evidence = Evidence()
     evidence.elsewhere_at = 10.0
     assert _through(evidence, "a", 9.0, elsewhere=True)
@@ -58,10 +58,10 @@ def test_what_gets_through_elsewhere_counts_where_it_is_asked_for() -> None:
     assert not _through(evidence, "a", 9.0)
 
 
-def test_five_different_completions_in_a_row_are_everybody() -> None:
+def test_five_different_completions_in_a_row_are_enough_to_halt() -> None:
     evidence = Evidence()
     for number in range(FAILURES_OF_EVERYBODY):
-        for _ in range(3):  # as often as one fails, it is one
+        for _ in range(3):  # one completion counts once
             everybody = evidence.met(0.0, f"c{number}", FAILED)
         assert everybody is (number == FAILURES_OF_EVERYBODY - 1)
 
@@ -78,7 +78,7 @@ def test_a_success_ends_the_row() -> None:
 @pytest.mark.parametrize(
     ("in_hand", "expected"), [(["a", "b"], True), (["a"], True), ([], True), (["a", "b", "c"], False)]
 )
-def test_all_that_there_are_are_everybody(in_hand: list[str], expected: bool) -> None:  # noqa: FBT001 -- what is expected
+def test_all_pending_completions_are_enough_to_halt(in_hand: list[str], expected: bool) -> None:  # noqa: FBT001 -- what is expected
     evidence = Evidence()
     assert not evidence.all_failed(in_hand)  # none has failed
     for completion_id in "ab":
@@ -86,7 +86,7 @@ def test_all_that_there_are_are_everybody(in_hand: list[str], expected: bool) ->
     assert evidence.all_failed(in_hand) is expected
 
 
-def test_another_key_has_met_nothing() -> None:
+def test_a_new_key_has_no_evidence() -> None:
     evidence = Evidence()
     for number in range(5):
         evidence.met(0.0, f"c{number}", FAILED)
@@ -96,10 +96,10 @@ def test_another_key_has_met_nothing() -> None:
     evidence.forget()
     assert not _through(evidence, "c", 0.0)
     assert not evidence.all_failed([])
-    assert evidence.successes == 2  # a URL that has answered has answered
+    assert evidence.successes == 2  # a URL that has answered is right
 
 
-def test_twenty_different_completions_that_meet_the_same_are_everybody() -> None:
+def test_twenty_different_completions_with_the_same_refusal_are_alike() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
         assert evidence.alike() is None
@@ -112,7 +112,7 @@ def test_twenty_different_completions_that_meet_the_same_are_everybody() -> None
     assert evidence.alike() == (0.0, NOT_THERE)
 
 
-def test_a_refusal_in_other_words_goes_on_with_the_row() -> None:
+def test_a_refusal_with_another_message_continues_the_row() -> None:
     evidence = Evidence()
     words = [Ended(End.REJECTED, error=f"400: no c{number}") for number in range(ALIKE_IN_A_ROW)]
     for number, word in enumerate(words):
@@ -120,14 +120,14 @@ def test_a_refusal_in_other_words_goes_on_with_the_row() -> None:
     assert evidence.alike() == (0.0, words[-1])
 
 
-def test_absences_and_rejections_are_no_row_together() -> None:
+def test_absences_and_rejections_are_separate_rows() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
         evidence.met(1.0, f"c{number}", NOT_THERE if number % 2 else Ended(End.REJECTED))
     assert evidence.alike() is None
 
 
-def test_what_got_through_clears_the_row() -> None:
+def test_a_success_clears_the_row() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
         evidence.met(1.0, f"c{number}", NOT_THERE)
