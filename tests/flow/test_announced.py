@@ -79,7 +79,7 @@ def test_a_remainder_that_makes_no_sense_is_passed_over(remaining: float | None)
     assert math.isinf(announced.ceiling_per_second(0.0))
 
 
-def test_a_change_of_the_limit_is_reported() -> None:
-    announced = Announced()
-    told = [announced.hear(second, limit, 400.0, 12.0) for second, limit in enumerate((500.0, 500.0, 1000.0, 1000.0))]
-    assert told == [False, False, True, False]
+def test_a_limit_that_is_higher_than_all_before_is_reported() -> None:
+    announced, limits = Announced(), (500.0, 500.0, 1000.0, 1000.0, 500.0, 1000.0, 1001.0)
+    told = [announced.hear(float(second), limit, 400.0, 12.0) for second, limit in enumerate(limits)]
+    assert told == [False, False, True, False, False, False, True]

@@ -424,7 +424,15 @@ def test_headers_that_tell_of_several_limits_by_turns_do_not_lead_away_from_what
     pacer = _paced(8.0)
     for turn in range(3_000):
         pacer.announce(0.1, (1200.0, 600.0, 300.0)[turn % 3], 290.0, 1.0)
-        assert 4.0 <= (pacer.limit_per_second or 0.0) <= 16.0
+        assert pacer.limit_per_second == 8.0
+
+
+def test_headers_that_tell_of_several_limits_by_turns_do_not_keep_the_rate_from_growing() -> None:
+    pacer = _paced(8.0)
+    for tenth in range(600):
+        _takes(pacer, tenth / 10, (tenth + 1) / 10)
+        pacer.announce((tenth + 1) / 10, (2400.0, 1200.0)[tenth % 2], 1190.0, 1.0)
+    assert pacer.rate_per_second(60.0) > 9.0
 
 
 def test_a_start_that_was_taken_by_nobody_is_given_back() -> None:

@@ -19,10 +19,11 @@ class Announced:
     sent, show nothing.
     """
 
-    __slots__ = ("_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
+    __slots__ = ("_highest", "_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
 
     def __init__(self) -> None:
         self._limit: float | None = None
+        self._highest = math.inf  # limit so far; infinite before the first, which is no change
         self._plenty_seen = False
         self._is_minute: bool | None = None  # False where resets have shown another unit, and none a minute
         self._remaining = self._reset_seconds = self._until = 0.0  # of the last reading, and for how long it counts
@@ -35,14 +36,15 @@ class Announced:
             reset_seconds: the header's duration in seconds.
 
         Returns:
-            whether the limit is another one than in the answer before.
+            whether the limit is higher than in all answers before.
         """
         if not (math.isfinite(limit) and limit > 0.0):
             return False
-        is_new = self._limit not in (None, limit)
+        is_higher = limit > self._highest
+        self._highest = limit if self._limit is None else max(self._highest, limit)
         self._limit = limit
         if remaining is None or not 0.0 <= remaining <= limit:
-            return is_new
+            return is_higher
         reset = reset_seconds if reset_seconds is not None and 0.0 < reset_seconds < math.inf else 0.0
         self._plenty_seen |= remaining >= _PLENTY * limit
         used = limit - remaining
@@ -50,7 +52,7 @@ class Announced:
             is_minute = used / reset <= _MINUTE_TOLERANCE * limit / 60.0
             self._is_minute = self._is_minute or is_minute
         self._remaining, self._reset_seconds, self._until = remaining, reset, now + (reset or _READING_SECONDS)
-        return is_new
+        return is_higher
 
     def ceiling_per_second(self, now: float) -> float:
         """The highest rate that the headers allow now; infinite when they say nothing to be believed."""

@@ -168,9 +168,9 @@ class Pacer:
         return opens
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
-        """Take in rate-limit headers, as requests and seconds; where they change, the limit is sought again."""
-        is_new = self._announced.hear(now, limit, remaining, reset_seconds)
-        if is_new and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
+        """Take in rate-limit headers, as requests and seconds. A higher limit than before is sought again."""
+        is_higher = self._announced.hear(now, limit, remaining, reset_seconds)
+        if is_higher and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
             self.course = Course(self.course.limit_per_second, seeks=1)
         self._update(now)
 
