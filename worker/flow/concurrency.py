@@ -4,8 +4,38 @@ import math
 
 from worker.flow.tuning import TUNING
 
+_SAMPLE_SIZE = 128
+_RANK_EVERY = 16  # latencies, once there are so many, since the sort takes most of the time
+_RANK = 0.95
 _MIN_SLOTS = 16  # so that some requests that hang do not stop the others
 _LOOK_SECONDS = 0.05  # at most until the window is looked at again, which grows ever faster at first
+
+
+class LatencySample:
+    """The latest 128 latencies.
+
+    `held_seconds` is how long a request may hold a slot: the 95th percentile, or the mean if that is more because a few
+    requests hang. It is None before the first latency, and up to 15 latencies old.
+    """
+
+    __slots__ = ("_latencies", "_seen", "held_seconds")
+
+    def __init__(self) -> None:
+        self._latencies: list[float] = []
+        self._seen = 0
+        self.held_seconds: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Put a latency in the place of the oldest."""
+        if self._seen < _SAMPLE_SIZE:
+            self._latencies.append(seconds)
+        else:
+            self._latencies[self._seen % _SAMPLE_SIZE] = seconds
+        self._seen += 1
+        if self._seen <= _RANK_EVERY or self._seen % _RANK_EVERY == 0:
+            ranked = sorted(self._latencies)
+            rank = math.ceil(_RANK * len(ranked)) - 1
+            self.held_seconds = max(ranked[rank], math.fsum(ranked) / len(ranked))
 
 
 class Concurrency:
@@ -24,27 +54,14 @@ class Concurrency:
         ValueError: the bound is less than one.
     """
 
-    __slots__ = (
-        "_began_at",
-        "_configured",
-        "_deviation_seconds",
-        "_grown_at",
-        "_growth",
-        "_latencies",
-        "_latency_seconds",
-        "_needed",
-        "_window",
-        "slots",
-    )
+    __slots__ = ("_began_at", "_configured", "_grown_at", "_growth", "_needed", "_sample", "_window", "slots")
 
     def __init__(self, configured: int, now: float) -> None:
         if configured < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {configured}")
         self._configured = configured
         self._needed = configured
-        self._latencies = 0  # so many are known
-        self._latency_seconds = 0.0  # their mean; the latest count most
-        self._deviation_seconds = 0.0  # from that mean, on average
+        self._sample = LatencySample()
         self.slow_start(now)
 
     def slow_start(self, now: float) -> None:
@@ -63,7 +80,7 @@ class Concurrency:
             per_second: the rate that is aimed at; infinite while no limit is known.
             in_flight: requests under way when it came, this one included.
         """
-        self.held(latency_seconds)
+        self._sample.add(latency_seconds)
         is_searching = math.isinf(per_second)
         if self._window >= self._configured == self._needed and is_searching:
             self._grown_at = now
@@ -72,21 +89,12 @@ class Concurrency:
             self._window += TUNING.ramp_per_answer if is_searching else 1.0
             self._grow(now)
         self._grown_at = now
-        if is_searching:
-            self._needed = self._configured
-        else:
-            self._needed = max(_MIN_SLOTS, math.ceil(TUNING.headroom * per_second * self._held_seconds()))
+        self._needed = self._slots_needed(per_second)
         self._update()
 
     def held(self, seconds: float) -> None:
-        """Learn how long a request held its slot."""
-        self._latencies += 1
-        gain = max(TUNING.latency_gain, 1.0 / self._latencies)
-        if self._latencies == 1:
-            self._latency_seconds = seconds
-        off_seconds = seconds - self._latency_seconds
-        self._latency_seconds += gain * off_seconds
-        self._deviation_seconds += gain * (abs(off_seconds) - self._deviation_seconds)
+        """Learn how long a failed request held its slot."""
+        self._sample.add(seconds)
 
     def seconds_until_growth(self, now: float, in_flight: int) -> float:
         """When time alone will let one more than `in_flight` run.
@@ -104,20 +112,22 @@ class Concurrency:
             return 0.0
         return min((in_flight + 1 - self._window) / self._growth + 1e-6, _LOOK_SECONDS)
 
-    def _held_seconds(self) -> float:
-        """How long a request may hold its slot: about the 95th percentile, or more where a few hang."""
-        return self._latency_seconds + TUNING.latency_deviations * self._deviation_seconds
-
     def _grow(self, now: float) -> None:
         """Let the window grow: as many requests are under way as start in a latency.
 
         The rate, so long after the slow start began, is ``ramp * age / sqrt(age + 1)``.
         """
-        age = now - self._began_at
-        before = max(0.0, age - self._held_seconds()) if self._latencies else 0.0
+        age, held_seconds = now - self._began_at, self._sample.held_seconds
+        before = 0.0 if held_seconds is None else max(0.0, age - held_seconds)
         self._growth = 1.0 + TUNING.ramp * (age / math.sqrt(age + 1.0) - before / math.sqrt(before + 1.0))
         self._window = min(self._configured, self._window + min(now - self._grown_at, 1.0) * self._growth)
         self._grown_at = now
+
+    def _slots_needed(self, per_second: float) -> int:
+        held_seconds = self._sample.held_seconds
+        if held_seconds is None or math.isinf(per_second):
+            return self._configured
+        return max(_MIN_SLOTS, math.ceil(TUNING.headroom * per_second * held_seconds))
 
     def _update(self) -> None:
         self.slots = min(self._configured, self._needed, int(self._window))

@@ -13,11 +13,6 @@ class Tuning:
     ramp: float = 65.0
     # Each answer opens such a part of a slot on top ("from nothing to 3000 a minute, hint in seconds").
     ramp_per_answer: float = 0.06
-    # The part of each new latency in the mean latency ("a hang of ten seconds").
-    latency_gain: float = 1 / 32
-    # A request holds its slot for the mean latency and so many times the mean deviation from it: about the 95th
-    # percentile ("sliding window of 500 a minute").
-    latency_deviations: float = 1.9
     # So many times the requests that rate and latency need may run at once ("latency of 5 s").
     headroom: float = 2.0
     # What a service has usually saved up before a refusal ("from nothing to 3000 a minute, no hint").
