@@ -92,4 +92,4 @@ def test_a_confirmed_refusal_ends_the_proven_rate() -> None:
 
 
 def test_its_repr_shows_what_it_counts() -> None:
-    assert repr(Chance()) == "<Chance [0.8 refusals, not proven]>"
+    assert repr(Chance()) == "<Chance [1.0 refusals, not proven]>"

@@ -45,11 +45,3 @@ def test_a_limit_that_is_sought_is_passed_soon() -> None:
     slow = Course(0.1, seeks=1)
     slow.advance(TUNING.doubling_requests / 0.1)
     assert slow.per_second() == pytest.approx(0.19)
-
-
-@pytest.mark.parametrize("seeks", [0, 1])
-def test_a_limit_that_changed_moves_the_course_at_once(seeks: int) -> None:
-    course = Course(10.0, seeks=seeks)
-    course.follow(2.0)
-    assert course.per_second() == pytest.approx(19.0 if seeks else 20.0)
-    assert course.limit_per_second == 20.0

@@ -17,7 +17,7 @@ def _through(evidence: Evidence, completion_id: str, since: float, *, elsewhere:
 def test_nothing_got_through_at_first() -> None:
     evidence = Evidence()
     assert not _through(evidence, "a", float("-inf"), elsewhere=True)
-    assert (evidence.successes, evidence.is_everybodys([])) == (0, False)
+    assert (evidence.successes, evidence.all_failed([])) == (0, False)
 
 
 def test_a_success_counts_against_completions_that_failed_before_it_started() -> None:
@@ -61,57 +61,55 @@ def test_successes_at_other_workers_count_only_when_asked_for() -> None:
 def test_five_different_completions_in_a_row_are_enough_to_halt() -> None:
     evidence = Evidence()
     for number in range(FAILURES_OF_EVERYBODY):
-        assert not evidence.is_everybodys()
         for _ in range(3):  # one completion counts once
-            evidence.failed(f"c{number}", FAILED)
-    assert evidence.is_everybodys()
+            everybody = evidence.met(0.0, f"c{number}", FAILED)
+        assert everybody is (number == FAILURES_OF_EVERYBODY - 1)
 
 
 def test_a_success_ends_the_row() -> None:
     evidence = Evidence()
     for number in range(4):
-        evidence.failed(f"c{number}", FAILED)
+        evidence.met(0.0, f"c{number}", FAILED)
     evidence.succeeded("a", 0.0)
-    evidence.failed("c4", FAILED)
-    assert not evidence.is_everybodys()
-    assert list(evidence.row) == ["c4"]
+    assert not evidence.met(0.0, "c4", FAILED)
+    assert list(evidence.row(End.FAILED)) == ["c4"]
 
 
 @pytest.mark.parametrize(
-    ("in_hand", "expected"), [(["a", "b"], True), (["a"], True), ([], True), (["a", "b", "c"], False), (None, False)]
+    ("in_hand", "expected"), [(["a", "b"], True), (["a"], True), ([], True), (["a", "b", "c"], False)]
 )
-def test_all_pending_completions_are_enough_to_halt(in_hand: list[str] | None, expected: bool) -> None:  # noqa: FBT001 -- what is expected
+def test_all_pending_completions_are_enough_to_halt(in_hand: list[str], expected: bool) -> None:  # noqa: FBT001 -- what is expected
     evidence = Evidence()
-    assert not evidence.is_everybodys(in_hand)  # none has failed
+    assert not evidence.all_failed(in_hand)  # none has failed
     for completion_id in "ab":
-        evidence.failed(completion_id, FAILED)
-    assert evidence.is_everybodys(in_hand) is expected
+        evidence.met(0.0, completion_id, FAILED)
+    assert evidence.all_failed(in_hand) is expected
 
 
 def test_a_new_key_has_no_evidence() -> None:
     evidence = Evidence()
     for number in range(5):
-        evidence.failed(f"c{number}", FAILED)
+        evidence.met(0.0, f"c{number}", FAILED)
     for completion_id in "ab":
         evidence.succeeded(completion_id, 10.0)
-    evidence.failed("c", FAILED)
+    evidence.met(0.0, "c", FAILED)
     evidence.forget()
     assert not _through(evidence, "c", 0.0)
-    assert not evidence.is_everybodys([])
+    assert not evidence.all_failed([])
     assert evidence.successes == 2  # a URL that has answered is right
 
 
 def test_twenty_different_completions_with_the_same_refusal_are_alike() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
-        assert evidence.met_by_all() is None
+        assert evidence.alike() is None
         for _ in range(3):
             evidence.met(float(number), f"c{number}", NOT_THERE)
-    assert evidence.met_by_all() == (0.0, NOT_THERE)
+    assert evidence.alike() == (0.0, NOT_THERE)
     for number in range(1_000):
         evidence.met(50.0, f"d{number}", NOT_THERE)
-    assert len(evidence.alike[End.ABSENT]) == ALIKE_IN_A_ROW  # it grows no further
-    assert evidence.met_by_all() == (0.0, NOT_THERE)
+    assert len(evidence.row(End.ABSENT)) == ALIKE_IN_A_ROW  # it grows no further
+    assert evidence.alike() == (0.0, NOT_THERE)
 
 
 def test_a_refusal_with_another_message_continues_the_row() -> None:
@@ -119,14 +117,14 @@ def test_a_refusal_with_another_message_continues_the_row() -> None:
     words = [Ended(End.REJECTED, error=f"400: no c{number}") for number in range(ALIKE_IN_A_ROW)]
     for number, word in enumerate(words):
         evidence.met(float(number), f"c{number}", word)
-    assert evidence.met_by_all() == (0.0, words[-1])
+    assert evidence.alike() == (0.0, words[-1])
 
 
 def test_absences_and_rejections_are_separate_rows() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
         evidence.met(1.0, f"c{number}", NOT_THERE if number % 2 else Ended(End.REJECTED))
-    assert evidence.met_by_all() is None
+    assert evidence.alike() is None
 
 
 def test_a_success_clears_the_row() -> None:
@@ -134,7 +132,7 @@ def test_a_success_clears_the_row() -> None:
     for number in range(ALIKE_IN_A_ROW):
         evidence.met(1.0, f"c{number}", NOT_THERE)
     evidence.succeeded("a", 2.0)
-    assert evidence.met_by_all() is None
+    assert evidence.alike() is None
     for number in range(ALIKE_IN_A_ROW):
         evidence.met(9.0, f"c{number}", NOT_THERE)
-    assert evidence.met_by_all() == (9.0, NOT_THERE)
+    assert evidence.alike() == (9.0, NOT_THERE)

@@ -452,10 +452,10 @@ async def test_the_retry_budget_is_spent_by_retries_and_refilled_by_successes() 
     assert [flow.may_retry() for _ in range(11)] == [True] * 10 + [False]
     (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=0.0))
     assert not flow.may_retry()
-    for _ in range(10):
-        (await flow.admit("c", "update")).end(SUCCEEDED)
-    assert flow.may_retry()
-    assert not flow.may_retry()
+    for succeeded, retries in ((10, 1), (9, 0), (1, 1), (1000, 10)):
+        for _ in range(succeeded):
+            (await flow.admit("c", "update")).end(SUCCEEDED)
+        assert [flow.may_retry() for _ in range(retries + 1)] == [True] * retries + [False]
 
 
 @in_virtual_time

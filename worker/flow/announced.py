@@ -1,4 +1,4 @@
-"""What rate-limit headers say, and how far to believe it: a prior and a cap on the rate, and a brake near the end."""
+"""What rate-limit headers say, and how far to believe it: a cap on the rate, and a brake near the end."""
 
 import math
 
@@ -13,36 +13,38 @@ _READING_SECONDS = 10.0  # how long a reading without a reset counts
 class Announced:
     """The ceiling that an endpoint's ``x-ratelimit-*-requests`` headers set on the rate.
 
-    A limit is read as one of requests per minute. It counts only after a fifth of it or more has been seen
-    remaining; and it is a cap only when a reset has shown that the unit is a minute: ``reset`` is the time until
-    all is there again, so that ``(limit - remaining) / reset``, when the limit is one per second, is sixty times too
-    fast for a minute. Resets of 0 and -1, which Azure has sent, show nothing.
+    A limit is read as requests a minute. It counts once a fifth of it or more was seen to remain. It is a cap once a
+    reset has shown that the unit is a minute. ``reset`` is the time until all is there again: where the limit is one a
+    second, ``(limit - remaining) / reset`` is sixty times too fast for a minute. Resets of 0 and -1, which Azure has
+    sent, show nothing.
     """
 
-    __slots__ = ("_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
+    __slots__ = ("_highest", "_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
 
     def __init__(self) -> None:
         self._limit: float | None = None
+        self._highest = math.inf  # limit so far; infinite before the first, which is no change
         self._plenty_seen = False
         self._is_minute: bool | None = None  # False where resets have shown another unit, and none a minute
         self._remaining = self._reset_seconds = self._until = 0.0  # of the last reading, and for how long it counts
 
-    def hear(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> float:
-        """Take in one answer's headers; values that make no sense are passed over.
+    def hear(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> bool:
+        """Take in one answer's headers, but for values that make no sense.
 
         Args:
             limit, remaining: requests, as the headers give them.
             reset_seconds: the header's duration in seconds.
 
         Returns:
-            the factor by which the limit changed against that of the answer before; 1 when it did not.
+            whether the limit is higher than in all answers before.
         """
         if not (math.isfinite(limit) and limit > 0.0):
-            return 1.0
-        change = 1.0 if self._limit is None else limit / self._limit
+            return False
+        is_higher = limit > self._highest
+        self._highest = limit if self._limit is None else max(self._highest, limit)
         self._limit = limit
         if remaining is None or not 0.0 <= remaining <= limit:
-            return change
+            return is_higher
         reset = reset_seconds if reset_seconds is not None and 0.0 < reset_seconds < math.inf else 0.0
         self._plenty_seen |= remaining >= _PLENTY * limit
         used = limit - remaining
@@ -50,10 +52,10 @@ class Announced:
             is_minute = used / reset <= _MINUTE_TOLERANCE * limit / 60.0
             self._is_minute = self._is_minute or is_minute
         self._remaining, self._reset_seconds, self._until = remaining, reset, now + (reset or _READING_SECONDS)
-        return change
+        return is_higher
 
     def ceiling_per_second(self, now: float) -> float:
-        """The highest rate that the headers allow now; infinite when they say nothing that can be believed."""
+        """The highest rate that the headers allow now; infinite when they say nothing to be believed."""
         if self._limit is None or not self._plenty_seen or self._is_minute is False:
             return math.inf
         per_second = self._limit / 60.0

@@ -8,8 +8,7 @@ _ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
 class Bucket:
     """Holds one token, or a tenth of a second's worth where that is more; one token is one request.
 
-    It reads no clock: every call is handed the time, in seconds. With an infinite number of tokens it holds nothing
-    back.
+    It reads no clock: each call is handed the time, in seconds. An infinite number of tokens holds nothing back.
     """
 
     __slots__ = ("_awaited", "_tokens", "filled_at")
@@ -18,13 +17,17 @@ class Bucket:
         self.reset(now, tokens)
 
     def reset(self, now: float, tokens: float = 1.0) -> None:
-        """Hold exactly this many."""
+        """Hold exactly so many."""
         self._tokens = tokens
         self.filled_at = now
         self._awaited = False
 
     def fill(self, now: float, per_second: float) -> float:
-        """Let the tokens in that came since the last call; returns the seconds in which there was room for them."""
+        """Let in the tokens that came since the last call.
+
+        Returns:
+            for how many seconds there was room for them.
+        """
         elapsed = now - self.filled_at
         if elapsed <= 0.0:
             return 0.0
@@ -41,18 +44,17 @@ class Bucket:
         return room / per_second
 
     def wait_seconds(self, per_second: float) -> float:
-        """Seconds from the last fill until there is a token for the one that waits for it."""
+        """Seconds from the last fill until a request may take a token; 0 when there is one."""
         if self._tokens >= _ENOUGH:
             return 0.0
         self._awaited = True
         return (1.0 - self._tokens) / per_second
 
-    def has_token(self) -> bool:
-        return self._tokens >= _ENOUGH
-
     def take(self) -> None:
+        """A request starts."""
         self._tokens -= 1.0
         self._awaited = False
 
     def give_back(self) -> None:
+        """It was never sent."""
         self._tokens += 1.0

@@ -1,22 +1,21 @@
-"""How many requests at once: a safety cap that follows rate and latency, and a slow start."""
+"""How many requests at once: a cap that follows rate and latency, and a slow start."""
 
 import math
 
 from worker.flow.tuning import TUNING
 
 _SAMPLE_SIZE = 128
-_RANK_EVERY = 16  # latencies, once there are that many: the sort is what a sample costs
+_RANK_EVERY = 16  # latencies, once there are so many, since the sort takes most of the time
 _RANK = 0.95
-_HEADROOM = 2.0  # times what rate and latency need
 _MIN_SLOTS = 16  # so that some requests that hang do not stop the others
 _LOOK_SECONDS = 0.05  # at most until the window is looked at again, which grows ever faster at first
 
 
 class LatencySample:
-    """The latest 128 latencies, and how long a request is to be expected to hold a slot.
+    """The latest 128 latencies.
 
-    `held_seconds` is the 95th percentile, or the mean where a few that hang make it the greater one: None before the
-    first latency; later, up to 15 latencies behind.
+    `held_seconds` is how long a request may hold a slot: the 95th percentile, or the mean if that is more because a few
+    requests hang. It is None before the first latency, and up to 15 latencies old.
     """
 
     __slots__ = ("_latencies", "_seen", "held_seconds")
@@ -42,10 +41,10 @@ class LatencySample:
 class Concurrency:
     """The number of requests that may run at once: `slots`.
 
-    It is the least of three: what is configured; twice what the rate needs at the latency that is measured (Little's
-    law); and, in a slow start, a window. That grows so that the rate does, ever more slowly, since what is under way
-    when the limit is hit is wasted; and with each answer: by a part of one, or by one where the limit is known. Only a
-    window that is made use of grows.
+    It is the least of three: what is configured; what the rate needs at the latency that is measured, by Little's law;
+    and the window of a slow start. With time, the window grows so that the rate does, ever more slowly: what is under
+    way when the limit is met is wasted. With each answer it grows by a part of a request, or by one where the limit is
+    known. It grows only while at least half of it is used.
 
     Args:
         configured: the upper bound.
@@ -93,9 +92,9 @@ class Concurrency:
         self._needed = self._slots_needed(per_second)
         self._update()
 
-    def failed(self, latency_seconds: float) -> None:
-        """Count how long a failed request held its slot."""
-        self._sample.add(latency_seconds)
+    def held(self, seconds: float) -> None:
+        """Learn how long a failed request held its slot."""
+        self._sample.add(seconds)
 
     def seconds_until_growth(self, now: float, in_flight: int) -> float:
         """When time alone will let one more than `in_flight` run.
@@ -128,7 +127,7 @@ class Concurrency:
         held_seconds = self._sample.held_seconds
         if held_seconds is None or math.isinf(per_second):
             return self._configured
-        return max(_MIN_SLOTS, math.ceil(per_second * held_seconds * _HEADROOM))
+        return max(_MIN_SLOTS, math.ceil(TUNING.headroom * per_second * held_seconds))
 
     def _update(self) -> None:
         self.slots = min(self._configured, self._needed, int(self._window))

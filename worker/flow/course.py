@@ -1,8 +1,8 @@
-"""The course that the rate takes between two refusals: seeking the limit, or keeping the one that was found.
+"""The course that the rate takes between two refusals: it keeps the limit that was found, or seeks one.
 
-To keep it, the rate follows CUBIC (RFC 9438), on a rate instead of a window: back to the limit on
-``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond. At a low limit, K is longer and the way back shallower; where
-a refusal costs much, K is longer. To seek it, the rate doubles, until the next refusal.
+To keep a limit, the rate follows CUBIC (RFC 9438), which has a window where we have a rate: back to the limit on
+``limit * (1 - depth * ((K - t) / K) ** 3)``, then beyond it. At a low limit K is longer and the depth is less; where a
+refusal costs much time, K is longer. To seek a limit, the rate doubles again and again, until the next refusal.
 """
 
 import math
@@ -11,24 +11,20 @@ from worker.flow.tuning import TUNING
 
 
 class Course:
-    """A rate as a function of the time that it was made use of.
+    """A rate as a function of time, of which only the time counts in which the rate was used.
 
     Args:
         limit_per_second: the limit as far as it is known.
-        seeks: how often it was sought since it was known; 0 where it is.
-        cost_seconds: what each refusal costs, whenever it comes.
-        held_seconds: before the rate grows at all.
+        seeks: how many searches in a row this is; 0 where the limit is known and kept.
+        cost_seconds: how long requests wait after a refusal.
     """
 
-    __slots__ = ("_announced", "_depth", "_followed", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
+    __slots__ = ("_depth", "_rest_seconds", "_seconds", "limit_per_second", "seeks")
 
-    def __init__(
-        self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0, held_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, limit_per_second: float, *, seeks: int = 0, cost_seconds: float = 0.0) -> None:
         self.limit_per_second = limit_per_second
         self.seeks = seeks
-        self._announced = self._followed = 1.0
-        self._seconds = -held_seconds
+        self._seconds = 0.0
         if seeks:
             self._depth = TUNING.seek_below
             self._rest_seconds = max(TUNING.doubling_seconds, TUNING.doubling_requests / limit_per_second)
@@ -40,7 +36,7 @@ class Course:
 
     def per_second(self) -> float:
         """The rate now."""
-        limit, seconds = self.limit_per_second, max(0.0, self._seconds)
+        limit, seconds = self.limit_per_second, self._seconds
         if self.seeks:
             return limit * (1.0 - self._depth) * math.pow(2.0, min(seconds / self._rest_seconds, 60.0))
         beyond = seconds - self._rest_seconds
@@ -50,32 +46,14 @@ class Course:
 
     @property
     def is_early(self) -> bool:
-        """Whether the rate is below a limit that was found, or none is known as yet."""
+        """Whether the rate is below the limit that was found, or none is found yet."""
         return bool(self.seeks) or self._seconds < self._rest_seconds
 
-    @property
-    def held_seconds(self) -> float:
-        """For how much longer the rate does not grow."""
-        return max(0.0, -self._seconds)
-
     def reach_limit(self) -> None:
-        """Be at the limit, and go on from there."""
+        """Go on from the limit, if the rate is still below it."""
         if not self.seeks:
             self._seconds = max(self._seconds, self._rest_seconds)
 
     def advance(self, seconds: float) -> None:
-        """Go on along the course."""
+        """The rate was used for so long."""
         self._seconds += seconds
-
-    def follow(self, change: float) -> None:
-        """What is announced has changed by this factor: be at the new limit at once, and rest there.
-
-        That is followed to half and twice of what was found, in sum: answers may tell of different limits by turns,
-        and such steps, each bounded by itself, would lead away from it for ever.
-        """
-        self._announced *= change
-        followed = min(2.0, max(0.5, self._announced))
-        if followed != self._followed:
-            self.limit_per_second *= followed / self._followed
-            self._followed = followed
-            self.reach_limit()

@@ -1,4 +1,4 @@
-"""What became of a request, as one value: all that flow control learns from."""
+"""How a request ended, as one value: all that flow control learns from."""
 
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -8,27 +8,27 @@ import msgspec
 Operation = Literal["get", "update"]
 OPERATIONS: tuple[Operation, ...] = ("get", "update")
 
-# Reasons for which work halts, besides those that an answer names.
+# Reasons to halt, besides those that an answer names.
 OUTAGE = "outage"
-ABSENT = "absent"  # twenty completions in a row are not there: the key of another project?
-REJECTED = "rejected"  # twenty completions in a row are refused
-REFUSED = "refused"  # something between us and the service answers in its place
-FOREIGN = "foreign_answers"  # what answers is not this service, or about other completions than were asked for
-METADATA_HIDDEN = "metadata_hidden"  # reads do not show the metadata, so that a merge would wipe it
-SERVICE_MERGES = "service_merges"  # what a replacement leaves out stays
-FAULT = "internal_error"  # every claim runs into an exception of ours
+ABSENT = "absent"  # twenty completions in a row are not there: the key may be another project's
+REJECTED = "rejected"  # the service takes none of twenty changes in a row
+REFUSED = "refused"  # a proxy or firewall answers in the service's place
+FOREIGN = "foreign_answers"  # another service answers, or the answer is about another completion
+METADATA_HIDDEN = "metadata_hidden"  # reads do not show the metadata, so a merge would delete it
+SERVICE_MERGES = "service_merges"  # a replacement does not delete the keys that it leaves out
+FAULT = "internal_error"  # each claim meets an exception of ours
 
 
 class End(StrEnum):
-    """How a request ended, as far as flow control is concerned."""
+    """How a request ended."""
 
     SUCCEEDED = "succeeded"  # done, and the answer shows it
-    ANSWERED = "answered"  # an answer about this completion alone, which proves nothing for others
+    ANSWERED = "answered"  # the answer is about this completion alone and proves nothing for others
     ABSENT = "absent"  # the service has no such completion
     REJECTED = "rejected"  # the service does not take this change
     THROTTLED = "throttled"  # a 429 about the rate
-    FAILED = "failed"  # no answer, or one that may concern everybody: an outage, a bad key, a quota, a wrong URL
-    DROPPED = "dropped"  # cancelled: no word about the service
+    FAILED = "failed"  # no answer, or one that others may get too: an outage, a bad key, a quota, a wrong URL
+    DROPPED = "dropped"  # cancelled: it says nothing about the service
 
 
 class Limits(NamedTuple):
@@ -45,15 +45,15 @@ class Limits(NamedTuple):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of one request; the permit knows which request it was.
+    """The end of one request; its permit says which request it was.
 
     Args:
-        reason: of what failed: ``outage``, or what somebody has to mend; of a rejection, its code.
-        delay_seconds: what the service asked to wait; None when it did not say.
-        slow_down: it asked for a lasting decrease of the rate.
-        alone: of a throttled completion, that others pass meanwhile: it says nothing about the rate of all.
-        guilty: of a failed completion, that others got through since it failed before: it says nothing about all.
-        limits: what the answer's headers say, where there were any.
+        reason: of a failure: ``outage``, or what a person has to mend; of a rejection: its code.
+        delay_seconds: how long the service asks to wait; None when it does not say.
+        slow_down: the service asks for a lasting decrease of the rate.
+        alone: others pass while this completion is throttled, so that the rate is not too high.
+        guilty: others got through since this completion failed before, so that no other is at fault.
+        limits: what the answer's headers say; None without such headers.
         error, status, request_id: the service's own words, for people.
     """
 

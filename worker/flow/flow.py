@@ -1,11 +1,10 @@
-"""The one face of flow control: may anything run, how many at once, when is the next?"""
+"""The face of flow control: may anything run, how many at once, and when is the next?"""
 
 import math
 import random as random_module
 from collections.abc import Callable, Collection
 from typing import assert_never
 
-from worker.flow.budget import RetryBudget
 from worker.flow.concurrency import Concurrency
 from worker.flow.course import Course
 from worker.flow.ended import End, Ended, Operation
@@ -16,10 +15,14 @@ from worker.flow.permit import Permit
 from worker.flow.quota import GrantedQuota
 from worker.flow.state import Closed, FlowState, Halted, Paused
 
-_SNOOZED_SECONDS = 3.0  # after a wait, until all that waited is claimed again
-_JITTER_SECONDS = (0.05, 0.25)  # so that replicas do not all come back at once
-_CAUTIOUS_SECONDS = 1.0  # between two requests while everybody meets the same refusal
-_IDLE_SECONDS = 2.0  # after which nothing is known of what an endpoint without a known limit can take
+# Failures must not multiply the load on a service in trouble: a retry costs a token, an answer brings a tenth back.
+# As in gRPC's retry throttling (proposal A6), with its suggested ratio.
+_RETRIES = 10.0
+_RETRIES_BACK = 0.1
+_SNOOZED_SECONDS = 3.0  # after a delay, until all changes that waited for its end are claimed again
+_JITTER_SECONDS = (0.05, 0.25)  # on top of each delay, so that replicas do not all come back at once
+_CAUTIOUS_SECONDS = 1.0  # between two requests while all completions meet the same
+_IDLE_SECONDS = 2.0  # after that, an endpoint without a known limit may no longer take what it took
 
 
 def _ignore(*_: object) -> None:
@@ -27,19 +30,18 @@ def _ignore(*_: object) -> None:
 
 
 class Flow:
-    """Finds and keeps the service's limits, known or hidden, and halts when the service refuses everybody.
+    """Finds and keeps the service's limits, known or hidden, and halts when the service refuses all requests.
 
-    To be used from one event loop; only `admit` and `ready` wait. While no limit is known, the requests at once grow
-    until the first refusal: see `Concurrency`.
+    Use it from one event loop. Only `admit` and `ready` wait.
 
     Args:
         max_concurrency: requests at once, at most.
         requests_per_minute: a cap to keep, whatever the service allows.
-        patience_seconds: how long a ``Retry-After`` may run for claims to be held until its end.
-        on_short: where that cap is a quota of several workers: is called when a grant is needed; see `grant`.
+        patience_seconds: the longest ``Retry-After`` for which claims are kept and not given back.
+        on_short: where several workers share that cap: called when this one needs a grant; see `grant`.
         clock: seconds, never going back.
         random: for the jitter.
-        on_transition: called once when the gate halts (or the reason changes) and once when it opens again.
+        on_transition: called when the gate halts, when the reason of the halt changes, and when it opens again.
         on_refused: called for each answer that asks to wait, with the seconds until requests may start again.
 
     Raises:
@@ -68,7 +70,7 @@ class Flow:
         self._on_refused = on_refused
         self._quota = None if on_short is None or requests_per_minute is None else GrantedQuota(on_short)
         self.gate = Gate(now)
-        self.budget = RetryBudget()
+        self._retries = _RETRIES
         self._concurrency = Concurrency(max_concurrency, now)
         self._pacer = Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota)
         self._line = Line(
@@ -77,32 +79,31 @@ class Flow:
             has_room_for_urgent=lambda: self._urgent_in_flight < (self._concurrency.slots + 1) // 2,
             give_back=self._give_back,
         )
-        self.is_paused = False  # somebody has said that nothing is to start
+        self.is_paused = False  # a person has said that nothing is to start
         self.in_flight = 0
-        self._urgent_in_flight = 0  # of those
+        self._urgent_in_flight = 0  # a part of `in_flight`
         self._requests = 0
         self._throttled = 0
-        self._throttled_until = -math.inf  # when the last wait ends that a 429 asked for
+        self._throttled_until = -math.inf  # the end of the latest delay that a 429 asked for
         self._ended_at = -math.inf
         self._cautious_until = -math.inf
-        # Whose the refusals since the last of another completion are, and what the pacer knew before them.
+        # The completion that met the latest refusals, and what the pacer knew before the first of them.
         self._refused: tuple[str, Course | None] = ("", None)
-        self._on_end = self._ended  # bound once, and not for each request
+        self._on_end = self._ended  # bound here once, which is cheaper than for each request
 
     def __repr__(self) -> str:
         return f"<Flow [{self.gate.state}, {self.in_flight} in flight, {self.waiting} waiting]>"
 
     def begin_at(self, limit_per_second: float | None, age_seconds: float = 0.0) -> None:
-        """Start from the limit that an earlier run has found, before the first request.
+        """Start a little below the limit that an earlier run has found; to be called before the first request.
 
-        A little below it is the rate to start with. One that was found long ago may be another by now: it is sought
-        again. What is no positive number, as None, changes nothing.
+        An old limit is sought again, since it may have changed. What is no positive number changes nothing.
         """
         if limit_per_second is not None and 0.0 < limit_per_second < math.inf:
             self._pacer.begin_at(self._clock(), limit_per_second, age_seconds=age_seconds)
 
     def start(self, completion_id: str, operation: Operation, *, urgent: bool = False) -> Permit | None:
-        """The permit of a request that may start at once; None when it has to wait for `admit`."""
+        """The permit of a request that may start at once; None when it has to wait in `admit`."""
         started_at = None if self._line else self._started_at(urgent)
         if started_at is None:
             return None
@@ -114,14 +115,15 @@ class Flow:
         """Wait until a request may start: gate, then slot, then pace.
 
         Args:
-            completion_id, operation: whose request it is, and which.
-            probe: whether its work is the probe of a halted gate; see `take_probe`.
+            completion_id: the completion that is asked about.
+            operation: which kind of call it is.
+            probe: whether it is part of the work that is the probe of a halted gate; see `take_probe`.
             urgent: whether it goes before others that wait; see `Line`.
 
         Raises:
-            Paused: nothing is to start, from now or meanwhile.
-            Halted: the gate is halted, or halts meanwhile.
-            Closed: the service asks, now or meanwhile, to wait for longer than there is patience for.
+            Paused: nothing is to start, now or later while it waits.
+            Halted: the gate is halted, or halts while it waits.
+            Closed: the service asks for a longer delay than there is patience for.
         """
         permit = self.start(completion_id, operation, urgent=urgent)
         while permit is None:
@@ -141,7 +143,7 @@ class Flow:
                 continue
             if self._is_passable(self._clock()):
                 permit = Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
-            else:  # it closed after the turn had come, before this task went on
+            else:  # its turn came, but then all was stopped before this task went on
                 self._give_back(started_at, urgent)
         return permit
 
@@ -149,8 +151,8 @@ class Flow:
         """Wait until claiming makes sense.
 
         Returns:
-            None when any number of claims can be worked on; 1 when the gate is halted and a claim is wanted for a
-            probe, or when all that were tried of late met the same refusal.
+            None when any number of claims can be worked on; 1 when the halted gate wants a claim for a probe, or when
+            all completions of late met the same.
         """
         while True:
             closed_seconds = self._pacer.closed_for_seconds(self._clock())
@@ -169,11 +171,11 @@ class Flow:
         if self.is_paused or not self.gate.is_open:
             return math.inf
         now = self._clock()
-        return max(
-            self._concurrency.seconds_until_growth(now, self.in_flight),
-            self._pacer.wait_seconds(now),
-            self._cautious_until - now if self.gate.is_cautious else 0.0,
-        )
+        slot_seconds = self._concurrency.seconds_until_growth(now, self.in_flight)
+        if math.isinf(slot_seconds):
+            return slot_seconds
+        cautious_seconds = self._cautious_until - now if self.gate.is_cautious else 0.0
+        return max(slot_seconds, self._pacer.wait_seconds(now), cautious_seconds)
 
     def starts_within(self, seconds: float) -> int | None:
         """How many requests may start within so many seconds, one at least; None while no limit is known."""
@@ -185,18 +187,18 @@ class Flow:
         return len(self._line)
 
     def pause(self, *, paused: bool) -> None:
-        """Let nothing start any more, no probe either, and send back those that wait; or let all go on."""
+        """Let nothing start, no probe either, and send back those that wait; or let all go on."""
         if paused is not self.is_paused:
             self.is_paused = paused
             self._changed()
 
     def take_probe(self, completion_id: str) -> bool:
-        """Whether what was just claimed is the probe of the halted gate; if so, `probe_ended` has to follow."""
+        """Whether the completion just claimed is the probe of the halted gate; if so, call `probe_ended` after it."""
         now = self._clock()
         return not self._pacer.closed_for_seconds(now) and self.gate.take_probe(now, completion_id)
 
     def start_probe(self, completion_id: str, operation: Operation) -> Permit | None:
-        """The permit of a request of the work that is the probe of a halted gate, if one may start now."""
+        """The permit of a request of the probe of a halted gate; None when none may start now."""
         now = self._clock()
         if self.is_paused or self.gate.state is not GateState.HALF_OPEN or self._pacer.closed_for_seconds(now) > 0.0:
             return None
@@ -208,24 +210,24 @@ class Flow:
     def next_probe_in_seconds(self) -> float:
         """Seconds until a halted gate lets a probe through; infinity while one is under way.
 
-        There is always a slot for it: that of the request whose end halted the gate.
+        A probe needs no free slot: it takes that of the request whose end halted the gate.
         """
         now = self._clock()
         return max(self.gate.next_probe_in_seconds(now), self._pacer.closed_for_seconds(now))
 
     def probe_ended(self) -> None:
-        """The work that was the probe is over, whatever became of it."""
+        """The work that was the probe is over, in whatever way."""
         self.gate.probe_ended(self._clock())
         self._changed()
 
     def nothing_else(self, in_hand: Collection[str]) -> None:
-        """Nothing more can be claimed: if all that is in hand has failed, there is nobody left who could get through.
+        """Nothing more can be claimed: halt if all that is in hand has failed, since no other could get through.
 
         Args:
             in_hand: the completions that are worked on, and those that were given back after a failure.
         """
         now = self._clock()
-        if self._throttled_until + _SNOOZED_SECONDS < now:  # else others only wait, as they were told
+        if self._throttled_until + _SNOOZED_SECONDS < now:  # else there are others, which wait for a delay to end
             event = self.gate.nothing_else(now, in_hand)
             if event:
                 self._changed(event)
@@ -239,7 +241,7 @@ class Flow:
         self._changed(self.gate.fault(self._clock(), completion_id, word, is_probe=probe))
 
     def alike(self) -> tuple[Cause, float] | None:
-        """What twenty completions in a row met alike, none getting through between them, and for how many seconds."""
+        """What twenty completions in a row met, and for how many seconds; None as long as they do not."""
         return self.gate.alike(self._clock())
 
     def new_key(self) -> None:
@@ -248,11 +250,13 @@ class Flow:
         self._changed()
 
     def may_retry(self) -> bool:
-        """Spend a token of the retry budget: False when it is empty, and the retry has to go back to the queue."""
-        return self.budget.spend()
+        """Spend a token of the retry budget; False when none is left, so that the retry has to come from the queue."""
+        has_token = self._retries >= 1.0 - 1e-9  # ten tenths make a whole one
+        self._retries -= has_token
+        return has_token
 
     def grant(self, requests: int, *, wait_seconds: float, interval_seconds: float) -> None:
-        """Take in what the store has granted of the quota that is shared with other workers.
+        """Take in what the store grants of the quota that is shared with other workers.
 
         Args:
             wait_seconds: until the first request may start.
@@ -263,30 +267,30 @@ class Flow:
             self._line.move()
 
     def others_refused(self, delay_seconds: float) -> None:
-        """Another worker on the same quota met the limit: wait as it does, and aim lower."""
+        """Another worker met the limit: wait as long as it does, and aim lower."""
         self._pacer.others_refused(self._clock(), delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self._changed()
 
     def others_paused(self, delay_seconds: float) -> None:
-        """A service in trouble asked another worker to wait: wait as it does; that says nothing about the rate."""
+        """A service in trouble asked another worker to wait: wait as long, and leave the rate as it is."""
         self._pacer.pause(self._clock(), delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
         self._changed()
 
     def others_halted(self, reason: str, age_seconds: float) -> None:
-        """Another worker was halted so long ago: here, the first failure for that reason is enough."""
+        """Another worker was halted so long ago: the next failure for that reason halts this one."""
         self.gate.told(reason, halted_at=self._clock() - age_seconds)
 
     def others_succeeded(self, operation: Operation, age_seconds: float) -> None:
-        """Something got through at another worker so long ago."""
+        """A request of this kind got through at another worker so long ago."""
         self.gate.others_got_through_elsewhere(operation, self._clock() - max(0.0, age_seconds))
 
     def others_resumed(self) -> None:
-        """Another worker's probe got through: where this one is halted, its own is due now."""
+        """Another worker goes on: if this one is halted, its own probe is due now."""
         self.gate.probe_now(self._clock())
         self._changed()
 
     def snapshot(self) -> FlowState:
-        """What is going on right now."""
+        """The state at this moment."""
         now = self._clock()
         gate, pacer = self.gate, self._pacer
         return FlowState(
@@ -350,8 +354,8 @@ class Flow:
                 self._throttled += 1
                 is_changed |= self._refuse(now, permit, ended)
             case End.FAILED:
-                self._concurrency.failed(now - permit.sent_at)
-                if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble: no word about the rate
+                self._concurrency.held(now - permit.sent_at)
+                if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble, and not a rate limit
                     self._pacer.pause(now, delay_seconds=ended.delay_seconds, jitter_seconds=self._jitter_seconds())
                     self._on_refused(self._pacer.asked_for_seconds(now), ended)
                     is_changed = True
@@ -371,9 +375,9 @@ class Flow:
         self._changed(event)
 
     def _answered(self, now: float, permit: Permit, ended: Ended) -> bool:
-        """An answer that is no refusal, whatever it says about the change: whether that opens what was closed."""
+        """Learn from an answer that is no refusal; returns whether that ends a delay."""
         opens = self._pacer.accepted(now, permit.sent_at)
-        self.budget.succeeded()
+        self._retries = min(_RETRIES, self._retries + _RETRIES_BACK)
         limits = ended.limits
         if limits is not None and limits.limit is not None:
             self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
@@ -383,7 +387,10 @@ class Flow:
         return opens
 
     def _refuse(self, now: float, permit: Permit, ended: Ended) -> bool:
-        """A 429: whether it is about the rate. One that is about its completion alone takes back what it taught."""
+        """Learn from a 429; returns whether it is about the rate.
+
+        One that is about its completion alone takes back what the refusals of that completion have taught.
+        """
         completion_id, pacer = permit.completion_id, self._pacer
         if ended.alone:
             if self._refused[0] == completion_id:
@@ -406,7 +413,7 @@ class Flow:
         return True
 
     def _changed(self, event: GateEvent | None = None) -> None:
-        """Have all who wait think again, and tell of a transition."""
+        """Let all that wait look again, and tell of a transition."""
         if event:
             self._on_transition(event)
         self._line.wake()

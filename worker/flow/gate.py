@@ -1,4 +1,4 @@
-"""May anything run? The circuit that halts all work where the fault is not a change's."""
+"""May anything run? The circuit breaker: it halts all work where no single change is at fault."""
 
 import math
 from collections.abc import Collection
@@ -6,31 +6,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, assert_never
 
-from worker.flow.ended import (
-    ABSENT,
-    METADATA_HIDDEN,
-    OPERATIONS,
-    OUTAGE,
-    REJECTED,
-    SERVICE_MERGES,
-    End,
-    Ended,
-    Operation,
-)
-from worker.flow.evidence import FAILURES_OF_EVERYBODY, Evidence
+from worker.flow.ended import ABSENT, OPERATIONS, OUTAGE, REJECTED, End, Ended, Operation
+from worker.flow.evidence import FAILURES_OF_EVERYBODY, TRAITS, Evidence
 from worker.flow.permit import Permit
 
-# Somebody has to act before a halt ends; an outage ends by itself, as a rule soon. The first probe goes at once.
+# Seconds until the second probe, and at most between two; the first goes at once. An outage ends by itself, as a rule
+# soon. Any other halt lasts until a person acts.
 _HALT_PROBE_SECONDS = (5.0, 300.0)
 _OUTAGE_PROBE_SECONDS = (1.0, 10.0)
-_TRAITS = (METADATA_HIDDEN, SERVICE_MERGES)  # of the service: what three completions show, all would
-_COMPLETIONS_OF_A_TRAIT = 3
-_OF_ONE = {End.ABSENT: ABSENT, End.REJECTED: REJECTED}  # words about one completion, and what they are called of all
-_HANDED_ON_SECONDS = (0.25, 10.0)  # after a probe that came to no request of the kind that halted; then longer
+# After a probe that made no request of the kind that halted: until the next one, and at most, doubling.
+_HANDED_ON_SECONDS = (0.25, 10.0)
+_REASONS = {End.ABSENT: ABSENT, End.REJECTED: REJECTED}  # of what looks like one completion's fault, where all meet it
 
 
 class GateState(StrEnum):
-    """Open lets all pass, half-open one probe, halted nobody."""
+    """Open lets all pass, half-open one probe, halted none."""
 
     OPEN = "open"
     HALTED = "halted"
@@ -39,12 +29,12 @@ class GateState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why everything is halted, in the words of the answer that did it.
+    """Why all work is halted, in the words of the answer that halted it.
 
     Args:
         reason: for programs: ``outage``, ``unauthorized`` and so on.
-        error: the service's own sentence, or what the network said; without secrets.
-        completion_id: whose request met it.
+        error: the service's own sentence, or the network's error; without secrets.
+        completion_id: the completion whose request met it.
     """
 
     reason: str
@@ -55,16 +45,16 @@ class Cause:
 
     @property
     def sentence(self) -> str:
-        """The reason, and the answer's own words where there were any."""
+        """The reason, and the answer's own words if there are any."""
         return f"{self.reason}: {self.error}" if self.error else self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class GateEvent:
-    """A transition worth one log event.
+    """A transition of the gate, which gives one log event.
 
     Args:
-        kind: ``halted`` also when the reason of a halt changes; ``slowed`` when all meet the same refusal.
+        kind: ``halted`` also when the reason of a halt changes; ``slowed`` when all completions meet the same.
         cause: of the halt that begins or ends.
         operation: the kind of call that fails.
         next_probe_in_seconds: when a halt begins.
@@ -89,36 +79,35 @@ class _Halt:
     since: float
     interval_seconds: float
     probe_at: float
-    failed: frozenset[str]  # completions that no probe need take, as long as there are others
-    handed_on: int = 0  # probes in a row that came to nothing
+    failed: frozenset[str]  # the completions that met it; a probe rather takes another one
+    handed_on: int = 0  # probes in a row that said nothing about the halt
 
     @property
     def is_lonely(self) -> bool:
-        """Whether too few have failed to say that it is no fault of theirs: there were no others."""
+        """Whether fewer have failed than usually halt: there were no other completions."""
         return len(self.failed) < FAILURES_OF_EVERYBODY
 
 
 class Gate:
-    """Open, halted or half-open; it reads no clock: every call is handed the time, in seconds.
+    """Open, halted or half-open. It reads no clock: each call is handed the time, in seconds.
 
-    It judges each kind of call by its own evidence. Where five different completions in a row, or all that there are,
-    met a failure that may concern everybody, and none got through between them, it halts. Then one probe is let
-    through at once, and after every failed one a later one. A probe whose request of the kind that halted gets through
-    opens the gate; one that needs no such request hands the probe on.
+    It judges each kind of call, read or update, by its own evidence. It halts where five different completions fail in
+    a row, or all that there are, and none gets through between them. Then it lets one probe through at once, and after
+    each failed probe a later one. A probe opens the gate when its request of the kind that halted gets through. A probe
+    that makes no such request hands over to the next.
     """
 
-    __slots__ = ("_evidence", "_halt", "_opened_at", "_probing", "_suspected", "_traits", "is_cautious", "is_open")
+    __slots__ = ("_evidence", "_halt", "_opened_at", "_probing", "_suspected", "is_cautious", "is_open")
 
     def __init__(self, now: float) -> None:
-        # Attributes, since they are asked for several times a request.
+        # Attributes and not properties: each request asks for them several times.
         self.is_open = True
-        self.is_cautious = False  # many completions in a row met what looks like the fault of each: one at a time
+        self.is_cautious = False  # twenty completions in a row met the same, though it looks like the fault of each
         self._opened_at = now
         self._evidence: dict[Operation, Evidence] = {operation: Evidence() for operation in OPERATIONS}
-        self._traits: dict[str, dict[str, Cause]] = {trait: {} for trait in _TRAITS}
         self._halt: _Halt | None = None
         self._probing = False
-        self._suspected: set[str] = set()  # reasons for which other workers are halted
+        self._suspected: set[str] = set()  # the reasons for which other workers are halted
 
     @property
     def state(self) -> GateState:
@@ -135,23 +124,23 @@ class Gate:
         return now - self._halt.since if self._halt else None
 
     def next_probe_in_seconds(self, now: float) -> float:
-        """0 when a probe is due or the gate is open; while a probe is under way, infinity: its end will tell."""
+        """0 when a probe is due or the gate is open; infinity while a probe is under way."""
         if self._halt is None:
             return 0.0
         return math.inf if self._probing else max(0.0, self._halt.probe_at - now)
 
     @property
     def wants_others(self) -> bool:
-        """Whether it is halted by few, as there were no others: one that comes is welcome at any time."""
+        """Whether too few have failed, so that a completion that comes now is tried at once."""
         return self._halt is not None and not self._probing and self._halt.is_lonely
 
     @property
     def is_halted_by_few(self) -> bool:
-        """Whether those that met the halt are few, and others got through before with the same kind of call."""
+        """Whether few met the halt, and others got through before with the same kind of call."""
         return self._halt is not None and self._halt.is_lonely and self.successes(self._halt.operation) > 0
 
     def has_failed(self, completion_id: str) -> bool:
-        """Whether the halt was met by this completion, so that a probe should rather take another one."""
+        """Whether this completion met the halt, so that a probe should rather take another one."""
         return self._halt is not None and completion_id in self._halt.failed
 
     def others_got_through(self, operation: Operation, completion_id: str, since: float, *, elsewhere: bool) -> bool:
@@ -159,30 +148,34 @@ class Gate:
         return self._evidence[operation].others_got_through(completion_id, since, elsewhere=elsewhere)
 
     def successes(self, operation: Operation) -> int:
-        """How many requests of this kind got through so far."""
+        """How many requests of this kind have got through."""
         return self._evidence[operation].successes
 
     def got_through_seconds_ago(self, now: float) -> dict[Operation, float]:
-        """When the last request of each kind started that got through; none that never did."""
+        """For each kind of call that ever got through: how long ago the latest such request started."""
         found = {operation: evidence.latest_at for operation, evidence in self._evidence.items()}
         return {operation: round(now - at, 1) for operation, at in found.items() if not math.isinf(at)}
 
     def alike(self, now: float) -> tuple[Cause, float] | None:
-        """What all completions meet alike, though it looks like the fault of each, and for how many seconds."""
+        """What twenty completions in a row met, though it looks like the fault of each, and for how many seconds."""
         for evidence in self._evidence.values():
-            if met := evidence.met_by_all():
+            if met := evidence.alike():
                 since, word = met
-                return Cause(_OF_ONE[word.end], word.error, word.status, word.request_id), now - since
+                return Cause(_REASONS[word.end], word.error, word.status, word.request_id), now - since
         return None
 
     def trait(self) -> Cause | None:
-        """What a completion has shown of the service that somebody has to look at, though it halts nothing as yet."""
-        return next((cause for seen in self._traits.values() for cause in reversed(seen.values())), None)
+        """What some completions show of the service, too few of them to halt; a person has to look at it."""
+        for evidence in self._evidence.values():
+            for trait in TRAITS:
+                for completion_id, (_, word) in reversed(evidence.row(trait).items()):
+                    return _cause(completion_id, word)
+        return None
 
     def take_probe(self, now: float, completion_id: str) -> bool:
         """Become half-open, if a probe is due: the work on this completion is the probe.
 
-        Where few have failed, as there were no others, one that comes then is tried at once.
+        Where too few have failed, a completion that has not is tried at once.
         """
         halt = self._halt
         if halt is None or self._probing:
@@ -193,7 +186,7 @@ class Gate:
         return True
 
     def probe_ended(self, now: float) -> None:
-        """The work that was the probe is over: where it said nothing about the halt, another one is due soon."""
+        """The work that was the probe is over. If it said nothing about the halt, the next probe is due soon."""
         if self._probing and self._halt is not None:
             self._probing = False
             shortest, longest = _HANDED_ON_SECONDS
@@ -211,7 +204,7 @@ class Gate:
                 self._evidence[permit.operation].met(now, permit.completion_id, ended)
                 return self._judge_alike(now, permit.operation) or self._answered(now, permit)
             case End.THROTTLED:
-                if permit.is_probe:  # the next is due when everybody may send again
+                if permit.is_probe:  # the next is due when the delay is over
                     self._probing = False
             case End.ANSWERED:
                 return self._answered(now, permit)
@@ -222,24 +215,23 @@ class Gate:
         return None
 
     def nothing_else(self, now: float, in_hand: Collection[str]) -> GateEvent | None:
-        """There is nothing to claim, and this is all that is in hand: have all that there are failed in a row?"""
+        """Nothing is left to claim: halt if all completions in hand have failed in a row."""
         if self._halt is not None:
             return None
         for operation, evidence in self._evidence.items():
-            if evidence.is_everybodys(in_hand):
-                return self._close_by_row(now, operation)
+            if evidence.all_failed(in_hand):
+                return self._close(now, operation, End.FAILED)
         return None
 
     def fault(self, now: float, completion_id: str, word: Ended, *, is_probe: bool) -> GateEvent | None:
-        """An exception of ours ended the work on a completion: where it meets all of them, nothing works."""
+        """An exception of ours ended the work on a completion: that counts as a failed update."""
         if self._halt is not None:
             return self._probe_failed(now, completion_id, word) if is_probe and self._probing else None
-        evidence = self._evidence["update"]
-        evidence.failed(completion_id, word)
-        return self._close_by_row(now, "update") if evidence.is_everybodys() else None
+        is_common = self._evidence["update"].met(now, completion_id, word)
+        return self._close(now, "update", End.FAILED) if is_common else None
 
     def told(self, reason: str, *, halted_at: float) -> None:
-        """Another worker was halted: here, the next failure for that reason is enough, but for what is over here."""
+        """Another worker was halted: the next failure for that reason halts this one, unless it went on since."""
         if halted_at >= self._opened_at:
             self._suspected.add(reason)
 
@@ -249,13 +241,13 @@ class Gate:
         evidence.elsewhere_at = max(evidence.elsewhere_at, at)
 
     def probe_now(self, now: float) -> None:
-        """Elsewhere work goes on: whether it does here is worth asking at once."""
+        """Another worker goes on: a probe is due here at once."""
         self._suspected.clear()
         if self._halt is not None and not self._probing:
             self._halt.probe_at = min(now, self._halt.probe_at)
 
     def new_key(self, now: float) -> None:
-        """Another key is used from here on: nothing that the one before met counts any more."""
+        """Another key is used from here on: what the old key met counts no more."""
         for evidence in self._evidence.values():
             evidence.forget()
         self.is_cautious = False
@@ -268,19 +260,15 @@ class Gate:
         if self.is_cautious:
             self._judge_alike(now, permit.operation)
         self._suspected.clear()
-        if permit.operation == "get":
-            self._traits[METADATA_HIDDEN].clear()
-        else:  # what this one kept before, it was an old answer that showed it
-            self._traits[SERVICE_MERGES].pop(permit.completion_id, None)
         return self._reopen(now, permit)
 
     def _answered(self, now: float, permit: Permit) -> GateEvent | None:
-        """The service had a word about one completion alone. Where few are left, that is all that can show it is well.
+        """An answer about one completion alone opens a halt by few, as nothing else may be left that could show more.
 
-        Of many, it proves nothing: a service may look a completion up, and fail at what comes then.
+        It proves nothing for many: a service may look a completion up and fail at the next step.
         """
         halt = self._halt
-        if halt is None or not halt.is_lonely or halt.cause.reason in _TRAITS:
+        if halt is None or not halt.is_lonely or halt.cause.reason in TRAITS:
             return None
         return self._reopen(now, permit)
 
@@ -296,16 +284,9 @@ class Gate:
             return self._probe_failed(now, permit.completion_id, ended)
         if ended.guilty or self._halt is not None or permit.sent_at < self._opened_at:
             return None
-        if ended.reason in self._traits:
-            seen, cause = self._traits[ended.reason], _cause(permit.completion_id, ended)
-            seen[permit.completion_id] = cause
-            if len(seen) < _COMPLETIONS_OF_A_TRAIT:
-                return None
-            return self._close(now, permit.operation, cause, frozenset(seen))
-        evidence = self._evidence[permit.operation]
-        evidence.failed(permit.completion_id, ended)
-        if evidence.is_everybodys() or ended.reason in self._suspected:
-            return self._close_by_row(now, permit.operation)
+        is_common = self._evidence[permit.operation].met(now, permit.completion_id, ended)
+        if is_common or ended.reason in self._suspected:
+            return self._close(now, permit.operation, ended.reason if ended.reason in TRAITS else ended.end)
         return None
 
     def _probe_failed(self, now: float, completion_id: str, ended: Ended) -> GateEvent | None:
@@ -328,14 +309,15 @@ class Gate:
         self.is_cautious = alike is not None
         return GateEvent("slowed", alike[0], operation) if alike and not was_cautious else None
 
-    def _close_by_row(self, now: float, operation: Operation) -> GateEvent:
+    def _close(self, now: float, operation: Operation, met: str) -> GateEvent:
+        """Halt for what the completions of a row met."""
         evidence = self._evidence[operation]
-        completion_id, word = next(reversed(evidence.row.items()))
-        row, evidence.row = frozenset(evidence.row), {}
-        return self._close(now, operation, _cause(completion_id, word), row)
-
-    def _close(self, now: float, operation: Operation, cause: Cause, failed: frozenset[str]) -> GateEvent:
-        self._halt = _Halt(cause, operation, now, 0.0, now, failed)
+        row = evidence.row(met)
+        completion_id, (_, word) = next(reversed(row.items()))
+        if met not in TRAITS:
+            del evidence.rows[met]
+        cause = _cause(completion_id, word)
+        self._halt = _Halt(cause, operation, now, 0.0, now, frozenset(row))
         self.is_open, self._probing = False, False
         return GateEvent("halted", cause, operation, next_probe_in_seconds=0.0)
 

@@ -11,16 +11,16 @@ _SHORTEST_TIMER_SECONDS = 0.001
 
 
 class Line:
-    """Lets requests start in the order in which they came, as soon as the rules allow it.
+    """Lets requests start in the order in which they came, as soon as they may.
 
-    Urgent ones have a line of their own. While both wait, they take turns, so that neither starves.
-    Only the first in line is considered, and nothing is reserved for it: when rate, gate or slots change, the next
-    start is computed anew.
+    Urgent requests have a line of their own. While both lines wait, they take turns, so that neither starves.
+    Only the first in line is considered, and no turn is held for it: when rate, gate or slots change, the next start
+    is computed anew.
 
     Args:
-        start: counts a request that starts now, if one may, and says when that was.
+        start: counts a request that starts now and returns the time; None if none may start.
         wait_seconds: until `start` may succeed; infinity when only the end of a request can help.
-        has_room_for_urgent: whether another urgent request may go before the others.
+        has_room_for_urgent: whether an urgent request may go before the others.
         give_back: undoes `start`.
     """
 
@@ -39,11 +39,11 @@ class Line:
         self._waiting: deque[asyncio.Future[float | None]] = deque()
         self._urgent: deque[asyncio.Future[float | None]] = deque()
         self._urgent_went_last = False  # of the last start while both waited
-        self._watching: set[asyncio.Future[None]] = set()
+        self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Line [{len(self)} waiting, {len(self._watching)} watching]>"
+        return f"<Line [{len(self)} waiting]>"
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent)
@@ -52,7 +52,7 @@ class Line:
         """Wait for the turn to start a request.
 
         Returns:
-            when it started, with the start counted; or None when it was sent back, to look again.
+            when the request started, with the start counted; None when it was sent back, to look again.
         """
         turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         line = self._urgent if urgent else self._waiting
@@ -62,7 +62,7 @@ class Line:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                with suppress(ValueError):  # it has left already
+                with suppress(ValueError):  # it has left the line already
                     line.remove(turn)
             elif (started_at := turn.result()) is not None:
                 self._give_back(started_at, urgent)
@@ -71,32 +71,25 @@ class Line:
 
     async def change(self, timeout_seconds: float) -> None:
         """Wait until `wake` is called, or until the time is over."""
-        loop = asyncio.get_running_loop()
-        changed: asyncio.Future[None] = loop.create_future()
-        timer = None
-        if not math.isinf(timeout_seconds):
-            timer = loop.call_later(max(timeout_seconds, _SHORTEST_TIMER_SECONDS), _resolve, changed)
-        self._watching.add(changed)
-        try:
-            await changed
-        finally:
-            self._watching.discard(changed)
-            if timer:
-                timer.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(timeout_seconds) else timeout_seconds):
+                await self._changed.wait()
 
     def wake(self) -> None:
-        """Let all who wait for a change look again."""
-        for changed in self._watching:
-            _resolve(changed)
+        """Let all look again that wait for a change."""
+        self._changed.set()
+        self._changed.clear()
 
     def send_back(self) -> None:
-        """Let all who wait for a turn look again."""
+        """Let all look again that wait for a turn."""
         for line in (self._urgent, self._waiting):
             while line:
-                _resolve(line.popleft())
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
 
     def move(self) -> None:
-        """Start all who may, and set the timer for the next; to be called whenever anything has happened."""
+        """Start all that may start, and set the timer for the next; to be called after each event."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -115,12 +108,7 @@ class Line:
                 return
 
     def _whose_turn(self) -> deque[asyncio.Future[float | None]]:
-        """The line whose first is next, where an urgent request waits."""
+        """The line whose first request is next; an urgent request waits."""
         if self._waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
             return self._waiting
         return self._urgent
-
-
-def _resolve(future: asyncio.Future[None] | asyncio.Future[float | None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,7 +1,7 @@
 """When may the next request start? A token bucket whose rate finds a hidden limit and stays just below it.
 
-A refusal closes the pacer for everybody for as long as the service asked, and sets the rate to a little below the
-goodput that was measured; from there it follows a `Course`.
+A refusal stops all requests for as long as the service asks, and sets the rate to a little below the limit that it
+tells. From there the rate follows a `Course`.
 """
 
 import math
@@ -16,33 +16,26 @@ from worker.flow.tuning import TUNING
 
 _LOWEST_PER_SECOND = 0.001
 _TICK_SECONDS = 0.05  # how often the rate is computed anew
-_IDLE_SECONDS = 2.0
-_RECENT_REQUESTS = 5.0
-_LONGEST_WINDOW_SECONDS = 120.0
-_WRONG_DELAYS = 3  # refusals in a row with nothing accepted between them
-_ONE_EVENT_SECONDS = 2.0  # two workers that are refused within this time met the same limit at the same moment
 _SLOW_DOWN_SECONDS = 60.0
 
-# A service may ask for a day, by mistake or with a clock that is wrong: after an hour, and then each minute that says
-# nothing, one request asks whether it still means it.
+# A service may ask for a day, by mistake or because its clock is wrong. So after an hour one request asks whether the
+# delay still holds, and another one each minute until there is an answer.
 _LONGEST_CLOSED_SECONDS = 3600.0
 _PROBE_SECONDS = 60.0
 
 
 class Pacer:
-    """Decides, from refusals above all, when the next request may start.
+    """Decides when the next request may start, above all from refusals.
 
     It reads no clock and rolls no dice: times in seconds and jitter are handed in.
+
+    Until the first refusal it holds nothing back; the slow start of `Concurrency` searches for the limit. `begin_at`
+    spares the search where an earlier run has found a limit. `course` is what refusals have taught, None at first.
 
     Args:
         now: the time.
         requests_per_minute: a cap that is kept strictly, whatever the service says.
-        quota: what other workers leave of that cap, where it is kept together; without it, this pacer alone keeps it.
-
-    Until the first refusal it holds nothing back: a slow start of concurrency searches for the limit. Where an earlier
-    run has found one, `begin_at` spares the search.
-
-    `course` is what refusals have taught so far: None while no limit is known.
+        quota: grants of that cap, where several workers share it; without it, this pacer alone keeps the cap.
     """
 
     def __init__(
@@ -56,33 +49,34 @@ class Pacer:
         self._chance = Chance()
         self.course: Course | None = None
         self._growing = True
-        self._unheld = math.inf  # the rate, were there neither headers nor a cap
+        self._unheld = math.inf  # what the rate would be without headers and cap
         self._rate = math.inf
 
-        self._told_at = -math.inf  # of what was sent before, a refusal says nothing new about the rate
-        self._cycle_from = now  # the refusal before, or later, if nothing was asked of the service for a while
+        self._told_at = -math.inf  # the refusal of a request that was sent before says nothing new about the rate
+        self._cycle_from = now  # since then a limit is measured: the latest refusal, or the end of an idle spell
         self._opened_at = now
         self._closed_until = -math.inf
-        self._asked_until = -math.inf  # later than that only where the service asked for longer than we wait
+        self._asked_until = -math.inf  # later than `_closed_until` where the service asks for more than an hour
+        self._slow_until = -math.inf  # until then the rate does not grow
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
         self._delay_before = 0.0
         self._update(now)
 
     def begin_at(self, now: float, limit_per_second: float, *, age_seconds: float = 0.0) -> None:
-        """Start from a limit that an earlier run has found, so long ago: an old one is sought again."""
+        """Start from a limit that an earlier run found so long ago; an old limit is sought again."""
         self.course = Course(limit_per_second, seeks=int(age_seconds > TUNING.old_seconds))
         self._update(now)
 
     def resume(self, now: float, course: Course | None) -> None:
-        """Go on with what was known: the refusals since then were not about the rate."""
+        """Go on with an earlier course: the refusals since then were not about the rate."""
         self._fill(now)
         self.course = course
         self._update(now)
 
     @property
     def limit_per_second(self) -> float | None:
-        """The goodput at the last refusal, before the first what `begin_at` was told; None if neither is known."""
+        """The limit that the latest refusal told, or `begin_at`; None without either."""
         return self.course.limit_per_second if self.course else None
 
     @property
@@ -91,14 +85,14 @@ class Pacer:
         return min(self._rate, self._cap_per_second)
 
     def rate_per_second(self, now: float) -> float:
-        """The rate that is aimed at, or what was really sent of late where nothing holds it back."""
+        """The rate that is aimed at; where nothing holds requests back, the rate of late."""
         aim = self.aim_per_second
         return self._recent_per_second(now) if math.isinf(aim) else aim
 
     def starts_within(self, now: float, seconds: float) -> int | None:
-        """How many requests may start within so many seconds, one at least; None while neither limit nor cap is known.
+        """How many requests may start within so many seconds, at least one; None without a limit and a cap.
 
-        Where other workers leave less of the cap, it goes by what was sent of late.
+        Other workers may use a part of the cap, so it is at most twice what started of late.
         """
         aim = self.aim_per_second
         if math.isinf(aim):
@@ -107,15 +101,15 @@ class Pacer:
         return max(1, math.ceil(seconds * (min(aim, 2.0 * recent) if recent else aim)))
 
     def closed_for_seconds(self, now: float) -> float:
-        """How much longer a ``Retry-After`` keeps everybody waiting; 0 when none does."""
+        """How much longer a ``Retry-After`` keeps all requests waiting; 0 when none does."""
         return max(0.0, self._closed_until - now)
 
     def asked_for_seconds(self, now: float) -> float:
-        """How much longer the service asked to wait, though a probe may go out before."""
+        """How much longer the service asks to wait; a probe may go out before the end."""
         return max(0.0, self._asked_until - now)
 
     def seconds_closed(self, now: float) -> float:
-        """How long the service kept everybody waiting so far, in sum."""
+        """How long the service has kept all requests waiting, in sum."""
         return self._seconds_closed - self.closed_for_seconds(now)
 
     def wait_seconds(self, now: float) -> float:
@@ -123,28 +117,22 @@ class Pacer:
         if now < self._closed_until:
             return self._closed_until - now
         self._fill(now)
-        wait_seconds = self._bucket.wait_seconds(self._rate)
-        cap_seconds = self._cap.wait_seconds(self._cap_per_second)
-        if math.isinf(cap_seconds) and wait_seconds > 0.0:
-            return wait_seconds  # no permit is there, and none was asked for as yet: `take` does so then
-        return max(wait_seconds, cap_seconds)
+        # The cap comes last, since to ask a shared quota takes a grant, which is lost if it is not used at once.
+        return self._bucket.wait_seconds(self._rate) or self._cap.wait_seconds(self._cap_per_second)
 
     def take(self, now: float) -> bool:
         """Count a request that starts now, if one may."""
-        if now < self._closed_until:
-            return False
-        self._fill(now)
-        if not (self._bucket.has_token() and self._cap.has_token()):
+        if self.wait_seconds(now) > 0.0:
             return False
         self._bucket.take()
         self._cap.take()
         self._sent.add(now)
         if now < self._asked_until:
-            self._close_until(now, min(self._asked_until, now + _PROBE_SECONDS))
+            self._stay_closed(now, min(self._asked_until, now + _PROBE_SECONDS))
         return True
 
     def take_unpaced(self, now: float) -> None:
-        """Count a request that starts now without asking: a probe."""
+        """Count a probe, which starts at any rate."""
         self._sent.add(now)
 
     def give_back(self, taken_at: float) -> None:
@@ -156,9 +144,15 @@ class Pacer:
             self._open(taken_at)
 
     def accepted(self, now: float, sent_at: float) -> bool:
-        """A request got through that was sent then: whether that opens what was closed for everybody.
+        """A request got through.
 
-        What gets through may show that a refusal was one by chance: what was known before it then stays.
+        It may show that an earlier refusal was one by chance. Then what was known before that stays.
+
+        Args:
+            sent_at: when it was sent.
+
+        Returns:
+            whether it was the probe of a long delay, which it ends.
         """
         self._refused_in_a_row = 0
         doubt = self._chance.accepted(sent_at)
@@ -174,11 +168,10 @@ class Pacer:
         return opens
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
-        """Take in rate-limit headers: requests, requests, seconds."""
-        change = self._announced.hear(now, limit, remaining, reset_seconds)
-        if change != 1.0 and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
-            # What was found moves along with what is announced, even where the two are different limits.
-            self.course.follow(change)
+        """Take in rate-limit headers, as requests and seconds. A higher limit than before is sought again."""
+        is_higher = self._announced.hear(now, limit, remaining, reset_seconds)
+        if is_higher and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
+            self.course = Course(self.course.limit_per_second, seeks=1)
         self._update(now)
 
     def refused(
@@ -190,17 +183,17 @@ class Pacer:
         jitter_seconds: float,
         slow_down: bool = False,
     ) -> None:
-        """Close for everybody, and lower the rate unless that was done after the request had been sent.
+        """Wait as the service asks, and lower the rate, unless that was done after the request was sent.
 
         Args:
             sent_at: when the refused request was sent.
-            delay_seconds: what the service asked for; None when it did not say.
+            delay_seconds: what the service asks for; None when it does not say.
             jitter_seconds: to wait on top.
-            slow_down: the service asked for a lasting decrease: no growth for a minute.
+            slow_down: the service asks for a lasting decrease, so that the rate does not grow for a minute.
         """
         self._fill(now)
         self._sent.remove(sent_at)
-        if self._is_probe(sent_at):  # this answer is the service's last word
+        if self._is_probe(sent_at):  # its answer takes the place of the long delay
             self._asked_until = -math.inf
             self._open(now)
         course, cycle_from, in_doubt = self.course, self._cycle_from, self._chance.is_open(sent_at)
@@ -217,45 +210,42 @@ class Pacer:
         if delay_seconds is not None or not by_chance:
             self._close(now, now + wait_seconds + jitter_seconds)
         if slow_down and self.course:
-            self.course = Course(self.course.limit_per_second, held_seconds=_SLOW_DOWN_SECONDS)
+            self.course = Course(self.course.limit_per_second)
+            self._slow_until = now + _SLOW_DOWN_SECONDS
 
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
-        """Close for everybody, without a word about the rate."""
+        """Wait as a service in trouble asks; that says nothing about the rate."""
         self._fill(now)
         if _sensible(delay_seconds) is not None:
             self._close(now, now + delay_seconds + jitter_seconds)
             self._cycle_from = self._closed_until
 
     def others_refused(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
-        """Another worker on the same quota was refused.
-
-        What all of them sent was the limit, so that this one's goodput is its part of it.
+        """Another worker was refused. All workers together met the limit, so this one's goodput is its share of it.
 
         Args:
-            delay_seconds: what is left of what the service asked for.
+            delay_seconds: the rest of the delay that the service asked for.
         """
         self._fill(now)
-        if now - self._told_at > _ONE_EVENT_SECONDS and self._recent_per_second(now) > 0.0:
+        if now - self._told_at > TUNING.one_event_seconds and self._recent_per_second(now) > 0.0:
             self._chance.limit_met()
             self._cut(now, now, delay_seconds)
         if delay_seconds > 0.0:
             self._close(now, now + delay_seconds + jitter_seconds)
 
     def _wait_seconds(self, asked_seconds: float | None) -> float:
-        """The service's word; a backoff where there is none, and where it has proved to be too short.
-
-        At a low limit, what a service gives in a second is no request; one that it owes it gives first.
-        """
+        """The delay that the service asks for; a backoff where it asks for none, or again and again for too little."""
         if asked_seconds is None:
+            # A low limit gives no request in a second, and what was refused may have cost one.
             owed_seconds = TUNING.backoff_requests / self.course.limit_per_second if self.course else 0.0
             backoff_seconds = _backoff_seconds(self._refused_in_a_row - 1)
             return min(TUNING.longest_backoff_seconds, max(owed_seconds, backoff_seconds))
-        if self._refused_in_a_row < _WRONG_DELAYS:
+        if self._refused_in_a_row < TUNING.wrong_delays:
             return asked_seconds
-        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - _WRONG_DELAYS))
+        return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - TUNING.wrong_delays))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
-        """A refusal ends a cycle: learn the limit from it, and set out anew."""
+        """Learn the limit from a refusal, which ends a cycle, and begin the next one."""
         self.course = self._learn(now, sent_at, delay_seconds)
         if self._sent.count(self._cycle_from, sent_at):
             self._cycle_from = sent_at
@@ -264,25 +254,25 @@ class Pacer:
         self._update(now)
 
     def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
-        """The course after a refusal; None as long as nothing has been learnt.
+        """The course after a refusal; None while nothing is known.
 
-        From one refusal to the next the service gave exactly what it had: at both ends nothing was saved up. So what
-        got through between them, over the time, is the limit; or more, where it could not save up all that came
-        while it kept us waiting. What got through since it opened, over that time, is too much by what it had saved up.
+        A refusal shows that the service has nothing saved up. So from one refusal to the next it gave no more than its
+        limit: what got through in that time is the least that the limit can be. It gave less where it could not save
+        up all that came in during the delay. Then what got through since the end of the delay tells more.
         """
         sent, course = self._sent, self.course
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
         is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         window_seconds = now + delay_seconds - self._opened_at
-        is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= _LONGEST_WINDOW_SECONDS
+        is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= TUNING.longest_window_seconds
         if is_window and passed and not is_habit:
-            hardly_known = course is None or (not course.seeks and passed < TUNING.few_requests)
-            return self._found(passed / window_seconds, seeks=int(hardly_known))
+            is_new = course is None or (not course.seeks and passed < TUNING.few_requests)
+            return self._found(passed / window_seconds, seeks=int(is_new))
         if course is None:
             least = sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds)
-            return self._found(least, seeks=1) if least else None  # of one that lets nothing through, nothing is known
+            return self._found(least, seeks=1) if least else None  # nothing got through, so nothing is known
         least = sent.per_second(self._cycle_from, sent_at)
-        if not passed:  # others may use all of it for now: the next that gets through begins to tell what is left
+        if not passed:  # others may use all of the limit for now: seek what is left
             return self._found(least, seeks=1, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
@@ -297,15 +287,13 @@ class Pacer:
             return self._found(least, seeks=course.seeks + 1)
         if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
             return self._found(TUNING.few_decrease * self._unheld)
-        most = max(least, self._sent.per_second(self._opened_at, sent_at))
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))  # with what was saved up during the delay
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 
     def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
-        open_seconds = sent_at - self._opened_at
-        # Else it was the brake that was measured, or chance.
-        is_measured = self._rate >= self._unheld and self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
-        if is_measured and open_seconds >= TUNING.short_seconds:
+        is_measured = self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
+        if is_measured and sent_at - self._opened_at >= TUNING.short_seconds:
             span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
             measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
@@ -314,31 +302,28 @@ class Pacer:
         return self._found(least, lowest=TUNING.least_decrease, cost_seconds=cost_seconds)
 
     def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
-        """The course for a limit that was measured; the rate that was refused was more than it."""
+        """The course for a limit that was measured, at least such a share of the rate that was refused."""
         limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
-        held_seconds = self.course.held_seconds if self.course else 0.0
-        return Course(limit, seeks=seeks, cost_seconds=cost_seconds, held_seconds=held_seconds)
+        return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
 
-    def _recent_per_second(self, now: float, seconds: float = _IDLE_SECONDS) -> float:
+    def _recent_per_second(self, now: float, seconds: float = TUNING.recent_seconds) -> float:
         return self._sent.count(now - seconds, now) / seconds
 
     def _is_probe(self, sent_at: float) -> bool:
-        """Whether a request was sent while the service had asked to wait: only one that asks whether it still does."""
+        """Whether the request was sent during a delay: only the probe of a long one is."""
         return self._told_at < sent_at < self._asked_until
 
     def _close(self, now: float, until: float) -> None:
         self._told_at = now
         self._asked_until = max(self._asked_until, until)
-        self._close_until(now, min(until, now + _LONGEST_CLOSED_SECONDS))
-
-    def _close_until(self, now: float, until: float) -> None:
-        if until > self._closed_until:
-            self._seconds_closed += until - max(now, self._closed_until)
-            self._closed_until = until
+        self._stay_closed(now, max(self._closed_until, min(until, now + _LONGEST_CLOSED_SECONDS)))
 
     def _open(self, now: float) -> None:
-        self._seconds_closed -= self.closed_for_seconds(now)
-        self._closed_until = min(self._closed_until, now)
+        self._stay_closed(now, min(self._closed_until, now))
+
+    def _stay_closed(self, now: float, until: float) -> None:
+        self._seconds_closed += max(now, until) - max(now, self._closed_until)
+        self._closed_until = until
 
     def _fill(self, now: float) -> None:
         if now < self._closed_until:
@@ -351,9 +336,9 @@ class Pacer:
         if is_paced:
             elapsed_seconds = now - self._bucket.filled_at
             used_seconds = self._bucket.fill(now, self._rate)
-            if elapsed_seconds - used_seconds > _IDLE_SECONDS:  # the service has saved up: what follows is new
+            if elapsed_seconds - used_seconds > TUNING.recent_seconds:  # idle, so that the service has saved up
                 self._cycle_from = self._opened_at = now
-            if self._growing and self.course:
+            if self._growing and self.course and now >= self._slow_until:
                 self.course.advance(used_seconds)
         if not math.isinf(self._cap_per_second):
             self._cap.fill(now, self._cap_per_second)
@@ -368,7 +353,7 @@ class Pacer:
         else:
             held_to = min(ceiling, self._cap_per_second)
             aim, limit = self.course.per_second(), self.course.limit_per_second
-            recent_per_second = self._recent_per_second(now, max(_IDLE_SECONDS, _RECENT_REQUESTS / limit))
+            recent_per_second = self._recent_per_second(now, max(TUNING.recent_seconds, TUNING.recent_requests / limit))
             highest = max(limit, 2.0 * recent_per_second)
             self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))
             self._growing = aim < min(highest, held_to)

@@ -6,13 +6,13 @@ from worker.flow.ended import DROPPED, Ended, Operation
 
 
 class Permit:
-    """One request that may start now. `end` is called once, when the request has ended, and frees its slot.
+    """One request that may start now. Call `end` once, when the request has ended; that frees its slot.
 
     Args:
-        sent_at: when it was given out, by the flow's clock.
-        is_probe: whether the request tries if a halted service works again.
-        is_urgent: whether it went before others that waited.
+        sent_at: when the permit was given, by the flow's clock.
         on_end: takes the permit back.
+        is_probe: whether the request is a probe of a halted gate.
+        is_urgent: whether it went before others that waited.
     """
 
     __slots__ = ("_on_end", "completion_id", "is_probe", "is_urgent", "operation", "sent_at")
@@ -41,7 +41,7 @@ class Permit:
         """Say what became of the request.
 
         Raises:
-            RuntimeError: that was said before.
+            RuntimeError: the permit has ended before.
         """
         on_end, self._on_end = self._on_end, None
         if on_end is None:
@@ -49,6 +49,6 @@ class Permit:
         on_end(self, ended)
 
     def drop(self) -> None:
-        """Free the slot without a word about the service, unless that was said before."""
+        """Free the slot and say nothing about the service, unless the permit has ended before."""
         if self._on_end is not None:
             self.end(DROPPED)

@@ -1,4 +1,4 @@
-"""When the latest requests started that were not refused: what goodputs are counted from."""
+"""When the latest requests started that were not refused: from these times goodputs are counted."""
 
 from bisect import bisect_left, bisect_right, insort
 
@@ -6,7 +6,7 @@ _KEPT = 32_768  # starts: three minutes at 10,000 a minute
 
 
 class Sent:
-    """Exact times, in seconds, of the latest starts; slots of time would hide a bucket that is empty within one."""
+    """The exact times of the latest starts, in seconds. Counts of whole seconds would hide a burst within one."""
 
     __slots__ = ("_times",)
 
@@ -30,14 +30,15 @@ class Sent:
         return max(0, bisect_right(self._times, until) - bisect_left(self._times, since))
 
     def per_second(self, since: float, until: float) -> float:
-        """The goodput of a time that ends with a refusal, which was the next request."""
+        """The goodput of a span that ends with a refusal: the next request would have been one too many."""
         return (self.count(since, until) + 1) / max(until - since, 1e-3)
 
     def least_limit(self, since: float, until: float, saved_seconds: float) -> float:
-        """The least limit of a service that saves up so much and refused the next request at the end.
+        """The least limit of a service that saves up so much, and refused the next request at the end.
 
-        In no span of time it gives more than what comes in it and what was saved up before. So the span in which most
-        got through, beside that, tells its limit; in others, not all of it was used. At a low limit, one is saved up.
+        In no span of time does it give more than its limit allows in that time, and what it had saved up before. So
+        the span in which most got through tells most; in others, a part of the limit went unused. Where less than one
+        request is saved up in that time, it is one.
         """
         times = self._times
         end = bisect_right(times, until)

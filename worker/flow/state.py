@@ -1,4 +1,4 @@
-"""What flow control says to its callers: why nothing starts, and what is going on."""
+"""What flow control tells its callers: why nothing starts, and its state."""
 
 from dataclasses import dataclass, field
 
@@ -17,10 +17,10 @@ class Halted(Exception):
 
 
 class Closed(Exception):
-    """The service asked everybody to wait for longer than the caller has patience: give the claim back.
+    """The service asks for a longer delay than the caller has patience for: give the claim back.
 
     Args:
-        delay_seconds: until then.
+        delay_seconds: until the delay ends.
     """
 
     def __init__(self, delay_seconds: float) -> None:
@@ -29,27 +29,28 @@ class Closed(Exception):
 
 
 class Paused(Exception):
-    """Somebody has paused the queue: give the claim back."""
+    """A person has paused the queue: give the claim back."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """What flow control is doing, for people.
+    """The state of flow control, for people and for other workers.
 
     Args:
-        rate_per_second: what is aimed at; while no limit is known, what was sent of late.
-        rate_limit_per_second: the service's limit as this worker has found it, or an earlier run; None while unknown.
+        rate_per_second: the rate that is aimed at; while no limit is known, the rate of late.
+        rate_limit_per_second: the service's limit as this worker or an earlier run found it; None while unknown.
+        in_flight: requests under way.
         slots: how many requests may run at once.
-        throttled: answers 429 so far that were about the rate.
+        throttled: answers 429 so far.
         requests: started so far.
-        seconds_closed: how long a ``Retry-After`` kept everybody waiting, in sum.
+        seconds_closed: how long the service made all requests wait, in sum.
         gate: ``open``, ``halted`` or ``half_open``.
-        cause: why it is not open, by the answer that did it; None while it is open.
-        slowed_by: what twenty completions in a row met alike: only one request a second is made.
-        halted_for_seconds: how long everything has been halted; None when the gate is open.
-        next_probe_in_seconds: None when the gate is open or a probe is under way.
-        closed_for_seconds: how much longer a ``Retry-After`` runs; 0 when none does.
-        got_through_seconds_ago: when the last request of each kind started that got through, by ``get`` and ``update``.
+        cause: of the halt; None while the gate is open.
+        slowed_by: what twenty completions in a row met, so that only one request a second starts.
+        halted_for_seconds: how long the halt has lasted; None while the gate is open.
+        next_probe_in_seconds: None while the gate is open or a probe is under way.
+        closed_for_seconds: how much longer the service makes all requests wait; 0 when it does not.
+        got_through_seconds_ago: by kind of call, when the latest request started that got through.
     """
 
     rate_per_second: float
@@ -73,7 +74,7 @@ class FlowState:
 
 
 def parse_state(text: str) -> FlowState | None:
-    """Read what another worker wrote of itself, as JSON; None where its release says other things."""
+    """Read the state that another worker wrote as JSON; None where its release writes another form."""
     try:
         return msgspec.json.decode(text, type=FlowState)
     except (msgspec.DecodeError, RecursionError):
