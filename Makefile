@@ -16,8 +16,9 @@ test: $(STAMP) tools
 	$(BIN)/pytest
 
 # Less than a minute: no servers, no browser, no chaos. tests/slow.txt names what is left out, and why.
+# Hardly any of these tests waits, and each worker more collects them once more.
 test-fast: $(STAMP)
-	$(BIN)/pytest @tests/fast.txt
+	$(BIN)/pytest -n 4 @tests/fast.txt
 
 # The same on the newest Python that is here besides.
 test-newest:
