@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def stored(folder: Path) -> list[Stored]:
     path = folder / "metasync.db"
     if not path.exists():
         return []
-    with sqlite3.connect(path) as queue:
+    with closing(sqlite3.connect(path)) as queue:
         found = queue.execute(
             "SELECT completion_id, metadata, mode, change_id "
             "FROM change JOIN target ON target = target.number ORDER BY id"

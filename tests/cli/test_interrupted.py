@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def stored(folder: Path) -> list[int]:
     """Which lines are in the queue, in its order."""
     if not (folder / "metasync.db").exists():
         return []
-    with sqlite3.connect(folder / "metasync.db") as queue:
+    with closing(sqlite3.connect(folder / "metasync.db")) as queue:
         return [int(number) for (number,) in queue.execute("SELECT metadata ->> 'n' FROM change ORDER BY id")]
 
 

@@ -82,10 +82,12 @@ class Started(subprocess.Popen[bytes]):
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         try:
             if self.returncode is None:
-                if not select.select([self._news], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-                with self._news:
+                self._news.settimeout(timeout)
+                try:
                     self.returncode = int(self._news.recv(64))
+                except (TimeoutError, BlockingIOError):
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+                self._news.close()
             return self.returncode
         finally:
             self._waiting.release()
