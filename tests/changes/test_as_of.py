@@ -228,6 +228,7 @@ AHEAD = "is in the future: it would block every older change until then"
         ("1e9", f"as_of '1e9' is no time: {AS_IT_MUST_BE}"),
         (0, f"as_of '0' is no time after March 1973: {AS_IT_MUST_BE}"),
         (1e10, f"as_of '10000000000.0' {IN_MS}"),
+        (datetime(2026, 11, 28, 10, 15), f"as_of '2026-11-28T10:15:00' {NO_ZONE}"),  # noqa: DTZ001 -- what is refused
         ("2999-11-28T10:15Z", f"as_of '2999-11-28T10:15Z' {AHEAD}"),
         (True, f"as_of must be a time, not a boolean: {AS_IT_MUST_BE.removeprefix('it must be ')}"),
     ],
