@@ -272,3 +272,11 @@ def test_standard_input_has_no_time_even_where_it_is_a_file(tmp_path: Path) -> N
     path.write_bytes(_line(None))
     with path.open("rb") as stdin, pytest.raises(UnreadableFile, match=r"^<stdin>: only a regular file tells"):
         ChangeFile.open("-", Reading(as_of="mtime"), stdin=stdin)
+
+
+def test_a_file_tells_how_it_is_read_with_its_own_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(_line(None))
+    os.utime(path, (BEFORE, BEFORE))
+    with ChangeFile.open(str(path), Reading("replace", as_of="mtime")) as file:
+        assert file.reading == Reading("replace", as_of=BEFORE)
