@@ -228,6 +228,7 @@ AHEAD = "is in the future: it would block every older change until then"
         ("1e9", f"as_of '1e9' is no time: {AS_IT_MUST_BE}"),
         (0, f"as_of '0' is no time after March 1973: {AS_IT_MUST_BE}"),
         (1e10, f"as_of '10000000000.0' {IN_MS}"),
+        (datetime(2026, 11, 28, 10, 15), f"as_of '2026-11-28T10:15:00' {NO_ZONE}"),  # noqa: DTZ001 -- what is refused
         ("2999-11-28T10:15Z", f"as_of '2999-11-28T10:15Z' {AHEAD}"),
         (True, f"as_of must be a time, not a boolean: {AS_IT_MUST_BE.removeprefix('it must be ')}"),
     ],
@@ -271,3 +272,11 @@ def test_standard_input_has_no_time_even_where_it_is_a_file(tmp_path: Path) -> N
     path.write_bytes(_line(None))
     with path.open("rb") as stdin, pytest.raises(UnreadableFile, match=r"^<stdin>: only a regular file tells"):
         ChangeFile.open("-", Reading(as_of="mtime"), stdin=stdin)
+
+
+def test_a_file_tells_how_it_is_read_with_its_own_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(_line(None))
+    os.utime(path, (BEFORE, BEFORE))
+    with ChangeFile.open(str(path), Reading("replace", as_of="mtime")) as file:
+        assert file.reading == Reading("replace", as_of=BEFORE)

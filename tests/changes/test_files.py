@@ -425,3 +425,34 @@ def test_nothing_of_a_file_stays_open_whether_it_was_read_or_refused(tmp_path: P
             ChangeFile.open(str(tmp_path / name))
     assert len(list(Path("/dev/fd").iterdir())) == before
     file.close()  # once more does no harm
+
+
+def test_standard_input_that_is_closed_or_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert refusal_of("-") == Refusal("<stdin>", 0, "standard input is closed")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(JSONL)))
+    with ChangeFile.open("-") as file:
+        assert items_of(file) == CHANGES
+
+
+def test_a_stream_that_can_only_be_read_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    with (tmp_path / "a.jsonl").open("rb", buffering=0) as stdin, ChangeFile.open("-", stdin=stdin) as file:
+        assert items_of(file) == CHANGES
+
+
+class OneByteFirst(io.BytesIO):
+    """Input whose first byte comes alone."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(1 if self.tell() == 0 else size)
+
+
+def test_compressed_data_is_recognised_however_its_first_bytes_arrive() -> None:
+    with ChangeFile.open("-", stdin=OneByteFirst(gz(JSONL))) as file:
+        assert items_of(file) == CHANGES
+
+
+def test_what_is_not_compressed_although_its_name_says_so_is_told_in_these_words(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(JSONL)
+    assert refusal_of(tmp_path / "a.jsonl.gz").reason == "not gzip data, although the name ends in .gz"

@@ -61,7 +61,7 @@ def check_as_of(seconds: float, given: object) -> None:
     """
     if EARLIEST_AS_OF <= seconds <= time.time() + _MOST_AHEAD_SECONDS:
         return
-    written = shown(given if isinstance(given, str) else str(given))
+    written = shown(str(given))
     is_count = isinstance(given, int | float) or (isinstance(given, str) and _NUMBER.fullmatch(given))
     if seconds >= LATEST_AS_OF and is_count:
         raise InvalidChange(f"as_of {written} is in milliseconds, or finer: it must be in seconds, such as 1764324900")
