@@ -62,6 +62,16 @@ async def test_an_answer_before_any_call_makes_the_connection_useless() -> None:
         assert protocol.should_close
 
 
+async def test_a_flood_of_answers_that_no_call_waits_for_ends_the_connection() -> None:
+    async with connected() as protocol:
+        asked = protocol.ask(REQUEST)
+        protocol.data_received(response() * 1_000)
+        await asked
+        assert protocol.is_connected()
+        protocol.data_received(response() * 1_000)
+        assert not protocol.is_connected()
+
+
 async def test_what_comes_after_an_interim_answer_is_read() -> None:
     async with connected() as protocol:
         asked = protocol.ask(REQUEST)
