@@ -70,6 +70,10 @@ class CallProtocol(ResponseHandler):
         super().set_exception(exc, *cause)
         if self._asked is not None:
             set_exception(self._asked, exc, *cause)
+        # aiohttp's parser drops a body in which it finds nonsense, and a call would wait for the rest of it.
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            set_exception(body, exc, *cause)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 -- as aiohttp's
         """Read on, where reading was paused."""
