@@ -9,7 +9,9 @@ import aiohttp
 import pytest
 
 from tests.api.servers import Connection, response, serving
+from worker.api.failure import InvalidAnswerError
 from worker.api.protocol import CallProtocol
+from worker.api.room import Room, read_content
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -62,6 +64,16 @@ async def test_an_answer_before_any_call_makes_the_connection_useless() -> None:
         assert protocol.should_close
 
 
+async def test_a_flood_of_answers_that_no_call_waits_for_ends_the_connection() -> None:
+    async with connected() as protocol:
+        asked = protocol.ask(REQUEST)
+        protocol.data_received(response() * 1_000)
+        await asked
+        assert protocol.is_connected()
+        protocol.data_received(response() * 1_000)
+        assert not protocol.is_connected()
+
+
 async def test_what_comes_after_an_interim_answer_is_read() -> None:
     async with connected() as protocol:
         asked = protocol.ask(REQUEST)
@@ -91,6 +103,35 @@ async def test_nonsense_goes_to_the_call_with_its_cause() -> None:
         with pytest.raises(aiohttp.http.HttpProcessingError) as raised:
             asked.result()
         assert raised.value.__cause__ is not None
+
+
+async def test_nonsense_in_a_body_ends_it() -> None:
+    async with connected() as protocol:
+        asked = protocol.ask(REQUEST)
+        protocol.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
+        _, body = await asked
+        protocol.data_received(b"zz\r\n")
+        assert isinstance(body.exception(), aiohttp.http.HttpProcessingError)
+        with pytest.raises(InvalidAnswerError):
+            await read_content(body, {}, Room())
+
+
+async def test_nonsense_after_a_body_leaves_it_as_it_is() -> None:
+    async with connected() as protocol:
+        asked = protocol.ask(REQUEST)
+        protocol.data_received(response(b"{}"))
+        protocol.data_received(b"SSH-2.0-OpenSSH_9.2\r\n")
+        _, body = await asked
+        assert body.read_nowait() == b"{}"
+
+
+async def test_a_cut_body_is_told_as_one() -> None:
+    async with connected() as protocol:
+        asked = protocol.ask(REQUEST)
+        protocol.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")
+        _, body = await asked
+        protocol.connection_lost(None)
+        assert isinstance(body.exception(), aiohttp.ClientPayloadError)
 
 
 def _chunked(body: bytes, *, headers: bytes = b"", trailer: bytes = b"") -> bytes:

@@ -11,6 +11,10 @@ from aiohttp.http import RawResponseMessage
 # An answer's head, and its body as far as it has come.
 Incoming = tuple[RawResponseMessage, StreamReader]
 
+# The answers that are kept until they are read: interim ones, before the answer. aiohttp would keep any number, also on
+# a connection that is idle.
+_MOST_UNREAD = 1_000
+
 
 class CallProtocol(ResponseHandler):
     """What aiohttp makes for each connection, for calls that need no queue of answers.
@@ -56,6 +60,8 @@ class CallProtocol(ResponseHandler):
         """Hand on what was parsed."""
         if self._asked is None or self._asked.done():
             super().feed_data(data, size)
+            if len(self._buffer) > _MOST_UNREAD and self.transport is not None:
+                self.transport.close()
         else:
             self._asked.set_result(data)
 
@@ -64,6 +70,10 @@ class CallProtocol(ResponseHandler):
         super().set_exception(exc, *cause)
         if self._asked is not None:
             set_exception(self._asked, exc, *cause)
+        # aiohttp's parser drops a body in which it finds nonsense, and a call would wait for the rest of it.
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            set_exception(body, exc, *cause)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 -- as aiohttp's
         """Read on, where reading was paused."""

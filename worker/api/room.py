@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
+
+from worker.api.failure import InvalidAnswerError
 
 # The largest stored completions, with log probabilities and Base64 audio, stay well below this.
 LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
@@ -63,6 +66,9 @@ async def read_content(stream: aiohttp.StreamReader, headers: Mapping[str, str],
 
     Returns:
         None if it is larger than `LARGEST_ANSWER_BYTES`. Then the connection cannot be used again.
+
+    Raises:
+        InvalidAnswerError: it is not HTTP.
     """
     most = _most_bytes(headers)
     if most is None:
@@ -78,6 +84,8 @@ async def read_content(stream: aiohttp.StreamReader, headers: Mapping[str, str],
                 await room.take(most)
                 taken = most
         return b"".join(chunks)
+    except HttpProcessingError as error:  # aiohttp hands it on as it is where the head came before
+        raise InvalidAnswerError from error
     finally:
         if taken:
             room.give(taken)
