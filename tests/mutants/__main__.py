@@ -53,7 +53,9 @@ class Copy:
 
     def run(self, tests: Sequence[str], store: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run these tests in one process, of those on every store only the ones on this."""
-        words = ["-q", "--tb", "line", "-o", f"timeout={_TEST_SECONDS}", "-k", store, *options, *tests]
+        # By a thread, which ends the process: an exception, raised in a callback, would not end a loop of events.
+        limit = ("-o", f"timeout={_TEST_SECONDS}", "-o", "timeout_method=thread")
+        words = ["-q", "--tb", "line", *limit, "-k", store, *options, *tests]
         return subprocess.run(
             [sys.executable, "-m", "pytest", *_PLUGINS, *words],
             cwd=self.folder,
