@@ -72,7 +72,8 @@ class Line:
     async def change(self, timeout_seconds: float) -> None:
         """Wait until `wake` is called, or until the time is over."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if math.isinf(timeout_seconds) else timeout_seconds):
+            limit = None if math.isinf(timeout_seconds) else max(timeout_seconds, _SHORTEST_TIMER_SECONDS)
+            async with asyncio.timeout(limit):
                 await self._changed.wait()
 
     def wake(self) -> None:

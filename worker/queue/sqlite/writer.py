@@ -37,8 +37,7 @@ class Writer:
     """Runs functions of the connection in a thread, for callers in an event loop.
 
     All calls that wait during a commit go into the next transaction: under load, one disk wait serves many. A function
-        may
-    run again after a rollback; it must have no effect outside the database.
+    may run again after a rollback, so it must have no effect outside the database.
 
     Args:
         file: the file to open.
