@@ -1,5 +1,6 @@
-"""For all tests: where a skipped test is a fault of the machine, it fails; signals and logs are as at the start."""
+"""For all tests: the order, skips that are faults of the machine, signals and logs as at the start."""
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -12,9 +13,45 @@ from tests.needs import NOT_PERMITTED
 # Set by .ci/run, which installs what the tests use: "fail".
 _SKIPS = os.environ.get("METASYNC_TEST_SKIPS")
 
+# These tests wait most of the time, for processes and clocks.
+_WAITING = ("tests/benchmarks/", "tests/chaos/", "tests/e2e/")
+_BY_THE_END = 0.75  # of a worker's part, so that its last tests are short ones
+# Each worker that gets one of these starts a browser: they come first, since the last tests go to all workers.
+_BROWSER = "tests/web/"
+
+# All that collecting makes stays until the end: to look for garbage in it would take a quarter of the time.
+gc.disable()
+
 # A shell ignores Ctrl-C for what it starts in the background, and processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests that wait out among the others, which use the processor meanwhile.
+
+    xdist gives each worker a part of the list, one after the other, and a worker that is done takes from the others.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    waiting = [item for item in items if item.nodeid.startswith(_WAITING)]
+    others = [item for item in items if not item.nodeid.startswith(_WAITING)]
+    others.sort(key=lambda item: not item.nodeid.startswith(_BROWSER))
+    size = -(-len(others) // workers)
+    items.clear()
+    for number in range(workers):
+        busy, idle = others[number * size :][:size], waiting[number::workers]
+        places = [(_BY_THE_END * place * len(busy) / len(idle), item) for place, item in enumerate(idle)]
+        for place, item in enumerate(busy):
+            while places and places[0][0] <= place:
+                items.append(places.pop(0)[1])
+            items.append(item)
+        items += [item for _, item in places]
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, but not in what stays until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
