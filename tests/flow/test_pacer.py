@@ -129,6 +129,36 @@ def test_a_long_delay_that_never_varies_is_not_a_window() -> None:
     assert pacer.limit_per_second == pytest.approx(rate, rel=0.31)
 
 
+def test_what_requests_refused_together_cost_bounds_the_limit_that_is_sought() -> None:
+    pacer = Pacer(0.0)
+    for number in range(100):
+        pacer.take(number / 100)
+    _refuse(pacer, 1.0)
+    assert pacer.limit_per_second == pytest.approx(50.0, rel=0.05)
+    for refused in range(2, 17):
+        _refuse(pacer, 1.1, sent_at=1.0, delay_seconds=math.ceil(refused / 7.0))
+    assert 7.0 <= (pacer.limit_per_second or 0.0) <= 9.0
+
+
+def test_a_delay_of_a_second_and_the_rest_of_a_window_are_no_debt() -> None:
+    for delay_seconds in (1.0, 30.0):
+        pacer = Pacer(0.0)
+        for number in range(100):
+            pacer.take(number / 100)
+        _refuse(pacer, 1.0, delay_seconds=delay_seconds)
+        found = pacer.limit_per_second
+        _refuse(pacer, 1.1, sent_at=1.0, delay_seconds=delay_seconds)
+        assert pacer.limit_per_second == found
+
+
+def test_what_refused_requests_cost_does_not_lower_a_known_limit() -> None:
+    pacer = _used(50.0, 30.0)
+    _refuse(pacer, 30.0)
+    found = pacer.limit_per_second
+    _refuse(pacer, 30.1, sent_at=29.9, delay_seconds=2.0)
+    assert pacer.limit_per_second == found
+
+
 def test_a_refusal_that_later_requests_do_not_share_does_not_lower_the_rate() -> None:
     pacer = _paced(50.0)
     times = _takes(pacer, 0.0, 2.0)

@@ -60,6 +60,7 @@ class Pacer:
         self._slow_until = -math.inf  # until then the rate does not grow
         self._seconds_closed = 0.0
         self._refused_in_a_row = 0
+        self._refused_together = 0  # the latest news, and those that were sent before it was heard
         self._delay_before = 0.0
         self._update(now)
 
@@ -200,6 +201,7 @@ class Pacer:
         is_news = sent_at > self._told_at
         by_chance = (is_news or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
         self._refused_in_a_row += is_news
+        self._refused_together = 1 if is_news else self._refused_together + 1
         delay_seconds = _sensible(delay_seconds)
         wait_seconds = self._wait_seconds(delay_seconds)
         if is_news and not in_doubt:
@@ -207,6 +209,7 @@ class Pacer:
             if by_chance:
                 until = math.inf if delay_seconds is None else now
                 self._chance.doubt(Doubt(sent_at, until, course, cycle_from))
+        self._heed_debt(now, delay_seconds or 0.0)
         if delay_seconds is not None or not by_chance:
             self._close(now, now + wait_seconds + jitter_seconds)
         if slow_down and self.course:
@@ -252,6 +255,19 @@ class Pacer:
         self._delay_before = delay_seconds
         self._told_at = now
         self._update(now)
+
+    def _heed_debt(self, now: float, delay_seconds: float) -> None:
+        """Lower a search that would begin too high, since much was saved up before the refusal.
+
+        Each refused request costs one at most, and the next one needs one more. The service has to take in so many
+        within its delay, which may be rounded up to a second. A long delay at once is the rest of a window, no debt.
+        """
+        course, owed_seconds = self.course, delay_seconds - 1.0
+        if course and course.seeks and owed_seconds > 0.0 and self._delay_before <= TUNING.long_delay_seconds:
+            most = (self._refused_together + 1) / owed_seconds
+            if most < course.limit_per_second:
+                self.course = Course(most, seeks=course.seeks)
+                self._update(now)
 
     def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
         """The course after a refusal; None while nothing is known.
