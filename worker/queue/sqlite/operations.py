@@ -175,8 +175,9 @@ def _targets(connection: apsw.Connection, claims: Iterable[Claim]) -> tuple[list
 
 def _only(cursor: apsw.Cursor) -> str:
     """Return the only value. To look for a second one, as `get` does, would give the interpreter's lock away again."""
-    (value,) = cursor.fetchone()
-    return value
+    row: tuple[str] | None = cursor.fetchone()
+    assert row is not None  # noqa: S101 -- an aggregate has a row
+    return row[0]
 
 
 def _first_changes(claims: Iterable[Claim]) -> str:
@@ -203,21 +204,22 @@ def settle(
             if is_urgent:
                 urgent.add(target)
     valid, stale = first_words(settlements, held)
-    _remove_done(connection, now, valid.values())
-    _end_leases(connection, now, valid, pending=pending, urgent=urgent)
+    done = list[int]()
+    for target, settlement in valid.items():
+        numbers = settlement.done()
+        pending[target] -= len(numbers)
+        done += numbers
+    if done:
+        _remove_done(connection, now, valid.values(), done)
+    _end_leases(connection, now, valid, left=pending, urgent=urgent)
     if remember:
         remembered.keep(connection, now, valid.values())
     return stale, keep_seconds > 0 and confirmed.append(connection, now.queue, valid.values(), keep_seconds)
 
 
-def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Settlement]) -> None:
-    done, deaths = list[int](), []
-    for settlement in valid:
-        done += settlement.done()
-        if settlement.dead:
-            deaths += [death.row() for death in settlement.dead]
-    if not done:
-        return
+def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Settlement], done: Sequence[int]) -> None:
+    """Remove these changes and count them; those that died become dead letters."""
+    deaths = [death.row() for settlement in valid if settlement.dead for death in settlement.dead]
     if deaths:
         connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "unix": now.unix, "ahead": now.ahead})
     connection.execute(_SETTLE["remove"], {"numbers": json_text(done)})
@@ -232,21 +234,20 @@ def _end_leases(
     now: Moment,
     valid: Mapping[int, Settlement],
     *,
-    pending: Mapping[int, int],
+    left: Mapping[int, int],
     urgent: Collection[int],
 ) -> None:
     """Delete targets without changes, and set the due time of the others.
 
     Args:
         valid: by target.
-        pending: how many changes each target had.
+        left: how many changes each target has still.
         urgent: the targets that were urgent.
     """
     finished, kept = [], []
     for target, settlement in valid.items():
-        left = pending[target] - settlement.ends
-        if left:
-            kept.append((target, now.queue + settlement.delay_seconds, left))
+        if left[target]:
+            kept.append((target, now.queue + settlement.delay_seconds, left[target]))
         else:
             finished.append(target)
     if finished:
