@@ -17,6 +17,7 @@ from worker.engine.calls import Calls
 from worker.engine.clock import Clock
 from worker.engine.keys import KeyReader, ReadKey
 from worker.engine.leases import Leases
+from worker.engine.ledger import Ledger
 from worker.engine.outcome import Outcome
 from worker.engine.tallies import Tallies
 from worker.engine.trials import Trials
@@ -170,11 +171,15 @@ class Calling:
         async def send(seconds: float) -> Answer:
             return await self.client.update(ID, {"grade": "A"}, timeout_seconds=seconds)
 
-        return await self.calls.call(work, self.blame(work), "update", send, lambda _: SUCCEEDED)
+        return await self.calls.call(work, self.ledger(work), "update", send, lambda _: SUCCEEDED)
 
     def blame(self, work: Work) -> Blame:
         """The failures of this work."""
         return Blame(work, self.flow, self.rules, now)
+
+    def ledger(self, work: Work) -> Ledger:
+        """What is decided of this work."""
+        return Ledger(work, self.blame(work))
 
     async def apply(self, *metadata: str, **claim: Any) -> Outcome:
         """The outcome of a claim with these changes."""

@@ -247,7 +247,7 @@ async def test_an_exception_in_the_handling_of_an_answer_frees_the_slot() -> Non
         raise ZeroDivisionError(answer.verdict.kind)
 
     with pytest.raises(ZeroDivisionError):
-        await calling.calls.call(work, calling.blame(work), "update", send, shows)
+        await calling.calls.call(work, calling.ledger(work), "update", send, shows)
     assert not work.in_flight
     assert calling.flow.snapshot().in_flight == 0
 

@@ -49,7 +49,7 @@ async def test_urgent_requests_that_fill_half_of_the_slots_leave_the_next_one_to
         async def send(seconds: float) -> Answer:
             return await client.update(completion_id, {}, timeout_seconds=seconds)
 
-        await calling.calls.call(made, calling.blame(made), "update", send, lambda _: SUCCEEDED)
+        await calling.calls.call(made, calling.ledger(made), "update", send, lambda _: SUCCEEDED)
 
     await asyncio.gather(*[call("-") for _ in range(50)])  # until it has found out how many may run at once
     client.order.clear()

@@ -138,6 +138,19 @@ async def test_what_is_due_further_off_than_anything_can_be_is_due(machine: Mach
         assert sorted(await pending_labels(queue)) == ["c-1", "c-2"]
 
 
+async def test_what_is_due_years_ahead_is_due_after_a_heartbeat_even_if_other_work_never_ends(machine: Machine) -> None:
+    async with machine.queue(ahead=365 * DAY) as queue:
+        await queue.put([change("c-1")])
+        await queue.claim(1, lease_seconds=60, owner="worker")
+    machine.boot_again()
+    async with machine.queue() as queue:
+        await queue.put([change("c-2"), change("c-3")])
+        claims = await queue.claim(1, lease_seconds=60, owner="worker")  # finds enough without it
+        assert (await queue.status()).in_flight == 2
+        assert await queue.extend(claims, lease_seconds=60) == []
+        assert (await queue.status()).in_flight == 1
+
+
 async def test_all_processes_of_this_machine_agree_on_the_time_of_the_boot() -> None:
     script = "from worker.queue.sqlite.clock import Clocks as C; c = C.of_this_machine(); print(c.boot, c.steady())"
 

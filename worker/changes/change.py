@@ -1,8 +1,8 @@
 """A change to the metadata of one stored completion, and the rules that it must follow."""
 
 import re
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -119,17 +119,10 @@ def check_key(key: object) -> None:
 def _check_metadata(metadata: object, mode: Mode) -> None:
     if type(metadata) is not dict and not isinstance(metadata, Mapping):  # the second test is ten times slower
         raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
+    if _is_plain(metadata):
+        return
     pairs = 0
     for key, value in metadata.items():
-        if (  # nearly all are: printable text that is not too long breaks no rule
-            type(key) is type(value) is str
-            and len(key) <= MAX_KEY_LENGTH
-            and len(value) <= MAX_VALUE_LENGTH
-            and key.isprintable()
-            and value.isprintable()
-        ):
-            pairs += 1
-            continue
         check_key(key)
         if value is None:
             if mode == "replace":
@@ -146,6 +139,25 @@ def _check_metadata(metadata: object, mode: Mode) -> None:
             raise InvalidChange(f"the value of metadata key {shown(key)} holds a NUL or half a surrogate pair")
     if pairs > MAX_PAIRS:
         raise InvalidChange(f"metadata sets {pairs} keys, more than {MAX_PAIRS}")
+
+
+def _is_plain(metadata: Mapping[str, object]) -> bool:
+    """Whether it is what nearly all is: a few pairs of short printable text, which breaks no rule."""
+    values = metadata.values()
+    try:
+        text = "".join([*metadata, *values])  # type: ignore[list-item] # whether all are strings is asked here
+    except TypeError:
+        return False
+    return (
+        text.isprintable()
+        and len(metadata) <= MAX_PAIRS
+        and (len(text) <= MAX_KEY_LENGTH or _longest(metadata) <= MAX_KEY_LENGTH)
+        and (len(text) <= MAX_VALUE_LENGTH or _longest(values) <= MAX_VALUE_LENGTH)
+    )
+
+
+def _longest(texts: Iterable[Any]) -> int:
+    return max(map(len, texts), default=0)
 
 
 def _check_change_id(change_id: object) -> None:

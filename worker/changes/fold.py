@@ -1,6 +1,7 @@
 """Folding: all pending changes of one completion, in order, become one update."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -48,7 +49,7 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
             superseded.append(position)
             continue
         if change.mode == "replace":
-            after = {key: value for key, value in change.metadata.items() if value is not None}
+            after = dict(cast("Mapping[str, str]", change.metadata))  # in a `replace`, no value is None
         else:
             after = _merged(metadata, change.metadata)
         if len(after) > MAX_PAIRS:

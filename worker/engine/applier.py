@@ -248,10 +248,8 @@ class _Application:
             lambda answer: ending_of(answer.metadata, wanted, self._rules.semantics),
         )
 
-    async def _call(self, operation: Operation, send: Send, shows: Callable[[Answer], Ended]) -> Answer:
-        answer = await self._applier.calls.call(self._work, self._blame, operation, send, shows)
-        self._ledger.answered(answer, operation)
-        return answer
+    def _call(self, operation: Operation, send: Send, shows: Callable[[Answer], Ended]) -> Awaitable[Answer]:
+        return self._applier.calls.call(self._work, self._ledger, operation, send, shows)
 
     def _refuse(self, numbers: Collection[int]) -> None:
         self._ledger.die(numbers, "too_many_keys", error=_TOO_MANY_KEYS)

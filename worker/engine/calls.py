@@ -11,6 +11,7 @@ import msgspec
 from worker.api import Answer, Halt, Kind, RetryPolicy, Verdict, retry
 from worker.engine.blame import Blame
 from worker.engine.keys import KeyReader
+from worker.engine.ledger import Ledger
 from worker.engine.outcome import Deferral
 from worker.engine.patience import SHORT_WAIT_SECONDS
 from worker.engine.tallies import Tallies
@@ -94,10 +95,10 @@ class Calls:
         self._parked = parked
         self.stopping = False
 
-    async def call(
+    async def call(  # noqa: C901 -- the whole way of a request, in one coroutine
         self,
         work: Work,
-        blame: Blame,
+        ledger: Ledger,
         operation: Operation,
         send: Send,
         shows: Callable[[Answer], Ended],
@@ -107,7 +108,7 @@ class Calls:
         """Send until an answer decides, or until short waits are not enough.
 
         Args:
-            blame: keeps the record of the work's failures.
+            ledger: the work's, which keeps the last answer and the record of failures.
             send: makes the request.
             shows: judges an answer of success by the metadata that it shows.
             again: this is a repetition: the request is made once, and not repeated again.
@@ -115,7 +116,7 @@ class Calls:
         Raises:
             GiveBack: flow control lets nothing start for now, or the worker stops.
         """
-        repeats = again or work.is_tried_again()
+        repeats, blame = again or work.is_tried_again(), ledger.blame
         while True:
             permit = None
             if not (self.stopping or work.is_probe or self._keys.is_due()):
@@ -130,7 +131,9 @@ class Calls:
                 repeats = False
             work.in_flight = True
             try:
-                answer = in_context(self._flow, operation, await send(self._request_timeout_seconds))
+                answer = await send(self._request_timeout_seconds)
+                if answer.verdict.kind is not Kind.OK:
+                    answer = in_context(self._flow, operation, answer)
                 self._tallies.request(operation, answer)
                 self._tell(permit, blame, answer, shows)
             except BaseException:  # an exception in the handling of the answer must not keep the slot either
@@ -142,12 +145,15 @@ class Calls:
             if kind is Kind.THROTTLED:
                 # Let other tasks line up first, or this one could hold them up for ever.
                 await asyncio.sleep(0)
-            elif kind is not Kind.RETRY or again or work.is_probe or self.stopping:
+                continue
+            if again:
                 return answer
-            else:
-                return await self._retry(
-                    answer, work, lambda: self.call(work, blame, operation, send, shows, again=True)
+            if kind is Kind.RETRY and not work.is_probe and not self.stopping:
+                answer = await self._retry(
+                    answer, work, lambda: self.call(work, ledger, operation, send, shows, again=True)
                 )
+            ledger.answered(answer, operation)
+            return answer
 
     def _tell(self, permit: Permit, blame: Blame, answer: Answer, shows: Callable[[Answer], Ended]) -> None:
         """Report a request's end to flow control.
@@ -160,7 +166,7 @@ class Calls:
             word = shows(answer)
             if word.end is End.FAILED:
                 word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
-            permit.end(with_limits(word, verdict))
+            permit.end(word if verdict.rate_limit is None else with_limits(word, verdict))
             blame.passed()
         elif verdict.kind is Kind.THROTTLED:
             times = blame.throttled(operation) - THROTTLED_ALONE

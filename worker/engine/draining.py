@@ -56,9 +56,14 @@ class DrainWatch:
 
     def saw(self, outcome: Outcome) -> None:
         """Take in an outcome."""
-        completion_id = outcome.claim.completion_id
         if outcome.applied or outcome.unchanged or outcome.superseded or outcome.dead:
             self._progress_at = self._clock()
+        if outcome.deferred or self._absent or self._second_looks or self.failing:  # in a good run, none ever
+            self._saw_failing(outcome)
+
+    def _saw_failing(self, outcome: Outcome) -> None:
+        """Keep what is known of a completion that fails, or drop what was."""
+        completion_id = outcome.claim.completion_id
         self._absent.pop(completion_id, None)
         self._second_looks.pop(completion_id, None)
         if outcome.absent_seconds is not None:

@@ -138,19 +138,22 @@ class Tallies:
 
     def recorded(self, batch: Sequence[Outcome]) -> None:
         """Count outcomes that are settled."""
-        counts = self.outcomes
+        counts, applied, unchanged, superseded = self.outcomes, 0, 0, 0
         for outcome in batch:
             if outcome.applied:
-                counts["applied", ""] += len(outcome.applied)
+                applied += len(outcome.applied)
                 self.leftover += outcome.leftover
             if outcome.unchanged:
-                counts["unchanged", ""] += len(outcome.unchanged)
+                unchanged += len(outcome.unchanged)
             if outcome.superseded:
-                counts["superseded", ""] += len(outcome.superseded)
+                superseded += len(outcome.superseded)
             for _, death in outcome.dead:
                 counts["dead", death.reason] += 1
             if outcome.deferral is not None:
                 counts[outcome.deferral.value, ""] += len(outcome.deferred)
+        for name, changes in (("applied", applied), ("unchanged", unchanged), ("superseded", superseded)):
+            if changes:
+                counts[name, ""] += changes
         now = self.clock.unix()
         self.latest.extend([Recorded.of(now, outcome) for outcome in batch[-LATEST:]])
 

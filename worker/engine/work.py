@@ -49,12 +49,13 @@ class Work:
         self.claim = claim
         self.claimed_at = claimed_at
         self.deadline = deadline
-        self.size_bytes = BYTES_OF_A_CHANGE * len(claim.changes)
-        self.has_trials = False  # an attribute, since each request reads it several times
+        size, has_trials = 0, False
         for change in claim.changes:
-            self.size_bytes += size_bytes(change.metadata)
+            size += BYTES_OF_A_CHANGE + size_bytes(change.metadata)
             if change.trials is not None:
-                self.has_trials = True
+                has_trials = True
+        self.size_bytes = size
+        self.has_trials = has_trials  # an attribute, since each request reads it several times
         self.in_flight = False
         self.is_probe = False
         self.is_urgent = is_urgent

@@ -3,34 +3,34 @@
 UPDATE target SET visible_at = :now WHERE urgent IN (0, 1) AND visible_at > :furthest;
 
 -- name: oldest
-SELECT json_group_array(json_array(number, completion_id))
-FROM (
-    SELECT number, completion_id
+WITH due (number, completion_id, pending) AS MATERIALIZED (
+    SELECT number, completion_id, pending
     FROM target
     WHERE urgent = 0 AND visible_at <= :now
     ORDER BY visible_at, number
     LIMIT :limit
-);
+)
+{their_changes};
 
 -- name: urgent
-SELECT json_group_array(json_array(number, completion_id))
-FROM (
-    SELECT number, completion_id
+WITH due (number, completion_id, pending) AS MATERIALIZED (
+    SELECT number, completion_id, pending
     FROM target
     WHERE urgent = 1 AND visible_at <= :now
     ORDER BY visible_at, number
     LIMIT :limit
-);
+)
+{their_changes};
 
 -- name: newest
-SELECT json_group_array(json_array(number, completion_id))
-FROM (
-    SELECT number, completion_id
+WITH due (number, completion_id, pending) AS MATERIALIZED (
+    SELECT number, completion_id, pending
     FROM target
     WHERE urgent = 0 AND visible_at <= :now
     ORDER BY visible_at DESC, number DESC
     LIMIT 1
-);
+)
+{their_changes};
 
 -- name: middle
 -- An index cannot tell its middle. So a few targets at even distances are looked up: by time and number between the
@@ -82,37 +82,65 @@ sample (number) AS (
     )
     FROM json_each(:steps) AS step, oldest, last
 ),
-due AS MATERIALIZED (
-    SELECT target.number, completion_id, row_number() OVER (ORDER BY visible_at, target.number) - 1 AS position
+found AS MATERIALIZED (
+    SELECT
+        target.number, completion_id, pending, row_number() OVER (ORDER BY visible_at, target.number) - 1 AS position
     FROM sample
     CROSS JOIN target ON target.number = sample.number
     WHERE target.urgent = 0 AND visible_at <= :now
+),
+due (number, completion_id, pending) AS MATERIALIZED (
+    SELECT number, completion_id, pending FROM found WHERE position = (SELECT count(*) FROM found) / 2
 )
-SELECT json_group_array(json_array(number, completion_id))
-FROM due
-WHERE position = (SELECT count(*) FROM due) / 2;
+{their_changes};
 
--- name: changes
--- targets: JSON array of [number, completion_id], whose order is kept; ahead: of the queue's time; bytes, which only
--- the last change may exceed
--- Changes beyond the limit are not read: only the length of their text is.
-SELECT json_group_array(json_array(
-    change.id, carried.completion_id, change.change_id, change.mode, change.metadata, change.enqueued_at + :ahead,
-    change.trials, change.as_of, (SELECT batch.name FROM batch WHERE batch.number = change.batch)
-))
-FROM (
-    SELECT id, completion_id, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
-    FROM (
-        SELECT change.id, claimed.value ->> 1 AS completion_id, octet_length(change.metadata) AS bytes
-        FROM json_each(:targets) AS claimed
-        CROSS JOIN change ON change.id IN (
-            SELECT id FROM change AS mine WHERE mine.target = claimed.value ->> 0 ORDER BY id LIMIT :changes_per_claim
+-- name: their_changes
+-- The changes of the due targets, whose order is kept, the oldest of each first, as the index has them. :changes, :bytes:
+-- what one call may carry; only the last change may exceed the bytes; ahead: of the queue's time.
+-- Nearly always all fit. To find where to stop takes as long as the rest, and so is done only if they do not. What is
+-- beyond the limit is not read: only the length of its text is.
+SELECT CASE
+    WHEN
+        (SELECT max(pending) > :changes_per_claim FROM due)
+        OR (
+            SELECT count(*) = :changes OR sum(bytes) > :bytes
+            FROM (
+                SELECT octet_length(change.metadata) AS bytes
+                FROM due
+                CROSS JOIN change INDEXED BY change_target ON change.target = due.number
+                LIMIT :changes
+            )
         )
-        LIMIT :changes
+    THEN (
+        SELECT json_group_array(json_array(
+            change.id, carried.completion_id, change.change_id, change.mode, change.metadata,
+            change.enqueued_at + :ahead, change.trials, change.as_of,
+            (SELECT batch.name FROM batch WHERE batch.number = change.batch)
+        ))
+        FROM (
+            SELECT id, completion_id, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
+            FROM (
+                SELECT change.id, due.completion_id, octet_length(change.metadata) AS bytes
+                FROM due
+                CROSS JOIN change ON change.id IN (
+                    SELECT id FROM change AS mine WHERE mine.target = due.number ORDER BY id LIMIT :changes_per_claim
+                )
+                LIMIT :changes
+            )
+        ) AS carried
+        CROSS JOIN change ON change.id = carried.id
+        WHERE carried.bytes_before <= :bytes
     )
-) AS carried
-CROSS JOIN change ON change.id = carried.id
-WHERE carried.bytes_before <= :bytes;
+    ELSE (
+        SELECT json_group_array(json_array(
+            change.id, due.completion_id, change.change_id, change.mode, change.metadata,
+            change.enqueued_at + :ahead, change.trials, change.as_of,
+            (SELECT batch.name FROM batch WHERE batch.number = change.batch)
+        ))
+        FROM due
+        CROSS JOIN change INDEXED BY change_target ON change.target = due.number
+    )
+END;
 
 -- name: next_lease
 -- now_us: microseconds of the queue's time. A restored file may not know the last leases: a counter alone would give their
@@ -120,22 +148,30 @@ WHERE carried.bytes_before <= :bytes;
 UPDATE counter SET value = max(value + 1, :now_us) WHERE name = 'lease' RETURNING value;
 
 -- name: lease
--- targets: JSON array of numbers
+-- changes: JSON array, one of each claim
 UPDATE target
 SET visible_at = :visible_at, lease = :lease, owner = :owner
-WHERE number IN (SELECT value FROM json_each(:targets));
+WHERE number IN (
+    SELECT change.target FROM json_each(:changes) AS claimed CROSS JOIN change ON change.id = claimed.value
+);
 
--- name: held
--- claims: JSON array of [completion_id, lease]; gives [position, number, pending, urgent] of those whose lease still holds
-SELECT json_group_array(json_array(claim.key, target.number, target.pending, target.urgent))
-FROM json_each(:claims) AS claim
-CROSS JOIN target ON target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
+-- name: targets
+-- changes: JSON array, one of each claim; gives their targets as columns, NULL for a change that is no longer pending
+-- A target is found by a change of it: by completion id, each would be on another page. While a lease holds, none of what
+-- was claimed under it goes.
+SELECT json_array(
+    json_group_array(target.number),
+    json_group_array(target.lease),
+    json_group_array(target.pending),
+    json_group_array(target.urgent)
+)
+FROM json_each(:changes) AS claim
+LEFT JOIN change ON change.id = claim.value
+LEFT JOIN target ON target.number = change.target;
 
 -- name: extend
-UPDATE target
-SET visible_at = :visible_at
-FROM json_each(:claims) AS claim
-WHERE target.completion_id = claim.value ->> 0 AND target.lease = claim.value ->> 1;
+-- targets: JSON array of numbers
+UPDATE target SET visible_at = :visible_at WHERE number IN (SELECT value FROM json_each(:targets));
 
 -- name: release
 UPDATE target

@@ -24,9 +24,11 @@ def append(connection: apsw.Connection, now: float, settlements: Iterable[Settle
         return False
     completion_ids, texts = confirmed.texts_of(maps)
     row = {"now": now, "updates": len(maps), "completion_ids": completion_ids, "maps": texts}
-    total = connection.execute(_CONFIRMED["append"], row).get
-    since = now - keep_seconds
-    gone = connection.execute(_CONFIRMED["forget"], {"since": since, "total": total - confirmed.MAX_UPDATES})
+    total, oldest_at, oldest_total = connection.execute(_CONFIRMED["append"], row).get
+    last = {"since": now - keep_seconds, "total": total - confirmed.MAX_UPDATES}
+    if oldest_at > last["since"] and oldest_total > last["total"]:
+        return False
+    gone = connection.execute(_CONFIRMED["forget"], last)
     return any(is_early for (is_early,) in gone.fetchall())
 
 

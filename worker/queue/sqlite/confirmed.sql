@@ -7,7 +7,10 @@ VALUES (
     :completion_ids,
     :maps
 )
-RETURNING total;
+RETURNING
+    total,
+    (SELECT oldest.written_at FROM confirmed AS oldest ORDER BY oldest.number LIMIT 1),
+    (SELECT oldest.total FROM confirmed AS oldest ORDER BY oldest.number LIMIT 1);
 
 -- name: forget
 -- At most two, so that no settlement pays for many; returns for each whether it was deleted early.

@@ -242,6 +242,8 @@ class QueueFile:
             raise self._misnamed("its file system cannot share a write-ahead log; use a local disk")
         for _ in connection.execute(_SETTINGS):
             pass
+        # One plan for a statement, whatever its limits are: else SQLite plans a statement with one anew for each call.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
     def _migrate(self, connection: apsw.Connection) -> None:
         latest, _ = read_migrations(__package__)[-1]

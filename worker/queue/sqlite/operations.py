@@ -59,9 +59,8 @@ _NOTE = read_statements(__package__, "note")
 
 _suspects = msgspec.json.Decoder(list[tuple[int, str, str, str]]).decode
 _elsewhere = msgspec.json.Decoder(list[tuple[int, str | None]]).decode
-_due = msgspec.json.Decoder(list[tuple[int, str]]).decode
 _changes = msgspec.json.Decoder(list[QueuedChange]).decode
-_held = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
+_columns = msgspec.json.Decoder(tuple[list[int | None], list[int | None], list[int | None], list[int | None]]).decode
 _notes = msgspec.json.Decoder(list[tuple[str, str, float]]).decode
 _counts = msgspec.json.Decoder(Counts).decode
 _leases = msgspec.json.Decoder(list[tuple[str, int, int, int, float]]).decode
@@ -114,27 +113,19 @@ def claim(
     connection: apsw.Connection, now: Moment, limit: int, *, lease_seconds: float, owner: str, place: Place
 ) -> list[Claim]:
     """Lease due targets, under one new lease number."""
-    connection.execute(_CLAIM["heal"], {"now": now.queue, "furthest": now.queue + _FURTHEST_SECONDS})
-    due = _due(connection.execute(_CLAIM[place], {"now": now.queue, "limit": limit, "steps": MIDDLE_STEPS}).get)
-    if not due:
+    changes = _due(connection, now, limit, place)
+    completion_ids = {change.completion_id for change in changes}
+    if len(completion_ids) < limit and _heal(connection, now):
+        changes = _due(connection, now, limit, place)
+        completion_ids = {change.completion_id for change in changes}
+    if not changes:
         return []
-    found = connection.execute(
-        _CLAIM["changes"],
-        {
-            "targets": json_text(due),
-            "changes_per_claim": MAX_CHANGES_PER_CLAIM,
-            "changes": MAX_CHANGES_PER_CALL + 1,
-            "bytes": MAX_BYTES_PER_CALL,
-            "ahead": now.ahead,
-        },
-    ).get
-    lease = connection.execute(_CLAIM["next_lease"], {"now_us": microseconds(now.queue)}).get
-    claims = claims_of({completion_id: lease for _, completion_id in due}, _changes(found), now=now.unix)
-    claimed = {claim.completion_id for claim in claims}
+    lease: int = connection.execute(_CLAIM["next_lease"], {"now_us": microseconds(now.queue)}).get
+    claims = claims_of(dict.fromkeys(completion_ids, lease), changes, now=now.unix)
     connection.execute(
         _CLAIM["lease"],
         {
-            "targets": json_text([number for number, completion_id in due if completion_id in claimed]),
+            "changes": _first_changes(claims),
             "lease": lease,
             "owner": storable(owner),
             "visible_at": now.queue + lease_seconds,
@@ -143,13 +134,54 @@ def claim(
     return remembered.attach(connection, claims)
 
 
+def _heal(connection: apsw.Connection, now: Moment) -> bool:
+    """Make due what a wrong clock has put off for years; return whether there was any.
+
+    A claim that finds enough can do without. A worker that is never short of work does it with each heartbeat.
+    """
+    connection.execute(_CLAIM["heal"], {"now": now.queue, "furthest": now.queue + _FURTHEST_SECONDS})
+    return connection.changes() > 0
+
+
+def _due(connection: apsw.Connection, now: Moment, limit: int, place: Place) -> list[QueuedChange]:
+    """Return the changes of due targets, as many as one call may carry, and the next one if there are more."""
+    terms = {
+        "now": now.queue,
+        "limit": limit,
+        "steps": MIDDLE_STEPS,
+        "changes_per_claim": MAX_CHANGES_PER_CLAIM,
+        "changes": MAX_CHANGES_PER_CALL + 1,
+        "bytes": MAX_BYTES_PER_CALL,
+        "ahead": now.ahead,
+    }
+    return _changes(_only(connection.execute(_CLAIM[place], terms)))
+
+
 def extend(connection: apsw.Connection, now: Moment, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Extend the valid leases; return the claims whose lease is lost."""
-    keys = _keys(claims)
-    held = {position for position, *_ in _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)}
+    _heal(connection, now)
+    targets, leases, _, _ = _targets(connection, claims)
+    held = [target for claim, target, lease in zip(claims, targets, leases, strict=True) if lease == claim.lease]
     if held:
-        connection.execute(_CLAIM["extend"], {"claims": keys, "visible_at": now.queue + lease_seconds})
-    return [claim for position, claim in enumerate(claims) if position not in held]
+        terms = {"targets": json_text(held), "visible_at": now.queue + lease_seconds}
+        connection.execute(_CLAIM["extend"], terms)
+    return [claim for claim, lease in zip(claims, leases, strict=True) if lease != claim.lease]
+
+
+def _targets(connection: apsw.Connection, claims: Iterable[Claim]) -> tuple[list[int | None], ...]:
+    """Return number, lease, pending changes and urgency of each claim's target, as columns."""
+    return _columns(_only(connection.execute(_CLAIM["targets"], {"changes": _first_changes(claims)})))
+
+
+def _only(cursor: apsw.Cursor) -> str:
+    """Return the only value. To look for a second one, as `get` does, would give the interpreter's lock away again."""
+    row: tuple[str] | None = cursor.fetchone()
+    assert row is not None  # noqa: S101 -- an aggregate has a row
+    return row[0]
+
+
+def _first_changes(claims: Iterable[Claim]) -> str:
+    return json_text([claim.changes[0].number for claim in claims])
 
 
 def release(connection: apsw.Connection, now: Moment, claims: Sequence[Claim]) -> None:
@@ -163,27 +195,31 @@ def settle(
     """Apply the settlements whose lease holds; return the others, and whether the log lost young rows."""
     for settlement in settlements:
         settlement.check()  # raises before anything is changed
-    keys = _keys(settlement.claim for settlement in settlements)
-    found = _held(connection.execute(_CLAIM["held"], {"claims": keys}).get)
-    valid, stale = first_words(settlements, {position: target for position, target, *_ in found})
-    _remove_done(connection, now, valid.values())
-    _end_leases(
-        connection,
-        now,
-        valid,
-        pending={target: pending for _, target, pending, _ in found},
-        urgent={target for _, target, _, urgent in found if urgent},
-    )
+    held, pending, urgent = dict[int, int](), dict[int, int](), set[int]()
+    columns = _targets(connection, [settlement.claim for settlement in settlements])
+    for position, (settlement, target, lease, changes, is_urgent) in enumerate(zip(settlements, *columns, strict=True)):
+        if target is not None and lease == settlement.claim.lease:
+            held[position] = target
+            pending[target] = changes or 0
+            if is_urgent:
+                urgent.add(target)
+    valid, stale = first_words(settlements, held)
+    done = list[int]()
+    for target, settlement in valid.items():
+        numbers = settlement.done()
+        pending[target] -= len(numbers)
+        done += numbers
+    if done:
+        _remove_done(connection, now, valid.values(), done)
+    _end_leases(connection, now, valid, left=pending, urgent=urgent)
     if remember:
         remembered.keep(connection, now, valid.values())
     return stale, keep_seconds > 0 and confirmed.append(connection, now.queue, valid.values(), keep_seconds)
 
 
-def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Settlement]) -> None:
-    done = [number for settlement in valid for number in settlement.done()]
-    if not done:
-        return
-    deaths = [death.row() for settlement in valid for death in settlement.dead]
+def _remove_done(connection: apsw.Connection, now: Moment, valid: Collection[Settlement], done: Sequence[int]) -> None:
+    """Remove these changes and count them; those that died become dead letters."""
+    deaths = [death.row() for settlement in valid if settlement.dead for death in settlement.dead]
     if deaths:
         connection.execute(_SETTLE["bury"], {"deaths": json_text(deaths), "unix": now.unix, "ahead": now.ahead})
     connection.execute(_SETTLE["remove"], {"numbers": json_text(done)})
@@ -198,29 +234,28 @@ def _end_leases(
     now: Moment,
     valid: Mapping[int, Settlement],
     *,
-    pending: Mapping[int, int],
+    left: Mapping[int, int],
     urgent: Collection[int],
 ) -> None:
     """Delete targets without changes, and set the due time of the others.
 
     Args:
         valid: by target.
-        pending: how many changes each target had.
+        left: how many changes each target has still.
         urgent: the targets that were urgent.
     """
-    left = {target: pending[target] - settlement.ends for target, settlement in valid.items()}
-    finished = [target for target, changes in left.items() if not changes]
+    finished, kept = [], []
+    for target, settlement in valid.items():
+        if left[target]:
+            kept.append((target, now.queue + settlement.delay_seconds, left[target]))
+        else:
+            finished.append(target)
     if finished:
         connection.execute(_SETTLE["finish"], {"targets": json_text(finished)})
-    kept = [
-        (target, now.queue + settlement.delay_seconds, left[target])
-        for target, settlement in valid.items()
-        if left[target]
-    ]
     if kept:
         connection.execute(_SETTLE["keep"], {"targets": json_text(kept)})
         if urgent:
-            connection.execute(_SETTLE["calm"], {"targets": json_text([each for each in urgent if left.get(each)])})
+            connection.execute(_SETTLE["calm"], {"targets": json_text([each for each, _, _ in kept if each in urgent])})
         noted = [each for settlement in valid.values() for each in settlement.trial_rows()]
         if noted:
             connection.execute(_SETTLE["keep_trials"], {"trials": json_text(noted)})
