@@ -88,8 +88,9 @@ async def test_urgent_targets_cost_the_same_with_any_backlog(metered: tuple[Redi
     for size in (SMALL, LARGE):
         await _fill(queue, filled, size)
         filled = size
-        putting = await meter.commands(queue.put([change(f"c-{i}") for i in range(BATCH)], urgent=True))
-        again = await meter.commands(queue.put([change(f"c-{i}") for i in range(BATCH)], batch="b", urgent=True))
+        there = [f"c-{size - 1 - i}" for i in range(BATCH)]
+        putting = await meter.commands(queue.put(map(change, there), urgent=True))
+        again = await meter.commands(queue.put(map(change, there), batch="b", urgent=True))
         asking = await meter.commands(queue.next_due_seconds())
         before = await meter.commands(queue.claim(BATCH, lease_seconds=60, owner="worker", place="oldest"))
         claims = await queue.claim(BATCH, lease_seconds=60, owner="worker", place="urgent")

@@ -19,8 +19,8 @@ async def test_nothing_is_left_of_a_change_that_is_done() -> None:
         await _done(queue)
         names = {key.decode().removeprefix(place.base) for key in await place.keys()}
 
-    # The counters, that something was put, the history, and the answers of the last two calls.
-    assert {name.partition(":")[0] for name in names} == {"queue", "news", "minute", "caller", "told"}
+    # The counters, that something was put, what came last, the history, and the answers of the last two calls.
+    assert {name.partition(":")[0] for name in names} == {"queue", "news", "recent", "minute", "caller", "told"}
 
 
 async def test_the_log_of_what_was_confirmed_has_as_many_maps_as_entries() -> None:

@@ -159,9 +159,13 @@ class MemoryQueue(StoreBase):
             for completion_id, target in self._targets.items()
             if bool(target.urgent) == (place == "urgent")
         ]
-        due = sorted((each for each in due if each[0] <= now), key=lambda each: each[0])
-        first, limit = {"middle": (len(due) // 2, 1), "newest": (len(due) - 1, 1)}.get(place, (0, max(limit, 0)))
-        due = due[max(first, 0) :][:limit]
+        due = [each for each in due if each[0] <= now]
+        if place == "newest":  # the last that came: what was tried and put back is due later than what came meanwhile
+            due = due[-1:]
+        else:
+            due.sort(key=lambda each: each[0])
+            first, limit = (len(due) // 2, 1) if place == "middle" else (0, max(limit, 0))
+            due = due[first:][:limit]
         if due:
             self._last_lease = max(self._last_lease + 1, microseconds(now))
         changes: list[QueuedChange] = []

@@ -28,6 +28,8 @@ RECENT_MINUTES = 5
 _MOST_BYTES_OF_A_CHARACTER = 4  # in UTF-8
 # Where to look for a target in the middle: fractions of the range, as a JSON array.
 MIDDLE_STEPS = json_text([step / 16 for step in range(17)])
+# How many of the last completions that came a claim of the newest looks at.
+RECENT_TARGETS = 20
 
 
 def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[int, str, str, str]]) -> Iterator[int]:

@@ -116,6 +116,27 @@ async def test_a_thousand_failing_completions_in_front_do_not_hide_the_others_fo
     assert {letter.completion_id for letter in await house.dead()} <= set(bad)
 
 
+@pytest.mark.parametrize("later_seconds", [0.0, 60.0])
+@pytest.mark.parametrize("back", [SERVER_ERROR, error(403, "blocked")], ids=["500", "403"])
+@pytest.mark.parametrize("bad", [50, 150, 500])
+@in_virtual_time
+async def test_what_comes_last_gets_through_within_minutes_of_a_halt(
+    bad: int, back: Reply, later_seconds: float
+) -> None:
+    house = House()
+    failing = [f"chatcmpl-bad-{number}" for number in range(bad)]
+    await house.put(*failing)
+    house.service.trouble = says(_for(frozenset(failing).__contains__, back))
+    if not later_seconds:
+        await house.put(*ids(5))
+    async with house.daemon():
+        if later_seconds:
+            await asyncio.sleep(later_seconds)
+            await house.put(*ids(5))
+        await _until_stored(house, 5, within_seconds=300.0)
+    assert (set(house.service.stored), await house.dead()) == (set(ids(5)), [])
+
+
 async def _until_stored(house: House, number: int, *, within_seconds: float) -> None:
     began_at = house.now
     while len(house.service.stored) < number:

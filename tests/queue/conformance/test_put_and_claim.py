@@ -379,6 +379,30 @@ async def test_what_came_at_once_has_an_oldest_a_middle_and_a_newest(queue: Stor
     assert await _claimed_at(queue, "newest") == "c-198"  # a lease holds in any place
 
 
+@pytest.mark.parametrize("tried", [1, 3, 50])
+async def test_the_newest_is_what_came_last_and_not_what_was_tried_and_put_back(
+    queue: Store, advance: Advance, tried: int
+) -> None:
+    await queue.put([change(f"tried-{i}") for i in range(tried)])
+    claims = await claim(queue)
+    await advance(1)
+    await queue.put([change("fresh-1"), change("fresh-2")])
+    await advance(1)
+    await queue.settle([Settlement(claimed, delay_seconds=1) for claimed in claims])
+    await advance(2)
+
+    assert [await _claimed_at(queue, "newest") for _ in range(2)] == ["fresh-2", "fresh-1"]
+    assert (await _claimed_at(queue, "newest")).startswith("tried-")
+
+
+async def test_the_newest_is_found_where_none_that_came_of_late_is_due(queue: Store) -> None:
+    await queue.put([change(f"c-{i:03}") for i in range(100)])
+    late = [await _claimed_at(queue, "newest") for _ in range(60)]
+
+    assert len(set(late)) == 60
+    assert await _claimed_at(queue, "newest") == "c-039"
+
+
 @pytest.mark.parametrize("place", ["middle", "newest"])
 async def test_nothing_that_is_not_due_is_claimed_anywhere(queue: Store, advance: Advance, place: Place) -> None:
     await queue.put([change(f"c-{i}") for i in range(9)])

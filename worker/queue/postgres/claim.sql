@@ -36,12 +36,26 @@ SELECT
     || ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint);
 
 -- name: newest
--- $1 the floor (NULL: none), $2 how many; returns numbers, the newest first
+-- $1 the floor (NULL: none), $2 how many; returns numbers, the best first
+-- First those that came last, as what was tried and put back is due later than what came meanwhile; then the last due ones,
+-- since among all, a last one that is due would take a long search.
 SELECT number
-FROM metasync.target
-WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
-ORDER BY visible_at DESC, number DESC
-LIMIT $2::integer;
+FROM (
+    SELECT number, NULL AS due_at
+    FROM (
+        SELECT number, visible_at, urgent FROM metasync.target ORDER BY number DESC LIMIT $2::integer
+    ) AS recent
+    WHERE NOT urgent AND visible_at <= statement_timestamp()
+    UNION ALL
+    (
+        SELECT number, visible_at
+        FROM metasync.target
+        WHERE NOT urgent AND visible_at >= coalesce($1::timestamptz, '-infinity') AND visible_at <= statement_timestamp()
+        ORDER BY visible_at DESC, number DESC
+        LIMIT $2::integer
+    )
+) AS found
+ORDER BY due_at DESC NULLS FIRST, number DESC;
 
 -- name: middle
 -- $1 the floor, $2 JSON array of shares; returns numbers, the best first

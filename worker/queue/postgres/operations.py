@@ -35,6 +35,7 @@ from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     MIDDLE_STEPS,
     RECENT_MINUTES,
+    RECENT_TARGETS,
     Counts,
     Put,
     claims_of,
@@ -49,8 +50,6 @@ from worker.queue.text import json_text, storable
 # Changes that one statement of a put takes.
 _PUT_CHUNK = 5_000
 _USUAL = Terms()
-# How many of the newest targets to look at for one that is not locked.
-_PROBES = 20
 # A target without changes stays while a producer's transaction may add some to it. How often to look.
 _EMPTY_TARGET_SECONDS = 1.0
 
@@ -273,7 +272,7 @@ async def _lease(
             ]
             return leased, _look(seen, leased, limit)
         case "newest":
-            found = await connection.fetch(_CLAIM["newest"], floor, _PROBES)
+            found = await connection.fetch(_CLAIM["newest"], floor, RECENT_TARGETS)
         case "middle":
             found = await connection.fetch(_CLAIM["middle"], floor, MIDDLE_STEPS)
         case _:

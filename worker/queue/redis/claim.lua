@@ -46,6 +46,14 @@ local function due_at(queue, set, place, limit)
     if due == 0 then
         return {}
     end
+    if place == 'newest' then -- what was tried and put back is due later than what came meanwhile
+        local recent = redis.call('LRANGE', queue.recent, 0, -1)
+        for i, visible_at in ipairs(read('ZMSCORE', set, recent)) do
+            if visible_at and tonumber(visible_at) <= queue.now then
+                return {recent[i]}
+            end
+        end
+    end
     local rank = place == 'middle' and math.floor(due / 2) or due - 1
     return redis.call('ZRANGE', set, rank, rank)
 end

@@ -1,5 +1,7 @@
 -- Storing changes.
 
+local RECENT = 20 -- completions that came last
+
 -- Where the first change lies whose number is above this one: they lie in the order of their numbers.
 local function index_above(list, number)
     local first, last = 0, redis.call('LLEN', list) - 1
@@ -152,6 +154,10 @@ local function append(queue, changes, is_urgent)
         write('ZADD', queue.due, due)
     end
     write('ZADD', queue.oldest, oldest)
+    if #fresh > 0 then
+        redis.call('LPUSH', queue.recent, unpack(fresh, math.max(#fresh - RECENT + 1, 1)))
+        redis.call('LTRIM', queue.recent, 0, RECENT - 1)
+    end
     write('HSET', queue.change_ids, new_change_ids)
     redis.call('HINCRBY', queue.queue, 'pending', #new)
     if #new > 0 then

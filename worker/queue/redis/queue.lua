@@ -20,6 +20,8 @@ local function queue_at(base)
         urgent = base .. 'urgent',
         -- hash: how many urgent changes those have, by completion_id
         urgent_changes = base .. 'urgent:changes',
+        -- list: the completion_ids that came last, the last one first; they may be done
+        recent = base .. 'recent',
         -- sorted set: completion_id by the time at which its oldest pending change was enqueued
         oldest = base .. 'oldest',
         -- and a completion_id: list of its pending changes, oldest first

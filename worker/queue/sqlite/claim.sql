@@ -23,11 +23,24 @@ WITH due (number, completion_id, pending) AS MATERIALIZED (
 {their_changes};
 
 -- name: newest
+-- The last that came, as what was tried and put back is due later than what came meanwhile. Among all, a last one that is
+-- due would take a long search: so it is the last due one where none of the last :recent is due.
 WITH due (number, completion_id, pending) AS MATERIALIZED (
-    SELECT number, completion_id, pending
-    FROM target
-    WHERE urgent = 0 AND visible_at <= :now
-    ORDER BY visible_at DESC, number DESC
+    SELECT * FROM (
+        SELECT number, completion_id, pending
+        FROM (SELECT * FROM target ORDER BY number DESC LIMIT :recent)
+        WHERE urgent = 0 AND visible_at <= :now
+        ORDER BY number DESC
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT number, completion_id, pending
+        FROM target
+        WHERE urgent = 0 AND visible_at <= :now
+        ORDER BY visible_at DESC, number DESC
+        LIMIT 1
+    )
     LIMIT 1
 )
 {their_changes};

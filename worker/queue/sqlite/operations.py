@@ -29,6 +29,7 @@ from worker.queue.pending import (
 from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     MIDDLE_STEPS,
+    RECENT_TARGETS,
     Counts,
     Put,
     age_seconds,
@@ -148,6 +149,7 @@ def _due(connection: apsw.Connection, now: Moment, limit: int, place: Place) -> 
     terms = {
         "now": now.queue,
         "limit": limit,
+        "recent": RECENT_TARGETS,
         "steps": MIDDLE_STEPS,
         "changes_per_claim": MAX_CHANGES_PER_CLAIM,
         "changes": MAX_CHANGES_PER_CALL + 1,
