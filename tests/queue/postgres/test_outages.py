@@ -179,6 +179,9 @@ async def test_a_server_without_free_connections_is_unavailable_until_one_is_fre
         async with connected(role_url):
             with pytest.raises(QueueUnavailable, match=r"no connection left .*too many connections"):
                 await PostgresQueue.open(role_url)
+        async with connected(url) as admin:
+            while await sessions(admin, f"usename = '{role}'"):  # a closed session ends when the server gets to it
+                await asyncio.sleep(0.01)
 
         async with await PostgresQueue.open(role_url) as queue:
             assert (await queue.status()).pending == 0
