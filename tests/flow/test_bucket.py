@@ -66,6 +66,15 @@ def test_a_token_that_was_given_back_may_be_taken_again() -> None:
     assert not _has_token(bucket)
     bucket.give_back()
     assert _has_token(bucket)
+    bucket.take()
+    assert not _has_token(bucket)
+    bucket.reset(0.0, 3.0)
+    bucket.take()
+    bucket.give_back()
+    for _ in range(3):
+        assert _has_token(bucket)
+        bucket.take()
+    assert not _has_token(bucket)
 
 
 def test_an_infinite_number_of_tokens_holds_nothing_back() -> None:

@@ -93,3 +93,11 @@ def test_a_confirmed_refusal_ends_the_proven_rate() -> None:
 
 def test_its_repr_shows_what_it_counts() -> None:
     assert repr(Chance()) == "<Chance [1.0 refusals, not proven]>"
+
+
+def test_its_repr_shows_a_proven_rate() -> None:
+    chance = _after(50)
+    _doubt(chance, 100.0, course=Course(_FAST))
+    for _ in range(TUNING.doubts):
+        chance.accepted(101.0)
+    assert repr(chance) == "<Chance [0.0 refusals, proven]>"

@@ -594,3 +594,127 @@ async def test_urgent_requests_that_started_at_once_count_for_their_half() -> No
         assert (sum(task.done() for task in waiting), sum(task.done() for task in waiting_urgent)) == (ended, 0)
     for task in (*waiting, *waiting_urgent):
         task.cancel()
+
+
+@in_virtual_time
+async def test_how_many_requests_may_start_is_known_with_a_limit_or_a_cap() -> None:
+    assert _flow(start=None).starts_within(1.0) is None
+    capped = _flow(start=None, requests_per_minute=120.0)
+    assert capped.starts_within(10.0) == 20
+    assert capped.starts_within(0.1) == 1  # one at least
+    assert capped.starts_within(1.2) == 3  # a part of one is one
+
+
+@in_virtual_time
+async def test_where_others_use_a_part_of_the_cap_at_most_twice_what_started_of_late_may_start() -> None:
+    flow = _flow(start=None, requests_per_minute=6_000.0)
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        (await flow.admit("c", "update")).end(SUCCEEDED)
+    assert flow.starts_within(10.0) == 100  # ten in the latest two seconds
+    await asyncio.sleep(60.0)
+    assert flow.starts_within(10.0) == 1_000  # nothing of late says nothing
+
+
+@in_virtual_time
+async def test_a_probe_starts_only_in_the_work_that_is_the_probe_and_after_a_delay() -> None:
+    flow = _flow()
+    assert flow.start_probe("c", "update") is None  # the gate is open
+    await _halt(flow, "quota")
+    assert flow.start_probe("c", "update") is None  # no work is the probe
+    assert flow.take_probe("c")
+    flow.others_paused(0.5)
+    assert flow.start_probe("c", "update") is None
+    assert not flow.take_probe("d")
+    await asyncio.sleep(1.0)
+    probe = flow.start_probe("c", "get")
+    assert probe is not None
+    at = asyncio.get_running_loop().time()
+    assert (probe.completion_id, probe.operation, probe.sent_at, probe.is_probe) == ("c", "get", at, True)
+
+
+@pytest.mark.parametrize(
+    ("start", "age_seconds", "below"), [(0.5, 0.0, 0.008), (50.0, 0.0, 0.06), (50.0, 3600.0, 0.05)]
+)
+@in_virtual_time
+async def test_an_earlier_runs_limit_is_kept_and_an_old_one_is_sought_again(
+    start: float, age_seconds: float, below: float
+) -> None:
+    flow = _flow(start=None)
+    flow.begin_at(start, age_seconds)
+    assert flow.snapshot().rate_limit_per_second == start
+    assert flow.snapshot().rate_per_second == pytest.approx(start * (1.0 - below), rel=0.001)
+
+
+@in_virtual_time
+async def test_the_state_tells_when_what_got_through_was_started() -> None:
+    flow = _flow()
+    await asyncio.sleep(1.0)
+    permit = await flow.admit("c", "get")
+    await asyncio.sleep(0.5)
+    permit.end(SUCCEEDED)
+    await asyncio.sleep(2.0)
+    assert flow.snapshot().got_through_seconds_ago == {"get": 2.5}
+
+
+@in_virtual_time
+async def test_a_latency_is_measured_from_the_start_of_its_request() -> None:
+    flow = _flow(max_concurrency=64, start=10.0)
+    await asyncio.sleep(1000.0)
+    for _ in range(200):
+        permit = await flow.admit("c", "update")
+        await asyncio.sleep(0.5)
+        permit.end(SUCCEEDED)
+    assert flow.snapshot().slots <= 16
+
+
+@in_virtual_time
+async def test_a_throttle_of_one_completion_alone_takes_back_what_its_refusals_taught() -> None:
+    flow = _flow(start=100.0)
+    await _warm(flow)
+    limits = []
+    for completion_id, alone in [("a", False), ("b", True), ("a", False), ("a", True), ("a", True), ("a", False)]:
+        permit = await flow.admit(completion_id, "update")
+        permit.end(Ended(End.THROTTLED, delay_seconds=None if alone else 1.0, alone=alone))
+        limits.append(flow.snapshot().rate_limit_per_second)
+    lowered = limits[0]
+    assert lowered is not None
+    assert lowered < 100.0
+    assert limits[1] == lowered  # `b` has taught nothing
+    assert limits[3:5] == [100.0, 100.0]  # as before both refusals of `a`
+    assert limits[5] is not None
+    assert limits[5] < 100.0  # it may teach anew
+
+
+@in_virtual_time
+async def test_a_service_that_asks_for_less_gets_no_more_for_a_minute() -> None:
+    flow = _flow(start=100.0)
+    await _warm(flow)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=1.0, slow_down=True))
+    slow = flow.snapshot().rate_per_second
+    for _ in range(100):
+        (await flow.admit("c", "update")).end(SUCCEEDED)
+        await asyncio.sleep(0.2)
+    assert flow.snapshot().rate_per_second == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("end", [End.THROTTLED, End.FAILED])
+@in_virtual_time
+async def test_a_request_to_wait_is_reported_with_its_delay_and_the_answer(end: End) -> None:
+    told: list[tuple[float, Ended]] = []
+    flow = Flow(
+        max_concurrency=8,
+        patience_seconds=5.0,
+        clock=asyncio.get_running_loop().time,
+        on_refused=lambda seconds, ended: told.append((seconds, ended)),
+    )
+    word = Ended(end, delay_seconds=3.0, error="slower")
+    (await flow.admit("c", "update")).end(word)
+    [(seconds, ended)] = told
+    assert 3.05 <= seconds <= 3.25
+    assert ended is word
+
+
+def test_what_stops_a_request_says_so() -> None:
+    assert str(Halted("quota")) == "halted: quota"
+    assert str(Closed(1.5)) == "closed for another 1.500 s"

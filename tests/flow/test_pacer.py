@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from worker.flow.course import Course
 from worker.flow.pacer import Pacer
+from worker.flow.sent import Sent
 from worker.flow.tuning import TUNING
 
 
@@ -292,6 +294,49 @@ def test_a_pause_lowers_nothing() -> None:
     assert 0.95 * rate < pacer.rate_per_second(60.2) <= rate
 
 
+def test_after_a_pause_a_limit_is_measured_from_its_end() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 30.0)
+    pacer.pause(30.0, delay_seconds=30.0, jitter_seconds=0.0)
+    sent = len(_takes(pacer, 60.0, 70.0))
+    _refuse(pacer, 70.0)
+    assert pacer.limit_per_second == pytest.approx(sent / 10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
+def test_a_pause_that_makes_no_sense_is_ignored(delay_seconds: float) -> None:
+    pacer = _paced(50.0)
+    pacer.pause(1.0, delay_seconds=delay_seconds, jitter_seconds=0.1)
+    assert pacer.closed_for_seconds(1.0) == 0.0
+
+
+def test_another_workers_refusal_lowers_the_rate_to_what_this_one_had() -> None:
+    pacer = _used(50.0, 10.0)
+    pacer.others_refused(10.0, delay_seconds=0.0, jitter_seconds=0.1)
+    first = pacer.limit_per_second
+    assert first == pytest.approx(len(_takes(_paced(50.0), 0.0, 10.0)) / 10.0, rel=0.02)
+    assert pacer.closed_for_seconds(10.0) == 0.0  # it asked for no delay
+    assert len(_takes(pacer, 10.0, 11.0)) > 40
+    pacer.others_refused(12.0, delay_seconds=0.5, jitter_seconds=0.1)  # of the same event
+    assert pacer.limit_per_second == first
+    assert pacer.closed_for_seconds(12.0) == pytest.approx(0.6)
+
+
+def test_another_workers_refusal_says_nothing_to_one_that_sent_nothing_of_late() -> None:
+    pacer = _used(50.0, 10.0)
+    pacer.others_refused(20.0, delay_seconds=3.0, jitter_seconds=0.1)
+    assert pacer.limit_per_second == 50.0
+    assert pacer.closed_for_seconds(20.0) == pytest.approx(3.1)
+
+
+def test_another_workers_refusal_lowers_even_a_rate_below_one() -> None:
+    pacer = _paced(0.5)
+    assert pacer.take(0.0)
+    assert pacer.take(pacer.wait_seconds(0.0))
+    pacer.others_refused(2.2, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second != 0.5
+
+
 def test_the_rate_grows_back_to_the_limit_in_20_s_and_then_beyond() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
@@ -409,6 +454,9 @@ def test_what_was_found_is_sought_again_when_the_headers_tell_of_another_limit()
     _takes(pacer, 0.1, 10.0)
     assert pacer.rate_per_second(10.0) < 8.0
     pacer.announce(10.0, 1200.0, 1190.0, 0.5)
+    assert pacer.rate_per_second(10.0) == pytest.approx(8.0 * (1.0 - TUNING.seek_below))
+    assert pacer.course is not None
+    assert (pacer.course.limit_per_second, pacer.course.seeks) == (8.0, 1)
     _takes(pacer, 10.0, 20.0)
     assert pacer.rate_per_second(20.0) > 14.0
 
@@ -471,3 +519,81 @@ def test_an_unused_start_is_given_back() -> None:
     assert not pacer.take(0.0)
     pacer.give_back(0.0)
     assert pacer.take(0.0)
+
+
+def test_before_anything_got_through_delays_without_a_hint_double_to_five_minutes() -> None:
+    pacer, now, delays = Pacer(0.0), 0.0, list[float]()
+    for _ in range(12):
+        assert pacer.take(now)
+        pacer.refused(now, sent_at=now, delay_seconds=None, jitter_seconds=0.0)
+        delays.append(pacer.closed_for_seconds(now))
+        now += delays[-1]
+    assert delays == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0, 300.0])
+
+
+def _seeking(per_second: float) -> Pacer:
+    pacer = Pacer(0.0)
+    pacer.begin_at(0.0, per_second, age_seconds=3600.0)
+    return pacer
+
+
+def _course(pacer: Pacer) -> Course:
+    assert pacer.course is not None
+    return pacer.course
+
+
+def test_a_search_that_ends_within_two_seconds_is_begun_anew_twice() -> None:
+    pacer, now, seeks = _seeking(50.0), 0.0, list[int]()
+    for _ in range(3):
+        _takes(pacer, now, now + 1.0)
+        _refuse(pacer, now + 1.0)
+        seeks.append(_course(pacer).seeks)
+        now += 2.1
+    assert seeks == [2, 3, 0]
+
+
+def _sent(times: list[float]) -> Sent:
+    sent = Sent()
+    for at in times:
+        sent.add(at)
+    return sent
+
+
+def _use(pacer: Pacer, start: float, end: float, *, cost_seconds: float = 0.0, delay_seconds: float = 0.0) -> Sent:
+    """Start requests as fast as they may, and let one be refused that starts at the end; returns those before it."""
+    times = _takes(pacer, start, end)
+    pacer.take_unpaced(end)
+    _takes(pacer, end, end + cost_seconds)
+    pacer.refused(end + cost_seconds, sent_at=end, delay_seconds=delay_seconds, jitter_seconds=0.0)
+    return _sent(times)
+
+
+def test_a_search_that_takes_two_seconds_has_found_what_got_through() -> None:
+    pacer = _seeking(50.0)
+    sent = _use(pacer, 0.0, 2.0)
+    assert _course(pacer).seeks == 0
+    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(0.0, 2.0))
+
+
+def test_a_search_has_found_what_lies_between_the_goodputs_with_and_without_the_delay() -> None:
+    pacer = _seeking(50.0)
+    _use(pacer, 0.0, 1.0, delay_seconds=1.0)
+    sent = _use(pacer, 2.0, 8.0, cost_seconds=5.0)
+    with_delay, without = sent.per_second(1.0, 8.0), sent.per_second(2.0, 8.0)
+    least = max(with_delay, sent.least_limit(2.0, 8.0, TUNING.saved_seconds))
+    course, found = _course(pacer), (least + without) / 2.0
+    assert with_delay <= least < without
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 5.0)  # what a refusal costs makes the next one later
+    assert course.per_second() == pytest.approx(found)
+
+
+def test_a_search_at_a_low_rate_has_found_a_little_less_than_that_rate() -> None:
+    pacer = _seeking(1.0)
+    _takes(pacer, 0.0, 10.0)
+    pacer.wait_seconds(10.0)
+    rate = pacer.aim_per_second
+    _use(pacer, 10.0, 10.0)
+    assert _course(pacer).seeks == 0
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.few_decrease * rate)
