@@ -46,7 +46,8 @@ mutants-drawn: $(STAMP)
 # nine of ten are noticed, or one that is not has no reason in tests/mutants/equivalent.yaml.
 mutants-core: $(STAMP)
 	rm -rf mutants
-	$(BIN)/mutmut run
+	mkdir -p mutants/tmp
+	PYTEST_DEBUG_TEMPROOT=$(CURDIR)/mutants/tmp $(BIN)/mutmut run
 	$(BIN)/python -m tests.mutants.core
 
 # What every store has to do, once more on the servers of the distribution: Debian 12 has PostgreSQL 15 and Redis 7.

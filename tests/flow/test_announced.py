@@ -112,3 +112,19 @@ def test_a_reset_that_comes_twice_as_soon_as_a_minutes_would_still_shows_a_minut
     announced = Announced()
     announced.hear(0.0, 600.0, 400.0, reset_seconds)
     assert math.isfinite(announced.ceiling_per_second(0.0)) is is_minute
+
+
+def test_the_brake_begins_below_a_tenth() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(1.0, MINUTE, 50.0, 10.0)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(MINUTE / 60, rel=0.01)
+    announced.hear(1.0, MINUTE, 49.0, 10.0)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(4.9)
+
+
+def test_a_reset_in_less_than_a_second_is_one() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(1.0, MINUTE, 3.0, 0.5)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(6.0)

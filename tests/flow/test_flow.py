@@ -1,6 +1,7 @@
 """Flow control as a whole, in virtual time: slots, order, closing, halting, probes."""
 
 import asyncio
+import itertools
 import math
 import random
 import time
@@ -256,15 +257,16 @@ async def test_a_delay_beyond_patience_raises_closed() -> None:
     assert asyncio.get_running_loop().time() > 30.0
 
 
+@pytest.mark.parametrize("end", [End.THROTTLED, End.FAILED])
 @in_virtual_time
-async def test_a_long_delay_sends_requests_in_line_back_at_once() -> None:
+async def test_a_long_delay_sends_requests_in_line_back_at_once(end: End) -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=1)
     permit = await flow.admit("c", "update")
     waiting = [_admit(flow) for _ in range(5)]
     await _settle()
     at = loop.time()
-    permit.end(Ended(End.THROTTLED, delay_seconds=30.0))
+    permit.end(Ended(end, delay_seconds=30.0))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [Closed] * 5
     assert loop.time() == at
@@ -360,6 +362,7 @@ async def test_a_probe_that_succeeds_resumes_the_work() -> None:
     probe = await _probe(flow)
     assert loop.time() == at
     assert repr(probe) == "<Permit running probe>"
+    assert probe.completion_id == "c"
     assert flow.snapshot().gate is GateState.HALF_OPEN
     assert flow.snapshot().next_probe_in_seconds is None
     with pytest.raises(Halted):
@@ -516,6 +519,15 @@ def test_a_stored_rate_that_makes_no_sense_is_ignored(start: float) -> None:
     assert flow.snapshot().rate_limit_per_second is None
 
 
+def test_a_cap_below_one_a_minute_is_a_rate() -> None:
+    flow = Flow(max_concurrency=1, requests_per_minute=0.5, patience_seconds=5.0, clock=lambda: 0.0)
+    permit = flow.start("c", "update")
+    assert permit is not None
+    assert not permit.is_urgent
+    permit.end(SUCCEEDED)
+    assert flow.wait_seconds() == pytest.approx(120.0)
+
+
 def test_a_concurrency_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_concurrency"):
         Flow(max_concurrency=0, patience_seconds=5.0, clock=time.monotonic)
@@ -661,10 +673,10 @@ async def test_the_state_tells_when_what_got_through_was_started() -> None:
 async def test_a_latency_is_measured_from_the_start_of_its_request() -> None:
     flow = _flow(max_concurrency=64, start=10.0)
     await asyncio.sleep(1000.0)
-    for _ in range(200):
+    for number in range(200):
         permit = await flow.admit("c", "update")
         await asyncio.sleep(0.5)
-        permit.end(SUCCEEDED)
+        permit.end(FAILED if number == 100 else SUCCEEDED)
     assert flow.snapshot().slots <= 16
 
 
@@ -715,6 +727,109 @@ async def test_a_request_to_wait_is_reported_with_its_delay_and_the_answer(end: 
     assert ended is word
 
 
+@pytest.mark.parametrize("word", [FAILED, Ended(End.FAILED, reason=OUTAGE, delay_seconds=3.0, guilty=True)])
+@in_virtual_time
+async def test_a_failure_that_asks_for_no_delay_or_is_a_completions_own_makes_nobody_wait(word: Ended) -> None:
+    told: list[float] = []
+    flow = Flow(
+        max_concurrency=8,
+        patience_seconds=5.0,
+        clock=asyncio.get_running_loop().time,
+        on_refused=lambda seconds, _: told.append(seconds),
+    )
+    (await flow.admit("c", "update")).end(word)
+    assert told == []
+    assert flow.snapshot().closed_for_seconds == 0.0
+
+
+@in_virtual_time
+async def test_each_throttled_answer_is_counted() -> None:
+    flow = _flow()
+    for completion_id in "abc":
+        (await flow.admit(completion_id, "update")).end(Ended(End.THROTTLED, delay_seconds=0.0))
+    assert flow.snapshot().throttled == 3
+
+
+@in_virtual_time
+async def test_a_permit_says_whether_its_request_went_before_others() -> None:
+    flow = _flow(max_concurrency=1)
+    for urgent in (False, True):
+        first = await flow.admit("c", "update", urgent=urgent)
+        waiting = asyncio.create_task(flow.admit("d", "get", urgent=urgent))
+        await _settle()
+        first.end(SUCCEEDED)
+        second = await waiting
+        second.end(SUCCEEDED)
+        assert (first.is_urgent, second.is_urgent) == (urgent, urgent)
+        assert (second.completion_id, second.operation) == ("d", "get")
+
+
 def test_what_stops_a_request_says_so() -> None:
     assert str(Halted("quota")) == "halted: quota"
     assert str(Closed(1.5)) == "closed for another 1.500 s"
+
+
+@in_virtual_time
+async def test_while_all_completions_meet_the_same_one_claim_and_one_request_a_second_start() -> None:
+    loop, flow = asyncio.get_running_loop(), _flow()
+    await _warm(flow)
+    for number in range(20):
+        assert await flow.ready() is None
+        (await flow.admit(f"c{number}", "update")).end(Ended(End.ABSENT))
+    assert await flow.ready() == 1
+    times = []
+    for number in range(4):
+        permit = await flow.admit(f"d{number}", "update")
+        times.append(loop.time())
+        assert flow.start("e", "update") is None
+        if number < 3:
+            permit.end(Ended(End.ABSENT))
+    between = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert between == pytest.approx([1.0] * 3, abs=0.01)
+    assert flow.wait_seconds() == pytest.approx(1.0)
+    permit.end(SUCCEEDED)
+    assert await flow.ready() is None
+    assert flow.start("e", "update")
+
+
+@in_virtual_time
+async def test_how_long_a_start_may_take_is_told_by_slots_and_pace_and_endless_in_a_pause_or_halt() -> None:
+    flow = _flow(max_concurrency=2, start=None, requests_per_minute=6.0)
+    assert flow.wait_seconds() == 0.0
+    permit = await flow.admit("c", "update")
+    assert flow.wait_seconds() == pytest.approx(10.0)
+    permit.end(SUCCEEDED)
+    assert flow.wait_seconds() == pytest.approx(10.0)
+    flow.pause(paused=True)
+    assert math.isinf(flow.wait_seconds())
+    flow.pause(paused=False)
+    flow = _flow(max_concurrency=1)
+    permit = await flow.admit("c", "update")
+    assert math.isinf(flow.wait_seconds())  # only its end makes room
+    permit.end(SUCCEEDED)
+    await _halt(flow, "quota")
+    assert math.isinf(flow.wait_seconds())
+
+
+@in_virtual_time
+async def test_a_search_begins_with_the_first_request_however_late_it_comes() -> None:
+    flow = _flow(start=None)
+    await asyncio.sleep(100.0)
+    await flow.admit("c", "update")
+    assert flow.wait_seconds() > 0.0
+
+
+@in_virtual_time
+async def test_urgent_requests_that_wait_get_half_of_the_slots() -> None:
+    flow = _flow(max_concurrency=8, start=None)
+    await _warm(flow)
+    permits = [await flow.admit(f"c{number}", "update") for number in range(8)]
+    urgent = [asyncio.create_task(flow.admit(f"u{number}", "update", urgent=True)) for number in range(8)]
+    usual = [_admit(flow, f"d{number}") for number in range(8)]
+    await asyncio.sleep(0)
+    for permit in permits:
+        permit.end(SUCCEEDED)
+        await asyncio.sleep(0)
+    assert (sum(task.done() for task in urgent), sum(task.done() for task in usual)) == (4, 4)
+    for task in (*urgent, *usual):
+        task.cancel()

@@ -559,18 +559,26 @@ def _sent(times: list[float]) -> Sent:
     return sent
 
 
-def _use(pacer: Pacer, start: float, end: float, *, cost_seconds: float = 0.0, delay_seconds: float = 0.0) -> Sent:
+def _use(
+    pacer: Pacer, start: float, end: float, *, cost_seconds: float = 0.0, delay_seconds: float = 0.0
+) -> list[float]:
     """Start requests as fast as they may, and let one be refused that starts at the end; returns those before it."""
     times = _takes(pacer, start, end)
     pacer.take_unpaced(end)
     _takes(pacer, end, end + cost_seconds)
     pacer.refused(end + cost_seconds, sent_at=end, delay_seconds=delay_seconds, jitter_seconds=0.0)
-    return _sent(times)
+    return times
+
+
+def _rate(pacer: Pacer, now: float) -> float:
+    """The rate now, which a refusal now is about."""
+    pacer.wait_seconds(now)
+    return pacer.aim_per_second
 
 
 def test_a_search_that_takes_two_seconds_has_found_what_got_through() -> None:
     pacer = _seeking(50.0)
-    sent = _use(pacer, 0.0, 2.0)
+    sent = _sent(_use(pacer, 0.0, 2.0))
     assert _course(pacer).seeks == 0
     assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(0.0, 2.0))
 
@@ -578,7 +586,7 @@ def test_a_search_that_takes_two_seconds_has_found_what_got_through() -> None:
 def test_a_search_has_found_what_lies_between_the_goodputs_with_and_without_the_delay() -> None:
     pacer = _seeking(50.0)
     _use(pacer, 0.0, 1.0, delay_seconds=1.0)
-    sent = _use(pacer, 2.0, 8.0, cost_seconds=5.0)
+    sent = _sent(_use(pacer, 2.0, 8.0, cost_seconds=5.0))
     with_delay, without = sent.per_second(1.0, 8.0), sent.per_second(2.0, 8.0)
     least = max(with_delay, sent.least_limit(2.0, 8.0, TUNING.saved_seconds))
     course, found = _course(pacer), (least + without) / 2.0
@@ -592,8 +600,132 @@ def test_a_search_has_found_what_lies_between_the_goodputs_with_and_without_the_
 def test_a_search_at_a_low_rate_has_found_a_little_less_than_that_rate() -> None:
     pacer = _seeking(1.0)
     _takes(pacer, 0.0, 10.0)
-    pacer.wait_seconds(10.0)
-    rate = pacer.aim_per_second
+    rate = _rate(pacer, 10.0)
     _use(pacer, 10.0, 10.0)
     assert _course(pacer).seeks == 0
     assert _course(pacer).limit_per_second == pytest.approx(TUNING.few_decrease * rate)
+
+
+def test_a_known_limit_is_measured_anew_from_the_latest_twenty_seconds() -> None:
+    pacer = _paced(50.0)
+    sent = _sent(_use(pacer, 0.0, 30.0, cost_seconds=3.0))
+    course, found = _course(pacer), sent.per_second(10.0, 30.0)
+    assert sent.per_second(0.0, 30.0) < found < 50.5
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 3.0)  # what a refusal costs makes the next one later
+    assert course.per_second() == pytest.approx(found)
+
+
+def test_a_low_limit_is_measured_from_the_latest_sixty_requests() -> None:
+    pacer = _paced(2.0)
+    sent = _sent(_use(pacer, 0.0, 200.0))
+    found = sent.per_second(200.0 - TUNING.span_requests / 2.0, 200.0)
+    assert found != sent.per_second(180.0, 200.0)
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+
+
+def test_a_known_limit_is_measured_from_the_latest_refusal_on() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    limit = _course(pacer).limit_per_second
+    sent = _sent(_use(pacer, 11.0, 17.0))
+    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(10.0, 17.0))
+    assert _course(pacer).limit_per_second < 0.95 * limit  # the delay counts
+
+
+def test_a_refusal_soon_after_the_opening_lowers_a_known_limit_a_little() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    _takes(pacer, 11.0, 14.9)
+    rate = _rate(pacer, 14.9)
+    _use(pacer, 14.9, 14.9, delay_seconds=1.0)
+    assert _course(pacer).seeks == 0
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.least_decrease * rate)
+
+
+def test_a_refusal_soon_after_the_opening_by_far_too_few_requests_starts_a_search() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    times = [each for each in (11.1, 11.6, 12.1, 12.6, 13.1) if pacer.take(each)]
+    assert len(times) == TUNING.few_requests
+    pacer.take_unpaced(13.6)
+    pacer.refused(13.6, sent_at=13.6, delay_seconds=1.0, jitter_seconds=0.0)
+    sent = _sent(times)
+    found = max(sent.per_second(10.0, 13.6), sent.least_limit(11.0, 13.6, TUNING.saved_seconds))
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+
+
+def test_a_refusal_of_the_first_request_after_the_opening_starts_a_search_at_seven_tenths() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    rate = _rate(pacer, 11.0)
+    _use(pacer, 11.0, 11.0, delay_seconds=1.0)
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
+
+
+@pytest.mark.parametrize(("second", "is_habit"), [(6.0, True), (7.0, False)])
+def test_a_delay_that_comes_twice_is_a_habit_and_makes_the_next_refusal_late(second: float, is_habit: bool) -> None:  # noqa: FBT001 -- a parameter
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=6.0)
+    times = _takes(pacer, 16.0, 26.0)
+    rate = _rate(pacer, 26.0)
+    _use(pacer, 26.0, 26.0, delay_seconds=second)
+    course, sent = _course(pacer), _sent(times)
+    if not is_habit:
+        assert course.limit_per_second == pytest.approx(len(times) / (26.0 + second - 16.0))
+        return
+    least = max(sent.per_second(10.0, 26.0), sent.least_limit(16.0, 26.0, TUNING.saved_seconds))
+    found = min(rate, max(least, TUNING.far_off * rate))
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * second)
+    assert course.per_second() == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("opened", "delay_seconds", "is_window"),
+    [(20.0, 2.0, False), (20.0, 2.5, True), (20.0, 99.0, True), (20.0, 99.5, False)],
+)
+def test_a_delay_of_more_than_two_seconds_ends_a_window_of_two_minutes_at_most(
+    opened: float,
+    delay_seconds: float,
+    is_window: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(50.0)
+    times = _use(pacer, 0.0, opened, cost_seconds=1.0, delay_seconds=delay_seconds)
+    of_window = len(times) / (opened + 1.0 + delay_seconds)
+    assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
+    assert _course(pacer).seeks == 0
+
+
+@pytest.mark.parametrize(("requests", "seeks"), [(4, 1), (5, 0)])
+def test_a_window_that_lets_few_requests_through_is_sought(requests: int, seeks: int) -> None:
+    pacer = _paced(50.0)
+    for number in range(requests):
+        assert pacer.take(number / 2)
+    refused_at = requests / 2
+    _use(pacer, refused_at, refused_at, delay_seconds=10.0)
+    assert _course(pacer).limit_per_second == pytest.approx(requests / (refused_at + 10.0))
+    assert _course(pacer).seeks == seeks
+
+
+def test_a_window_ends_a_search() -> None:
+    pacer = _seeking(50.0)
+    times = _use(pacer, 0.0, 0.05, delay_seconds=10.0)
+    assert 0 < len(times) < TUNING.few_requests
+    assert _course(pacer).seeks == 0
+
+
+def test_the_first_limit_is_what_got_through_in_the_latest_twenty_seconds() -> None:
+    pacer = Pacer(0.0)
+    times = [number / 1_000 for number in range(1_000)]  # far more, but long ago
+    times += [25.0 + number / 10 for number in range(100)]
+    for at in times:
+        assert pacer.take(at)
+    _use(pacer, 35.0, 35.0, delay_seconds=1.0)
+    found = _sent(times).least_limit(15.0, 35.0, TUNING.saved_seconds)
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+    assert 9.0 < found < 10.0
