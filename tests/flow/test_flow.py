@@ -105,7 +105,7 @@ async def test_each_end_gives_the_slot_back_once(end: Ended) -> None:
     permit = await flow.admit("c", "update")
     permit.end(end)
     assert flow.snapshot().in_flight == 0
-    with pytest.raises(RuntimeError, match="ends once"):
+    with pytest.raises(RuntimeError, match=r"^a permit ends once$"):
         permit.end(end)
     assert flow.snapshot().in_flight == 0
 
@@ -125,6 +125,21 @@ async def test_requests_start_in_the_order_in_which_they_came() -> None:
         for number in range(20):
             tasks.create_task(apply(number))
     assert order == list(range(20))
+
+
+async def test_no_request_overtakes_those_in_line_though_it_might_start() -> None:
+    now = 0.0
+    flow = Flow(max_concurrency=8, requests_per_minute=60.0, patience_seconds=5.0, clock=lambda: now)
+    first = flow.start("a", "update")
+    assert first is not None
+    first.end(SUCCEEDED)
+    waiting = _admit(flow)
+    await _settle()
+    now = 10.0  # no timer has told the line as yet
+    assert flow.start("b", "update") is None
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert flow.start("b", "update")
 
 
 @in_virtual_time
@@ -646,7 +661,7 @@ async def test_a_probe_starts_only_in_the_work_that_is_the_probe_and_after_a_del
 
 
 @pytest.mark.parametrize(
-    ("start", "age_seconds", "below"), [(0.5, 0.0, 0.008), (50.0, 0.0, 0.06), (50.0, 3600.0, 0.05)]
+    ("start", "age_seconds", "below"), [(0.5, 0.0, 0.008), (50.0, 600.0, 0.06), (50.0, 600.1, 0.05)]
 )
 @in_virtual_time
 async def test_an_earlier_runs_limit_is_kept_and_an_old_one_is_sought_again(
@@ -823,6 +838,8 @@ async def test_a_search_begins_with_the_first_request_however_late_it_comes() ->
 async def test_urgent_requests_that_wait_get_half_of_the_slots() -> None:
     flow = _flow(max_concurrency=8, start=None)
     await _warm(flow)
+    for _ in range(8):
+        (await flow.admit("u", "update", urgent=True)).end(SUCCEEDED)
     permits = [await flow.admit(f"c{number}", "update") for number in range(8)]
     urgent = [asyncio.create_task(flow.admit(f"u{number}", "update", urgent=True)) for number in range(8)]
     usual = [_admit(flow, f"d{number}") for number in range(8)]

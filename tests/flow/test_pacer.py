@@ -359,6 +359,10 @@ def test_the_rate_stays_below_twice_what_was_sent() -> None:
     assert pacer.rate_per_second(75.0) > 90.0
     pacer.wait_seconds(80.0)
     assert pacer.rate_per_second(80.0) <= 50.0
+    pacer = _paced(50.0)
+    for number in range(10_000):
+        pacer.take(number / 50)
+    assert 95.0 < pacer.rate_per_second(200.0) <= 101.0
 
 
 def test_unused_rate_is_not_made_up_for() -> None:
@@ -617,11 +621,12 @@ def test_a_known_limit_is_measured_anew_from_the_latest_twenty_seconds() -> None
     assert course.per_second() == pytest.approx(found)
 
 
-def test_a_low_limit_is_measured_from_the_latest_sixty_requests() -> None:
-    pacer = _paced(2.0)
-    sent = _sent(_use(pacer, 0.0, 200.0))
-    found = sent.per_second(200.0 - TUNING.span_requests / 2.0, 200.0)
-    assert found != sent.per_second(180.0, 200.0)
+@pytest.mark.parametrize(("per_second", "until"), [(2.0, 201.0), (0.5, 870.0)])
+def test_a_low_limit_is_measured_from_the_latest_sixty_requests(per_second: float, until: float) -> None:
+    pacer = _paced(per_second)
+    sent = _sent(_use(pacer, 0.0, until))
+    found = sent.per_second(until - TUNING.span_requests / per_second, until)
+    assert found != sent.per_second(until - TUNING.span_seconds, until)
     assert _course(pacer).limit_per_second == pytest.approx(found)
 
 
@@ -629,8 +634,8 @@ def test_a_known_limit_is_measured_from_the_latest_refusal_on() -> None:
     pacer = _paced(50.0)
     _use(pacer, 0.0, 10.0, delay_seconds=1.0)
     limit = _course(pacer).limit_per_second
-    sent = _sent(_use(pacer, 11.0, 17.0))
-    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(10.0, 17.0))
+    sent = _sent(_use(pacer, 11.0, 15.0))
+    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(10.0, 15.0))
     assert _course(pacer).limit_per_second < 0.95 * limit  # the delay counts
 
 
@@ -638,10 +643,15 @@ def test_a_refusal_soon_after_the_opening_lowers_a_known_limit_a_little() -> Non
     pacer = _paced(50.0)
     _use(pacer, 0.0, 10.0, delay_seconds=1.0)
     _takes(pacer, 11.0, 14.9)
-    rate = _rate(pacer, 14.9)
-    _use(pacer, 14.9, 14.9, delay_seconds=1.0)
-    assert _course(pacer).seeks == 0
-    assert _course(pacer).limit_per_second == pytest.approx(TUNING.least_decrease * rate)
+    pacer.take_unpaced(14.9)
+    _takes(pacer, 14.9, 18.9)
+    found = TUNING.least_decrease * _rate(pacer, 18.9)
+    pacer.refused(18.9, sent_at=14.9, delay_seconds=1.0, jitter_seconds=0.0)
+    course = _course(pacer)
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 4.0)
+    assert course.per_second() == pytest.approx(found)
 
 
 def test_a_refusal_soon_after_the_opening_by_far_too_few_requests_starts_a_search() -> None:
@@ -666,16 +676,20 @@ def test_a_refusal_of_the_first_request_after_the_opening_starts_a_search_at_sev
     assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
 
 
-@pytest.mark.parametrize(("second", "is_habit"), [(6.0, True), (7.0, False)])
-def test_a_delay_that_comes_twice_is_a_habit_and_makes_the_next_refusal_late(second: float, is_habit: bool) -> None:  # noqa: FBT001 -- a parameter
+@pytest.mark.parametrize(("first", "second", "is_habit"), [(6.0, 6.0, True), (6.0, 7.0, False), (5.0, 5.0, False)])
+def test_a_delay_that_comes_twice_is_a_habit_and_makes_the_next_refusal_late(
+    first: float,
+    second: float,
+    is_habit: bool,  # noqa: FBT001 -- a parameter
+) -> None:
     pacer = _paced(50.0)
-    _use(pacer, 0.0, 10.0, delay_seconds=6.0)
-    times = _takes(pacer, 16.0, 26.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=first)
+    times = _takes(pacer, 10.0 + first, 26.0)
     rate = _rate(pacer, 26.0)
     _use(pacer, 26.0, 26.0, delay_seconds=second)
     course, sent = _course(pacer), _sent(times)
     if not is_habit:
-        assert course.limit_per_second == pytest.approx(len(times) / (26.0 + second - 16.0))
+        assert course.limit_per_second == pytest.approx(len(times) / (16.0 + second - first))
         return
     least = max(sent.per_second(10.0, 26.0), sent.least_limit(16.0, 26.0, TUNING.saved_seconds))
     found = min(rate, max(least, TUNING.far_off * rate))
@@ -729,3 +743,88 @@ def test_the_first_limit_is_what_got_through_in_the_latest_twenty_seconds() -> N
     assert _course(pacer).seeks == 1
     assert _course(pacer).limit_per_second == pytest.approx(found)
     assert 9.0 < found < 10.0
+
+
+def test_a_request_sent_at_the_moment_of_a_refusal_says_nothing_new() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    course = _course(pacer)
+    pacer.refused(10.1, sent_at=10.0, delay_seconds=1.0, jitter_seconds=0.0)
+    assert _course(pacer) is course
+
+
+def test_a_limit_is_measured_across_a_refusal_by_chance_that_asked_for_no_delay() -> None:
+    pacer = _paced(50.0)
+    times = _takes(pacer, 0.0, 10.0)
+    for at in times:
+        pacer.accepted(at, at)
+    pacer.take_unpaced(10.0)
+    pacer.refused(10.0, sent_at=10.0, delay_seconds=None, jitter_seconds=0.0)
+    later = _takes(pacer, 10.0, 16.0)
+    for at in later:
+        pacer.accepted(16.0, at)
+    assert pacer.limit_per_second == 50.0
+    pacer.others_refused(16.0, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second == pytest.approx(_sent(times + later).per_second(0.0, 16.0))
+
+
+def test_a_limit_is_measured_from_the_end_of_the_delay_of_a_refusal_by_chance() -> None:
+    pacer = _paced(50.0)
+    times = _takes(pacer, 0.0, 10.0)
+    for at in times[:-20]:
+        pacer.accepted(at, at)
+    pacer.refused(10.0, sent_at=times[-20], delay_seconds=1.0, jitter_seconds=0.0)
+    for at in times[-19:]:
+        pacer.accepted(10.1, at)
+    assert pacer.limit_per_second == 50.0
+    later = _takes(pacer, 11.0, 16.0)
+    rate = _rate(pacer, 16.0)
+    pacer.others_refused(16.0, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second == pytest.approx(min(rate, _sent(later).per_second(11.0, 16.0)))
+    assert pacer.limit_per_second > 49.9
+
+
+def test_without_a_hint_a_low_limit_is_given_the_time_of_two_requests() -> None:
+    pacer = _paced(0.1)
+    assert pacer.take(0.0)
+    assert pacer.take(11.0)
+    pacer.refused(11.0, sent_at=11.0, delay_seconds=None, jitter_seconds=0.0)
+    assert pacer.closed_for_seconds(11.0) == pytest.approx(TUNING.backoff_requests / 0.1)
+
+
+def test_with_a_habit_the_rate_falls_to_seven_tenths_at_most() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=6.0)
+    assert pacer.take(16.5)
+    rate = _rate(pacer, 17.0)
+    _use(pacer, 17.0, 17.0, delay_seconds=6.0)
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
+
+
+@pytest.mark.parametrize(
+    ("passed", "refused_at", "counts"),
+    [([191.0], 193.0, True), ([191.0], 194.0, False), ([191.0], 194.5, False), ([190.0, 194.1], 194.5, True)],
+)
+def test_what_got_through_since_the_opening_counts_if_it_is_more_than_one_or_soon(
+    passed: list[float],
+    refused_at: float,
+    counts: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(0.25)
+    _use(pacer, 0.0, 40.0, delay_seconds=150.0)
+    for at in passed:
+        assert pacer.take(at)
+    rate = _rate(pacer, refused_at)
+    _use(pacer, refused_at, refused_at, delay_seconds=1.0)
+    assert _course(pacer).limit_per_second == pytest.approx(rate if counts else TUNING.least_decrease * rate)
+
+
+def test_at_a_low_limit_the_rate_stays_below_twice_that_of_the_latest_five_requests() -> None:
+    pacer, now, times = _paced(0.25), 0.0, list[float]()
+    while now < 2_250.0:
+        if pacer.take(now):
+            times.append(now)
+        now += max(pacer.wait_seconds(now), 0.05)
+        recent = sum(now - 20.0 <= at for at in times[-500:]) / 20.0
+        assert _rate(pacer, now) <= max(0.25, 2.2 * recent + 0.1)
+    assert _rate(pacer, now) > 0.4  # it has grown

@@ -8,6 +8,7 @@ from worker.flow import End, Ended, FlowState, GateState, Permit, parse_state
 def test_a_dropped_permit_ends_once_and_frees_its_slot() -> None:
     ends: list[Ended] = []
     permit = Permit("c", "update", 0.0, lambda _, ended: ends.append(ended))
+    assert not permit.is_urgent
     permit.drop()
     permit.drop()
     assert [ended.end for ended in ends] == [End.DROPPED]
