@@ -828,3 +828,39 @@ def test_at_a_low_limit_the_rate_stays_below_twice_that_of_the_latest_five_reque
         recent = sum(now - 20.0 <= at for at in times[-500:]) / 20.0
         assert _rate(pacer, now) <= max(0.25, 2.2 * recent + 0.1)
     assert _rate(pacer, now) > 0.4  # it has grown
+
+
+def _refused_first(delay_seconds: float) -> Pacer:
+    """A pacer whose search ends with a refusal that asks for this delay."""
+    pacer = Pacer(0.0)
+    for number in range(100):
+        pacer.take(number / 100)
+    pacer.refused(1.0, sent_at=1.0, delay_seconds=delay_seconds, jitter_seconds=0.0)
+    return pacer
+
+
+def test_a_search_begins_at_what_the_service_takes_in_within_a_delay_less_a_second() -> None:
+    pacer = _refused_first(1.0)
+    for delay_seconds, found in ((1.5, 3 / 0.5), (2.0, 4 / 1.0), (3.0, 5 / 2.0)):
+        pacer.refused(1.1, sent_at=0.99, delay_seconds=delay_seconds, jitter_seconds=0.0)
+        assert _course(pacer).limit_per_second == found
+        assert _course(pacer).seeks == 1
+        assert pacer.aim_per_second == pytest.approx(found * (1.0 - TUNING.seek_below))
+    pacer.refused(1.1, sent_at=0.99, delay_seconds=2.0, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second == 2.5  # it is not raised again
+
+
+def test_a_delay_of_two_seconds_at_once_may_be_a_debt_and_a_longer_one_is_a_window() -> None:
+    assert _course(_refused_first(2.0)).limit_per_second == 2 / 1.0
+    assert _course(_refused_first(2.1)).limit_per_second == pytest.approx(100 / 3.1)
+
+
+def test_each_batch_of_requests_refused_together_is_counted_from_one() -> None:
+    pacer = _seeking(50.0)
+    for at in (0.5, 3.0):
+        _takes(pacer, at - 0.4, at)
+        pacer.take_unpaced(at)
+        pacer.refused(at, sent_at=at, delay_seconds=1.0, jitter_seconds=0.0)
+        pacer.refused(at, sent_at=at - 0.1, delay_seconds=1.25, jitter_seconds=0.0)
+        assert _course(pacer).seeks
+        assert _course(pacer).limit_per_second <= 3 / 0.25
