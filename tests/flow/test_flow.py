@@ -684,15 +684,25 @@ async def test_the_state_tells_when_what_got_through_was_started() -> None:
     assert flow.snapshot().got_through_seconds_ago == {"get": 2.5}
 
 
+@pytest.mark.parametrize("word", [SUCCEEDED, FAILED], ids=["succeeded", "failed"])
 @in_virtual_time
-async def test_a_latency_is_measured_from_the_start_of_its_request() -> None:
+async def test_a_latency_is_measured_from_the_start_of_its_request(word: Ended) -> None:
     flow = _flow(max_concurrency=64, start=10.0)
     await asyncio.sleep(1000.0)
-    for number in range(200):
-        permit = await flow.admit("c", "update")
-        await asyncio.sleep(0.5)
-        permit.end(FAILED if number == 100 else SUCCEEDED)
-    assert flow.snapshot().slots <= 16
+
+    async def apply(number: int) -> None:
+        permit = await flow.admit(f"c{number}", "update")
+        await asyncio.sleep(1.0)
+        permit.end(SUCCEEDED if number % 20 else word)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(400):
+            tasks.create_task(apply(number))
+    hanging = [_admit(flow, f"d{number}") for number in range(64)]
+    await asyncio.sleep(60.0)
+    assert 16 <= flow.snapshot().in_flight <= 30  # twice what ten a second need that take a second each
+    for task in hanging:
+        task.cancel()
 
 
 @in_virtual_time
@@ -768,7 +778,7 @@ async def test_each_throttled_answer_is_counted() -> None:
 @in_virtual_time
 async def test_a_permit_says_whether_its_request_went_before_others() -> None:
     flow = _flow(max_concurrency=1)
-    for urgent in (False, True):
+    for urgent in (True, False):
         first = await flow.admit("c", "update", urgent=urgent)
         waiting = asyncio.create_task(flow.admit("d", "get", urgent=urgent))
         await _settle()
@@ -804,6 +814,7 @@ async def test_while_all_completions_meet_the_same_one_claim_and_one_request_a_s
     assert flow.wait_seconds() == pytest.approx(1.0)
     permit.end(SUCCEEDED)
     assert await flow.ready() is None
+    assert flow.wait_seconds() < 0.5
     assert flow.start("e", "update")
 
 
