@@ -857,10 +857,11 @@ def test_a_delay_of_two_seconds_at_once_may_be_a_debt_and_a_longer_one_is_a_wind
 
 def test_each_batch_of_requests_refused_together_is_counted_from_one() -> None:
     pacer = _seeking(50.0)
-    for at in (0.5, 3.0):
-        _takes(pacer, at - 0.4, at)
-        pacer.take_unpaced(at)
-        pacer.refused(at, sent_at=at, delay_seconds=1.0, jitter_seconds=0.0)
-        pacer.refused(at, sent_at=at - 0.1, delay_seconds=1.25, jitter_seconds=0.0)
-        assert _course(pacer).seeks
-        assert _course(pacer).limit_per_second <= 3 / 0.25
+    for start, together in ((0.0, 20), (2.0, 1)):
+        _takes(pacer, start, start + 1.0)
+        pacer.take_unpaced(start + 1.0)
+        for _ in range(together):
+            pacer.refused(start + 1.0, sent_at=start + 1.0, delay_seconds=1.0, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second > 20.0
+    pacer.refused(3.0, sent_at=2.9, delay_seconds=1.25, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second == 3 / 0.25
