@@ -46,7 +46,9 @@ HALF_A_MINUTE_LATER = "Sun, 06 Nov 1994 12:00:30 GMT"
         ({"retry-after-ms": "31536000000"}, 31_536_000.0),
     ],
 )
-def test_milliseconds_come_before_seconds(headers: dict[str, str], delay: float | None) -> None:
+def test_a_delay_is_read_in_each_form_and_milliseconds_come_before_seconds(
+    headers: dict[str, str], delay: float | None
+) -> None:
     assert read_delay_seconds(headers) == delay
 
 

@@ -456,3 +456,16 @@ def test_compressed_data_is_recognised_however_its_first_bytes_arrive() -> None:
 def test_what_is_not_compressed_although_its_name_says_so_is_told_in_these_words(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(JSONL)
     assert refusal_of(tmp_path / "a.jsonl.gz").reason == "not gzip data, although the name ends in .gz"
+
+
+class MarkFirst(io.BytesIO):
+    """A stream whose first piece is a byte order mark and an empty line."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(4 if self.tell() == 0 else size)
+
+
+def test_a_byte_order_mark_and_an_empty_line_are_not_taken_for_the_start_of_the_text() -> None:
+    array = b'\xef\xbb\xbf\n[{"completion_id": "c1", "metadata": {"a": "b"}}]'
+    with ChangeFile.open("-", stdin=MarkFirst(array)) as file:
+        assert items_of(file) == [MetadataChange("c1", {"a": "b"})]

@@ -83,8 +83,8 @@ def test_another_thread_ends_this_wait_and_every_later_one(patience: Patience, p
         patience.check()
 
 
-def test_ending_it_a_thousand_times_is_ending_it_once(patience: Patience) -> None:
-    for _ in range(100_000):  # a pipe holds less, and the next byte would have to wait
+def test_ending_it_any_number_of_times_is_ending_it_once(patience: Patience) -> None:
+    for _ in range(70_000):  # a pipe holds less, and the next byte would have to wait
         patience.stop()
     assert patience.is_stopped
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.changes.reading import SECRET, Items, csv_of, ids, named, read_bytes, read_file, refusals, unhurried
 from worker.changes import MetadataChange, Mode
-from worker.changes.files import Refusal, RejectsFile, UnreadableFile
+from worker.changes.files import ChangeFile, Refusal, RejectsFile, UnreadableFile
 from worker.changes.lines import MAX_LINE_BYTES
 from worker.changes.reading import Empty
 
@@ -280,6 +280,16 @@ def test_a_quote_that_is_never_closed_costs_only_its_own_row(following: int) -> 
 
     assert [line for line, _ in refusals(items)] == [3]
     assert ids(items) == ["first", *(f"c{number}" for number in range(following))]
+
+
+def test_a_quote_that_is_never_closed_is_followed_for_a_mebibyte_and_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text('completion_id,grade\nbad,"oops\n' + f"c,{'good and fine ' * 36}\n" * 8_000)
+    with ChangeFile.open(str(path)) as file:
+        line, item = next(iter(file))
+        was_read = file.bytes_read
+    assert (line, type(item)) == (2, Refusal)
+    assert MAX_LINE_BYTES < was_read < 1.5 * MAX_LINE_BYTES
 
 
 def test_a_stray_quote_does_not_swallow_the_rows_up_to_the_next_quote() -> None:

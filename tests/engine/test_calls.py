@@ -253,9 +253,14 @@ async def test_an_exception_in_the_handling_of_an_answer_frees_the_slot() -> Non
 
 
 @in_virtual_time
-@pytest.mark.parametrize(("status", "halts"), [(503, True), (499, True), (409, True), (408, True)])
-async def test_only_failures_of_the_service_make_an_outage(status: int, halts: bool) -> None:  # noqa: FBT001 -- what is expected
-    calling = Calling(*[Verdict(Kind.RETRY, status)] * 3)
+@pytest.mark.parametrize(
+    ("verdict", "halts"),
+    [(Verdict(Kind.RETRY, status), True) for status in (503, 499, 409, 408)]
+    + [(verdict, False) for verdict in (OK, NOT_FOUND, REJECTED)],
+    ids=lambda value: str(value.status) if isinstance(value, Verdict) else "",
+)
+async def test_only_failures_of_the_service_make_an_outage(verdict: Verdict, halts: bool) -> None:  # noqa: FBT001 -- what is expected
+    calling = Calling(*[verdict] * 3)
     for number in range(4):  # the fifth in a row is an outage
         end(calling.flow, FAILED, completion_id=f"other-{number}")
     await calling.call(work_on(CLAIM))

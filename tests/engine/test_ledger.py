@@ -77,6 +77,7 @@ async def test_a_change_is_decided_once() -> None:
 @in_virtual_time
 async def test_a_death_carries_the_last_answer() -> None:
     ledger = _ledger(claim_of(*TWO))
+    ledger.answered(Answer(Verdict(Kind.RETRY, 503, "req-1", "later")), "get")
     ledger.answered(Answer(NOT_FOUND), "get")
     ledger.die([2], "not_found")
     ((change, death),) = ledger.outcome(now()).dead

@@ -70,6 +70,10 @@ def test_a_limit_that_makes_no_sense_is_ignored(limit: float) -> None:
     announced = Announced()
     assert not announced.hear(0.0, limit, 1.0, 1.0)
     assert math.isinf(announced.ceiling_per_second(0.0))
+    announced.hear(1.0, MINUTE, 490.0, 1.2)
+    ceiling = announced.ceiling_per_second(1.0)
+    assert not announced.hear(1.0, limit, 1.0, 1.0)
+    assert announced.ceiling_per_second(1.0) == ceiling
 
 
 @pytest.mark.parametrize("remaining", [-1.0, 501.0, math.nan, None])
@@ -83,3 +87,44 @@ def test_a_limit_that_is_higher_than_all_before_is_reported() -> None:
     announced, limits = Announced(), (500.0, 500.0, 1000.0, 1000.0, 500.0, 1000.0, 1001.0)
     told = [announced.hear(float(second), limit, 400.0, 12.0) for second, limit in enumerate(limits)]
     assert told == [False, False, True, False, False, False, True]
+
+
+def test_a_limit_of_one_a_minute_is_believed() -> None:
+    announced = Announced()
+    announced.hear(0.0, 1.0, 1.0, None)  # all of it remains
+    announced.hear(1.0, 1.0, 0.0, 60.0)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(1 / 60 / 10)
+    assert announced.ceiling_per_second(61.0) == pytest.approx(1 / 60, rel=0.01)
+
+
+@pytest.mark.parametrize(("remaining", "believed"), [(100.0, True), (99.0, False)])
+def test_a_limit_is_believed_once_a_fifth_of_it_was_seen_to_remain(remaining: float, believed: bool) -> None:  # noqa: FBT001 -- a parameter
+    announced = Announced()
+    announced.hear(0.0, MINUTE, remaining, 48.0)
+    assert math.isfinite(announced.ceiling_per_second(0.0)) is believed
+
+
+@pytest.mark.parametrize(("reset_seconds", "is_minute"), [(10.0, True), (9.9, False)])
+def test_a_reset_that_comes_twice_as_soon_as_a_minutes_would_still_shows_a_minute(
+    reset_seconds: float,
+    is_minute: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    announced = Announced()
+    announced.hear(0.0, 600.0, 400.0, reset_seconds)
+    assert math.isfinite(announced.ceiling_per_second(0.0)) is is_minute
+
+
+def test_the_brake_begins_below_a_tenth() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(1.0, MINUTE, 50.0, 10.0)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(MINUTE / 60, rel=0.01)
+    announced.hear(1.0, MINUTE, 49.0, 10.0)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(4.9)
+
+
+def test_a_reset_in_less_than_a_second_is_one() -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(1.0, MINUTE, 3.0, 0.5)
+    assert announced.ceiling_per_second(1.0) == pytest.approx(6.0)

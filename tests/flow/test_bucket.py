@@ -58,6 +58,8 @@ def test_a_fill_returns_for_how_long_there_was_room() -> None:
     assert bucket.fill(3.0, 1.0) == pytest.approx(1.0)
     assert bucket.fill(4.0, 1.0) == 0.0
     assert bucket.fill(3.5, 1.0) == 0.0
+    bucket.take()
+    assert bucket.fill(9.0, 2.0) == pytest.approx(0.5)
 
 
 def test_a_token_that_was_given_back_may_be_taken_again() -> None:
@@ -66,12 +68,21 @@ def test_a_token_that_was_given_back_may_be_taken_again() -> None:
     assert not _has_token(bucket)
     bucket.give_back()
     assert _has_token(bucket)
+    bucket.take()
+    assert not _has_token(bucket)
+    bucket.reset(0.0, 3.0)
+    bucket.take()
+    bucket.give_back()
+    for _ in range(3):
+        assert _has_token(bucket)
+        bucket.take()
+    assert not _has_token(bucket)
 
 
 def test_an_infinite_number_of_tokens_holds_nothing_back() -> None:
     bucket = Bucket(0.0, math.inf)
-    for _ in range(1_000):
-        assert bucket.wait_seconds(math.inf) == 0.0
+    for per_second in (math.inf, 1.0) * 1_000:
+        assert bucket.wait_seconds(per_second) == 0.0
         bucket.take()
     bucket.reset(0.0)
     bucket.take()

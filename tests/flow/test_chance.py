@@ -52,7 +52,7 @@ def test_only_requests_sent_between_the_refusal_and_the_closing_settle_a_doubt()
     _doubt(chance, 100.0, until=101.0)
     assert chance.is_open(101.0)
     assert all(chance.accepted(at) is None for at in (99.0, 100.0, 101.5, 102.0))
-    settled = [chance.accepted(100.5) for _ in range(TUNING.doubts)]
+    settled = [chance.accepted(101.0) for _ in range(TUNING.doubts)]
     assert settled[-1] is not None
     assert not any(settled[:-1])
 
@@ -93,3 +93,38 @@ def test_a_confirmed_refusal_ends_the_proven_rate() -> None:
 
 def test_its_repr_shows_what_it_counts() -> None:
     assert repr(Chance()) == "<Chance [1.0 refusals, not proven]>"
+
+
+def test_its_repr_shows_a_proven_rate() -> None:
+    chance = _after(50)
+    _doubt(chance, 100.0, course=Course(_FAST))
+    for _ in range(TUNING.doubts):
+        chance.accepted(101.0)
+    assert repr(chance) == "<Chance [0.0 refusals, proven]>"
+
+
+@pytest.mark.parametrize(("per_second", "expected"), [(TUNING.doubtful_per_second, True), (3.9, False)])
+def test_at_a_low_rate_no_refusal_is_chance(per_second: float, expected: bool) -> None:  # noqa: FBT001 -- a parameter
+    assert _after(50).refused(Course(_FAST), per_second) is expected
+
+
+def _proven() -> Chance:
+    chance = _after(50)
+    _doubt(chance, 100.0, course=Course(_FAST))
+    for _ in range(50):
+        chance.accepted(101.0)
+    return chance
+
+
+def test_a_proven_rate_allows_a_refusal_more() -> None:
+    for chance, expected in ((_after(50), [True, False]), (_proven(), [True, True, False])):
+        assert [chance.refused(Course(_FAST), _FAST) for _ in expected] == expected
+
+
+@pytest.mark.parametrize("course", [None, Course(_FAST, seeks=1)])
+def test_a_rate_stays_proven_through_doubts_about_others(course: Course | None) -> None:
+    chance = _proven()
+    _doubt(chance, 200.0, course=course)
+    for _ in range(TUNING.doubts):
+        chance.accepted(201.0)
+    assert repr(chance) == "<Chance [0.0 refusals, proven]>"

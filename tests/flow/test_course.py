@@ -13,7 +13,9 @@ def test_a_limit_that_was_found_is_kept_on_the_documented_curve() -> None:
     assert course.per_second() == pytest.approx(100.0 * (1.0 - TUNING.depth * 0.5**3))
     course.advance(10.0)
     assert course.per_second() == pytest.approx(100.0)
-    course.advance(20.0)
+    course.advance(0.5)
+    assert course.per_second() == pytest.approx(100.0 * (1.0 + TUNING.growth * 0.025**3), rel=1e-9)
+    course.advance(19.5)
     assert course.per_second() == pytest.approx(100.0 * (1.0 + TUNING.growth))
     course.advance(20.0)
     assert course.per_second() == pytest.approx(100.0 * (1.0 + 8 * TUNING.growth))
@@ -45,3 +47,20 @@ def test_a_limit_that_is_sought_is_passed_soon() -> None:
     slow = Course(0.1, seeks=1)
     slow.advance(TUNING.doubling_requests / 0.1)
     assert slow.per_second() == pytest.approx(0.19)
+
+
+def test_a_rate_that_proved_allowed_goes_on_from_its_limit() -> None:
+    course = Course(100.0)
+    course.advance(5.0)
+    course.reach_limit()
+    assert course.per_second() == pytest.approx(100.0)
+    course.advance(20.0)
+    beyond = course.per_second()
+    course.reach_limit()
+    assert course.per_second() == beyond > 110.0
+
+
+def test_a_limit_that_is_sought_cannot_be_reached_before_it_is_found() -> None:
+    course = Course(100.0, seeks=1)
+    course.reach_limit()
+    assert course.per_second() == pytest.approx(95.0)

@@ -103,8 +103,9 @@ def test_twenty_different_completions_with_the_same_refusal_are_alike() -> None:
     evidence = Evidence()
     for number in range(ALIKE_IN_A_ROW):
         assert evidence.alike() is None
-        for _ in range(3):
-            evidence.met(float(number), f"c{number}", NOT_THERE)
+        for later in (0.0, 100.0, 200.0):  # the first time counts
+            is_common = evidence.met(later + number, f"c{number}", NOT_THERE)
+        assert is_common is (number == ALIKE_IN_A_ROW - 1)
     assert evidence.alike() == (0.0, NOT_THERE)
     for number in range(1_000):
         evidence.met(50.0, f"d{number}", NOT_THERE)

@@ -1,6 +1,7 @@
 """Flow control as a whole, in virtual time: slots, order, closing, halting, probes."""
 
 import asyncio
+import itertools
 import math
 import random
 import time
@@ -104,7 +105,7 @@ async def test_each_end_gives_the_slot_back_once(end: Ended) -> None:
     permit = await flow.admit("c", "update")
     permit.end(end)
     assert flow.snapshot().in_flight == 0
-    with pytest.raises(RuntimeError, match="ends once"):
+    with pytest.raises(RuntimeError, match=r"^a permit ends once$"):
         permit.end(end)
     assert flow.snapshot().in_flight == 0
 
@@ -124,6 +125,21 @@ async def test_requests_start_in_the_order_in_which_they_came() -> None:
         for number in range(20):
             tasks.create_task(apply(number))
     assert order == list(range(20))
+
+
+async def test_no_request_overtakes_those_in_line_though_it_might_start() -> None:
+    now = 0.0
+    flow = Flow(max_concurrency=8, requests_per_minute=60.0, patience_seconds=5.0, clock=lambda: now)
+    first = flow.start("a", "update")
+    assert first is not None
+    first.end(SUCCEEDED)
+    waiting = _admit(flow)
+    await _settle()
+    now = 10.0  # no timer has told the line as yet
+    assert flow.start("b", "update") is None
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert flow.start("b", "update")
 
 
 @in_virtual_time
@@ -256,15 +272,16 @@ async def test_a_delay_beyond_patience_raises_closed() -> None:
     assert asyncio.get_running_loop().time() > 30.0
 
 
+@pytest.mark.parametrize("end", [End.THROTTLED, End.FAILED])
 @in_virtual_time
-async def test_a_long_delay_sends_requests_in_line_back_at_once() -> None:
+async def test_a_long_delay_sends_requests_in_line_back_at_once(end: End) -> None:
     loop = asyncio.get_running_loop()
     flow = _flow(max_concurrency=1)
     permit = await flow.admit("c", "update")
     waiting = [_admit(flow) for _ in range(5)]
     await _settle()
     at = loop.time()
-    permit.end(Ended(End.THROTTLED, delay_seconds=30.0))
+    permit.end(Ended(end, delay_seconds=30.0))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [Closed] * 5
     assert loop.time() == at
@@ -360,6 +377,7 @@ async def test_a_probe_that_succeeds_resumes_the_work() -> None:
     probe = await _probe(flow)
     assert loop.time() == at
     assert repr(probe) == "<Permit running probe>"
+    assert probe.completion_id == "c"
     assert flow.snapshot().gate is GateState.HALF_OPEN
     assert flow.snapshot().next_probe_in_seconds is None
     with pytest.raises(Halted):
@@ -516,6 +534,15 @@ def test_a_stored_rate_that_makes_no_sense_is_ignored(start: float) -> None:
     assert flow.snapshot().rate_limit_per_second is None
 
 
+def test_a_cap_below_one_a_minute_is_a_rate() -> None:
+    flow = Flow(max_concurrency=1, requests_per_minute=0.5, patience_seconds=5.0, clock=lambda: 0.0)
+    permit = flow.start("c", "update")
+    assert permit is not None
+    assert not permit.is_urgent
+    permit.end(SUCCEEDED)
+    assert flow.wait_seconds() == pytest.approx(120.0)
+
+
 def test_a_concurrency_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_concurrency"):
         Flow(max_concurrency=0, patience_seconds=5.0, clock=time.monotonic)
@@ -593,4 +620,244 @@ async def test_urgent_requests_that_started_at_once_count_for_their_half() -> No
         await asyncio.sleep(0)
         assert (sum(task.done() for task in waiting), sum(task.done() for task in waiting_urgent)) == (ended, 0)
     for task in (*waiting, *waiting_urgent):
+        task.cancel()
+
+
+@in_virtual_time
+async def test_how_many_requests_may_start_is_known_with_a_limit_or_a_cap() -> None:
+    assert _flow(start=None).starts_within(1.0) is None
+    capped = _flow(start=None, requests_per_minute=120.0)
+    assert capped.starts_within(10.0) == 20
+    assert capped.starts_within(0.1) == 1  # one at least
+    assert capped.starts_within(1.2) == 3  # a part of one is one
+
+
+@in_virtual_time
+async def test_where_others_use_a_part_of_the_cap_at_most_twice_what_started_of_late_may_start() -> None:
+    flow = _flow(start=None, requests_per_minute=6_000.0)
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        (await flow.admit("c", "update")).end(SUCCEEDED)
+    assert flow.starts_within(10.0) == 100  # ten in the latest two seconds
+    await asyncio.sleep(60.0)
+    assert flow.starts_within(10.0) == 1_000  # nothing of late says nothing
+
+
+@in_virtual_time
+async def test_a_probe_starts_only_in_the_work_that_is_the_probe_and_after_a_delay() -> None:
+    flow = _flow()
+    assert flow.start_probe("c", "update") is None  # the gate is open
+    await _halt(flow, "quota")
+    assert flow.start_probe("c", "update") is None  # no work is the probe
+    assert flow.take_probe("c")
+    flow.others_paused(0.5)
+    assert flow.start_probe("c", "update") is None
+    assert not flow.take_probe("d")
+    await asyncio.sleep(1.0)
+    probe = flow.start_probe("c", "get")
+    assert probe is not None
+    at = asyncio.get_running_loop().time()
+    assert (probe.completion_id, probe.operation, probe.sent_at, probe.is_probe) == ("c", "get", at, True)
+
+
+@pytest.mark.parametrize(
+    ("start", "age_seconds", "below"), [(0.5, 0.0, 0.008), (50.0, 600.0, 0.06), (50.0, 600.1, 0.05)]
+)
+@in_virtual_time
+async def test_an_earlier_runs_limit_is_kept_and_an_old_one_is_sought_again(
+    start: float, age_seconds: float, below: float
+) -> None:
+    flow = _flow(start=None)
+    flow.begin_at(start, age_seconds)
+    assert flow.snapshot().rate_limit_per_second == start
+    assert flow.snapshot().rate_per_second == pytest.approx(start * (1.0 - below), rel=0.001)
+
+
+@in_virtual_time
+async def test_the_state_tells_when_what_got_through_was_started() -> None:
+    flow = _flow()
+    await asyncio.sleep(1.0)
+    permit = await flow.admit("c", "get")
+    await asyncio.sleep(0.5)
+    permit.end(SUCCEEDED)
+    await asyncio.sleep(2.0)
+    assert flow.snapshot().got_through_seconds_ago == {"get": 2.5}
+
+
+@pytest.mark.parametrize("word", [SUCCEEDED, FAILED], ids=["succeeded", "failed"])
+@in_virtual_time
+async def test_a_latency_is_measured_from_the_start_of_its_request(word: Ended) -> None:
+    flow = _flow(max_concurrency=64, start=10.0)
+    await asyncio.sleep(1000.0)
+
+    async def apply(number: int) -> None:
+        permit = await flow.admit(f"c{number}", "update")
+        await asyncio.sleep(1.0)
+        permit.end(SUCCEEDED if number % 20 else word)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(400):
+            tasks.create_task(apply(number))
+    hanging = [_admit(flow, f"d{number}") for number in range(64)]
+    await asyncio.sleep(60.0)
+    assert 16 <= flow.snapshot().in_flight <= 30  # twice what ten a second need that take a second each
+    for task in hanging:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_a_throttle_of_one_completion_alone_takes_back_what_its_refusals_taught() -> None:
+    flow = _flow(start=100.0)
+    await _warm(flow)
+    limits = []
+    for completion_id, alone in [("a", False), ("b", True), ("a", False), ("a", True), ("a", True), ("a", False)]:
+        permit = await flow.admit(completion_id, "update")
+        permit.end(Ended(End.THROTTLED, delay_seconds=None if alone else 1.0, alone=alone))
+        limits.append(flow.snapshot().rate_limit_per_second)
+    lowered = limits[0]
+    assert lowered is not None
+    assert lowered < 100.0
+    assert limits[1] == lowered  # `b` has taught nothing
+    assert limits[3:5] == [100.0, 100.0]  # as before both refusals of `a`
+    assert limits[5] is not None
+    assert limits[5] < 100.0  # it may teach anew
+
+
+@in_virtual_time
+async def test_a_service_that_asks_for_less_gets_no_more_for_a_minute() -> None:
+    flow = _flow(start=100.0)
+    await _warm(flow)
+    (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=1.0, slow_down=True))
+    slow = flow.snapshot().rate_per_second
+    for _ in range(100):
+        (await flow.admit("c", "update")).end(SUCCEEDED)
+        await asyncio.sleep(0.2)
+    assert flow.snapshot().rate_per_second == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("end", [End.THROTTLED, End.FAILED])
+@in_virtual_time
+async def test_a_request_to_wait_is_reported_with_its_delay_and_the_answer(end: End) -> None:
+    told: list[tuple[float, Ended]] = []
+    flow = Flow(
+        max_concurrency=8,
+        patience_seconds=5.0,
+        clock=asyncio.get_running_loop().time,
+        on_refused=lambda seconds, ended: told.append((seconds, ended)),
+    )
+    word = Ended(end, delay_seconds=3.0, error="slower")
+    (await flow.admit("c", "update")).end(word)
+    [(seconds, ended)] = told
+    assert 3.05 <= seconds <= 3.25
+    assert ended is word
+
+
+@pytest.mark.parametrize("word", [FAILED, Ended(End.FAILED, reason=OUTAGE, delay_seconds=3.0, guilty=True)])
+@in_virtual_time
+async def test_a_failure_that_asks_for_no_delay_or_is_a_completions_own_makes_nobody_wait(word: Ended) -> None:
+    told: list[float] = []
+    flow = Flow(
+        max_concurrency=8,
+        patience_seconds=5.0,
+        clock=asyncio.get_running_loop().time,
+        on_refused=lambda seconds, _: told.append(seconds),
+    )
+    (await flow.admit("c", "update")).end(word)
+    assert told == []
+    assert flow.snapshot().closed_for_seconds == 0.0
+
+
+@in_virtual_time
+async def test_each_throttled_answer_is_counted() -> None:
+    flow = _flow()
+    for completion_id in "abc":
+        (await flow.admit(completion_id, "update")).end(Ended(End.THROTTLED, delay_seconds=0.0))
+    assert flow.snapshot().throttled == 3
+
+
+@in_virtual_time
+async def test_a_permit_says_whether_its_request_went_before_others() -> None:
+    flow = _flow(max_concurrency=1)
+    for urgent in (True, False):
+        first = await flow.admit("c", "update", urgent=urgent)
+        waiting = asyncio.create_task(flow.admit("d", "get", urgent=urgent))
+        await _settle()
+        first.end(SUCCEEDED)
+        second = await waiting
+        second.end(SUCCEEDED)
+        assert (first.is_urgent, second.is_urgent) == (urgent, urgent)
+        assert (second.completion_id, second.operation) == ("d", "get")
+
+
+def test_what_stops_a_request_says_so() -> None:
+    assert str(Halted("quota")) == "halted: quota"
+    assert str(Closed(1.5)) == "closed for another 1.500 s"
+
+
+@in_virtual_time
+async def test_while_all_completions_meet_the_same_one_claim_and_one_request_a_second_start() -> None:
+    loop, flow = asyncio.get_running_loop(), _flow()
+    await _warm(flow)
+    for number in range(20):
+        assert await flow.ready() is None
+        (await flow.admit(f"c{number}", "update")).end(Ended(End.ABSENT))
+    assert await flow.ready() == 1
+    times = []
+    for number in range(4):
+        permit = await flow.admit(f"d{number}", "update")
+        times.append(loop.time())
+        assert flow.start("e", "update") is None
+        if number < 3:
+            permit.end(Ended(End.ABSENT))
+    between = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert between == pytest.approx([1.0] * 3, abs=0.01)
+    assert flow.wait_seconds() == pytest.approx(1.0)
+    permit.end(SUCCEEDED)
+    assert await flow.ready() is None
+    assert flow.wait_seconds() < 0.5
+    assert flow.start("e", "update")
+
+
+@in_virtual_time
+async def test_how_long_a_start_may_take_is_told_by_slots_and_pace_and_endless_in_a_pause_or_halt() -> None:
+    flow = _flow(max_concurrency=2, start=None, requests_per_minute=6.0)
+    assert flow.wait_seconds() == 0.0
+    permit = await flow.admit("c", "update")
+    assert flow.wait_seconds() == pytest.approx(10.0)
+    permit.end(SUCCEEDED)
+    assert flow.wait_seconds() == pytest.approx(10.0)
+    flow.pause(paused=True)
+    assert math.isinf(flow.wait_seconds())
+    flow.pause(paused=False)
+    flow = _flow(max_concurrency=1)
+    permit = await flow.admit("c", "update")
+    assert math.isinf(flow.wait_seconds())  # only its end makes room
+    permit.end(SUCCEEDED)
+    await _halt(flow, "quota")
+    assert math.isinf(flow.wait_seconds())
+
+
+@in_virtual_time
+async def test_a_search_begins_with_the_first_request_however_late_it_comes() -> None:
+    flow = _flow(start=None)
+    await asyncio.sleep(100.0)
+    await flow.admit("c", "update")
+    assert flow.wait_seconds() > 0.0
+
+
+@in_virtual_time
+async def test_urgent_requests_that_wait_get_half_of_the_slots() -> None:
+    flow = _flow(max_concurrency=8, start=None)
+    await _warm(flow)
+    for _ in range(8):
+        (await flow.admit("u", "update", urgent=True)).end(SUCCEEDED)
+    permits = [await flow.admit(f"c{number}", "update") for number in range(8)]
+    urgent = [asyncio.create_task(flow.admit(f"u{number}", "update", urgent=True)) for number in range(8)]
+    usual = [_admit(flow, f"d{number}") for number in range(8)]
+    await asyncio.sleep(0)
+    for permit in permits:
+        permit.end(SUCCEEDED)
+        await asyncio.sleep(0)
+    assert (sum(task.done() for task in urgent), sum(task.done() for task in usual)) == (4, 4)
+    for task in (*urgent, *usual):
         task.cancel()

@@ -394,7 +394,7 @@ def test_twenty_equal_refusals_in_a_row_slow_down_and_do_not_halt(word: Ended, r
     assert gate.alike(1.0) is None
     event = _end(gate, 5.0, word, MANY[19])
     assert event is not None
-    assert (event.kind, event.reason) == ("slowed", reason)
+    assert (event.kind, event.reason, event.operation) == ("slowed", reason, "update")
     assert _end(gate, 5.0, word, "one more") is None  # it is reported once
     assert gate.is_cautious
     assert gate.is_open
@@ -487,13 +487,26 @@ def test_successes_at_other_workers_are_known_by_kind_of_call() -> None:
     assert not gate.others_got_through("get", "a", 49.0, elsewhere=True)
 
 
+def test_a_completion_is_no_other_to_itself() -> None:
+    gate = Gate(0.0)
+    _end(gate, 50.0, SUCCEEDED, "a")
+    assert not gate.others_got_through("update", "a", 49.0, elsewhere=False)
+    assert gate.others_got_through("update", "b", 49.0, elsewhere=False)
+
+
+def test_another_workers_halt_at_the_moment_of_the_resume_counts() -> None:
+    gate = Gate(1.0)
+    gate.told("unauthorized", halted_at=1.0)
+    assert _end(gate, 2.0, BAD_KEY, "b")
+
+
 def test_the_gate_counts_successes_by_kind_of_call() -> None:
     gate = Gate(0.0)
     assert gate.got_through_seconds_ago(1.0) == {}
     _end(gate, 10.0, SUCCEEDED, operation="get", sent_at=9.0)
     _end(gate, 10.0, SUCCEEDED, operation="get", sent_at=8.0)
     assert (gate.successes("get"), gate.successes("update")) == (2, 0)
-    assert gate.got_through_seconds_ago(12.0) == {"get": 3.0}
+    assert gate.got_through_seconds_ago(12.25) == {"get": 3.2}
 
 
 def test_a_new_key_resets_the_gate() -> None:
@@ -517,3 +530,36 @@ def test_a_new_key_makes_a_probe_due_for_any_completion() -> None:
     assert gate.next_probe_in_seconds(101.0) == 0.0
     assert not any(gate.has_failed(each) for each in [*FIVE, "p"])
     assert gate.take_probe(101.0, FIVE[0])
+
+
+def test_probes_that_say_nothing_come_ever_later_and_after_a_failed_one_soon_again() -> None:
+    gate, now = _halted(), 100.0
+    for wait_seconds in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0):
+        _probe(gate, now, ANSWERED)
+        assert gate.next_probe_in_seconds(now) == wait_seconds
+        now += wait_seconds
+    _probe(gate, now, BAD_KEY)
+    now += gate.next_probe_in_seconds(now)
+    _probe(gate, now, ANSWERED)
+    assert gate.next_probe_in_seconds(now) == 0.25
+
+
+def test_failures_that_halted_do_not_halt_once_more() -> None:
+    gate = _halted_by_few()
+    _probe(gate, 100.0, ANSWERED)
+    assert gate.is_open
+    assert gate.nothing_else(101.0, ["a", "b"]) is None
+    _end(gate, 102.0, FAILED, "a")
+    assert gate.nothing_else(102.0, ["a", "b"]) is None
+    assert gate.nothing_else(102.0, ["a"])
+
+
+@pytest.mark.parametrize("trait", [METADATA_HIDDEN, SERVICE_MERGES])
+def test_what_few_completions_show_of_the_service_is_told_and_stays_after_the_halt(trait: str) -> None:
+    gate, word = Gate(0.0), Ended(End.FAILED, reason=trait, error="look", status=200, request_id="r")
+    _end(gate, 1.0, FAILED, "other")
+    assert gate.trait() is None
+    for completion_id in "abc":
+        _end(gate, 1.0, word, completion_id)
+        assert gate.trait() == Cause(trait, "look", 200, "r", completion_id)
+    assert not gate.is_open

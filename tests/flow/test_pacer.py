@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from worker.flow.course import Course
 from worker.flow.pacer import Pacer
+from worker.flow.sent import Sent
 from worker.flow.tuning import TUNING
 
 
@@ -292,6 +294,49 @@ def test_a_pause_lowers_nothing() -> None:
     assert 0.95 * rate < pacer.rate_per_second(60.2) <= rate
 
 
+def test_after_a_pause_a_limit_is_measured_from_its_end() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 30.0)
+    pacer.pause(30.0, delay_seconds=30.0, jitter_seconds=0.0)
+    sent = len(_takes(pacer, 60.0, 70.0))
+    _refuse(pacer, 70.0)
+    assert pacer.limit_per_second == pytest.approx(sent / 10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("delay_seconds", [-1.0, math.nan, math.inf])
+def test_a_pause_that_makes_no_sense_is_ignored(delay_seconds: float) -> None:
+    pacer = _paced(50.0)
+    pacer.pause(1.0, delay_seconds=delay_seconds, jitter_seconds=0.1)
+    assert pacer.closed_for_seconds(1.0) == 0.0
+
+
+def test_another_workers_refusal_lowers_the_rate_to_what_this_one_had() -> None:
+    pacer = _used(50.0, 10.0)
+    pacer.others_refused(10.0, delay_seconds=0.0, jitter_seconds=0.1)
+    first = pacer.limit_per_second
+    assert first == pytest.approx(len(_takes(_paced(50.0), 0.0, 10.0)) / 10.0, rel=0.02)
+    assert pacer.closed_for_seconds(10.0) == 0.0  # it asked for no delay
+    assert len(_takes(pacer, 10.0, 11.0)) > 40
+    pacer.others_refused(12.0, delay_seconds=0.5, jitter_seconds=0.1)  # of the same event
+    assert pacer.limit_per_second == first
+    assert pacer.closed_for_seconds(12.0) == pytest.approx(0.6)
+
+
+def test_another_workers_refusal_says_nothing_to_one_that_sent_nothing_of_late() -> None:
+    pacer = _used(50.0, 10.0)
+    pacer.others_refused(20.0, delay_seconds=3.0, jitter_seconds=0.1)
+    assert pacer.limit_per_second == 50.0
+    assert pacer.closed_for_seconds(20.0) == pytest.approx(3.1)
+
+
+def test_another_workers_refusal_lowers_even_a_rate_below_one() -> None:
+    pacer = _paced(0.5)
+    assert pacer.take(0.0)
+    assert pacer.take(pacer.wait_seconds(0.0))
+    pacer.others_refused(2.2, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second != 0.5
+
+
 def test_the_rate_grows_back_to_the_limit_in_20_s_and_then_beyond() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
@@ -314,6 +359,10 @@ def test_the_rate_stays_below_twice_what_was_sent() -> None:
     assert pacer.rate_per_second(75.0) > 90.0
     pacer.wait_seconds(80.0)
     assert pacer.rate_per_second(80.0) <= 50.0
+    pacer = _paced(50.0)
+    for number in range(10_000):
+        pacer.take(number / 50)
+    assert 95.0 < pacer.rate_per_second(200.0) <= 101.0
 
 
 def test_unused_rate_is_not_made_up_for() -> None:
@@ -409,6 +458,9 @@ def test_what_was_found_is_sought_again_when_the_headers_tell_of_another_limit()
     _takes(pacer, 0.1, 10.0)
     assert pacer.rate_per_second(10.0) < 8.0
     pacer.announce(10.0, 1200.0, 1190.0, 0.5)
+    assert pacer.rate_per_second(10.0) == pytest.approx(8.0 * (1.0 - TUNING.seek_below))
+    assert pacer.course is not None
+    assert (pacer.course.limit_per_second, pacer.course.seeks) == (8.0, 1)
     _takes(pacer, 10.0, 20.0)
     assert pacer.rate_per_second(20.0) > 14.0
 
@@ -471,3 +523,345 @@ def test_an_unused_start_is_given_back() -> None:
     assert not pacer.take(0.0)
     pacer.give_back(0.0)
     assert pacer.take(0.0)
+
+
+def test_before_anything_got_through_delays_without_a_hint_double_to_five_minutes() -> None:
+    pacer, now, delays = Pacer(0.0), 0.0, list[float]()
+    for _ in range(12):
+        assert pacer.take(now)
+        pacer.refused(now, sent_at=now, delay_seconds=None, jitter_seconds=0.0)
+        delays.append(pacer.closed_for_seconds(now))
+        now += delays[-1]
+    assert delays == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0, 300.0])
+
+
+def _seeking(per_second: float) -> Pacer:
+    pacer = Pacer(0.0)
+    pacer.begin_at(0.0, per_second, age_seconds=3600.0)
+    return pacer
+
+
+def _course(pacer: Pacer) -> Course:
+    assert pacer.course is not None
+    return pacer.course
+
+
+def test_a_search_that_ends_within_two_seconds_is_begun_anew_twice() -> None:
+    pacer, now, seeks = _seeking(50.0), 0.0, list[int]()
+    for _ in range(3):
+        _takes(pacer, now, now + 1.0)
+        _refuse(pacer, now + 1.0)
+        seeks.append(_course(pacer).seeks)
+        now += 2.1
+    assert seeks == [2, 3, 0]
+
+
+def _sent(times: list[float]) -> Sent:
+    sent = Sent()
+    for at in times:
+        sent.add(at)
+    return sent
+
+
+def _use(
+    pacer: Pacer, start: float, end: float, *, cost_seconds: float = 0.0, delay_seconds: float = 0.0
+) -> list[float]:
+    """Start requests as fast as they may, and let one be refused that starts at the end; returns those before it."""
+    times = _takes(pacer, start, end)
+    pacer.take_unpaced(end)
+    _takes(pacer, end, end + cost_seconds)
+    pacer.refused(end + cost_seconds, sent_at=end, delay_seconds=delay_seconds, jitter_seconds=0.0)
+    return times
+
+
+def _rate(pacer: Pacer, now: float) -> float:
+    """The rate now, which a refusal now is about."""
+    pacer.wait_seconds(now)
+    return pacer.aim_per_second
+
+
+def test_a_search_that_takes_two_seconds_has_found_what_got_through() -> None:
+    pacer = _seeking(50.0)
+    sent = _sent(_use(pacer, 0.0, 2.0))
+    assert _course(pacer).seeks == 0
+    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(0.0, 2.0))
+
+
+def test_a_search_has_found_what_lies_between_the_goodputs_with_and_without_the_delay() -> None:
+    pacer = _seeking(50.0)
+    _use(pacer, 0.0, 1.0, delay_seconds=1.0)
+    sent = _sent(_use(pacer, 2.0, 8.0, cost_seconds=5.0))
+    with_delay, without = sent.per_second(1.0, 8.0), sent.per_second(2.0, 8.0)
+    least = max(with_delay, sent.least_limit(2.0, 8.0, TUNING.saved_seconds))
+    course, found = _course(pacer), (least + without) / 2.0
+    assert with_delay <= least < without
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 5.0)  # what a refusal costs makes the next one later
+    assert course.per_second() == pytest.approx(found)
+
+
+def test_a_search_at_a_low_rate_has_found_a_little_less_than_that_rate() -> None:
+    pacer = _seeking(1.0)
+    _takes(pacer, 0.0, 10.0)
+    rate = _rate(pacer, 10.0)
+    _use(pacer, 10.0, 10.0)
+    assert _course(pacer).seeks == 0
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.few_decrease * rate)
+
+
+def test_a_known_limit_is_measured_anew_from_the_latest_twenty_seconds() -> None:
+    pacer = _paced(50.0)
+    sent = _sent(_use(pacer, 0.0, 30.0, cost_seconds=3.0))
+    course, found = _course(pacer), sent.per_second(10.0, 30.0)
+    assert sent.per_second(0.0, 30.0) < found < 50.5
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 3.0)  # what a refusal costs makes the next one later
+    assert course.per_second() == pytest.approx(found)
+
+
+@pytest.mark.parametrize(("per_second", "until"), [(2.0, 201.0), (0.5, 870.0)])
+def test_a_low_limit_is_measured_from_the_latest_sixty_requests(per_second: float, until: float) -> None:
+    pacer = _paced(per_second)
+    sent = _sent(_use(pacer, 0.0, until))
+    found = sent.per_second(until - TUNING.span_requests / per_second, until)
+    assert found != sent.per_second(until - TUNING.span_seconds, until)
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+
+
+def test_a_known_limit_is_measured_from_the_latest_refusal_on() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    limit = _course(pacer).limit_per_second
+    sent = _sent(_use(pacer, 11.0, 15.0))
+    assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(10.0, 15.0))
+    assert _course(pacer).limit_per_second < 0.95 * limit  # the delay counts
+
+
+def test_a_refusal_soon_after_the_opening_lowers_a_known_limit_a_little() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    _takes(pacer, 11.0, 14.9)
+    pacer.take_unpaced(14.9)
+    _takes(pacer, 14.9, 18.9)
+    found = TUNING.least_decrease * _rate(pacer, 18.9)
+    pacer.refused(18.9, sent_at=14.9, delay_seconds=1.0, jitter_seconds=0.0)
+    course = _course(pacer)
+    assert course.seeks == 0
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * 4.0)
+    assert course.per_second() == pytest.approx(found)
+
+
+def test_a_refusal_soon_after_the_opening_by_far_too_few_requests_starts_a_search() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    times = [each for each in (11.1, 11.6, 12.1, 12.6, 13.1) if pacer.take(each)]
+    assert len(times) == TUNING.few_requests
+    pacer.take_unpaced(13.6)
+    pacer.refused(13.6, sent_at=13.6, delay_seconds=1.0, jitter_seconds=0.0)
+    sent = _sent(times)
+    found = max(sent.per_second(10.0, 13.6), sent.least_limit(11.0, 13.6, TUNING.saved_seconds))
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+
+
+def test_a_refusal_of_the_first_request_after_the_opening_starts_a_search_at_seven_tenths() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    rate = _rate(pacer, 11.0)
+    _use(pacer, 11.0, 11.0, delay_seconds=1.0)
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
+
+
+@pytest.mark.parametrize(("first", "second", "is_habit"), [(6.0, 6.0, True), (6.0, 7.0, False), (5.0, 5.0, False)])
+def test_a_delay_that_comes_twice_is_a_habit_and_makes_the_next_refusal_late(
+    first: float,
+    second: float,
+    is_habit: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=first)
+    times = _takes(pacer, 10.0 + first, 26.0)
+    rate = _rate(pacer, 26.0)
+    _use(pacer, 26.0, 26.0, delay_seconds=second)
+    course, sent = _course(pacer), _sent(times)
+    if not is_habit:
+        assert course.limit_per_second == pytest.approx(len(times) / (16.0 + second - first))
+        return
+    least = max(sent.per_second(10.0, 26.0), sent.least_limit(16.0, 26.0, TUNING.saved_seconds))
+    found = min(rate, max(least, TUNING.far_off * rate))
+    assert course.limit_per_second == pytest.approx(found)
+    course.advance(TUNING.rest_costs * second)
+    assert course.per_second() == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("opened", "delay_seconds", "is_window"),
+    [(20.0, 2.0, False), (20.0, 2.5, True), (20.0, 99.0, True), (20.0, 99.5, False)],
+)
+def test_a_delay_of_more_than_two_seconds_ends_a_window_of_two_minutes_at_most(
+    opened: float,
+    delay_seconds: float,
+    is_window: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(50.0)
+    times = _use(pacer, 0.0, opened, cost_seconds=1.0, delay_seconds=delay_seconds)
+    of_window = len(times) / (opened + 1.0 + delay_seconds)
+    assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
+    assert _course(pacer).seeks == 0
+
+
+@pytest.mark.parametrize(("requests", "seeks"), [(4, 1), (5, 0)])
+def test_a_window_that_lets_few_requests_through_is_sought(requests: int, seeks: int) -> None:
+    pacer = _paced(50.0)
+    for number in range(requests):
+        assert pacer.take(number / 2)
+    refused_at = requests / 2
+    _use(pacer, refused_at, refused_at, delay_seconds=10.0)
+    assert _course(pacer).limit_per_second == pytest.approx(requests / (refused_at + 10.0))
+    assert _course(pacer).seeks == seeks
+
+
+def test_a_window_ends_a_search() -> None:
+    pacer = _seeking(50.0)
+    times = _use(pacer, 0.0, 0.05, delay_seconds=10.0)
+    assert 0 < len(times) < TUNING.few_requests
+    assert _course(pacer).seeks == 0
+
+
+def test_the_first_limit_is_what_got_through_in_the_latest_twenty_seconds() -> None:
+    pacer = Pacer(0.0)
+    times = [number / 1_000 for number in range(1_000)]  # far more, but long ago
+    times += [25.0 + number / 10 for number in range(100)]
+    for at in times:
+        assert pacer.take(at)
+    _use(pacer, 35.0, 35.0, delay_seconds=1.0)
+    found = _sent(times).least_limit(15.0, 35.0, TUNING.saved_seconds)
+    assert _course(pacer).seeks == 1
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+    assert 9.0 < found < 10.0
+
+
+def test_a_request_sent_at_the_moment_of_a_refusal_says_nothing_new() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=1.0)
+    course = _course(pacer)
+    pacer.refused(10.1, sent_at=10.0, delay_seconds=1.0, jitter_seconds=0.0)
+    assert _course(pacer) is course
+
+
+def test_a_limit_is_measured_across_a_refusal_by_chance_that_asked_for_no_delay() -> None:
+    pacer = _paced(50.0)
+    times = _takes(pacer, 0.0, 10.0)
+    for at in times:
+        pacer.accepted(at, at)
+    pacer.take_unpaced(10.0)
+    pacer.refused(10.0, sent_at=10.0, delay_seconds=None, jitter_seconds=0.0)
+    later = _takes(pacer, 10.0, 16.0)
+    for at in later:
+        pacer.accepted(16.0, at)
+    assert pacer.limit_per_second == 50.0
+    pacer.others_refused(16.0, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second == pytest.approx(_sent(times + later).per_second(0.0, 16.0))
+
+
+def test_a_limit_is_measured_from_the_end_of_the_delay_of_a_refusal_by_chance() -> None:
+    pacer = _paced(50.0)
+    times = _takes(pacer, 0.0, 10.0)
+    for at in times[:-20]:
+        pacer.accepted(at, at)
+    pacer.refused(10.0, sent_at=times[-20], delay_seconds=1.0, jitter_seconds=0.0)
+    for at in times[-19:]:
+        pacer.accepted(10.1, at)
+    assert pacer.limit_per_second == 50.0
+    later = _takes(pacer, 11.0, 16.0)
+    rate = _rate(pacer, 16.0)
+    pacer.others_refused(16.0, delay_seconds=0.0, jitter_seconds=0.0)
+    assert pacer.limit_per_second == pytest.approx(min(rate, _sent(later).per_second(11.0, 16.0)))
+    assert pacer.limit_per_second > 49.9
+
+
+def test_without_a_hint_a_low_limit_is_given_the_time_of_two_requests() -> None:
+    pacer = _paced(0.1)
+    assert pacer.take(0.0)
+    assert pacer.take(11.0)
+    pacer.refused(11.0, sent_at=11.0, delay_seconds=None, jitter_seconds=0.0)
+    assert pacer.closed_for_seconds(11.0) == pytest.approx(TUNING.backoff_requests / 0.1)
+
+
+def test_with_a_habit_the_rate_falls_to_seven_tenths_at_most() -> None:
+    pacer = _paced(50.0)
+    _use(pacer, 0.0, 10.0, delay_seconds=6.0)
+    assert pacer.take(16.5)
+    rate = _rate(pacer, 17.0)
+    _use(pacer, 17.0, 17.0, delay_seconds=6.0)
+    assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
+
+
+@pytest.mark.parametrize(
+    ("passed", "refused_at", "counts"),
+    [([191.0], 193.0, True), ([191.0], 194.0, False), ([191.0], 194.5, False), ([190.0, 194.1], 194.5, True)],
+)
+def test_what_got_through_since_the_opening_counts_if_it_is_more_than_one_or_soon(
+    passed: list[float],
+    refused_at: float,
+    counts: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(0.25)
+    _use(pacer, 0.0, 40.0, delay_seconds=150.0)
+    for at in passed:
+        assert pacer.take(at)
+    rate = _rate(pacer, refused_at)
+    _use(pacer, refused_at, refused_at, delay_seconds=1.0)
+    assert _course(pacer).limit_per_second == pytest.approx(rate if counts else TUNING.least_decrease * rate)
+
+
+def test_at_a_low_limit_the_rate_stays_below_twice_that_of_the_latest_five_requests() -> None:
+    pacer, now, times = _paced(0.25), 0.0, list[float]()
+    while now < 2_250.0:
+        if pacer.take(now):
+            times.append(now)
+        now += max(pacer.wait_seconds(now), 0.05)
+        recent = sum(now - 20.0 <= at for at in times[-500:]) / 20.0
+        assert _rate(pacer, now) <= max(0.25, 2.2 * recent + 0.1)
+    assert _rate(pacer, now) > 0.4  # it has grown
+
+
+def _refused_first(delay_seconds: float) -> Pacer:
+    """A pacer whose search ends with a refusal that asks for this delay."""
+    pacer = Pacer(0.0)
+    for number in range(100):
+        pacer.take(number / 100)
+    pacer.refused(1.0, sent_at=1.0, delay_seconds=delay_seconds, jitter_seconds=0.0)
+    return pacer
+
+
+def test_a_search_begins_at_what_the_service_takes_in_within_a_delay_less_a_second() -> None:
+    pacer = _refused_first(1.0)
+    for delay_seconds, found in ((1.5, 3 / 0.5), (2.0, 4 / 1.0), (3.0, 5 / 2.0)):
+        pacer.refused(1.1, sent_at=0.99, delay_seconds=delay_seconds, jitter_seconds=0.0)
+        assert _course(pacer).limit_per_second == found
+        assert _course(pacer).seeks == 1
+        assert pacer.aim_per_second == pytest.approx(found * (1.0 - TUNING.seek_below))
+    pacer.refused(1.1, sent_at=0.99, delay_seconds=2.0, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second == 2.5  # it is not raised again
+
+
+def test_a_delay_of_two_seconds_at_once_may_be_a_debt_and_a_longer_one_is_a_window() -> None:
+    assert _course(_refused_first(2.0)).limit_per_second == 2 / 1.0
+    assert _course(_refused_first(2.1)).limit_per_second == pytest.approx(100 / 3.1)
+
+
+def test_each_batch_of_requests_refused_together_is_counted_from_one() -> None:
+    pacer = _seeking(50.0)
+    for start, together in ((0.0, 20), (2.0, 1)):
+        _takes(pacer, start, start + 1.0)
+        pacer.take_unpaced(start + 1.0)
+        for _ in range(together):
+            pacer.refused(start + 1.0, sent_at=start + 1.0, delay_seconds=1.0, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second > 20.0
+    pacer.refused(3.0, sent_at=2.9, delay_seconds=1.25, jitter_seconds=0.0)
+    assert _course(pacer).limit_per_second == 3 / 0.25

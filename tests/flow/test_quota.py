@@ -1,5 +1,7 @@
 """Granted permits instead of a worker's own bucket, on a clock that the test moves."""
 
+import math
+
 import pytest
 
 from worker.flow.pacer import Pacer
@@ -77,3 +79,24 @@ def test_a_permit_that_was_given_back_can_be_taken_again() -> None:
     pacer.give_back(1.0)
     assert pacer.take(1.01)
     assert not pacer.take(1.02)
+
+
+def test_a_permit_may_be_overdue_by_a_second_and_no_longer() -> None:
+    quota = GrantedQuota(_Asked())
+    quota.grant(1.0, 1, INTERVAL)
+    assert quota.wait_seconds() == math.inf  # it does not know the time yet
+    quota.fill(2.0)
+    assert quota.wait_seconds() == 0.0
+    quota.fill(2.1)
+    assert quota.wait_seconds() == math.inf
+
+
+def test_while_a_request_may_start_its_start_alone_asks_for_permits() -> None:
+    asked = _Asked()
+    quota = GrantedQuota(asked)
+    quota.grant(1.0, 2, 0.0)
+    quota.fill(1.0)
+    quota.take()
+    assert asked.times == 1
+    assert quota.wait_seconds() == 0.0
+    assert asked.times == 1

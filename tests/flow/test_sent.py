@@ -35,10 +35,20 @@ def test_the_log_of_requests_is_bounded_and_forgets_the_oldest() -> None:
     assert sent.count(900.0, 1000.0) == 10_000
 
 
+def test_the_log_of_requests_loses_its_older_half_when_it_is_full() -> None:
+    sent = Sent()
+    for number in range(32_768):
+        sent.add(float(number))
+    assert sent.count(0.0, 40_000.0) == 32_768
+    sent.add(32_768.0)
+    assert sent.count(0.0, 40_000.0) == sent.count(16_384.0, 32_768.0) == 16_385
+
+
 def test_between_two_refusals_the_limit_is_the_number_of_successes() -> None:
     sent = Sent()
     _evenly(sent, 1.0, 11.0, 10.0)
     assert sent.per_second(0.0, 11.0) == pytest.approx(101 / 11)
+    assert sent.per_second(10.5, 11.0) == pytest.approx(6 / 0.5)
 
 
 def test_saved_up_requests_do_not_raise_the_limit() -> None:
@@ -46,6 +56,12 @@ def test_saved_up_requests_do_not_raise_the_limit() -> None:
     _evenly(sent, 0.0, 20.0, 5.0)  # half of the limit: it saves up a second's worth
     _evenly(sent, 20.0, 21.0, 20.0)  # ten that came in, and ten that were saved up
     assert sent.least_limit(0.0, 21.0, saved_seconds=1.0) == pytest.approx(10.0, rel=0.05)
+
+
+def test_of_one_request_just_before_half_a_request_is_known() -> None:
+    sent = Sent()
+    sent.add(9.9)
+    assert sent.least_limit(0.0, 10.0, saved_seconds=1.0) == pytest.approx(1.5 / 1.1)
 
 
 def test_without_a_request_there_is_no_least_limit() -> None:

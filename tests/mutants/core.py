@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
+from mutmut.mutation.diff_apply import get_diff_for_mutant
 
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 LEAST_NOTICED = 0.90
@@ -56,12 +57,9 @@ def _function(name: str) -> str:
     return name.rpartition("__mutmut_")[0]
 
 
-def _asked(*words: str) -> str:
-    return subprocess.run([_MUTMUT, *words], capture_output=True, text=True, check=True).stdout
-
-
-def _found(text: str) -> dict[str, str]:
-    return dict(re.findall(r"^\s*(\S+__mutmut_\d+): (.+)$", text, re.MULTILINE))
+def _found() -> dict[str, str]:
+    done = subprocess.run([_MUTMUT, "results", "--all", "true"], capture_output=True, text=True, check=True)
+    return dict(re.findall(r"^\s*(\S+__mutmut_\d+): (.+)$", done.stdout, re.MULTILINE))
 
 
 def _table(found: Mapping[str, str]) -> Iterable[str]:
@@ -76,8 +74,8 @@ def _table(found: Mapping[str, str]) -> Iterable[str]:
 
 def main() -> int:
     """Run the command; gives the exit code."""
-    found = _found(_asked("results", "--all", "true"))
-    lines = {name: made_line(_asked("show", name)) for name, word in found.items() if word not in _NOTICED}
+    found = _found()
+    lines = {name: made_line(get_diff_for_mutant(name)) for name, word in found.items() if word not in _NOTICED}
     reasons: Reasons = yaml.safe_load(EQUIVALENT.read_text()) or {}
     wrong = complaints(found, lines, reasons)
     print(*_table(found), *wrong, f"{len(found):,} faults, {len(wrong)} complaints", sep="\n")  # noqa: T201

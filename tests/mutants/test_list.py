@@ -1,5 +1,6 @@
 """The list of mutants fits the code, and the command reports which are killed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_the_command_fails_where_no_test_notices(tmp_path: Path, test: str, code
     command = [sys.executable, "-m", "tests.mutants", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
+
+
+def test_the_tests_of_the_module_that_has_the_fault_go_first_and_the_others_keep_their_order(tmp_path: Path) -> None:
+    for name in ("door", "house", "roof"):
+        (tmp_path / f"test_{name}.py").write_text("def test_one(): pass\ndef test_two(): pass\n")
+    words = ["--collect-only", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.order"]
+    found = {"MUTANT_UNDER_TEST": "worker.town.house.xǁHouseǁwindows__mutmut_9", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | found, capture_output=True, text=True, check=True)
+    places = [f"test_{name}.py::test_{number}" for name in ("house", "door", "roof") for number in ("one", "two")]
+    assert done.stdout.splitlines()[:6] == places
 
 
 FOUND = {f"house.x_one__mutmut_{number}": "killed" for number in range(9)}
