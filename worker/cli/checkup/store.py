@@ -29,7 +29,7 @@ async def check_queue(settings: Settings) -> list[Check]:
             return [_missing(settings.queue_url, place)]
         return [failure("queue", str(error), "correct METASYNC_QUEUE_URL")]
     except QueueUnusable as error:
-        return [failure("queue", str(error))]
+        return [failure("queue", str(error), "mend that, or correct METASYNC_QUEUE_URL")]
     except QueueUnavailable as error:
         return [failure("queue", str(error), "is the store running, and can this machine reach it?")]
     except QueueError as error:
