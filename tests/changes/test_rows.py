@@ -291,6 +291,28 @@ def test_a_stray_quote_does_not_swallow_the_rows_up_to_the_next_quote() -> None:
     assert ids(items) == ["c1", "c2", "c3"]
 
 
+def test_rows_between_two_stray_quotes_are_read_and_only_the_two_are_refused() -> None:
+    lines = [f"chatcmpl-{number},n{number}" for number in range(1, 31)]
+    lines[4], lines[19] = 'chatcmpl-5,"5 inches', 'chatcmpl-20,ruler 20"'
+    content = "\r\n".join(["completion_id,note", *lines, ""]).encode()
+
+    items = read_bytes(content, "csv")
+
+    assert [line for line, _ in refusals(items)] == [6, 21]
+    assert "look like rows" in refusals(items)[0][1]
+    assert ids(items) == [f"chatcmpl-{number}" for number in range(1, 31) if number not in (5, 20)]
+
+
+@pytest.mark.parametrize("note", ["see\nchatcmpl-7", "two\nlines, and a comma", "a\nchatcmpl-7,b,c"])
+def test_a_cell_of_several_lines_stays_whole_where_they_are_no_rows(note: str) -> None:
+    content = f'completion_id,note\nchatcmpl-1,"{note}"\n'.encode()
+
+    [item] = read_bytes(content, "csv")
+
+    assert isinstance(item, MetadataChange)
+    assert item.metadata == {"note": note}
+
+
 def test_a_stray_quote_in_a_later_line_of_a_row_is_named_with_that_line() -> None:
     content = b'completion_id,a,b\nc1,"two\nlines","oops\nc2,x,y\n'
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -107,6 +108,14 @@ def test_a_store_that_a_person_must_fix_ends_with_75_and_one_sentence(
     assert command.run("migrate", "--queue-url", "sqlite:///newer.db").returncode == 0
     _execute(tmp_path / "newer.db", "PRAGMA user_version = 999")
     _ends_with(75, replace(command, settings={"OPENAI_API_KEY": KEY}), *verb, "--queue-url", url)
+
+
+def test_a_simulator_on_a_port_that_is_taken_says_so(command: Command, simulator: RunningSimulator) -> None:
+    port = str(urlsplit(simulator.base_url).port)
+    done = command.run("simulator", "--port", port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"metasync: cannot listen on 127.0.0.1, port {port}: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def _execute(path: Path, statement: str) -> None:

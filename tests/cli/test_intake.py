@@ -182,6 +182,10 @@ CASES = {
     "resuming": Case("a.jsonl", GOOD.replace(b"c1", b"c0") + GOOD, ["--resume-from", "1"], rows=[ROW]),
     "resuming by name": Case("a.csv", b"completion_id,grade\nc0,B\nc1,A\n", ["--resume-from", "a.csv:2"], rows=[ROW]),
     "resuming standard input": Case("-", GOOD + GOOD, ["--resume-from", "<stdin>:1"], rows=[ROW]),
+    "resuming after the last line": Case("a.jsonl", GOOD, ["--resume-from", "1"]),
+    "resuming beyond the last line": Case(
+        "a.jsonl", GOOD, ["--resume-from", "99"], said=["a.jsonl: --resume-from 99: the last line is 1"], code=2
+    ),
     "resuming what is not there": Case("a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is not among"], code=2),
     "a bad line": Case("a.jsonl", GOOD + b"x\n", rows=[ROW], said=["a.jsonl:2: not JSON"], code=3),
     "a bad line, strictly": Case("a.jsonl", GOOD + b"x\n", ["--strict"], said=["nothing was stored: 1 lines"], code=2),

@@ -20,6 +20,8 @@ from worker.terminal import shown
 
 _KEY_PREFIX = "metadata."
 _PANDAS_INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?")
+_ID_START = b"chatcmpl-"
+_SWALLOWS = "a quote opens that is closed on a later line, but the lines between look like rows of their own"
 _INVISIBLE = " \t\r\n\v\f\xa0\ufeff\u200b\u200c\u200d\u2060"
 
 
@@ -216,8 +218,9 @@ def _check_no_mistake(name: str) -> None:
 def rows(lines: Iterator[bytes | CutLine], delimiter: str) -> Iterator[Row]:
     """Join lines to rows, leaving out blank ones.
 
-    A row continues while a quote is open. If its cells then make no sense, or the quote is still open after 1 MiB, the
-    quote was a stray one. Then the lines up to it are refused, and reading starts afresh on the next line.
+    A row continues while a quote is open. If its cells then make no sense, its further lines look like rows, or the
+    quote is still open after 1 MiB, the quote was a stray one. Then the lines up to it are refused, and reading starts
+    afresh on the next line.
     """
     source = _Rewindable(lines)
     separator = delimiter.encode()
@@ -239,9 +242,18 @@ def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes
         source.give_back(taken[end:])
         place = "" if end == 1 else f" (line {start + end - 1})"
         return Row(start, b"\n".join(taken[:end]).removesuffix(b"\r"), InvalidChange(f"{stray}{place}"))
+    if len(taken) > 1 and any(_looks_like_a_row(line, delimiter, len(cells)) for line in taken[1:]):
+        source.give_back(taken[1:])
+        return Row(start, taken[0].removesuffix(b"\r"), InvalidChange(_SWALLOWS))
     if len(raw) > MAX_LINE_BYTES:
         return Row(start, raw[:CUT_LINE_BYTES], InvalidChange("the row is longer than 1 MiB"), cut=True)
     return Row(start, raw, cells, is_marked=is_marked)
+
+
+def _looks_like_a_row(line: bytes, delimiter: bytes, cells: int) -> bool:
+    """Whether a further line of a row has as many cells as the row itself, and a completion's id in one of them."""
+    found = line.split(delimiter)
+    return len(found) == cells and any(each.lstrip(b'"').startswith(_ID_START) for each in found)
 
 
 def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:

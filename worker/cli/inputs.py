@@ -149,7 +149,7 @@ class Inputs:
             os.close(descriptor)
 
     def _items(self, file: ChangeFile, after: int, *, quiet: bool) -> Iterator[Numbered]:
-        found = after > 0
+        found, number = after > 0, 0
         items = iter(file)
         for numbered in items:
             number, item = numbered
@@ -159,6 +159,8 @@ class Inputs:
                 if found:
                     break
         yield from items
+        if number < after:
+            yield 0, Refusal(file.source, 0, f"--resume-from {after:,}: the last line is {number:,}")
         if not found and self._intake.fail_on_empty:
             yield 0, Refusal(file.source, 0, _EMPTY)
         elif not found and not quiet:

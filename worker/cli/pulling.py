@@ -84,6 +84,8 @@ async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
             return await _Pulling(goal, target, spool, progress=progress).run(job)
     except SpoolFull as error:
         return _failed(goal, str(error), Exit.RUN_AGAIN)
+    except BrokenPipeError:  # what is read may be a backup, which is not whole
+        raise OutputLost(f"{target.name} was closed before all was written") from None
     finally:
         target.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from config.settings import ConfigurationError
 from worker.cli import loop, signals
 from worker.cli.exits import Exit
 from worker.cli.output import flush, say
@@ -19,8 +20,16 @@ def execute(arguments: Options) -> int:
 
 async def _serve(options: Options) -> None:
     stop = asyncio.Event()
+    simulator = Simulator(options)
     with signals.handled(lambda _: stop.set()):
-        async with Simulator(options) as simulator:
+        try:
+            await simulator.start()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigurationError(f"cannot listen on {options.host}, port {options.port}: {reason}") from None
+        try:
             say(simulator.base_url)
             flush()  # the starting process waits for this line
             await stop.wait()
+        finally:
+            await simulator.stop()
