@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -9,11 +11,78 @@ import pytest
 
 from tests.chaos.crew import LEASE_SECONDS, Crew
 from tests.chaos.disk import Disk
+from tests.e2e.processes import (
+    KEY,
+    Command,
+    RunningSimulator,
+    running_simulator,
+    stopped,
+    wait_for_event,
+    write_changes,
+)
 from tests.queue.postgres_server import PostgresServer, connected
 from tests.queue.redis_server import DURABLE, running
+from tests.web.asking import serving, surface_of
 
 # Longer than the leases.
 _FULL_SECONDS = LEASE_SECONDS + 1
+
+
+_IN_FLIGHT = 3
+_TRIES = 7  # with the pauses between them, six seconds or more
+
+
+@contextmanager
+def _queue_on_a_disk(folder: Path) -> Iterator[tuple[Disk, RunningSimulator, Command]]:
+    """Enqueue changes into a SQLite file on a small disk; each request takes two seconds."""
+    flags = ("--completions", str(_IN_FLIGHT), "--latency", "2s")
+    with Disk.mounted(megabytes=16) as disk, running_simulator(*flags) as simulator:
+        settings = {
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": simulator.base_url,
+            "METASYNC_QUEUE_URL": f"sqlite:///{disk.path}/queue.db",
+            "METASYNC_LOG_FORMAT": "json",
+            "METASYNC_HALT_TIMEOUT": "1s",
+            "METASYNC_SHUTDOWN_GRACE": "1s",
+        }
+        command = serving(Command(folder, settings))
+        changes = [
+            {"completion_id": f"chatcmpl-{number:06d}", "metadata": {"grade": "A"}, "mode": "replace"}
+            for number in range(1, _IN_FLIGHT + 1)
+        ]
+        assert command.run("enqueue", write_changes(folder / "changes.jsonl", changes)).returncode == 0
+        yield disk, simulator, command
+
+
+def _fill_once_all_is_in_flight(disk: Disk, simulator: RunningSimulator) -> None:
+    while simulator.requests() < _IN_FLIGHT:
+        pass
+    disk.fill()
+
+
+def test_a_daemon_that_cannot_settle_on_a_full_disk_is_not_ready_although_claims_in_vain_succeed(
+    tmp_path: Path,
+) -> None:
+    with _queue_on_a_disk(tmp_path) as (disk, simulator, command), stopped(command.start("run")) as process:
+        surface = surface_of(process)
+        _fill_once_all_is_in_flight(disk, simulator)
+        for _ in range(_TRIES):
+            assert wait_for_event(process, "store.unavailable")["operation"] == "settle"
+            status, said = surface.ask_json("/readyz")
+            assert (status, "the disk is full" in said["failing"].get("store", "")) == (503, True)
+            assert "metasync_store_up 0.0" in surface.ask("/metrics")[1]
+        disk.make_room()
+        wait_for_event(process, "change.applied")
+        assert surface.ask_json("/readyz") == (200, {"ready": True, "failing": {}})
+
+
+def test_a_drain_that_cannot_settle_on_a_full_disk_ends(tmp_path: Path) -> None:
+    with _queue_on_a_disk(tmp_path) as (disk, simulator, command):
+        with stopped(command.start("run", "--drain")) as process:
+            _fill_once_all_is_in_flight(disk, simulator)
+            assert wait_for_event(process, "run.summary")["ending"] == "store_away"
+            assert process.wait(30) == 75
+        disk.make_room()
 
 
 async def _use_up_the_log(server: PostgresServer) -> None:

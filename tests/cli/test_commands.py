@@ -159,6 +159,11 @@ def test_a_command_that_only_looks_makes_no_queue(command: Command, words: tuple
     assert list(command.folder.iterdir()) == []
 
 
+def test_status_does_not_say_that_no_worker_runs_where_one_may_be_unable_to_write(command: Command) -> None:
+    command.run("migrate")
+    assert "none is running, or none can write to the store" in command.run("status").stdout
+
+
 def test_status_of_a_new_queue_is_all_zeros(command: Command) -> None:
     command.run("migrate")
     shown = json.loads(command.run("status", "--json").stdout)

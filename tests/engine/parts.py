@@ -237,7 +237,7 @@ def events(logger: CapturingLogger, name: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def running(*loops: Coroutine[Any, Any, None]) -> Iterator[None]:
+def running(*loops: Coroutine[Any, Any, object]) -> Iterator[None]:
     """Let these loops run in this context; their errors are raised at its end."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     yield

@@ -15,11 +15,13 @@ from worker.cli.words import flow_words
 from worker.flags import Flag
 from worker.flow import FlowState, parse_state
 from worker.queue import LeaseHolder, Note, QueueStatus, Store, open_queue, pause_of
-from worker.queue.notes import PAUSE, Limit, at_work, limit_in
+from worker.queue.notes import FRESH_SECONDS, PAUSE, Limit, at_work, limit_in
 from worker.terminal import is_terminal, printable
 
 _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
+# On a full disk, workers run whose notes cannot be written.
+_NO_WORKER = f"no worker has left a note for {FRESH_SECONDS:.0f} s: none is running, or none can write to the store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _text(status: Report) -> str:
         )
         for name, flow in status.workers.items()
     ]
-    parts = [table(rows, right=(1,)), *(lines or ["no worker is running"])]
+    parts = [table(rows, right=(1,)), *(lines or [_NO_WORKER])]
     if status.paused is not None:
         parts.insert(0, f"PAUSED: {printable(status.paused.sentence)}")
     if status.leases is not None:

@@ -142,6 +142,7 @@ class Leases:
         asked_at = self._clock()
         works = self.works
         if not works:
+            self._tallies.fails_no_more("extend")  # none is made without claims
             return
         try:
             with self._tallies.store_call("extend"):

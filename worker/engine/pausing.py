@@ -57,6 +57,8 @@ class Pausing:
         is_away = False
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
+            if self.standstill is None:
+                self._tallies.fails_no_more("pause")  # none is made out of one
             if self.standstill is None and not len(self._leases):
                 continue
             try:
@@ -68,6 +70,8 @@ class Pausing:
                 is_away = True
             else:
                 is_away = False
+                if self.standstill is not None:
+                    self._tallies.fails_no_more("claim", "next_due")  # none is made in a pause
             self._tell_quiet()
 
     def _tallied(self) -> AbstractContextManager[None]:

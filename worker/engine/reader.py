@@ -103,7 +103,7 @@ class Reader:
                     await self._leases.fewer(_URGENT_SECONDS)
                     continue
                 claimed = may_be_due and (await self._claim() if at_most is None else await self._claim_one())
-                due_seconds = None if claimed else await self._queue.next_due_seconds()
+                due_seconds = None if claimed else await self._next_due_seconds()
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="claim", error=str(error))
                 await asyncio.sleep(next(pauses))
@@ -122,6 +122,13 @@ class Reader:
             was_heard = await self._queue.wait_for_work(wait_seconds)
             may_be_due = was_heard or (due_seconds is not None and due_seconds <= wait_seconds)
             poll_seconds = min(poll_seconds * 2, self._queue.poll_seconds)
+
+    async def _next_due_seconds(self) -> float | None:
+        with self._tallies.store_call("next_due"):
+            due_seconds = await self._queue.next_due_seconds()
+        if due_seconds is None or due_seconds > 0:
+            self._tallies.fails_no_more("claim")  # one that failed has nothing to write any more
+        return due_seconds
 
     def _has_room(self) -> bool:
         """Whether to claim more. With a limited rate, only when half of the claims ahead are used up."""
@@ -216,6 +223,8 @@ class Reader:
                 place=place,
                 confirmed_seconds=self._confirmed_seconds,
             )
+        if claims:
+            self._tallies.fails_no_more("claim")
         return self._leases.take(claims, claimed_at, urgent=place == "urgent")
 
 

@@ -1,6 +1,5 @@
 """The numbers that a worker counts, which the page and the metrics read when they are asked."""
 
-import math
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -81,6 +80,19 @@ class Recorded(NamedTuple):
         )
 
 
+class _Failing(NamedTuple):
+    """A kind of call to the store that fails.
+
+    Args:
+        since, until: when the first failed call began and the last one ended; monotonic seconds.
+        error: the last one's message.
+    """
+
+    since: float
+    until: float
+    error: str
+
+
 @dataclass(slots=True, repr=False)
 class Tallies:
     """Counts since the worker started.
@@ -95,7 +107,6 @@ class Tallies:
         changes_per_request: changes folded into each update that was sent.
         store_seconds: by the queue's operation.
         store_errors: failed calls by the queue's operation.
-        store_error: the message of the last failed call, until one succeeds.
         requests_retried: requests that were repeated after a failure, at once or with a later claim.
         stale: outcomes that the queue refused, since the lease had been lost.
         leftover: applied changes after which the service kept keys that they leave out.
@@ -119,8 +130,7 @@ class Tallies:
     letters_expired: int = 0
     leftover: int = 0
     latest: deque[Recorded] = field(default_factory=lambda: deque(maxlen=LATEST))
-    store_error: str | None = None
-    _store_away_since: float = math.inf
+    _store_failing: dict[str, _Failing] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Tallies [{self.requests.total()} requests, {self.outcomes.total()} changes]>"
@@ -159,7 +169,11 @@ class Tallies:
 
     @contextmanager
     def store_call(self, operation: str) -> Iterator[None]:
-        """A context around a call to the queue's store, which times it and counts a `QueueError` as a failure."""
+        """A context around a call to the queue's store, which times it and counts a `QueueError` as a failure.
+
+        On a full disk, a call that writes nothing succeeds. So a success is evidence for its own kind alone, and only a
+        settlement for all. A claim in vain is none even for claims: `fails_no_more` says when they work again.
+        """
         distribution = self.store_seconds.get(operation)
         if distribution is None:
             distribution = self.store_seconds[operation] = Distribution(STORE_BUCKETS)
@@ -168,15 +182,29 @@ class Tallies:
             yield
         except QueueError as error:
             self.store_errors[operation] += 1
-            self.store_error = str(error)
-            self._store_away_since = min(self._store_away_since, started)
+            before = self._store_failing.pop(operation, None)
+            since = started if before is None else before.since
+            self._store_failing[operation] = _Failing(since, self.clock.monotonic(), str(error))
             raise
         else:
-            self._store_away_since, self.store_error = math.inf, None
+            if operation == "settle":
+                self._store_failing.clear()
+            elif operation != "claim":
+                self.fails_no_more(operation)
         finally:
             distribution.observe(self.clock.monotonic() - started)
 
+    def fails_no_more(self, *operations: str) -> None:
+        """Note that these kinds of call to the store have done their work, or have none left to do."""
+        for operation in operations:
+            self._store_failing.pop(operation, None)
+
+    @property
+    def store_error(self) -> str | None:
+        """The message of the last failed call of a kind that still fails."""
+        return next((each.error for each in reversed(self._store_failing.values())), None)
+
     @property
     def store_away_seconds(self) -> float:
-        """For how long no call to the store has succeeded, while some failed."""
-        return max(0.0, self.clock.monotonic() - self._store_away_since)
+        """For how long calls of one kind have failed: up to the last failure, as the next call may succeed."""
+        return max((each.until - each.since for each in self._store_failing.values()), default=0.0)

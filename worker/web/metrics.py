@@ -96,7 +96,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     if reading.flow is not None:
         yield from _flow(reading.flow)
     yield _gauge("metasync_paused", "1 while the queue is paused.", float(reading.is_paused))
-    yield _gauge("metasync_store_up", "Whether the queue's store answers.", float(_is_up(reading)))
+    yield _gauge("metasync_store_up", "Whether the queue's store answers, and can be written.", float(_is_up(reading)))
     if reading.status is not None:
         yield from _queue(reading.status)
     yield _gauge("metasync_event_loop_lag_seconds", "How late the event loop's last tick was.", reading.lag_seconds)
