@@ -42,7 +42,7 @@ SEED := $(shell git rev-parse --short HEAD 2> /dev/null)
 mutants-drawn: $(STAMP)
 	$(BIN)/python -m tests.mutants --draw $(DRAW) --seed "$(SEED)"
 
-# More than half an hour of processor time: 6,456 faults that a tester makes up in what knows no store, socket or clock. It
+# Half an hour of processor time: some 6,500 faults that a tester makes up in what knows no store, socket or clock. It
 # fails as long as fewer than nine of ten are noticed, or one that is not has no reason in tests/mutants/equivalent.yaml.
 # pytest tidies its folder at the end of each session, one for each fault: so the run has a folder of its own.
 mutants-core: $(STAMP)

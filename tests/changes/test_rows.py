@@ -313,6 +313,27 @@ def test_rows_between_two_stray_quotes_are_read_and_only_the_two_are_refused() -
     assert ids(items) == [f"chatcmpl-{number}" for number in range(1, 31) if number not in (5, 20)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("swallowed", ["chatcmpl-2,n 2 b", '"chatcmpl-2","n 2 b"'])
+def test_one_row_alone_is_not_swallowed_either(swallowed: str, end: str) -> None:
+    content = end.join(["completion_id,note", 'chatcmpl-1,"5 inches', swallowed, 'chatcmpl-3,ruler 20"', ""]).encode()
+
+    items = read_bytes(content, "csv")
+
+    assert [item.raw for item in items if isinstance(item, Refusal)] == [
+        b'chatcmpl-1,"5 inches',
+        b'chatcmpl-3,ruler 20"',
+    ]
+    assert ids(items) == ["chatcmpl-2"]
+
+
+def test_two_rows_with_stray_quotes_one_after_the_other_are_refused_each_for_itself() -> None:
+    items = read_bytes(b'completion_id,note\nchatcmpl-1,"5\nchatcmpl-2,20"\nchatcmpl-3,fine\n', "csv")
+
+    assert [line for line, _ in refusals(items)] == [2, 3]
+    assert ids(items) == ["chatcmpl-3"]
+
+
 @pytest.mark.parametrize("note", ["see\nchatcmpl-7", "two\nlines, and a comma", "a\nchatcmpl-7,b,c"])
 def test_a_cell_of_several_lines_stays_whole_where_they_are_no_rows(note: str) -> None:
     content = f'completion_id,note\nchatcmpl-1,"{note}"\n'.encode()

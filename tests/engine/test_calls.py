@@ -22,7 +22,7 @@ from tests.engine.parts import (
     work_on,
 )
 from tests.virtual import in_virtual_time
-from worker.api import Answer, Halt, Kind, Verdict
+from worker.api import Answer, Halt, Kind, RateLimit, Verdict
 from worker.engine.calls import GiveBack
 from worker.engine.outcome import Deferral
 from worker.engine.trials import Trials
@@ -48,6 +48,15 @@ async def test_a_throttled_request_is_sent_again_and_is_no_failure() -> None:
     first, second, third = calling.client.asked_at
     assert second - first >= 1.0
     assert third - second >= 1.0
+
+
+@in_virtual_time
+async def test_the_limits_that_a_success_announces_are_kept() -> None:
+    announced = [Verdict(Kind.OK, 200, rate_limit=RateLimit(600, left, 0.1 * (600 - left))) for left in (599, 590)]
+    calling = Calling(*announced)
+    for _ in announced:
+        await calling.call(work_on(CLAIM))
+    assert calling.flow.snapshot().rate_per_second == pytest.approx(10.0, rel=0.01)
 
 
 @in_virtual_time

@@ -253,7 +253,7 @@ def _row(start: int, taken: list[bytes], source: "_Rewindable", delimiter: bytes
 def _looks_like_a_row(line: bytes, delimiter: bytes, cells: int) -> bool:
     """Whether a further line of a row has as many cells as the row itself, and a completion's id in one of them."""
     found = line.split(delimiter)
-    return len(found) == cells and any(each.lstrip(b'"').startswith(_ID_START) for each in found)
+    return len(found) == cells and any(each.startswith(_ID_START) for each in found)
 
 
 def _rest_of_row(line: bytes, source: "_Rewindable") -> list[bytes]:
