@@ -282,8 +282,8 @@ class Queue(Protocol):
             owner: the worker's name, for `leases`.
             place: "urgent" leases the oldest targets with an urgent change; the other places lease targets without.
                 "middle" and "newest" lease at most one target, as a probe that may work better than the oldest: one far
-                from both ends, or the newest due one. Targets that are due since the same moment are in the order of
-                arrival.
+                from both ends, or the due one that came last. Targets that are due since the same moment are in the
+                order of arrival.
             confirmed_seconds: the maximum age of a map for `Claim.confirmed`; 0 to read none.
         """
 
