@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from tests.e2e.processes import Command, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
@@ -69,6 +71,28 @@ def _wait_until_applied(simulator: RunningSimulator, grade: str) -> None:
         time.sleep(0.05)
 
 
+def _freeze(process: subprocess.Popen[bytes], queue: Path) -> None:
+    """Stop it between two transactions: within one, nobody else could write."""
+    with closing(apsw.Connection(str(queue))) as other:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            while not _stands_still(process.pid):
+                time.sleep(0.001)
+            try:
+                other.execute("BEGIN IMMEDIATE; ROLLBACK")
+            except apsw.BusyError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.001)
+            else:
+                return
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all its threads have heeded the signal."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {each.read_text().rpartition(")")[2].split()[0] for each in threads} == {"T"}
+
+
 @pytest.mark.parametrize(
     "loop",
     [
@@ -123,7 +147,7 @@ def test_a_worker_with_an_unread_log_works_on_and_releases_everything(
 
 
 def test_a_worker_that_stood_still_while_another_took_over_sends_nothing_more_of_what_it_held(tmp_path: Path) -> None:
-    flags = ("--seed", "1", "--latency", "50ms-150ms", "--history", "100")
+    flags = ("--seed", "1", "--latency", "100ms-300ms", "--history", "100")
     with running_simulator(*flags) as simulator, (tmp_path / "frozen.log").open("wb+") as log:
         simulator.ask("/seed", {"ids": IDS})
         settings = {
@@ -139,7 +163,7 @@ def test_a_worker_that_stood_still_while_another_took_over_sends_nothing_more_of
             while b"change.applied" not in Path(log.name).read_bytes():
                 assert process.poll() is None
                 time.sleep(0.02)
-            process.send_signal(signal.SIGSTOP)
+            _freeze(process, command.folder / "metasync.db")
             assert _status(command).in_flight > 4  # it holds more than is under way
             _enqueue(command, "B")
             other = command.run("run", "--drain", timeout=60)  # waits for the leases of the one that stands still
