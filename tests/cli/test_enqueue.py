@@ -211,5 +211,5 @@ def test_strict_stores_nothing_where_a_change_id_conflicts(command: Command, tmp
 
     assert done.returncode == 2
     assert f"second.jsonl:1101: {CONFLICT}" in done.stderr
-    assert "nothing was stored: 1 lines are refused" in done.stderr
+    assert "nothing was stored: 1 line refused" in done.stderr
     assert _pending(command) == (1 if where == "the queue" else 0)

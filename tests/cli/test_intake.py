@@ -188,7 +188,7 @@ CASES = {
     ),
     "resuming what is not there": Case("a.csv", b"", ["--resume-from", "b.csv:2"], said=["b.csv is not among"], code=2),
     "a bad line": Case("a.jsonl", GOOD + b"x\n", rows=[ROW], said=["a.jsonl:2: not JSON"], code=3),
-    "a bad line, strictly": Case("a.jsonl", GOOD + b"x\n", ["--strict"], said=["nothing was stored: 1 lines"], code=2),
+    "a bad line, strictly": Case("a.jsonl", GOOD + b"x\n", ["--strict"], said=["stored: 1 line refused"], code=2),
     "a bad line on standard input, strictly": Case(
         "-", GOOD + b"x\n", ["--strict"], said=["<stdin>:2: not JSON"], code=2
     ),

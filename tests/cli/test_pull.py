@@ -73,7 +73,7 @@ def test_what_is_not_there_is_named_and_counted(pulling: Command, tmp_path: Path
     assert _ids(done.stdout) == [IDS[3], IDS[1]]
     assert "chatcmpl-none: not found" in done.stderr
     assert "ids:4: '../files' is not the id of a completion" in done.stderr
-    assert "2 written, 1 not found, 1 lines refused, 3 requests" in done.stderr
+    assert "2 written, 1 not found, 1 line refused, 3 requests" in done.stderr
     none = pulling.run("pull", "--ids", "-", stdin=b"chatcmpl-none\n")
     assert (none.returncode, "the key of another project?" in none.stderr) == (3, True)
 
@@ -130,7 +130,7 @@ def test_a_signal_leaves_whole_lines_and_says_how_many(tmp_path: Path) -> None:
     lines = (tmp_path / "x.jsonl").read_text()
     assert process.returncode == 75
     assert lines.endswith("\n")
-    assert f"interrupted: {len(_ids(lines))} lines are in x.jsonl" in told.decode()
+    assert f"interrupted: x.jsonl has {len(_ids(lines))} line" in told.decode()
 
 
 def test_a_closed_pipe_ends_it_with_a_sentence_since_what_was_read_is_not_whole(pulling: Command) -> None:

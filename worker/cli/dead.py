@@ -13,7 +13,7 @@ from worker.cli import loop, signals
 from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
-from worker.cli.output import say, say_json, say_raw, table, tell, time_text
+from worker.cli.output import counted, say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.flags import Flag
 from worker.queue import DeadLetter, DeadLetters, DeadSelection, QueueUnavailable, Reason, Revived, Store, open_queue
@@ -291,7 +291,8 @@ def _tell_of(revived: Revived) -> None:
     superseded = f", {revived.superseded} superseded" if revived.superseded else ""
     say(f"{revived.retried} retried, {revived.kept} kept{superseded}")
     if revived.kept:
-        tell(f"{revived.kept} letters stay dead: a change with the same change_id is pending, or was applied since")
+        kept = counted(revived.kept, "letter")
+        tell(f"{kept} not retried: a change with the same change_id is pending, or was applied since")
     if revived.superseded:
         numbers = ", ".join(map(str, revived.superseded_numbers))
         more = ", ..." if revived.superseded > len(revived.superseded_numbers) else ""

@@ -17,7 +17,7 @@ from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, READING, STORE, Prints
 from worker.cli.inputs import InputError
 from worker.cli.job import Job, run_async
-from worker.cli.output import report, report_json, say_raw, tell
+from worker.cli.output import counted, report, report_json, say_raw, tell
 from worker.cli.syncing import (
     SyncReport,
     above_progress,
@@ -192,7 +192,7 @@ def account(compared: Compared) -> str:
     if compared.unreadable:
         words.append(f"{compared.unreadable:,} unreadable")
     if compared.refused_lines:
-        words.append(f"{compared.refused_lines:,} lines refused")
+        words.append(f"{counted(compared.refused_lines, 'line')} refused")
     if compared.not_found and not (compared.differs or compared.in_sync or compared.refused):
         words.append("none was found: is it the key of another project?")
     return ", ".join(words)
@@ -234,7 +234,7 @@ def text_of(difference: Difference, *, keys_only: bool, colors: bool) -> Iterato
             yield f"{difference.completion_id}: unreadable: {printable(difference.error or '')}"
             return
         case "refused":
-            count = f"{difference.refused:,} change{'s' if difference.refused > 1 else ''}"
+            count = counted(difference.refused, "change")
             yield f"{difference.completion_id}: refused: {count} would give it more than 16 pairs"
         case _:
             yield difference.completion_id

@@ -17,7 +17,7 @@ from worker.changes.patience import Patience, Stopped
 from worker.cli.exits import Exit
 from worker.cli.failing import code_of
 from worker.cli.inputs import InputError, Inputs, Intake, Place
-from worker.cli.output import tell
+from worker.cli.output import counted, tell
 from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
 from worker.queue import QueueError, QueueUnusable, QueueUnwritable, Stored
@@ -211,7 +211,7 @@ class _Taking:
             except QueueError as error:
                 raise self._failed(error) from None
         if self.counts.refused:
-            raise InputError(f"{_NOTHING}: {self.counts.refused:,} lines are refused")
+            raise InputError(f"{_NOTHING}: {counted(self.counts.refused, 'line')} refused")
 
     async def store(self, *, strict: bool) -> None:
         """Store all changes, piece by piece.
@@ -360,6 +360,6 @@ def account_with_batch(counts: Enqueued) -> str:
 
 def _spread(spread: Spread) -> str:
     return (
-        f"{spread.completions:,} completions, with {spread.changes_per_completion:,.1f} changes each, "
+        f"{counted(spread.completions, 'completion')}, with {spread.changes_per_completion:,.1f} changes each, "
         f"{spread.most_changes_of_one:,} at most; nothing was stored"
     )

@@ -20,6 +20,11 @@ def say(text: str) -> None:
     say_raw(printable_lines(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return such as ``1 line`` or ``2,000 lines``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def say_raw(text: str, *, end: str = "\n") -> None:
     """Print our own lines for programs, without escaping."""
     if sys.stdout is None:  # standard output was closed at the start

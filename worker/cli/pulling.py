@@ -14,7 +14,7 @@ from worker.changes.source import ByteSource
 from worker.cli.exits import Exit
 from worker.cli.inputs import InputError
 from worker.cli.job import Job
-from worker.cli.output import OutputLost, report_json, tell
+from worker.cli.output import OutputLost, counted, report_json, tell
 from worker.cli.refused import Shown
 from worker.cli.syncing import SyncReport, asking, gather, how_far, sentence_of, shown_while
 from worker.sync.asking import Asking, Unfinished
@@ -190,7 +190,7 @@ class _Pulling:
 
     def _so_far(self) -> str:
         way_on = "; --resume continues it" if self._goal.place else ""
-        return f"{self._target.lines:,} lines are in {self._target.name}{way_on}"
+        return f"{self._target.name} has {counted(self._target.lines, 'line')}{way_on}"
 
     def _unwritable(self, error: Unwritable) -> Exit:
         if self._goal.place is None:
@@ -219,10 +219,11 @@ def _account(report: Report) -> str:
         ("unreadable", report.unreadable),
         ("not applicable as they are", report.unfit),
         ("passed over", report.passed_over),
-        ("lines refused", report.refused),
     )
     words += [f"{figure:,} {name}" for name, figure in figures if figure]
-    words.append(f"{report.requests:,} requests")
+    if report.refused:
+        words.append(f"{counted(report.refused, 'line')} refused")
+    words.append(counted(report.requests, "request"))
     if report.not_found and not report.written:
         words.append("none was found: is it the key of another project?")
     return ", ".join(words)

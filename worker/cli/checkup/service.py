@@ -14,6 +14,7 @@ from worker.api.endpoint import Endpoint
 from worker.api.headers import read_rate_limit
 from worker.api.proxy import environment_proxy
 from worker.cli.checkup.check import Check, failure, ok, warning
+from worker.cli.output import counted
 
 _FAR_SECONDS = 30.0
 _HALTS: dict[Halt, str] = {
@@ -137,7 +138,7 @@ def _reading(completion_id: str, answer: Answer) -> Check:
         advice = "merges of it become dead letters (`unreadable`); a `replace` goes through"
         return warning("completions", f"{completion_id} has metadata that is no text", advice)
     count = len(answer.metadata)
-    keys = "no metadata" if not count else "1 key" if count == 1 else f"{count} keys"
+    keys = counted(count, "key") if count else "no metadata"
     return ok("completions", f"{completion_id} can be read, and has {keys}; whether it may be updated was not tried")
 
 
