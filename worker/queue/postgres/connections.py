@@ -36,8 +36,8 @@ _LONGEST_LOCK_SHARE = 0.1
 #   * A function in another schema, such as public.unnest(text[]), fits better than the server's own unnest(anyarray).
 #     The search path keeps out what others may have put there, to be run with our rights.
 #   * Where a policy hides rows from our role, a statement fails. Otherwise the queue would seem to be empty.
-#   * A queue's tables are empty now and full in a minute, so the planner's statistics are wrong. The last settings leave
-#     it the plans whose cost does not grow with a table.
+#   * A queue's tables are empty now and full in a minute, so the planner's statistics are wrong. The last settings
+#     leave it the plans whose cost does not grow with a table.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_ms};
