@@ -73,7 +73,7 @@ class QueueFile:
         self.path = _path(url)
         self._create = create
         self._identity: Identity | None = None
-        self._beside: dict[Path, Identity | None] = {}  # the write-ahead log and its index
+        self._beside: set[Identity | None] = set()  # of the write-ahead log and its index
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
@@ -109,7 +109,7 @@ class QueueFile:
                 connection.close()
                 raise
         self._identity = _identity(self.path)
-        self._beside = {path: _identity(path) for path in (self.log, self._with("-shm"))}
+        self._beside = {_identity(self.log), _identity(self._with("-shm"))}
         return connection
 
     def is_in_place(self) -> bool:
@@ -139,8 +139,9 @@ class QueueFile:
             raise self._unusable("another file is in its place, and others are at work on the one before") from None
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         connection.close()
-        for path, identity in self._beside.items():
-            if identity is not None and _identity(path) == identity:
+        for path in (self.log, self._with("-shm")):  # of the new file: behind a symbolic link, they may be others
+            identity = _identity(path)
+            if identity is not None and identity in self._beside:
                 path.unlink(missing_ok=True)
 
     @contextmanager
@@ -195,7 +196,7 @@ class QueueFile:
         SQLite gives the files beside it the same mode. An existing file keeps its mode.
         """
         with suppress(OSError):  # it exists; if it cannot be created, SQLite reports it
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+            descriptor = os.open(os.path.realpath(self.path), os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
             try:
                 os.fchmod(descriptor, _MODE)
             finally:
@@ -257,7 +258,8 @@ class QueueFile:
         connection.execute("COMMIT")
 
     def _with(self, ending: str) -> Path:
-        return self.path.with_name(f"{self.path.name}{ending}")
+        """The file beside it, which is where a symbolic link leads to."""
+        return Path(f"{os.path.realpath(self.path)}{ending}")
 
     def _unusable(self, what: str) -> QueueUnusable:
         return QueueUnusable(f"{self.path} cannot be the queue: {what}")
