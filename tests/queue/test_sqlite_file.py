@@ -327,6 +327,26 @@ async def test_a_file_that_is_moved_away_while_it_is_open_takes_no_more_changes(
             await queue.put([change("c-2")])
 
 
+@pytest.mark.parametrize("deleted", [["-wal"], ["-wal", "-shm"], ["-shm"]])
+async def test_a_log_that_is_deleted_while_it_is_open_takes_nothing_with_it(tmp_path: Path, deleted: list[str]) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)) as queue, open_queue(url_of(path)) as idle:
+        await queue.put([change("c-1", label="a")])
+        assert (await idle.status()).pending == 1
+        for ending in deleted:
+            path.with_name(f"queue.db{ending}").unlink()
+        await queue.put([change("c-1", label="b")])
+        async with open_queue(url_of(path)) as other:
+            await other.put([change("c-1", label="c")])
+        await idle.put([change("c-1", label="d")])
+        await queue.put([change("c-1", label="e")])
+
+        async with open_queue(url_of(path)) as found:
+            assert await pending_labels(found) == {"c-1": ["a", "b", "c", "d", "e"]}
+    with closing(sqlite3.connect(path)) as left:
+        assert left.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 async def test_a_log_that_was_left_behind_when_its_file_was_moved_is_kept(tmp_path: Path) -> None:
     killed = tmp_path / "killed" / "queue.db"
     killed.parent.mkdir()

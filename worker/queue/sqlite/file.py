@@ -73,7 +73,7 @@ class QueueFile:
         self.path = _path(url)
         self._create = create
         self._identity: Identity | None = None
-        self._beside: set[Identity | None] = set()  # of the write-ahead log and its index
+        self._beside: dict[Path, Identity | None] = {}  # the write-ahead log and its index
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
@@ -109,11 +109,11 @@ class QueueFile:
                 connection.close()
                 raise
         self._identity = _identity(self.path)
-        self._beside = {_identity(self.log), _identity(self._with("-shm"))}
+        self._beside = {path: _identity(path) for path in (self.log, self._with("-shm"))}
         return connection
 
     def is_in_place(self) -> bool:
-        """Whether the path still names the opened file.
+        """Whether the path still names the opened file, and its log and index are beside it.
 
         SQLite would continue to write to a moved or deleted file, and the changes would be lost.
 
@@ -123,25 +123,32 @@ class QueueFile:
         found = _identity(self.path)
         if found is None:
             raise self._unusable(_GONE)
-        return found == self._identity
+        return found == self._identity and all(_identity(path) == known for path, known in self._beside.items())
 
     def abandon(self, connection: apsw.Connection) -> None:
-        """Close a file that was replaced, so that nothing of it gets into the new one.
+        """Close a file that was replaced, so that nothing of it gets into the new one; or whose log was deleted.
 
-        The log belongs to the moved file, but it is now beside the new file and has the name of its log.
+        The log of a moved file is beside the new file now, and has the name of its log. A deleted log is still open
+        here, and what is in it is moved into the file.
 
         Raises:
-            QueueUnusable: other processes still use the old file.
+            QueueUnusable: other processes still use the old file or log.
         """
+        is_replaced = _identity(self.path) != self._identity
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error:
-            raise self._unusable("another file is in its place, and others are at work on the one before") from None
+        except apsw.Error as error:
+            # Where only the log was deleted, the first who sees it moves it for all, and makes another.
+            is_moved = not is_replaced and isinstance(error, apsw.IOError) and self.log.exists()
+            if not is_moved:
+                raise self._unusable("it or its log was replaced, and others are at work on the one before") from None
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         connection.close()
+        if not is_replaced:
+            return  # the index may be in use with the log that another has made
         for path in (self.log, self._with("-shm")):  # of the new file: behind a symbolic link, they may be others
             identity = _identity(path)
-            if identity is not None and identity in self._beside:
+            if identity is not None and identity in self._beside.values():
                 path.unlink(missing_ok=True)
 
     @contextmanager
