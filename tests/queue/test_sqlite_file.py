@@ -399,6 +399,32 @@ async def test_a_symbolic_link_that_leads_to_another_file_takes_no_log_from_the_
             assert await pending_labels(found) == {"c": ["after"]}
 
 
+async def test_a_file_of_two_names_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)) as queue:
+        assert queue.warnings == ()
+    (tmp_path / "other.db").hardlink_to(path)
+
+    async with open_queue(url_of(path)) as queue:
+        [warning] = queue.warnings
+    assert "2 names (hard links)" in warning
+
+
+@pytest.mark.parametrize("name", ["queue.db", "a queue.db"])
+async def test_a_file_that_is_mounted_without_its_folder_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    line = "36 35 98:0 {root} {place} rw,noatime master:1 - ext3 /dev/root rw\n"
+    monkeypatch.setattr(file, "_MOUNTS", mounts)
+    for place, warned in ((tmp_path, False), (tmp_path / name, True)):
+        mounts.write_text(
+            line.format(root="/", place="/") + line.format(root="/x", place=place).replace("a q", "a\\040q")
+        )
+        async with open_queue(url_of(tmp_path / name)) as queue:
+            assert ["mounted alone" in warning for warning in queue.warnings] == [True] * warned
+
+
 async def test_any_number_of_processes_may_make_the_file_together(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     script = (

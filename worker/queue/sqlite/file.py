@@ -43,6 +43,15 @@ _UNAVAILABLE = {
 _UNWRITABLE = {apsw.FullError: "the disk is full", apsw.IOError: "reading or writing failed ({code})"}
 _GONE = "it was moved or deleted while it was open; put it back, or have `metasync migrate` make a new one"
 _LOG_ALONE = "it was moved or emptied, and its log {log} left behind; put it back, or move the log to where it is now"
+_MOUNTS = Path("/proc/self/mountinfo")  # the fifth field of a line is a mount's place, with \040 for a space
+_MOUNTED = (
+    "{path} is mounted alone, and its log is left in this container: with it go the last changes, and other containers "
+    "do not see them, and overwrite them; mount the folder"
+)
+_LINKED = (
+    "{path} has {names} names (hard links), and a log for each: processes that use different ones overwrite each "
+    "other's changes; use one, and a symbolic link for another"
+)
 _UNOPENED = "it cannot be opened for writing, or its directory cannot be written to"
 _BROKEN_SCHEMA = "its schema is not what it should be ({error})"
 _UNUSABLE = {
@@ -77,6 +86,18 @@ class QueueFile:
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
+
+    def warnings(self) -> tuple[str, ...]:
+        """What may lose changes: that the files beside it are not where other processes look for them."""
+        path = os.path.realpath(self.path)
+        found = []
+        with suppress(OSError):  # no such system, or the file has gone
+            if any(line.split()[4] == path.replace(" ", "\\040") for line in _MOUNTS.read_text().splitlines()):
+                found.append(_MOUNTED.format(path=self.path))
+        with suppress(OSError):
+            if (names := self.path.stat().st_nlink) > 1:
+                found.append(_LINKED.format(path=self.path, names=names))
+        return tuple(found)
 
     @property
     def log(self) -> Path:
