@@ -21,11 +21,13 @@ from itertools import count
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from worker.queue import migration_sql
+from worker.queue.postgres import connections
 from worker.queue.postgres.connections import Connection
 
 _SETTINGS = {
@@ -238,10 +240,7 @@ async def new_database(*, empty: bool = False) -> AsyncIterator[str]:
 
 
 class StoppedClock:
-    """The clock of one database, which the test moves.
-
-    The server looks for a function in its own schema first, unless the search path says otherwise.
-    """
+    """The clock of one database, which the test moves, for the queues that this process opens on it."""
 
     SQL = """
         CREATE SCHEMA stopped;
@@ -257,12 +256,14 @@ class StoppedClock:
 
     @classmethod
     @asynccontextmanager
-    async def stop(cls, url: str, at: float) -> AsyncIterator[tuple[Self, str]]:
-        """Return the clock of a fresh database, and the URL for sessions that follow it."""
+    async def stop(cls, url: str, at: float) -> AsyncIterator[Self]:
+        """Return the clock of a fresh database."""
+        # The server looks for a function in its own schema first, unless the search path says otherwise.
+        followed = connections._BEGIN.replace("search_path = pg_catalog", "search_path = stopped, pg_catalog")
         async with connected(url) as connection:
             await connection.execute("INSERT INTO stopped.clock VALUES (to_timestamp($1))", at)
-            path = urlencode({"search_path": "stopped,pg_catalog"})
-            yield cls(connection), f"{url}{'&' if urlsplit(url).query else '?'}{path}"
+            with patch.object(connections, "_BEGIN", followed):
+                yield cls(connection)
 
     async def advance(self, seconds: float) -> None:
         await self._connection.execute("UPDATE stopped.clock SET now = now + make_interval(secs => $1)", seconds)

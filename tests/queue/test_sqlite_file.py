@@ -4,12 +4,13 @@ import asyncio
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -20,6 +21,8 @@ from worker.queue import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusa
 from worker.queue.sqlite import SqliteQueue, file
 from worker.queue.sqlite.file import APPLICATION_ID
 from worker.queue.statements import read_migrations
+
+ROOT = Path(__file__).parents[2]
 
 
 def url_of(path: Path) -> str:
@@ -199,6 +202,22 @@ async def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path,
     assert contents(tmp_path) == before
 
 
+async def test_a_dump_becomes_a_queue_by_the_documented_marks(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    async with open_queue(url_of(old)) as queue:
+        await queue.put([change("c", label="kept")])
+    with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(new)) as target:
+        target.executescript("\n".join(source.iterdump()))
+    assert "database of another program" in await refusal(url_of(new), QueueMisnamed)
+
+    [marks] = re.findall("PRAGMA application_id[^']*", (ROOT / "docs/backup.md").read_text(encoding="utf-8"))
+    with closing(sqlite3.connect(new)) as target:
+        target.executescript(marks)
+    async with open_queue(url_of(new)) as queue:
+        assert await pending_labels(queue) == {"c": ["kept"]}
+        await queue.put([change("c")])
+
+
 async def test_a_log_that_another_program_left_is_kept(tmp_path: Path) -> None:
     """Its writer is killed, so that only the log has the last writes."""
     path = tmp_path / "theirs.db"
@@ -308,6 +327,26 @@ async def test_a_file_that_is_moved_away_while_it_is_open_takes_no_more_changes(
             await queue.put([change("c-2")])
 
 
+@pytest.mark.parametrize("deleted", [["-wal"], ["-wal", "-shm"], ["-shm"]])
+async def test_a_log_that_is_deleted_while_it_is_open_takes_nothing_with_it(tmp_path: Path, deleted: list[str]) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)) as queue, open_queue(url_of(path)) as idle:
+        await queue.put([change("c-1", label="a")])
+        assert (await idle.status()).pending == 1
+        for ending in deleted:
+            path.with_name(f"queue.db{ending}").unlink()
+        await queue.put([change("c-1", label="b")])
+        async with open_queue(url_of(path)) as other:
+            await other.put([change("c-1", label="c")])
+        await idle.put([change("c-1", label="d")])
+        await queue.put([change("c-1", label="e")])
+
+        async with open_queue(url_of(path)) as found:
+            assert await pending_labels(found) == {"c-1": ["a", "b", "c", "d", "e"]}
+    with closing(sqlite3.connect(path)) as left:
+        assert left.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 async def test_a_log_that_was_left_behind_when_its_file_was_moved_is_kept(tmp_path: Path) -> None:
     killed = tmp_path / "killed" / "queue.db"
     killed.parent.mkdir()
@@ -324,6 +363,66 @@ async def test_a_log_that_was_left_behind_when_its_file_was_moved_is_kept(tmp_pa
     aside.replace(killed)
     async with open_queue(url_of(killed)) as queue:
         assert await pending_labels(queue) == {"c": ["kept"]}
+
+
+async def test_a_log_that_was_left_behind_where_a_symbolic_link_leads_to_is_kept(tmp_path: Path) -> None:
+    killed, link = tmp_path / "killed.db", tmp_path / "link.db"
+    async with open_queue(url_of(tmp_path / "queue.db")) as queue:
+        await queue.put([change("c", label="kept")])
+        shutil.copy(tmp_path / "queue.db-wal", f"{killed}-wal")
+        held = (tmp_path / "queue.db").read_bytes()
+    killed.touch()  # it was emptied
+    link.symlink_to(killed)
+
+    assert "its log" in await refusal(url_of(link))
+
+    killed.write_bytes(held)
+    async with open_queue(url_of(link)) as queue:
+        assert await pending_labels(queue) == {"c": ["kept"]}
+
+
+async def test_a_symbolic_link_that_leads_to_another_file_takes_no_log_from_the_one_before(tmp_path: Path) -> None:
+    before, after, link = tmp_path / "before.db", tmp_path / "after.db", tmp_path / "link.db"
+    link.symlink_to(before)
+    async with open_queue(url_of(link)) as queue, open_queue(url_of(before)) as other:
+        await other.put([change("c", label="before")])
+        link.unlink()
+        link.symlink_to(after)
+        async with open_queue(url_of(after)):
+            await queue.put([change("c", label="after")])
+        await other.put([change("c", label="kept")])
+        shutil.copytree(tmp_path, tmp_path / "left", symlinks=True)  # as if all were killed now
+
+        async with open_queue(url_of(tmp_path / "left" / "before.db")) as found:
+            assert await pending_labels(found) == {"c": ["before", "kept"]}
+        async with open_queue(url_of(after)) as found:
+            assert await pending_labels(found) == {"c": ["after"]}
+
+
+async def test_a_file_of_two_names_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    async with open_queue(url_of(path)) as queue:
+        assert queue.warnings == ()
+    (tmp_path / "other.db").hardlink_to(path)
+
+    async with open_queue(url_of(path)) as queue:
+        [warning] = queue.warnings
+    assert "2 names (hard links)" in warning
+
+
+@pytest.mark.parametrize("name", ["queue.db", "a queue.db"])
+async def test_a_file_that_is_mounted_without_its_folder_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    line = "36 35 98:0 {root} {place} rw,noatime master:1 - ext3 /dev/root rw\n"
+    monkeypatch.setattr(file, "_MOUNTS", mounts)
+    for place, warned in ((tmp_path, False), (tmp_path / name, True)):
+        mounts.write_text(
+            line.format(root="/", place="/") + line.format(root="/x", place=place).replace("a q", "a\\040q")
+        )
+        async with open_queue(url_of(tmp_path / name)) as queue:
+            assert ["mounted alone" in warning for warning in queue.warnings] == [True] * warned
 
 
 async def test_any_number_of_processes_may_make_the_file_together(tmp_path: Path) -> None:
@@ -413,6 +512,15 @@ async def test_only_the_owner_can_read_created_files(tmp_path: Path, umask: int)
             modes = {name: mode_of(tmp_path / name) for name in ("queue.db", "queue.db-wal", "queue.db-shm")}
     finally:
         os.umask(before)
+
+    assert modes == dict.fromkeys(modes, 0o600)
+
+
+async def test_only_the_owner_can_read_what_is_created_where_a_symbolic_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "queue.db")
+    async with open_queue(url_of(tmp_path / "link.db")) as queue:
+        await queue.put([change("c-1")])
+        modes = {name: mode_of(tmp_path / name) for name in ("queue.db", "queue.db-wal", "queue.db-shm")}
 
     assert modes == dict.fromkeys(modes, 0o600)
 

@@ -125,8 +125,8 @@ async def _redis(_: Path) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def _postgres(_: Path) -> AsyncIterator[Backend]:
-    async with new_database() as url, StoppedClock.stop(url, at=START) as (clock, url_with_clock):
-        open_it = partial(PostgresQueue.open, url_with_clock, timeout_seconds=PATIENCE_SECONDS)
+    async with new_database() as url, StoppedClock.stop(url, at=START) as clock:
+        open_it = partial(PostgresQueue.open, url, timeout_seconds=PATIENCE_SECONDS)
         async with await open_it() as queue:
             yield Backend(queue, _opened(open_it), clock.advance, partial(save, url))
 

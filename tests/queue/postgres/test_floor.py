@@ -185,9 +185,9 @@ async def test_a_change_that_is_committed_late_is_found_by_the_next_claim(url: s
 
 async def test_a_change_put_after_the_clock_went_back_is_claimed_at_once(url: str) -> None:
     async with (
-        StoppedClock.stop(url, at=START) as (server_clock, url_with_clock),
-        await PostgresQueue.open(url_with_clock) as queue,
-        await PostgresQueue.open(url_with_clock) as other,
+        StoppedClock.stop(url, at=START) as server_clock,
+        await PostgresQueue.open(url) as queue,
+        await PostgresQueue.open(url) as other,
     ):
         queue._floor = Floor(Clock())  # for which no time passes
         await queue.put([change("c-1")])

@@ -99,6 +99,18 @@ async def test_the_printed_migration_makes_a_queue_for_a_role_that_could_not(emp
         await use(role_url)
 
 
+async def test_the_printed_migration_runs_no_function_of_another_role(empty: str) -> None:
+    """Whoever runs it may be a superuser."""
+    async with new_role(empty) as (role, role_url):
+        await administer(empty, f"GRANT CREATE, USAGE ON SCHEMA public TO {role}")
+        trap = "BEGIN RAISE EXCEPTION 'this runs as %', current_user; END"
+        await administer(
+            role_url, f"CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE plpgsql AS $${trap}$$"
+        )
+        await administer(empty, migration_sql(empty))
+        await use(empty)
+
+
 async def test_a_role_without_rights_gets_an_error_that_says_so(url: str) -> None:
     async with new_role(url) as (_, role_url):
         assert "permission denied for schema metasync" in await refusal(role_url)

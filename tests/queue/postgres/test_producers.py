@@ -78,6 +78,29 @@ async def test_the_long_name_is_the_same_function(queue: PostgresQueue, producer
     assert await pending_labels(queue) == {"c-1": ["x"]}
 
 
+ENQUEUE_COLUMNS = [  # $1: a change_id in the place of the column's
+    "SELECT metasync.metasync_enqueue(id, '{}', 'merge', coalesce($1, line), line, true) FROM review",
+    "SELECT metasync.metasync_enqueue(id, '{}'::json, 'merge', coalesce($1, line), line, true) FROM review",
+    "SELECT metasync.metasync_enqueue(id, '{}'::jsonb, 'merge', coalesce($1, line), line, true) FROM review",
+]
+
+
+@pytest.mark.parametrize("enqueue", ENQUEUE_COLUMNS)
+async def test_columns_may_have_collations_of_their_own(
+    queue: PostgresQueue, producer: Connection, enqueue: str
+) -> None:
+    await producer.execute('CREATE TABLE review (id text COLLATE "POSIX", line text COLLATE "POSIX")')
+    await producer.execute("INSERT INTO review VALUES ('c-1', 'line-1')")
+
+    for change_id, is_new in ((None, True), (None, False), ("line-2", True)):
+        assert await producer.fetchval(enqueue, change_id) is is_new
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await producer.execute("SELECT metasync.metasync_enqueue('c-2', '{}', 'merge', line) FROM review")
+    claimed = await queue.claim(1, lease_seconds=LEASE_SECONDS, owner="worker", place="urgent")
+    await queue.settle([finished(each) for each in claimed], remember=True)
+    assert await producer.fetchval(enqueue, "line-2") is False
+
+
 async def test_a_change_is_stored_with_the_producers_own_work_or_not_at_all(
     queue: PostgresQueue, producer: Connection
 ) -> None:

@@ -208,6 +208,32 @@ extended AS (
 )
 SELECT position FROM held;
 
+-- name: heal
+-- No lease and no delay is longer than an hour: what is due in more than two was put off by a clock that was ahead. It is
+-- due now. But the worker of a lease may still be at work: it keeps what a lease may last. Rows that are locked are left to
+-- a later call, since this one locks in another order than others.
+UPDATE metasync.target
+SET visible_at = statement_timestamp() + CASE WHEN lease IS NULL THEN interval '0' ELSE interval '1 hour' END
+WHERE number = ANY (ARRAY(
+    SELECT number
+    FROM (
+        SELECT number
+        FROM metasync.target
+        WHERE NOT urgent AND visible_at > statement_timestamp() + interval '2 hours'
+        LIMIT 1000
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS usual
+    UNION ALL
+    SELECT number
+    FROM (
+        SELECT number
+        FROM metasync.target
+        WHERE urgent AND visible_at > statement_timestamp() + interval '2 hours'
+        LIMIT 1000
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS urgent
+));
+
 -- name: release
 -- $1 completion ids, $2 leases
 WITH held AS MATERIALIZED ({held})

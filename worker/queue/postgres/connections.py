@@ -32,13 +32,19 @@ _FIRST_LOCK_SECONDS, _LONGEST_LOCK_SECONDS = 0.25, 1.0
 _LONGEST_LOCK_SHARE = 0.1
 
 # Settings that a role or a database may have set otherwise. They are part of every transaction, since a proxy that
-# pools transactions keeps no settings of a session. A queue's tables are empty now and full in a minute, so the
-# planner's statistics are wrong. These settings leave it the plans whose cost does not grow with a table.
+# pools transactions keeps no settings of a session.
+#   * A function in another schema, such as public.unnest(text[]), fits better than the server's own unnest(anyarray).
+#     The search path keeps out what others may have put there, to be run with our rights.
+#   * Where a policy hides rows from our role, a statement fails. Otherwise the queue would seem to be empty.
+#   * A queue's tables are empty now and full in a minute, so the planner's statistics are wrong. The last settings
+#     leave it the plans whose cost does not grow with a table.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_ms};
 SET LOCAL lock_timeout = {lock_ms};
 SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL row_security = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_hashjoin = off;

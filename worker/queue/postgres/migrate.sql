@@ -32,6 +32,7 @@ ORDER BY owner;
 -- so that producers do not have to wait: run it again.
 BEGIN;
 SET LOCAL lock_timeout = '1s';
+SET LOCAL search_path = pg_catalog, pg_temp; -- no function that another role has made in the schema public is run
 {lock};
 
 -- The current version; 0 without a schema.

@@ -301,6 +301,7 @@ async def _put_back(connection: Connection, leased: Sequence[Leased]) -> None:
 async def extend(connection: Connection, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
     """Move the deadline of the leases that hold; return the claims whose lease does not."""
     held = {row["position"] for row in await connection.fetch(_CLAIM["extend"], *_keys(claims), lease_seconds)}
+    await connection.execute(_CLAIM["heal"])  # a worker that is never short of work does not ask what is due next
     return [claim for position, claim in enumerate(claims) if position not in held]
 
 
@@ -413,8 +414,14 @@ async def count_in_history(connection: Connection, ends: tuple[int, int, int, in
 async def next_due_seconds(
     connection: Connection, floor: datetime | None, urgent_floor: datetime | None
 ) -> tuple[float | None, datetime]:
-    """Return the seconds until the earliest visible_at from the floors on, and the time by the server's clock."""
+    """Return the seconds until the earliest visible_at from the floors on, and the time by the server's clock.
+
+    What a clock that was ahead has put off for years is due now.
+    """
     [row] = await connection.fetch(_STATUS["next_due"], floor, urgent_floor)
+    if row["is_put_off"]:
+        await connection.execute(_CLAIM["heal"])
+        [row] = await connection.fetch(_STATUS["next_due"], floor, urgent_floor)
     return row["seconds"], row["at"]
 
 

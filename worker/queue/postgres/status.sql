@@ -91,4 +91,7 @@ SELECT
             WHERE urgent AND visible_at >= coalesce($2::timestamptz, '-infinity')
         )
     ) - statement_timestamp())::float8 AS seconds,
+    EXISTS (SELECT FROM metasync.target WHERE NOT urgent AND visible_at > statement_timestamp() + interval '2 hours')
+    OR EXISTS (SELECT FROM metasync.target WHERE urgent AND visible_at > statement_timestamp() + interval '2 hours')
+    AS is_put_off, -- by a clock that was ahead
     statement_timestamp() AS at;

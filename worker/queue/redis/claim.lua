@@ -77,6 +77,9 @@ local function claim(keys, args)
 
     local set = place == 'urgent' and queue.urgent or queue.due
     local due = due_at(queue, set, place, limit)
+    if #due == 0 and limit > 0 and heal(queue) then
+        due = due_at(queue, set, place, limit)
+    end
     if #due == 0 then
         return array({cmsgpack.pack(queue.now), cmsgpack.pack(0), array({}), array({})})
     end
@@ -127,6 +130,7 @@ local function extend(keys, args)
     end
     write('ZADD', queue.due, deadlines)
     write('ZADD', queue.urgent, urgent_deadlines)
+    heal(queue) -- a worker that is never short of work claims nothing in vain
     return lost
 end
 

@@ -164,6 +164,29 @@ local function forget(queue, completion_ids)
     end
 end
 
+-- No lease and no delay is longer than an hour. What is due in more than two was put off by a clock that was ahead.
+local HOUR = 3600000000
+local HEALED = 1000 -- at once
+
+local function put_off(queue, set, most)
+    return redis.call('ZRANGE', set, queue.now + 2 * HOUR, '+inf', 'BYSCORE', 'LIMIT', 0, most)
+end
+
+-- Makes due what was put off for years; gives whether there was any. The worker of a lease may still be at work: it keeps
+-- what a lease may last.
+local function heal(queue)
+    local is_healed = false
+    for _, set in ipairs({queue.due, queue.urgent}) do
+        local completion_ids, due = put_off(queue, set, HEALED), {}
+        for i, lease in ipairs(read('HMGET', queue.lease, completion_ids)) do
+            push(due, lease and queue.now + HOUR or queue.now, completion_ids[i])
+        end
+        write('ZADD', set, due)
+        is_healed = is_healed or #due > 0
+    end
+    return is_healed
+end
+
 local function register(name, callback, ...)
     redis.register_function({function_name = LIBRARY .. '_' .. name, callback = callback, flags = {...}})
 end

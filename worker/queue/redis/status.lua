@@ -1,11 +1,14 @@
 -- What there is, for people and for pollers.
 
--- Gives now, and the earliest visible_at if there is one.
+-- Gives now, and the earliest visible_at if there is one. What was put off for years is due: the next claim sees to it.
 local function next_due(keys)
     local queue = queue_at(keys[1])
     local times = {}
     for _, set in ipairs({queue.due, queue.urgent}) do
         times[#times + 1] = tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
+        if #put_off(queue, set, 1) > 0 then
+            times[#times + 1] = queue.now
+        end
     end
     table.sort(times)
     return {queue.now, times[1]}

@@ -43,6 +43,15 @@ _UNAVAILABLE = {
 _UNWRITABLE = {apsw.FullError: "the disk is full", apsw.IOError: "reading or writing failed ({code})"}
 _GONE = "it was moved or deleted while it was open; put it back, or have `metasync migrate` make a new one"
 _LOG_ALONE = "it was moved or emptied, and its log {log} left behind; put it back, or move the log to where it is now"
+_MOUNTS = Path("/proc/self/mountinfo")  # the fifth field of a line is a mount's place, with \040 for a space
+_MOUNTED = (
+    "{path} is mounted alone, and its log is left in this container: with it go the last changes, and other containers "
+    "do not see them, and overwrite them; mount the folder"
+)
+_LINKED = (
+    "{path} has {names} names (hard links), and a log for each: processes that use different ones overwrite each "
+    "other's changes; use one, and a symbolic link for another"
+)
 _UNOPENED = "it cannot be opened for writing, or its directory cannot be written to"
 _BROKEN_SCHEMA = "its schema is not what it should be ({error})"
 _UNUSABLE = {
@@ -77,6 +86,18 @@ class QueueFile:
 
     def __repr__(self) -> str:
         return f"<QueueFile {self.path}>"
+
+    def warnings(self) -> tuple[str, ...]:
+        """What may lose changes: that the files beside it are not where other processes look for them."""
+        path = os.path.realpath(self.path)
+        found = []
+        with suppress(OSError):  # no such system, or the file has gone
+            if any(line.split()[4] == path.replace(" ", "\\040") for line in _MOUNTS.read_text().splitlines()):
+                found.append(_MOUNTED.format(path=self.path))
+        with suppress(OSError):
+            if (names := self.path.stat().st_nlink) > 1:
+                found.append(_LINKED.format(path=self.path, names=names))
+        return tuple(found)
 
     @property
     def log(self) -> Path:
@@ -113,7 +134,7 @@ class QueueFile:
         return connection
 
     def is_in_place(self) -> bool:
-        """Whether the path still names the opened file.
+        """Whether the path still names the opened file, and its log and index are beside it.
 
         SQLite would continue to write to a moved or deleted file, and the changes would be lost.
 
@@ -123,24 +144,32 @@ class QueueFile:
         found = _identity(self.path)
         if found is None:
             raise self._unusable(_GONE)
-        return found == self._identity
+        return found == self._identity and all(_identity(path) == known for path, known in self._beside.items())
 
     def abandon(self, connection: apsw.Connection) -> None:
-        """Close a file that was replaced, so that nothing of it gets into the new one.
+        """Close a file that was replaced, so that nothing of it gets into the new one; or whose log was deleted.
 
-        The log belongs to the moved file, but it is now beside the new file and has the name of its log.
+        The log of a moved file is beside the new file now, and has the name of its log. A deleted log is still open
+        here, and what is in it is moved into the file.
 
         Raises:
-            QueueUnusable: other processes still use the old file.
+            QueueUnusable: other processes still use the old file or log.
         """
+        is_replaced = _identity(self.path) != self._identity
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error:
-            raise self._unusable("another file is in its place, and others are at work on the one before") from None
+        except apsw.Error as error:
+            # Where only the log was deleted, the first who sees it moves it for all, and makes another.
+            is_moved = not is_replaced and isinstance(error, apsw.IOError) and self.log.exists()
+            if not is_moved:
+                raise self._unusable("it or its log was replaced, and others are at work on the one before") from None
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         connection.close()
-        for path, identity in self._beside.items():
-            if identity is not None and _identity(path) == identity:
+        if not is_replaced:
+            return  # the index may be in use with the log that another has made
+        for path in (self.log, self._with("-shm")):  # of the new file: behind a symbolic link, they may be others
+            identity = _identity(path)
+            if identity is not None and identity in self._beside.values():
                 path.unlink(missing_ok=True)
 
     @contextmanager
@@ -195,7 +224,7 @@ class QueueFile:
         SQLite gives the files beside it the same mode. An existing file keeps its mode.
         """
         with suppress(OSError):  # it exists; if it cannot be created, SQLite reports it
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
+            descriptor = os.open(os.path.realpath(self.path), os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
             try:
                 os.fchmod(descriptor, _MODE)
             finally:
@@ -257,7 +286,8 @@ class QueueFile:
         connection.execute("COMMIT")
 
     def _with(self, ending: str) -> Path:
-        return self.path.with_name(f"{self.path.name}{ending}")
+        """The file beside it, which is where a symbolic link leads to."""
+        return Path(f"{os.path.realpath(self.path)}{ending}")
 
     def _unusable(self, what: str) -> QueueUnusable:
         return QueueUnusable(f"{self.path} cannot be the queue: {what}")

@@ -92,7 +92,9 @@ class SqliteQueue(StoreBase):
         """
         file, clock = QueueFile(url, create=create), QueueClock(clocks or Clocks.of_this_machine())
         writer = await Writer.open(file, timeout_seconds, clock.set_by)
-        return cls(file, writer, clock)
+        queue = cls(file, writer, clock)
+        queue.warnings = file.warnings()
+        return queue
 
     @staticmethod
     def migration_sql() -> str:
