@@ -86,7 +86,7 @@ class DirectTransport:
             except HttpProcessingError as error:
                 raise InvalidAnswerError from error
             if reused and is_farewell(message.code, message.headers):
-                raise aiohttp.ServerDisconnectedError
+                raise aiohttp.ServerDisconnectedError  # noqa: TRY301 -- and the connection is closed
             content: bytes | None
             if stream.is_eof():  # most answers come in one piece with their head
                 content = stream.read_nowait()

@@ -97,5 +97,5 @@ def is_unanswered(error: BaseException) -> bool:
 
 
 def is_farewell(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether a server closes a connection that was idle: some say so, and it may cross a request (RFC 9110, 15.5.9)."""
+    """Whether a server closes an idle connection: some say so, and that may cross a request (RFC 9110, 15.5.9)."""
     return status == HTTPStatus.REQUEST_TIMEOUT and headers.get("Connection", "").lower() == "close"
