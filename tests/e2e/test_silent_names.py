@@ -43,3 +43,30 @@ def test_a_command_does_not_wait_for_a_name_at_its_end(
     )
     assert done.returncode == code, done.stderr
     assert output in done.stdout + done.stderr
+
+
+_WITHOUT_THREADS = """
+import sys, threading
+from worker.cli.main import main
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name == "closing":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+sys.exit(main())
+"""
+
+
+def test_a_command_ends_as_it_should_where_no_further_thread_is_allowed(command: Command) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THREADS, "migrate"],
+        cwd=command.folder,
+        env=command.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr

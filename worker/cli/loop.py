@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from signal import SIGINT, Signals
 from typing import Any, TypeVar
 
@@ -35,9 +36,10 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEv
 def _close(runner: asyncio.Runner) -> None:
     """Close the loop, unless a thread of it does not end: one may ask a name server that says nothing."""
     closing = threading.Thread(target=runner.close, name="closing", daemon=True)
-    closing.start()
-    closing.join(_CLOSING_SECONDS)
-    if closing.is_alive():
+    with suppress(RuntimeError):  # no further thread may be started
+        closing.start()
+        closing.join(_CLOSING_SECONDS)
+    if closing.ident is None or closing.is_alive():
         signals.wait_for_no_thread()
 
 
