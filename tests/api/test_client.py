@@ -240,6 +240,9 @@ def test_the_text_of_a_failure_is_short_and_on_one_line() -> None:
         ({"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
         ({"HTTPS_PROXY": "proxy:3128"}, "http://proxy:3128"),
         ({"https_proxy": "http://proxy:3128", "no_proxy": "openai.com"}, None),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "other.com, api.openai.com:443"}, None),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "api.openai.com:8443"}, "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128", "NO_PROXY": "*"}, None),
         ({"http_proxy": "http://proxy:3128"}, None),
         ({}, None),
     ],
@@ -251,6 +254,11 @@ def test_the_environments_proxy_is_used_when_asked_for(
     assert Client(base_url=BASE_URL, api_key="sk-test")._proxy is None
     found = Client(base_url=BASE_URL, api_key="sk-test", trust_env=True)._proxy
     assert found == (None if proxy is None else URL(proxy))
+
+
+def test_an_address_of_ipv6_may_be_reached_without_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {"https_proxy": "http://proxy:3128", "no_proxy": "fd00::1"})
+    assert Client(base_url="https://[fd00::1]/v1", api_key="sk-test", trust_env=True)._proxy is None
 
 
 def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_without_the_error_format_no_status_is_the_changes_fault(status: int, bo
         assert (found.envelope, found.code, found.param, found.certain) == (False, None, None, False)
 
 
-@pytest.mark.parametrize("status", [408, 409, 421, 425, 499])
+@pytest.mark.parametrize("status", [408, 409, 421, 423, 424, 425, 499])
 def test_passing_statuses_are_retried_with_the_error_format_too(status: int) -> None:
     assert kind_of(status, envelope()) is Kind.RETRY
 

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -219,10 +220,10 @@ def test_the_way_ends_where_it_fails(working: Command) -> None:
 
 
 @contextmanager
-def _tls_server(authority: trustme.CA) -> Iterator[int]:
+def _tls_server(certificate: trustme.LeafCert) -> Iterator[int]:
     """It shakes hands, and answers nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    certificate.configure_cert(context)
 
     def serve() -> None:
         while True:
@@ -249,7 +250,7 @@ def test_an_unknown_certificate_is_reported_and_a_trusted_one_is_not(working: Co
     authority = trustme.CA()
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(file))
-    with _tls_server(authority) as port:
+    with _tls_server(authority.issue_cert("127.0.0.1")) as port:
         url = f"https://127.0.0.1:{port}/v1"
         code, checks = doctor(working, OPENAI_BASE_URL=url)
         assert (code, failures(checks), "key" in checks) == (3, {"tls"}, False)
@@ -258,6 +259,40 @@ def test_an_unknown_certificate_is_reported_and_a_trusted_one_is_not(working: Co
         code, checks = doctor(working, OPENAI_BASE_URL=url, SSL_CERT_FILE=str(file))
         assert (code, failures(checks)) == (3, {"key"})  # nothing there is the service
         assert "TLSv1" in checks["tls"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot be read: No such file"), ("no certificate", "holds no certificate")]
+)
+def test_a_file_of_authorities_that_is_none_is_named(
+    content: str | None, words: str, working: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "authority.pem"
+    if content is not None:
+        file.write_text(content)
+    with _tls_server(trustme.CA().issue_cert("127.0.0.1")) as port:
+        url = f"https://127.0.0.1:{port}/v1"
+        _, checks = doctor(working, OPENAI_BASE_URL=url, SSL_CERT_FILE=str(file))
+        assert f"SSL_CERT_FILE names {file}, which {words}" in checks["tls"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("issued_for", "days", "words"), [("127.0.0.1", -1, "has to renew it"), ("other.example", 1, "is the host")]
+)
+def test_a_certificate_that_no_authority_helps_gets_other_advice(
+    issued_for: str, days: int, words: str, working: Command, tmp_path: Path
+) -> None:
+    authority, file = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    now = datetime.now(UTC)
+    until = now + timedelta(days=days)
+    certificate = authority.issue_cert(issued_for, not_before=now - timedelta(days=2), not_after=until)
+    with _tls_server(certificate) as port:
+        url = f"https://127.0.0.1:{port}/v1"
+        code, checks = doctor(working, OPENAI_BASE_URL=url, SSL_CERT_FILE=str(file))
+    assert (code, failures(checks)) == (3, {"tls"})
+    assert words in checks["tls"]["advice"]
+    assert "SSL_CERT_FILE" not in checks["tls"]["advice"]
 
 
 def test_a_server_without_tls_is_reported(working: Command, simulator: RunningSimulator) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import signal
 import socket
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.e2e.processes import Command, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
+from tests.needs import permitted
 from tests.web.asking import serving, surface_of
 from worker.queue import QueueUnavailable
 from worker.web.depth import Asked
@@ -87,6 +89,18 @@ async def test_a_store_that_never_answers_is_given_up() -> None:
 async def test_many_who_look_at_once_ask_the_store_once() -> None:
     depth = Asked("status", _Store(QueueUnavailable("away")).status, timeout_seconds=10, clock=time.monotonic)
     assert await asyncio.gather(*(depth.look() for _ in range(50))) == [None] * 50
+
+
+@permitted(socket.has_dualstack_ipv6(), "this machine has no IPv6")
+def test_all_addresses_are_those_of_ipv4_too(command: Command) -> None:
+    """The health check of the image asks 127.0.0.1, and a kubelet the pod's first address."""
+    with stopped(serving(command, METASYNC_HTTP_HOST="::", METASYNC_HTTP_TOKEN="t" * 32).start("run")) as process:
+        surface = surface_of(process)
+        assert surface.ask("/livez")[0] == 200
+        connection = HTTPConnection("::1", surface.port, timeout=30)
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 def test_a_port_that_is_taken_is_an_error_of_configuration(command: Command) -> None:

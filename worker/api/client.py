@@ -88,7 +88,8 @@ class Client:
             ValueError: no header can carry it. The former key stays in use.
         """
         headers = self._fixed_headers | self._endpoint.authorization(api_key, self._auth)
-        self._headers = Headers(headers)
+        # A merge that builds on what a cache has kept would wipe what was written since.
+        self._headers = Headers(headers | {"Cache-Control": "no-cache"})
         self._json_headers = Headers(headers | {"Content-Type": "application/json"})
         self._secrets = (api_key, *self._other_secrets)
 

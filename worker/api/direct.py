@@ -17,7 +17,7 @@ from worker.api.connector import Connector, idle_seconds, is_silent, protocol_of
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
 from worker.api.room import LARGEST_ANSWER_BYTES, Room, read_content
-from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_unanswered
+from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_farewell, is_unanswered
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS, ceil_threshold=2 * CONNECT_TIMEOUT_SECONDS)
 
@@ -57,7 +57,7 @@ class DirectTransport:
             if connection is None:
                 connection, reused = await self._connect(fresh=fresh)
             try:
-                return await self._ask(connection, encoded, judge)
+                return await self._ask(connection, encoded, judge, reused=reused)
             except DROPPED as error:
                 if not (reused and is_unanswered(error)):
                     raise
@@ -73,8 +73,8 @@ class DirectTransport:
             self._free.popleft()[0].release()
         await self._connector.close()
 
-    async def _ask(self, connection: Connection, request: bytes, judge: Judge) -> Answer:
-        """Make a request on an idle connection."""
+    async def _ask(self, connection: Connection, request: bytes, judge: Judge, *, reused: bool = False) -> Answer:
+        """Make a request on an idle connection; `reused` tells whether it has carried another one."""
         protocol = protocol_of(connection)
         if protocol is None:
             raise aiohttp.ClientConnectionResetError
@@ -85,6 +85,8 @@ class DirectTransport:
                     message, stream = await protocol.read()
             except HttpProcessingError as error:
                 raise InvalidAnswerError from error
+            if reused and is_farewell(message.code, message.headers):
+                raise aiohttp.ServerDisconnectedError  # noqa: TRY301 -- and the connection is closed
             content: bytes | None
             if stream.is_eof():  # most answers come in one piece with their head
                 content = stream.read_nowait()

@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from worker.api.explain import readable
+from worker.api.trust import trouble_with_authorities
 from worker.api.verdict import Halt, Kind, Verdict
 
 
@@ -86,7 +87,9 @@ def _explain(error: BaseException, proxy: URL | None) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError) and proxy is not None and error.host == proxy.host:
         return f"the name of the proxy {error.host} was not resolved: {_reason(error)}"
     template = next((text for kind, text in _TEXTS if isinstance(error, kind)), "the request failed: {reason}")
-    return template.format(error=error, reason=_reason(error))
+    is_distrust = isinstance(error, aiohttp.ClientConnectorCertificateError)
+    trouble = trouble_with_authorities() if is_distrust else None
+    return "; ".join(filter(None, (template.format(error=error, reason=_reason(error)), trouble)))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -15,7 +15,7 @@ def environment_proxy(endpoint: Endpoint) -> URL | None:
     Raises:
         ValueError: it cannot be used. The message does not show it, since it may hold a password.
     """
-    if endpoint.is_plain or proxy_bypass(endpoint.host):
+    if endpoint.is_plain or proxy_bypass(f"{endpoint.host}:{endpoint.origin.port}"):
         return None
     proxy = getproxies().get("https")
     if not proxy:

@@ -22,6 +22,8 @@ _RETRIED = frozenset(
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,
         HTTPStatus.MISDIRECTED_REQUEST,
+        HTTPStatus.LOCKED,
+        HTTPStatus.FAILED_DEPENDENCY,  # what is behind the service failed
         HTTPStatus.TOO_EARLY,
         _CLIENT_CLOSED_REQUEST,
     }

@@ -1,6 +1,7 @@
 """The interface of a transport, which carries requests; `DirectTransport` and `SessionTransport` implement it."""
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 
 import aiohttp
@@ -72,8 +73,8 @@ class Transport(Protocol):
     async def exchange(self, request: Request, timeout_seconds: float, judge: Judge, *, fresh: bool = False) -> Answer:
         """Send a request, read the whole answer, and judge it before its connection is used again.
 
-        If a used connection ends without a byte of an answer, the request is sent once more on a new one: every request
-        is safe to repeat.
+        If a used connection ends without an answer to the request, the request is sent once more on a new one: every
+        request is safe to repeat.
 
         Args:
             judge: turns the response into an answer.
@@ -93,3 +94,8 @@ def is_unanswered(error: BaseException) -> bool:
     if isinstance(error, aiohttp.ServerDisconnectedError):  # holds the part of the answer's head that came
         return isinstance(error.message, str)
     return isinstance(error, DROPPED)
+
+
+def is_farewell(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a server closes an idle connection: some say so, and that may cross a request (RFC 9110, 15.5.9)."""
+    return status == HTTPStatus.REQUEST_TIMEOUT and headers.get("Connection", "").lower() == "close"

@@ -1,13 +1,17 @@
 """Run a command's coroutine on an event loop that a signal ends."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from signal import SIGINT, Signals
 from typing import Any, TypeVar
 
 from worker.cli import signals
 
 T = TypeVar("T")
+
+_CLOSING_SECONDS = 3.0
 
 
 def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
@@ -17,17 +21,26 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEv
         Stopped: a signal ended it, and everything is closed. Threads are not awaited: one may be reading from a
             terminal.
     """
-    runner = asyncio.Runner(loop_factory=make_loop)
+    runner = asyncio.Runner(loop_factory=make_loop or asyncio.new_event_loop)
     try:
         result = runner.run(_until_signalled(main))
     except signals.Stopped:
         raise
     except BaseException:
-        runner.close()
+        _close(runner)
         raise
-    runner.close()
-    signals.catch()  # closing a loop removes its signal handlers
+    _close(runner)
     return result
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close the loop, unless a thread of it does not end: one may ask a name server that says nothing."""
+    closing = threading.Thread(target=runner.close, name="closing", daemon=True)
+    with suppress(RuntimeError):  # no further thread may be started
+        closing.start()
+        closing.join(_CLOSING_SECONDS)
+    if closing.ident is None or closing.is_alive():
+        signals.wait_for_no_thread()
 
 
 async def _until_signalled(main: Coroutine[Any, Any, T]) -> T:
@@ -54,4 +67,6 @@ async def _until_signalled(main: Coroutine[Any, Any, T]) -> T:
                 raise
             raise first from None
         finally:
+            for number in signals.caught():  # only this thread may do so, and another one closes the loop
+                loop.remove_signal_handler(number)
             signals.catch()

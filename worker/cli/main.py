@@ -12,7 +12,7 @@ from worker.cli.exits import Exit
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing would delay the signal handlers
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopped = error if isinstance(error, signals.Stopped) else signals.raised()
         if stopped is None:
             raise
-        with suppress(OSError, ValueError, AttributeError):
-            sys.stdout.flush()
-        signals.leave(_exit_code(stopped, words))
+        _leave(_exit_code(stopped, words))
+    if signals.is_stuck():
+        _leave(code)
     return code
+
+
+def _leave(code: int) -> "NoReturn":
+    """End the process without waiting for threads."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    signals.leave(code)
 
 
 def _run(words: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _handlers: list[Handler] = []
 _raised: "list[Stopped]" = []
+_is_stuck = False
 
 
 class Stopped(BaseException):
@@ -92,6 +93,17 @@ def leave(code: int = Exit.INTERRUPTED) -> "NoReturn":
 
     sink.flush()
     os._exit(code)
+
+
+def wait_for_no_thread() -> None:
+    """Remember that a thread does not end, so that the process has to end without it; see `is_stuck`."""
+    global _is_stuck  # noqa: PLW0603 -- the state of the process
+    _is_stuck = True
+
+
+def is_stuck() -> bool:
+    """Whether the process would wait for a thread at its end."""
+    return _is_stuck
 
 
 def _say(words: str) -> None:

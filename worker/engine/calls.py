@@ -37,7 +37,7 @@ from worker.flow import (
 Send = Callable[[float], Awaitable[Answer]]
 
 # Statuses 4xx that a service in trouble gives, too.
-_TROUBLE = frozenset({408, 409, 421, 425, 499})
+_TROUBLE = frozenset({408, 409, 421, 423, 424, 425, 499})
 
 _FAILURES = frozenset({Kind.RETRY, Kind.HALTED})
 _LONGEST_PAUSE_SECONDS = 86_400.0  # a service that asks for more means that a quota is used up

@@ -1,6 +1,7 @@
 """The socket that the web surface listens on."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from worker.web.connections import Connections
 
+_ALL = "::"  # every address of this machine, those of IPv4 too; asyncio would leave them out
 _BACKLOG = 1024  # connections waiting while the loop is busy; beyond it, a client retries after a second
 
 
@@ -28,7 +30,11 @@ async def listening(connections: Connections, server: web.Server, host: str, por
     """
     open_connection = partial(connections.open, server)
     try:
-        listener = await asyncio.get_running_loop().create_server(open_connection, host, port, backlog=_BACKLOG)
+        if host == _ALL and socket.has_dualstack_ipv6():
+            both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+            listener = await asyncio.get_running_loop().create_server(open_connection, sock=both, backlog=_BACKLOG)
+        else:
+            listener = await asyncio.get_running_loop().create_server(open_connection, host, port, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Unservable(f"cannot listen on METASYNC_HTTP_HOST {host}, port {port}: {reason}") from None

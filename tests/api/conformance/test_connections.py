@@ -245,6 +245,29 @@ async def test_a_used_connection_that_ends_without_an_answer_is_replaced(
     assert len(server.requests) == 5
 
 
+@pytest.mark.parametrize(
+    ("headers", "kinds"),
+    [(b"connection: close\r\n", [Kind.OK, Kind.OK]), (b"", [Kind.OK, Kind.RETRY])],
+    ids=["of a connection that is closed", "about the request"],
+)
+async def test_a_408_with_which_a_server_closes_a_used_connection_is_no_answer(
+    headers: bytes, kinds: list[Kind]
+) -> None:
+    """It is what some servers say when a connection was idle for long; here it crosses the second request."""
+    farewell = response(b"", status="408 Request Timeout", headers=headers)
+    async with serving(scripted([MINE, farewell], [MINE])) as server, client_of(server.url) as client:
+        assert [(await update(client)).verdict.kind for _ in range(2)] == kinds
+    assert server.connections == (2 if headers else 1)
+
+
+async def test_a_408_on_a_new_connection_is_a_failure() -> None:
+    farewell = response(b"", status="408 Request Timeout", headers=b"connection: close\r\n")
+    async with serving(scripted([farewell])) as server, client_of(server.url) as client:
+        verdict = (await update(client)).verdict
+    assert (verdict.kind, verdict.error) == (Kind.RETRY, "HTTP 408 Request Timeout")
+    assert server.connections == 1
+
+
 async def test_the_second_try_uses_no_other_used_connection() -> None:
     """A restarted server ends all connections: the second try is on a new one."""
     gone = asyncio.Event()

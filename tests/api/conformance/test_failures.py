@@ -166,3 +166,16 @@ async def test_ssl_cert_file_names_the_trusted_certificates(tmp_path: Path, *, i
         )
         told, _ = await process.communicate()
     assert told.decode().strip() == kind
+
+
+async def test_a_file_of_authorities_that_is_none_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ca.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with serving(always(response(STORED)), tls=context) as server:
+        verdict = await verdict_at(f"https://127.0.0.1:{server.port}/v1")
+    assert verdict.error is not None
+    assert verdict.error.endswith(f"; SSL_CERT_FILE names {file}, which cannot be read: No such file or directory")

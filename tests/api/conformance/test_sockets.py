@@ -63,7 +63,7 @@ async def test_reading_and_deleting_send_no_body() -> None:
         "GET /v1/chat/completions/chatcmpl-1/messages?order=asc HTTP/1.1",
     ]
     for _, headers, body in requests:
-        assert "api-key: sk-test" in headers
+        assert {"api-key: sk-test", "Cache-Control: no-cache"} <= headers
         assert not any(header.startswith(("Authorization", "Content-Type")) for header in headers)
         assert body == b""
 

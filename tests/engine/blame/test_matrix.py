@@ -79,6 +79,8 @@ TROUBLES = {
     "503 with a hint": _outage(error(503, None, retry_after="30"), 30.0),
     "529": _outage(html(529)),
     "421": _outage(html(421)),
+    "423": _outage(html(423)),
+    "424": _outage(html(424)),
     "425": _outage(html(425)),
     "499": _outage(Reply(499)),
     "401": _halt("unauthorized", replies.BAD_KEY),

@@ -11,6 +11,7 @@ from urllib.request import getproxies
 from config.settings import Settings
 from worker.api.endpoint import Endpoint
 from worker.api.proxy import environment_proxy
+from worker.api.trust import trouble_with_authorities
 from worker.cli.checkup.check import Check, failure, ok, warning
 
 _TIMEOUT_SECONDS = 10.0
@@ -123,7 +124,7 @@ async def _shake_hands(peer: _Peer, tls: ssl.SSLContext) -> Check:
         return failure("tls", f"{peer.shown} did not finish the handshake within {_TIMEOUT_SECONDS:g} s", _TLS)
     except ssl.SSLCertVerificationError as error:
         detail = f"the certificate of {peer.shown} is not trusted: {error.verify_message}"
-        return failure("tls", detail, "if your own gateway answers, set SSL_CERT_FILE to its authority's file")
+        return failure("tls", detail, trouble_with_authorities() or _DISTRUST.get(error.verify_code, _UNKNOWN))
     except OSError as error:
         return failure("tls", f"no TLS with {peer.shown}: {getattr(error, 'reason', None) or _words(error)}", _TLS)
     shaken = writer.get_extra_info("ssl_object")
@@ -138,4 +139,12 @@ async def _shake_hands(peer: _Peer, tls: ssl.SSLContext) -> Check:
     return ok("tls", detail)
 
 
+# By OpenSSL's number, X509_V_ERR_...
+_DISTRUST = {
+    9: "does this machine's clock go right? Else the server's operator has to replace it",
+    10: "the server's operator has to renew it; or this machine's clock is wrong",
+    62: "is the host in OPENAI_BASE_URL right? Else another server, or a gateway, answers in its place",
+    64: "is the host in OPENAI_BASE_URL right? Else another server, or a gateway, answers in its place",
+}
+_UNKNOWN = "if your own gateway answers, set SSL_CERT_FILE to its authority's file"
 _TLS = "does another program listen on that port, or intercept the connection?"
