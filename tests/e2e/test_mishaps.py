@@ -211,3 +211,13 @@ def test_a_key_file_that_is_replaced_is_read_before_the_old_key_is_refused(tmp_p
         assert process.returncode == 0
         assert simulator.ask("/counters")["counters"]["requests"]["update"].keys() == {"200"}  # and not one 401
         assert b"worker.halted" not in log
+
+
+def test_a_low_limit_of_open_files_is_raised_as_far_as_it_may_be(command: Command, simulator: RunningSimulator) -> None:
+    few = ("sh", "-c", 'ulimit -S -n 40; exec "$@"', "sh")  # fewer than requests at once
+    simulator.ask("/seed", {"ids": IDS})
+    simulator.ask("/options", {"latency": 1.0})
+    _enqueue(command, "A")
+    done = replace(command, within=few).run("run", "--drain")
+    assert done.returncode == 0, done.stderr
+    assert "too many open files" not in done.stderr

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.engine.results import Results
 
 _FIRST_LOOK_SECONDS = 1.0
+_MOST_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Job:
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on uvloop if it is available."""
+    _allow_files()
     return loop.run(main, _loop_factory())
 
 
@@ -80,6 +82,19 @@ async def look_once(queue: Store) -> None:
     with suppress(QueueUnavailable, TimeoutError):
         async with asyncio.timeout(_FIRST_LOOK_SECONDS):
             await queue.next_due_seconds()
+
+
+def _allow_files() -> None:
+    """Allow as many open files as this process may have: each request takes one, and many systems begin with 1,024."""
+    try:
+        import resource  # noqa: PLC0415 -- not available for Windows
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
