@@ -7,6 +7,10 @@ from functools import partial
 
 from benchmarks.running import Figures, Server, Work, drain
 
+# A run of fewer updates shows that a benchmark works, and not how fast anything is: of contenders that differ only in a
+# figure, it takes one or two.
+FEW = 400
+
 Measure = Callable[[], Figures]
 Contenders = Mapping[str, Measure]
 Columns = Mapping[str, str]
