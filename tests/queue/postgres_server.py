@@ -427,7 +427,7 @@ async def _renewal(connection: Connection) -> str:
             records = f"json_populate_recordset(NULL::{table}, {rows})"
             statements.append(f"INSERT INTO {table} SELECT * FROM {records}")  # noqa: S608
     for (sequence,) in await connection.fetch(named, b"S"):
-        last, is_called = await connection.fetchrow(f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608
+        [(last, is_called)] = await connection.fetch(f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608
         statements.append(f"SELECT setval('{sequence}', {last}, {is_called})")
     return ";".join(statements)
 
