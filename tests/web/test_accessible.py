@@ -91,6 +91,7 @@ def test_what_goes_on_is_said_aloud_once_and_figures_are_not(browser: Browser, t
         titles: set[str] = set()
         while len(titles) < 4:
             titles.add(page.locator("#title").inner_text())
+            page.wait_for_timeout(100)
     assert [text for text in heard if re.search(r"\d", text)] == []
     assert "Changes are being applied." in heard
     assert [one for one, other in pairwise(heard) if one == other] == []
