@@ -72,11 +72,11 @@ def _entries(lock: str) -> set[str]:
 
 def _pip(*words: str) -> None:
     """The one that is here: a pip of its own is a fifth of what the environment costs to make."""
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    flags = ["--disable-pip-version-check", "--no-input"]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *quiet, *words], capture_output=True, text=True, timeout=150, check=False
+        [sys.executable, "-m", "pip", *flags, *words], capture_output=True, text=True, timeout=150, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
 
 
 @dataclass(frozen=True)
