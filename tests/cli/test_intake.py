@@ -249,6 +249,19 @@ def test_every_input_is_stored_correctly_or_refused_by_name(
     assert (len(shown["refusals"]) > 0) == (shown["refused"] > 0)
 
 
+def test_resuming_says_how_many_files_it_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b-new.jsonl", "c.jsonl"):
+        Path(name).write_bytes(GOOD)
+
+    assert main(["enqueue", *sorted(map(str, Path().glob("*.jsonl"))), "--resume-from", "c.jsonl:0"]) == 0
+
+    assert "--resume-from: 2 files before c.jsonl not read" in capsys.readouterr().err
+    assert stored(tmp_path) == [ROW]
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_checking_ends_as_enqueueing_would_and_needs_no_queue(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

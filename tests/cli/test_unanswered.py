@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from worker.changes import MetadataChange
 from worker.changes.patience import Patience
 from worker.changes.reading import Reading
-from worker.cli.inputs import Intake
+from worker.cli.inputs import Intake, Place
 from worker.cli.intake import Enqueued, account, account_of_cut, take_in
 from worker.queue import QueueUnavailable, QueueUnwritable, Stored
 
@@ -55,6 +56,13 @@ async def test_the_first_lines_may_be_stored_where_the_answer_is_lost(intake: In
     assert len(sink.taken) == 3
     assert counts.exit_code == 75
     assert account(counts) == f"metasync: the queue did not answer: lines up to {intake.paths[0]}:3 {_MAY_BE_STORED}"
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels of monday (1).jsonl", "<stdin>"])
+def test_the_flags_that_continue_can_be_pasted_into_a_shell(name: str) -> None:
+    said = account(Enqueued(added=3, up_to=Place(name, 3), error="interrupted", batch="labels"))
+    flags = said.rpartition("; ")[2].removesuffix(" continues after that")
+    assert shlex.split(flags) == ["--resume-from", f"{name}:3", "--batch", "labels"]
 
 
 async def test_nothing_is_stored_where_the_disk_is_full(intake: Intake) -> None:

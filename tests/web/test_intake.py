@@ -204,6 +204,7 @@ UNREADABLE: dict[str, tuple[int, str, Any, dict[str, str]]] = {
     "gzip that is not said": (400, ND, gzip.compress(b"{}"), {}),
     "gzip that is none": (400, JSON, "{}", {"Content_Encoding": "gzip"}),
     "UTF-16": (400, ND, lines(line(1)).encode("utf-16"), {}),
+    "CSV": (400, ND, "completion_id,grade\nchatcmpl-1,A\n", {}),
     "an empty key": (400, JSON, line(1), {"Idempotency_Key": '""'}),
     "a long key": (400, JSON, line(1), {"Idempotency_Key": "k" * 249}),
     "a key with a space": (400, JSON, line(1), {"Idempotency_Key": "a b"}),
@@ -222,6 +223,7 @@ def test_what_cannot_be_read_is_refused_whole(door: Door, case: str) -> None:
     assert status == expected
     assert list(problem) == ["error"]
     assert problem["error"]
+    assert "--" not in problem["error"].partition("`")[0]  # no flags of a command, but within what a shell runs
 
 
 def test_a_body_that_does_not_say_its_length_is_read_and_bounded(door: Door) -> None:

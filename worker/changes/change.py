@@ -167,6 +167,9 @@ def _check_change_id(change_id: object) -> None:
         raise InvalidChange(f"change_id must have 1 to {MAX_CHANGE_ID_LENGTH} characters, not {len(change_id)}")
     if _is_unsendable(change_id):
         raise InvalidChange("change_id holds a NUL or half a surrogate pair")
+    # All changes with such an id would be one change: once it is applied, the others are known already.
+    if _NO_VALUE.fullmatch(change_id):
+        raise InvalidChange(f"change_id {shown(change_id)} stands for no value: leave it out")
 
 
 def _check_as_of(as_of: object) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self, cast
 from worker.changes.files import ChangeFile, Numbered, Reading, Refusal, UnreadableFile, check_name
 from worker.changes.patience import Patience
 from worker.changes.source import STDIN, STDIN_NAME, Stretch
-from worker.cli.output import tell
+from worker.cli.output import counted, tell
 
 _EMPTY = "the file holds no change"
 _SHOWN_PROBLEMS = 20
@@ -187,7 +187,10 @@ class Inputs:
         names = [STDIN_NAME if path == STDIN else path for path in self._paths]
         if after.file not in names:
             raise InputError(f"--resume-from: {after.file} is not among the given files\nnothing was stored")
-        self._paths = self._paths[names.index(after.file) :]
+        skipped = names.index(after.file)
+        self._paths = self._paths[skipped:]
+        if skipped:  # a pattern of the shell may match a new file, which nobody has handled
+            tell(f"--resume-from: {counted(skipped, 'file')} before {after.file} not read")
 
     def _check(self) -> None:
         """Check every file first, so that a mistyped name is found before anything is stored."""

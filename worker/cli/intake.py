@@ -1,6 +1,7 @@
 """Enqueue change files: store valid changes in order, and report counts however it ends."""
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack, closing
@@ -335,7 +336,7 @@ def account(counts: Enqueued) -> str:
     if not counts.duplicates:
         del words[1]
     unsure = f"; lines after that, up to {counts.unsure_up_to}, may be stored" if counts.unsure_up_to else ""
-    way_on = f"--resume-from {counts.up_to}{batch} continues after that"
+    way_on = f"--resume-from {shlex.quote(str(counts.up_to))}{batch} continues after that"
     return f"{counts.error}: {', '.join(words)}, up to {counts.up_to}{unsure}; {way_on}"
 
 

@@ -175,7 +175,7 @@ def _in_tenths(figure: float) -> float:
 
 
 def decoded(queued: QueuedChange) -> MetadataChange:
-    """The stored change, decoded.
+    """The stored change, decoded, without its change_id.
 
     Raises:
         InvalidChange: the stored text breaks a rule.
@@ -187,4 +187,5 @@ def decoded(queued: QueuedChange) -> MetadataChange:
     mode = _MODES.get(queued.mode)
     if mode is None:
         raise InvalidChange(f"what is stored as mode is none: {queued.mode!a}")
-    return MetadataChange(queued.completion_id, metadata, mode, queued.change_id, queued.as_of)
+    # The change_id was checked when it was stored, perhaps by an older version, which took more of them.
+    return MetadataChange(queued.completion_id, metadata, mode, as_of=queued.as_of)

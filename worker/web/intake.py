@@ -40,6 +40,7 @@ _BODY_SECONDS = 30.0
 _SAID_EVERY_SECONDS = 10.0
 # Retry-After: too many requests at once, store unavailable, backlog too long.
 _BUSY_SECONDS, _AWAY_SECONDS, _FULL_SECONDS = 1, 5, 30
+_FLAG = ": say --"  # begins the advice to name a flag of a command, which a request does not have
 _URGENT = {None: False, "false": False, "true": True}
 _KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{MAX_KEY_CHARACTERS}}})"?')
 
@@ -141,7 +142,7 @@ class Intake:
         except UnusableBody as error:
             return _problem(error.status, str(error))
         except UnreadableFile as error:
-            return _problem(HTTPStatus.BAD_REQUEST, error.refusal.reason)
+            return _problem(HTTPStatus.BAD_REQUEST, error.refusal.reason.partition(_FLAG)[0])
         except QueueUnavailable as error:
             if (more := self._seldom.unsaid("unavailable")) is not None:
                 structlog.get_logger().warning("intake.unavailable", error=str(error), more=more)

@@ -279,6 +279,12 @@ async def test_words_for_a_missing_value_are_refused_as_ids(producer: Connection
         await producer.execute("SELECT metasync_enqueue($1, '{}')", completion_id)
 
 
+@pytest.mark.parametrize("change_id", ["nan", "NaT", "NULL", "None", "undefined"])
+async def test_words_for_a_missing_value_are_refused_as_change_ids(producer: Connection, change_id: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=f'change_id "{change_id}" stands for no value'):
+        await producer.execute("SELECT metasync_enqueue('c-1', '{}', change_id => $1)", change_id)
+
+
 async def test_a_producer_needs_only_the_right_to_call_the_function(url: str, queue: PostgresQueue) -> None:
     async with new_role(url) as (app, app_url):
         await administer(

@@ -465,6 +465,11 @@ BEGIN
             completion_id, format('change_id must have 1 to 256 characters, not %s', length(change_id))
         );
     END IF;
+    IF length(change_id) <= 9 AND change_id ~* '^(nan|nat|na|null|nil|none|undefined)$' THEN
+        PERFORM metasync.refuse(
+            completion_id, format('change_id %s stands for no value: leave it out', to_json(change_id))
+        );
+    END IF;
     IF batch !~ '^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$' THEN
         PERFORM metasync.refuse(completion_id, format(
             '%s is no name of a batch: a letter or digit, then up to 127 of letters, digits, ''.'', ''_'', ''-'', '':'','
