@@ -16,7 +16,7 @@ class _Content:
     def __init__(self, packed: bytes) -> None:
         self._packed = packed
 
-    async def iter_any(self) -> Any:  # noqa: ANN401 -- an async generator of bytes
+    async def iter_any(self) -> Any:
         yield self._packed
 
 
@@ -40,7 +40,7 @@ async def test_many_empty_members_are_not_copied_again_for_each(monkeypatch: pyt
         def __init__(self, bits: int) -> None:
             self._unpacker = zlib.decompressobj(bits)
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- as the original
+        def __getattr__(self, name: str) -> Any:
             return getattr(self._unpacker, name)
 
         def decompress(self, data: bytes, most: int) -> bytes:
