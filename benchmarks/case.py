@@ -7,6 +7,10 @@ from functools import partial
 
 from benchmarks.running import Figures, Server, Work, drain
 
+# A run of fewer updates, as the tests make, shows that a benchmark works, and not how fast anything is. It leaves out
+# contenders that only repeat others with another figure or mode. `--quick` takes more.
+FEW = 50
+
 Measure = Callable[[], Figures]
 Contenders = Mapping[str, Measure]
 Columns = Mapping[str, str]

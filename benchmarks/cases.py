@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import added, observed, reading, start, steady, with_results, woken
-from benchmarks.case import THROUGHPUT, Case, Contenders, Measure, draining, watching
+from benchmarks.case import FEW, THROUGHPUT, Case, Contenders, Measure, draining, watching
 from benchmarks.running import METASYNC, Figures, Server, Work, contender, cost, postgres, queue_url, server
 from benchmarks.running import write_changes as write
 
@@ -61,7 +61,8 @@ def _merge(updates: int) -> Iterator[Contenders]:
 @contextmanager
 def _coalesce(updates: int) -> Iterator[Contenders]:
     with server() as answering:
-        yield {f"{changes} a completion": draining(answering, Work(updates, changes)) for changes in (1, 2, 5, 20)}
+        numbers = (1, 20) if updates < FEW else (1, 2, 5, 20)
+        yield {f"{changes} a completion": draining(answering, Work(updates, changes)) for changes in numbers}
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def _latency(updates: int) -> Iterator[Contenders]:
         # A run of few updates takes shorter latencies, so that it ends soon.
         for milliseconds in dict.fromkeys(min(wanted, updates // 20) for wanted in (0, 50, 500)):
             answering = servers.enter_context(server(milliseconds / 1_000))
-            for concurrency in (64, 256):
+            for concurrency in (64,) if updates < FEW else (64, 256):
                 # At most the updates of about ten seconds.
                 most = 10 * concurrency * 1_000 // milliseconds if milliseconds else updates
                 work = Work(min(updates, most), concurrency=concurrency)

@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Mid-tones stand out against white and against black; dashes tell lines apart where colours do not.
 _GREY = "#6e7781"
@@ -91,9 +92,7 @@ def lines(chart: Chart) -> str:
         raise ValueError(f"{len(names)} lines are more than the {len(_STROKES)} that can be told apart")
     if not (chart.right > 0 and all(panel.top > 0 for panel in chart.panels)):
         raise ValueError("an axis must end above 0")
-    with mpl.rc_context(_STYLE):
-        height = _HEAD_INCHES + _PANEL_INCHES * len(chart.panels)
-        figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
+    with _figure(_HEAD_INCHES + _PANEL_INCHES * len(chart.panels)) as figure:
         figure.suptitle(chart.title, fontweight="bold")
         drawn: dict[str, Any] = {}
         for number, panel in enumerate(chart.panels, 1):
@@ -118,8 +117,7 @@ def lines(chart: Chart) -> str:
 
 def bars(title: str, measured: Sequence[Bar]) -> str:
     """Draw horizontal bars, the first on top, as one SVG document."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_INCHES, _HEAD_INCHES + _BAR_INCHES * len(measured)), layout="constrained")
+    with _figure(_HEAD_INCHES + _BAR_INCHES * len(measured)) as figure:
         figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
         axes = figure.add_subplot()
         medians = [bar.median for bar in measured]
@@ -138,7 +136,17 @@ def bars(title: str, measured: Sequence[Bar]) -> str:
         return _document(figure, title, "")
 
 
-def _document(figure: Figure, title: str, description: str) -> str:
+@contextmanager
+def _figure(height_inches: float) -> Iterator["Figure"]:
+    """Begin a drawing in our style; matplotlib is slow to import, and only who draws has to wait for it."""
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+
+
+def _document(figure: "Figure", title: str, description: str) -> str:
     """Return the drawing as SVG, with a description for people who cannot see it, and without today's date."""
     written = io.StringIO()
     figure.savefig(

@@ -11,7 +11,7 @@ from functools import partial
 from http.client import HTTPException, HTTPResponse
 from typing import Self
 
-from benchmarks.case import Contenders
+from benchmarks.case import FEW, Contenders
 from benchmarks.processes import Watched, pin
 from benchmarks.running import METASYNC, Figures, Request, Server, Work, enqueued, server
 
@@ -77,6 +77,8 @@ def contenders(updates: int) -> Iterator[Contenders]:
             "a scrape every 15 s": ("/metrics", 15.0),
             "a scrape every second": ("/metrics", 1.0),
         }
+        if updates < FEW:
+            ways.pop("a scrape every 15 s")
         if _has_page(answering):
             ways["the page open"] = ("/events", 0.0)
         yield {name: partial(_observed, answering, updates, way, idle_seconds) for name, way in ways.items()}

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.case import Contenders
+from benchmarks.case import FEW, Contenders
 from benchmarks.processes import Watched, pin
 from benchmarks.running import METASYNC, Figures, Server, Work, queue_url, rates, server, summary_of, write_changes
+from worker.changes import Mode
 
 COLUMNS = {"cpu_us": "CPU µs/update", "peak_mb": "peak MB"}
 
@@ -16,10 +17,11 @@ COLUMNS = {"cpu_us": "CPU µs/update", "peak_mb": "peak MB"}
 @contextmanager
 def contenders(updates: int) -> Iterator[Contenders]:
     """Both modes: a replacement is the least that an update costs, a merge is read first, and so has values to tell."""
+    modes: tuple[Mode, ...] = ("merge",) if updates < FEW else ("replace", "merge")
     with server() as answering:
         yield {
             f"{mode}, {name}": partial(_applied, answering, Work(updates, mode=mode), flags)
-            for mode in ("replace", "merge")
+            for mode in modes
             for name, flags in (
                 ("no results", ()),
                 ("`--results`", ("--results", "results.jsonl")),

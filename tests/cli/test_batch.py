@@ -408,14 +408,7 @@ def test_flags_that_do_not_go_together_are_named(said: Said, words: tuple[str, .
 def _at_a_terminal(command: Command, typed: str, *words: str) -> tuple[int, str]:
     """Run with a terminal as standard input, and type."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [METASYNC, *words],
-        cwd=command.folder,
-        env=command.environment,
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    with command.start(*words, stdin=theirs, stderr=subprocess.STDOUT) as process:
         os.close(theirs)
         os.write(ours, typed.encode())
         assert process.stdout is not None
@@ -443,13 +436,7 @@ def test_a_signal_at_the_question_ends_it_and_nothing_is_done(command: Command) 
     assert command.run("enqueue", file, "--batch", "wrong").returncode == 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
         ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [METASYNC, "batch", "withdraw", "wrong"],
-            cwd=command.folder,
-            env=command.environment,
-            stdin=theirs,
-            stderr=subprocess.PIPE,
-        ) as process:
+        with command.start("batch", "withdraw", "wrong", stdin=theirs) as process:
             assert process.stderr is not None
             assert b"would be withdrawn" in process.stderr.readline()
             assert b"type 1 to continue" in process.stderr.readline()

@@ -96,16 +96,7 @@ def _wait_until_something_is_in(folder: Path) -> None:
 def test_a_signal_is_obeyed_while_standard_input_is_idle_and_what_came_before_is_in(
     command: Command, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with stopped(
-        subprocess.Popen(
-            [METASYNC, "enqueue", "-"],
-            cwd=tmp_path,
-            env=command.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    ) as process:
+    with stopped(command.start("enqueue", "-", stdin=subprocess.PIPE)) as process:
         assert process.stdin is not None
         process.stdin.write(b'{"completion_id": "c1", "metadata": {"n": "1"}}\n')
         process.stdin.flush()

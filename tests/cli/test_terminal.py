@@ -12,7 +12,7 @@ import pytest
 from tqdm.utils import disp_len
 
 from tests.cli.tmux import terminal
-from tests.e2e.processes import KEY, METASYNC, Command, RunningSimulator, running_simulator, write_changes
+from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator, write_changes
 from tests.needs import installed
 from worker.cli.progress import how_far, progress_line
 
@@ -90,13 +90,9 @@ def _in_a_terminal(command: Command, *words: str, **environment: str) -> str:
     """What the command writes where standard error is a terminal, and of pull standard output; escapes and all."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    process = subprocess.Popen(
-        [METASYNC, *words],
-        cwd=command.folder,
-        env=command.environment | {"TERM": "xterm-256color"} | environment,
-        stdin=theirs,
-        stdout=theirs if "pull" in words else subprocess.DEVNULL,
-        stderr=theirs,
+    command = replace(command, settings={**command.settings, "TERM": "xterm-256color"} | environment)
+    process = command.start(
+        *words, stdin=theirs, stdout=theirs if "pull" in words else subprocess.DEVNULL, stderr=theirs
     )
     os.close(theirs)
     written = bytearray()

@@ -50,9 +50,8 @@ def _checkout(folder: Path) -> str:
 def _installed(folder: Path, place: Path, **environment: str) -> list[str]:
     """Build a wheel, unpack it as site-packages has it, and give the lines of `--version -v`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SOURCE_COMMIT"))}
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place / "dist"), str(folder)]
-    subprocess.run(build, env=kept | environment, capture_output=True, timeout=120, check=True)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place / "dist")]
+    subprocess.run(build, cwd=folder, env=kept | environment, capture_output=True, timeout=120, check=True)
     [wheel] = (place / "dist").glob("*.whl")
     shutil.unpack_archive(wheel, place / "site", "zip")
     ask = "import sys; sys.path.insert(0, sys.argv.pop()); from metasync.__main__ import main; sys.exit(main())"

@@ -15,6 +15,7 @@ from tests.e2e.processes import METASYNC, Command
 TMUX = shutil.which("tmux")
 _ROWS = 60
 _LONGEST_SECONDS = 60.0
+_BETWEEN_LOOKS_SECONDS = 0.05  # each is a process
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Pane:
         ends_at = time.monotonic() + _LONGEST_SECONDS
         while not re.search(pattern, shown := self.screen(), re.MULTILINE):
             assert time.monotonic() < ends_at, f"no {pattern!r} in:\n{shown}"
+            time.sleep(_BETWEEN_LOOKS_SECONDS)
         return shown
 
     def wait_until_ended(self) -> str:

@@ -36,8 +36,9 @@ class Started(subprocess.Popen[bytes]):
     Its parent is the process that it is forked from, which tells when it has ended, and how.
 
     Args:
-        stdin: `subprocess.PIPE` or `subprocess.DEVNULL`.
-        stderr: a file or its descriptor, or one of these two.
+        stdin: a file or its descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`.
+        stdout: the same.
+        stderr: the same, or `subprocess.STDOUT`.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Started(subprocess.Popen[bytes]):
         folder: Path,
         environment: Mapping[str, str],
         *,
-        stdin: int = subprocess.DEVNULL,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int = subprocess.PIPE,
         stderr: IO[bytes] | int = subprocess.PIPE,
     ) -> None:
         self.args = ["metasync", *words]
@@ -58,8 +60,8 @@ class Started(subprocess.Popen[bytes]):
         self._sigint_wait_secs = 0.0
 
         input_end, self.stdin = _input(stdin)
-        output_end, self.stdout = _output(subprocess.PIPE)
-        error_end, self.stderr = _output(stderr)
+        output_end, self.stdout = _output(stdout)
+        error_end, self.stderr = (os.dup(output_end), None) if stderr == subprocess.STDOUT else _output(stderr)
         self._news, news_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._waiting = threading.Lock()
         order = json.dumps({"words": words, "folder": str(folder), "environment": dict(environment)})
@@ -93,10 +95,12 @@ class Started(subprocess.Popen[bytes]):
             self._waiting.release()
 
 
-def _input(kind: int) -> tuple[int, IO[bytes] | None]:
+def _input(kind: IO[bytes] | int) -> tuple[int, IO[bytes] | None]:
     """The end of the process, and ours."""
     if kind == subprocess.DEVNULL:
         return os.open(os.devnull, os.O_RDONLY), None
+    if kind != subprocess.PIPE:
+        return os.dup(kind if isinstance(kind, int) else kind.fileno()), None
     read, write = os.pipe()
     return read, os.fdopen(write, "wb")
 

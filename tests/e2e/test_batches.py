@@ -24,7 +24,9 @@ from tests.queue.stores import STORES
 from worker import open_queue
 from worker.queue import Batch, PendingSelection, pause
 
-COUNT = 3_000
+COUNT = 1_000  # at this latency, a second or more of work
+LATENCY = "60ms"
+OF_MANY_PIECES = 3_000
 KILLS = 4
 
 pytestmark = pytest.mark.timeout(600)
@@ -38,7 +40,7 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 @pytest.fixture
 def simulator() -> Iterator[RunningSimulator]:
-    with running_simulator("--completions", str(COUNT), "--latency", "20ms") as running:
+    with running_simulator("--completions", str(COUNT), "--latency", LATENCY) as running:
         yield running
 
 
@@ -102,7 +104,7 @@ async def test_a_wrong_file_is_withdrawn_under_the_hands_of_a_daemon(
 async def test_two_producers_of_one_batch_wait_for_all_of_it(
     command: Command, url: str, simulator: RunningSimulator
 ) -> None:
-    files = [_file(command, key, 1_000) for key in ("one", "two")]
+    files = [_file(command, key) for key in ("one", "two")]
     with daemon(command):
         producers = [command.start("enqueue", file, "--batch", "both", "--wait") for file in files]
         for producer in producers:
@@ -111,8 +113,8 @@ async def test_two_producers_of_one_batch_wait_for_all_of_it(
                 assert producer.returncode == 0, err
                 assert out.decode().splitlines()[-1] == "done"
         batch = await _batch(url, "both")
-    assert (batch.changes, batch.applied) == (2_000, 2_000)
-    assert (_holding(simulator, "one"), _holding(simulator, "two")) == (1_000, 1_000)
+    assert (batch.changes, batch.applied) == (2 * COUNT, 2 * COUNT)
+    assert (_holding(simulator, "one"), _holding(simulator, "two")) == (COUNT, COUNT)
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
@@ -159,7 +161,7 @@ async def test_a_wait_that_is_cut_short_can_be_gone_on_with(command: Command, ur
 
 
 async def test_a_withdrawal_that_is_killed_leaves_what_can_be_withdrawn(command: Command, url: str) -> None:
-    assert command.run("enqueue", _file(command, "wrong"), "--batch", "wrong").returncode == 0
+    assert command.run("enqueue", _file(command, "wrong", OF_MANY_PIECES), "--batch", "wrong").returncode == 0
     for kill in range(KILLS):
         with stopped(command.start("batch", "withdraw", "wrong", "--yes")) as process:
             await asyncio.sleep(0.2 * kill)  # at any moment
@@ -167,9 +169,9 @@ async def test_a_withdrawal_that_is_killed_leaves_what_can_be_withdrawn(command:
         async with open_queue(url) as queue:
             [batch] = await queue.batches("wrong")
             left = [change async for change in queue.pending_changes(PendingSelection(batch="wrong"))]
-        assert (batch.pending, batch.withdrawn) == (len(left), COUNT - len(left))
+        assert (batch.pending, batch.withdrawn) == (len(left), OF_MANY_PIECES - len(left))
     assert command.run("batch", "withdraw", "wrong", "--yes").returncode == 0
-    assert (await _batch(url, "wrong")).withdrawn == COUNT
+    assert (await _batch(url, "wrong")).withdrawn == OF_MANY_PIECES
 
 
 async def test_what_waits_in_a_paused_queue_says_by_whom(command: Command, url: str) -> None:

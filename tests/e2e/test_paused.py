@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.crowd import Crowd
 from tests.e2e.processes import Command, running_simulator, stopped
-from tests.queue.helpers import bury, change, letters
+from tests.queue.helpers import change, claim, died, letters
 from tests.queue.stores import STORES
 from worker import open_queue
 from worker.queue import pause, read_pause, resume
@@ -19,6 +19,7 @@ from worker.queue import pause, read_pause, resume
 WORKERS = 8
 ROUNDS = 3
 KILLS = 6
+LETTERS = 3_000
 
 
 @pytest.mark.timeout(900)
@@ -37,8 +38,10 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 async def test_a_purge_that_is_killed_leaves_whole_letters_and_can_be_done_again(url: str, tmp_path: Path) -> None:
     async with open_queue(url) as queue:
-        for start in range(0, 3_000, 100):
-            await bury(queue, *[change(f"c-{number}") for number in range(start, start + 100)])
+        await queue.put([change(f"c-{number}") for number in range(LETTERS)])
+        while claimed := await claim(queue):
+            assert await queue.settle([died(each) for each in claimed]) == []
+        assert len(await letters(queue)) == LETTERS
         command = Command(tmp_path, {"METASYNC_QUEUE_URL": url})
         for kill in range(KILLS):
             with stopped(command.start("dead", "purge", "--older-than", "0.001s")) as process:

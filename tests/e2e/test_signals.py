@@ -42,12 +42,12 @@ def _enqueue(command: Command) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _start(command: Command, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+def _start(command: Command, *words: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         words,
         cwd=command.folder,
         env=command.environment,
-        stdin=stdin,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -182,7 +182,7 @@ def test_every_verb_ends_at_a_signal_even_where_it_waits_for_input(
     words: tuple[str, ...], number: signal.Signals, code: int, command: Command
 ) -> None:
     command.run("migrate")
-    with stopped(_start(command, METASYNC, *words, stdin=subprocess.PIPE)) as process:
+    with stopped(command.start(*words, stdin=subprocess.PIPE)) as process:
         if words[0] in ("enqueue", "apply"):
             assert process.stdin is not None
             process.stdin.write(b"{")

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
-from mutmut.mutation.diff_apply import get_diff_for_mutant
 
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 LEAST_NOTICED = 0.90
@@ -74,6 +73,8 @@ def _table(found: Mapping[str, str]) -> Iterable[str]:
 
 def main() -> int:
     """Run the command; gives the exit code."""
+    from mutmut.mutation.diff_apply import get_diff_for_mutant  # noqa: PLC0415 -- slow, and the rest does not need it
+
     found = _found()
     lines = {name: made_line(get_diff_for_mutant(name)) for name, word in found.items() if word not in _NOTICED}
     reasons: Reasons = yaml.safe_load(EQUIVALENT.read_text()) or {}

@@ -18,9 +18,13 @@ async def check(client: Any, queue: Store, base: str = "metasync:") -> None:
         client: of the queue's server; it decodes nothing.
     """
     prefix = f"{base}changes:".encode()
+    keys = {key async for key in client.scan_iter(match=f"{base}changes:*", count=1_000)}
+    reading = client.pipeline(transaction=False)
+    for key in keys:
+        reading.lrange(key, 0, -1)
     lists = {
-        key.removeprefix(prefix): [_read(each) for each in await client.lrange(key, 0, -1)]
-        async for key in client.scan_iter(match=f"{base}changes:*", count=1_000)
+        key.removeprefix(prefix): [_read(each) for each in of_one]
+        for key, of_one in zip(keys, await reading.execute(), strict=True)
     }
     sets = {
         name: dict(await client.zrange(base + name, 0, -1, withscores=True)) for name in ("due", "urgent", "oldest")

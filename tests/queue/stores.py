@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from tests.queue.postgres_server import new_database
+from tests.queue.postgres_server import lent_database
 from tests.queue.redis_server import a_place
 
 
@@ -15,7 +15,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _postgres(_: Path) -> AsyncIterator[str]:
-    async with new_database() as url:
+    async with lent_database() as url:
         yield url
 
 

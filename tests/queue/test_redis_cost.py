@@ -14,7 +14,7 @@ from worker.queue.redis import RedisQueue
 from worker.queue.redis.codec import PAGE
 
 BATCH = 256
-SMALL, LARGE = 1_000, 50_000
+SMALL, LARGE = 1_000, 20_000
 
 
 class Meter:

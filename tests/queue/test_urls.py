@@ -11,7 +11,7 @@ import pytest
 from tests.needs import permitted
 from tests.queue.helpers import change
 from tests.queue.postgres_proxies import Network
-from tests.queue.postgres_server import new_database
+from tests.queue.postgres_server import lent_database
 from worker.queue import QueueMisnamed, QueueUnavailable, migration_sql, open_queue
 from worker.queue.postgres.address import Address
 
@@ -20,7 +20,7 @@ BASE = "postgresql://me:secret@db.example/app"
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
+    async with lent_database() as url:
         yield url
 
 

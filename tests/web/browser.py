@@ -4,12 +4,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 _FLAGS = (
     "--no-sandbox",  # tests may run as root, where the sandbox cannot
@@ -25,8 +35,8 @@ _PATIENCE_MS = 30_000  # a worker, a browser and three other tests may share two
 expect.set_options(timeout=_PATIENCE_MS)
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-PHONE = {"width": 360, "height": 740}
-DESK = {"width": 1200, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+DESK: ViewportSize = {"width": 1200, "height": 900}
 
 
 @contextmanager
@@ -69,38 +79,53 @@ class Seen:
         self.origins.add(f"{parts.scheme}://{parts.netloc}")
 
 
+@cache
+def _profile(browser: Browser, sharpness: float) -> BrowserContext:
+    """The one that pages share: a browser takes a second of the processor for each more.
+
+    Its first page is blank, and stays: what shows pages ends with the last of them.
+    """
+    context = browser.new_context(device_scale_factor=sharpness, reduced_motion="reduce", locale="en-GB")
+    context.new_page()
+    return context
+
+
+@contextmanager
+def a_page(browser: Browser, *, sharpness: float = 1.0) -> Iterator[Page]:
+    """A page that knows of none before it; with it go all that it opened, and the cookies."""
+    context = _profile(browser, sharpness)
+    try:
+        page = context.new_page()
+        page.set_default_timeout(_PATIENCE_MS)
+        yield page
+    finally:
+        for each in context.pages[1:]:
+            each.close()
+        context.clear_cookies()
+
+
 @contextmanager
 def looking(
     browser: Browser,
     url: str,
     *,
-    size: dict[str, int] | None = None,
+    size: ViewportSize = DESK,
     scheme: Literal["light", "dark"] = "light",
     sharpness: float = 1.0,
 ) -> Iterator[Page]:
-    """A page of its own profile at this address; at the end, check that it had no error and made no foreign request.
+    """A page at this address; at the end, check that it had no error and made no foreign request.
 
     Args:
-        size: width and height, in pixels.
+        size: in pixels.
         sharpness: device pixels a pixel, for pictures.
     """
-    width, height = (size or DESK).values()
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme=scheme,
-        device_scale_factor=sharpness,
-        reduced_motion="reduce",
-        locale="en-GB",
-    )
     seen = Seen()
-    try:
-        page = context.new_page()
-        page.set_default_timeout(_PATIENCE_MS)
+    with a_page(browser, sharpness=sharpness) as page:
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme=scheme)
         seen.watch(page)
         page.goto(url)
         yield page
-    finally:
-        context.close()
     assert seen.complaints == []
     parts = urlsplit(url)
     assert seen.origins == {f"{parts.scheme}://{parts.netloc}"}
@@ -111,7 +136,8 @@ _AXE = files("axe_playwright_python").joinpath("axe.min.js")  # the package has 
 
 def violations(page: Page) -> list[str]:
     """What axe finds wrong with the page as it stands, light and dark: each rule, what broke it, and how."""
-    page.evaluate(_AXE.read_text())
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_AXE.read_text())
     found = []
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)

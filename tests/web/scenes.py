@@ -104,7 +104,7 @@ def with_an_hour_behind_it(command: Command) -> None:
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[Surface]:
+def at_work(folder: Path, pending: int = 1_000) -> Iterator[Surface]:
     """A worker in the middle of a long afternoon."""
     with (
         a_service(folder, "--latency", "180ms", "--limit", str(_LIMIT_PER_MINUTE), "--reject", REJECTED) as (
@@ -113,10 +113,10 @@ def at_work(folder: Path) -> Iterator[Surface]:
         ),
         ExitStack() as stack,
     ):
-        simulator.ask("/seed", {"count": 9_000})
+        simulator.ask("/seed", {"count": pending})
         with_dead_letters(command)
         with_an_hour_behind_it(command)
-        command.run("enqueue", "--batch", "labels", write_changes(folder / "changes.jsonl", changes(9_000)))
+        command.run("enqueue", "--batch", "labels", write_changes(folder / "changes.jsonl", changes(pending)))
         yield stack.enter_context(a_daemon(command))
 
 

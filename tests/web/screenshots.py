@@ -45,7 +45,7 @@ def _open_story(page: Page) -> None:
 def main(folder: Path, *, every: bool) -> None:
     """Take the pictures for docs/page.md, or with `every` those of all states."""
     with chromium() as browser:
-        with tempfile.TemporaryDirectory() as place, scenes.at_work(Path(place)):
+        with tempfile.TemporaryDirectory() as place, scenes.at_work(Path(place), 9_000):
             _take(browser, place, folder / "page-light.png", whole=True)
             _take(browser, place, folder / "page-dark.png", scheme="dark", whole=every)
             _take(browser, place, folder / "page-phone.png", phone=True, whole=every)

@@ -25,8 +25,8 @@ def test_axe_finds_nothing_in_any_scene(
     with scene(tmp_path) as surface, looking(browser, f"http://127.0.0.1:{surface.port}") as page:
         expect(page.locator("#word")).to_have_text("Live")
         expect(page.locator("#chart-pending svg")).to_be_visible()
-        for width, height in (size.values() for size in (DESK, PHONE)):
-            page.set_viewport_size({"width": width, "height": height})
+        for size in (DESK, PHONE):
+            page.set_viewport_size(size)
             assert violations(page) == []
 
 
@@ -91,6 +91,7 @@ def test_what_goes_on_is_said_aloud_once_and_figures_are_not(browser: Browser, t
         titles: set[str] = set()
         while len(titles) < 4:
             titles.add(page.locator("#title").inner_text())
+            page.wait_for_timeout(100)
     assert [text for text in heard if re.search(r"\d", text)] == []
     assert "Changes are being applied." in heard
     assert [one for one, other in pairwise(heard) if one == other] == []

@@ -1,8 +1,8 @@
 """The page in a real browser: what it shows, its actions, and that it loads nothing foreign."""
 
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.processes import Command, RunningSimulator, write_changes
 from tests.web import scenes
 from tests.web.asking import Surface, link_to
-from tests.web.browser import PHONE, SCHEMES, looking
+from tests.web.browser import PHONE, SCHEMES, a_page, looking
 from tests.web.inside import Inside, a_worker_in_a_thread
 
 TOKEN = "a-token-of-some-length"
@@ -23,11 +23,21 @@ def _url(surface: Surface | Inside) -> str:
     return f"http://127.0.0.1:{surface.port}"
 
 
-@pytest.fixture
-def dead(tmp_path: Path) -> Iterator[tuple[Command, RunningSimulator]]:
-    """A service, and a queue with one letter that has too many keys and three that were rejected."""
-    with scenes.a_service(tmp_path, "--completions", "9", "--reject", scenes.REJECTED) as (command, simulator):
+@pytest.fixture(scope="module")
+def queue_of_the_dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A queue with one letter that has too many keys and three that were rejected."""
+    folder = tmp_path_factory.mktemp("dead")
+    with scenes.a_service(folder, "--completions", "9", "--reject", scenes.REJECTED) as (command, _):
         scenes.with_dead_letters(command)
+    return folder
+
+
+@pytest.fixture
+def dead(tmp_path: Path, queue_of_the_dead: Path) -> Iterator[tuple[Command, RunningSimulator]]:
+    """A service, and such a queue of this test alone."""
+    for file in queue_of_the_dead.glob("metasync.db*"):
+        shutil.copy(file, tmp_path)
+    with scenes.a_service(tmp_path, "--completions", "9", "--reject", scenes.REJECTED) as (command, simulator):
         yield command, simulator
 
 
@@ -183,7 +193,7 @@ def test_hidden_tabs_keep_no_connection_and_update_when_shown(
     simulator.ask("/seed", {"count": 5})
     with scenes.a_daemon(command) as surface, looking(browser, _url(surface)) as first:
         expect(first.locator("#word")).to_have_text("Live")
-        for _ in range(7):  # a browser has six connections for one host
+        for _ in range(6):  # as many connections as a browser has for one host
             _be_seen(first.context.pages[-1], hidden=True)
             page = first.context.new_page()
             page.goto(_url(surface))
@@ -283,8 +293,7 @@ def test_a_phone_need_not_scroll_sideways(browser: Browser, dead: tuple[Command,
 
 
 def test_a_worker_that_has_gone_is_missed(browser: Browser, command: Command) -> None:
-    with closing(browser.new_context()) as context:  # without checks: the browser reports the failed connection
-        page = context.new_page()
+    with a_page(browser) as page:  # without checks: the browser reports the failed connection
         with scenes.a_daemon(command) as surface:
             page.goto(_url(surface))
             expect(page.locator("#word")).to_have_text("Live")

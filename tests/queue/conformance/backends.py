@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from tests.queue.postgres_server import StoppedClock, new_database, save
+from tests.queue.postgres_server import StoppedClock, lent_database, save
 from tests.queue.redis_server import RedisClock, a_place
 from worker.queue import Store
 from worker.queue.memory import MemoryQueue
@@ -125,7 +125,7 @@ async def _redis(_: Path) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def _postgres(_: Path) -> AsyncIterator[Backend]:
-    async with new_database() as url, StoppedClock.stop(url, at=START) as clock:
+    async with lent_database() as url, StoppedClock.stop(url, at=START) as clock:
         open_it = partial(PostgresQueue.open, url, timeout_seconds=PATIENCE_SECONDS)
         async with await open_it() as queue:
             yield Backend(queue, _opened(open_it), clock.advance, partial(save, url))

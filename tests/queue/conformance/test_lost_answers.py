@@ -11,7 +11,7 @@ import pytest
 
 from tests.queue.helpers import change, claim, claim_one, finished, labels, numbers
 from tests.queue.postgres_proxies import Network
-from tests.queue.postgres_server import connected, new_database, sessions
+from tests.queue.postgres_server import connected, lent_database, sessions
 from tests.queue.redis_proxy import Proxy
 from tests.queue.redis_server import running
 from worker.queue import Death, QueueUnavailable, Settlement, Store, Stored, open_queue
@@ -52,7 +52,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[tuple[Store, Lose]]:
 async def _postgres(_: Path) -> AsyncIterator[tuple[Store, Lose]]:
     """A network that swallows the answer to COMMIT, and breaks."""
     async with (
-        new_database() as url,
+        lent_database() as url,
         Network.before(url) as (network, url_behind),
         open_queue(url_behind) as queue,
         connected(url) as admin,

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.queue.postgres_server import connected, new_database
+from tests.queue.postgres_server import connected, lent_database
 from worker.queue.postgres import PostgresQueue
 from worker.queue.postgres.connections import Connection
 
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    async with new_database() as url:
+    async with lent_database() as url:
         yield url
 
 

@@ -66,7 +66,8 @@ async def test_a_large_put_is_one_notification(queue: PostgresQueue, admin: Conn
     await queue.put([change(f"c-{i}") for i in range(6_000)])
     await admin.execute("NOTIFY metasync, 'the last'")
 
-    assert [await heard.get(), await heard.get()] == ["", "the last"]
+    assert await heard.get() == ""
+    assert await heard.get() == "the last"
 
 
 async def test_no_notification_is_sent_while_no_worker_waits(

@@ -28,6 +28,7 @@ def search(protocol: Protocol, *, most_states: int = 1_000_000) -> Found:
     """Visit all states that can be reached, the nearest first, until a promise is broken."""
     start = protocol.start()
     came_from: dict[State, tuple[State, Step] | None] = {start: None}
+    met = {start}
     seen = {_key(start, protocol)}
     layer = [start]
     while layer:
@@ -36,8 +37,9 @@ def search(protocol: Protocol, *, most_states: int = 1_000_000) -> Found:
             for step in protocol.steps_of(state):
                 try:
                     after = protocol.take(state, step)
-                    if after in came_from:
+                    if after in met:
                         continue
+                    met.add(after)
                     protocol.check(after)
                     key = _key(after, protocol)
                 except Broken as broken:
