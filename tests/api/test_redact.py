@@ -37,6 +37,9 @@ def test_keys_are_masked(text: str, kept: str) -> None:
     "quoted",
     [
         VALUE,
+        VALUE.lower(),
+        VALUE.upper(),
+        quote(VALUE).lower(),
         json.dumps(VALUE),
         json.dumps(VALUE, ensure_ascii=False),
         repr(VALUE),
@@ -95,6 +98,13 @@ def test_short_values_are_masked_whole_and_the_shortest_in_quotes(text: str, kep
 def test_a_short_secret_that_stands_twice_is_masked_twice() -> None:
     assert redact("bad 'ab', then 'ab'; gold, then gold", secrets=["ab", "gold"]) == (
         "bad '***', then '***'; ***, then ***"
+    )
+
+
+def test_a_value_is_masked_where_a_page_has_lost_its_tags() -> None:
+    page = "<html><body><p>Blocked: <b>Anna</b> <i>Lee</i></p></body></html>"
+    assert verdict(403, {}, page.encode(), asked="c-1", sent=["<b>Anna</b> <i>Lee</i>"]).error == (
+        "HTTP 403 Forbidden: Blocked: ***"
     )
 
 

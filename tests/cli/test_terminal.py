@@ -87,11 +87,13 @@ def test_every_line_of_a_log_that_is_longer_than_the_terminal_is_whole(working: 
 
 
 def _in_a_terminal(command: Command, *words: str, **environment: str) -> str:
-    """What the command writes where standard error is a terminal, escapes and all."""
+    """What the command writes where standard error is a terminal, and of pull standard output; escapes and all."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     command = replace(command, settings={**command.settings, "TERM": "xterm-256color"} | environment)
-    process = command.start(*words, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+    process = command.start(
+        *words, stdin=theirs, stdout=theirs if "pull" in words else subprocess.DEVNULL, stderr=theirs
+    )
     os.close(theirs)
     written = bytearray()
     try:
@@ -149,3 +151,13 @@ def test_how_far_says_what_is_left_where_the_pace_tells() -> None:
     assert how_far(500, 2_000, 10.0, moves=False) == "500/2,000 changes"
     assert how_far(500, None, 10.0) == "500 changes, 50/s"
     assert how_far(2_001, 2_000, 10.0) == "2,001/2,001 changes, 200/s"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_is_pulled_onto_a_terminal_cannot_control_it(
+    working: Command, simulator: RunningSimulator, form: str
+) -> None:
+    simulator.ask("/seed", {"completions": {"chatcmpl-odd": {"k": "\x9b31m\u202e\x7f"}}})
+    written = _in_a_terminal(working, "pull", "--format", form)
+    assert r"\u009b31m\u202e\u007f" in written
+    assert "\x9b" not in written

@@ -62,6 +62,12 @@ def test_a_unit_has_time_for_its_grace_and_its_last_records(name: str) -> None:
     assert longest > Settings.model_fields["shutdown_grace"].default + _FLUSH_SECONDS
 
 
+def test_no_dump_of_the_memory_and_no_readable_log_is_left() -> None:
+    for name in ("metasync.service", "metasync-drain.service"):
+        assert (_service(name)["LimitCORE"], _service(name)["UMask"]) == ("0", "0077")
+    assert " umask 077; " in CRONTAB.read_text()
+
+
 def test_a_bad_setting_stops_the_daemon_and_a_drain_may_leave_something() -> None:
     assert _service("metasync.service")["RestartPreventExitStatus"] == str(Exit.USAGE.value)
     assert _service("metasync-drain.service")["SuccessExitStatus"] == f"{Exit.NOT_ALL.value} {Exit.RUN_AGAIN.value}"

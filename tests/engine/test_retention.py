@@ -167,3 +167,20 @@ async def test_a_store_that_is_away_keeps_its_letters_for_longer_and_is_asked_on
     assert await stage.dead() == []
     worker.stop()
     await task
+
+
+@in_virtual_time
+@pytest.mark.parametrize(("after_seconds", "is_kept"), [(30.0, True), (180.0, False)])
+async def test_the_metadata_that_was_confirmed_is_deleted_after_the_read_lag(
+    after_seconds: float, *, is_kept: bool
+) -> None:
+    stage = Stage()
+    await stage.put("c-1")
+    worker = stage.worker(drain=False, read_lag_seconds=60.0)
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(after_seconds)
+    worker.stop()
+    await task
+    await stage.queue.put([change("c-1")])
+    [claimed] = await stage.queue.claim(1, lease_seconds=60.0, owner="another", confirmed_seconds=DAY)
+    assert (claimed.confirmed is not None) is is_kept

@@ -68,6 +68,10 @@ class WrappedQueue:
         self._check("forget")
         return await self.queue.forget(older_than_seconds, most=most)
 
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        self._check("forget_confirmed")
+        await self.queue.forget_confirmed(older_than_seconds, most=most)
+
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         self._check("conflicts")
         return await self.queue.conflicts(changes)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import apsw
 
-from tests.queue.helpers import bury, change, claim, letters
+from tests.queue.helpers import bury, change, claim, letters, numbers
 from worker.changes import MetadataChange
-from worker.queue import DeadSelection, Settlement, Store, open_queue
+from worker.queue import DeadSelection, PendingSelection, Settlement, Store, open_queue
 
 SECRET = "planted-7f3a"
 DAY = 86_400.0
@@ -65,6 +65,29 @@ async def test_values_of_letters_that_expire_or_were_sent_back_before_are_gone_t
             connection.execute("UPDATE dead_letter SET died_at = died_at - 86400.0 * 40")
         assert await queue.expire_dead(30 * DAY, most=1_000) == 100
         assert _traces(tmp_path) == []
+
+
+async def test_values_that_were_applied_are_gone_once_the_queue_rests(tmp_path: Path) -> None:
+    async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:
+        confirmed = {f"key-{index}": f"{SECRET}-{'x' * 480}" for index in range(12)}
+        for start in (0, 50):
+            await queue.put([_planted(number) for number in range(start, start + 50)])
+            claims = await claim(queue)
+            settlements = [Settlement(each, applied=numbers(each), confirmed=confirmed) for each in claims]
+            assert await queue.settle(settlements, keep_seconds=60.0) == []
+        assert _traces(tmp_path) == ["queue.db"]
+        await queue.forget_confirmed(60.0, most=100)
+        assert _traces(tmp_path) == ["queue.db"]
+        await queue.forget_confirmed(0.0, most=100)
+        assert _holding_it(tmp_path) == []
+
+
+async def test_withdrawn_values_are_gone_from_the_file(tmp_path: Path) -> None:
+    async with open_queue(f"sqlite:///{tmp_path}/queue.db") as queue:
+        await queue.put([_planted(number) for number in range(100)], batch="b")
+        assert _traces(tmp_path) == ["queue.db"]
+        assert (await queue.withdraw(PendingSelection(batch="b"))).withdrawn == 100
+        assert _holding_it(tmp_path) == []
 
 
 async def test_a_purge_does_not_wait_for_who_reads_the_file_for_long(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ _EXCEPTIONS = {
     },
     ("confirmed", "append"): {"SCAN confirmed", "SCAN oldest"},  # LIMIT 1
     ("confirmed", "forget"): {"SCAN confirmed"},  # LIMIT 2
+    ("confirmed", "expire"): {"SCAN confirmed", "SEARCH confirmed"},  # LIMIT; the newest row
+    ("confirmed", "empty"): {"SEARCH confirmed"},  # the newest row
     ("dead", "newest"): {"SEARCH dead_letter"},  # max(number): the last row
     ("dead", "revivable"): {"USE TEMP B-TREE FOR GROUP BY", "USE TEMP B-TREE FOR ORDER BY"},  # of one page
     ("status", "next_due"): {  # min, twice: the first row of the urgent ones, and of the others

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.api.pages import read_fields, read_page, read_replies
-from worker.sync.lines import CONVERSATION, Csv, JsonLines
+from worker.sync.lines import CONVERSATION, Csv, JsonLines, OnTerminal
 
 NAMES = ("usage", "model", CONVERSATION)
 ITEM = {
@@ -56,3 +56,13 @@ def test_a_field_that_is_no_utf8_does_not_spoil_its_line() -> None:
         "mode": "replace",
         "usage": {"a": "\ufffd"},
     }
+
+
+@pytest.mark.parametrize("form", [JsonLines(), Csv(["model"])])
+def test_a_line_for_a_terminal_cannot_control_it_and_says_the_same(form: JsonLines | Csv) -> None:
+    metadata = {"k\x1b]52;c;aGk=\x07": "v\x9b31m\u202e\u2028\x7f é"}
+    line = OnTerminal(form).line("chatcmpl-1", metadata, {"model": "\x1b[2J"}).decode()
+    assert line[:-1].isprintable()
+    assert line.endswith("\n")
+    told = next(csv.reader([line]))[2] if isinstance(form, Csv) else json.dumps(json.loads(line)["metadata"])
+    assert json.loads(told) == metadata

@@ -13,6 +13,7 @@ MASK: Final = "***"
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|(?<=Bearer )[^\s\"'`]{4,}")
 _WORD = re.compile(r"[^\s\"'`]+")
 _ASTERISKS = "***"
+_TAG = re.compile(r"<[^<>]*>")  # what is left of an HTML page is its text
 
 # A shorter value is masked only in quotes, since it occurs in half of all words.
 _SHORTEST_ANYWHERE = 4
@@ -31,9 +32,9 @@ def one_line(text: str) -> str:
 def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()) -> str:
     """Replace secrets, values and anything that looks like a key by ``***``. The text should be `one_line` already.
 
-    A value is found plain, JSON-escaped, HTML-escaped, URL-quoted, or with its white space collapsed. A part of it is
-    found if eight characters are left, or four before an ellipsis. A value of under four characters is found only in
-    quotes.
+    A value is found plain, JSON-escaped, HTML-escaped, URL-quoted, without its HTML tags, or with its white space
+    collapsed, in small or capital letters. A part of it is found if eight characters are left, or four before an
+    ellipsis. A value of under four characters is found only in quotes.
     """
     covered = bytearray(len(text))
     for match in _KEY_LIKE.finditer(text):
@@ -42,10 +43,11 @@ def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()
         for match in _WORD.finditer(text):
             if _ASTERISKS in match[0]:
                 _cover(covered, match.start(), match.end())
-    forms = {form for hidden in (*secrets, *values) for form in _forms(hidden)}
+    forms = {_small(form) for hidden in (*secrets, *values) for form in _forms(hidden)}
+    small = _small(text)
     for form in forms:
-        _cover_form(covered, text, form)
-    _cover_pieces(covered, text, forms)
+        _cover_form(covered, small, form)
+    _cover_pieces(covered, small, forms)
     return _masked(text, covered)
 
 
@@ -54,8 +56,16 @@ def _forms(value: str) -> set[str]:
     escaped = json.dumps(value)[1:-1]
     utf8 = json.dumps(value, ensure_ascii=False)[1:-1]
     sendable = value.encode("utf-8", "replace")
-    forms = (value, escaped, utf8, escape(value), quote(sendable), quote(sendable, ""), quote_plus(sendable))
+    quoted = quote(sendable), quote(sendable, ""), quote_plus(sendable)
+    forms = (value, escaped, utf8, escape(value), _TAG.sub(" ", value), *quoted)
     return {one_line(form) for form in forms}
+
+
+def _small(text: str) -> str:
+    """The text in small letters, of the same length: services fold addresses, and write %C3 as %c3."""
+    if text.isascii():
+        return text.lower()
+    return "".join(min(each.lower(), each, key=len) for each in text)  # each alone: a final sigma is another letter
 
 
 def _cover_form(covered: bytearray, text: str, form: str) -> None:

@@ -61,6 +61,7 @@ async def _run(job: Job, *, shown: bool) -> Exit:
                     structlog.get_logger(),
                     dead_seconds=job.settings.dead_retention,
                     keep_seconds=job.settings.keep,
+                    confirmed_seconds=job.settings.read_lag,
                 )
                 _nothing_to_do(time.monotonic() - started_at)
                 return Exit.DONE

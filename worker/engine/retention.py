@@ -19,6 +19,7 @@ class Retention:
     Args:
         dead_seconds: age at which dead letters are deleted; None to keep them.
         keep_seconds: age at which remembered changes are deleted; results of batches are kept for an hour at least.
+        confirmed_seconds: age at which the metadata that the service confirmed is deleted.
         tallies: count the deleted letters.
         logger: gets `dead.expired`.
     """
@@ -30,6 +31,7 @@ class Retention:
         *,
         dead_seconds: float | None,
         keep_seconds: float,
+        confirmed_seconds: float,
         tallies: Tallies,
     ) -> None:
         self._queue = queue
@@ -37,6 +39,7 @@ class Retention:
         self._logger = logger
         self._dead_seconds = dead_seconds
         self._keep_seconds = keep_seconds
+        self._confirmed_seconds = confirmed_seconds
 
     def __repr__(self) -> str:
         return f"<Retention [{self._keep_seconds:g} s, of letters {self._dead_seconds} s]>"
@@ -55,7 +58,13 @@ class Retention:
         Raises:
             QueueUnavailable: the store does not answer.
         """
-        gone = await let_go(self._queue, self._logger, dead_seconds=self._dead_seconds, keep_seconds=self._keep_seconds)
+        gone = await let_go(
+            self._queue,
+            self._logger,
+            dead_seconds=self._dead_seconds,
+            keep_seconds=self._keep_seconds,
+            confirmed_seconds=self._confirmed_seconds,
+        )
         self._tallies.letters_expired += gone.letters
         if any(gone):
             return max(gone.letters / MOST_AT_ONCE, _SHORTEST_PAUSE_SECONDS)

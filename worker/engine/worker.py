@@ -163,6 +163,7 @@ class Worker:
             logger,
             dead_seconds=options.dead_retention_seconds,
             keep_seconds=options.keep_seconds,
+            confirmed_seconds=options.read_lag_seconds,
             tallies=tallies,
         )
         self._draining: DrainWatch | None = None

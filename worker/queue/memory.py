@@ -271,6 +271,12 @@ class MemoryQueue(StoreBase):
             forgotten += len(old[:most])
         return forgotten
 
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        """Delete old maps; see `Queue.forget_confirmed`."""
+        since = self._clock() - older_than_seconds
+        for completion_id in [each for each, (written_at, _) in self._confirmed.items() if written_at <= since][:most]:
+            del self._confirmed[completion_id]
+
     async def leases(self) -> list[LeaseHolder]:
         """Return the leases by worker; see `Queue.leases`."""
         now = self._clock()

@@ -307,6 +307,13 @@ class Queue(Protocol):
             ValueError: a settlement names a change twice, or one that is not in its claim; nothing was changed.
         """
 
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        """Delete `confirmed` maps that are older, the oldest first: `settle` does so only while there is work.
+
+        Args:
+            most: how many of those that were settled together to delete at once.
+        """
+
     async def next_due_seconds(self) -> float | None:
         """Return the seconds until the next target is due (leases count); <= 0 if one is due; None if none is left."""
 

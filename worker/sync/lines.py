@@ -5,6 +5,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
+from worker.terminal import printable_json, printable_lines
+
 Format = Literal["jsonl", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -107,6 +109,23 @@ class Csv:
         if mode != _MODE.encode():
             raise NotOurs
         return completion_id.decode("ascii", "replace")
+
+
+class OnTerminal:
+    """A form for a terminal: what could control it is escaped, within JSON as JSON has it."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.header, self.start = form.header, form.start
+
+    def line(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
+        """See `Form.line`."""
+        line = self._form.line(completion_id, metadata, fields).decode("utf-8", "replace")
+        return printable_lines(printable_json(line)).encode()
+
+    def id_of(self, line: bytes) -> str:
+        """See `Form.id_of`."""
+        return self._form.id_of(line)
 
 
 def form_of(name: Format, fields: Sequence[str]) -> Form:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Self
 
-from worker.sync.lines import Form, NotOurs
+from worker.sync.lines import Form, NotOurs, OnTerminal
 from worker.sync.listing import REMEMBERED
 
 _FLUSH_BYTES: Final = 64 * 1024
@@ -77,6 +77,8 @@ class Target:
         if sys.stdout is None:
             raise BrokenPipeError
         sys.stdout.flush()
+        if os.isatty(_STDOUT):
+            form = OnTerminal(form)
         is_file = stat.S_ISREG(os.fstat(_STDOUT).st_mode)
         return cls(_STDOUT, "standard output", form, gzipped=False, blocks=not is_file)
 

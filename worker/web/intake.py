@@ -29,6 +29,7 @@ from worker.web.trouble import Seldom
 
 PATH = "/changes"
 MAX_CHANGES = 10_000
+MAX_LINES = 10 * MAX_CHANGES
 MAX_KEY_CHARACTERS = MAX_CHANGE_ID_LENGTH - len(f":{MAX_BYTES}")  # of an Idempotency-Key; a line number is appended
 FORMATS: Mapping[str, Format] = {JSON: "json", "application/x-ndjson": "jsonl", "application/jsonl": "jsonl"}
 
@@ -226,6 +227,8 @@ def _read(body: bytes, reading: Reading, key: str | None) -> _Read:
         UnreadableFile: it has another format.
         UnusableBody: it holds too many lines.
     """
+    if reading.format == "jsonl" and body.count(b"\n") > MAX_LINES:  # of blank ones, eight million take a minute
+        raise UnusableBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request takes {MAX_LINES:,} lines at most")
     read = _Read([], [], [])
     with ChangeFile.open("-", reading, stdin=BytesIO(body)) as file:
         for line, item in file:

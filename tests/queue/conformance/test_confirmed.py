@@ -157,3 +157,27 @@ async def test_any_text_is_told_as_it_was(queue: Store) -> None:
     await confirm(queue, {"c-1": odd})
 
     assert await told(queue, "c-1") == {"c-1": odd}
+
+
+async def test_what_is_old_is_deleted_without_a_settlement_too(backend: Backend, advance: Advance) -> None:
+    queue = backend.queue
+    await confirm(queue, {"c-1": MAP})
+    await advance(LAG_SECONDS)
+    await confirm(queue, {"c-2": MAP})
+    await queue.forget_confirmed(LAG_SECONDS, most=100)
+    await queue.put([change("c-1"), change("c-2")])
+    first, second = await queue.claim(
+        2, lease_seconds=LEASE_SECONDS, owner="worker", confirmed_seconds=10 * LAG_SECONDS
+    )
+    assert (first.confirmed, second.confirmed) == (None, MAP)
+
+
+async def test_what_is_confirmed_after_all_else_was_deleted_is_told_to_all(backend: Backend, advance: Advance) -> None:
+    async with backend.another() as other:
+        await confirm(backend.queue, {"c-1": MAP, "c-2": MAP})
+        assert await told(other, "c-1") == {"c-1": MAP}
+        await advance(LAG_SECONDS)
+        await backend.queue.forget_confirmed(LAG_SECONDS, most=100)
+        await backend.queue.forget_confirmed(LAG_SECONDS, most=100)
+        await confirm(backend.queue, {"c-2": {"grade": "B"}})
+        assert await told(other, "c-1", "c-2") == {"c-1": None, "c-2": {"grade": "B"}}

@@ -96,3 +96,8 @@ async def attach(
         for row in await connection.fetch(_CONFIRMED["rows"], list(wanted)):
             maps.update(confirmed.maps_in(_completion_ids(row["completion_ids"]), row["maps"], wanted[row["number"]]))
     return confirmed.with_confirmed(claims, maps), news
+
+
+async def forget(connection: Connection, older_than_seconds: float, most: int) -> None:
+    """Delete the old ones among the first rows."""
+    await connection.execute(_CONFIRMED["expire"], older_than_seconds, most)

@@ -28,6 +28,16 @@ SELECT
     (SELECT min(number) FROM oldest) AS oldest,
     EXISTS (SELECT FROM gone JOIN oldest USING (number) WHERE NOT is_old) AS is_cut_short;
 
+-- name: expire
+-- $1 seconds, $2 how many rows to look at
+DELETE FROM metasync.confirmed
+WHERE number = ANY (ARRAY(
+    SELECT number FROM (
+        SELECT number, written_at FROM metasync.confirmed ORDER BY number LIMIT $2::integer FOR UPDATE SKIP LOCKED
+    ) AS oldest
+    WHERE written_at <= statement_timestamp() - make_interval(secs => $1::float8)
+));
+
 -- name: news
 -- $1 the last known number, $2 the numbers before it that were missing, $3 seconds; older rows come without their ids
 SELECT

@@ -14,7 +14,7 @@ from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import LONGEST_AGO_SECONDS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
-from worker.queue.postgres import batches, history, letters, notes, operations, pending, remembered
+from worker.queue.postgres import batches, confirmed, history, letters, notes, operations, pending, remembered
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection, Connections
@@ -223,6 +223,10 @@ class PostgresQueue(StoreBase):
             return forgotten + await batches.forget(connection, age_seconds, most)
 
         return await self._transact(forget)
+
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        """Delete old maps; see `Queue.forget_confirmed`."""
+        await self._transact(confirmed.forget, min(older_than_seconds, LONGEST_AGO_SECONDS), most)
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take permits from the shared quota; see `Coordination.take_quota`."""

@@ -68,4 +68,18 @@ local function confirmed(keys, args)
     return array(found)
 end
 
+-- ARGV: how many microseconds ago what goes was confirmed, at least; how many entries to look at.
+local function expire_confirmed(keys, args)
+    local queue = queue_at(keys[1])
+    for _, entry in ipairs(redis.call('XRANGE', queue.confirmed, '-', '+', 'COUNT', args[2])) do
+        local number = read_entry(entry)
+        if number > queue.now - args[1] then
+            break
+        end
+        redis.call('XDEL', queue.confirmed, entry[1])
+        redis.call('HDEL', queue.confirmed_maps, number)
+    end
+end
+
 register('confirmed', confirmed, 'no-writes')
+register('expire_confirmed', expire_confirmed, 'allow-oom')

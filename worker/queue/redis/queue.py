@@ -344,6 +344,10 @@ class RedisQueue(StoreBase):
             forgotten += most - left
         return forgotten
 
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        """Delete old maps; see `Queue.forget_confirmed`."""
+        await self._server.call("expire_confirmed", codec.microseconds(older_than_seconds), most)
+
     async def close(self) -> None:
         """Release the claims of a lost answer, and close the connections."""
         if self._server.closed:

@@ -8,6 +8,7 @@ import msgspec
 from worker.queue import confirmed
 from worker.queue.confirmed import LogIndex, LogRow
 from worker.queue.pending import Claim, Settlement
+from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text
 
@@ -30,6 +31,13 @@ def append(connection: apsw.Connection, now: float, settlements: Iterable[Settle
         return False
     gone = connection.execute(_CONFIRMED["forget"], last)
     return any(is_early for (is_early,) in gone.fetchall())
+
+
+def forget(connection: apsw.Connection, now: Moment, older_than_seconds: float, most: int) -> bool:
+    """Delete the first old maps; return whether the newest is one of them, so that no younger map is left."""
+    since = now.queue - older_than_seconds
+    connection.execute(_CONFIRMED["expire"], {"since": since, "limit": most})
+    return bool(connection.execute(_CONFIRMED["empty"], {"since": since}).fetchall())
 
 
 def attach(

@@ -18,6 +18,17 @@ DELETE FROM confirmed
 WHERE number IN (SELECT number FROM confirmed ORDER BY number LIMIT 2) AND (written_at <= :since OR total <= :total)
 RETURNING written_at > :since;
 
+-- name: expire
+DELETE FROM confirmed
+WHERE number IN (SELECT number FROM confirmed ORDER BY number LIMIT :limit)
+    AND number < (SELECT max(number) FROM confirmed) AND written_at <= :since;
+
+-- name: empty
+-- The newest row stays, without content: else its number would be given again.
+UPDATE confirmed SET completion_ids = '[]', maps = '[]'
+WHERE number = (SELECT max(number) FROM confirmed) AND written_at <= :since AND maps <> '[]'
+RETURNING number;
+
 -- name: news
 SELECT json_group_array(json_array(
     number, written_at, json(CASE WHEN written_at > :since THEN completion_ids ELSE '[]' END)

@@ -199,6 +199,15 @@ class SqliteQueue(StoreBase):
         """Count the letters; see `DeadLetters.dead_reasons`."""
         return await self._writer.read(lambda connection: letters.reasons(connection, last_number(until)))
 
+    async def withdraw(
+        self, selection: PendingSelection, *, go_on: Callable[[Withdrawn], bool] | None = None
+    ) -> Withdrawn:
+        """Withdraw pending changes; see `Batches.withdraw`. Their values are erased from the file and its log."""
+        withdrawn = await super().withdraw(selection, go_on=go_on)
+        if withdrawn.withdrawn:
+            await self._writer.truncate_log()
+        return withdrawn
+
     async def purge_dead(self, selection: DeadSelection, *, go_on: Callable[[int], bool] | None = None) -> int:
         """Delete the letters; see `DeadLetters.purge_dead`. Their values are erased from the file and its log."""
         purged = await super().purge_dead(selection, go_on=go_on)
@@ -226,6 +235,11 @@ class SqliteQueue(StoreBase):
                 gone += part
             forgotten += gone
         return forgotten
+
+    async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
+        """Delete old maps; see `Queue.forget_confirmed`. Once the queue rests, all deleted values are erased."""
+        if await self._write(confirmed.forget, older_than_seconds, most):
+            await self._writer.truncate_log()
 
     async def take_quota(self, requests: int, *, per_minute: float, ahead_seconds: float) -> Grant:
         """Take of the shared quota; see `Coordination.take_quota`."""
