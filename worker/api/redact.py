@@ -61,11 +61,21 @@ def _forms(value: str) -> set[str]:
     return {one_line(form) for form in forms}
 
 
+class _SmallLetters(dict[int, int]):
+    """For `str.translate`. Each letter alone: a sigma at the end of a word would become another letter."""
+
+    def __missing__(self, code: int) -> int:
+        small = chr(code).lower()
+        self[code] = ord(small) if len(small) == 1 else code  # the text keeps its length
+        return self[code]
+
+
+_SMALL = _SmallLetters()
+
+
 def _small(text: str) -> str:
     """The text in small letters, of the same length: services fold addresses, and write %C3 as %c3."""
-    if text.isascii():
-        return text.lower()
-    return "".join(min(each.lower(), each, key=len) for each in text)  # each alone: a final sigma is another letter
+    return text.lower() if text.isascii() else text.translate(_SMALL)
 
 
 def _cover_form(covered: bytearray, text: str, form: str) -> None:
