@@ -114,6 +114,11 @@ def test_a_long_text_without_spaces_takes_linear_time(text: str) -> None:
     assert len(redact(text, values=["gold"])) <= len(text)
 
 
+@pytest.mark.parametrize("value", ["Ada.Moss@Example.test", "Zoë Müller"])
+def test_a_value_is_masked_in_small_and_in_capital_letters(value: str) -> None:
+    assert redact(f"bad: {value.lower()}, {value.upper()}.", values=[value]) == "bad: ***, ***."
+
+
 def test_overlapping_values_leave_nothing_of_either() -> None:
     assert redact("x abcdefghijkl y", values=["abcdefgh", "efghijkl"]) == "x *** y"
     assert redact("x abababa y", values=["abab"]) == "x ***a y"

@@ -10,6 +10,11 @@ local function read_entry(entry)
     return tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2]), entry[2][4]
 end
 
+local function delete_entry(queue, id, number)
+    redis.call('XDEL', queue.confirmed, id)
+    redis.call('HDEL', queue.confirmed_maps, number)
+end
+
 -- Lets an old entry go. Two at most in one settlement, so that none pays for many; gives 1 if one went before its time.
 local function forget_confirmed(queue, total, keep_us, keep_updates)
     local is_cut_short = 0
@@ -17,8 +22,7 @@ local function forget_confirmed(queue, total, keep_us, keep_updates)
         local number, entry_total = read_entry(entry)
         local is_old = number <= queue.now - keep_us
         if is_old or entry_total <= total - keep_updates then
-            redis.call('XDEL', queue.confirmed, entry[1])
-            redis.call('HDEL', queue.confirmed_maps, number)
+            delete_entry(queue, entry[1], number)
             is_cut_short = is_old and is_cut_short or 1
         end
     end
@@ -76,8 +80,7 @@ local function expire_confirmed(keys, args)
         if number > queue.now - args[1] then
             break
         end
-        redis.call('XDEL', queue.confirmed, entry[1])
-        redis.call('HDEL', queue.confirmed_maps, number)
+        delete_entry(queue, entry[1], number)
     end
 end
 
