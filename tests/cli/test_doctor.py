@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from config.settings import load
+from config.settings import Settings
 from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
 from tests.queue import redis_server
 from tests.queue.postgres_server import StoppedClock, new_database
@@ -95,7 +95,7 @@ async def test_each_store_is_looked_at(store: str, working: Command) -> None:
 
 async def test_a_different_clock_of_the_store_is_reported() -> None:
     async with new_database() as url, StoppedClock.stop(url, at=1_700_000_000.0):
-        *_, check = await check_queue(load({"queue_url": url}).settings)
+        *_, check = await check_queue(Settings.model_construct(queue_url=url))
     assert (check.name, check.state) == ("queue clock", "warning")
     assert "behind ours" in check.detail
 
