@@ -1,14 +1,15 @@
 """The cost of being watched: a daemon whose metrics are scraped, or whose page is open, while it works."""
 
-import socket
+import json
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
+from pathlib import Path
 from typing import Self
 
 from benchmarks.case import FEW, Contenders
@@ -96,27 +97,26 @@ def _has_page(answering: Server) -> bool:
 @contextmanager
 def _daemon(answering: Server, work: Work) -> Iterator[tuple[Watched, str]]:
     """A daemon that serves its web surface and ends with the context."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with enqueued(answering.base_url, work) as (folder, environment):
-        daemon = Watched([METASYNC, "run"], environment=environment | {"METASYNC_HTTP_PORT": str(port)}, folder=folder)
+    with enqueued(answering.base_url, work) as (folder, environment), (Path(folder) / "log").open("wb") as log:
+        served = environment | {"METASYNC_HTTP_PORT": "0", "METASYNC_LOG_FORMAT": "json"}
+        daemon = Watched([METASYNC, "run"], environment=served, folder=folder, log=log)
         pin(daemon.process.pid, last=False)
-        base = f"http://127.0.0.1:{port}"
         try:
-            _await_answer(base)
-            yield daemon, base
+            yield daemon, f"http://127.0.0.1:{_port(Path(log.name))}"
         finally:
             daemon.process.terminate()
             daemon.wait()
 
 
-def _await_answer(base: str) -> None:
+def _port(log: Path) -> int:
+    """Where the daemon listens: it chose a free port, which nobody can take before."""
     give_up_at = time.monotonic() + _START_SECONDS
     while time.monotonic() < give_up_at:
-        with suppress(OSError, HTTPException), _open(f"{base}/livez"):
-            return
+        for line in log.read_text().splitlines(keepends=True):
+            if '"web.started"' in line and line.endswith("\n"):
+                return int(json.loads(line)["port"])
         time.sleep(_LOOK_SECONDS)
-    raise SystemExit("the daemon does not answer on its port")
+    raise SystemExit("the daemon does not say where it listens")
 
 
 def _observed(answering: Server, updates: int, way: tuple[str, float] | None, idle_seconds: float) -> Figures:

@@ -17,6 +17,7 @@ import trustme
 
 from config.settings import Settings
 from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator
+from tests.ports import free_port
 from tests.queue import redis_server
 from tests.queue.postgres_server import StoppedClock, new_database
 from tests.queue.stores import STORES
@@ -119,7 +120,7 @@ async def test_a_missing_schema_is_reported_and_not_created(working: Command) ->
 
 
 def test_a_store_that_does_not_answer_hides_nothing_else(working: Command) -> None:
-    url = f"postgresql://me:hunter2hunter2@127.0.0.1:{_free_port()}/db"
+    url = f"postgresql://me:hunter2hunter2@127.0.0.1:{free_port()}/db"
     code, checks = doctor(working, "--store-timeout", "5s", METASYNC_QUEUE_URL=url)
     assert (code, failures(checks)) == (3, {"queue"})
     assert checks["key"]["state"] == "ok"
@@ -204,14 +205,8 @@ def test_limits_that_are_announced_are_told(working: Command, simulator: Running
     assert "announced: 600 requests" in doctor(working)[1]["limits"]["detail"]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def test_the_way_ends_where_it_fails(working: Command) -> None:
-    port = _free_port()
+    port = free_port()
     code, checks = doctor(working, OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
     assert (code, failures(checks), set(checks) & {"tls", "key"}) == (3, {"tcp"}, set())
     assert "refused" in checks["tcp"]["detail"]

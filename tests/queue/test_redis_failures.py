@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tests.e2e.processes import KEY, Command, write_changes
+from tests.ports import PORTS
 from tests.queue.helpers import change, changes, claim, claim_one, finished, labels, pending_labels
 from tests.queue.redis_proxy import Proxy
-from tests.queue.redis_server import DURABLE, NOTHING, PORTS, RedisServer, running, until
+from tests.queue.redis_server import DURABLE, NOTHING, RedisServer, running, until
 from worker.changes import MetadataChange
 from worker.queue import PendingSelection, QueueError, QueueUnavailable, QueueUnwritable, Settlement, Withdrawn
 from worker.queue.redis import RedisQueue, migration_sql
