@@ -130,7 +130,7 @@ class QueueFile:
                 connection.close()
                 raise
         self._identity = _identity(self.path)
-        self._beside = {path: _identity(path) for path in (self.log, self._with("-shm"))}
+        self._beside = {path: _identity(path) for path in self._log_and_index()}
         return connection
 
     def is_in_place(self) -> bool:
@@ -167,7 +167,7 @@ class QueueFile:
         connection.close()
         if not is_replaced:
             return  # the index may be in use with the log that another has made
-        for path in (self.log, self._with("-shm")):  # of the new file: behind a symbolic link, they may be others
+        for path in self._log_and_index():  # of the new file: behind a symbolic link, they may be others
             identity = _identity(path)
             if identity is not None and identity in self._beside.values():
                 path.unlink(missing_ok=True)
@@ -284,6 +284,9 @@ class QueueFile:
             if leads_to > version:
                 connection.execute(sql)
         connection.execute("COMMIT")
+
+    def _log_and_index(self) -> tuple[Path, Path]:
+        return self.log, self._with("-shm")
 
     def _with(self, ending: str) -> Path:
         """The file beside it, which is where a symbolic link leads to."""
