@@ -45,7 +45,7 @@ def main() -> None:
             results = {"machine": machine(), "noise": told, "updates": updates, "contenders": measured}
             (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
         if docs is not None:
-            (docs / "performance").mkdir(exist_ok=True)
+            (docs / "performance").mkdir(parents=True, exist_ok=True)
             (docs / "performance" / f"{name}.svg").write_text(bars(case.title, measured, case.columns))
             insert(
                 docs / "performance.md",

@@ -74,7 +74,11 @@ class Proxy:
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            writer.close()
+            return
         self._writers |= {writer, there_writer}
         for source, target, gate in ((reader, there_writer, self._forth), (there_reader, writer, self._back)):
             pipe = asyncio.create_task(self._hand_on(source, target, gate))
