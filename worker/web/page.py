@@ -94,9 +94,9 @@ class Page:
         return _see("/sign-in#expired" if ticket else "/sign-in#refused")
 
     async def sign_out(self, request: web.Request) -> web.StreamResponse:
-        """Delete the cookie."""
+        """End the session."""
         response = _see("/")
-        Sessions.end(request, response)
+        self._sessions.end(request, response)
         return response
 
     async def letters(self, request: web.Request) -> web.StreamResponse:
