@@ -88,7 +88,7 @@ class Page:
             return response
         self._sessions.say_refused(peer)
         is_looked_at = self._wrong_guesses.takes(peer)
-        await asyncio.sleep(_WRONG_TOKEN_SECONDS)
+        await self._connections.delay(request.protocol, _WRONG_TOKEN_SECONDS)
         if not is_looked_at:
             raise web.HTTPTooManyRequests(text="too many wrong tokens\n", headers={hdrs.RETRY_AFTER: "1"})
         return _see("/sign-in#expired" if ticket else "/sign-in#refused")
