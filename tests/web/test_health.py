@@ -1,18 +1,24 @@
 """The health checks for supervisors."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
 from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.processes import Command, RunningSimulator, running_simulator, stopped, wait_for_event, write_changes
 from tests.needs import permitted
 from tests.web.asking import serving, surface_of
+from tests.web.inside import a_worker_inside
 from worker.queue import QueueUnavailable
+from worker.queue.sqlite import operations
 from worker.web.depth import Asked
 
+TOKEN = "a-token-of-some-length"
 CHANGE = {"completion_id": "chatcmpl-000001", "metadata": {"grade": "A"}, "mode": "replace"}
 
 
@@ -56,6 +62,23 @@ def test_a_worker_that_stops_is_not_ready_while_its_last_request_may_finish(tmp_
             wait_for_event(process, "worker.stopping")
             assert surface.ask_json("/readyz") == (503, {"ready": False, "failing": {"draining": "the worker stops"}})
             assert surface.ask("/livez")[0] == 200
+
+
+async def test_who_has_no_token_is_told_what_fails_and_not_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise QueueUnavailable("no answer from secret-host")
+
+    monkeypatch.setattr(operations, "read_notes", away)
+    async with a_worker_inside(tmp_path, token=TOKEN) as inside:
+
+        async def told(*headers: str) -> object:
+            answer = await inside.ask("GET /readyz", "Host: a", *headers)
+            return answer.status, json.loads(answer.body)
+
+        why = {"store": "no answer from secret-host"}
+        assert await told(f"Authorization: Bearer {TOKEN}") == (503, {"ready": False, "failing": why})
+        untold = (503, {"ready": False, "failing": {"store": "send the token to see why"}})
+        assert [await told(), await told("Authorization: Bearer wrong")] == [untold, untold]
 
 
 class _Store:

@@ -405,6 +405,23 @@ async def inside(queue: MemoryQueue, *, max_pending: int | None = None) -> Async
             yield door
 
 
+async def test_who_has_no_token_is_told_that_the_store_is_away_and_not_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise QueueUnavailable("no answer from secret-host")
+
+    monkeypatch.setattr(MemoryQueue, "read_notes", away)
+    async with inside(MemoryQueue()) as door:
+
+        def told(headers: dict[str, str]) -> object:
+            door.connection.request("GET", "/readyz", headers=headers)
+            with door.connection.getresponse() as answer:
+                return answer.status, json.load(answer)["failing"]
+
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert await asyncio.to_thread(told, {}) == (503, {"store": "send the token to see why"})
+        assert await asyncio.to_thread(told, bearer) == (503, {"store": "no answer from secret-host"})
+
+
 async def test_while_the_store_is_away_it_is_said_when_to_come_again() -> None:
     queue = BrokenQueue()
     async with inside(queue) as door:

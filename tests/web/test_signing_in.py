@@ -1,5 +1,6 @@
 """Who may act: users with the token, or with a link that only the worker's own user can print."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -191,6 +192,26 @@ def test_without_a_token_none_can_be_guessed() -> None:
     assert one.ticket_key != other.ticket_key
     assert not one.is_token("")
     assert not one.is_token("None")
+
+
+async def test_a_copy_of_a_cookie_is_worth_nothing_after_the_sign_out_and_other_sign_ins_go_on(
+    tmp_path: Path,
+) -> None:
+    async with a_worker_inside(tmp_path, token=TOKEN) as inside:
+        surface = Surface(inside.port)
+        stolen, other = [
+            (await asyncio.to_thread(_sign_in, surface, token=TOKEN))[1]["set-cookie"].partition(";")[0]
+            for _ in range(2)
+        ]
+
+        async def acts(cookie: str) -> bool:
+            return (await inside.ask("GET /session", "Host: a", f"Cookie: {cookie}")).status == 200
+
+        out = ("Host: a", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
+        assert (await inside.ask("POST /sign-out", *out, f"Cookie: {stolen}x")).status == 401
+        assert [await acts(stolen), await acts(other)] == [True, True]
+        assert (await inside.ask("POST /sign-out", *out, f"Cookie: {stolen}")).status == 303
+        assert [await acts(stolen), await acts(other)] == [False, True]
 
 
 async def test_a_ticket_is_no_cookie(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Sessions:
         self._token = (token or secrets.token_hex(32)).encode()
         self._key = hmac.digest(self._token, b"metasync session", hashlib.sha256)
         self.ticket_key = secrets.token_hex(32)  # random, or other workers would accept its tickets
-        self._used: dict[str, int] = {}
+        self._used: dict[str, int] = {}  # tickets and signed-out cookies, until they expire
         self._seldom = Seldom(_SAID_EVERY_SECONDS)
 
     def __repr__(self) -> str:
@@ -49,13 +49,10 @@ class Sessions:
 
     def takes_ticket(self, shown: str) -> bool:
         """Whether this is a fresh, unused ticket; it counts as used from now on."""
-        now = self._unix_clock()
-        content, _, _ = shown.rpartition(".")
         if not _is_signed(self.ticket_key.encode(), shown) or shown in self._used:
             return False
-        expires = int(content.partition(".")[0])  # the signature is ours, so this is a number
-        self._used = {used: until for used, until in self._used.items() if until > now} | {shown: expires}
-        return expires > now
+        self._use_up(shown)
+        return _expires(shown) > self._unix_clock()
 
     def say_refused(self, peer: str) -> None:
         """Log a wrong token or ticket."""
@@ -64,19 +61,21 @@ class Sessions:
 
     def open(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Give the browser a cookie for half a day; over HTTPS, a secure one."""
-        expires = str(int(self._unix_clock()) + SESSION_SECONDS)
+        # The random part lets each sign-in be signed out alone.
+        content = f"{int(self._unix_clock()) + SESSION_SECONDS}.{secrets.token_hex(8)}"
         response.set_cookie(
             _cookie_of(request),
-            f"{expires}.{_signature(self._key, expires)}",
+            f"{content}.{_signature(self._key, content)}",
             max_age=SESSION_SECONDS,
             httponly=True,
             samesite="Strict",
             secure=request.headers.get("X-Forwarded-Proto") == "https",
         )
 
-    @staticmethod
-    def end(request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Delete the browser's cookie."""
+    def end(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Delete the browser's cookie, and admit no copy of it any more."""
+        if self._is_open(cookie := request.cookies.get(_cookie_of(request), "")):
+            self._use_up(cookie)
         response.del_cookie(_cookie_of(request), httponly=True, samesite="Strict")
 
     def admits(self, request: web.BaseRequest) -> bool:
@@ -84,8 +83,14 @@ class Sessions:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(shown.strip()):
             return True
-        cookie = request.cookies.get(_cookie_of(request), "")
-        return _is_signed(self._key, cookie) and int(cookie.partition(".")[0]) > self._unix_clock()
+        return self._is_open(request.cookies.get(_cookie_of(request), ""))
+
+    def _is_open(self, cookie: str) -> bool:
+        return _is_signed(self._key, cookie) and cookie not in self._used and _expires(cookie) > self._unix_clock()
+
+    def _use_up(self, signed: str) -> None:
+        now = self._unix_clock()
+        self._used = {used: until for used, until in self._used.items() if until > now} | {signed: _expires(signed)}
 
 
 def _signature(key: bytes, content: str) -> str:
@@ -95,6 +100,11 @@ def _signature(key: bytes, content: str) -> str:
 def _is_signed(key: bytes, text: str) -> bool:
     content, _, signature = text.rpartition(".")
     return hmac.compare_digest(signature.encode(errors="replace"), _signature(key, content).encode())
+
+
+def _expires(signed: str) -> int:
+    """Return when a ticket or cookie expires: the signature is ours, so it begins with a number."""
+    return int(signed.partition(".")[0])
 
 
 def _cookie_of(request: web.BaseRequest) -> str:

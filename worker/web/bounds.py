@@ -1,6 +1,5 @@
 """Rate limits of routes, per peer; permitted callers are counted apart from strangers."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class Bounds:
         if rate is None or rate.takes(peer_of(request)):
             return
         if not is_own:
-            await asyncio.sleep(_PENALTY_SECONDS)
+            await connections.delay(request.protocol, _PENALTY_SECONDS)
         raise web.HTTPTooManyRequests(text="too many requests\n", headers={hdrs.RETRY_AFTER: "1"})
 
 

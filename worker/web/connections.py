@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import IPv6Address
 from typing import Any
@@ -39,6 +40,7 @@ class Handler(web.RequestHandler):
         )
         self._connections = connections
         self.peer = ""
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, which ends an older one if there are too many."""
@@ -49,6 +51,7 @@ class Handler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._connections.went(self)
+        self.gone.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -58,6 +61,16 @@ class Handler(web.RequestHandler):
         except Exception as failure:  # noqa: BLE001 -- asyncio would log it with the bytes that were sent
             self._connections.say_malformed(self.peer, failure)
             end(self)
+        if self._messages and (malformed := getattr(self._messages[-1][0], "exc", None)) is not None:
+            _forget_frames(malformed)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer."""
+        if isinstance(resp, web.HTTPException):
+            _forget_frames(resp)
+        return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
         """Log a failure after the answer, such as a malformed body, without the bytes that the library quotes."""
@@ -178,6 +191,13 @@ class Connections:
             timer.cancel()
             self._ends[handler] = asyncio.get_running_loop().call_later(_STAYING_SECONDS, end, handler)
 
+    async def delay(self, handler: web.RequestHandler, seconds: float) -> None:
+        """Let the client wait; no longer than it stays, as its request and body are kept until the answer."""
+        assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await handler.gone.wait()
+
     def keep(self, handler: web.RequestHandler) -> None:
         """Never end the connection by time; the caller must bound the number of such connections."""
         assert isinstance(handler, Handler)  # noqa: S101 -- made by `open`
@@ -197,6 +217,15 @@ class Connections:
         if (more := self._seldom.unsaid(type(failure).__name__)) is not None:
             method, path = (request.method, request.path) if request else (None, None)
             structlog.get_logger().error("web.failed", method=method, path=path, more=more, exc_info=failure)
+
+
+def _forget_frames(failure: BaseException) -> None:
+    """Break the cycle of an exception that the frames which it holds hold themselves, together with what was sent.
+
+    Memory in a cycle is there until the garbage collector runs, which counts objects: a flood of strangers' bodies took
+    half a gigabyte before that.
+    """
+    failure.__traceback__ = None
 
 
 def end(handler: web.RequestHandler) -> None:

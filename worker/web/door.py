@@ -65,6 +65,10 @@ class Door:
         if not self._is_open and not self._sessions.admits(request):
             raise self._unauthorized(request, "METASYNC_HTTP_TOKEN is needed, as a bearer token")
 
+    def sees(self, request: web.Request) -> bool:
+        """Whether `seeing` admits the request."""
+        return names_this_machine(request) if self._is_open else self._sessions.admits(request)
+
     def acting(self, request: web.Request) -> None:
         """Admit callers with the token or a session, even on an open worker: a machine may have many users.
 

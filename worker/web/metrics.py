@@ -132,7 +132,8 @@ def _tallied(tallies: Tallies) -> Iterator[Metric]:
 def _flow(state: FlowState) -> Iterator[Metric]:
     yield _gauge("metasync_requests_in_flight", "Requests under way.", state.in_flight)
     yield _gauge("metasync_request_slots", "How many may be under way at once.", state.slots)
-    yield _gauge("metasync_request_rate_per_second", "The current target rate.", state.rate_per_second)
+    meaning = "The rate aimed at; while no limit is known, that of late."
+    yield _gauge("metasync_request_rate_per_second", meaning, state.rate_per_second)
     if state.rate_limit_per_second is not None:
         yield _gauge("metasync_rate_limit_per_second", "The service's limit, as found.", state.rate_limit_per_second)
     yield _counter("metasync_throttles", "Answers 429 that were about the rate.", state.throttled)

@@ -88,15 +88,15 @@ class Page:
             return response
         self._sessions.say_refused(peer)
         is_looked_at = self._wrong_guesses.takes(peer)
-        await asyncio.sleep(_WRONG_TOKEN_SECONDS)
+        await self._connections.delay(request.protocol, _WRONG_TOKEN_SECONDS)
         if not is_looked_at:
             raise web.HTTPTooManyRequests(text="too many wrong tokens\n", headers={hdrs.RETRY_AFTER: "1"})
         return _see("/sign-in#expired" if ticket else "/sign-in#refused")
 
     async def sign_out(self, request: web.Request) -> web.StreamResponse:
-        """Delete the cookie."""
+        """End the session."""
         response = _see("/")
-        Sessions.end(request, response)
+        self._sessions.end(request, response)
         return response
 
     async def letters(self, request: web.Request) -> web.StreamResponse:

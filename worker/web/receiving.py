@@ -55,8 +55,8 @@ async def receiving(
     """
     connections = Connections()
     depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
-    health = Health(queue, clock)
     intake = Intake(queue, terms, depth, connections)
+    health = Health(queue, clock, intake.is_known)
     routes = (*health.routes(), *intake_routes(intake, Rate(REQUESTS_PER_SECOND, REQUESTS_ALTOGETHER, clock)))
     app = application(connections, routes, guard=_nothing_else, bounds=UNCOUNTED)
     runner = web.AppRunner(app, shutdown_timeout=grace_seconds)

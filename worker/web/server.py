@@ -58,7 +58,9 @@ class Surface:
         self.connections = Connections()
         self._worker = worker
         self._depth = Asked("status", queue.status, timeout_seconds=STORE_TIMEOUT_SECONDS, clock=clock)
-        self._health = Health(queue, clock, self._failing, lambda: worker.standstill() is not None)
+        self.sessions = Sessions(token, unix_clock)
+        self._door = Door(self.sessions, is_open=token is None)
+        self._health = Health(queue, clock, self._door.sees, self._failing, lambda: worker.standstill() is not None)
         self._pulse = self._health.pulse
         self._intake = Intake(queue, terms, self._depth, self.connections) if terms else None
         self._metrics = Metrics()
@@ -72,8 +74,6 @@ class Surface:
             unix_clock=unix_clock,
         )
         self._events = Live(self._view.document)
-        self.sessions = Sessions(token, unix_clock)
-        self._door = Door(self.sessions, is_open=token is None)
         self._strangers = Rate(REQUESTS_PER_SECOND, REQUESTS_ALTOGETHER, clock)
         self._bounds = Bounds(
             own=self.sessions.admits,
