@@ -161,6 +161,8 @@ async def test_a_read_only_server_is_unavailable_until_it_takes_writes(url: str,
         "ALTER DATABASE " + url.rpartition("@/")[2].partition("?")[0] + " SET default_transaction_read_only = on"
     )
     async with await PostgresQueue.open(url) as queue:
+        [warning] = queue.warnings
+        assert "takes no writes" in warning
         for call in (queue.put([change("c-1")]), claim(queue)):
             with pytest.raises(QueueUnavailable, match="takes no writes"):
                 await call
