@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Literal
 
+import asyncpg
 import pytest
 
 from tests.queue.helpers import bury, change, changes, claim, finished, labels, letters, pending_labels
@@ -11,7 +12,7 @@ from tests.queue.postgres_proxies import Network, Pooler
 from tests.queue.postgres_server import PostgresServer, connected, sessions
 from worker.queue import DeadSelection, QueueMisnamed, Settlement, Stored
 from worker.queue.postgres import PostgresQueue
-from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.connections import Connection, Connections
 from worker.queue.postgres.listener import Listener
 
 FOR_EVER = 3_600.0
@@ -220,6 +221,22 @@ async def test_a_queue_without_a_proxy_opens_one_connection_and_listens(server: 
         assert queue.warnings == ()
         assert network.connections == 1
         (await wait_in_vain_so_far(queue)).cancel()
+
+
+async def test_a_proxy_without_a_free_connection_for_the_discovery_serves_with_the_one_it_gave(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = Connections._connect
+
+    async def full(self: Connections, *, prepares: bool) -> Connection:
+        if not prepares:
+            raise asyncpg.TooManyConnectionsError("made up")
+        return await connect(self, prepares=prepares)
+
+    monkeypatch.setattr(Connections, "_connect", full)
+    async with Pooler.before(server.url(), newest=True) as (_, url), await PostgresQueue.open(url) as queue:
+        assert queue.warnings == ()
+        await queue.status()
 
 
 async def test_a_proxy_that_comes_later_is_not_listened_to(server: PostgresServer) -> None:

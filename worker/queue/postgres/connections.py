@@ -57,7 +57,7 @@ SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synch
 # statement, which would stay with a connection of the proxy's.
 _IS_DIRECT = ("SELECT WHERE pg_backend_pid() = {process}", "SELECT 1")
 _PROCESS = "SELECT pg_backend_pid()"
-_PROXY_SECONDS = 1.0  # one that pools sessions may have none left
+_PROXY_SECONDS = 1.0
 
 # Nothing was changed, and the same transaction may succeed at once.
 _TRANSIENT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
@@ -179,7 +179,7 @@ class Connections:
                 for _ in range(2):
                     made.append(await self._connect(prepares=False))  # noqa: PERF401 -- closed even if one fails
                 first, second, again = [await _process(made[i]) for i in (0, 1, 0)]
-        except TimeoutError:
+        except (TimeoutError, OSError, asyncpg.PostgresError):  # it may have none left: what works without is tried
             return False
         finally:
             for each in made:
