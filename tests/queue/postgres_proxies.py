@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PROTOCOL = (3 << 16).to_bytes(4, "big")  # version 3.0
+_KEY = b"K"  # the number of the server's process, and a secret, to cancel with: a proxy tells its own
 _IDLE = (b"Z", b"I")  # ReadyForQuery, and no transaction is open
 
 
@@ -117,20 +118,26 @@ class Pooler:
     It speaks the part of the protocol that this needs (https://www.postgresql.org/docs/current/protocol.html), with a
     server that asks for no password. Statements prepared and settings made in one transaction are not there in the
     next.
+
+    Args:
+        newest: whether a transaction gets the connection that was used last, as by default in pgbouncer, rather than
+            another one than the transaction before.
     """
 
-    def __init__(self, place: Place, size: int = 3) -> None:
+    def __init__(self, place: Place, size: int = 3, *, newest: bool = False) -> None:
         self._place = place
         self._size = size
-        self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+        self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+            asyncio.LifoQueue() if newest else asyncio.Queue()
+        )
         self._greeting = b""
         self.transactions = 0
 
     @classmethod
     @asynccontextmanager
-    async def before(cls, url: str) -> AsyncIterator[tuple[Self, str]]:
+    async def before(cls, url: str, *, newest: bool = False) -> AsyncIterator[tuple[Self, str]]:
         """Put a pooler before one database, and return the URL of the database behind it."""
-        pooler = cls(Place.of(url))
+        pooler = cls(Place.of(url), newest=newest)
         database = urlsplit(url).path.removeprefix("/")
         for _ in range(pooler._size):
             await pooler._connect(database)
@@ -146,7 +153,8 @@ class Pooler:
         writer.write(_packed(b"", _PROTOCOL + parameters))
         self._greeting = b""
         while not self._greeting.endswith(_packed(*_IDLE)):
-            self._greeting += _packed(*await _message(reader))
+            kind, body = await _message(reader)
+            self._greeting += _packed(kind, bytes(len(body)) if kind == _KEY else body)
         self._idle.put_nowait((reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -281,6 +281,23 @@ async def test_a_server_that_greets_no_one_is_too_old() -> None:
             await RedisQueue.open(url)
 
 
+async def test_a_server_whose_info_is_disabled_serves_and_says_that_it_hides_how_it_persists(tmp_path: Path) -> None:
+    (tmp_path / "more.conf").write_text('rename-command INFO ""\n')
+    with running(tmp_path, {"include": str(tmp_path / "more.conf")}) as server:
+        async with await RedisQueue.open(server.url()) as queue:
+            assert (await queue.put([change("c-1")])).added == 1
+            [warning] = queue.warnings
+            assert "does not say how it persists" in warning
+
+
+async def test_a_server_without_a_free_connection_is_named_as_that(tmp_path: Path) -> None:
+    with running(tmp_path, {"maxclients": "1"}) as server:
+        async with server.client() as client:
+            await client.ping()
+            with pytest.raises(QueueUnavailable, match=r"maxclients|max number of clients"):
+                await RedisQueue.open(server.url())
+
+
 async def test_a_server_that_is_too_old_is_refused() -> None:
     async with pretending(greeting(b"6.2.14")) as url:
         with pytest.raises(QueueUnusable, match=r"it is Redis 6\.2\.14; 7 or newer, or Valkey, is needed"):
@@ -290,7 +307,8 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
-        (b"ERR unknown command 'FCALL', with args beginning with: 'secret'", QueueUnusable, "does not know functions"),
+        (b"ERR unknown command 'FCALL', with args: 'secret'", QueueUnusable, "does not know FCALL: Redis 7"),
+        (b"ERR Unknown command called from script script: f", QueueUnusable, "a command that functions call: Redis 7"),
         (b"DENIED Redis is running in protected mode", QueueUnusable, "it is in protected mode"),
         (b"NOPERM this user has no permissions", QueueUnusable, "its user may not do"),
         (b"NOAUTH Authentication required.", QueueUnusable, "the password is wrong, or one is needed"),

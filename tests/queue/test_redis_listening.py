@@ -10,8 +10,10 @@ import pytest
 from tests.queue.helpers import bury, change
 from tests.queue.redis_server import a_place, running
 from tests.queue.test_redis_access import allow
+from tests.virtual import in_virtual_time
 from worker.queue import DeadSelection, QueueUnavailable
 from worker.queue.redis import RedisQueue
+from worker.queue.redis.listener import Listener
 
 FOR_EVER = 3_600.0
 LONGEST_SECONDS = 60.0  # what the test waits for something that comes at once, on a machine that is busy
@@ -120,3 +122,28 @@ async def test_a_server_that_counts_from_less_than_the_one_before_is_heard(tmp_p
                         await other.put([change(f"c-{next(numbers)}")])
                     await asyncio.sleep(0.05)
             assert waiting.result()
+
+
+class Impatient:
+    """A server behind a proxy that ends what is idle for so long."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
+        self.calls = 0
+
+    async def read_news(self, _: bytes, *, wait_seconds: float) -> bytes | None:
+        assert wait_seconds > self._idle_seconds
+        self.calls += 1
+        await asyncio.sleep(self._idle_seconds)
+        raise QueueUnavailable("it cannot be reached: Connection closed by server.")
+
+
+@pytest.mark.parametrize(("idle_seconds", "calls"), [(10.0, range(340, 361)), (0.0, range(100, 130))])
+@in_virtual_time
+async def test_a_proxy_that_ends_idle_connections_leaves_no_long_pauses(idle_seconds: float, calls: range) -> None:
+    server = Impatient(idle_seconds)
+    listener = Listener(server, asyncio.Event())  # type: ignore[arg-type]  # the part of a server that it uses
+    listener.ask()
+    await asyncio.sleep(3_600.0)
+    await listener.close()
+    assert server.calls in calls

@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Literal
 
+import asyncpg
 import pytest
 
 from tests.queue.helpers import bury, change, changes, claim, finished, labels, letters, pending_labels
 from tests.queue.postgres_proxies import Network, Pooler
-from tests.queue.postgres_server import PostgresServer, sessions
+from tests.queue.postgres_server import PostgresServer, connected, sessions
 from worker.queue import DeadSelection, QueueMisnamed, Settlement, Stored
 from worker.queue.postgres import PostgresQueue
-from worker.queue.postgres.connections import Connection
+from worker.queue.postgres.connections import Connection, Connections
 from worker.queue.postgres.listener import Listener
 
 FOR_EVER = 3_600.0
+LONGEST_SECONDS = 60.0  # what a test waits for something that comes at once, on a machine that is busy
 LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%', '%pg_snapshot_xip%'])"
 
 
@@ -22,6 +24,12 @@ LISTENING = "application_name = 'metasync' AND query ILIKE ANY (ARRAY['LISTEN%',
 async def other(url: str) -> AsyncIterator[PostgresQueue]:
     async with await PostgresQueue.open(url) as other:
         yield other
+
+
+async def requests(admin: Connection) -> int:
+    """How many requests to notify the server has."""
+    count: int = await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    return count
 
 
 async def wait_in_vain_so_far(queue: PostgresQueue) -> asyncio.Task[bool]:
@@ -191,11 +199,69 @@ async def test_the_queue_works_through_a_proxy_that_pools_transactions(server: P
         assert pooler.transactions > 20
 
 
-async def test_a_proxy_that_pools_transactions_is_recognised_without_listen_off(
-    server: PostgresServer,
+@pytest.mark.parametrize("newest", [False, True], ids=["each connection in turn", "the newest connection"])
+async def test_a_proxy_that_pools_transactions_is_noticed(*, newest: bool, server: PostgresServer) -> None:
+    async with (
+        connected(server.url()) as admin,
+        Pooler.before(server.url(), newest=newest) as (_, url),
+        await PostgresQueue.open(url) as queue,
+        await PostgresQueue.open(url) as other,
+    ):
+        assert [warning.partition(" stands")[0] for warning in queue.warnings] == ["a proxy that pools transactions"]
+        await queue.wait_for_work(0.2)
+        await other.put([change(f"c-{newest}")])
+        for _ in range(4):
+            await queue.status()
+        assert (await pending_labels(queue))[f"c-{newest}"] == ["x"]
+        assert await requests(admin) == 0
+
+
+async def test_a_queue_without_a_proxy_opens_one_connection_and_listens(server: PostgresServer) -> None:
+    async with Network.before(server.url()) as (network, url), await PostgresQueue.open(url) as queue:
+        assert queue.warnings == ()
+        assert network.connections == 1
+        (await wait_in_vain_so_far(queue)).cancel()
+
+
+async def test_a_proxy_without_a_free_connection_for_the_discovery_serves_with_the_one_it_gave(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Pooler.before(server.url()) as (_, url):
+    connect = Connections._connect
+
+    async def full(self: Connections, *, prepares: bool) -> Connection:
+        if not prepares:
+            raise asyncpg.TooManyConnectionsError("made up")
+        return await connect(self, prepares=prepares)
+
+    monkeypatch.setattr(Connections, "_connect", full)
+    async with Pooler.before(server.url(), newest=True) as (_, url), await PostgresQueue.open(url) as queue:
+        assert queue.warnings == ()
+        await queue.status()
+
+
+async def test_a_proxy_that_comes_later_is_not_listened_to(server: PostgresServer) -> None:
+    async with (
+        connected(server.url()) as admin,
+        Network.before(server.url()) as (network, url),
+        Pooler.before(server.url(), newest=True) as (_, url_of_proxy),
+        await PostgresQueue.open(url) as queue,
+    ):
+        network.lead_to(url_of_proxy)
+        listener = Listener(queue._connections, queue._work)
+        async with asyncio.timeout(LONGEST_SECONDS), listener._connection() as connection:
+            listener.ask()
+            await listener._listen(connection)
+        assert await requests(admin) == 0
+
+
+async def test_a_proxy_that_comes_later_is_named_where_statements_are_missing(server: PostgresServer) -> None:
+    async with (
+        Network.before(server.url()) as (network, url),
+        Pooler.before(server.url()) as (_, url_of_proxy),
+        await PostgresQueue.open(url) as queue,
+    ):
+        network.lead_to(url_of_proxy)
+        network.cut()
         with pytest.raises(QueueMisnamed, match=r"proxy that pools transactions .* add listen=off"):  # noqa: PT012 -- whichever call meets it first
-            async with await PostgresQueue.open(url) as queue:
-                for _ in range(4):
-                    await queue.status()
+            for _ in range(4):
+                await queue.status()

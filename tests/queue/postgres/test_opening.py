@@ -116,6 +116,12 @@ async def test_a_role_without_rights_gets_an_error_that_says_so(url: str) -> Non
         assert "permission denied for schema metasync" in await refusal(role_url)
 
 
+async def test_a_role_that_may_not_make_the_missing_queue_is_told_so_before_it_tries(empty: str) -> None:
+    async with new_role(empty) as (_, role_url):
+        with pytest.raises(QueueUnusable, match="there is none, and the role may not make one"):
+            await PostgresQueue.open(role_url, create=False)
+
+
 async def test_a_database_without_a_schema_public_has_no_short_name_but_a_queue(empty: str) -> None:
     await administer(empty, "DROP SCHEMA public")
     await use(empty)

@@ -17,7 +17,7 @@ from tests.queue.postgres_server import (
     new_role,
     sessions,
 )
-from worker.queue import QueueUnavailable, QueueUnusable, QueueUnwritable, Settlement, Stored
+from worker.queue import QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable, Settlement, Stored
 from worker.queue.postgres import PostgresQueue, operations
 from worker.queue.postgres.connections import MAX_CONNECTIONS, Connection
 
@@ -161,6 +161,8 @@ async def test_a_read_only_server_is_unavailable_until_it_takes_writes(url: str,
         "ALTER DATABASE " + url.rpartition("@/")[2].partition("?")[0] + " SET default_transaction_read_only = on"
     )
     async with await PostgresQueue.open(url) as queue:
+        [warning] = queue.warnings
+        assert "takes no writes" in warning
         for call in (queue.put([change("c-1")]), claim(queue)):
             with pytest.raises(QueueUnavailable, match="takes no writes"):
                 await call
@@ -193,6 +195,7 @@ async def test_a_server_without_free_connections_is_unavailable_until_one_is_fre
         ("53100", QueueUnwritable, "cannot be written: the disk is full (made up)"),
         ("53200", QueueUnavailable, "run out of something (made up)"),
         ("58030", QueueUnwritable, "cannot be written: reading or writing failed (made up)"),
+        ("08P01", QueueUnavailable, "a proxy before the server turns us away (made up)"),
         ("57P03", QueueUnavailable, "the server is not there for us (made up)"),
         ("40001", QueueUnavailable, "other transactions were in the way (made up)"),
         ("XX000", QueueUnavailable, "the server is in trouble (made up)"),
@@ -209,6 +212,19 @@ async def test_errors_of_the_server_are_explained(
 
     assert words in str(caught.value)
     assert "private" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("unsupported startup parameter in options: x", r"refuses an option of the URL: .*parameter in options: x"),
+        ("transaction blocks not allowed in statement pooling mode", "pools statements .* have it pool transactions"),
+    ],
+)
+async def test_what_only_another_setting_of_a_proxy_mends_is_said(queue: PostgresQueue, said: str, words: str) -> None:
+    raising = f"DO $$ BEGIN RAISE EXCEPTION '{said}' USING ERRCODE = '08P01'; END $$"
+    with pytest.raises(QueueMisnamed, match=words):
+        await queue._connections.transact(lambda connection: connection.execute(raising))
 
 
 async def test_a_programming_error_is_not_explained_as_an_error_of_the_server(queue: PostgresQueue) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
@@ -18,6 +18,10 @@ _URL = re.compile(
     r"(?:\?(?P<query>[^?#@]*))?"
 )
 _LAST_PORT = 65_535
+_POOLED = (
+    "a proxy that pools transactions stands before {shown}, and passes no notification on: workers look for changes at "
+    "intervals instead; listen=off, an option of the queue's URL, spares them this discovery"
+)
 _SWITCH = {"on": True, "off": False}
 # Options of libpq that the driver does not know, and would pass to the server as settings. The text says what happens
 # without them. Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
@@ -98,6 +102,10 @@ class Address:
         dsn = f"{url.partition('?')[0]}?{urlencode(options)}"
         shown = f"postgresql://{hosts}/{match['database'] or ''}"
         return cls(dsn, shown, listens, connect_seconds, tls, warnings)
+
+    def deaf(self) -> Self:
+        """The same address, behind a proxy that pools transactions."""
+        return replace(self, listens=False, warnings=(*self.warnings, _POOLED.format(shown=self.shown)))
 
 
 def _ignored(options: dict[str, str]) -> list[str]:

@@ -53,6 +53,12 @@ SET LOCAL jit = off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 """
 
+# A proxy tells other numbers than those of the server's processes. One row is the answer: the driver then prepares no
+# statement, which would stay with a connection of the proxy's.
+_IS_DIRECT = ("SELECT WHERE pg_backend_pid() = {process}", "SELECT 1")
+_PROCESS = "SELECT pg_backend_pid()"
+_PROXY_SECONDS = 1.0
+
 # Nothing was changed, and the same transaction may succeed at once.
 _TRANSIENT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
 
@@ -133,16 +139,52 @@ class Connections:
     async def connect(self) -> Connection:
         """Open a connection. The caller bounds the time, and explains errors."""
         # A proxy gives every transaction another connection, on which a prepared statement is unknown.
+        return await self._connect(prepares=self.address.listens)
+
+    async def _connect(self, *, prepares: bool) -> Connection:
         address = self.address
         try:
             return await asyncpg.connect(
                 address.dsn,
                 timeout=address.connect_seconds or _FOREVER_SECONDS,
                 ssl=address.tls,
-                statement_cache_size=100 if address.listens else 0,
+                statement_cache_size=100 if prepares else 0,
             )
         except TimeoutError as error:  # the driver's time-out has no text, the system's has
             raise ConnectionError(str(error) or "connecting took longer than connect_timeout") from None
+
+    async def notice_pooling(self) -> None:
+        """Stop listening and preparing, before anything else, if a proxy pools transactions."""
+        if not self.address.listens:
+            return
+        async with self.call():
+            connection = await self.connect()
+            if await self.is_pooled(connection):
+                await close(connection)
+                self.address = self.address.deaf()
+            else:
+                self._idle.append(connection)
+
+    async def is_pooled(self, connection: Connection) -> bool:
+        """Whether a proxy gives each transaction of this connection any session: nothing can be listened to then.
+
+        The caller bounds the time, and explains errors.
+        """
+        statement, answer = _IS_DIRECT
+        if await connection.execute(statement.format(process=connection.get_server_pid())) == answer:
+            return False
+        made: list[Connection] = []
+        try:
+            async with asyncio.timeout(_PROXY_SECONDS):
+                for _ in range(2):
+                    made.append(await self._connect(prepares=False))  # noqa: PERF401 -- closed even if one fails
+                first, second, again = [await _process(made[i]) for i in (0, 1, 0)]
+        except (TimeoutError, OSError, asyncpg.PostgresError):  # it may have none left: what works without is tried
+            return False
+        finally:
+            for each in made:
+                await close(each)
+        return first == second or first != again
 
     async def close(self) -> None:
         """Wait for the calls under way, for no longer than a call may take, then close."""
@@ -219,6 +261,13 @@ async def _begin_on(connection: Connection, begin: str) -> None:
     except BaseException:
         connection.terminate()
         raise
+
+
+async def _process(connection: Connection) -> int:
+    """The server's process that a transaction of this connection runs in."""
+    async with connection.transaction():
+        process: int = await connection.fetchval(_PROCESS)
+    return process
 
 
 async def close(connection: Connection) -> None:

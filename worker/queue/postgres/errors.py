@@ -9,6 +9,7 @@ from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, Que
 # By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE = {
     "08": "the connection was lost ({message})",
+    "08P01": "a proxy before the server turns us away ({message})",  # whatever pgbouncer has to say has this state
     "25006": "the server takes no writes: it is a standby, or set to read only; perhaps a failover is under way",
     "25P03": "the server ended the connection, which had been idle in a transaction for too long",
     "40": "other transactions were in the way ({message})",
@@ -36,6 +37,16 @@ _MISNAMED = {
     "22P02": "the server refuses an option of the URL ({message})",
     "26000": _POOLED,
     "42P05": _POOLED,
+}
+# What a proxy says in words alone; source: pgbouncer's code.
+_OF_PROXY = {
+    "statement pooling mode": (
+        "a proxy that pools statements stands before it, and the queue needs transactions: "
+        "have it pool transactions, or sessions ({message})"
+    ),
+    "unsupported startup parameter": (
+        "a proxy before the server refuses an option of the URL: leave it out, or have the proxy ignore it ({message})"
+    ),
 }
 # Python's messages for a UID without a user name, as in containers that run as any UID: up to 3.12, and from 3.13 on.
 _NAMELESS = ("getpwuid()", "No username set")
@@ -90,6 +101,10 @@ def _explanation(error: Exception) -> tuple[str | None, type[QueueError]]:
 
 def _of_server(error: asyncpg.PostgresError) -> tuple[str | None, type[QueueError]]:
     sqlstate = error.sqlstate or ""
+    if sqlstate.startswith("08"):
+        for words, text in _OF_PROXY.items():
+            if words in _line(error):
+                return text.format(message=_line(error)), QueueMisnamed
     for state in (sqlstate, sqlstate[:2]):
         for kind, texts in _OF_SERVER.items():
             if state in texts:

@@ -84,6 +84,8 @@ class Listener:
         demotions = self._connections.demotions
         connection.add_termination_listener(self._stir)
         async with self._connections.call():
+            if await self._connections.is_pooled(connection):  # it would listen in vain, and never end its request
+                return
             await connection.add_listener(CHANNEL, self._hear)  # a standby accepts connections, but refuses this
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._work.set()  # changes since the last connection were not heard

@@ -9,6 +9,14 @@ _SQUATTED = (
     "public.metasync_enqueue is not the queue's own: a producer that calls it runs what its owner, the role {owner!a}, "
     "has written; have producers write metasync.metasync_enqueue, and drop the other"
 )
+_TAKES_NO_WRITES = (
+    "{shown} takes no writes: it is a standby, or set to read only; unless a failover is under way, "
+    "METASYNC_QUEUE_URL should name the primary"
+)
+_MAY_NOT_MAKE = (
+    "{shown} cannot be the queue: there is none, and the role may not make one (CREATE on the database); "
+    "somebody who may can run `metasync migrate`, and grant the rights"
+)
 _MIGRATE = read_statements(__package__, "migrate")
 
 
@@ -28,13 +36,16 @@ async def migrate(connections: Connections, *, create: bool = True) -> tuple[str
 
     Raises:
         QueueMisnamed: there is no schema, and `create` is false.
-        QueueUnusable: the server is too old, its database does not hold Unicode, or a newer metasync made the schema.
+        QueueUnusable: the server is too old, its database does not hold Unicode, a newer metasync made the schema, or
+            there is none and the role may not make one.
         QueueUnavailable: the server does not answer, or a step takes longer than a call may.
     """
     shown = connections.address.shown
     latest, _ = read_migrations(__package__)[-1]
     version = await connections.transact(_checked_version, shown)
     if version == 0 and not create:
+        if not await connections.transact(_may_make):
+            raise QueueUnusable(_MAY_NOT_MAKE.format(shown=shown))
         raise no_queue(shown)
     while version < latest:
         try:
@@ -46,12 +57,19 @@ async def migrate(connections: Connections, *, create: bool = True) -> tuple[str
                 f"{error}; its schema is {version} of {latest}, and the next step was not finished: "
                 "`metasync migrate --store-timeout 1h` gives it more time"
             ) from None
-    squatters = await connections.transact(_squatters)
-    return tuple(_SQUATTED.format(owner=owner) for owner in squatters)
+    return await connections.transact(_warnings, shown)
 
 
-async def _squatters(connection: Connection) -> list[str]:
-    return [row["owner"] for row in await connection.fetch(_MIGRATE["squatters"])]
+async def _may_make(connection: Connection) -> bool:
+    may: bool = await connection.fetchval(_MIGRATE["may_make"])
+    return may
+
+
+async def _warnings(connection: Connection, shown: str) -> tuple[str, ...]:
+    found = [_SQUATTED.format(owner=row["owner"]) for row in await connection.fetch(_MIGRATE["squatters"])]
+    if await connection.fetchval(_MIGRATE["takes_no_writes"]):
+        found.append(_TAKES_NO_WRITES.format(shown=shown))
+    return tuple(found)
 
 
 async def _checked_version(connection: Connection, shown: str) -> int:

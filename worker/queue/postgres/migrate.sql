@@ -11,6 +11,12 @@ SELECT EXISTS (
     WHERE nspname = 'metasync' AND relname = 'migration'
 );
 
+-- name: may_make
+SELECT has_database_privilege(current_database(), 'CREATE');
+
+-- name: takes_no_writes
+SELECT current_setting('transaction_read_only')::boolean; -- on a standby, always
+
 -- name: version
 SELECT coalesce(max(version), 0) FROM metasync.migration;
 

@@ -76,6 +76,7 @@ class PostgresQueue(StoreBase):
         """
         connections = Connections(Address.parse(url), timeout_seconds)
         try:
+            await connections.notice_pooling()
             warnings = await migrate(connections, create=create)
         except BaseException:
             await connections.close()

@@ -1,5 +1,6 @@
 """Classify a server's errors and lost connections: wait, or let a person fix it."""
 
+import re
 import ssl
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -31,11 +32,15 @@ _MISNAMED = {
     "WRONGTYPE": "another program has keys of these names; choose others with ?prefix=NAME",
 }
 # The start of error replies without such a word; the rest may contain arguments.
-_UNUSABLE_MESSAGES = {"unknown command": "it does not know functions; Redis 7 or newer, or Valkey, is needed"}
+_UNKNOWN_COMMAND = re.compile(r"unknown (?:redis )?command(?:\W+(?!called from)(\w+))?", re.IGNORECASE)
+_UNKNOWN = "it does not know {command}: Redis 7 or newer, or Valkey, is needed, with no command disabled or renamed"
 _MISNAMED_MESSAGES = {
     "DB index is out of range": "it has no database of this number",
     "SELECT is not allowed": IS_CLUSTER,
 }
+# redis-py's message where the server closes a new connection before it has read what the driver says at first.
+_CUT_AT_ONCE = "Connection lost"
+_PERHAPS_FULL = "it cut the connection at once; if it is up, it may have none left (maxclients)"
 # After a failover, reconnect: the name must be resolved again.
 _DEMOTED = ("READONLY", "MASTERDOWN")
 _LONGEST_MESSAGE = 200
@@ -60,10 +65,13 @@ def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -
         return unavailable(where, _UNAVAILABLE[code])
     if isinstance(cause, ssl.SSLCertVerificationError):
         return unusable(where, f"its certificate is not trusted: {cause.verify_message}")
-    for say, messages in ((unusable, _UNUSABLE_MESSAGES), (misnamed, _MISNAMED_MESSAGES)):
-        for beginning, what in messages.items():
-            if message.startswith(beginning):
-                return say(where, what)
+    if unknown := _UNKNOWN_COMMAND.match(message):
+        return unusable(where, _UNKNOWN.format(command=unknown[1] or "a command that functions call"))
+    for beginning, what in _MISNAMED_MESSAGES.items():
+        if message.startswith(beginning):
+            return misnamed(where, what)
+    if _CUT_AT_ONCE in message:
+        return unavailable(where, _PERHAPS_FULL)
     reached = "it answered with an error" if isinstance(error, ResponseError) else "it cannot be reached"
     return unavailable(where, f"{reached}: {message}")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from worker.queue.redis.address import Address
 from worker.queue.redis.errors import IS_CLUSTER, misnamed, unusable
@@ -45,7 +45,7 @@ async def examine(client: Redis, address: Address) -> tuple[str, ...]:
         raise misnamed(address, IS_CLUSTER)
     try:
         info: Mapping[str, Any] = await client.info()
-    except NoPermissionError:
+    except ResponseError:  # not permitted, or disabled
         return (_UNKNOWN.format(where=address),)
     return tuple(_losses(info, await _appendfsync(client), address))
 

@@ -40,12 +40,16 @@ class Listener:
 
     async def _run(self) -> None:
         heard, pause_seconds = b"0", _FIRST_PAUSE_SECONDS
+        clock = asyncio.get_running_loop().time
         while True:
             await self._asked.wait()
+            asked_at = clock()
             try:
                 news = await self._server.read_news(heard, wait_seconds=_READ_SECONDS)
             except QueueError:  # the next claim meets the same error and reports it
                 heard = b"0"  # the next server may count from a lower number
+                if clock() - asked_at > pause_seconds:  # it did listen, until a proxy found it idle
+                    pause_seconds = _FIRST_PAUSE_SECONDS
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
                 continue
