@@ -2,13 +2,17 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
 
 from tests.engine.virtual import Stage
+from tests.engine.wrapping import WrappedQueue
 from tests.virtual import in_virtual_time
 from worker.changes import MetadataChange
+from worker.queue import Settlement
 from worker.queue.pending import MAX_BYTES_PER_CALL
 
 COMPLETIONS, EACH = 7, 900  # some 52 MB
@@ -34,3 +38,24 @@ async def test_the_bytes_of_held_claims_are_bounded_while_the_service_hangs(last
 
     at_once = width * MAX_BYTES_PER_CALL
     assert HELD_BYTES - at_once < holder.changes * size_bytes < HELD_BYTES + at_once
+
+
+class _Counted(WrappedQueue):
+    """A slow queue that counts what is settled at once."""
+
+    most = 0
+
+    async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
+        self.most = max(self.most, len(settlements))
+        await asyncio.sleep(30.0)
+        return await super().settle(settlements, **terms)
+
+
+@in_virtual_time
+async def test_few_outcomes_are_settled_at_once_however_many_are_claimed() -> None:
+    stage = Stage()
+    queue = _Counted(stage.queue)
+    await stage.put(*(f"c-{number}" for number in range(600)))
+    worker = stage.worker(queue=queue, max_concurrency=600, batch_size=600)
+    assert (await worker.run()).empty
+    assert queue.most == 256
