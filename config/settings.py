@@ -152,7 +152,9 @@ class Settings(BaseSettings):
     lease: Seconds = Field(
         300.0, ge=1, le=3_600, description="how long a worker that died keeps its completions claimed"
     )
-    batch_size: int = Field(256, ge=1, le=10_000, description="most completions claimed, or outcomes stored, at once")
+    batch_size: int = Field(
+        256, ge=1, le=10_000, description="most completions claimed, or outcomes stored (256 at most), at once"
+    )
     max_attempts: int = Field(
         8, ge=1, description="a change is a dead letter after so many failures while others got through"
     )

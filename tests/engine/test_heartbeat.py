@@ -1,6 +1,7 @@
 """Leases that are kept, and leases that are lost: their deadlines are never overestimated."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +14,7 @@ from worker.engine.work import BYTES_OF_A_CHANGE, Interruption
 from worker.queue import Claim
 
 OTHER = "chatcmpl-2"
+SIZE_BYTES = sys.getsizeof('{"grade":"A"}') + BYTES_OF_A_CHANGE  # of a claim
 
 
 class _Slow(WrappedQueue):
@@ -112,9 +114,7 @@ async def test_a_claim_of_a_completion_that_was_settled_before_interrupts_nothin
 
 
 @in_virtual_time
-@pytest.mark.parametrize(
-    "bound", [{"most": 1}, {"most_bytes": len('{"grade":"A"}') + BYTES_OF_A_CHANGE}], ids=["claims", "bytes"]
-)
+@pytest.mark.parametrize("bound", [{"most": 1}, {"most_bytes": 2 * SIZE_BYTES}], ids=["claims", "bytes"])
 async def test_there_is_room_until_the_held_claims_exceed_a_limit(bound: dict[str, int]) -> None:
     queue, claims = await _slow(ID, OTHER)
     leases, *_ = leases_on(queue, **bound)
@@ -139,7 +139,7 @@ async def test_there_is_room_until_the_held_claims_exceed_a_limit(bound: dict[st
 @in_virtual_time
 async def test_urgent_claims_are_counted_apart_and_have_their_own_room() -> None:
     queue, claims = await _slow(ID, OTHER)
-    leases, *_ = leases_on(queue, most_bytes=2 * (len('{"grade":"A"}') + BYTES_OF_A_CHANGE) - 1)
+    leases, *_ = leases_on(queue, most_bytes=4 * SIZE_BYTES - 1)
     leases.take(claims[:1], now())
     assert (leases.urgent, leases.has_room_for_urgent) == (0, True)
     leases.take(claims[1:], now(), urgent=True)

@@ -1,29 +1,61 @@
 """Held claims are bounded in bytes, even if the worker may hold many."""
 
 import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
 
 from tests.engine.virtual import Stage
+from tests.engine.wrapping import WrappedQueue
 from tests.virtual import in_virtual_time
 from worker.changes import MetadataChange
+from worker.queue import Settlement
 from worker.queue.pending import MAX_BYTES_PER_CALL
 
-LARGEST = {f"key-{number:02d}": "v" * 512 for number in range(16)}  # 8 KB: more is refused
-COMPLETIONS, EACH = 7, 1_000  # some 58 MB
+COMPLETIONS, EACH = 7, 900  # some 52 MB
 HELD_BYTES = 32 * 1024 * 1024
 
 
+# With one emoji, all characters of a text take four bytes in memory.
+@pytest.mark.parametrize(("last", "width"), [("v", 1), ("\N{GRINNING FACE}", 4)], ids=["letters", "an emoji"])
 @in_virtual_time
-async def test_the_bytes_of_held_claims_are_bounded_while_the_service_hangs() -> None:
+async def test_the_bytes_of_held_claims_are_bounded_while_the_service_hangs(last: str, width: int) -> None:
+    largest = {f"key-{number:02d}": "v" * 511 + last for number in range(16)}  # more is refused
     stage = Stage()
     stage.service.latency_seconds = 600.0
     for number in range(COMPLETIONS):
-        await stage.queue.put([MetadataChange(f"c-{number}", LARGEST, "replace")] * EACH)
+        await stage.queue.put([MetadataChange(f"c-{number}", largest, "replace")] * EACH)
     worker = stage.worker(drain=False, max_concurrency=64, request_timeout_seconds=900.0)
     running = asyncio.create_task(worker.run())
     await asyncio.sleep(60.0)
     [holder] = await stage.queue.leases()
-    size_bytes = len("".join(f'"{key}":"{value}",' for key, value in LARGEST.items())) + 1
+    size_bytes = sys.getsizeof(msgspec.json.encode(largest).decode())
     worker.stop()
     await running
 
-    assert HELD_BYTES - MAX_BYTES_PER_CALL < holder.changes * size_bytes < HELD_BYTES + MAX_BYTES_PER_CALL
+    at_once = width * MAX_BYTES_PER_CALL
+    assert HELD_BYTES - at_once < holder.changes * size_bytes < HELD_BYTES + at_once
+
+
+class _Counted(WrappedQueue):
+    """A slow queue that counts what is settled at once."""
+
+    most = 0
+
+    async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
+        self.most = max(self.most, len(settlements))
+        await asyncio.sleep(30.0)
+        return await super().settle(settlements, **terms)
+
+
+@in_virtual_time
+async def test_few_outcomes_are_settled_at_once_however_many_are_claimed() -> None:
+    stage = Stage()
+    queue = _Counted(stage.queue)
+    await stage.put(*(f"c-{number}" for number in range(600)))
+    worker = stage.worker(queue=queue, max_concurrency=600, batch_size=600)
+    assert (await worker.run()).empty
+    assert queue.most == 256

@@ -55,6 +55,9 @@ _EXCEPTIONS = {
     },
     ("confirmed", "append"): {"SCAN confirmed", "SCAN oldest"},  # LIMIT 1
     ("confirmed", "forget"): {"SCAN confirmed"},  # LIMIT 2
+    ("confirmed", "rows"): {  # of the rows asked for
+        *("CO-ROUTINE read", "CO-ROUTINE (subquery-4)", "SCAN read", "USE TEMP B-TREE FOR ORDER BY"),
+    },
     ("confirmed", "expire"): {"SCAN confirmed", "SEARCH confirmed"},  # LIMIT; the newest row
     ("confirmed", "empty"): {"SEARCH confirmed"},  # the newest row
     ("dead", "newest"): {"SEARCH dead_letter"},  # max(number): the last row

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -110,6 +111,16 @@ async def test_calls_of_every_kind_share_a_commit(queue: SqliteQueue, writer: Wr
 
     assert writer.commits == before + 1
     assert (stale, lost, stored.added, claimed.completion_id) == ([], [], 1, "c-3")
+
+
+async def test_an_idle_thread_keeps_nothing_of_its_last_call(writer: Writer) -> None:
+    gone = threading.Event()
+    gate = Gate()
+    gate.opened.set()
+    weakref.finalize(gate, gone.set)
+    await writer.write(gate)
+    del gate
+    assert await asyncio.to_thread(gone.wait, 30)
 
 
 async def test_a_call_that_fails_spoils_no_other(queue: SqliteQueue, writer: Writer) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.processes import KEY, Command, running_simulator, stopped, wait_for_event
 from tests.queue.helpers import claim, finished
+from worker.api.room import Room
 from worker.changes.mapping import Changes
 from worker.queue import QueueError, QueueUnavailable, Stored, open_queue
 from worker.queue.memory import MemoryQueue
@@ -452,6 +453,30 @@ async def test_no_more_are_taken_than_may_be_pending() -> None:
 def send_once(port: int, body: bytes) -> tuple[int, Any]:
     with closing(Door(port)) as door:
         return door.send(body, ND, Content_Encoding="gzip")
+
+
+async def test_large_bodies_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Semaphore(0)
+
+    class Watched(Room):
+        async def take(self, size: int) -> None:
+            asked.release()
+            await super().take(size)
+
+    monkeypatch.setattr("worker.web.intake.Room", Watched)
+    queue = BrokenQueue()
+    queue.may_go_on.clear()
+    large = gzip.compress(lines(*(line(i, metadata={"note": "x" * 500}) for i in range(9_000))).encode())
+    async with inside(queue) as door, asyncio.TaskGroup() as group:
+        sending = [group.create_task(asyncio.to_thread(send_once, door.port, large)) for _ in range(2)]
+        for _ in sending:
+            await asked.acquire()
+        await queue.waiting.acquire()
+        small = group.create_task(asyncio.to_thread(send_once, door.port, gzip.compress(lines(line(1)).encode())))
+        await asked.acquire()
+        assert queue.waiting.locked()  # neither the second, nor what came after it
+        queue.may_go_on.set()
+        assert [(await each)[0] for each in (*sending, small)] == [200, 200, 200]
 
 
 async def test_bodies_that_are_under_way_are_bounded_together() -> None:

@@ -20,7 +20,7 @@ class Leases:
     Args:
         lease_seconds: how long a lease runs from each heartbeat.
         most: claims held above which there is no room for more.
-        most_bytes: bytes of metadata held above which there is no room for more.
+        most_bytes: there is room for more if these bytes of metadata take what is held, and what was claimed last.
         tallies: count the lost leases.
         clock: monotonic seconds.
         logger: gets one event per lost lease.
@@ -44,6 +44,7 @@ class Leases:
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = self._urgent_bytes = 0
+        self._last_bytes = self._last_urgent_bytes = 0  # what the last claims brought
         self._urgent = 0
         self._latest: dict[str, Work] = {}
         self._logger = logger
@@ -75,6 +76,10 @@ class Leases:
         """
         deadline = claimed_at + self._lease_seconds
         works = [Work(claim, claimed_at, deadline, is_urgent=urgent) for claim in claims]
+        if works and urgent:
+            self._last_urgent_bytes = sum([work.size_bytes for work in works])
+        elif works:
+            self._last_bytes = sum([work.size_bytes for work in works])
         for work in works:
             claim = work.claim
             if (before := self._latest.get(claim.completion_id)) is not None:
@@ -103,13 +108,14 @@ class Leases:
 
     @property
     def has_room(self) -> bool:
-        """Whether more claims may be taken."""
-        return len(self._held) <= self._most and self._bytes <= self._most_bytes
+        """Whether more claims may be taken. The next ones may be as large as the last: some take as much as all may."""
+        has_bytes = not self._bytes or self._bytes + self._last_bytes <= self._most_bytes
+        return len(self._held) <= self._most and has_bytes
 
     @property
     def has_room_for_urgent(self) -> bool:
         """Whether more urgent claims may be taken: they may hold half as many bytes, on top of the other claims."""
-        return self._urgent_bytes <= self._most_bytes // 2
+        return not self._urgent_bytes or self._urgent_bytes + self._last_urgent_bytes <= self._most_bytes // 2
 
     async def fewer(self, timeout_seconds: float) -> None:
         """Wait until a claim is dropped, or the time is over."""

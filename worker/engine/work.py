@@ -1,11 +1,11 @@
 """A claim that this worker holds, and the interruptions of the task that works on it."""
 
 import asyncio
+import sys
 from enum import Enum, auto
 
 from worker.engine.trials import Trials, trials_of
 from worker.queue import Claim
-from worker.queue.text import size_bytes
 
 BYTES_OF_A_CHANGE = 512  # memory of one change besides its metadata
 
@@ -51,7 +51,7 @@ class Work:
         self.deadline = deadline
         size, has_trials = 0, False
         for change in claim.changes:
-            size += BYTES_OF_A_CHANGE + size_bytes(change.metadata)
+            size += BYTES_OF_A_CHANGE + sys.getsizeof(change.metadata)  # with one emoji, four bytes a character
             if change.trials is not None:
                 has_trials = True
         self.size_bytes = size

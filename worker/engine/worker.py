@@ -43,6 +43,7 @@ from worker.queue.notes import PAUSE
 _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
 _LOST_GRACE_SECONDS = 5.0  # enough for most updates, which took up to 6 s; they are repeated in any case
+_MOST_SETTLED = 256  # at once: what the service confirmed for them may be 9 MB, and takes several times that on its way
 _MOST_BYTES_HELD = 32 * 1024 * 1024  # a bound on the metadata in claims, besides the one on their number
 
 
@@ -151,7 +152,7 @@ class Worker:
             self._leases,
             tallies,
             logger,
-            batch_size=options.batch_size,
+            batch_size=min(options.batch_size, _MOST_SETTLED),
             log_values=options.log_values,
             keep_seconds=options.read_lag_seconds,
             remember=options.keep_seconds > 0,

@@ -14,6 +14,7 @@ from worker.queue.pending import Claim, Settlement
 from worker.queue.text import json_text
 
 MAX_UPDATES = 200_000  # kept in the log, and indexed by each queue object in about 20 MB
+BYTES_AT_ONCE = 2_000_000  # of rows to read, as all that a claim wants may be gigabytes
 
 _maps = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _map = msgspec.json.Decoder(dict[str, str]).decode
@@ -118,6 +119,11 @@ def texts_of(maps: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
 def merged_first(claims: Iterable[Claim]) -> set[str]:
     """Return the completions whose first change is a merge, which needs the current metadata."""
     return {claim.completion_id for claim in claims if claim.changes[0].mode == "merge"}
+
+
+def after(read: Collection[int], numbers: Iterable[int]) -> list[int]:
+    """Return which of these rows are still to be read, if the first ones were: none if those left have gone."""
+    return [number for number in numbers if number > max(read)] if read else []
 
 
 def maps_in(completion_ids: Sequence[str], maps: bytes | str, wanted: Iterable[str]) -> dict[str, dict[str, str]]:

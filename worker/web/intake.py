@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,6 +16,7 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
+from worker.api.room import Room
 from worker.changes import InvalidChange, MetadataChange, Mode
 from worker.changes.change import MAX_CHANGE_ID_LENGTH
 from worker.changes.files import ChangeFile, Format, Reading, Refusal, UnreadableFile
@@ -33,8 +35,10 @@ MAX_LINES = 10 * MAX_CHANGES
 MAX_KEY_CHARACTERS = MAX_CHANGE_ID_LENGTH - len(f":{MAX_BYTES}")  # of an Idempotency-Key; a line number is appended
 FORMATS: Mapping[str, Format] = {JSON: "json", "application/x-ndjson": "jsonl", "application/jsonl": "jsonl"}
 
-# For all bodies being read or stored together; parsed, they take several times as much memory.
+# For all bodies being read or stored together.
 _ROOM_BYTES = 4 * MAX_BYTES
+# For those of them being parsed or stored: that takes up to ten times as much memory, with an emoji in each value.
+_PARSED_BYTES = MAX_BYTES
 # A longer body is parsed in a thread, so that it does not block the event loop.
 _LONG_BYTES = 64 * 1024
 _BODY_SECONDS = 30.0
@@ -110,6 +114,9 @@ class Intake:
         self._depth = depth
         self._connections = connections
         self._room = _ROOM_BYTES
+        self._parsed = Room(_PARSED_BYTES)
+        # One thread: each has memory of its own, which it keeps when a large body is done.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._seldom = Seldom(_SAID_EVERY_SECONDS)
 
     def __repr__(self) -> str:
@@ -171,12 +178,17 @@ class Intake:
                     body = await read_body(request)
             except TimeoutError:
                 raise UnusableBody(HTTPStatus.REQUEST_TIMEOUT, "the body did not come") from None
-            reading = Reading(self._mode, form)
-            if len(body) > _LONG_BYTES:
-                read = await asyncio.to_thread(_read, body, reading, key)
-            else:
-                read = _read(body, reading, key)
-            return await self._store(read, wish)
+            await self._parsed.take(len(body))
+            try:
+                reading = Reading(self._mode, form)
+                if len(body) > _LONG_BYTES:
+                    loop = asyncio.get_running_loop()
+                    read = await loop.run_in_executor(self._parser, _read, body, reading, key)
+                else:
+                    read = _read(body, reading, key)
+                return await self._store(read, wish)
+            finally:
+                self._parsed.give(len(body))
 
     async def _store(self, read: "_Read", wish: "_Wish") -> web.StreamResponse:
         stored = await self._queue.put(read.changes, batch=wish.batch, urgent=wish.is_urgent)

@@ -1,5 +1,6 @@
 """The metadata that the service confirmed last, on every backend."""
 
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -181,3 +182,23 @@ async def test_what_is_confirmed_after_all_else_was_deleted_is_told_to_all(backe
         await backend.queue.forget_confirmed(LAG_SECONDS, most=100)
         await confirm(backend.queue, {"c-2": {"grade": "B"}})
         assert await told(other, "c-1", "c-2") == {"c-1": None, "c-2": {"grade": "B"}}
+
+
+async def test_a_claim_whose_maps_are_in_many_large_rows_takes_little_memory(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmed, "BYTES_AT_ONCE", 200_000)
+    large = {f"key-{number:02}": "\N{GRINNING FACE}" * 512 for number in range(16)}
+    for row in range(16):
+        await confirm(backend.queue, {f"c-{row}-{number}": large | {"row": str(row)} for number in range(16)})
+    async with backend.another() as other:
+        await other.put([change(f"c-{row}-{row}") for row in range(16)])
+        tracemalloc.start()
+        try:
+            claims = await claims_of(other)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert [each.confirmed for each in claims] == [large | {"row": str(row)} for row in range(16)]
+    assert peak_bytes < 8_000_000  # all rows together have 8 MB of text, and take twice that at least

@@ -92,9 +92,12 @@ async def attach(
     news = [LogRow(row["number"], row["written_at"], _completion_ids(row["completion_ids"])) for row in found]
     wanted = index.find(completion_ids, news, since=now - seconds)
     maps: dict[str, dict[str, str]] = {}
-    if wanted:
-        for row in await connection.fetch(_CONFIRMED["rows"], list(wanted)):
+    left = list(wanted)
+    while left:
+        rows = await connection.fetch(_CONFIRMED["rows"], left, confirmed.BYTES_AT_ONCE)
+        for row in rows:
             maps.update(confirmed.maps_in(_completion_ids(row["completion_ids"]), row["maps"], wanted[row["number"]]))
+        left = confirmed.after([row["number"] for row in rows], left)
     return confirmed.with_confirmed(claims, maps), news
 
 

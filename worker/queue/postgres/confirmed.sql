@@ -54,5 +54,13 @@ FROM (
 ORDER BY number;
 
 -- name: rows
--- $1 numbers
-SELECT number, completion_ids, maps FROM metasync.confirmed WHERE number = ANY ($1::bigint[]);
+-- $1 numbers, $2 bytes: of these rows, in their order, as many as have so many bytes of maps, and one more
+SELECT number, completion_ids, maps
+FROM metasync.confirmed
+JOIN (
+    SELECT number, sum(octet_length(maps)) OVER (ORDER BY number) - octet_length(maps) AS bytes_before
+    FROM metasync.confirmed
+    WHERE number = ANY ($1::bigint[])
+) AS read USING (number)
+WHERE bytes_before <= $2::integer
+ORDER BY number;

@@ -112,7 +112,7 @@ due (number, completion_id, pending) AS MATERIALIZED (
 -- what one call may carry; only the last change may exceed the bytes; ahead: of the queue's time.
 -- Nearly always all fit. To find where to stop takes as long as the rest, and so is done only if they do not. What is
 -- beyond the limit is not read: only the length of its text is.
-SELECT CASE
+SELECT CAST(CASE
     WHEN
         (SELECT max(pending) > :changes_per_claim FROM due)
         OR (
@@ -153,7 +153,7 @@ SELECT CASE
         FROM due
         CROSS JOIN change INDEXED BY change_target ON change.target = due.number
     )
-END;
+END AS BLOB);
 
 -- name: next_lease
 -- now_us: microseconds of the queue's time. A restored file may not know the last leases: a counter alone would give their

@@ -50,8 +50,11 @@ def attach(
     news = _news(connection.execute(_CONFIRMED["news"], {"last": index.last, "since": now - index.seconds}).get)
     wanted = index.find(completion_ids, news, since=now - seconds)
     maps: dict[str, dict[str, str]] = {}
-    if wanted:
-        rows = _rows(connection.execute(_CONFIRMED["rows"], {"numbers": json_text(list(wanted))}).get)
+    left = list(wanted)
+    while left:
+        terms = {"numbers": json_text(left), "bytes": confirmed.BYTES_AT_ONCE}
+        rows = _rows(connection.execute(_CONFIRMED["rows"], terms).get)
         for number, ids, texts in rows:
             maps.update(confirmed.maps_in(ids, texts, wanted[number]))
+        left = confirmed.after([number for number, _, _ in rows], left)
     return confirmed.with_confirmed(claims, maps), news

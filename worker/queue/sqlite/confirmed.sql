@@ -37,7 +37,15 @@ FROM confirmed
 WHERE number > :last;
 
 -- name: rows
--- numbers: JSON array
-SELECT json_group_array(json_array(number, json(completion_ids), json(maps)))
-FROM json_each(:numbers) AS wanted
-CROSS JOIN confirmed ON confirmed.number = wanted.value;
+-- numbers: JSON array. Of these rows, in their order, as many as have :bytes of maps, and one more.
+SELECT CAST(json_group_array(json_array(confirmed.number, json(confirmed.completion_ids), json(confirmed.maps))) AS BLOB)
+FROM (
+    SELECT number, sum(bytes) OVER (ORDER BY number ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
+    FROM (
+        SELECT confirmed.number, octet_length(confirmed.maps) AS bytes
+        FROM json_each(:numbers) AS wanted
+        CROSS JOIN confirmed ON confirmed.number = wanted.value
+    )
+) AS read
+CROSS JOIN confirmed ON confirmed.number = read.number
+WHERE read.bytes_before <= :bytes;

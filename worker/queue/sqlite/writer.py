@@ -191,12 +191,13 @@ class Writer:
 
     def _serve(self) -> None:
         """Work until the inbox returns None, which comes last."""
-        waiting: list[_Call[Any] | None] = []
-        while not waiting or waiting[-1] is not None:
+        is_last = False
+        while not is_last:
             waiting, self._put_off = self._put_off or [self._inbox.get()], []
             with suppress(queue.Empty):
                 while True:
                     waiting.append(self._inbox.get_nowait())
+            is_last = waiting[-1] is None
             calls = [call for call in waiting if call is not None]
             if error := self._attempt(self._follow):
                 self._tell([call for call in calls if not call.is_abandoned], error)
@@ -204,6 +205,7 @@ class Writer:
                 self._reads = [call for call in calls if not call.writes]
                 self._write(self._connection, [call for call in calls if call.writes])
                 self._read(self._connection, lambda _: True)
+            del waiting, calls  # else what they carry, which may be megabytes, would stay until the next call
 
     def _follow(self) -> None:
         """Reopen the path if another file is there now."""
