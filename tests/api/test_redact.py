@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.api.properties import unhurried
 from worker.api import verdict
-from worker.api.redact import MASK, one_line, redact
+from worker.api.redact import MASK, _SmallLetters, one_line, redact
 
 KEY = "recognisable-key-0123456789"
 VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
@@ -114,9 +114,21 @@ def test_a_long_text_without_spaces_takes_linear_time(text: str) -> None:
     assert len(redact(text, values=["gold"])) <= len(text)
 
 
-@pytest.mark.parametrize("value", ["Ada.Moss@Example.test", "Zoë Müller"])
+@pytest.fixture
+def no_letter_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.api.redact._SMALL", _SmallLetters())
+
+
+@pytest.mark.usefixtures("no_letter_seen_before")
+@pytest.mark.parametrize("value", ["Ada.Moss@Example.test", "Zoë Müller", "GROẞE GASSE 12"])
 def test_a_value_is_masked_in_small_and_in_capital_letters(value: str) -> None:
     assert redact(f"bad: {value.lower()}, {value.upper()}.", values=[value]) == "bad: ***, ***."
+
+
+@pytest.mark.usefixtures("no_letter_seen_before")
+def test_letters_that_depend_on_their_place_or_become_two_hide_no_value() -> None:
+    assert redact("bad: ΤΕΛΙΚΟΣ...", values=["ΤΕΛΙΚΟΣΛΟΓΟΣ"]) == "bad: ***..."
+    assert redact("İZMİR: GOLDEN-1.", values=["golden-1"]) == "İZMİR: ***."
 
 
 def test_overlapping_values_leave_nothing_of_either() -> None:
