@@ -114,6 +114,19 @@ async def test_many_who_look_at_once_ask_the_store_once() -> None:
     assert await asyncio.gather(*(depth.look() for _ in range(50))) == [None] * 50
 
 
+async def test_many_who_look_at_once_are_told_at_once() -> None:
+    """In a flood of probes, each that waited for those before it would be cut before its answer."""
+    answered = asyncio.Event()
+    depth = Asked("status", answered.wait, timeout_seconds=10, clock=time.monotonic)
+    asking = [asyncio.create_task(depth.look()) for _ in range(50)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # the others' answer comes all the same
+    answered.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [task.result() for task in asking[1:] if task.done()] == [True] * 49
+
+
 @permitted(socket.has_dualstack_ipv6(), "this machine has no IPv6")
 def test_all_addresses_are_those_of_ipv4_too(command: Command) -> None:
     """The health check of the image asks 127.0.0.1, and a kubelet the pod's first address."""

@@ -33,7 +33,7 @@ class Asked(Generic[T]):
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._ask_at = -math.inf
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self.value: T | None = None
         self.error: str | None = None
 
@@ -42,9 +42,10 @@ class Asked(Generic[T]):
 
     async def look(self) -> T | None:
         """Return the figure; None, with `error` set, while the store does not answer."""
-        async with self._asking:  # concurrent callers share one query
-            if self._clock() >= self._ask_at:
-                await self._ask()
+        if self._clock() >= self._ask_at:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask())
+            await asyncio.shield(self._asking)  # callers share one query; it goes on where one of them goes
         return self.value
 
     def forget(self) -> None:
