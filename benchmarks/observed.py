@@ -104,8 +104,7 @@ def _daemon(answering: Server, work: Work) -> Iterator[tuple[Watched, str]]:
         try:
             yield daemon, f"http://127.0.0.1:{_port(Path(log.name))}"
         finally:
-            daemon.process.terminate()
-            daemon.wait()
+            daemon.stop()
 
 
 def _port(log: Path) -> int:

@@ -1,6 +1,7 @@
 """Processes under measurement: their cores, their CPU time and their memory."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,6 +79,11 @@ class Watched:
     def cpu_seconds_at(self, moment: float) -> float:
         """Its CPU time at a moment of the monotonic clock."""
         return self._cpu_seconds[min(bisect_left(self._times, moment), len(self._times) - 1)]
+
+    def stop(self) -> tuple[float, float]:
+        """Terminate it, and wait. One that ended before is an error here; Popen's own call would take its status."""
+        os.kill(self.process.pid, signal.SIGTERM)
+        return self.wait()
 
     def wait(self) -> tuple[float, float]:
         """CPU seconds and peak megabytes of a command that succeeds.

@@ -57,8 +57,7 @@ def _woken(answering: Server, work: Work, place: Callable[[], AbstractContextMan
             time.sleep(idle_seconds)
             idle = (daemon.cpu_seconds_at(time.monotonic()) - before) / (time.monotonic() - began)
         finally:
-            daemon.process.terminate()
-            daemon.wait()
+            daemon.stop()
     cuts = statistics.quantiles([arrived[name] - at for name, at in put.items()], n=100, method="inclusive")
     return {"p50_ms": cuts[49] * 1_000, "p99_ms": cuts[98] * 1_000, "idle_percent": idle * 100}
 
