@@ -508,7 +508,7 @@ def test_a_signal_ends_a_withdrawal_between_pieces_and_the_same_command_goes_on(
 def test_a_signal_ends_what_is_done_to_letters_between_pieces_and_its_count_is_said(
     said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, piece = 25_000, 10_000
+    count, piece = 2_500, 1_000
 
     async def bury() -> None:
         async with open_queue(URL) as queue:

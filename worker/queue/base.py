@@ -21,6 +21,7 @@ _CUT_SHORT = (
     "more is confirmed than is kept (the last 200,000 updates): what the service shows may be older than the oldest of"
     " them, and merges may be built upon it; lower METASYNC_READ_LAG or the rate"
 )
+PAGE = 250  # changes or letters to read at once: each may have 32 KB, and is there several times on its way
 _POLL_SECONDS = 1.0
 _STRETCHES_BEYOND = 9  # letters to examine elsewhere, if none of the first stretch is too old
 _LAST_NUMBER = 2**53  # the largest exact integer of Lua, and so of every store

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from worker.api import Answer, Kind
+from worker.api import Answer, Kind, Verdict
 from worker.api.pages import Listed, read_fields, read_page, read_replies
 from worker.changes import InvalidChange, MetadataChange
 from worker.flow import SUCCEEDED
@@ -60,6 +60,24 @@ class Counts:
         return not (self.not_found or self.unreadable or self.unfit)
 
 
+class _Found(NamedTuple):
+    """The result of a read, without the conversation: many may wait until a slow one is written.
+
+    Args:
+        metadata: None if it is not shown whole.
+        line: to write; empty without metadata.
+    """
+
+    completion_id: str
+    verdict: Verdict
+    metadata: dict[str, str] | None
+    line: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.line)
+
+
 class Pull:
     """Writes a line for each completion.
 
@@ -102,30 +120,30 @@ class Pull:
     async def named(self, spool: Spool) -> None:
         """Write the completions in the spool, in its order."""
 
-        async def look(entry: Entry) -> tuple[str, Answer, dict[str, Any]]:
-            answer = await get(self._asking, self._client, entry.completion_id)
-            fields: dict[str, Any] = {}
-            if (self._fields or self._with_messages) and shown(answer) is not None:
-                fields = await self._further(entry.completion_id, answer.body)
-            return entry.completion_id, answer, fields
+        async def look(entry: Entry) -> _Found:
+            completion_id = entry.completion_id
+            answer = await get(self._asking, self._client, completion_id)
+            metadata, verdict = shown(answer), answer.verdict
+            if metadata is None:
+                return _Found(completion_id, verdict, None, b"")
+            fields = self._shown_fields(answer.body)
+            return _Found(completion_id, verdict, metadata, await self._line(completion_id, metadata, fields))
 
-        def take(found: tuple[str, Answer, dict[str, Any]]) -> None:
-            completion_id, answer, fields = found
-            metadata = shown(answer)
-            if metadata is not None:
-                self._write(completion_id, metadata, fields)
-            elif answer.verdict.kind is Kind.NOT_FOUND:
+        def take(found: _Found) -> None:
+            if found.metadata is not None:
+                self._write(found.completion_id, found.metadata, found.line)
+            elif found.verdict.kind is Kind.NOT_FOUND:
                 self.counts.not_found += 1
-                self._tell(completion_id, "not found: there is no line for it")
+                self._tell(found.completion_id, "not found: there is no line for it")
             else:
                 self.counts.unreadable += 1
-                self._tell(completion_id, answer.verdict.error or _NOT_SHOWN)
+                self._tell(found.completion_id, found.verdict.error or _NOT_SHOWN)
 
         async def settle() -> None:
             if self._target.is_full:
                 await self._target.flush()
 
-        await read_each(self._asking, spool.entries(), look, take, settle)
+        await read_each(self._asking, spool.entries(), look, take, settle, size_of=lambda found: found.size)
         await self._target.finish()
 
     async def _listed(self, item: Listed) -> None:
@@ -133,11 +151,11 @@ class Pull:
             self.counts.unreadable += 1
             self._tell(item.id or "", _NOT_SHOWN)
             return
-        further = self._fields or self._with_messages
-        self._write(item.id, item.metadata, await self._further(item.id, item.raw) if further else {})
+        line = await self._line(item.id, item.metadata, self._shown_fields(item.raw))
+        self._write(item.id, item.metadata, line)
 
-    def _write(self, completion_id: str, metadata: Mapping[str, str], fields: Mapping[str, Any]) -> None:
-        self._target.put(self._target.form.line(completion_id, metadata, fields))
+    def _write(self, completion_id: str, metadata: Mapping[str, str], line: bytes) -> None:
+        self._target.put(line)
         self.counts.written += 1
         try:
             MetadataChange(completion_id, metadata, "replace")
@@ -145,11 +163,17 @@ class Pull:
             self.counts.unfit += 1
             self._tell(completion_id, f"its line cannot be applied as it stands: {error}")
 
-    async def _further(self, completion_id: str, body: bytes) -> dict[str, Any]:
-        fields = read_fields(body, self._fields)
+    def _shown_fields(self, body: bytes) -> dict[str, Any]:
+        """Return the further fields of a completion; of its conversation, what the model answered."""
+        fields = read_fields(body, self._fields) if self._fields else {}
         if self._with_messages:
-            fields[CONVERSATION] = [*await self._messages(completion_id), *read_replies(body)]
+            fields[CONVERSATION] = read_replies(body)
         return fields
+
+    async def _line(self, completion_id: str, metadata: Mapping[str, str], fields: dict[str, Any]) -> bytes:
+        if self._with_messages:
+            fields[CONVERSATION] = [*await self._messages(completion_id), *fields[CONVERSATION]]
+        return self._target.form.line(completion_id, metadata, fields)
 
     async def _messages(self, completion_id: str) -> list[Any]:
         """Return the messages that were sent, as far as the service has them."""

@@ -11,7 +11,9 @@ from worker.sync.asking import Asking, in_parallel
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST_HELD = 1_000  # results that wait for a slow one; beyond that, the slow one comes out of order
+# Results that wait for a slow one; beyond that, the slow one comes out of order.
+_MOST_HELD = 1_000
+_MOST_HELD_BYTES = 16 * 1024 * 1024
 
 
 class Gets(Protocol):
@@ -22,26 +24,40 @@ class Gets(Protocol):
 
 
 class InOrder(Generic[R]):
-    """Passes results on in the order of their start; a very slow one delays only `most` others."""
+    """Passes results on in the order of their start; a very slow one delays only `most` others, or 16 MiB of them.
 
-    def __init__(self, hand_on: Callable[[R], object], most: int = _MOST_HELD) -> None:
+    Args:
+        size_of: the bytes that a result holds.
+    """
+
+    def __init__(
+        self, hand_on: Callable[[R], object], most: int = _MOST_HELD, *, size_of: Callable[[R], int] = lambda _: 0
+    ) -> None:
         self._hand_on = hand_on
         self._most = most
+        self._size_of = size_of
         self._held: dict[int, R] = {}
+        self._held_bytes = 0
         self._next = 0
 
     def put(self, number: int, result: R) -> None:
         """Add the result of the read with this number, from 0."""
         if number > self._next:
             self._held[number] = result
-            if len(self._held) <= self._most:
-                return
-            self._next = min(self._held)
+            self._held_bytes += self._size_of(result)
         else:
             self._hand_on(result)
             self._next = max(self._next, number + 1)
-        while self._held and self._next in self._held:
-            self._hand_on(self._held.pop(self._next))
+        self._hand_on_held()
+        while len(self._held) > self._most or self._held_bytes > _MOST_HELD_BYTES:
+            self._next = min(self._held)
+            self._hand_on_held()
+
+    def _hand_on_held(self) -> None:
+        while self._next in self._held:
+            result = self._held.pop(self._next)
+            self._held_bytes -= self._size_of(result)
+            self._hand_on(result)
             self._next += 1
 
 
@@ -60,6 +76,8 @@ async def read_each(
     look: Callable[[T], Awaitable[R]],
     hand_on: Callable[[R], object],
     settle: Callable[[], Awaitable[object]],
+    *,
+    size_of: Callable[[R], int] = lambda _: 0,
 ) -> None:
     """Read each completion, as many at once as the terms allow.
 
@@ -67,9 +85,10 @@ async def read_each(
         look: makes the requests.
         hand_on: receives the results, in order unless one is very slow.
         settle: awaited after each result, to write collected lines.
+        size_of: the bytes that a result holds while it waits for its turn.
     """
     numbered = enumerate(await _begun(things))
-    order = InOrder(hand_on)
+    order = InOrder(hand_on, size_of=size_of)
     asking.nothing_more = False
 
     async def read() -> None:

@@ -1,9 +1,15 @@
 """Reading pending changes changes nothing."""
 
-from tests.queue.helpers import change, changes, claim, finished
-from worker.queue import QueuedChange, Store
+import tracemalloc
+from collections.abc import AsyncIterator
+
+from tests.queue.helpers import EVERY_LETTER, change, changes, claim, died, finished
+from worker.changes import MetadataChange
+from worker.queue import PendingSelection, QueuedChange, Store
 
 MANY = 1_201  # more than any store's page
+MANY_LARGE = 2_400
+LARGEST = {f"key-{number:02d}": "\N{GRINNING FACE}" * 512 for number in range(16)}
 
 
 async def _pending(queue: Store) -> list[QueuedChange]:
@@ -42,3 +48,24 @@ async def test_what_is_leased_is_read_too_and_its_lease_stays(queue: Store) -> N
 
     assert await queue.settle([finished(each) for each in claims]) == []
     assert await _pending(queue) == []
+
+
+async def test_large_entries_are_read_in_little_memory(queue: Store) -> None:
+    for first in range(0, MANY_LARGE, 200):
+        await queue.put([MetadataChange(f"c-{number}", LARGEST) for number in range(first, first + 200)], batch="large")
+    read = [await _read(queue.pending_changes()), await _read(queue.pending_changes(PendingSelection("large")))]
+    while claims := await claim(queue):
+        await queue.settle([died(each) for each in claims])
+    read.append(await _read(queue.dead_letters(EVERY_LETTER)))
+
+    assert [count for count, _ in read] == [MANY_LARGE] * 3
+    assert max(peak_bytes for _, peak_bytes in read) < 60_000_000, read  # all are 80 MB, and more on their way
+
+
+async def _read(entries: AsyncIterator[object]) -> tuple[int, int]:
+    """Return how many there are, and the most bytes that were held meanwhile."""
+    tracemalloc.start()
+    try:
+        return len([None async for _ in entries]), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from worker.queue.base import Part, Stretch
+from worker.queue.base import PAGE, Part, Stretch
 from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.operations import append_to, check_none_settled, forget_empty
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
-PAGE = 500  # dead letters read at once
-BULK = 10_000  # dead letters retried or purged in one transaction
+BULK = 1_000  # dead letters to retry or purge in one transaction: of the largest, 10,000 took more than ten seconds
 
 _LARGEST = 2**63 - 1  # of PostgreSQL's bigints
 _BATCH = read_statements(__package__, "batch")

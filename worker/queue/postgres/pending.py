@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
+from worker.queue.base import PAGE
 from worker.queue.batch import PendingSelection, Withdrawn
 from worker.queue.pending import QueuedChange
 from worker.queue.postgres import batches
@@ -41,7 +42,7 @@ async def read(
     """Return the selected changes of a piece, and where the next one begins."""
     if selection.is_everything:
         return await _read_everything(connection, place or Place())
-    ids, following = await _selected(connection, selection, place)
+    ids, following = await _selected(connection, selection, place, most=PAGE)
     found = await connection.fetch(_PENDING["changes"], ids) if ids else []
     return [QueuedChange(*row) for row in found], following
 
@@ -50,7 +51,7 @@ async def withdraw(
     connection: Connection, selection: PendingSelection, place: Place | None
 ) -> tuple[Withdrawn, Place | None]:
     """Withdraw the selected changes of a piece; return the counts, and where the next piece begins."""
-    ids, following = await _selected(connection, selection, place)
+    ids, following = await _selected(connection, selection, place, most=PIECE)
     if not ids:
         return Withdrawn(0, 0), following
     held = await connection.fetch(_PENDING["hold"], ids)
@@ -81,15 +82,15 @@ async def _count(connection: Connection, gone: Sequence[asyncpg.Record]) -> None
 
 
 async def _read_everything(connection: Connection, place: Place) -> tuple[list[QueuedChange], Place | None]:
-    found = await connection.fetch(_PENDING["everything"], place.target, place.change, PIECE)
+    found = await connection.fetch(_PENDING["everything"], place.target, place.change, PAGE)
     changes = [QueuedChange(*list(row)[1:]) for row in found]
-    if len(found) < PIECE:
+    if len(found) < PAGE:
         return changes, None
     return changes, Place(target=found[-1]["target"], change=changes[-1].number)
 
 
 async def _selected(
-    connection: Connection, selection: PendingSelection, place: Place | None
+    connection: Connection, selection: PendingSelection, place: Place | None, *, most: int
 ) -> tuple[list[int], Place | None]:
     """Return the ids of the selected changes of a piece, and where the next one begins."""
     if place is None:
@@ -104,7 +105,10 @@ async def _selected(
     else:
         found = await connection.fetchrow(_PENDING["by_batch"], place.change, place.until, PIECE, place.numbers)
     assert found is not None  # noqa: S101 -- it is a row of totals
-    return found["ids"] or [], None if found["last"] is None else replace(place, change=found["last"])
+    ids = found["ids"] or []
+    if len(ids) > most:
+        return ids[:most], replace(place, change=ids[most - 1])
+    return ids, None if found["last"] is None else replace(place, change=found["last"])
 
 
 async def _start(connection: Connection, selection: PendingSelection) -> Place:

@@ -3,13 +3,13 @@
 import apsw
 import msgspec
 
+from worker.queue.base import PAGE
 from worker.queue.batch import PendingSelection, Withdrawn
 from worker.queue.pending import QueuedChange
 from worker.queue.sqlite.clock import Moment
 from worker.queue.statements import read_statements
 from worker.queue.text import json_text, storable
 
-_PAGE = 500  # changes to read at once
 _LOOKED_AT = 2_000  # changes to examine in one transaction, even if few are selected
 
 _PENDING = read_statements(__package__, "pending")
@@ -29,12 +29,12 @@ def read(
     """Return selected changes from this place on, and the next place."""
     if selection.is_everything:
         target, after = place or (0, 0)
-        where = {"target": target, "after": after, "limit": _PAGE}
+        where = {"target": target, "after": after, "limit": PAGE}
         places = _places(connection.execute(_PENDING["every"], where).get)
         numbers = [number for _, number in places]
-        following = places[-1] if len(places) == _PAGE else None
+        following = places[-1] if len(places) == PAGE else None
     else:
-        numbers, following = _selected(connection, selection, place, most=_PAGE)
+        numbers, following = _selected(connection, selection, place, most=PAGE)
     found = connection.execute(_PENDING["changes"], {"numbers": json_text(numbers), "ahead": now.ahead}).get
     return _changes(found), following
 
