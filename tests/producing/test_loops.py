@@ -20,7 +20,7 @@ async def test_another_event_loop_is_refused_before_anything_is_sent(tmp_path: P
         assert await queue.put(change("c-1")) == Stored(1, 0)
         for call in (lambda: queue.put(change("c-2")), queue.status, queue.close):
             with pytest.raises(RuntimeError, match=NOT_HERE):
-                await asyncio.to_thread(asyncio.run, call())  # type: ignore[arg-type] # one is not typed as a coroutine
+                await asyncio.to_thread(asyncio.run, call())
         assert await queue.put(change("c-3")) == Stored(1, 0)
         assert (await queue.status()).pending == 2
 
