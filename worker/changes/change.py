@@ -59,8 +59,9 @@ class MetadataChange(msgspec.Struct, frozen=True):  # much faster to make than a
         mode: ``merge`` keeps the keys that are not named; ``replace`` sets exactly this map.
         change_id: the producer's idempotency key: while a change with it is pending, and for some time after it was
             applied, a second one with the same key is not stored.
-        as_of: when the change's content was true, Unix time in seconds. The change is not sent once a change of the
-            same completion with a newer `as_of` has been applied. None (the default) takes no part in this order.
+        as_of: when the change's content was true, Unix time in seconds; `put` refuses more than a day ahead. The change
+            is not sent once a change of the same completion with a newer `as_of` has been applied. None (the default)
+            takes no part in this order.
 
     Raises:
         InvalidChange: a value has the wrong type, size or characters.
@@ -174,7 +175,7 @@ def _check_change_id(change_id: object) -> None:
 
 def _check_as_of(as_of: object) -> None:
     if isinstance(as_of, bool) or not isinstance(as_of, int | float):
-        raise InvalidChange(f"as_of must be a time, not {json_type(as_of)}")
+        raise InvalidChange(f"as_of must be Unix time in seconds, not {json_type(as_of)}")
     if not 0 <= as_of < LATEST_AS_OF:  # false for NaN, too
         raise InvalidChange(f"as_of {as_of:g} is no time: seconds since 1970, before the year 2286")
 

@@ -5,7 +5,7 @@ from dataclasses import astuple
 import pytest
 
 from tests.queue.conformance.backends import START, Advance, Backend
-from tests.queue.helpers import about, change, changes, claim, failed, finished
+from tests.queue.helpers import LEASE_SECONDS, about, change, changes, claim, failed, finished
 from worker.queue import LONGEST_SECONDS, Place, Settlement, Store
 
 
@@ -73,3 +73,18 @@ async def test_no_lease_and_no_delay_is_longer_than_an_hour(queue: Store) -> Non
     with pytest.raises(ValueError, match="at most 3600 seconds"):
         await queue.settle([Settlement(claimed, delay_seconds=LONGEST_SECONDS + 1)])
     assert await queue.settle([Settlement(claimed, delay_seconds=LONGEST_SECONDS)]) == []
+
+
+async def test_a_lease_that_its_worker_holds_outlives_the_loss_of_a_later_claim(backend: Backend) -> None:
+    """As where a replica takes over that missed the last claim: the request for the first may be under way."""
+    queue = backend.queue
+    await queue.put([change("c-1"), change("c-2")])
+    [held] = await claim(queue, 1)
+    put_back = await backend.save()
+    [lost] = await claim(queue, 1)
+    await put_back()
+    await backend.advance(1)
+
+    assert [each.completion_id for each in await claim(queue)] == [lost.completion_id]
+    assert await queue.extend([held, lost], lease_seconds=LEASE_SECONDS) == [lost]
+    assert await queue.settle([finished(held)]) == []

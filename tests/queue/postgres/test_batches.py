@@ -1,6 +1,7 @@
 """Batches, urgency and records beside producers' long transactions."""
 
 import asyncio
+import time
 from typing import Any, Literal
 
 import asyncpg
@@ -10,6 +11,7 @@ from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels
 from tests.queue.postgres_server import connected, is_waiting, sessions
 from worker.changes import InvalidChange, MetadataChange
+from worker.changes.mapping import change_from
 from worker.queue import Claim, PendingSelection, Settlement, Stored, Withdrawn
 from worker.queue.batch import check_batch_name
 from worker.queue.postgres import PostgresQueue, operations, pending
@@ -281,7 +283,7 @@ def _reason(error: Exception, words: str) -> str:
     return found + reason
 
 
-@pytest.mark.parametrize("as_of", [0.0, 0.125, 9_999_999_999.0])
+@pytest.mark.parametrize("as_of", [0.0, 0.125, 1_700_000_000.5])
 async def test_the_function_takes_the_times_that_the_queue_takes(
     queue: PostgresQueue, producer: Connection, as_of: float
 ) -> None:
@@ -300,6 +302,17 @@ async def test_the_function_refuses_other_times_in_the_same_words(producer: Conn
         await producer.execute("SELECT metasync_enqueue('c-1', '{}', as_of => to_timestamp($1))", as_of)
 
     assert _reason(caught.value, " is no time") == _reason(refused.value, " is no time")
+
+
+async def test_the_function_refuses_a_time_in_the_future_in_the_same_words(producer: Connection) -> None:
+    given = time.time() + 90_000
+    with pytest.raises(InvalidChange) as refused:
+        change_from(MetadataChange("c-1", {}, as_of=given))
+    with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+        await producer.execute("SELECT metasync_enqueue('c-1', '{}', as_of => to_timestamp($1))", given)
+
+    assert _reason(caught.value, " is in the future") == _reason(refused.value, " is in the future") != ""
+    assert await producer.fetchval("SELECT metasync_enqueue('c-1', '{}', as_of => now() + '23 h')") is True
 
 
 @pytest.mark.parametrize("as_of", ["infinity", "-infinity"])

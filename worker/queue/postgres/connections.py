@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 import asyncpg
 
 from worker.queue.errors import QueueUnavailable
+from worker.queue.home import Home
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.errors import explained, is_demoted
 
@@ -76,6 +77,7 @@ class Connections:
         self.demotions = 0  # how often the connections turned out to lead to a server without writes
         self.opened = 0  # connections ever made for transactions
         self._timeout_seconds = timeout_seconds
+        self._home = Home()
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._begin = partial(
@@ -117,6 +119,7 @@ class Connections:
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
         """A context that bounds its body by the time-out, and explains its errors."""
+        self._home.check()
         if self.closed:
             raise RuntimeError("the queue is closed")
         try:
@@ -188,6 +191,7 @@ class Connections:
 
     async def close(self) -> None:
         """Wait for the calls under way, for no longer than a call may take, then close."""
+        self._home.check()
         if self.closed:
             return
         self.closed = True

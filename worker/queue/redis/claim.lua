@@ -71,7 +71,8 @@ local function claim(keys, args)
     local last = redis.call('HMGET', caller, 'number', 'lease', 'deadline')
     if last[1] and number < tonumber(last[1]) then -- it was under way for long, and its caller has not waited for it
         limit = 0
-    elseif last[1] and last[2] ~= answered then
+    elseif last[1] and tonumber(last[2]) > tonumber(answered) then
+        -- A lower one was heard: this server has lost the claims after it, as a replica that took over.
         give_back(queue, last[2], last[3])
     end
 

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from worker.queue.home import Home
 from worker.queue.redis.address import Address
 from worker.queue.redis.errors import DRIVER_ERRORS, explained, is_demoted, is_full, is_function_missing, unavailable
 from worker.queue.redis.examination import examine
@@ -35,6 +36,7 @@ class Server:
         self.closed = False
         self._library = library
         self._timeout_seconds = timeout_seconds
+        self._home = Home()
         self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         tls_files: dict[str, Any] = {**address.tls_files}
         self._client = Redis(
@@ -103,6 +105,7 @@ class Server:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._home.check()
         self.closed = True
         with suppress(*DRIVER_ERRORS, TimeoutError):
             async with asyncio.timeout(self._timeout_seconds):
@@ -119,6 +122,7 @@ class Server:
     @asynccontextmanager
     async def _bounded(self, more_seconds: float = 0.0) -> AsyncIterator[None]:
         """Bound the time, and turn the driver's errors into a `QueueError`."""
+        self._home.check()
         try:
             async with asyncio.timeout(self._timeout_seconds + more_seconds):
                 try:

@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 import apsw
 
 from worker.queue.errors import QueueUnavailable
+from worker.queue.home import Home
 from worker.queue.sqlite.file import QueueFile
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Writer:
         self._file = file
         self._on_connect = on_connect
         self._timeout_seconds = timeout_seconds
+        self._home = Home()
         self._loop = asyncio.get_running_loop()
         self._busy_seconds = timeout_seconds * _BUSY_SHARE
         self._inbox: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
@@ -124,6 +126,7 @@ class Writer:
 
     async def close(self) -> None:
         """Finish waiting calls, close the file and end the thread; waits at most as long as two calls."""
+        self._home.check()
         if self.closed:
             return
         try:
@@ -139,6 +142,7 @@ class Writer:
             self._thread.join()  # the thread only has to return
 
     async def _answer(self, call: "_Call[T]") -> T:
+        self._home.check()
         if self.closed:
             raise RuntimeError("the queue is closed")
         self._inbox.put(call)
