@@ -288,7 +288,7 @@ async def test_a_server_that_hangs_is_unavailable_and_usable_once_it_goes_on(tmp
 
 
 async def test_a_server_that_hangs_does_not_hold_up_closing(tmp_path: Path) -> None:
-    async with server_and_queue(tmp_path, timeout_seconds=0.1) as (server, queue):
+    async with server_and_queue(tmp_path, timeout_seconds=1.0) as (server, queue):
         server.freeze()
         await queue.close()
         server.thaw()

@@ -38,7 +38,10 @@ class Terms(NamedTuple):
 
         Raises:
             InvalidChange: the name cannot be a batch's.
+            TypeError: `urgent` is neither true nor false.
         """
+        if not isinstance(self.urgent, bool):
+            raise TypeError(f"urgent must be True or False, not {self.urgent!r}")
         if self.batch is not None:
             check_batch_name(self.batch)
         return self
