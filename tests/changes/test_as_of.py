@@ -218,7 +218,7 @@ def test_a_refused_line_is_repaired_with_its_time() -> None:
 AS_IT_MUST_BE = "it must be ISO 8601 with a zone, such as 2026-11-28T10:15Z, or Unix time in seconds"
 NO_ZONE = "has no zone: a time needs one, as in 2026-11-28T10:15Z, or 2026-11-28T10:15+01:00"
 IN_MS = "is in milliseconds, or finer: it must be in seconds, such as 1764324900"
-AHEAD = "is in the future: it would block every older change until then"
+AHEAD = "is in the future, by this machine's clock: it would block every older change until then"
 
 
 @pytest.mark.parametrize(

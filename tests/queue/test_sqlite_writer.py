@@ -7,9 +7,11 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from inspect import isawaitable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels, pending_labels
 from worker.changes import MetadataChange
 from worker.queue import QueueUnavailable, QueueUnusable
+from worker.queue.blocking import open_queue_sync
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite.writer import Writer, _Call, _nothing
 
@@ -357,7 +360,7 @@ async def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(queue: Sqlit
     pages = await writer.read(lambda connection: connection.pragma("page_count"))
     await writer.read(lambda connection: connection.pragma("max_page_count", pages + 10))
 
-    with pytest.raises(QueueUnavailable, match="the disk is full"):
+    with pytest.raises(QueueUnavailable, match=r"the disk is full .its own, or that of the temporary files, TMPDIR."):
         await queue.put(BULKY)
     assert (await queue.status()).pending == 1
     claimed = await claim_one(queue)
@@ -462,3 +465,24 @@ async def test_the_log_is_brought_into_the_file_and_a_reader_is_not_asked_to_go_
         await queue.put(BULKY[:200])
     pages, _ = await log()
     assert pages < 1_000
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")  # as `Thread.start` says it at a limit of processes
+
+
+@pytest.mark.parametrize("open_it", [SqliteQueue.open, open_queue_sync])
+async def test_a_queue_whose_thread_does_not_start_is_unavailable_until_it_does(
+    path: Path, open_it: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened() -> Any:
+        queue = open_it(f"sqlite:///{path}")
+        return await queue if isawaitable(queue) else queue
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(QueueUnavailable, match=r"needs a thread .can't start new thread.: a limit of processes"):
+            await opened()
+    closing = (await opened()).close()
+    if closing is not None:
+        await closing

@@ -1,6 +1,5 @@
 """The service's client for commands: built from settings; it reads the key again when its source changes."""
 
-import asyncio
 import gc
 
 import structlog
@@ -54,7 +53,7 @@ def key_reader(client: Client, job: Job) -> ReadKey:
             return False
         seen = found
         try:
-            loaded = await asyncio.to_thread(job.reload)
+            loaded = await job.reloaded()
             key = key_of(loaded.settings)
             logs.conceal(key)
             if key != current and loaded.led_astray not in (None, job.warning):

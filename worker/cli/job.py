@@ -40,6 +40,17 @@ class Job:
     warning: str | None = None
     results: "Results | None" = None
 
+    async def reloaded(self) -> Loaded:
+        """Read the settings again, in a thread because disks may be slow.
+
+        Raises:
+            ConfigurationError: they cannot be used.
+        """
+        try:
+            return await asyncio.to_thread(self.reload)
+        except RuntimeError:  # no further thread starts: a limit of processes is reached
+            return self.reload()
+
 
 def run_async(main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on uvloop if it is available."""
@@ -58,7 +69,7 @@ async def opened(job: Job) -> AsyncIterator[Store]:
         found = file_times(settings)
         if times is not None and found != times:
             try:
-                url = (await asyncio.to_thread(job.reload)).settings.queue_url
+                url = (await job.reloaded()).settings.queue_url
             except ConfigurationError as error:
                 structlog.get_logger().warning("settings.unreadable", error=str(error))
         times = found

@@ -35,7 +35,12 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEv
 
 def _close(runner: asyncio.Runner) -> None:
     """Close the loop, unless a thread of it does not end: one may ask a name server that says nothing."""
-    closing = threading.Thread(target=runner.close, name="closing", daemon=True)
+
+    def close() -> None:
+        with suppress(RuntimeError):  # it starts a thread too
+            runner.close()
+
+    closing = threading.Thread(target=close, name="closing", daemon=True)
     with suppress(RuntimeError):  # no further thread may be started
         closing.start()
         closing.join(_CLOSING_SECONDS)

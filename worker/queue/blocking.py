@@ -12,12 +12,13 @@ from typing import Any, Self, TypeVar
 
 from worker.changes.mapping import Given
 from worker.queue.batch import EVERYTHING, Batch, PendingSelection, Withdrawn
-from worker.queue.errors import QueueUnusable
+from worker.queue.errors import QueueUnavailable, QueueUnusable
 from worker.queue.letters import DeadLetter, DeadSelection, Revived
 from worker.queue.opening import open_queue
 from worker.queue.pending import QueuedChange, QueueStatus, Stored
 from worker.queue.pieces import Taken, pieces
 from worker.queue.store import Store
+from worker.queue.threads import start
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def open_queue_sync(url: str, *, timeout_seconds: float = 10.0) -> "SyncQueue":
     Raises:
         QueueMisnamed: the URL is invalid, or can never name a queue.
         QueueUnusable: a person must fix it first: a password, a permission, a folder.
-        QueueUnavailable: the store does not answer.
+        QueueUnavailable: the store does not answer, or no further thread starts.
     """
     return SyncQueue(open_queue(url, timeout_seconds=timeout_seconds))
 
@@ -52,7 +53,11 @@ class SyncQueue:
         self._opening = opening
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="metasync queue", daemon=True)
-        self._thread.start()
+        try:
+            start(self._thread)
+        except QueueUnavailable:
+            self._loop.close()
+            raise
         # An unclosed queue ends with the object or the process: acknowledged changes are in the store.
         self._end = weakref.finalize(self, _end, self._loop, self._thread, self._process)
         try:

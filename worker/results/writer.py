@@ -50,4 +50,8 @@ class ResultsWriter:
             await asyncio.to_thread(self._file.append, text_of(results))
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ResultsLost(f"{self._file.path}: results cannot be written there: {reason}") from None
+        except RuntimeError as error:  # no further thread starts: a limit of processes is reached
+            reason = str(error)
+        else:
+            return
+        raise ResultsLost(f"{self._file.path}: results cannot be written there: {reason}")

@@ -40,7 +40,10 @@ _UNAVAILABLE = {
     apsw.ProtocolError: _LOCKED,
     apsw.NoMemError: "SQLite has run out of memory",
 }
-_UNWRITABLE = {apsw.FullError: "the disk is full", apsw.IOError: "reading or writing failed ({code})"}
+_UNWRITABLE = {
+    apsw.FullError: "the disk is full (its own, or that of the temporary files, TMPDIR)",
+    apsw.IOError: "reading or writing failed ({code})",
+}
 _GONE = "it was moved or deleted while it was open; put it back, or have `metasync migrate` make a new one"
 _LOG_ALONE = "it was moved or emptied, and its log {log} left behind; put it back, or move the log to where it is now"
 _MOUNTS = Path("/proc/self/mountinfo")  # the fifth field of a line is a mount's place, with \040 for a space

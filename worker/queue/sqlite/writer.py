@@ -16,6 +16,7 @@ import apsw
 from worker.queue.errors import QueueUnavailable
 from worker.queue.home import Home
 from worker.queue.sqlite.file import QueueFile
+from worker.queue.threads import start
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -74,10 +75,10 @@ class Writer:
         """Start the thread and wait until it has opened the file.
 
         Raises:
-            QueueUnusable, QueueUnavailable: as by `QueueFile.connect`.
+            QueueUnusable, QueueUnavailable: as by `QueueFile.connect`, and by `start`.
         """
         writer = cls(file, timeout_seconds, on_connect)
-        writer._thread.start()
+        start(writer._thread)
         try:
             await writer.read(_nothing)
         except BaseException:
