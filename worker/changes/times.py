@@ -65,21 +65,17 @@ def check_as_of(seconds: float, given: object) -> None:
     is_count = isinstance(given, int | float) or (isinstance(given, str) and _NUMBER.fullmatch(given))
     if seconds >= LATEST_AS_OF and is_count:
         raise InvalidChange(f"as_of {written} is in milliseconds, or finer: it must be in seconds, such as 1764324900")
-<<<<<<< HEAD
     check_not_ahead(seconds, given)
-=======
-    if seconds > EARLIEST_AS_OF:
-        raise InvalidChange(
-            f"as_of {written} is in the future, by this machine's clock: it would block every older change until then"
-        )
->>>>>>> wt-slow
     raise InvalidChange(f"as_of {written} is no time after March 1973: it must be {_FORMS}")
 
 
 def check_not_ahead(seconds: float, given: object) -> None:
     """Raise `InvalidChange` if the time is in the future; `given` as in `check_as_of`."""
     if seconds > time.time() + _MOST_AHEAD_SECONDS:
-        raise InvalidChange(f"as_of {shown(str(given))} is in the future: it would block every older change until then")
+        raise InvalidChange(
+            f"as_of {shown(str(given))} is in the future, by this machine's clock: "
+            "it would block every older change until then"
+        )
 
 
 def _parsed(text: str) -> datetime:
