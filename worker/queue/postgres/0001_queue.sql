@@ -484,7 +484,9 @@ BEGIN
     END IF;
     IF as_of > clock_timestamp() + interval '1 day' THEN
         PERFORM metasync.refuse(
-            completion_id, format('as_of %s is in the future: it would block every older change until then', as_of)
+            completion_id, format(
+                'as_of %s is in the future, by this server''s clock: it would block every older change until then', as_of
+            )
         );
     END IF;
     IF patch IS NULL OR jsonb_typeof(patch) <> 'object' THEN
