@@ -1,5 +1,6 @@
 """How a worker reads a renewed key."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -28,8 +29,7 @@ async def test_a_renewed_key_is_read_although_no_further_thread_starts(
 ) -> None:
     """Else the change that happens to be sent next would have failed, and the others would get the old key."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("METASYNC_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "environ", {"METASYNC_SECRETS_DIR": str(tmp_path)})
     key = tmp_path / "OPENAI_API_KEY"
     key.write_text("sk-the-first")
     client = _Caller()

@@ -1,6 +1,5 @@
 """The arguments of `put`: one change or many, as objects or mappings, of any iterable, sync or async."""
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -151,19 +150,6 @@ BAD = {
 async def test_an_object_that_is_no_change_is_refused_by_name(message: str) -> None:
     with pytest.raises(InvalidChange, match=message):
         await MemoryQueue().put([BAD[message]])  # type: ignore[list-item]  # that is the point
-
-
-async def test_a_time_in_the_future_is_refused_in_a_change_as_in_a_mapping() -> None:
-    queue = MemoryQueue()
-    now = time.time()
-    for ahead in (
-        MetadataChange("c-1", {}, as_of=now + 90_000),
-        {"completion_id": "c-1", "metadata": {}, "as_of": now + 90_000},
-    ):
-        with pytest.raises(InvalidChange, match=r"in the future: .* \(position 1 of what was put\)"):
-            await queue.put([MetadataChange("c-1", {}, as_of=now), ahead])
-    assert (await queue.status()).pending == 0
-    assert await queue.put(MetadataChange("c-1", {}, as_of=now + 80_000)) == Stored(1, 0)
 
 
 @pytest.mark.parametrize("given", ["c-1", b"c-1", 7, None])

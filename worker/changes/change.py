@@ -59,9 +59,8 @@ class MetadataChange(msgspec.Struct, frozen=True):  # much faster to make than a
         mode: ``merge`` keeps the keys that are not named; ``replace`` sets exactly this map.
         change_id: the producer's idempotency key: while a change with it is pending, and for some time after it was
             applied, a second one with the same key is not stored.
-        as_of: when the change's content was true, Unix time in seconds; `put` refuses more than a day ahead. The change
-            is not sent once a change of the same completion with a newer `as_of` has been applied. None (the default)
-            takes no part in this order.
+        as_of: when the change's content was true, Unix time in seconds. The change is not sent once a change of the
+            same completion with a newer `as_of` has been applied. None (the default) takes no part in this order.
 
     Raises:
         InvalidChange: a value has the wrong type, size or characters.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 
 from worker.changes.change import InvalidChange, MetadataChange, json_type
 from worker.changes.reading import FIELDS
-from worker.changes.times import as_of_from, check_not_ahead
+from worker.changes.times import as_of_from
 from worker.terminal import shown
 
 Given = MetadataChange | Mapping[str, object]
@@ -22,8 +22,6 @@ def change_from(fields: object) -> MetadataChange:
         InvalidChange: the argument is neither, or is no valid change.
     """
     if isinstance(fields, MetadataChange):
-        if fields.as_of is not None:
-            check_not_ahead(fields.as_of, fields.as_of)
         return fields
     if not isinstance(fields, Mapping):
         raise InvalidChange(f"a change must be a MetadataChange or a mapping, not {json_type(fields)}")

@@ -112,7 +112,7 @@ def checked(given: object, position: int) -> MetadataChange:
     Raises:
         InvalidChange: it is no change, or breaks a rule.
     """
-    if type(given) is MetadataChange and given.as_of is None:
+    if type(given) is MetadataChange:
         return given
     try:
         return change_from(given)

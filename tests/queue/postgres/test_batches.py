@@ -1,7 +1,6 @@
 """Batches, urgency and records beside producers' long transactions."""
 
 import asyncio
-import time
 from typing import Any, Literal
 
 import asyncpg
@@ -11,7 +10,6 @@ from tests.queue.conformance.backends import Clock
 from tests.queue.helpers import LEASE_SECONDS, change, claim, claim_one, finished, labels
 from tests.queue.postgres_server import connected, is_waiting, sessions
 from worker.changes import InvalidChange, MetadataChange
-from worker.changes.mapping import change_from
 from worker.queue import Claim, PendingSelection, Settlement, Stored, Withdrawn
 from worker.queue.batch import check_batch_name
 from worker.queue.postgres import PostgresQueue, operations, pending
@@ -302,18 +300,6 @@ async def test_the_function_refuses_other_times_in_the_same_words(producer: Conn
         await producer.execute("SELECT metasync_enqueue('c-1', '{}', as_of => to_timestamp($1))", as_of)
 
     assert _reason(caught.value, " is no time") == _reason(refused.value, " is no time")
-
-
-async def test_the_function_refuses_a_time_in_the_future_as_a_put_does(producer: Connection) -> None:
-    given = time.time() + 90_000
-    with pytest.raises(InvalidChange, match="is in the future, by this machine's clock: it would block every older"):
-        change_from(MetadataChange("c-1", {}, as_of=given))
-    with pytest.raises(
-        asyncpg.PostgresError, match="is in the future, by this server's clock: it would block every older"
-    ):
-        await producer.execute("SELECT metasync_enqueue('c-1', '{}', as_of => to_timestamp($1))", given)
-
-    assert await producer.fetchval("SELECT metasync_enqueue('c-1', '{}', as_of => now() + '23 h')") is True
 
 
 @pytest.mark.parametrize("as_of", ["infinity", "-infinity"])

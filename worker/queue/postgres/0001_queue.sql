@@ -482,13 +482,6 @@ BEGIN
             completion_id, format('as_of %s is no time: seconds since 1970, before the year 2286', as_of)
         );
     END IF;
-    IF as_of > clock_timestamp() + interval '1 day' THEN
-        PERFORM metasync.refuse(
-            completion_id, format(
-                'as_of %s is in the future, by this server''s clock: it would block every older change until then', as_of
-            )
-        );
-    END IF;
     IF patch IS NULL OR jsonb_typeof(patch) <> 'object' THEN
         PERFORM metasync.refuse(completion_id, format(
             'metadata must be an object of strings, not %s', coalesce(jsonb_typeof(patch), 'NULL')
