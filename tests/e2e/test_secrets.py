@@ -37,7 +37,7 @@ def test_nothing_private_is_written_anywhere(tmp_path: Path, log_format: str) ->
             command.run("settings"),
             command.run("settings", "--json"),
             command.run("enqueue", write_changes(tmp_path / "bad.jsonl", _bad_changes())),
-            command.run("apply", "--halt-timeout", "1m", write_changes(tmp_path / "good.jsonl", _changes())),
+            command.run("apply", "--halt-timeout", "10s", write_changes(tmp_path / "good.jsonl", _changes())),
             command.run("dead", "list"),
             command.run("dead", "list", "--reason", "rejected"),
         ]
