@@ -76,10 +76,15 @@ class Leases:
         """
         deadline = claimed_at + self._lease_seconds
         works = [Work(claim, claimed_at, deadline, is_urgent=urgent) for claim in claims]
-        if works and urgent:
-            self._last_urgent_bytes = sum([work.size_bytes for work in works])
-        elif works:
-            self._last_bytes = sum([work.size_bytes for work in works])
+        if works:  # no claims tell nothing about the next ones
+            size = sum([work.size_bytes for work in works])
+            self._bytes += size
+            if urgent:
+                self._urgent += len(works)
+                self._urgent_bytes += size
+                self._last_urgent_bytes = size
+            else:
+                self._last_bytes = size
         for work in works:
             claim = work.claim
             if (before := self._latest.get(claim.completion_id)) is not None:
@@ -87,10 +92,6 @@ class Leases:
                 self._give_up({before.claim.key})
             self._latest[claim.completion_id] = work
             self._held[claim.key] = work
-            self._bytes += work.size_bytes
-            if urgent:
-                self._urgent += 1
-                self._urgent_bytes += work.size_bytes
         return works
 
     def drop(self, claims: Iterable[Claim]) -> None:

@@ -123,7 +123,10 @@ def merged_first(claims: Iterable[Claim]) -> set[str]:
 
 def after(read: Collection[int], numbers: Iterable[int]) -> list[int]:
     """Return which of these rows are still to be read, if the first ones were: none if those left have gone."""
-    return [number for number in numbers if number > max(read)] if read else []
+    if not read:
+        return []
+    last = max(read)
+    return [number for number in numbers if number > last]
 
 
 def maps_in(completion_ids: Sequence[str], maps: bytes | str, wanted: Iterable[str]) -> dict[str, dict[str, str]]:

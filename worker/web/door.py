@@ -62,7 +62,7 @@ class Door:
             HTTPUnauthorized: the caller has neither.
         """
         self.signing_in(request)
-        if not self._is_open and not self._sessions.admits(request):
+        if not self.sees(request):
             raise self._unauthorized(request, "METASYNC_HTTP_TOKEN is needed, as a bearer token")
 
     def sees(self, request: web.Request) -> bool:
