@@ -152,6 +152,13 @@ async def test_an_object_that_is_no_change_is_refused_by_name(message: str) -> N
         await MemoryQueue().put([BAD[message]])  # type: ignore[list-item]  # that is the point
 
 
+async def test_an_urgent_that_is_neither_true_nor_false_is_refused() -> None:
+    queue = MemoryQueue()
+    with pytest.raises(TypeError, match="urgent must be True or False, not 'no'"):
+        await queue.put(MetadataChange("c-1", {}), urgent="no")  # type: ignore[arg-type]  # that is the point
+    assert (await queue.status()).pending == 0
+
+
 @pytest.mark.parametrize("given", ["c-1", b"c-1", 7, None])
 async def test_what_is_no_iterable_of_changes_is_a_mistake_in_the_program(given: Any) -> None:
     with pytest.raises(TypeError, match="put takes a change, or an iterable of changes, not a"):
