@@ -4,6 +4,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ from tests.api.servers import Connection, response, serving
 from worker.api.failure import InvalidAnswerError
 from worker.api.protocol import CallProtocol
 from worker.api.room import Room, read_content
+from worker.api.transport import DROPPED
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -20,6 +22,23 @@ async def _silent(connection: Connection) -> None:
     """Read, and answer nothing: the tests hand the protocol what it is to receive."""
     while await connection.reader.read(1_000):
         pass
+
+
+class _Written:
+    """Notes what a protocol writes; it goes out as before."""
+
+    def __init__(self, protocol: CallProtocol) -> None:
+        self.requests: list[bytes] = []
+        assert protocol.transport is not None
+        self._transport = protocol.transport
+        protocol.transport = cast("asyncio.Transport", self)
+
+    def write(self, request: bytes) -> None:
+        self.requests.append(request)
+        self._transport.write(request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @asynccontextmanager
@@ -31,6 +50,33 @@ async def connected() -> AsyncIterator[CallProtocol]:
             yield protocol
         finally:
             transport.close()
+
+
+async def test_the_requests_of_one_turn_of_the_loop_are_written_together() -> None:
+    async with connected() as one, connected() as other:
+        written = [_Written(one), _Written(other)]
+        asked = [one.ask(REQUEST), other.ask(REQUEST)]
+        assert not any(each.requests for each in written)
+        await asyncio.sleep(0)
+        assert [each.requests for each in written] == [[REQUEST], [REQUEST]]
+        assert not any(each.done() for each in asked)
+
+
+@pytest.mark.parametrize("end", ["closed", "reset"])
+async def test_a_request_is_not_written_to_a_connection_that_ends_before(end: str) -> None:
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, trouble: troubles.append(trouble))
+    async with connected() as protocol:
+        assert protocol.transport is not None
+        written, asked = _Written(protocol), protocol.ask(REQUEST)
+        if end == "closed":  # as a call does that is cancelled
+            protocol.transport.close()
+        else:
+            protocol.connection_lost(ConnectionResetError())
+        with pytest.raises(DROPPED):
+            await asked
+        assert not written.requests
+        assert not troubles
 
 
 async def test_an_answer_goes_to_the_call_and_leaves_the_connection_usable() -> None:

@@ -32,6 +32,9 @@ class CallProtocol(ResponseHandler):
     def ask(self, request: bytes) -> asyncio.Future[Incoming]:
         """Send a request; what comes first is the future's result, and `read` gives what comes after it.
 
+        It is written once the tasks that are ready now have run, together with the requests of the others: a service
+        that is woken for each request alone takes more of both sides' time (docs/performance.md).
+
         Raises:
             ClientConnectionResetError: the connection has ended.
         """
@@ -41,8 +44,13 @@ class CallProtocol(ResponseHandler):
         # the next.
         self.set_response_params(read_until_eof=True)
         self._asked = self._loop.create_future()
-        self.transport.write(request)
+        self._loop.call_soon(self._write, request)
         return self._asked
+
+    def _write(self, request: bytes) -> None:
+        transport = self.transport
+        if transport is not None and not transport.is_closing():  # else the call was cancelled, or is told of the end
+            transport.write(request)
 
     def has_unread(self) -> bool:
         """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
