@@ -59,3 +59,27 @@ async def test_few_outcomes_are_settled_at_once_however_many_are_claimed() -> No
     worker = stage.worker(queue=queue, max_concurrency=600, batch_size=600)
     assert (await worker.run()).empty
     assert queue.most == 256
+
+
+class _SlowToRecord(WrappedQueue):
+    """A queue that takes ten seconds to settle, and notes how many requests were made by then."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.queue)
+        self._service = stage.service
+        self.made: list[int] = []
+
+    async def settle(self, settlements: Sequence[Settlement], **terms: Any) -> list[Settlement]:
+        await asyncio.sleep(10.0)
+        self.made.append(self._service.count())
+        return await super().settle(settlements, **terms)
+
+
+@in_virtual_time
+async def test_while_one_batch_is_recorded_two_are_worked_on() -> None:
+    stage = Stage()
+    queue = _SlowToRecord(stage)
+    stage.service.latency_seconds = 0.001
+    await stage.put(*(f"c-{number}" for number in range(100)))
+    assert (await stage.worker(queue=queue, max_concurrency=4, batch_size=20).run()).empty
+    assert queue.made == [60, 80, 100, 100, 100]
