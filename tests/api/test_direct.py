@@ -1,7 +1,7 @@
 """The free connections that the direct transport keeps for the next call."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from yarl import URL
@@ -10,7 +10,7 @@ from tests.api.servers import always, response, serving
 from worker.api import Answer, Kind, Verdict
 from worker.api.connector import Connector
 from worker.api.direct import DirectTransport
-from worker.api.transport import Headers, Judged, Reply, Request
+from worker.api.transport import Headers, Request
 
 LONG = 30.0  # seconds: nothing here comes near it
 
@@ -24,8 +24,8 @@ async def transport_to(port: int, *, limit: int = 10) -> AsyncIterator[DirectTra
         await transport.close()
 
 
-def believe(reply: Reply) -> Judged:
-    return Judged(Answer(Verdict(Kind.OK, reply.status), body=reply.content or b""), believed=True)
+def believe(status: int, _: Mapping[str, str], content: bytes | None) -> tuple[Answer, bool]:
+    return Answer(Verdict(Kind.OK, status), body=content or b""), True
 
 
 async def ask(transport: DirectTransport) -> Answer:

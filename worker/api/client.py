@@ -17,7 +17,7 @@ from worker.api.failure import FAILURES, failure
 from worker.api.judging import judge
 from worker.api.proxy import environment_proxy
 from worker.api.session import SessionTransport
-from worker.api.transport import Headers, Judged, Reply, Request, Transport
+from worker.api.transport import Headers, Request, Transport
 from worker.api.verdict import Kind, Verdict
 
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
@@ -214,14 +214,13 @@ class Client:
         secrets = self._secrets
         started = time.perf_counter()
 
-        def made_of(reply: Reply) -> Judged:
-            status, headers, content = reply
+        def made_of(status: int, headers: Mapping[str, str], content: bytes | None) -> tuple[Answer, bool]:
             verdict, shown = judge(
                 status, headers, content, asked=asked, secrets=secrets, sent=metadata.values(), now=time.time()
             )
             kept = content if content and verdict.kind is Kind.OK else b""
             answer = Answer(verdict, shown.metadata, kept, _elapsed_ms(started), shown.whole, shown.unread)
-            return Judged(answer, believed=not verdict.foreign and _has(shown.metadata, metadata))
+            return answer, not verdict.foreign and _has(shown.metadata, metadata)
 
         seconds = min(timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         try:

@@ -81,11 +81,11 @@ class Connector(aiohttp.TCPConnector):
         use.reused = False
         while True:
             connection = await super().connect(*args, **kwargs)
-            protocol = connection.protocol
+            protocol = protocol_of(connection)
             usable_until = self._usable_until.get(protocol)
             reused = usable_until is not None
             is_old = usable_until is not None and (use.fresh or time.monotonic() >= usable_until)
-            if not is_old and is_silent(connection, reused=reused):
+            if not is_old and protocol.is_silent(is_new=not reused):
                 self._usable_until[protocol] = math.inf
                 use.begin(self, protocol, reused=reused)
                 return connection
@@ -99,20 +99,10 @@ class Connector(aiohttp.TCPConnector):
             self._usable_until[protocol] = time.monotonic() + idle_seconds
 
 
-def is_silent(connection: Connection, *, reused: bool) -> bool:
-    """Whether a connection is open and holds no bytes, read or unread: they would belong to another answer."""
-    protocol = protocol_of(connection)
-    if protocol is None or not protocol.is_connected() or protocol.should_close or protocol.transport is None:
-        return False
-    # On a new TLS connection the server's session tickets may still be unread.
-    is_quiet_by_nature = reused or protocol.transport.get_extra_info("sslcontext") is None
-    return not (is_quiet_by_nature and protocol.has_unread())
-
-
-def protocol_of(connection: Connection) -> CallProtocol | None:
-    """The protocol of a connection out of a `Connector`; None where the connection is closed."""
+def protocol_of(connection: Connection) -> CallProtocol:
+    """The protocol of a connection that a `Connector` has just returned."""
     protocol = connection.protocol
-    assert protocol is None or isinstance(protocol, CallProtocol)  # noqa: S101 -- made by the connector's factory
+    assert isinstance(protocol, CallProtocol)  # noqa: S101 -- made by the connector's factory
     return protocol
 
 

@@ -13,11 +13,12 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from worker.api.answer import Answer
-from worker.api.connector import Connector, idle_seconds, is_silent, protocol_of, using
+from worker.api.connector import Connector, idle_seconds, protocol_of, using
 from worker.api.deadlines import Deadlines
 from worker.api.failure import InvalidAnswerError
+from worker.api.protocol import CallProtocol
 from worker.api.room import LARGEST_ANSWER_BYTES, Room, read_content
-from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_farewell, is_unanswered
+from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Request, is_farewell, is_unanswered
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS, ceil_threshold=2 * CONNECT_TIMEOUT_SECONDS)
 
@@ -36,7 +37,7 @@ class DirectTransport:
         # Connections that finished calls have left, the latest last, and until when each may be used. The next call
         # takes one without the connector, whose bookkeeping costs more than the call itself. Nothing waits for the
         # connector while there are any.
-        self._free: deque[tuple[Connection, float]] = deque()
+        self._free: deque[tuple[Connection, CallProtocol, float]] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._waiting = 0
         # The connector only needs a request's destination, which is the same for all.
@@ -52,17 +53,15 @@ class DirectTransport:
         """Send a request and judge its answer; see `Transport.exchange`."""
         with self._deadlines.within(timeout_seconds):
             encoded = self._encode(request)
-            connection = None if fresh else self._take()
-            reused = connection is not None
-            if connection is None:
-                connection, reused = await self._connect(fresh=fresh)
+            free = None if fresh else self._take()
+            connection, protocol, reused = free or await self._connect(fresh=fresh)
             try:
-                return await self._ask(connection, encoded, judge, reused=reused)
+                return await self._ask(connection, protocol, encoded, judge, reused=reused)
             except DROPPED as error:
                 if not (reused and is_unanswered(error)):
                     raise
-            connection, _ = await self._connect(fresh=True)
-            return await self._ask(connection, encoded, judge)
+            connection, protocol, _ = await self._connect(fresh=True)
+            return await self._ask(connection, protocol, encoded, judge, reused=False)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -73,11 +72,10 @@ class DirectTransport:
             self._free.popleft()[0].release()
         await self._connector.close()
 
-    async def _ask(self, connection: Connection, request: bytes, judge: Judge, *, reused: bool = False) -> Answer:
+    async def _ask(
+        self, connection: Connection, protocol: CallProtocol, request: bytes, judge: Judge, *, reused: bool
+    ) -> Answer:
         """Make a request on an idle connection; `reused` tells whether it has carried another one."""
-        protocol = protocol_of(connection)
-        if protocol is None:
-            raise aiohttp.ClientConnectionResetError
         try:
             try:
                 message, stream = await protocol.ask(request)
@@ -94,32 +92,32 @@ class DirectTransport:
                     content = None
             else:
                 content = await read_content(stream, message.headers, self._room)
-            answer, believed = judge(Reply(message.code, message.headers, content))
+            answer, believed = judge(message.code, message.headers, content)
         except BaseException:
             connection.close()
             raise
         if believed and content is not None:
-            self._leave(connection, idle_seconds(message.headers))
+            self._leave(connection, protocol, idle_seconds(message.headers))
         else:
             connection.close()
         return answer
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> tuple[Connection, CallProtocol, bool] | None:
         """A free connection that may still be used; None if there is none."""
         free = self._free
         while free:
-            connection, until = free.pop()
-            if until > self._loop.time() and is_silent(connection, reused=True):
-                return connection
+            connection, protocol, until = free.pop()
+            if until > self._loop.time() and protocol.is_silent():
+                return connection, protocol, True
             connection.close()  # too old, closed by either side, or with bytes on it
         return None
 
-    def _leave(self, connection: Connection, idle_seconds: float) -> None:
+    def _leave(self, connection: Connection, protocol: CallProtocol, idle_seconds: float) -> None:
         if self._waiting:
-            self._connector.limit_idle(connection.protocol, idle_seconds)
+            self._connector.limit_idle(protocol, idle_seconds)
             connection.release()
             return
-        self._free.append((connection, self._loop.time() + idle_seconds))
+        self._free.append((connection, protocol, self._loop.time() + idle_seconds))
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(idle_seconds, self._sweep)
 
@@ -127,33 +125,33 @@ class DirectTransport:
         """Close the connections that were free for too long, and set the timer for the next one."""
         self._sweep_timer = None
         now = self._loop.time()
-        left = deque[tuple[Connection, float]]()
-        for connection, until in self._free:
+        left = deque[tuple[Connection, CallProtocol, float]]()
+        for connection, protocol, until in self._free:
             if until > now:
-                left.append((connection, until))
+                left.append((connection, protocol, until))
             else:
                 connection.close()
         self._free = left
         if left:
-            self._sweep_timer = self._loop.call_at(min(until for _, until in left), self._sweep)
+            self._sweep_timer = self._loop.call_at(min(until for _, _, until in left), self._sweep)
 
-    async def _connect(self, *, fresh: bool) -> tuple[Connection, bool]:
-        """A connection from the connector, and whether it was used before."""
+    async def _connect(self, *, fresh: bool) -> tuple[Connection, CallProtocol, bool]:
+        """A connection from the connector, its protocol, and whether it was used before."""
         if fresh and self._free:  # the connector counts free ones as in use, and might wait for one of them for ever
             self._free.popleft()[0].close()
         self._waiting += 1
         try:
             with using(fresh=fresh) as use:
                 connection = await self._connector.connect(self._destination, [], _TIMEOUT)
-                return connection, use.reused
+                return connection, protocol_of(connection), use.reused
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
         finally:
             self._waiting -= 1
 
     def _encode(self, request: Request) -> bytes:
-        method, target, headers, body = request
-        line = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+        line = f"{request.method} {request.target} HTTP/1.1\r\n".encode("ascii")
+        head, body = request.headers.encoded, request.body
         if body is None:
-            return b"%b%b%b\r\n" % (line, self._host, headers.encoded)
-        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, self._host, headers.encoded, len(body), body)
+            return b"%b%b%b\r\n" % (line, self._host, head)
+        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, self._host, head, len(body), body)

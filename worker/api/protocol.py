@@ -52,10 +52,19 @@ class CallProtocol(ResponseHandler):
         if transport is not None and not transport.is_closing():  # else the call was cancelled, or is told of the end
             transport.write(request)
 
-    def has_unread(self) -> bool:
+    def is_silent(self, *, is_new: bool = False) -> bool:
+        """Whether it is open and holds no bytes, read or unread: they would belong to another answer."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self.should_close:
+            return False
+        if is_new and transport.get_extra_info("sslcontext") is not None:
+            return True  # the server's session tickets may still be unread
+        return not self._has_unread(transport)
+
+    def _has_unread(self, transport: asyncio.Transport) -> bool:
         """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
         if self._unread is None:
-            sock = None if self.transport is None else self.transport.get_extra_info("socket")
+            sock = transport.get_extra_info("socket")
             if sock is None:
                 return False
             self._unread = select.poll()

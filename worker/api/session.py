@@ -13,7 +13,7 @@ from yarl import URL
 from worker.api.answer import Answer
 from worker.api.connector import Use, idle_seconds, using
 from worker.api.room import Room, read_content
-from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Reply, Request, is_farewell, is_unanswered
+from worker.api.transport import CONNECT_TIMEOUT_SECONDS, DROPPED, Judge, Request, is_farewell, is_unanswered
 
 _CEIL_THRESHOLD_SECONDS: Final = 1e9  # above this, aiohttp rounds a time-out up, past a lease's end
 
@@ -64,7 +64,7 @@ class SessionTransport:
                 raise aiohttp.ServerDisconnectedError
             # If the body is too large, leaving the response closes the connection.
             content = await read_content(response.content, response.headers, self._room)
-            answer, believed = judge(Reply(response.status, response.headers, content))
+            answer, believed = judge(response.status, response.headers, content)
             # aiohttp returns a connection to the pool at the body's end, before the answer is judged.
             use.end(idle_seconds(response.headers) if believed else 0.0)
             return answer

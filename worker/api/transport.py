@@ -1,14 +1,15 @@
 """The interface of a transport, which carries requests; `DirectTransport` and `SessionTransport` implement it."""
 
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import aiohttp
+import msgspec
 
 from worker.api.answer import Answer
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+_REQUEST_TIMEOUT: Final = 408
 
 # How a connection fails that the other side, or something in between, gave up while it was idle.
 DROPPED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
@@ -27,7 +28,7 @@ class Headers:
         return f"<Headers {', '.join(self.mapping)}>"
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """A request.
 
     Args:
@@ -40,31 +41,9 @@ class Request(NamedTuple):
     body: bytes | None = None
 
 
-class Reply(NamedTuple):
-    """A response.
-
-    Args:
-        headers: names in any case.
-        content: decompressed; None if it is too large to read.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes | None
-
-
-class Judged(NamedTuple):
-    """A judged response.
-
-    Args:
-        believed: whether its connection may be used again.
-    """
-
-    answer: Answer
-    believed: bool
-
-
-Judge = Callable[[Reply], Judged]
+# Judges a response by its status, its headers, and its content, decompressed, or None if it is too large to read. Returns
+# the answer, and whether the connection may be used again.
+Judge = Callable[[int, Mapping[str, str], bytes | None], tuple[Answer, bool]]
 
 
 class Transport(Protocol):
@@ -98,4 +77,4 @@ def is_unanswered(error: BaseException) -> bool:
 
 def is_farewell(status: int, headers: Mapping[str, str]) -> bool:
     """Whether a server closes an idle connection: some say so, and that may cross a request (RFC 9110, 15.5.9)."""
-    return status == HTTPStatus.REQUEST_TIMEOUT and headers.get("Connection", "").lower() == "close"
+    return status == _REQUEST_TIMEOUT and headers.get("Connection", "").lower() == "close"
