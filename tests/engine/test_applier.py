@@ -415,7 +415,7 @@ async def _under_way() -> tuple[list[Outcome], Work, "asyncio.Task[None]"]:
         outcomes.append(await calling.applier.apply(work))
 
     task = asyncio.create_task(apply())
-    work.begin(task)
+    work.task = task
     await asyncio.sleep(1.0)
     return outcomes, work, task
 

@@ -41,8 +41,8 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
-# Judges a response by its status, its headers, and its content, decompressed, or None if it is too large to read. Returns
-# the answer, and whether the connection may be used again.
+# Judges a response by its status, its headers, and its content, decompressed, or None if it is too large to read.
+# Returns the answer, and whether the connection may be used again.
 Judge = Callable[[int, Mapping[str, str], bytes | None], tuple[Answer, bool]]
 
 

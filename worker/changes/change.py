@@ -73,12 +73,16 @@ class MetadataChange(msgspec.Struct, frozen=True):  # much faster to make than a
     as_of: float | None = None
 
     def __post_init__(self) -> None:
-        _check_completion_id(self.completion_id)
+        # What nearly all changes are is found without a further call.
+        completion_id, metadata = self.completion_id, self.metadata
+        if type(completion_id) is not str or not COMPLETION_ID.fullmatch(completion_id):
+            _check_completion_id(completion_id)
         if self.mode not in MODES:
             _refuse_mode(self.mode)
-        _check_metadata(self.metadata, self.mode)
+        if type(metadata) is not dict or not _is_plain(metadata):
+            _check_metadata(metadata, self.mode)
         # Copy the map, so that the caller cannot alter it later.
-        _set(self, "metadata", dict(self.metadata))
+        _set(self, "metadata", dict(metadata))
         if self.change_id is not None:
             _check_change_id(self.change_id)
         if self.as_of is not None:
@@ -117,10 +121,8 @@ def check_key(key: object) -> None:
 
 
 def _check_metadata(metadata: object, mode: Mode) -> None:
-    if type(metadata) is not dict and not isinstance(metadata, Mapping):  # the second test is ten times slower
+    if not isinstance(metadata, Mapping):
         raise InvalidChange(f"metadata must be an object of strings, not {json_type(metadata)}")
-    if _is_plain(metadata):
-        return
     pairs = 0
     for key, value in metadata.items():
         check_key(key)

@@ -1,7 +1,6 @@
 """Folding: all pending changes of one completion, in order, become one update."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import msgspec
 
@@ -49,7 +48,7 @@ def fold(current: Mapping[str, str], changes: Sequence[MetadataChange]) -> Folde
             superseded.append(position)
             continue
         if change.mode == "replace":
-            after = dict(cast("Mapping[str, str]", change.metadata))  # in a `replace`, no value is None
+            after: dict[str, str] = dict(change.metadata)  # type: ignore[arg-type] # in a `replace`, no value is None
         else:
             after = _merged(metadata, change.metadata)
         if len(after) > MAX_PAIRS:

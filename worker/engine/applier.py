@@ -11,13 +11,13 @@ from worker.api import Answer, Kind, RetryPolicy, backoff_seconds
 from worker.changes import MetadataChange
 from worker.changes.fold import fold, needs_current
 from worker.engine.blame import Blame, Rules
-from worker.engine.calls import Calls, GiveBack, Send
+from worker.engine.calls import Calls, GiveBack
 from worker.engine.ledger import Ledger
 from worker.engine.outcome import Deferral, Outcome
 from worker.engine.showing import HIDDEN, NOT_AS_WANTED, Wanted, ending_of, shown_by_read, wrong_keys
 from worker.engine.tallies import Tallies
 from worker.engine.work import Interruption, Work
-from worker.flow import FAULT, End, Ended, Flow, Operation
+from worker.flow import FAULT, End, Ended, Flow
 
 # In 14 recorded polls a fresh completion appeared after 1 to 6 s. So the first look is early, later ones are rarer.
 _NOT_FOUND_SHORTEST_SECONDS = 1.0
@@ -221,7 +221,9 @@ class _Application:
         Raises:
             GiveBack: the read failed, and decides this try.
         """
-        answer = await self._call(
+        answer = await self._applier.calls.call(
+            self._work,
+            self._ledger,
             "get",
             lambda seconds: self._applier.client.get(self._completion_id, timeout_seconds=seconds),
             shown_by_read,
@@ -240,16 +242,15 @@ class _Application:
         self._ledger.metadata = wanted.metadata
         self._applier.tallies.changes_per_request.observe(len(wanted.changes))
         fresh = self._blame.was_not_persisted
-        return self._call(
+        return self._applier.calls.call(
+            self._work,
+            self._ledger,
             "update",
             lambda seconds: self._applier.client.update(
                 self._completion_id, wanted.metadata, timeout_seconds=seconds, fresh=fresh
             ),
             lambda answer: ending_of(answer.metadata, wanted, self._rules.semantics),
         )
-
-    def _call(self, operation: Operation, send: Send, shows: Callable[[Answer], Ended]) -> Awaitable[Answer]:
-        return self._applier.calls.call(self._work, self._ledger, operation, send, shows)
 
     def _refuse(self, numbers: Collection[int]) -> None:
         self._ledger.die(numbers, "too_many_keys", error=_TOO_MANY_KEYS)

@@ -166,7 +166,7 @@ class Calls:
             word = shows(answer)
             if word.end is End.FAILED:
                 word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
-            permit.end(with_limits(word, verdict))
+            permit.end(word if verdict.rate_limit is None else with_limits(word, verdict))
             blame.passed()
         elif verdict.kind is Kind.THROTTLED:
             times = blame.throttled(operation) - THROTTLED_ALONE

@@ -134,8 +134,9 @@ class Ledger:
             now: monotonic seconds, by the clock of `Work.claimed_at`.
             deferral, delay_seconds: for the changes that are still open.
         """
-        claim, answer = self._work.claim, self._answer
-        lag_seconds = claim.age_seconds + now - self._work.claimed_at
+        work, answer = self._work, self._answer
+        claim = work.claim
+        lag_seconds = claim.age_seconds + now - work.claimed_at
         decided = Outcome(  # by position: so many arguments take four times as long by name
             claim,
             self._applied,
@@ -149,12 +150,13 @@ class Ledger:
             self.verified,
             self.leftover_keys,
             self.leftover,
-            self.blame.attempts,
+            self.blame.attempts if work.has_trials else 0,
             self.error,
             answer.verdict.status if answer else None,
             answer.verdict.request_id if answer else None,
-            _in_tenths(answer.duration_ms) if answer else None,
-            _in_tenths(lag_seconds * 1_000),
+            # In tenths: `round` writes a figure out and reads it again, at ten times the cost.
+            int(answer.duration_ms * 10.0 + 0.5) / 10.0 if answer else None,
+            int(lag_seconds * 10_000.0 + 0.5) / 10.0,
         )
         if not self._open:
             return decided
@@ -167,11 +169,6 @@ class Ledger:
             second_look=self.second_look,
             trials=self.blame.records(self._open),
         )
-
-
-def _in_tenths(figure: float) -> float:
-    """Round to one decimal; `round` writes the number out and reads it again, at ten times the cost."""
-    return int(figure * 10.0 + 0.5) / 10.0
 
 
 def decoded(queued: QueuedChange) -> MetadataChange:

@@ -40,7 +40,8 @@ class ApplierPool:
     def submit(self, work: Work) -> None:
         """Buffer a work for the next free task."""
         self._buffer.append(work)
-        self._top_up()
+        if self._idle or self._running < self._size:
+            self._top_up()
 
     def take_back(self) -> list[Work]:
         """Empty the buffer; return the works that no task has taken."""
@@ -81,10 +82,10 @@ class ApplierPool:
                 self._idle.append(woken)
                 await woken
             work = self._buffer.popleft()
-            work.begin(task)
+            work.task = task
             try:
                 await self._handle(work)
             finally:
-                work.end()
+                work.task = None
                 del work  # a task may be idle for long, and a claim may be large
         self._running -= 1

@@ -27,12 +27,12 @@ class Work:
         is_urgent: whether it was claimed as urgent, and goes before others.
 
     `in_flight` says whether a request for it is under way. `is_probe` says whether it tests a service that halted the
-    work. `has_trials` says whether its changes have met failures, now or before. `size_bytes` is its memory.
+    work. `has_trials` says whether its changes have met failures, now or before. `size_bytes` is its memory. `task` is
+    the one that works on it now, which an interruption cancels.
     """
 
     __slots__ = (
         "_is_begun",
-        "_task",
         "_trials",
         "claim",
         "claimed_at",
@@ -43,6 +43,7 @@ class Work:
         "is_probe",
         "is_urgent",
         "size_bytes",
+        "task",
     )
 
     def __init__(self, claim: Claim, claimed_at: float, deadline: float, *, is_urgent: bool = False) -> None:
@@ -60,7 +61,7 @@ class Work:
         self.is_probe = False
         self.is_urgent = is_urgent
         self.interruption: Interruption | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._trials: dict[int, Trials] | None = None
         self._is_begun = False
 
@@ -86,21 +87,13 @@ class Work:
         claim = self.claim
         return claim.changes[0].enqueued_at + claim.age_seconds + now - self.claimed_at
 
-    def begin(self, task: asyncio.Task[None]) -> None:
-        """A task begins to work on it; `interrupt` cancels that task."""
-        self._task = task
-
-    def end(self) -> None:
-        """The task has finished with it; an interruption cancels nothing any more."""
-        self._task = None
-
     def interrupt(self, why: Interruption) -> None:
         """Stop the work on it. Only the first interruption counts."""
         if self.interruption is None:
             self.interruption = why
-            if self._task is not None:
-                self._task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
     def was_interrupted(self) -> bool:
         """Whether the cancellation just caught is an interruption of this work, and not the end of the worker."""
-        return self.interruption is not None and self._task is not None and self._task.uncancel() == 0
+        return self.interruption is not None and self.task is not None and self.task.uncancel() == 0
