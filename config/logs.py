@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -51,9 +52,9 @@ def _lean(wrapper: Any) -> Any:  # noqa: ANN401 -- a class that structlog makes
 
     class Lean(wrapper):  # type: ignore[misc] # of a class that structlog makes
         def info(self, event: str, *args: object, **fields: object) -> object:
-            if args:
+            if args or "exc_info" in fields:
                 return super().info(event, *args, **fields)
-            return self._logger.info(_render_json(self._logger, "info", {**self._context, **fields, "event": event}))
+            return self._logger.info(_json_line("info", event, self._context | fields if self._context else fields))
 
     return Lean
 
@@ -98,11 +99,16 @@ _render_exception = structlog.processors.ExceptionRenderer(
 
 
 def _render_json(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:  # noqa: ANN401 -- of structlog
-    """Render in one step instead of a chain of processors, because every outcome pays for a log line."""
-    start = _start(method, event.pop("event"))
+    """Render in one step instead of a chain of processors."""
+    name = event.pop("event")
     if "exc_info" in event:
         event = _render_exception(logger, method, event)
-    return _blotted(b'{"time":"%b",%b%b%b\n' % (_timestamp(), start, b"," if event else b"", _json(event)[1:]))
+    return _json_line(method, name, event)
+
+
+def _json_line(method: str, event: str, fields: Mapping[str, Any]) -> bytes:
+    start, rest = _start(method, event), _json(fields)[1:]
+    return _blotted(b'{"time":"%b",%b%b%b\n' % (_timestamp(), start, b"," if fields else b"", rest))
 
 
 @lru_cache(maxsize=256)

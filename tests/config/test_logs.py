@@ -1,5 +1,6 @@
 import json
 import logging
+from typing import Any
 
 import pytest
 import structlog
@@ -36,6 +37,39 @@ def test_events_are_one_json_object_a_line_and_hold_no_secret(capfd: pytest.Capt
     assert odd["text"] == "half \ud800 pair"
     assert (library["logger"], library["message"]) == ("aiohttp", "connection lost")
     assert crashed["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+def _lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    sink.flush()
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def test_an_informing_line_is_like_any_other(capfd: pytest.CaptureFixture[str]) -> None:
+    """The level of an update's line is written in a shorter way."""
+    logs.configure("json", "info")
+    logger = structlog.get_logger().bind(worker="one", more=1)
+    for log in (logger.info, logger.warning):
+        log("seen.bare")
+        log("seen.%s", "place")
+        log("seen.fields", more=2, text="\x7f\u202e caf\N{LATIN SMALL LETTER E WITH ACUTE}", why=ValueError("x"))
+        try:
+            raise ZeroDivisionError  # noqa: TRY301 -- raised to be logged
+        except ZeroDivisionError:
+            log("seen.raised", exc_info=True)
+    lines = [{name: value for name, value in line.items() if name not in {"time", "level"}} for line in _lines(capfd)]
+    assert lines[:4] == lines[4:]
+    assert lines[0] == {"event": "seen.bare", "worker": "one", "more": 1}
+    assert (lines[1]["event"], lines[2]["more"]) == ("seen.place", 2)
+    assert lines[3]["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_no_line_is_below_the_level(level: str, capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", level)
+    for name in ("debug", "info", "warning"):
+        getattr(structlog.get_logger(), name)("seen")
+    levels = ["debug", "info", "warning"]
+    assert [line["level"] for line in _lines(capfd)] == levels[levels.index(level) :]
 
 
 def test_events_are_text_on_a_console(capfd: pytest.CaptureFixture[str]) -> None:

@@ -219,14 +219,15 @@ class Client:
                 status, headers, content, asked=asked, secrets=secrets, sent=metadata.values(), now=time.time()
             )
             kept = content if content and verdict.kind is Kind.OK else b""
-            answer = Answer(verdict, shown.metadata, kept, _elapsed_ms(started), shown.whole, shown.unread)
+            duration_ms = (time.perf_counter() - started) * 1000
+            answer = Answer(verdict, shown.metadata, kept, duration_ms, shown.whole, shown.unread)
             return answer, not verdict.foreign and _has(shown.metadata, metadata)
 
         seconds = min(timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         try:
             return await self._transport.exchange(request, seconds, made_of, fresh=fresh)
         except FAILURES as error:
-            return Answer(failure(error, self._proxy), duration_ms=_elapsed_ms(started))
+            return Answer(failure(error, self._proxy), duration_ms=(time.perf_counter() - started) * 1000)
 
 
 def _has(shown: Mapping[str, str] | None, sent: Mapping[str, str]) -> bool:
@@ -237,10 +238,6 @@ def _has(shown: Mapping[str, str] | None, sent: Mapping[str, str]) -> bool:
 def _is_tested(version: str) -> bool:
     """Whether the direct transport was tested with this release of aiohttp."""
     return tuple(version.split(".")[:2]) in _TESTED
-
-
-def _elapsed_ms(started: float) -> float:
-    return (time.perf_counter() - started) * 1000
 
 
 def _paging(after: str | None, limit: int | None, order: Order) -> dict[str, str]:

@@ -14,7 +14,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from worker.api.failure import UnaskedAnswerError
-from worker.api.headers import read_keep_alive_seconds
+from worker.api.headers import KEEP_ALIVE, read_keep_alive_seconds
 from worker.api.protocol import CallProtocol
 
 # A router may forget an older idle connection, and the next request on it would take the whole time-out.
@@ -108,5 +108,7 @@ def protocol_of(connection: Connection) -> CallProtocol:
 
 def idle_seconds(headers: Mapping[str, str]) -> float:
     """How long a connection may stay idle after an answer with these headers."""
+    if KEEP_ALIVE not in headers:
+        return IDLE_SECONDS
     told = read_keep_alive_seconds(headers)
     return IDLE_SECONDS if told is None else min(IDLE_SECONDS, max(0.0, told - _MARGIN_SECONDS))

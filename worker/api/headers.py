@@ -17,7 +17,7 @@ _SHOULD_RETRY = "x-should-retry"
 _RETRY_AFTER_MS = "retry-after-ms"
 _RETRY_AFTER = "retry-after"
 _DATE = "date"
-_KEEP_ALIVE = "keep-alive"
+KEEP_ALIVE = "keep-alive"
 _LIMIT = "x-ratelimit-limit-requests"
 _REMAINING = "x-ratelimit-remaining-requests"
 _RESET = "x-ratelimit-reset-requests"
@@ -98,7 +98,7 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
 
 def read_keep_alive_seconds(headers: Mapping[str, str]) -> float | None:
     """Return how long the server keeps an idle connection, by ``Keep-Alive: timeout=N``; None without it."""
-    told = headers.get(_KEEP_ALIVE)
+    told = headers.get(KEEP_ALIVE)
     found = None if told is None else _TIMEOUT.search(told)
     return None if found is None else float(found[1])
 
