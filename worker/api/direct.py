@@ -85,13 +85,11 @@ class DirectTransport:
                 raise InvalidAnswerError from error
             if reused and is_farewell(message.code, message.headers):
                 raise aiohttp.ServerDisconnectedError  # noqa: TRY301 -- and the connection is closed
-            content: bytes | None
-            if stream.is_eof():  # most answers come in one piece with their head
-                content = stream.read_nowait()
-                if len(content) > LARGEST_ANSWER_BYTES:
-                    content = None
-            else:
+            content = protocol.whole(stream)
+            if content is None:
                 content = await read_content(stream, message.headers, self._room)
+            elif len(content) > LARGEST_ANSWER_BYTES:
+                content = None
             answer, believed = judge(message.code, message.headers, content)
         except BaseException:
             connection.close()

@@ -7,6 +7,7 @@ from aiohttp import ClientConnectionResetError, StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.helpers import set_exception
 from aiohttp.http import RawResponseMessage
+from aiohttp.streams import EMPTY_PAYLOAD
 
 # An answer's head, and its body as far as it has come.
 Incoming = tuple[RawResponseMessage, StreamReader]
@@ -46,6 +47,12 @@ class CallProtocol(ResponseHandler):
         self._asked = self._loop.create_future()
         self._loop.call_soon(self._write, request)
         return self._asked
+
+    def whole(self, stream: StreamReader) -> bytes | None:
+        """The body of an answer, if it has come as a whole, as most do; None if it is to be read."""
+        if self._reading_paused or stream is EMPTY_PAYLOAD or not stream.is_eof():
+            return None
+        return b"".join(stream._buffer)  # noqa: SLF001 -- to read what is complete takes eight calls
 
     def _write(self, request: bytes) -> None:
         transport = self.transport

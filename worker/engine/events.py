@@ -74,14 +74,19 @@ def _log_deferred(logger: structlog.typing.FilteringBoundLogger, outcome: Outcom
 
 def _abouts(changes: Sequence[QueuedChange]) -> Iterable[dict[str, Any]]:
     """The fields about the changes themselves, once for each batch; changes without a batch count as one."""
-    by_batch: dict[str | None, dict[str, Any]] = {}
+    if len(changes) == 1:  # as nearly always
+        return (_about(changes[0].batch, changes),)
+    by_batch = dict[str | None, list[QueuedChange]]()
     for change in changes:
-        about = by_batch.get(change.batch)
-        if about is None:
-            about = by_batch[change.batch] = {"change_ids": [], "changes": 0}
-            if change.batch is not None:
-                about["batch"] = change.batch
-        about["changes"] += 1
+        by_batch.setdefault(change.batch, []).append(change)
+    return [_about(batch, its) for batch, its in by_batch.items()]
+
+
+def _about(batch: str | None, changes: Sequence[QueuedChange]) -> dict[str, Any]:
+    about: dict[str, Any] = {"change_ids": [], "changes": len(changes)}
+    if batch is not None:
+        about["batch"] = batch
+    for change in changes:
         if change.change_id is not None:
             about["change_ids"].append(change.change_id)
-    return by_batch.values()
+    return about
