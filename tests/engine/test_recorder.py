@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from tests.engine.parts import events, leases_on, now, queue_with, running
 from tests.engine.virtual import ids
 from tests.engine.wrapping import WrappedQueue
@@ -82,16 +84,41 @@ async def desk_with(count: int, *, batch_size: int = 10) -> Desk:
 
 @in_virtual_time
 async def test_a_full_batch_is_stored_at_once_and_the_rest_soon() -> None:
-    desk = await desk_with(25)
-    works = await desk.claim(25)
+    desk = await desk_with(26)
+    works = await desk.claim(26)
     with running(desk.recorder.run()):
-        desk.applied(works)
+        desk.applied(works[:25])
         await asyncio.sleep(1.0)
     assert [size for _, size in desk.queue.settled] == [10, 10, 5]
     assert [at for at, _ in desk.queue.settled][:2] == [0.0, 0.0]
     assert 0.0 < desk.queue.settled[2][0] <= 0.05
-    assert (desk.tallies.outcomes["applied", ""], len(desk.leases)) == (25, 0)
-    assert await desk.queue.next_due_seconds() is None
+    assert (desk.tallies.outcomes["applied", ""], len(desk.leases)) == (25, 1)
+
+
+@pytest.mark.parametrize("claimed", [1, 3, 20])
+@in_virtual_time
+async def test_the_outcomes_of_all_that_is_held_are_stored_at_once(claimed: int) -> None:
+    desk = await desk_with(claimed)
+    works = await desk.claim(claimed)
+    with running(desk.recorder.run()):
+        for work in works:
+            desk.applied([work])
+        await asyncio.sleep(0.0001)
+        assert desk.tallies.outcomes["applied", ""] == claimed
+        assert await desk.queue.next_due_seconds() is None
+    assert sum(size for _, size in desk.queue.settled) == claimed
+
+
+@in_virtual_time
+async def test_what_is_given_back_is_not_claimed_again_at_once() -> None:
+    desk = await desk_with(1)
+    (work,) = await desk.claim(1)
+    with running(desk.recorder.run()):
+        desk.recorder.put(Outcome(work.claim, deferred=work.claim.changes, deferral=Deferral.RELEASED))
+        await asyncio.sleep(0.03)
+        assert not desk.queue.settled
+        await asyncio.sleep(0.03)
+        assert len(desk.queue.settled) == 1
 
 
 @in_virtual_time

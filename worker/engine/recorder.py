@@ -55,13 +55,15 @@ class Recorder:
         self._on_results_lost = on_results_lost
         self._results_are_lost = False
         self._outcomes: list[Outcome] = []  # at most one for each claim held: the reader bounds those
-        self._due = asyncio.Event()  # a whole batch is there, or the oldest outcome has waited long enough
+        self._due = asyncio.Event()  # there is no use in waiting for more, or the oldest outcome has waited long enough
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, outcome: Outcome) -> None:
         """Take an outcome, to record it soon."""
         self._outcomes.append(outcome)
-        if len(self._outcomes) >= self._batch_size:
+        # Nothing is awaited after the last claim held. But one that is given back may be claimed and given back again.
+        most = self._batch_size if outcome.deferred else min(self._batch_size, len(self._leases))
+        if len(self._outcomes) >= most:
             self._due.set()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
