@@ -95,7 +95,7 @@ async def test_a_full_batch_is_stored_at_once_and_the_rest_soon() -> None:
     assert (desk.tallies.outcomes["applied", ""], len(desk.leases)) == (25, 1)
 
 
-@pytest.mark.parametrize("claimed", [1, 3, 20])
+@pytest.mark.parametrize("claimed", [1, 3, 25])
 @in_virtual_time
 async def test_the_outcomes_of_all_that_is_held_are_stored_at_once(claimed: int) -> None:
     desk = await desk_with(claimed)

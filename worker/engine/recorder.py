@@ -61,8 +61,15 @@ class Recorder:
     def put(self, outcome: Outcome) -> None:
         """Take an outcome, to record it soon."""
         self._outcomes.append(outcome)
-        # Nothing is awaited after the last claim held. But one that is given back may be claimed and given back again.
-        most = self._batch_size if outcome.deferred else min(self._batch_size, len(self._leases))
+        self._look()
+
+    def _look(self) -> None:
+        """Record now if there is no use in waiting for more, and else soon."""
+        if not self._outcomes:
+            return
+        most = self._batch_size
+        if not self._outcomes[-1].deferred:  # what is given back may be claimed again at once, and given back again
+            most = min(most, len(self._leases))  # no more than is held can come
         if len(self._outcomes) >= most:
             self._due.set()
         elif self._timer is None:
@@ -73,6 +80,7 @@ class Recorder:
         while True:
             await self._due.wait()
             await self._record(self._take())
+            self._look()
 
     def _take(self) -> list[Outcome]:
         """Take the next batch; the timer starts anew for the outcomes left."""
@@ -80,10 +88,8 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if len(self._outcomes) < self._batch_size:
-            self._due.clear()
-            if self._outcomes:
-                self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
+        self._due.clear()
+        self._look()
         return batch
 
     async def _record(self, batch: list[Outcome]) -> None:
