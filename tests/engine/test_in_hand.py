@@ -83,3 +83,35 @@ async def test_while_one_batch_is_recorded_two_are_worked_on() -> None:
     await stage.put(*(f"c-{number}" for number in range(100)))
     assert (await stage.worker(queue=queue, max_concurrency=4, batch_size=20).run()).empty
     assert queue.made == [60, 80, 100, 100, 100]
+
+
+@in_virtual_time
+async def test_a_service_that_hangs_leaves_other_workers_their_share() -> None:
+    stage = Stage()
+    stage.service.latency_seconds = 600.0
+    await stage.put(*(f"c-{number}" for number in range(100)))
+    worker = stage.worker(drain=False, max_concurrency=4, batch_size=20, request_timeout_seconds=900.0)
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(60.0)
+    [holder] = await stage.queue.leases()
+    worker.stop()
+    await running
+    assert holder.completions == 40  # a batch, and a second one as the first is nearly in flight
+
+
+@in_virtual_time
+async def test_claims_are_bounded_while_nothing_can_be_recorded() -> None:
+    stage = Stage()
+    queue = WrappedQueue(stage.queue)
+    queue.unavailable.add("settle")
+    stage.service.latency_seconds = 0.001
+    await stage.put(*(f"c-{number}" for number in range(200)))
+    worker = stage.worker(queue=queue, drain=False, max_concurrency=4, batch_size=20)
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(60.0)
+    [holder] = await stage.queue.leases()
+    queue.unavailable.clear()
+    await asyncio.sleep(60.0)
+    worker.stop()
+    assert (await running).totals.applied == 200
+    assert holder.completions == 60

@@ -19,11 +19,13 @@ class Leases:
 
     Args:
         lease_seconds: how long a lease runs from each heartbeat.
-        most: claims held above which there is no room for more.
+        most: claims held above which there is no room for more. Finished ones count only above `most_finished`.
         most_bytes: there is room for more if these bytes of metadata take what is held, and what was claimed last.
         tallies: count the lost leases.
         clock: monotonic seconds.
         logger: gets one event per lost lease.
+
+    `finished` is how many are held only until their outcome is recorded.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Leases:
         clock: Callable[[], float],
         lease_seconds: float,
         most: int,
+        most_finished: int = 0,
         most_bytes: int,
     ) -> None:
         self._queue = queue
@@ -42,6 +45,8 @@ class Leases:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._most = most
+        self._most_finished = most_finished
+        self.finished = 0
         self._most_bytes = most_bytes
         self._bytes = self._urgent_bytes = 0
         self._last_bytes = self._last_urgent_bytes = 0  # what the last claims brought
@@ -111,7 +116,7 @@ class Leases:
     def has_room(self) -> bool:
         """Whether more claims may be taken. The next ones may be as large as the last: some take as much as all may."""
         has_bytes = not self._bytes or self._bytes + self._last_bytes <= self._most_bytes
-        return len(self._held) <= self._most and has_bytes
+        return len(self._held) - min(self.finished, self._most_finished) <= self._most and has_bytes
 
     @property
     def has_room_for_urgent(self) -> bool:

@@ -61,6 +61,7 @@ class Recorder:
     def put(self, outcome: Outcome) -> None:
         """Take an outcome, to record it soon."""
         self._outcomes.append(outcome)
+        self._leases.finished += 1
         self._look()
 
     def _look(self) -> None:
@@ -97,6 +98,7 @@ class Recorder:
             batch = await self._written(batch, self._results)
         stale = await self._settle(batch)
         self._leases.drop([outcome.claim for outcome in batch])
+        self._leases.finished -= len(batch)
         self._tallies.stale += len(stale)
         if stale:
             batch = [outcome for outcome in batch if outcome.claim.key not in stale]

@@ -44,9 +44,6 @@ _FLUSH_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
 _LOST_GRACE_SECONDS = 5.0  # enough for most updates, which took up to 6 s; they are repeated in any case
 _MOST_SETTLED = 256  # at once: what the service confirmed for them may be 9 MB, and takes several times that on its way
-# More is claimed while no more than these are held, besides those in flight: one is worked on, one is being recorded.
-# Under load, a claim and a settlement in SQLite's thread take longer than the work on a batch.
-_BATCHES_HELD = 2
 _MOST_BYTES_HELD = 32 * 1024 * 1024  # a bound on the metadata in claims, besides the one on their number
 
 
@@ -109,7 +106,10 @@ class Worker:
             logger,
             clock=now,
             lease_seconds=options.lease_seconds,
-            most=options.max_concurrency + _BATCHES_HELD * options.batch_size,
+            most=options.max_concurrency + options.batch_size,
+            # Under load, a claim and a settlement in SQLite's thread take longer than the work on a batch: one that is
+            # being recorded must not keep the next one from being claimed.
+            most_finished=options.batch_size,
             most_bytes=_MOST_BYTES_HELD,
         )
         self._pausing = Pausing(queue, self._flow, self._leases, tallies, logger, clock=clock, on_pause=self._paused)

@@ -117,7 +117,7 @@ async def _two_replicas(house: House, here: Service, *, there_fails: bool) -> li
     here.latency_seconds = 30.0
     full = house.replica("here", here, drain=False, max_concurrency=1, batch_size=10)
     replicas = [asyncio.create_task(full.run())]
-    await house.put(*ids(30))
+    await house.put(*ids(20))
     await asyncio.sleep(1.0)
     if there_fails:
         there = Service(trouble=says(lambda _: replies.BAD_KEY))
