@@ -25,7 +25,7 @@ class Leases:
         clock: monotonic seconds.
         logger: gets one event per lost lease.
 
-    `finished` is how many are held only until their outcome is recorded.
+    `held` has the works by their claims' keys; `finished` is how many of them are held only until they are recorded.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Leases:
         self._urgent = 0
         self._latest: dict[str, Work] = {}
         self._logger = logger
-        self._held: dict[tuple[str, int], Work] = {}
+        self.held: dict[tuple[str, int], Work] = {}
         self._fewer = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     def __repr__(self) -> str:
-        return f"<Leases [{len(self._held)} held]>"
+        return f"<Leases [{len(self.held)} held]>"
 
     @property
     def works(self) -> list[Work]:
         """All works that are held now."""
-        return list(self._held.values())
+        return list(self.held.values())
 
     @property
     def urgent(self) -> int:
@@ -96,13 +96,13 @@ class Leases:
                 # There is a new claim, so the lease of the earlier one has run out: this process was frozen.
                 self._give_up({before.claim.key})
             self._latest[claim.completion_id] = work
-            self._held[claim.key] = work
+            self.held[claim.key] = work
         return works
 
     def drop(self, claims: Iterable[Claim]) -> None:
         """Let go of claims that are settled or lost."""
         for claim in claims:
-            work = self._held.pop(claim.key, None)
+            work = self.held.pop(claim.key, None)
             if work is not None:
                 self._bytes -= work.size_bytes
                 if work.is_urgent:
@@ -116,7 +116,7 @@ class Leases:
     def has_room(self) -> bool:
         """Whether more claims may be taken. The next ones may be as large as the last: some take as much as all may."""
         has_bytes = not self._bytes or self._bytes + self._last_bytes <= self._most_bytes
-        return len(self._held) - min(self.finished, self._most_finished) <= self._most and has_bytes
+        return len(self.held) - min(self.finished, self._most_finished) <= self._most and has_bytes
 
     @property
     def has_room_for_urgent(self) -> bool:
@@ -132,17 +132,17 @@ class Leases:
 
     async def fewer_than(self, limit: int) -> None:
         """Wait until fewer than `limit` claims are held."""
-        while len(self._held) >= limit:
+        while len(self.held) >= limit:
             self._fewer.clear()
             await self._fewer.wait()
 
     async def expire(self) -> None:
         """Interrupt each work whose lease ends, for ever: a store that is away extends none."""
         while True:
-            deadlines = [work.deadline for work in self._held.values() if work.interruption is None]
+            deadlines = [work.deadline for work in self.held.values() if work.interruption is None]
             await asyncio.sleep(min(deadlines, default=self._clock() + self._lease_seconds) - self._clock())
             now = self._clock()
-            self._give_up({key for key, work in self._held.items() if work.deadline <= now})
+            self._give_up({key for key, work in self.held.items() if work.deadline <= now})
 
     async def heartbeat(self) -> None:
         """Extend every lease in time, for ever; interrupt the work of a lost lease."""
@@ -170,7 +170,7 @@ class Leases:
 
     def _give_up(self, gone: set[tuple[str, int]]) -> None:
         for key in gone:
-            work = self._held.get(key)
+            work = self.held.get(key)
             if work is not None and work.interruption is None:  # else it was settled meanwhile
                 self._tallies.leases_lost += 1
                 self._logger.warning("lease.lost", completion_id=work.claim.completion_id)

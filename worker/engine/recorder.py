@@ -62,26 +62,26 @@ class Recorder:
         """Take an outcome, to record it soon."""
         self._outcomes.append(outcome)
         self._leases.finished += 1
-        self._look()
-
-    def _look(self) -> None:
-        """Record now if there is no use in waiting for more, and else soon."""
-        if not self._outcomes:
-            return
-        most = self._batch_size
-        if not self._outcomes[-1].deferred:  # what is given back may be claimed again at once, and given back again
-            most = min(most, len(self._leases))  # no more than is held can come
-        if len(self._outcomes) >= most:
+        if self._is_whole():
             self._due.set()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
+
+    def _is_whole(self) -> bool:
+        """Whether there is no use in waiting for more: a whole batch is there, or all that is held has its outcome.
+
+        But what was given back may be claimed again at once, and given back again.
+        """
+        outcomes, leases = self._outcomes, self._leases
+        return len(outcomes) >= self._batch_size or (
+            leases.finished >= len(leases.held) and bool(outcomes) and not outcomes[-1].deferred
+        )
 
     async def run(self) -> None:
         """Record for ever. A claim that is not recorded when this is cancelled stays leased, and is done again."""
         while True:
             await self._due.wait()
             await self._record(self._take())
-            self._look()
 
     def _take(self) -> list[Outcome]:
         """Take the next batch; the timer starts anew for the outcomes left."""
@@ -89,8 +89,10 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._due.clear()
-        self._look()
+        if not self._is_whole():
+            self._due.clear()
+            if self._outcomes:
+                self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._due.set)
         return batch
 
     async def _record(self, batch: list[Outcome]) -> None:
