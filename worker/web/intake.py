@@ -305,7 +305,7 @@ def _key(request: web.Request) -> str | None:
         return None
     if (match := _KEY.fullmatch(", ".join(given).strip())) is None:
         raise UnusableBody(
-            HTTPStatus.BAD_REQUEST, f"the Idempotency-Key must be one, of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
+            HTTPStatus.BAD_REQUEST, f"give one Idempotency-Key, of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
         )
     return match[1]
 
