@@ -128,5 +128,13 @@ def age_text(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
-def time_text(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def time_text(unix_seconds: float, timespec: str = "milliseconds") -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def as_of_text(unix_seconds: float | None) -> str | None:
+    """Format an `as_of` to the microsecond, as it is compared with others, here or where it is enqueued again."""
+    if unix_seconds is None:
+        return None
+    exact = time_text(unix_seconds, "microseconds")
+    return time_text(unix_seconds) if exact.endswith("000Z") else exact
