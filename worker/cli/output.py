@@ -58,6 +58,19 @@ def _explained() -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def needing_a_reader(name: str = "standard output") -> Iterator[None]:
+    """For a command whose exit code judges all that it prints: it does not end with 0 if its reader has left.
+
+    Raises:
+        OutputLost: the reader closed the pipe.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputLost(f"{name} was closed before all was written") from None
+
+
 def say_json(value: Any) -> None:  # noqa: ANN401 -- any value with a JSON form
     """Print one JSON document, indented."""
     say_raw(_json_text(value))
