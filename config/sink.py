@@ -31,6 +31,7 @@ class Sink:
         self._thread: threading.Thread | None = None
         self._idle = True  # the thread waits for work
         self._is_stuck = False  # the last flush timed out
+        self._is_cut = False  # of the last line that was written, the end is missing
         self._told_of = 0
         self.dropped = 0
         self.on_room: Callable[[int], None] | None = None  # called with the number of dropped lines, once there is room
@@ -105,12 +106,17 @@ class Sink:
 
     def _put_out(self, data: bytes) -> bool:
         """Write the data; False if the reader is gone or the disk is full."""
+        if self._is_cut:
+            data = b"\n" + data
         rest = memoryview(data)
         try:
             while rest:
                 rest = rest[self._write(rest) :]
         except (OSError, ValueError):
+            if len(rest) < len(data):
+                self._is_cut = not data.endswith(b"\n", 0, len(data) - len(rest))
             return False
+        self._is_cut = False
         return True
 
 

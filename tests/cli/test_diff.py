@@ -1,13 +1,14 @@
 """`metasync diff` as a process: before, after, of the queue, and as JSON."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator, write_changes
+from tests.e2e.processes import KEY, METASYNC, Command, RunningSimulator, running_simulator, write_changes
 from worker.cli.diff import text_of
 from worker.sync.comparing import Before, Difference
 
@@ -100,6 +101,22 @@ def test_what_cannot_be_used_is_a_usage_error(command: Command) -> None:
         assert done.returncode == 2, done.stderr
         assert "nothing was stored" not in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["diff many.jsonl", "diff --json many.jsonl", "doctor"])
+def test_a_closed_pipe_does_not_make_its_verdict_a_good_one(command: Command, words: str) -> None:
+    missing = [{"completion_id": f"c-{n:0240d}", "metadata": {}} for n in range(2_000)]  # more than a pipe holds
+    write_changes(command.folder / "many.jsonl", missing)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{METASYNC} {words} | true"],
+        cwd=command.folder,
+        env=command.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "metasync: standard output was closed before all was written\n")
 
 
 def test_a_halt_ends_it_with_77(command: Command, simulator: RunningSimulator, tmp_path: Path) -> None:

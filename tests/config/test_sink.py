@@ -87,6 +87,29 @@ def test_an_unwritable_line_is_dropped_and_the_next_is_tried() -> None:
     assert (reader.got, told) == (b"again\n", [1])
 
 
+@pytest.mark.parametrize(("room", "kept"), [(0, b""), (3, b"one\n"), (4, b"one\n"), (6, b"one\ntw\n")])
+def test_a_line_whose_end_found_no_room_is_not_joined_to_the_next(room: int, kept: bytes) -> None:
+    disk = bytearray()
+    room_bytes = room
+
+    def write(data: memoryview) -> int:
+        written = data[: max(0, room_bytes - len(disk))]
+        if not written:
+            raise OSError
+        disk.extend(written)
+        return len(written)
+
+    to = Sink(write)
+    to.put(b"one\ntwo\n")
+    to.flush(30.0)
+    to.put(b"lost\n")
+    to.flush(30.0)
+    room_bytes = 100
+    to.put(b"three\n")
+    to.flush(30.0)
+    assert bytes(disk) == kept + b"three\n"
+
+
 def test_the_end_waits_only_once_for_a_stuck_reader() -> None:
     to = Sink(Reader().write)
     to.put(LINE)

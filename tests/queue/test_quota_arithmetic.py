@@ -34,6 +34,8 @@ def test_no_stretch_of_time_holds_more_than_the_rate_and_one(
 
 def test_a_clock_that_was_put_back_delays_nothing_for_long() -> None:
     now = 1_700_000_000.0
-    granted, _ = grant(now + 86_400.0, now, 5, per_minute=600.0, ahead_seconds=1.0)
+    granted, due_at = grant(now + 86_400.0, now, 5, per_minute=600.0, ahead_seconds=1.0)
     assert granted.requests == 0
     assert granted.wait_seconds < 15.0
+    again, _ = grant(due_at, now + granted.wait_seconds, 5, per_minute=600.0, ahead_seconds=1.0)
+    assert again.requests

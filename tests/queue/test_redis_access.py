@@ -71,7 +71,6 @@ async def place() -> AsyncIterator[Place]:
         (f"redis://me:{QUOTED}@h", Address("h", username="me", password=PASSWORD)),
         ("redis://h?prefix=labels", Address("h", prefix="labels")),
         ("rediss://h", Address("h", tls=True)),
-        (f"rediss://h?ssl_ca_certs={__file__}", Address("h", tls=True, tls_files={"ssl_ca_certs": __file__})),
     ],
 )
 def test_a_url_says_where_the_queue_lies(url: str, address: Address) -> None:

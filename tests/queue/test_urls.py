@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.needs import permitted
 from tests.queue.helpers import change
@@ -14,6 +15,7 @@ from tests.queue.postgres_proxies import Network
 from tests.queue.postgres_server import lent_database
 from worker.queue import QueueMisnamed, QueueUnavailable, migration_sql, open_queue
 from worker.queue.postgres.address import Address
+from worker.queue.redis.address import read_url
 
 BASE = "postgresql://me:secret@db.example/app"
 
@@ -116,8 +118,69 @@ def test_the_system_s_certificates_may_be_asked_for() -> None:
     assert "ssl" not in address.dsn
     with pytest.raises(QueueMisnamed, match="goes with sslmode=verify-full alone"):
         Address.parse(f"{BASE}?sslrootcert=system&sslmode=require")
-    with pytest.raises(QueueMisnamed, match="sslcert or sslkey, options of the queue URL, cannot be read"):
+    with pytest.raises(QueueMisnamed, match="sslcert or sslkey, options of the queue URL, cannot be used"):
         Address.parse(f"{BASE}?sslrootcert=system&sslcert=/nowhere.crt")
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with an authority, two keys, the certificate of one, and a file that is none of these."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("client", "other"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        issued.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+    (tmp_path / "text.pem").write_text("no certificate")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("sslmode=verify-full&sslrootcert={}/none.pem", "sslrootcert, an option of the queue URL: .*none.pem'"),
+        ("sslmode=require&sslrootcert={}/text.pem", "sslrootcert, an option .*text.pem' cannot be used: "),
+        ("sslmode=require&sslcrl={}/none.pem", "sslcrl, an option"),
+        ("sslcert={0}/none.pem&sslkey={0}/client.key", "sslcert or sslkey, .*No such file"),
+        ("sslcert={0}/client.pem&sslkey={0}/other.key", "sslcert or sslkey, .*mismatch"),
+    ],
+)
+def test_a_file_of_certificates_that_cannot_be_used_is_named_for_postgres(
+    certificates: Path, options: str, reason: str
+) -> None:
+    with pytest.raises(QueueMisnamed, match=reason):
+        Address.parse(f"{BASE}?{options.format(certificates)}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "sslmode=verify-full&sslrootcert={0}/ca.pem&sslcert={0}/client.pem&sslkey={0}/client.key",
+        "sslmode=prefer&sslrootcert={}/none.pem",  # the driver does not look at them
+        "sslmode=disable&sslcert={0}/none.pem&sslkey={0}/none.key",
+    ],
+)
+def test_files_of_certificates_that_can_be_used_or_are_not_are_left_to_the_driver(
+    certificates: Path, options: str
+) -> None:
+    dsn = Address.parse(f"{BASE}?{options.format(certificates)}").dsn
+
+    assert all(option.partition("=")[0] in dsn for option in options.split("&"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("ssl_ca_certs={}/text.pem", "ssl_ca_certs, an option of the queue URL: .*text.pem' cannot be used"),
+        ("ssl_certfile={0}/client.pem&ssl_keyfile={0}/other.key", "ssl_certfile or ssl_keyfile, .*mismatch"),
+        ("ssl_keyfile={}/client.key", "ssl_keyfile goes with ssl_certfile"),
+    ],
+)
+def test_a_file_of_certificates_that_cannot_be_used_is_named_for_redis(
+    certificates: Path, options: str, reason: str
+) -> None:
+    with pytest.raises(QueueMisnamed, match=reason):
+        read_url(f"rediss://h?{options.format(certificates)}")
 
 
 # The interpreter's own files may be out of reach for the other user: so all that is needed is imported before.

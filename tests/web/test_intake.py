@@ -209,6 +209,7 @@ UNREADABLE: dict[str, tuple[int, str, Any, dict[str, str]]] = {
     "an empty key": (400, JSON, line(1), {"Idempotency_Key": '""'}),
     "a long key": (400, JSON, line(1), {"Idempotency_Key": "k" * 249}),
     "a key with a space": (400, JSON, line(1), {"Idempotency_Key": "a b"}),
+    "two keys": (400, JSON, line(1), {"Idempotency_Key": "a", "idempotency_key": "b"}),
     "too many changes": (413, ND, lines(*[line(i) for i in range(10_001)]), {}),
     "too many bytes": (413, JSON, b" " * (8 * 1024**2 + 1), {}),
     "too many lines, blank ones": (413, ND, "\n" * 100_001, {}),

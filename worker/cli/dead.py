@@ -13,7 +13,7 @@ from worker.cli import loop, signals
 from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
-from worker.cli.output import counted, say, say_json, say_raw, table, tell, time_text
+from worker.cli.output import as_of_text, counted, say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.flags import Flag
 from worker.queue import DeadLetter, DeadLetters, DeadSelection, QueueUnavailable, Reason, Revived, Store, open_queue
@@ -109,7 +109,7 @@ class Letter:
             attempts=letter.attempts,
             enqueued_at=time_text(letter.enqueued_at),
             died_at=time_text(letter.died_at),
-            as_of=None if letter.as_of is None else time_text(letter.as_of),
+            as_of=as_of_text(letter.as_of),
             batch=letter.batch,
         )
 

@@ -17,7 +17,7 @@ from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, READING, STORE, Prints
 from worker.cli.inputs import InputError
 from worker.cli.job import Job, run_async
-from worker.cli.output import counted, report, report_json, say_raw, tell
+from worker.cli.output import counted, needing_a_reader, report, report_json, say_raw, tell
 from worker.cli.syncing import (
     SyncReport,
     above_progress,
@@ -93,7 +93,7 @@ reads may lag behind; if nothing was applied recently, `--read-lag 0` gives the 
 def execute(arguments: Diff) -> int:
     """Print the differences and the counts."""
     wanted = arguments.json and arguments.summary
-    with failing_as_json(lambda error, code: Compared(exit_code=code, error=error), wanted=wanted):
+    with needing_a_reader(), failing_as_json(lambda error, code: Compared(exit_code=code, error=error), wanted=wanted):
         job, progress = prepared(arguments, shown=True)
         return run_async(_diff(arguments, job, progress=progress))
 

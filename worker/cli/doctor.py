@@ -19,7 +19,7 @@ from worker.cli.checkup.writing import ProbeClient
 from worker.cli.exits import Exit
 from worker.cli.flags import ALL, Configured, Prints
 from worker.cli.job import configure_logs
-from worker.cli.output import flush, say, say_json, tell
+from worker.cli.output import flush, needing_a_reader, say, say_json, tell
 from worker.cli.signals import Stopped
 from worker.flags import Flag
 
@@ -70,7 +70,8 @@ def execute(arguments: Doctor) -> int:
     """Run all checks; print a line for each, with advice."""
     if arguments.write_probe and arguments.completion is None:
         raise ConfigurationError("--write-probe needs --completion ID, the completion to write to")
-    return loop.run(_examine(arguments))
+    with needing_a_reader():
+        return loop.run(_examine(arguments))
 
 
 async def _examine(arguments: Doctor) -> Exit:

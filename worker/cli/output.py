@@ -58,6 +58,19 @@ def _explained() -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def needing_a_reader(name: str = "standard output") -> Iterator[None]:
+    """For a command whose exit code judges all that it prints: it does not end with 0 if its reader has left.
+
+    Raises:
+        OutputLost: the reader closed the pipe.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputLost(f"{name} was closed before all was written") from None
+
+
 def say_json(value: Any) -> None:  # noqa: ANN401 -- any value with a JSON form
     """Print one JSON document, indented."""
     say_raw(_json_text(value))
@@ -128,5 +141,13 @@ def age_text(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
-def time_text(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def time_text(unix_seconds: float, timespec: str = "milliseconds") -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def as_of_text(unix_seconds: float | None) -> str | None:
+    """Format an `as_of` to the microsecond, as it is compared with others, here or where it is enqueued again."""
+    if unix_seconds is None:
+        return None
+    exact = time_text(unix_seconds, "microseconds")
+    return time_text(unix_seconds) if exact.endswith("000Z") else exact

@@ -11,7 +11,7 @@ from worker.cli import loop
 from worker.cli.batches import find
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
-from worker.cli.output import say, say_json, say_raw, table, tell, time_text
+from worker.cli.output import as_of_text, say, say_json, say_raw, table, tell, time_text
 from worker.cli.verbs import Action
 from worker.cli.withdrawing import YES, Withdrawal, withdraw
 from worker.flags import Flag
@@ -51,7 +51,7 @@ class PendingChange:
             metadata=_decoded(change.metadata),
             mode=change.mode,
             enqueued_at=time_text(change.enqueued_at),
-            as_of=None if change.as_of is None else time_text(change.as_of),
+            as_of=as_of_text(change.as_of),
             batch=change.batch,
         )
 

@@ -14,7 +14,7 @@ from worker.changes.source import ByteSource
 from worker.cli.exits import Exit
 from worker.cli.inputs import InputError
 from worker.cli.job import Job
-from worker.cli.output import OutputLost, counted, report_json, tell
+from worker.cli.output import OutputLost, counted, needing_a_reader, report_json, tell
 from worker.cli.refused import Shown
 from worker.cli.syncing import SyncReport, asking, gather, how_far, sentence_of, shown_while
 from worker.sync.asking import Asking, Unfinished
@@ -80,12 +80,11 @@ async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
     """
     target = await _opened(goal)
     try:
-        with closing(Spool()) as spool:
+        # What is read may be a backup, which is not whole if its reader has left.
+        with needing_a_reader(target.name), closing(Spool()) as spool:
             return await _Pulling(goal, target, spool, progress=progress).run(job)
     except SpoolFull as error:
         return _failed(goal, str(error), Exit.RUN_AGAIN)
-    except BrokenPipeError:  # what is read may be a backup, which is not whole
-        raise OutputLost(f"{target.name} was closed before all was written") from None
     finally:
         target.close()
 

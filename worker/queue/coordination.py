@@ -1,7 +1,7 @@
 """What workers share besides the queue: notes for each other and for later runs, and one rate for all of them."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from worker.queue.quota import Grant
 
@@ -11,11 +11,17 @@ class Note:
     """A short text that a worker left in the store, for other processes and later runs.
 
     Args:
-        age_seconds: how long ago it was written, by the store's clock.
+        age_seconds: how long ago it was written, by the store's clock. If that was ahead then, and was put back, by how
+            much the note is ahead: it is not taken for a new one, and a worker that lives writes its own anew.
     """
 
     text: str
     age_seconds: float
+
+    @classmethod
+    def of(cls, text: str, age_seconds: float) -> Self:
+        """Make one of a difference of times, which may be negative."""
+        return cls(text, abs(age_seconds))
 
 
 class Coordination(Protocol):

@@ -41,7 +41,6 @@ from worker.queue.rows import (
     Counts,
     Put,
     Remembered,
-    age_seconds,
     claims_of,
     conflicts_among,
     dated,
@@ -307,7 +306,7 @@ class MemoryQueue(StoreBase):
     async def read_notes(self) -> dict[str, Note]:
         """Read all notes; see `Coordination.read_notes`."""
         now = self._clock()
-        return {name: Note(text, age_seconds(now, written_at)) for name, (text, written_at) in self._notes.items()}
+        return {name: Note.of(text, now - written_at) for name, (text, written_at) in self._notes.items()}
 
     async def unix_time(self) -> float:
         """Return the time; see `Coordination.unix_time`."""

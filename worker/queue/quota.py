@@ -55,5 +55,5 @@ def grant(due_at: float, now: float, requests: int, *, per_minute: float, ahead_
     room = math.floor((now + ahead_seconds - starts_at) / interval + _ENOUGH) + 1
     granted = max(0, min(requests, room))
     if not granted:
-        return Grant(0, starts_at - now - ahead_seconds), due_at
+        return Grant(0, starts_at - now - ahead_seconds), min(due_at, starts_at)
     return Grant(granted, starts_at - now), starts_at + granted * interval

@@ -298,14 +298,14 @@ def _key(request: web.Request) -> str | None:
     """Return the Idempotency-Key, without quotes around it; None if there is none.
 
     Raises:
-        UnusableBody: the key is malformed.
+        UnusableBody: the key is malformed, or there are two.
     """
-    shown = request.headers.get("Idempotency-Key")
-    if shown is None:
+    given = request.headers.getall("Idempotency-Key", None)
+    if given is None:
         return None
-    if (match := _KEY.fullmatch(shown.strip())) is None:
+    if (match := _KEY.fullmatch(", ".join(given).strip())) is None:
         raise UnusableBody(
-            HTTPStatus.BAD_REQUEST, f"the Idempotency-Key must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
+            HTTPStatus.BAD_REQUEST, f"give one Idempotency-Key, of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters"
         )
     return match[1]
 

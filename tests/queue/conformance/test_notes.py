@@ -22,6 +22,17 @@ async def test_a_note_is_kept_until_it_is_replaced_or_removed(queue: Store, adva
     assert set(await queue.read_notes()) == {"worker host:1"}
 
 
+async def test_a_note_from_a_time_that_has_yet_to_come_is_not_a_new_one(queue: Store, advance: Advance) -> None:
+    """Its worker may have died while the clock was ahead: one that lives writes it anew."""
+    await queue.write_note("worker host:1", "{}")
+    await advance(-3_600)
+    [note] = (await queue.read_notes()).values()
+    assert note.age_seconds == about(3_600)
+    alone = await queue.read_note("worker host:1")
+    assert alone is not None
+    assert alone.age_seconds == about(3_600)
+
+
 async def test_the_time_is_that_of_the_stores_own_clock(queue: Store, advance: Advance) -> None:
     before = await queue.unix_time()
     assert before == about(START)

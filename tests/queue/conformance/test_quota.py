@@ -57,6 +57,16 @@ async def test_another_rate_holds_from_the_next_request_on(queue: Store) -> None
     assert (await take(queue, 1_000, per_minute=10 * RATE)).requests == pytest.approx(51, abs=2)
 
 
+async def test_after_the_clock_was_put_back_the_quota_is_granted_again(queue: Store, advance: Advance) -> None:
+    await take(queue, 1_000)
+    await advance(-86_400.0)
+    asked_again = await take(queue, 5)
+    await advance(asked_again.wait_seconds)
+
+    assert (await take(queue, 5)).requests > 0
+    assert asked_again.wait_seconds < 15.0
+
+
 async def test_two_who_ask_at_once_share(queue: Store) -> None:
     grants = await asyncio.gather(*(take(queue, 3) for _ in range(8)))
     assert sum(each.requests for each in grants) == 11

@@ -114,3 +114,23 @@ async def test_after_a_failover_the_log_is_read_anew() -> None:
         await confirm(another, {"c-1": {"grade": "B"}})
 
         assert await told(queue, "c-1") == {"c-1": {"grade": "B"}}
+
+
+async def test_another_log_behind_open_connections_is_read_anew() -> None:
+    """A proxy that pools connections hides a failover, and a restore may leave them open."""
+    async with (
+        new_database() as url,
+        await PostgresQueue.open(url) as queue,
+        await PostgresQueue.open(url) as another,
+    ):
+        await confirm(queue, {"c-1": MAP})
+        put_back = await save(url)
+        for completion_id in ("c-2", "c-3"):
+            await confirm(queue, {completion_id: MAP})
+        await told(queue, "c-1")
+        await put_back()
+        opened = queue._connections.opened
+        await confirm(another, {"c-1": {"grade": "B"}})
+
+        assert await told(queue, "c-1") == {"c-1": {"grade": "B"}}
+        assert queue._connections.opened == opened

@@ -1,11 +1,13 @@
 """The queue's URL: the options for the driver, the options for metasync, and the part that may be shown."""
 
+import os
 import re
 import ssl
 from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
+from worker.queue.certificates import load_authorities, load_certificate
 from worker.queue.errors import QueueMisnamed
 
 _HOST = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(?::\d+)?"
@@ -23,6 +25,8 @@ _POOLED = (
     "intervals instead; listen=off, an option of the queue's URL, spares them this discovery"
 )
 _SWITCH = {"on": True, "off": False}
+_VERIFYING = ("require", "verify-ca", "verify-full")  # the modes in which the driver looks at files of authorities
+_OF_CLIENT = "sslcert or sslkey"
 # Options of libpq that the driver does not know, and would pass to the server as settings. The text says what happens
 # without them. Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _IGNORED = {
@@ -99,6 +103,7 @@ class Address:
         if any(port.isdecimal() and int(port) > _LAST_PORT for port in ports):
             raise QueueMisnamed(f"a port of the queue URL must be at most {_LAST_PORT}")
         connect_seconds, tls = _connect_seconds(options), _system_tls(options)
+        _check_files(options)
         dsn = f"{url.partition('?')[0]}?{urlencode(options)}"
         shown = f"postgresql://{hosts}/{match['database'] or ''}"
         return cls(dsn, shown, listens, connect_seconds, tls, warnings)
@@ -134,8 +139,17 @@ def _system_tls(options: dict[str, str]) -> ssl.SSLContext | None:
         raise QueueMisnamed("sslrootcert=system, an option of the queue URL, goes with sslmode=verify-full alone")
     context = ssl.create_default_context()
     if certificate := options.pop("sslcert", None):
-        try:
-            context.load_cert_chain(certificate, options.pop("sslkey", None), options.pop("sslpassword", None))
-        except OSError as error:
-            raise QueueMisnamed(f"sslcert or sslkey, options of the queue URL, cannot be read: {error}") from None
+        key, password = options.pop("sslkey", None), options.pop("sslpassword", "")
+        load_certificate(context, _OF_CLIENT, certificate, key, password)
     return context
+
+
+def _check_files(options: dict[str, str]) -> None:
+    """Raise if a file that the driver would load cannot be used."""
+    mode = options.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslrootcert", "sslcrl"):
+        if mode in _VERIFYING and name in options:
+            load_authorities(context, name, options[name])
+    if mode != "disable" and "sslcert" in options and "sslkey" in options:  # else the driver may know a key
+        load_certificate(context, _OF_CLIENT, options["sslcert"], options["sslkey"], options.get("sslpassword", ""))

@@ -35,6 +35,21 @@ class LogIndexWithGaps(LogIndex):
         """Numbers below the last one that were still missing."""
         return list(self._skipped)
 
+    def is_of(self, rows: Iterable[LogRow], *, now: float) -> bool:
+        """Whether these are rows of the known log, the last known one included, if that is young enough to matter.
+
+        After a failover or a restore, numbers stand for other rows. A proxy hides it, and connections may stay open.
+        """
+        written_at, _ = self._rows.get(self.last, (0.0, []))
+        return written_at <= now - self.seconds or (self.last, written_at) in {
+            (row.number, row.written_at) for row in rows
+        }
+
+    def clear(self) -> None:
+        """Forget all, to read another log."""
+        super().__init__(self.seconds)
+        self._skipped = {}
+
     def learn(self, news: Iterable[LogRow], *, now: float) -> None:
         """Take in these rows, and note the skipped numbers until their rows would be too old."""
         rows = {row.number: row for row in news}
@@ -88,8 +103,10 @@ async def attach(
     completion_ids = confirmed.merged_first(claims)
     if not completion_ids:
         return list(claims), []
-    found = await connection.fetch(_CONFIRMED["news"], index.last, index.skipped, index.seconds)
-    news = [LogRow(row["number"], row["written_at"], _completion_ids(row["completion_ids"])) for row in found]
+    news = await _news(connection, index)
+    if not index.is_of(news, now=now):
+        index.clear()
+        news = await _news(connection, index)
     wanted = index.find(completion_ids, news, since=now - seconds)
     maps: dict[str, dict[str, str]] = {}
     left = list(wanted)
@@ -99,6 +116,11 @@ async def attach(
             maps.update(confirmed.maps_in(_completion_ids(row["completion_ids"]), row["maps"], wanted[row["number"]]))
         left = confirmed.after([row["number"] for row in rows], left)
     return confirmed.with_confirmed(claims, maps), news
+
+
+async def _news(connection: Connection, index: LogIndexWithGaps) -> list[LogRow]:
+    found = await connection.fetch(_CONFIRMED["news"], index.last, index.skipped, index.seconds)
+    return [LogRow(row["number"], row["written_at"], _completion_ids(row["completion_ids"])) for row in found]
 
 
 async def forget(connection: Connection, older_than_seconds: float, most: int) -> None:

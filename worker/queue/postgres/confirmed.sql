@@ -39,15 +39,18 @@ WHERE number = ANY (ARRAY(
 ));
 
 -- name: news
--- $1 the last known number, $2 the numbers before it that were missing, $3 seconds; older rows come without their ids
+-- $1 the last known number, $2 the numbers before it that were missing, $3 seconds; older rows, and the last known one,
+-- come without their ids
 SELECT
     number,
     extract(epoch FROM written_at)::float8 AS written_at,
     CASE
-        WHEN written_at > statement_timestamp() - make_interval(secs => $3::float8) THEN completion_ids ELSE '[]'
+        WHEN number <> $1::bigint AND written_at > statement_timestamp() - make_interval(secs => $3::float8)
+            THEN completion_ids
+        ELSE '[]'
     END AS completion_ids
 FROM (
-    SELECT number, written_at, completion_ids FROM metasync.confirmed WHERE number > $1::bigint
+    SELECT number, written_at, completion_ids FROM metasync.confirmed WHERE number >= $1::bigint
     UNION ALL
     SELECT number, written_at, completion_ids FROM metasync.confirmed WHERE number = ANY ($2::bigint[])
 ) AS news

@@ -19,13 +19,13 @@ async def write(connection: Connection, name: str, text: str | None) -> None:
 async def read(connection: Connection, name: str) -> Note | None:
     """Return the note of this name; None if there is none."""
     found = await connection.fetchrow(_NOTE["one"], storable(name))
-    return None if found is None else Note(found["text"], max(0.0, found["age_seconds"]))
+    return None if found is None else Note.of(found["text"], found["age_seconds"])
 
 
 async def read_all(connection: Connection) -> dict[str, Note]:
     """Return all notes by name."""
     found = await connection.fetch(_NOTE["all"])
-    return {row["name"]: Note(row["text"], max(0.0, row["age_seconds"])) for row in found}
+    return {row["name"]: Note.of(row["text"], row["age_seconds"]) for row in found}
 
 
 async def unix_time(connection: Connection) -> float:

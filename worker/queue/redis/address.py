@@ -1,10 +1,12 @@
 """Parse the queue's URL."""
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from worker.queue.certificates import load_authorities, load_certificate
 from worker.queue.errors import QueueMisnamed
 
 _SCHEMES = ("redis", "rediss")
@@ -94,6 +96,13 @@ def _tls_files(scheme: str, options: dict[str, str]) -> dict[str, str]:
             raise QueueMisnamed(f"{name} is for rediss:// URLs, which use TLS")
         if not Path(path).is_file():
             raise QueueMisnamed(f"{name}: there is no file {path!a}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if authorities := found.get("ssl_ca_certs"):
+        load_authorities(context, "ssl_ca_certs", authorities)
+    if certificate := found.get("ssl_certfile"):
+        load_certificate(context, "ssl_certfile or ssl_keyfile", certificate, found.get("ssl_keyfile"))
+    elif "ssl_keyfile" in found:
+        raise QueueMisnamed("ssl_keyfile goes with ssl_certfile")
     return found
 
 

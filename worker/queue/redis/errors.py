@@ -40,7 +40,9 @@ _MISNAMED_MESSAGES = {
 }
 # redis-py's message where the server closes a new connection before it has read what the driver says at first.
 _CUT_AT_ONCE = "Connection lost"
-_PERHAPS_FULL = "it cut the connection at once; if it is up, it may have none left (maxclients)"
+_PERHAPS_FULL = (
+    "it cut the connection at once; if it is up, it may have none left (maxclients), or take TLS alone (rediss://)"
+)
 # After a failover, reconnect: the name must be resolved again.
 _DEMOTED = ("READONLY", "MASTERDOWN")
 _LONGEST_MESSAGE = 200

@@ -283,13 +283,15 @@ class RedisQueue(StoreBase):
         if packed is None:
             return None
         text, written_at = codec.read_note(packed)
-        return Note(text, codec.age_of(now, written_at))
+        return Note.of(text, (now - written_at) / codec.US_PER_SECOND)
 
     async def read_notes(self) -> dict[str, Note]:
         """Read all notes; see `Coordination.read_notes`."""
         now, found = await self._server.call("read_notes")
         notes = {name.decode(): codec.read_note(packed) for name, packed in zip(found[::2], found[1::2], strict=True)}
-        return {name: Note(text, codec.age_of(now, written_at)) for name, (text, written_at) in notes.items()}
+        return {
+            name: Note.of(text, (now - written_at) / codec.US_PER_SECOND) for name, (text, written_at) in notes.items()
+        }
 
     async def unix_time(self) -> float:
         """Return the server's time; see `Coordination.unix_time`."""

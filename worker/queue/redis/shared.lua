@@ -14,6 +14,9 @@ local function take_quota(keys, args)
     local room = math.floor((queue.now + ahead - starts) / interval + ENOUGH) + 1
     local granted = math.max(0, math.min(requests, room))
     if granted == 0 then
+        if starts < due then
+            redis.call('HSET', queue.queue, 'quota_due', string.format('%.3f', starts))
+        end
         return {0, math.ceil(starts - queue.now - ahead)}
     end
     redis.call('HSET', queue.queue, 'quota_due', string.format('%.3f', starts + granted * interval))

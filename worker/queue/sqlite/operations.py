@@ -32,7 +32,6 @@ from worker.queue.rows import (
     RECENT_TARGETS,
     Counts,
     Put,
-    age_seconds,
     claims_of,
     conflicts_among,
     ended,
@@ -305,13 +304,13 @@ def write_note(connection: apsw.Connection, now: Moment, name: str, text: str | 
 def read_note(connection: apsw.Connection, now: Moment, name: str) -> Note | None:
     """Return the note with this name."""
     found: tuple[str, float] | None = connection.execute(_NOTE["one"], {"name": storable(name)}).get
-    return None if found is None else Note(found[0], age_seconds(now.queue, found[1]))
+    return None if found is None else Note.of(found[0], now.queue - found[1])
 
 
 def read_notes(connection: apsw.Connection, now: Moment) -> dict[str, Note]:
     """Return all notes by name."""
     found = _notes(connection.execute(_NOTE["all"]).get)
-    return {name: Note(text, age_seconds(now.queue, written_at)) for name, text, written_at in found}
+    return {name: Note.of(text, now.queue - written_at) for name, text, written_at in found}
 
 
 def _keys(claims: Iterable[Claim]) -> str:
