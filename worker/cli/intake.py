@@ -22,6 +22,7 @@ from worker.cli.output import counted, tell
 from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
 from worker.queue import QueueError, QueueUnusable, QueueUnwritable, Stored
+from worker.temporary import NoRoom
 from worker.terminal import columns, is_terminal
 from worker.terminal import shown as quoted
 
@@ -144,6 +145,8 @@ async def take_in(
         counts.fail(Exit.USAGE, str(error))
     except UnwritableRejects as error:
         counts.fail(Exit.USAGE, f"metasync: {error}")
+    except NoRoom as error:
+        counts.fail(Exit.RUN_AGAIN, f"metasync: {error}\n{_NOTHING}")
     except Stopped:
         counts.fail(Exit.RUN_AGAIN, "interrupted")
     except _Failed as failed:

@@ -21,7 +21,7 @@ from worker.sync.asking import Asking, Unfinished
 from worker.sync.lines import Format, form_of
 from worker.sync.listing import Filter, Walk
 from worker.sync.pulling import Counts, Pull, Reads
-from worker.sync.spool import Spool, SpoolFull
+from worker.sync.spool import Spool
 from worker.sync.target import Gone, Target, Unwritable
 from worker.terminal import shown as quoted
 
@@ -77,13 +77,12 @@ async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
 
     Raises:
         Unusable: the target cannot be written.
+        NoRoom: the temporary file cannot be.
     """
     target = await _opened(goal)
     try:
         with closing(Spool()) as spool:
             return await _Pulling(goal, target, spool, progress=progress).run(job)
-    except SpoolFull as error:
-        return _failed(goal, str(error), Exit.RUN_AGAIN)
     except BrokenPipeError:  # what is read may be a backup, which is not whole
         raise OutputLost(f"{target.name} was closed before all was written") from None
     finally:
