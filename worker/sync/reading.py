@@ -77,7 +77,7 @@ async def read_each(
     hand_on: Callable[[R], object],
     settle: Callable[[], Awaitable[object]],
     *,
-    size_of: Callable[[R], int] = lambda _: 0,
+    size_of: Callable[[R], int],
 ) -> None:
     """Read each completion, as many at once as the terms allow.
 
