@@ -4,11 +4,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
@@ -115,6 +114,7 @@ class Settings(BaseSettings):
         populate_by_name=True,
         validate_default=False,
         hide_input_in_errors=True,
+        defer_build=True,
     )
 
     openai_api_key: Annotated[SecretStr, AfterValidator(_printable_secret)] | None = Field(
@@ -288,8 +288,7 @@ def _text(field: str, value: Any) -> str:  # noqa: ANN401 -- settings have any t
 FIELDS = {variable(field): field for field in Settings.model_fields}
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The settings, and the source of each."""
 
     settings: Settings

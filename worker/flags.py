@@ -6,9 +6,9 @@ The module imports nothing else of metasync, because the simulator uses it too.
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, fields, is_dataclass
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Path = tuple[str, ...]
 T = TypeVar("T")
@@ -23,8 +23,7 @@ class BadValue(ValueError):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """How a dataclass field becomes a flag.
 
     Args:
@@ -53,11 +52,10 @@ class Flag:
     files: bool = False
     positional: bool = False
     group: str = ""
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Marks a field whose value is a dataclass with flags, or is made from one.
 
     Args:
@@ -71,8 +69,7 @@ class Group:
     make: Callable[[Any], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument of a command, as parsers and pages need it.
 
     Args:
@@ -96,7 +93,7 @@ class Argument:
     values: Mapping[str, Any] | None = None
     switch: Literal["on", "off", "either"] | None = None
     many: bool = False
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = MappingProxyType({})
     required: bool = False
     files: bool = False
     short: str = ""
@@ -265,8 +262,7 @@ class _Misfit(Exception):
         self.name = name
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(NamedTuple):
     """The given values and the names of all arguments, by field path."""
 
     values: dict[Path, Any]

@@ -4,11 +4,12 @@ import asyncio
 import json
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from config import sink
@@ -37,7 +38,10 @@ class Scripted(WrappedQueue):
 
     async def read_notes(self) -> dict[str, Note]:
         notes = await super().read_notes()
-        return {name: replace(note, age_seconds=note.age_seconds + self.ages / 100) for name, note in notes.items()}
+        return {
+            name: msgspec.structs.replace(note, age_seconds=note.age_seconds + self.ages / 100)
+            for name, note in notes.items()
+        }
 
     async def batches(self, name: str | None = None) -> list[Batch]:
         self.looks += 1

@@ -1,13 +1,14 @@
 """The file's content, and work in several transactions."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import apsw
 import pytest
 
-from tests.queue.helpers import bury, change, claim, finished, letters, pending_labels
-from worker.queue import DeadSelection, Death, Revived, Sample, Settlement
+from tests.queue.helpers import bury, change, claim, died, finished, letters, pending_labels
+from worker.changes import MetadataChange
+from worker.queue import DeadSelection, Death, PendingSelection, Revived, Sample, Settlement
 from worker.queue.base import Part, Stretch
 from worker.queue.sqlite import SqliteQueue
 from worker.queue.sqlite import letters as letters_of_sqlite
@@ -29,6 +30,58 @@ async def queue(path: Path) -> AsyncIterator[SqliteQueue]:
 @pytest.fixture
 def writer(queue: SqliteQueue) -> Writer:
     return queue._writer
+
+
+class _WithoutTemporaryFiles(apsw.VFS):
+    """The default file system, without a place for temporary files."""
+
+    def __init__(self) -> None:
+        self._default = apsw.vfs_names()[0]
+        super().__init__("without-temporary-files", self._default, makedefault=True)
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 -- SQLite's name
+        if name is None:
+            raise apsw.CantOpenError
+        return apsw.VFSFile(self._default, name, flags)
+
+
+@pytest.fixture
+def no_temporary_files() -> Iterator[None]:
+    files = _WithoutTemporaryFiles()
+    yield
+    files.unregister()
+
+
+@pytest.mark.usefixtures("no_temporary_files")
+async def test_no_call_needs_a_temporary_file(path: Path) -> None:
+    large = {f"key-{number:02d}": "v" * 512 for number in range(16)}
+    given = [MetadataChange(f"c-{number * 7919 % 3_000}", large, change_id=f"line-{number}") for number in range(3_000)]
+    async with await SqliteQueue.open(f"sqlite:///{path}") as queue:
+        await queue.put(given, batch="large")
+        await queue.put(given, batch="again")
+        while claims := await claim(queue, 1_000):
+            await queue.settle([died(each) for each in claims], keep_seconds=60, remember=True)
+        assert (await queue.retry_dead(DeadSelection())).retried == 3_000
+        assert (await queue.withdraw(PendingSelection(batch="large"))).withdrawn == 3_000
+        await queue.put(change(f"c-{number}") for number in range(3_000))
+        while claims := await claim(queue, 1_000):
+            await queue.settle([died(each) for each in claims], remember=True)
+        assert await queue.purge_dead(DeadSelection()) == 3_000
+        await queue.forget(0.0, most=10_000)
+        assert (await queue.status()).pending == 0
+
+
+async def test_a_put_takes_no_more_memory_for_more_changes(queue: SqliteQueue) -> None:
+    backlog = [change(f"c-{number:0254d}") for number in range(30_000)]
+    await queue.put(backlog)
+    peaks = []
+    for changes in (backlog[::30], backlog[::3]):
+        apsw.memory_high_water(reset=True)
+        before = apsw.memory_used()
+        await queue.put(changes)
+        peaks.append(apsw.memory_high_water() - before)
+
+    assert peaks[1] < 1.5 * peaks[0], peaks
 
 
 async def test_a_long_put_is_one_transaction(queue: SqliteQueue, writer: Writer) -> None:

@@ -360,7 +360,7 @@ async def test_a_full_disk_stores_nothing_by_halves_and_is_got_over(queue: Sqlit
     pages = await writer.read(lambda connection: connection.pragma("page_count"))
     await writer.read(lambda connection: connection.pragma("max_page_count", pages + 10))
 
-    with pytest.raises(QueueUnavailable, match=r"the disk is full .its own, or that of the temporary files, TMPDIR."):
+    with pytest.raises(QueueUnavailable, match="the disk is full"):
         await queue.put(BULKY)
     assert (await queue.status()).pending == 1
     claimed = await claim_one(queue)

@@ -13,6 +13,7 @@ from tests.needs import permitted
 from tests.queue.helpers import change
 from tests.queue.postgres_proxies import Network
 from tests.queue.postgres_server import lent_database
+from tests.queue.stores import STORES
 from worker.queue import QueueMisnamed, QueueUnavailable, migration_sql, open_queue
 from worker.queue.postgres.address import Address
 from worker.queue.redis.address import read_url
@@ -28,6 +29,24 @@ async def url() -> AsyncIterator[str]:
 
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_a_queue_is_opened_once(tmp_path: Path, store: str) -> None:
+    async with STORES[store](tmp_path) as url:
+        opening = open_queue(url)
+        async with opening as queue:
+            with pytest.raises(RuntimeError, match=r"has been entered already: call open_queue for each"):
+                await opening.__aenter__()
+            assert (await queue.put([change("c-1")])).added == 1
+        with pytest.raises(RuntimeError, match=r"has been entered already: call open_queue for each"):
+            await opening.__aenter__()
+
+
+async def test_what_could_not_be_opened_is_closed_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(QueueUnavailable, match="there is no directory"):
+        async with open_queue(f"sqlite:///{tmp_path}/none/queue.db"):
+            pass
 
 
 @pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "{} ", " {}", "\t{}\n\n"])

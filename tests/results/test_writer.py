@@ -22,7 +22,7 @@ async def test_results_are_lost_in_order_where_no_further_thread_starts(
     change = QueuedChange(1, ID, None, "merge", '{"a":"1"}', 0.0)
     outcome = Outcome(Claim(ID, 1, (change,), age_seconds=0.0), applied=(change,))
     path = tmp_path / "results.jsonl"
-    told = r"results\.jsonl: results cannot be written there: can't start new thread"
+    told = r"results\.jsonl: results cannot be written there: a thread is needed .can't start new thread."
     with ResultsFile(str(path)) as file, monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", _no_thread)
         with pytest.raises(ResultsLost, match=told):

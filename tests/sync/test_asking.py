@@ -40,7 +40,9 @@ async def _read(asking: Asking, client: Any, ids: list[str]) -> list[Answer]:
     async def settle() -> None:
         pass
 
-    await asking.run(read_each(asking, iter(ids), lambda each: get(asking, client, each), found.append, settle))
+    await asking.run(
+        read_each(asking, iter(ids), lambda each: get(asking, client, each), found.append, settle, size_of=lambda _: 0)
+    )
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -422,6 +423,39 @@ async def test_who_has_no_token_is_told_that_the_store_is_away_and_not_why(monke
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         assert await asyncio.to_thread(told, {}) == (503, {"store": "send the token to see why"})
         assert await asyncio.to_thread(told, bearer) == (503, {"store": "no answer from secret-host"})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_long_body_that_finds_no_further_thread_is_to_be_sent_again(
+    monkeypatch: pytest.MonkeyPatch, *, packed: bool
+) -> None:
+    queue = MemoryQueue()
+    body = lines(*[line(number) for number in range(3_000)]).encode()
+    text = gzip.compress(body, compresslevel=0) if packed else body
+    given = {"Content_Encoding": "gzip"} if packed else {}
+    async with inside(queue) as door:
+        await asyncio.to_thread(door.send, line(0))  # the default executor's thread, for what follows
+        with monkeypatch.context() as limited:
+            limited.setattr("concurrent.futures.ThreadPoolExecutor.submit", _no_thread)
+            status, said = await _sent(door, text, given)
+            assert (status, "nothing was stored: try again" in said["error"]) == (503, True)
+            assert door.headers["Retry-After"]
+        assert (await queue.status()).pending == 1
+        assert (await _sent(door, text, given))[0] == 200
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")  # as it is said at a limit of processes
+
+
+async def _sent(door: Door, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
+    """Send from a thread that is not the event loop's."""
+    done = asyncio.get_running_loop().create_future()
+    threading.Thread(
+        target=lambda: done.get_loop().call_soon_threadsafe(done.set_result, door.send(body, ND, **headers))
+    ).start()
+    found: tuple[int, Any] = await done
+    return found
 
 
 async def test_while_the_store_is_away_it_is_said_when_to_come_again() -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from worker.engine import Summary
 from worker.flags import Flag
 from worker.queue import Batch, DeadSelection, PendingSelection, Store, open_queue
 from worker.simulator import Delay, Fault, Options, RateLimit, Simulator
+from worker.temporary import temporary_folder
 from worker.terminal import is_terminal
 
 _FILES = ("labels.jsonl", "grades.csv", "redactions.jsonl")
@@ -90,7 +90,7 @@ def execute(arguments: Demo) -> int:
 
 
 async def _demo(*, verbose: bool) -> int:
-    with tempfile.TemporaryDirectory(prefix="metasync-demo-") as folder:
+    with temporary_folder("metasync-demo-") as folder:
         queue_url = f"sqlite:///{folder}/queue.db"
         async with Simulator(_SERVICE) as simulator, open_queue(queue_url) as queue:
             held = _seed(simulator)

@@ -33,7 +33,7 @@ from worker.flags import BadValue, Flag
 from worker.queue import open_queue
 from worker.sync.asking import Unfinished
 from worker.sync.comparing import Comparison, Counts, Difference
-from worker.sync.spool import Spool, SpoolFull
+from worker.sync.spool import Spool
 from worker.terminal import has_colors, printable, printable_json
 
 _COLORS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
@@ -105,16 +105,10 @@ async def _diff(arguments: Diff, job: Job, *, progress: bool) -> Exit:
             refused = await _gather(arguments, job, spool)
             return await _compare(arguments, job, spool, refused, started_at, progress=progress)
     except InputError as error:
-        return _failed(arguments, str(error), Exit.USAGE)
-    except SpoolFull as error:
-        return _failed(arguments, str(error), Exit.RUN_AGAIN)
-
-
-def _failed(arguments: Diff, error: str, code: Exit) -> Exit:
-    tell(f"metasync: {error}")
-    if arguments.json and arguments.summary:
-        report_json(Compared(exit_code=code, error=error))
-    return code
+        tell(f"metasync: {error}")
+        if arguments.json and arguments.summary:
+            report_json(Compared(exit_code=Exit.USAGE, error=str(error)))
+        return Exit.USAGE
 
 
 async def _gather(arguments: Diff, job: Job, spool: Spool) -> int:

@@ -8,11 +8,13 @@ from config.settings import ConfigurationError
 from worker.cli.exits import Exit
 from worker.cli.output import report_json
 from worker.queue import QueueError, QueueUnavailable
+from worker.temporary import NoRoom
+from worker.threads import NoThread
 
 
 def code_of(error: Exception) -> Exit:
-    """Return the exit code for unusable settings or an unusable queue: does running again help?"""
-    return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable) else Exit.USAGE
+    """Return the exit code for unusable settings, queue, temporary files or threads: does running again help?"""
+    return Exit.RUN_AGAIN if isinstance(error, QueueUnavailable | NoRoom | NoThread) else Exit.USAGE
 
 
 @contextmanager
@@ -24,7 +26,7 @@ def failing_as_json(failure: Callable[[str, Exit], Any], *, wanted: bool) -> Ite
     """
     try:
         yield
-    except (ConfigurationError, QueueError) as error:
+    except (ConfigurationError, QueueError, NoRoom, NoThread) as error:
         if wanted:
             report_json(failure(f"metasync: {error}", code_of(error)))
         raise

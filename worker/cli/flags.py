@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 from config.durations import duration_seconds
 from config.settings import Loaded, Settings, choices, default_text, flag, is_secret, load, metavar, variable
@@ -84,8 +84,7 @@ class Configured:
         return message
 
 
-@dataclass(frozen=True, slots=True)
-class Prints:
+class Prints(NamedTuple):
     """Marks a `--json` flag with the type that it prints, whose schema is published.
 
     Args:

@@ -14,6 +14,7 @@ from worker.changes.files import ChangeFile, Numbered, Reading, Refusal, Unreada
 from worker.changes.patience import Patience
 from worker.changes.source import STDIN, STDIN_NAME, Stretch
 from worker.cli.output import counted, tell
+from worker.temporary import explained
 
 _EMPTY = "the file holds no change"
 _SHOWN_PROBLEMS = 20
@@ -226,16 +227,16 @@ class _Spool:
         self._file: BinaryIO | None = None
 
     def write(self, data: bytes) -> None:
-        try:
+        """Append to it.
+
+        Raises:
+            NoRoom: there is no room for it.
+        """
+        with explained():
             file = self._opened()
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
-        except OSError as error:
-            where = f"{tempfile.gettempdir()}: {error.strerror}"
-            raise InputError(
-                f"the temporary copy of the input cannot be written in {where}\nnothing was stored"
-            ) from None
         self.size += len(data)
 
     def stretch(self, start: int) -> Stretch:

@@ -22,8 +22,10 @@ from worker.cli.output import counted, tell
 from worker.cli.pieces import Piece, pieces
 from worker.cli.refused import Line, Shown
 from worker.queue import QueueError, QueueUnusable, QueueUnwritable, Stored
+from worker.temporary import NoRoom
 from worker.terminal import columns, is_terminal
 from worker.terminal import shown as quoted
+from worker.threads import NoThread, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ async def take_in(
         counts.fail(Exit.USAGE, str(error))
     except UnwritableRejects as error:
         counts.fail(Exit.USAGE, f"metasync: {error}")
+    except (NoRoom, NoThread) as error:
+        counts.fail(Exit.RUN_AGAIN, f"metasync: {error}\n{_NOTHING}")
     except Stopped:
         counts.fail(Exit.RUN_AGAIN, "interrupted")
     except _Failed as failed:
@@ -208,7 +212,7 @@ class _Taking:
                 return asyncio.run_coroutine_threadsafe(find(changes), loop).result()
 
             try:
-                self.counts.refused = await asyncio.to_thread(self._refuse_all, conflicts)
+                self.counts.refused = await in_thread(self._refuse_all, conflicts)
             except QueueError as error:
                 raise self._failed(error) from None
         if self.counts.refused:

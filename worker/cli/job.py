@@ -12,6 +12,7 @@ from config import logs
 from config.settings import ConfigurationError, Loaded, Settings, file_times, place_of, secrets_of
 from worker.cli import loop
 from worker.queue import QueueUnavailable, Store, open_patiently
+from worker.threads import NoThread, in_thread
 
 TYPE_CHECKING = False  # type checkers know this name; importing the engine is slow
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Job:
             ConfigurationError: they cannot be used.
         """
         try:
-            return await asyncio.to_thread(self.reload)
-        except RuntimeError:  # no further thread starts: a limit of processes is reached
+            return await in_thread(self.reload)
+        except NoThread:
             return self.reload()
 
 

@@ -77,6 +77,8 @@ def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
     from worker.cli.flags import Configured  # noqa: PLC0415 -- likewise
     from worker.cli.output import OutputLost, flush, silence_stdout, tell  # noqa: PLC0415 -- likewise
     from worker.queue import QueueMisnamed, QueueUnavailable  # noqa: PLC0415 -- likewise
+    from worker.temporary import NoRoom  # noqa: PLC0415 -- likewise
+    from worker.threads import NoThread  # noqa: PLC0415 -- likewise
 
     code: int | None = None
     try:
@@ -85,7 +87,7 @@ def _guarded(execute: "Callable[[Any], int]", arguments: object) -> int:
     except (ConfigurationError, QueueMisnamed) as error:
         tell(f"metasync: {arguments.explain(error) if isinstance(arguments, Configured) else error}")
         return Exit.USAGE
-    except QueueUnavailable as error:
+    except (QueueUnavailable, NoRoom, NoThread) as error:
         tell(f"metasync: {error}")
         return Exit.RUN_AGAIN
     except BrokenPipeError:  # the reader of the output has closed the pipe

@@ -10,6 +10,7 @@ from worker.changes import MetadataChange
 from worker.changes.files import Item, Refusal
 from worker.changes.patience import Patience, Stopped
 from worker.cli.inputs import Inputs
+from worker.threads import in_thread
 
 _PIECE_LINES = 5_000
 _PIECE_TEXT_BYTES = 1_500_000
@@ -66,7 +67,7 @@ async def pieces(inputs: Inputs, patience: Patience) -> AsyncIterator[AsyncItera
             yield piece
         await handed_over.put(None)  # wakes the caller when the reading stops
 
-    reading = asyncio.create_task(asyncio.to_thread(read))
+    reading = in_thread(read)
     try:
         yield taken()
     finally:

@@ -21,9 +21,10 @@ from worker.sync.asking import Asking, Unfinished
 from worker.sync.lines import Format, form_of
 from worker.sync.listing import Filter, Walk
 from worker.sync.pulling import Counts, Pull, Reads
-from worker.sync.spool import Spool, SpoolFull
+from worker.sync.spool import Spool
 from worker.sync.target import Gone, Target, Unwritable
 from worker.terminal import shown as quoted
+from worker.threads import in_thread
 
 _MOST_TOLD = 20
 _BATCH = 5_000
@@ -77,14 +78,13 @@ async def pull(job: Job, goal: Goal, *, progress: bool) -> Exit:
 
     Raises:
         Unusable: the target cannot be written.
+        NoRoom: the temporary file cannot be.
     """
     target = await _opened(goal)
     try:
         # What is read may be a backup, which is not whole if its reader has left.
         with needing_a_reader(target.name), closing(Spool()) as spool:
             return await _Pulling(goal, target, spool, progress=progress).run(job)
-    except SpoolFull as error:
-        return _failed(goal, str(error), Exit.RUN_AGAIN)
     finally:
         target.close()
 
@@ -95,7 +95,7 @@ async def _opened(goal: Goal) -> Target:
         return Target.stdout(form_of(goal.format, goal.fields))
     form = form_of(place.format, goal.fields)
     # The reader of a pipe may come later.
-    return await asyncio.to_thread(
+    return await in_thread(
         Target.open, place.path, form, gzipped=place.gzipped, overwrite=place.overwrite, resume=place.resume
     )
 
@@ -120,7 +120,7 @@ class _Pulling:
     async def run(self, job: Job) -> Exit:
         goal, target = self._goal, self._target
         if goal.place is not None and goal.place.resume:
-            await asyncio.to_thread(self._take_up)
+            await in_thread(self._take_up)
         try:
             refused = await self._gather()
         except InputError as error:
@@ -159,7 +159,7 @@ class _Pulling:
 
             return await gather(goal.of, reading, take)
         if goal.ids is not None:
-            return await asyncio.to_thread(_read_ids, goal.ids, spool)
+            return await in_thread(_read_ids, goal.ids, spool)
         return 0
 
     async def _work(self, asked: Asking, client: Reads, puller: Pull) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Self
 
+import msgspec
+
 from worker.cli import loop
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
@@ -43,7 +45,9 @@ class Holding:
     @classmethod
     def of(cls, holder: LeaseHolder) -> Self:
         """Convert, with formatted times."""
-        return cls(**asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)})
+        return cls(
+            **msgspec.structs.asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Count changes instead of storing them, for `metasync enqueue --check`."""
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import cast
 
 import apsw
@@ -12,6 +12,7 @@ import msgspec
 from worker.changes import MetadataChange
 from worker.cli.intake import Spread
 from worker.queue import Stored
+from worker.temporary import explained, temporary_folder
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -27,20 +28,29 @@ _SPREAD = "SELECT count(*), coalesce(max(changes), 0) FROM completion"
 
 
 class Tally:
-    """Accepts changes as an empty queue would, but keeps only their ids, in a temporary file."""
+    """Accepts changes as an empty queue would, but keeps only their ids, in a temporary file.
+
+    Raises:
+        NoRoom: the file cannot be made.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="metasync-check-")
-        self._ids = apsw.Connection(f"{self._folder.name}/ids.db")
+        self._folder = temporary_folder("metasync-check-")
         self._added = 0
-        for _ in self._ids.execute(_SETTINGS):
-            pass
+        with _explained():
+            self._ids = apsw.Connection(f"{self._folder.name}/ids.db")
+            for _ in self._ids.execute(_SETTINGS):
+                pass
 
     async def put(self, changes: Sequence[MetadataChange], **_terms: object) -> Stored:
-        """Count the changes; see `Queue.put`."""
+        """Count the changes; see `Queue.put`.
+
+        Raises:
+            NoRoom: there is no room for them.
+        """
         conflicts = []
         per_completion: Counter[str] = Counter()
-        with self._ids:
+        with _explained(), self._ids:
             for position, change in enumerate(changes):
                 is_new, is_same = self._known(change)
                 if is_new:
@@ -81,3 +91,7 @@ class Tally:
             "SELECT content FROM pending WHERE change_id = ?", (change.change_id,)
         ).fetchall()
         return False, before == content
+
+
+def _explained() -> AbstractContextManager[None]:
+    return explained(apsw.FullError, apsw.IOError, apsw.CantOpenError)

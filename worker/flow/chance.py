@@ -5,14 +5,13 @@ is known, is in doubt. The requests that were sent after it decide: where some g
 where one is refused as well, the refusal was about the rate. Without a delay to keep, sending goes on meanwhile.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from worker.flow.course import Course
 from worker.flow.tuning import TUNING
 
 
-@dataclass(slots=True)
-class Doubt:
+class Doubt(msgspec.Struct):
     """A refusal that may be one by chance, and what was known before it.
 
     Args:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, assert_never
 
+import msgspec
+
 from worker.flow.ended import ABSENT, OPERATIONS, OUTAGE, REJECTED, End, Ended, Operation
 from worker.flow.evidence import FAILURES_OF_EVERYBODY, TRAITS, Evidence
 from worker.flow.permit import Permit
@@ -49,8 +51,7 @@ class Cause:
         return f"{self.reason}: {self.error}" if self.error else self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class GateEvent:
+class GateEvent(msgspec.Struct, frozen=True):
     """A transition of the gate, which gives one log event.
 
     Args:
@@ -72,8 +73,7 @@ class GateEvent:
         return self.cause.reason
 
 
-@dataclass(slots=True)
-class _Halt:
+class _Halt(msgspec.Struct):
     cause: Cause
     operation: Operation
     since: float

@@ -1,10 +1,9 @@
 """Every constant by which the rate is found and kept, with the scenario of tests/flow/scenarios that chose it."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(msgspec.Struct, frozen=True):
     """Constants of `Pacer`, `Course`, `Chance` and `Concurrency`; times in seconds, rates in requests a second."""
 
     # The search before the first refusal. Its rate grows with the root of its age, times `ramp`. A slower one runs

@@ -4,9 +4,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+
+import msgspec
 
 from worker.changes import MetadataChange
 from worker.changes.mapping import Changes
@@ -27,8 +28,7 @@ _STRETCHES_BEYOND = 9  # letters to examine elsewhere, if none of the first stre
 _LAST_NUMBER = 2**53  # the largest exact integer of Lua, and so of every store
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True):
     """The letters of a selection whose numbers are above `after` and not above `until`.
 
     Args:
@@ -45,8 +45,7 @@ class Stretch:
         return usual if self.most is None else min(usual, self.most)
 
 
-@dataclass(frozen=True, slots=True)
-class Part(Generic[T]):
+class Part(msgspec.Struct, Generic[T], frozen=True):
     """The result of one transaction on the first letters of a stretch.
 
     Args:

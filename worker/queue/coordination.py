@@ -1,13 +1,13 @@
 """What workers share besides the queue: notes for each other and for later runs, and one rate for all of them."""
 
-from dataclasses import dataclass
 from typing import Protocol, Self
+
+import msgspec
 
 from worker.queue.quota import Grant
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """A short text that a worker left in the store, for other processes and later runs.
 
     Args:

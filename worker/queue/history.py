@@ -1,14 +1,14 @@
 """The queue's history of the last day, per minute, over all workers and restarts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 KEPT_MINUTES = 24 * 60
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """The queue's state at one moment.
 
     Args:
@@ -23,8 +23,7 @@ class Sample:
     limit_per_second: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryMinute:
+class HistoryMinute(msgspec.Struct, frozen=True):
     """One minute.
 
     Args:
@@ -76,7 +75,7 @@ def every_minute(
     for minute in range(newest - minutes + 1, newest + 1):
         counts = done_by_minute.get(minute, ())
         sample = sample_by_minute.get(minute)
-        history.append(replace(HistoryMinute(minute * 60, *counts), sample=sample))
+        history.append(msgspec.structs.replace(HistoryMinute(minute * 60, *counts), sample=sample))
     return history
 
 

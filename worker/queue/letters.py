@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, get_args
 
+import msgspec
+
 Reason = Literal[
     "invalid", "rejected", "not_found", "too_many_keys", "not_persisted", "unreadable", "attempts_exhausted"
 ]
@@ -115,8 +117,7 @@ class Revived:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LetterCount:
+class LetterCount(msgspec.Struct, frozen=True):
     """The number of letters of a kind, and the highest letter number among them."""
 
     letters: int

@@ -1,8 +1,8 @@
 """Choose a backend by its URL; import it only when it is used."""
 
 import unicodedata
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from worker.queue.errors import QueueMisnamed
 from worker.queue.store import Backend, Store
@@ -10,9 +10,10 @@ from worker.queue.store import Backend, Store
 _EXTRAS = {"asyncpg": "postgres", "redis": "redis"}  # by driver: the extra that installs it
 
 
-@asynccontextmanager
-async def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = True) -> AsyncIterator[Store]:
+def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = True) -> AbstractAsyncContextManager[Store]:
     """Open the queue at this URL, creating or upgrading it if that is safe, and close it at the end.
+
+    What it returns is entered once, with `async with`.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``,
@@ -24,11 +25,31 @@ async def open_queue(url: str, *, timeout_seconds: float = 10.0, create: bool = 
         QueueMisnamed: the URL is invalid, can never name a queue, or (without `create`) names no queue.
         QueueUnavailable: the store does not answer; its subclass `QueueUnusable`: a person must fix it first.
     """
-    store = await open_store(url, timeout_seconds=timeout_seconds, create=create)
-    try:
-        yield store
-    finally:
-        await store.close()
+    return _Opening(url, timeout_seconds=timeout_seconds, create=create)
+
+
+class _Opening(AbstractAsyncContextManager[Store]):
+    """Opens a queue when it is entered, and closes it at the end."""
+
+    def __init__(self, url: str, *, timeout_seconds: float, create: bool) -> None:
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._create = create
+        self._is_entered = False
+        self._store: Store | None = None
+
+    async def __aenter__(self) -> Store:
+        if self._is_entered:
+            raise RuntimeError("this open_queue(...) has been entered already: call open_queue for each `async with`")
+        self._is_entered = True
+        self._store = await open_store(self._url, timeout_seconds=self._timeout_seconds, create=self._create)
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()
 
 
 async def open_store(url: str, *, timeout_seconds: float, create: bool = True) -> Store:

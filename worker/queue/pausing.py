@@ -1,7 +1,5 @@
 """The pause: a note in the store that stops all workers from starting requests."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from worker.queue.coordination import Coordination, Note
@@ -37,8 +35,7 @@ class Pause(msgspec.Struct, frozen=True):
         return f"paused by {self.by}: {self.reason}" if self.reason else f"paused by {self.by}, who gave no reason"
 
 
-@dataclass(frozen=True, slots=True)
-class Standstill:
+class Standstill(msgspec.Struct, frozen=True):
     """A pause as a worker has seen it in the store.
 
     Args:

@@ -195,8 +195,7 @@ class QueueStatus:
     approximate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseHolder:
+class LeaseHolder(msgspec.Struct, frozen=True):
     """The leases of one worker.
 
     Args:

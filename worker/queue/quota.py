@@ -6,7 +6,8 @@ made up.
 """
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 _SECONDS_PER_MINUTE = 60.0
 # No due time is further ahead than this, unless the store's clock was put back.
@@ -14,8 +15,7 @@ _FURTHEST_SECONDS = 10.0
 _ENOUGH = 1e-6  # rounding of floats
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """The right to so many requests, the first due after `wait_seconds`, each further one an interval later.
 
     Args:

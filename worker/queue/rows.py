@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -45,8 +44,7 @@ def conflicts_among(changes: Sequence[MetadataChange], suspects: Iterable[tuple[
             yield position
 
 
-@dataclass(slots=True)
-class Put:
+class Put(msgspec.Struct):
     """What becomes of the changes of a put, by their positions.
 
     Args:
@@ -57,9 +55,9 @@ class Put:
 
     batch: str | None
     added: int = 0
-    conflicts: list[int] = field(default_factory=list)
-    elsewhere: dict[int, str | None] = field(default_factory=dict)
-    settled: set[int] = field(default_factory=set)
+    conflicts: list[int] = msgspec.field(default_factory=list)
+    elsewhere: dict[int, str | None] = msgspec.field(default_factory=dict)
+    settled: set[int] = msgspec.field(default_factory=set)
 
     def of(self, changes: int) -> Stored:
         """Give the account of so many changes; the rest is pending in their own batch."""
@@ -165,8 +163,7 @@ def ended(settlements: Iterable[Settlement]) -> tuple[int, int, int, int]:
     return applied, unchanged, dead, superseded
 
 
-@dataclass(slots=True)
-class Remembered:
+class Remembered(msgspec.Struct):
     """What to remember of settlements.
 
     Args:
@@ -226,8 +223,7 @@ def with_newest(claims: Sequence[Claim], newest: Mapping[str, float]) -> list[Cl
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """A store's counts for a status.
 
     Args:

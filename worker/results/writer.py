@@ -1,6 +1,5 @@
 """Convert outcomes to lines and append them to the file."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -9,6 +8,7 @@ from worker.engine.results import ResultsLost
 from worker.results.file import ResultsFile
 from worker.results.line import results_of, text_of
 from worker.results.places import Places
+from worker.threads import NoThread, in_thread
 
 
 class ResultsWriter:
@@ -47,10 +47,10 @@ class ResultsWriter:
         if not results:
             return
         try:
-            await asyncio.to_thread(self._file.append, text_of(results))
+            await in_thread(self._file.append, text_of(results))
         except OSError as error:
             reason = error.strerror or type(error).__name__
-        except RuntimeError as error:  # no further thread starts: a limit of processes is reached
+        except NoThread as error:
             reason = str(error)
         else:
             return

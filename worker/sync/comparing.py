@@ -1,8 +1,9 @@
 """Compare completions with what changes would make of them, folded as the engine folds them."""
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -51,6 +52,12 @@ class Difference(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Difference {self.completion_id} [{self.state}]>"
+
+    @property
+    def size(self) -> int:
+        """The bytes that its values hold."""
+        changed = [value for each in self.changed.values() for value in (each.before, each.after)]
+        return sum(map(sys.getsizeof, (*self.set.values(), *changed, *self.removed.values())))
 
     def without_values(self) -> "Difference":
         """Return a copy with keys only."""
@@ -119,6 +126,17 @@ def difference_of(entry: Entry, answer: Answer, semantics: Semantics) -> Differe
     return Difference(entry.completion_id, "unreadable", error=answer.verdict.error or HIDDEN)
 
 
+class _Seen(NamedTuple):
+    """The result of a first read, without the changes: many may wait until a slow one is reported.
+
+    Args:
+        position: of its entry.
+    """
+
+    position: int
+    difference: Difference
+
+
 class Comparison:
     """Compares every completion of a spool; reads those not in sync again after the read lag.
 
@@ -157,15 +175,15 @@ class Comparison:
     async def run(self, tell: Callable[[Difference], object]) -> None:
         """Report each completion once, when its state is certain."""
 
-        async def look(entry: Entry) -> tuple[Entry, Difference]:
+        async def look(entry: Entry) -> _Seen:
             answer = await get(self._asking, self._client, entry.completion_id)
-            return entry, difference_of(entry, answer, self._semantics)
+            return _Seen(entry.position, difference_of(entry, answer, self._semantics))
 
-        def judge(found: tuple[Entry, Difference]) -> None:
-            entry, difference = found
+        def judge(seen: _Seen) -> None:
+            position, difference = seen
             if self._lag_seconds and difference.state != "in_sync":
                 self.later += 1
-                self._spool.look_again(entry.position, self._now() + self._lag_seconds)
+                self._spool.look_again(position, self._now() + self._lag_seconds)
             else:
                 self._certain(difference, tell)
 
@@ -173,15 +191,19 @@ class Comparison:
             entry, due_at = waiting
             while (seconds := due_at - self._now()) > 0:
                 await self._sleep(seconds)
-            return (await look(entry))[1]
+            return (await look(entry)).difference
 
         def believe(difference: Difference) -> None:
             self.later -= 1
             self._certain(difference, tell)
 
-        await read_each(self._asking, self._spool.entries(), look, judge, _go_on)
+        await read_each(
+            self._asking, self._spool.entries(), look, judge, _go_on, size_of=lambda seen: seen.difference.size
+        )
         if self.later:
-            await read_each(self._asking, self._spool.again(), look_again, believe, _go_on)
+            await read_each(
+                self._asking, self._spool.again(), look_again, believe, _go_on, size_of=lambda each: each.size
+            )
 
     def _certain(self, difference: Difference, tell: Callable[[Difference], object]) -> None:
         self.counts.add(difference.state)

@@ -1,12 +1,12 @@
 """Read many completions at once, with the results in the order of the names."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from worker.api import Answer, Kind
 from worker.sync.asking import Asking, in_parallel
+from worker.threads import in_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,7 +77,7 @@ async def read_each(
     hand_on: Callable[[R], object],
     settle: Callable[[], Awaitable[object]],
     *,
-    size_of: Callable[[R], int] = lambda _: 0,
+    size_of: Callable[[R], int],
 ) -> None:
     """Read each completion, as many at once as the terms allow.
 
@@ -102,7 +102,7 @@ async def read_each(
 
 async def _begun(things: Iterator[T]) -> Iterable[T]:
     """Return the iterator, with the first item fetched in a thread: the query may take long."""
-    for first in await asyncio.to_thread(lambda: [thing for _, thing in zip(range(1), things, strict=False)]):
+    for first in await in_thread(lambda: [thing for _, thing in zip(range(1), things, strict=False)]):
         return chain((first,), things)
     return ()
 

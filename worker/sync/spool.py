@@ -1,8 +1,8 @@
 """Changes grouped by completion, in a temporary file, since a million would fill the memory."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import apsw
 import msgspec
 
 from worker.changes import MetadataChange, Mode
+from worker.temporary import explained, temporary_folder
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -37,10 +38,6 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, str | None]).decode
 
 
-class SpoolFull(Exception):
-    """The temporary file cannot be written; the sentence says where, and why."""
-
-
 class Entry(NamedTuple):
     """A completion and its changes, oldest first.
 
@@ -54,13 +51,19 @@ class Entry(NamedTuple):
 
 
 class Spool:
-    """Groups changes by completion; the file is deleted with the process."""
+    """Groups changes by completion; the file is deleted with the process.
+
+    Raises:
+        NoRoom: the file cannot be made.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="metasync-sync-", ignore_cleanup_errors=True)
+        self._folder = temporary_folder("metasync-sync-")
         path = os.path.join(self._folder.name, "changes.db")  # noqa: PTH118 -- SQLite takes a str
-        self._rows = apsw.Connection(path)
-        self._explained(lambda: [None for _ in self._rows.execute(_SETTINGS)])
+        with _explained():
+            self._rows = apsw.Connection(path)
+            for _ in self._rows.execute(_SETTINGS):
+                pass
 
     def add(self, changes: Sequence[MetadataChange]) -> list[int]:
         """Add changes, in this order; of those with the same `change_id` only the first, as a queue does.
@@ -69,11 +72,10 @@ class Spool:
             The indices of changes that differ from the first one with the same `change_id`.
 
         Raises:
-            SpoolFull: there is no room.
+            NoRoom: there is no room.
         """
         kept, conflicts = list[MetadataChange](), list[int]()
-
-        def sift() -> None:
+        with _explained():
             for position, change in enumerate(changes):
                 content = self._content_before(change)
                 if content is None:
@@ -82,30 +84,32 @@ class Spool:
                     conflicts.append(position)
             rows = ((each.completion_id, each.mode, _encode(each.metadata).decode(), each.as_of) for each in kept)
             self._rows.executemany("INSERT INTO change VALUES (?, ?, ?, ?)", rows)
-
-        self._explained(sift)
         return conflicts
 
     def add_ids(self, completion_ids: Iterable[str]) -> None:
         """Add completions without changes; raises as `add` does."""
         rows = ((each,) for each in completion_ids)
-        self._explained(lambda: self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}', NULL)", rows))
+        with _explained():
+            self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}', NULL)", rows)
 
     def mark_done(self, completion_id: str) -> None:
         """Skip this completion from now on; raises as `add` does."""
-        self._explained(lambda: self._rows.execute("INSERT OR IGNORE INTO done VALUES (?)", (completion_id,)))
+        with _explained():
+            self._rows.execute("INSERT OR IGNORE INTO done VALUES (?)", (completion_id,))
 
     def look_again(self, position: int, due_at: float) -> None:
         """Schedule this completion for `again`, from that time on; raises as `add` does."""
-        self._explained(lambda: self._rows.execute("INSERT INTO again VALUES (?, ?)", (position, due_at)))
+        with _explained():
+            self._rows.execute("INSERT INTO again VALUES (?, ?)", (position, due_at))
 
     def count(self) -> int:
-        """Return the number of completions that are not done."""
-        found: int = self._rows.execute(_COUNT).get
+        """Return the number of completions that are not done; raises as `add` does."""
+        with _explained():
+            found: int = self._rows.execute(_COUNT).get
         return found
 
     def entries(self) -> Iterator[Entry]:
-        """Yield each completion that is not done, once."""
+        """Yield each completion that is not done, once; raises as `add` does."""
         return self._entries(_NOT_DONE)
 
     def again(self) -> Iterator[tuple[Entry, float]]:
@@ -130,27 +134,18 @@ class Spool:
         return before
 
     def _entries(self, condition: str) -> Iterator[Entry]:
-        rows = self._rows.execute(_EACH.format(condition=condition))
-        try:
+        with _explained():
+            rows = self._rows.execute(_EACH.format(condition=condition))
             for (position, completion_id), group in groupby(rows, key=_key):
                 changes = [
                     MetadataChange(completion_id, _decode(metadata), _mode(mode), as_of=as_of)
                     for _, _, mode, metadata, as_of in group
                 ]
                 yield Entry(position, completion_id, changes)
-        except (apsw.FullError, apsw.IOError) as error:
-            raise self._full(error) from None
 
-    def _explained(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
-            raise self._full(error) from None
 
-    def _full(self, error: apsw.Error) -> SpoolFull:
-        return SpoolFull(
-            f"the temporary file cannot be written in {tempfile.gettempdir()}: {error}; TMPDIR names another place"
-        )
+def _explained() -> AbstractContextManager[None]:
+    return explained(apsw.FullError, apsw.IOError, apsw.CantOpenError)
 
 
 def _key(row: tuple[int, str, str, str, float | None]) -> tuple[int, str]:

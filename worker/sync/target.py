@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from worker.sync.lines import Form, NotOurs, OnTerminal
 from worker.sync.listing import REMEMBERED
+from worker.threads import in_thread
 
 _FLUSH_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 1024 * 1024
@@ -215,7 +216,7 @@ class Target:
             if not data:
                 return
             if self._blocks:
-                await asyncio.to_thread(self._write, data)
+                await in_thread(self._write, data)
             else:
                 self._write(data)
 

@@ -1,10 +1,11 @@
 """Read a request's body within a size limit, also when it is compressed or lies about its length."""
 
-import asyncio
 import zlib
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
+
+from worker.threads import in_thread
 
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -47,7 +48,7 @@ async def read_body(request: web.Request) -> bytes:
         raise UnusableBody(HTTPStatus.BAD_REQUEST, "the body was cut off") from None
     text = bytes(packed)
     if encoding != "identity":
-        text = await asyncio.to_thread(_unpacked, text) if len(text) > _LONG_BYTES else _unpacked(text)
+        text = await in_thread(_unpacked, text) if len(text) > _LONG_BYTES else _unpacked(text)
     if text.startswith(_GZIP_MAGIC):
         raise UnusableBody(HTTPStatus.BAD_REQUEST, "the body is gzip: say Content-Encoding: gzip, and pack it once")
     return text

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from worker.changes.change import MAX_CHANGE_ID_LENGTH
 from worker.changes.files import ChangeFile, Format, Reading, Refusal, UnreadableFile
 from worker.queue import Queue, QueueError, QueueStatus, QueueUnavailable, check_batch_name
 from worker.terminal import shown
+from worker.threads import NoThread, begun
 from worker.web.bodies import MAX_BYTES, UnusableBody, read_body
 from worker.web.connections import Connections
 from worker.web.depth import Asked
@@ -151,6 +153,10 @@ class Intake:
             return _problem(error.status, str(error))
         except UnreadableFile as error:
             return _problem(HTTPStatus.BAD_REQUEST, error.refusal.reason.partition(_FLAG)[0])
+        except NoThread as error:
+            if (more := self._seldom.unsaid("no_thread")) is not None:
+                structlog.get_logger().warning("intake.unavailable", error=str(error), more=more)
+            return _later("the machine is busy, and nothing was stored: try again", _BUSY_SECONDS)
         except QueueUnavailable as error:
             if (more := self._seldom.unsaid("unavailable")) is not None:
                 structlog.get_logger().warning("intake.unavailable", error=str(error), more=more)
@@ -182,8 +188,7 @@ class Intake:
             try:
                 reading = Reading(self._mode, form)
                 if len(body) > _LONG_BYTES:
-                    loop = asyncio.get_running_loop()
-                    read = await loop.run_in_executor(self._parser, _read, body, reading, key)
+                    read = await begun(self._parser, partial(_read, body, reading, key))
                 else:
                     read = _read(body, reading, key)
                 return await self._store(read, wish)

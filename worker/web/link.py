@@ -112,8 +112,9 @@ def _folders(*, reading: bool) -> Iterator[Path]:
         yield _SYSTEMD
     if directory := os.environ.get("XDG_RUNTIME_DIR"):
         yield Path(directory) / "metasync"
-    if not reading or _is_ours(_shared()):
-        yield _shared()
+    with suppress(OSError):  # there is no place for temporary files
+        if not reading or _is_ours(_shared()):
+            yield _shared()
 
 
 def _shared() -> Path:

@@ -94,7 +94,9 @@ class View:
             "history": None if history is None else [_row(minute) for minute in history],
             "latest": list(self._worker.tallies.latest),
             "batches": None if batches is None else [_told(batch) for batch in _to_show(batches)],
-            "reasons": None if reasons is None else {reason: asdict(count) for reason, count in reasons.items()},
+            "reasons": None
+            if reasons is None
+            else {reason: msgspec.structs.asdict(count) for reason, count in reasons.items()},
             "trouble": self._status.error or self._history.error or self._reasons.error or self._batches.error,
         }
         return json_bytes(shown)

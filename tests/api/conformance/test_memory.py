@@ -1,6 +1,7 @@
 """Answers under way take bounded memory, in any number and of any size."""
 
 import asyncio
+import gc
 import tracemalloc
 
 import pytest
@@ -49,6 +50,32 @@ async def test_many_large_answers_at_once_wait_for_room(*, is_chunked: bool, mon
     assert sizes == [SIZE + len(HEAD) + 2] * calls
     # The room, a copy to join one answer, and half a megabyte of each of the others. All answers together are 144 MiB.
     assert peak < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["too slow", "cut off"])
+async def test_what_came_of_an_answer_that_failed_is_gone_with_it(*, is_cut: bool) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * SIZE))
+        for _ in range(SIZE // len(CHUNK)):
+            await connection.send(CHUNK)
+        if not is_cut:
+            await connection.reader.read()
+
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with serving(handler) as server, client_of(server.url) as client:
+            for _ in range(6):
+                answer = await client.get("chatcmpl-1", timeout_seconds=LONG if is_cut else 0.5)
+                told = "the answer was cut off" if is_cut else "no answer in time"
+                assert (answer.verdict.kind, answer.verdict.error) == (Kind.RETRY, told)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert held < SIZE
 
 
 async def test_waiting_for_room_ends_with_the_calls_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,7 +445,7 @@ async def _completed(connection: Connection, counts: Counts) -> Counts:
     waiting = counts.waiting
     if later == _MOST_COUNTED:  # few are in flight, compared with that
         waiting = min(max(later, await _expected(connection, "about_later")), pending) - counts.in_flight
-    return replace(counts, pending=pending, dead=dead, waiting=waiting, approximate=True)
+    return msgspec.structs.replace(counts, pending=pending, dead=dead, waiting=waiting, approximate=True)
 
 
 async def _expected(connection: Connection, statement: str) -> int:

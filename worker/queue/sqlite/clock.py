@@ -5,12 +5,12 @@ It is the same for all processes of the machine. Times for users, and those that
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
+import msgspec
 
 from worker.queue.statements import read_statements
 
@@ -37,8 +37,7 @@ class Moment(NamedTuple):
         return self.unix - self.queue
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(msgspec.Struct, frozen=True):
     """The clocks of a process.
 
     Args:

@@ -28,6 +28,7 @@ _SETTINGS = """
 PRAGMA synchronous = FULL; -- a commit survives the loss of power
 PRAGMA fullfsync = ON; -- on macOS, where an ordinary fsync does not reach the disk
 PRAGMA cache_size = -4000; -- KiB: what a drain touches is small, and the same however much waits
+PRAGMA temp_store = MEMORY; -- a full or missing /tmp stops no call; a statement changes a few megabytes at most
 PRAGMA secure_delete = ON; -- what is deleted is overwritten, not only forgotten: values of purged letters
 PRAGMA wal_autocheckpoint = 0; -- the writer does that when its callers have their answers
 PRAGMA journal_size_limit = 67108864; -- bytes: what the log may keep of the disk after a large transaction
@@ -41,7 +42,7 @@ _UNAVAILABLE = {
     apsw.NoMemError: "SQLite has run out of memory",
 }
 _UNWRITABLE = {
-    apsw.FullError: "the disk is full (its own, or that of the temporary files, TMPDIR)",
+    apsw.FullError: "the disk is full",
     apsw.IOError: "reading or writing failed ({code})",
 }
 _GONE = "it was moved or deleted while it was open; put it back, or have `metasync migrate` make a new one"

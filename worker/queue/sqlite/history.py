@@ -1,7 +1,5 @@
 """The history of the last day, as functions of a connection."""
 
-from dataclasses import asdict
-
 import apsw
 import msgspec
 
@@ -17,7 +15,7 @@ _samples = msgspec.json.Decoder(list[tuple[int, Sample]]).decode
 
 def record(connection: apsw.Connection, now: Moment, sample: Sample) -> None:
     """Store the sample as this minute's last."""
-    connection.execute(_HISTORY["record"], {"minute": int(now.unix // 60)} | asdict(sample))
+    connection.execute(_HISTORY["record"], {"minute": int(now.unix // 60)} | msgspec.structs.asdict(sample))
 
 
 def read(connection: apsw.Connection, now: Moment, minutes: int) -> list[HistoryMinute]:

@@ -47,7 +47,7 @@ from worker.queue.text import json_text, storable
 
 # A later due time comes from a wrong clock.
 _FURTHEST_SECONDS = 2 * LONGEST_SECONDS
-# The changes of one statement of `put`: their JSON text is held in memory.
+# The changes of one statement of `put`: their JSON text, and the pages before they were changed, are held in memory.
 _PUT_CHUNK = 500
 
 _PUT = read_statements(__package__, "put")
@@ -70,7 +70,7 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
     """Append the changes, except those whose change_id is pending or was settled, and update their targets."""
     newest, newest_target = connection.execute(_PUT["newest"]).get, connection.execute(_PUT["newest_target"]).get
     batch = None if terms.batch is None else batches.opened(connection, now, terms.batch)
-    put = Put(terms.batch)
+    put, last = Put(terms.batch), newest
     for start in range(0, len(changes), _PUT_CHUNK):
         chunk = changes[start : start + _PUT_CHUNK]
         settled = remembered.settled(connection, [each.change_id for each in chunk])
@@ -81,13 +81,15 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
         connection.execute(_PUT["append"], given)
         appended = connection.changes()
         put.added += appended
+        if appended:
+            connection.execute(_PUT["count"], {"newest": last, "urgent": terms.urgent})
+            last = connection.last_insert_rowid()
         if appended < len(fresh):
             known = {"changes": _texts(chunk) if settled else given["changes"], "batch": batch}
             suspects = _suspects(connection.execute(_PUT["suspects"], known).get)
             put.conflicts += [start + position for position in conflicts_among(chunk, suspects)]
             elsewhere = _elsewhere(connection.execute(_PUT["elsewhere"], known).get)
             put.elsewhere |= {start + position: name for position, name in elsewhere}
-    connection.execute(_PUT["count"], {"newest": newest, "urgent": terms.urgent})
     if batch is not None and put.added:
         batches.grow(connection, batch, put.added, newest)
     if put.added < len(changes):

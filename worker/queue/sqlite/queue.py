@@ -4,10 +4,10 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
+import msgspec
 
 from worker.changes import MetadataChange
 from worker.queue.base import Part, StoreBase, Stretch, last_number
@@ -33,8 +33,7 @@ P = ParamSpec("P")
 _TURN_SECONDS = 0.01
 
 
-@dataclass(slots=True, eq=False)
-class _SettleCall:
+class _SettleCall(msgspec.Struct, eq=False):
     """The result of a call whose caller stopped waiting.
 
     Args:
@@ -43,7 +42,7 @@ class _SettleCall:
 
     settlements: Sequence[Settlement]
     stale: Sequence[Settlement] = ()
-    is_committed: threading.Event = field(default_factory=threading.Event)
+    is_committed: threading.Event = msgspec.field(default_factory=threading.Event)
     _valid: Collection[tuple[str, int]] | None = None
 
     def stored(self, settlement: Settlement) -> bool:

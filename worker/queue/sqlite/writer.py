@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import apsw
+import msgspec
 
 from worker.queue.errors import QueueUnavailable
 from worker.queue.home import Home
@@ -336,8 +336,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._deliver, calls, error)
 
 
-@dataclass(slots=True, eq=False)
-class _Call(Generic[T]):
+class _Call(msgspec.Struct, Generic[T], eq=False):
     """A function to run in the thread, and the future for its answer."""
 
     work: Callable[[apsw.Connection], T]
