@@ -1,8 +1,8 @@
 """Refusals by chance: those that a lower rate would not have spared.
 
-A limit that is met refuses the next requests too. So a refusal at a rate that is known to be allowed, or while no limit
-is known, is in doubt. The requests that were sent after it decide: where some get through, the rate stays as it was;
-where one is refused as well, the refusal was about the rate. Without a delay to keep, sending goes on meanwhile.
+A limit that is met refuses the next requests too. So a refusal at a rate that is known to be allowed is in doubt. The
+requests that were sent after it decide: where some get through, the rate stays as it was; where one is refused as
+well, the refusal was about the rate. Without a delay to keep, sending goes on meanwhile.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Doubt:
 
     refused_at: float
     until: float
-    course: Course | None
+    course: Course
     cycle_from: float
     passed: int = 0
 
@@ -56,7 +56,7 @@ class Chance:
             self._doubt = None
         return self._doubt is not None
 
-    def refused(self, course: Course | None, per_second: float) -> bool:
+    def refused(self, course: Course, per_second: float) -> bool:
         """Whether a refusal may be chance.
 
         Args:
@@ -64,7 +64,7 @@ class Chance:
             per_second: the rate of late; at a low rate, it takes too long until other requests decide.
         """
         self._refusals += 1.0
-        possible = course is None or (per_second >= TUNING.doubtful_per_second and (self._proven or course.is_early))
+        possible = per_second >= TUNING.doubtful_per_second and (self._proven or course.is_early)
         if possible and self._refusals <= (TUNING.most_refusals_proven if self._proven else TUNING.most_refusals):
             return True
         self.limit_met()
@@ -84,5 +84,5 @@ class Chance:
         if doubt.passed < TUNING.doubts:
             return None
         self._doubt = None
-        self._proven |= doubt.course is not None and not doubt.course.seeks
+        self._proven |= not doubt.course.seeks
         return doubt

@@ -1,6 +1,6 @@
 """When the latest requests started that were not refused: from these times goodputs are counted."""
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 
 _KEPT = 32_768  # starts: three minutes at 10,000 a minute
 
@@ -14,8 +14,8 @@ class Sent:
         self._times: list[float] = []
 
     def add(self, at: float) -> None:
-        """A request starts."""
-        insort(self._times, at)
+        """A request starts, later than all before."""
+        self._times.append(at)
         if len(self._times) > _KEPT:
             del self._times[: _KEPT // 2]
 
@@ -29,11 +29,11 @@ class Sent:
         """How many started from `since` to `until`."""
         return max(0, bisect_right(self._times, until) - bisect_left(self._times, since))
 
-    def per_second(self, since: float, until: float) -> float:
-        """The goodput of a span that ends with a refusal: the next request would have been one too many."""
-        return (self.count(since, until) + 1) / max(until - since, 1e-3)
+    def per_second(self, since: float, until: float, *, refused: float = 1.0) -> float:
+        """The goodput of a span that ends with a refusal: that part of a request would have been too much."""
+        return (self.count(since, until) + refused) / max(until - since, 1e-3)
 
-    def least_limit(self, since: float, until: float, saved_seconds: float) -> float:
+    def least_limit(self, since: float, until: float, saved_seconds: float, *, refused: float = 1.0) -> float:
         """The least limit of a service that saves up so much, and refused the next request at the end.
 
         In no span of time does it give more than its limit allows in that time, and what it had saved up before. So
@@ -45,5 +45,5 @@ class Sent:
         found = 0.0
         for first in range(bisect_left(times, since), end):
             seconds, passed = max(until - times[first], 1e-3), end - first
-            found = max(found, min(passed / seconds, (passed + 0.5) / (seconds + saved_seconds)))
+            found = max(found, min(passed / seconds, (passed + refused / 2.0) / (seconds + saved_seconds)))
         return found
