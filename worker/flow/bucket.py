@@ -30,9 +30,12 @@ class Bucket:
         if elapsed <= 0.0:
             return 0.0
         self.filled_at = now
-        room = max(0.0, 1.0 + BURST_SECONDS * per_second - self._tokens)
-        if elapsed * per_second <= room:
-            self._tokens += elapsed * per_second
+        room = 1.0 + BURST_SECONDS * per_second - self._tokens
+        if room <= 0.0:
+            return 0.0
+        gained = elapsed * per_second
+        if gained <= room:
+            self._tokens += gained
             return elapsed
         self._tokens += room
         return room / per_second

@@ -76,7 +76,8 @@ class Chance:
 
     def accepted(self, sent_at: float) -> Doubt | None:
         """A request got through; returns the doubt about an earlier refusal that was chance, as this one decides."""
-        self._refusals = max(0.0, self._refusals - TUNING.allowed_share)
+        if self._refusals:
+            self._refusals = max(0.0, self._refusals - TUNING.allowed_share)
         doubt = self._doubt
         if doubt is None or not doubt.refused_at < sent_at <= doubt.until:
             return None

@@ -99,7 +99,8 @@ class Flow:
 
     def start(self, completion_id: str, operation: Operation, *, urgent: bool = False) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait in `admit`."""
-        started_at = None if self._line else self._started_at(urgent)
+        line = self._line
+        started_at = None if line.waiting or line.urgent else self._started_at(urgent)
         if started_at is None:
             return None
         return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
@@ -163,11 +164,9 @@ class Flow:
 
     def wait_seconds(self) -> float:
         """Seconds until `start` may succeed; infinity when only the end of a request can help."""
-        if self.is_paused or not self.gate.is_open:
+        if self.in_flight >= self._concurrency.slots or self.is_paused or not self.gate.is_open:
             return math.inf
         now = self._clock()
-        if self.in_flight >= self._concurrency.slots:
-            return math.inf
         cautious_seconds = self._cautious_until - now if self.gate.is_cautious else 0.0
         return max(self._pacer.wait_seconds(now), cautious_seconds)
 
@@ -317,13 +316,11 @@ class Flow:
 
     def _started_at(self, urgent: bool) -> float | None:  # noqa: FBT001 -- called through the line
         """Count a request that starts now, if one may."""
-        if self.is_paused or not self.gate.is_open:
+        if self.in_flight >= self._concurrency.slots or self.is_paused or not self.gate.is_open:
             return None
         now = self._clock()
         is_cautious = self.gate.is_cautious
-        if is_cautious and now < self._cautious_until:
-            return None
-        if self.in_flight >= self._concurrency.slots or not self._pacer.take(now):
+        if (is_cautious and now < self._cautious_until) or not self._pacer.take(now):
             return None
         if is_cautious:
             self._cautious_until = now + _CAUTIOUS_SECONDS
@@ -372,7 +369,8 @@ class Flow:
     def _answered(self, now: float, permit: Permit, ended: Ended) -> None:
         """Learn from an answer that is no refusal."""
         self._pacer.accepted(now, permit.sent_at)
-        self._retries = min(_RETRIES, self._retries + _RETRIES_BACK)
+        if self._retries < _RETRIES:
+            self._retries += _RETRIES_BACK
         limits = ended.limits
         if limits is not None and limits.limit is not None:
             self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
