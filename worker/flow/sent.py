@@ -6,12 +6,16 @@ _KEPT = 32_768  # starts: three minutes at 10,000 a minute
 
 
 class Sent:
-    """The exact times of the latest starts, in seconds. Counts of whole seconds would hide a burst within one."""
+    """The exact times of the latest starts, in seconds. Counts of whole seconds would hide a burst within one.
 
-    __slots__ = ("_times",)
+    `workers` meet a limit together: of a request that was refused, each counts its part.
+    """
+
+    __slots__ = ("_times", "workers")
 
     def __init__(self) -> None:
         self._times: list[float] = []
+        self.workers = 1
 
     def add(self, at: float) -> None:
         """A request starts, later than all before."""
@@ -29,11 +33,11 @@ class Sent:
         """How many started from `since` to `until`."""
         return max(0, bisect_right(self._times, until) - bisect_left(self._times, since))
 
-    def per_second(self, since: float, until: float, *, refused: float = 1.0) -> float:
-        """The goodput of a span that ends with a refusal: that part of a request would have been too much."""
-        return (self.count(since, until) + refused) / max(until - since, 1e-3)
+    def per_second(self, since: float, until: float) -> float:
+        """The goodput of a span that ends with a refusal: the next request would have been one too many."""
+        return (self.count(since, until) + 1.0 / self.workers) / max(until - since, 1e-3)
 
-    def least_limit(self, since: float, until: float, saved_seconds: float, *, refused: float = 1.0) -> float:
+    def least_limit(self, since: float, until: float, saved_seconds: float) -> float:
         """The least limit of a service that saves up so much, and refused the next request at the end.
 
         In no span of time does it give more than its limit allows in that time, and what it had saved up before. So
@@ -45,5 +49,5 @@ class Sent:
         found = 0.0
         for first in range(bisect_left(times, since), end):
             seconds, passed = max(until - times[first], 1e-3), end - first
-            found = max(found, min(passed / seconds, (passed + refused / 2.0) / (seconds + saved_seconds)))
+            found = max(found, min(passed / seconds, (passed + 0.5 / self.workers) / (seconds + saved_seconds)))
         return found
