@@ -799,7 +799,7 @@ async def test_a_search_begins_with_the_first_request_however_late_it_comes() ->
 
 @in_virtual_time
 async def test_urgent_requests_that_wait_get_half_of_the_slots() -> None:
-    flow = _flow(max_concurrency=8, start=None)
+    flow = _flow(max_concurrency=8, start=1_000.0)
     await _warm(flow)
     for _ in range(8):
         (await flow.admit("u", "update", urgent=True)).end(SUCCEEDED)

@@ -54,6 +54,16 @@ def test_without_a_limit_each_answer_lets_a_part_of_one_more_be_under_way() -> N
     assert pacer.per_second == pytest.approx(2_000 * 0.06 / 0.001, rel=0.5)
 
 
+def test_answers_to_a_few_requests_do_not_let_many_start_later() -> None:
+    pacer = Pacer(0.0)
+    for second in range(100):
+        for at in (second, second + 0.5):
+            assert pacer.take(at)
+            pacer.accepted(at + 0.001, at)
+            pacer.none_under_way(at + 0.001)
+    assert len(_takes(pacer, 100.0, 100.1)) < 40
+
+
 def test_after_an_idle_spell_the_search_begins_anew() -> None:
     pacer = Pacer(0.0)
     _takes(pacer, 0.0, 5.0)

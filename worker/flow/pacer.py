@@ -136,7 +136,7 @@ class Pacer:
     def accepted(self, now: float, sent_at: float) -> None:
         """A request got through. It may show that an earlier refusal was one by chance: then the rate is as before."""
         self._refused_in_a_row = 0
-        if self.course is None:
+        if self.course is None and self._bucket.wait_seconds(self.per_second):  # an unused rate does not grow
             self._search.answered(now - sent_at)
         doubt = self._chance.accepted(sent_at)
         if doubt:
