@@ -64,6 +64,14 @@ def test_answers_to_a_few_requests_do_not_let_many_start_later() -> None:
     assert len(_takes(pacer, 100.0, 100.1)) < 40
 
 
+def test_after_an_idle_spell_a_limit_is_measured_from_its_end() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 10.0)
+    sent = len(_takes(pacer, 25.0, 30.0))
+    _refuse(pacer, 30.0)
+    assert pacer.limit_per_second == pytest.approx(sent / 5.0, rel=0.1)
+
+
 def test_after_an_idle_spell_the_search_begins_anew() -> None:
     pacer = Pacer(0.0)
     _takes(pacer, 0.0, 5.0)

@@ -227,12 +227,9 @@ class Pacer:
         return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - TUNING.wrong_delays))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
-        """Learn the limit from a refusal, which ends a cycle, and begin the next one.
-
-        Nothing is saved up during a long delay, so that the next cycle begins at its end.
-        """
+        """Learn the limit from a refusal, which ends a cycle, and begin the next one."""
         self.course, self._used_seconds = self._learn(now, sent_at, delay_seconds), 0.0
-        self._cycle_from = now + delay_seconds if delay_seconds > TUNING.long_delay_seconds else sent_at
+        self._cycle_from = sent_at
         self._delay_before = delay_seconds
         self._told_at = now
         self._update(now)
@@ -272,11 +269,10 @@ class Pacer:
         least = sent.per_second(self._cycle_from, sent_at)
         if not passed:  # others may use all of the limit for now: seek what is left
             return self._found(least, seeks=True, lowest=TUNING.far_off)
-        if is_habit:
-            spared = sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds)
-            return self._found(spared, cost_seconds=delay_seconds, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
+        if is_habit:
+            return self._found(least, cost_seconds=delay_seconds, lowest=TUNING.far_off)
         learn = self._sought if course.seeks else self._kept
         return learn(least, sent_at, now - sent_at)
 
