@@ -72,6 +72,18 @@ def test_after_an_idle_spell_a_limit_is_measured_from_its_end() -> None:
     assert pacer.limit_per_second == pytest.approx(sent / 5.0, rel=0.1)
 
 
+def test_in_a_search_the_next_request_may_start_as_soon_as_none_is_under_way() -> None:
+    pacer = Pacer(0.0)
+    assert pacer.take(0.0)
+    assert not pacer.take(0.001)
+    pacer.none_under_way(0.002)
+    assert pacer.take(0.002)
+    capped = Pacer(0.0, requests_per_minute=60.0)
+    assert capped.take(0.0)
+    capped.none_under_way(0.002)
+    assert not capped.take(0.002)
+
+
 def test_after_an_idle_spell_the_search_begins_anew() -> None:
     pacer = Pacer(0.0)
     _takes(pacer, 0.0, 5.0)

@@ -7,7 +7,6 @@ _BRAKE_BELOW = 0.1  # of the limit remaining
 _BRAKE_FLOOR = 0.1  # of the limit: a brake slows, it does not stop
 _PLENTY = 0.2  # of the limit remaining
 _MINUTE_TOLERANCE = 2.0
-_READING_SECONDS = 10.0  # how long a reading without a reset counts
 
 
 class Announced:
@@ -39,11 +38,11 @@ class Announced:
         self._limit = limit
         if remaining is None or not 0.0 <= remaining <= limit:
             return
-        reset = reset_seconds if reset_seconds is not None and 0.0 < reset_seconds < math.inf else 0.0
         self._plenty_seen |= remaining >= _PLENTY * limit
-        used = limit - remaining
-        self._is_minute |= reset > 0.0 and 1.0 <= used <= _MINUTE_TOLERANCE * limit / 60.0 * reset
-        self._remaining, self._reset_seconds, self._until = remaining, reset, now + (reset or _READING_SECONDS)
+        if reset_seconds is not None and 0.0 < reset_seconds < math.inf:
+            used = limit - remaining
+            self._is_minute |= 1.0 <= used <= _MINUTE_TOLERANCE * limit / 60.0 * reset_seconds
+            self._remaining, self._reset_seconds, self._until = remaining, reset_seconds, now + reset_seconds
 
     def ceiling_per_second(self, now: float) -> float:
         """The highest rate that the headers allow now; infinite when they say nothing to be believed."""
@@ -53,8 +52,4 @@ class Announced:
         cap = per_second * _CAP if self._is_minute else math.inf
         if now >= self._until or self._remaining >= _BRAKE_BELOW * self._limit:
             return cap
-        if self._reset_seconds > 0.0:
-            brake = self._remaining / self._reset_seconds
-        else:
-            brake = per_second * self._remaining / (_BRAKE_BELOW * self._limit)
-        return min(cap, max(brake, _BRAKE_FLOOR * per_second))
+        return min(cap, max(self._remaining / self._reset_seconds, _BRAKE_FLOOR * per_second))
