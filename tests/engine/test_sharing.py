@@ -62,6 +62,39 @@ def _replica(queue: MemoryQueue, owner: str) -> Replica:
     return Replica(flow_control, sharing, halts)
 
 
+async def _started(flow_control: Flow, seconds: float) -> int:
+    """How many requests start in so long, of which one stays under way."""
+    end, started = now() + seconds, 0
+    while now() < end:
+        permit = flow_control.start("c", "update")
+        if permit is None:
+            await asyncio.sleep(flow_control.wait_seconds())
+            continue
+        started += 1
+        if started > 1:
+            permit.drop()
+    return started
+
+
+@in_virtual_time
+async def test_workers_that_begin_together_share_the_search_for_a_limit() -> None:
+    async with replicas(MemoryQueue(clock=now), 4) as together:
+        await asyncio.sleep(0.3)
+        started = await asyncio.gather(*(_started(each.flow, 2.0) for each in together))
+    alone = await _started(flow(), 2.0)
+    assert all(each == pytest.approx(alone / 4, rel=0.2) for each in started)
+
+
+@in_virtual_time
+async def test_a_worker_that_begins_later_knows_of_those_at_work() -> None:
+    queue = MemoryQueue(clock=now)
+    async with replicas(queue, 3):
+        await asyncio.sleep(5.0)
+        late = _replica(queue, "late")
+        await late.sharing.begin()
+        assert await _started(late.flow, 2.0) == pytest.approx(await _started(flow(), 2.0) / 4, rel=0.2)
+
+
 @in_virtual_time
 async def test_where_one_is_halted_the_next_failure_for_that_reason_halts_each_other() -> None:
     async with replicas(MemoryQueue(clock=now), 3) as (one, *others):

@@ -30,6 +30,8 @@ from tests.flow.service import (
 )
 from worker.flow import FAILED, OUTAGE, End, Ended, Flow, GateEvent, Limits, Permit
 
+_SEEN_SECONDS = 0.2  # until workers that start at once have seen each other
+
 
 @dataclass(frozen=True)
 class Change:
@@ -187,6 +189,10 @@ class _Play:
         seconds = int(scenario.seconds)
         self.outcome = Outcome([0] * (seconds + 1), [0] * (seconds + 1), [0] * (seconds + 1))
         self.clients = [_Client(self) for _ in range(scenario.clients)]
+        if scenario.told_after_seconds is not None:
+            for before, client in enumerate(self.clients):  # each finds the notes of those that began before
+                client.flow.others_at_work(before)
+                self.at(_SEEN_SECONDS, client.flow.others_at_work, scenario.clients - 1)
 
     def at(self, when: float, do: Callable[..., None], *args: Any) -> None:
         heappush(self._events, (when, next(self._numbers), do, args))

@@ -19,12 +19,12 @@ def _after(passed: int) -> Chance:
 
 
 def _doubt(chance: Chance, at: float, *, until: float = math.inf, course: Course | None = None) -> None:
-    chance.doubt(Doubt(at, until, course, 0.0))
+    chance.doubt(Doubt(at, until, course or Course(_FAST), 0.0))
 
 
 @pytest.mark.parametrize(("passed", "expected"), [(1, False), (3, False), (50, True)])
 def test_the_first_refusal_may_be_chance_after_a_few_successes(passed: int, expected: bool) -> None:  # noqa: FBT001 -- a parameter
-    assert _after(passed).refused(None, 0.0) is expected
+    assert _after(passed).refused(Course(_FAST), _FAST) is expected
 
 
 @pytest.mark.parametrize("share", [0.01, 0.03])
@@ -69,7 +69,7 @@ def test_beyond_the_limit_a_refusal_is_chance_only_after_one_below_it_was() -> N
     beyond.advance(100.0)
     chance = _after(50)
     assert not chance.refused(beyond, _FAST)
-    for seeks, expected in ((1, False), (0, True)):  # while a limit is sought, none was found that could be met
+    for seeks, expected in ((True, False), (False, True)):  # while a limit is sought, none was found that could be met
         chance = _after(50)
         _doubt(chance, 100.0, course=Course(_FAST, seeks=seeks))
         for _ in range(50):
@@ -121,10 +121,9 @@ def test_a_proven_rate_allows_a_refusal_more() -> None:
         assert [chance.refused(Course(_FAST), _FAST) for _ in expected] == expected
 
 
-@pytest.mark.parametrize("course", [None, Course(_FAST, seeks=1)])
-def test_a_rate_stays_proven_through_doubts_about_others(course: Course | None) -> None:
+def test_a_rate_stays_proven_through_doubts_about_searches() -> None:
     chance = _proven()
-    _doubt(chance, 200.0, course=course)
+    _doubt(chance, 200.0, course=Course(_FAST, seeks=True))
     for _ in range(TUNING.doubts):
         chance.accepted(201.0)
     assert repr(chance) == "<Chance [0.0 refusals, proven]>"

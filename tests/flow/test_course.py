@@ -23,7 +23,7 @@ def test_a_limit_that_was_found_is_kept_on_the_documented_curve() -> None:
 
 def test_at_a_low_limit_the_recovery_is_longer_and_shallower() -> None:
     course = Course(1.0)
-    assert 0.99 < course.per_second() < 1.0
+    assert 0.98 < course.per_second() < 1.0
     course.advance(TUNING.rest_seconds * TUNING.rest_below**TUNING.rest_power)
     assert course.per_second() == pytest.approx(1.0)
     assert Course(0.001).per_second() < 0.001
@@ -35,32 +35,15 @@ def test_at_a_low_limit_the_recovery_is_longer_and_shallower() -> None:
 def test_with_long_delays_refusals_are_provoked_seldom() -> None:
     course = Course(10.0, cost_seconds=60.0)
     assert course.per_second() == pytest.approx(10.0 * (1.0 - TUNING.depth))
-    course.advance(8 * 60.0)
+    course.advance(TUNING.rest_costs * 60.0)
     assert course.per_second() == pytest.approx(10.0)
 
 
 def test_a_limit_that_is_sought_is_passed_soon() -> None:
-    course = Course(10.0, seeks=1)
+    course = Course(10.0, seeks=True)
     assert course.per_second() == pytest.approx(9.5)
     course.advance(TUNING.doubling_seconds)
     assert course.per_second() == pytest.approx(19.0)
-    slow = Course(0.1, seeks=1)
+    slow = Course(0.1, seeks=True)
     slow.advance(TUNING.doubling_requests / 0.1)
     assert slow.per_second() == pytest.approx(0.19)
-
-
-def test_a_rate_that_proved_allowed_goes_on_from_its_limit() -> None:
-    course = Course(100.0)
-    course.advance(5.0)
-    course.reach_limit()
-    assert course.per_second() == pytest.approx(100.0)
-    course.advance(20.0)
-    beyond = course.per_second()
-    course.reach_limit()
-    assert course.per_second() == beyond > 110.0
-
-
-def test_a_limit_that_is_sought_cannot_be_reached_before_it_is_found() -> None:
-    course = Course(100.0, seeks=1)
-    course.reach_limit()
-    assert course.per_second() == pytest.approx(95.0)

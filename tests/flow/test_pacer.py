@@ -33,13 +33,77 @@ def _paced(per_second: float) -> Pacer:
     return pacer
 
 
-def test_without_a_limit_nothing_is_held_back() -> None:
+def test_without_a_limit_the_rate_grows_with_the_time_in_which_it_is_used() -> None:
     pacer = Pacer(0.0)
-    assert all(pacer.take(0.0) for _ in range(1000))
-    assert pacer.wait_seconds(0.0) == 0.0
+    first, later = len(_takes(pacer, 0.0, 1.0)), len(_takes(pacer, 1.0, 2.0))
+    assert first == pytest.approx(33, abs=3)
+    assert later == pytest.approx(65, abs=5)
     assert pacer.limit_per_second is None
     assert math.isinf(pacer.aim_per_second)
-    assert pacer.rate_per_second(0.05) == pytest.approx(500.0)
+    assert pacer.rate_per_second(2.0) == pytest.approx((first + later) / 2.0, rel=0.1)
+    assert pacer.wait_seconds(2.0) <= 0.05
+
+
+def test_without_a_limit_each_answer_lets_a_part_of_one_more_be_under_way() -> None:
+    pacer, now = Pacer(0.0), 0.0
+    for _ in range(2_000):
+        while not pacer.take(now):
+            now += pacer.wait_seconds(now)
+        pacer.accepted(now + 0.001, now)
+    assert now < 0.5
+    assert pacer.per_second == pytest.approx(2_000 * 0.06 / 0.001, rel=0.5)
+
+
+def test_answers_to_a_few_requests_do_not_let_many_start_later() -> None:
+    pacer = Pacer(0.0)
+    for second in range(100):
+        for at in (second, second + 0.5):
+            assert pacer.take(at)
+            pacer.accepted(at + 0.001, at)
+            pacer.none_under_way(at + 0.001)
+    assert len(_takes(pacer, 100.0, 100.1)) < 40
+
+
+def test_after_an_idle_spell_a_limit_is_measured_from_its_end() -> None:
+    pacer = _paced(50.0)
+    _takes(pacer, 0.0, 10.0)
+    sent = len(_takes(pacer, 25.0, 30.0))
+    _refuse(pacer, 30.0)
+    assert pacer.limit_per_second == pytest.approx(sent / 5.0, rel=0.1)
+
+
+def test_in_a_search_the_next_request_may_start_as_soon_as_none_is_under_way() -> None:
+    pacer = Pacer(0.0)
+    assert pacer.take(0.0)
+    assert not pacer.take(0.001)
+    pacer.none_under_way(0.002)
+    assert pacer.take(0.002)
+    capped = Pacer(0.0, requests_per_minute=60.0)
+    assert capped.take(0.0)
+    capped.none_under_way(0.002)
+    assert not capped.take(0.002)
+
+
+def test_after_an_idle_spell_the_search_begins_anew() -> None:
+    pacer = Pacer(0.0)
+    _takes(pacer, 0.0, 5.0)
+    assert len(_takes(pacer, 8.0, 8.2)) < 5
+
+
+def test_workers_divide_the_search() -> None:
+    pacer = Pacer(0.0)
+    alone = len(_takes(pacer, 0.0, 4.0))
+    others = Pacer(0.0)
+    others.share(4)
+    assert len(_takes(others, 0.0, 4.0)) == pytest.approx(alone / 4.0, rel=0.05)
+
+
+def test_of_a_limit_that_all_workers_meet_each_finds_its_part() -> None:
+    pacer = Pacer(0.0)
+    pacer.share(4)
+    pacer.take_unpaced(0.0)
+    _refuse(pacer, 1.0)
+    assert pacer.limit_per_second == pytest.approx((1.0 + 0.5 / 4.0) / 2.0)
 
 
 def test_an_earlier_runs_limit_starts_the_rate_a_little_below() -> None:
@@ -113,11 +177,9 @@ def test_a_refusal_soon_after_opening_restarts_the_search() -> None:
 
 def test_a_long_delay_is_the_rest_of_a_window() -> None:
     pacer = Pacer(0.0)
-    for number in range(500):
-        assert pacer.take(number / 25.0)
-    pacer.take(20.0)
-    _refuse(pacer, 20.0, delay_seconds=40.0)
-    assert pacer.limit_per_second == pytest.approx(500 / 60, rel=0.02)
+    passed = len(_takes(pacer, 0.0, 5.0))
+    _refuse(pacer, 5.0, delay_seconds=55.0)
+    assert pacer.limit_per_second == pytest.approx(passed / 60, rel=0.02)
 
 
 def test_a_long_delay_that_never_varies_is_not_a_window() -> None:
@@ -134,7 +196,7 @@ def test_a_long_delay_that_never_varies_is_not_a_window() -> None:
 def test_what_requests_refused_together_cost_bounds_the_limit_that_is_sought() -> None:
     pacer = Pacer(0.0)
     for number in range(100):
-        pacer.take(number / 100)
+        pacer.take_unpaced(number / 100)
     _refuse(pacer, 1.0)
     assert pacer.limit_per_second == pytest.approx(50.0, rel=0.05)
     for refused in range(2, 17):
@@ -146,7 +208,7 @@ def test_a_delay_of_a_second_and_the_rest_of_a_window_are_no_debt() -> None:
     for delay_seconds in (1.0, 30.0):
         pacer = Pacer(0.0)
         for number in range(100):
-            pacer.take(number / 100)
+            pacer.take_unpaced(number / 100)
         _refuse(pacer, 1.0, delay_seconds=delay_seconds)
         found = pacer.limit_per_second
         _refuse(pacer, 1.1, sent_at=1.0, delay_seconds=delay_seconds)
@@ -237,7 +299,7 @@ _DAY = 86_400.0
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_after_an_hour_of_a_longer_delay_one_request_probes(paused: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_a_delay_of_more_than_an_hour_is_kept_for_an_hour(paused: bool) -> None:  # noqa: FBT001 -- a parameter
     pacer = _paced(50.0)
     assert pacer.take(0.0)
     if paused:
@@ -245,42 +307,11 @@ def test_after_an_hour_of_a_longer_delay_one_request_probes(paused: bool) -> Non
     else:
         pacer.refused(1.0, sent_at=0.0, delay_seconds=_DAY, jitter_seconds=0.0)
     assert pacer.closed_for_seconds(1.0) == 3600.0
-    assert pacer.asked_for_seconds(1.0) == _DAY
-    pacer.accepted(2.0, 0.5)  # it was sent before
     assert not pacer.take(3600.9)
     assert pacer.take(3601.1)
-    assert not pacer.take(3602.0)
-    assert pacer.accepted(3602.0, 3601.1)
-    assert pacer.closed_for_seconds(3602.0) == 0.0
-    assert pacer.seconds_closed(3602.0) == pytest.approx(3601.0, abs=0.1)
-    assert len(_takes(pacer, 3602.0, 3603.0)) > 10
-
-
-def test_a_refused_probe_of_a_long_delay_sets_the_delay_anew() -> None:
-    pacer = _paced(50.0)
-    _refuse(pacer, 1.0, delay_seconds=_DAY)
-    assert pacer.take(3602.0)
-    _refuse(pacer, 3602.1, sent_at=3602.0, delay_seconds=_DAY)
-    assert pacer.closed_for_seconds(3602.1) == pytest.approx(3600.0)
-    assert pacer.take(7202.2)
-    _refuse(pacer, 7202.3, sent_at=7202.2, delay_seconds=1.0)
-    assert pacer.closed_for_seconds(7202.3) == pytest.approx(1.1)
-    assert len(_takes(pacer, 7203.5, 7204.5)) > 10
-
-
-def test_a_probe_of_a_long_delay_without_a_verdict_is_followed_by_another_after_a_minute() -> None:
-    pacer = _paced(50.0)
-    _refuse(pacer, 1.0, delay_seconds=_DAY)
-    assert [round(each) for each in _takes(pacer, 3600.0, 3800.0)] == [3601, 3661, 3721, 3781]
-
-
-def test_a_probe_of_a_long_delay_that_was_never_sent_is_due_again_at_once() -> None:
-    pacer = _paced(50.0)
-    _refuse(pacer, 1.0, delay_seconds=_DAY)
-    assert pacer.take(3602.0)
-    pacer.give_back(3602.0)
-    assert pacer.take(3602.1)
-    assert not pacer.take(3602.2)
+    assert pacer.seconds_closed(3602.0) == 3600.0
+    _refuse(pacer, 3602.0, sent_at=3601.1, delay_seconds=_DAY)
+    assert pacer.closed_for_seconds(3602.0) == 3600.0
 
 
 def test_a_pause_lowers_nothing() -> None:
@@ -411,16 +442,16 @@ def test_a_hint_that_proves_too_short_is_lengthened() -> None:
     assert all(2**row <= delay + 1e-6 < 300.0 for row, delay in enumerate(delays[2:]))
 
 
-def test_slow_down_stops_growth_for_a_minute_and_then_lets_the_rate_come_back_as_after_a_refusal() -> None:
+def test_after_a_slow_down_the_rate_comes_back_to_the_limit_in_a_quarter_of_an_hour() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 20.0)
     pacer.refused(20.0, sent_at=20.0, delay_seconds=1.0, jitter_seconds=0.1, slow_down=True)
-    slow = pacer.rate_per_second(20.0)
-    _takes(pacer, 21.0, 79.9)
-    assert pacer.rate_per_second(79.9) == pytest.approx(slow)
-    _refuse(pacer, 80.0, delay_seconds=0.0)  # a refusal meanwhile does not end it
-    _takes(pacer, 80.1, 140.0)
-    assert slow < pacer.rate_per_second(140.0) <= 2.1 * slow
+    slow, limit = pacer.rate_per_second(20.0), _course(pacer).limit_per_second
+    assert slow == pytest.approx(limit * (1.0 - TUNING.depth))
+    _takes(pacer, 21.0, 470.0)
+    assert pacer.rate_per_second(470.0) == pytest.approx(limit * (1.0 - TUNING.depth / 8.0), rel=0.001)
+    _takes(pacer, 470.0, 921.0)
+    assert pacer.rate_per_second(921.0) == pytest.approx(limit, rel=0.001)
 
 
 def test_a_cap_is_kept_over_every_span_of_time() -> None:
@@ -437,9 +468,9 @@ def test_a_cap_is_kept_over_every_span_of_time() -> None:
 
 def test_the_first_refusal_ends_the_search() -> None:
     pacer = Pacer(0.0)
-    for _ in range(17):
-        pacer.take(0.9)
-    _refuse(pacer, 1.0, sent_at=0.9)
+    for number in range(17):
+        pacer.take_unpaced(0.9 + number / 1_000.0)
+    _refuse(pacer, 1.0, sent_at=0.95)
     assert pacer.limit_per_second is not None
     assert pacer.limit_per_second < 17
 
@@ -450,19 +481,6 @@ def test_headers_cap_the_rate_before_any_refusal() -> None:
     pacer.announce(0.1, 600.0, 590.0, 1.0)
     assert pacer.rate_per_second(0.1) == pytest.approx(10.0, rel=0.01)
     assert len(_takes(pacer, 0.1, 10.1)) == pytest.approx(100, abs=2)
-
-
-def test_what_was_found_is_sought_again_when_the_headers_tell_of_another_limit() -> None:
-    pacer = _paced(8.0)
-    pacer.announce(0.1, 600.0, 590.0, 1.0)
-    _takes(pacer, 0.1, 10.0)
-    assert pacer.rate_per_second(10.0) < 8.0
-    pacer.announce(10.0, 1200.0, 1190.0, 0.5)
-    assert pacer.rate_per_second(10.0) == pytest.approx(8.0 * (1.0 - TUNING.seek_below))
-    assert pacer.course is not None
-    assert (pacer.course.limit_per_second, pacer.course.seeks) == (8.0, 1)
-    _takes(pacer, 10.0, 20.0)
-    assert pacer.rate_per_second(20.0) > 14.0
 
 
 @pytest.mark.parametrize("delay_seconds", [None, 1.0, 20.0])
@@ -546,14 +564,13 @@ def _course(pacer: Pacer) -> Course:
     return pacer.course
 
 
-def test_a_search_that_ends_within_two_seconds_is_begun_anew_twice() -> None:
-    pacer, now, seeks = _seeking(50.0), 0.0, list[int]()
+def test_a_search_that_ends_within_two_seconds_is_begun_anew() -> None:
+    pacer, now = _seeking(50.0), 0.0
     for _ in range(3):
         _takes(pacer, now, now + 1.0)
         _refuse(pacer, now + 1.0)
-        seeks.append(_course(pacer).seeks)
+        assert _course(pacer).seeks
         now += 2.1
-    assert seeks == [2, 3, 0]
 
 
 def _sent(times: list[float]) -> Sent:
@@ -583,7 +600,7 @@ def _rate(pacer: Pacer, now: float) -> float:
 def test_a_search_that_takes_two_seconds_has_found_what_got_through() -> None:
     pacer = _seeking(50.0)
     sent = _sent(_use(pacer, 0.0, 2.0))
-    assert _course(pacer).seeks == 0
+    assert _course(pacer).seeks is False
     assert _course(pacer).limit_per_second == pytest.approx(sent.per_second(0.0, 2.0))
 
 
@@ -595,19 +612,10 @@ def test_a_search_has_found_what_lies_between_the_goodputs_with_and_without_the_
     least = max(with_delay, sent.least_limit(2.0, 8.0, TUNING.saved_seconds))
     course, found = _course(pacer), (least + without) / 2.0
     assert with_delay <= least < without
-    assert course.seeks == 0
+    assert course.seeks is False
     assert course.limit_per_second == pytest.approx(found)
     course.advance(TUNING.rest_costs * 5.0)  # what a refusal costs makes the next one later
     assert course.per_second() == pytest.approx(found)
-
-
-def test_a_search_at_a_low_rate_has_found_a_little_less_than_that_rate() -> None:
-    pacer = _seeking(1.0)
-    _takes(pacer, 0.0, 10.0)
-    rate = _rate(pacer, 10.0)
-    _use(pacer, 10.0, 10.0)
-    assert _course(pacer).seeks == 0
-    assert _course(pacer).limit_per_second == pytest.approx(TUNING.few_decrease * rate)
 
 
 def test_a_known_limit_is_measured_anew_from_the_latest_twenty_seconds() -> None:
@@ -615,19 +623,10 @@ def test_a_known_limit_is_measured_anew_from_the_latest_twenty_seconds() -> None
     sent = _sent(_use(pacer, 0.0, 30.0, cost_seconds=3.0))
     course, found = _course(pacer), sent.per_second(10.0, 30.0)
     assert sent.per_second(0.0, 30.0) < found < 50.5
-    assert course.seeks == 0
+    assert course.seeks is False
     assert course.limit_per_second == pytest.approx(found)
     course.advance(TUNING.rest_costs * 3.0)  # what a refusal costs makes the next one later
     assert course.per_second() == pytest.approx(found)
-
-
-@pytest.mark.parametrize(("per_second", "until"), [(2.0, 201.0), (0.5, 870.0)])
-def test_a_low_limit_is_measured_from_the_latest_sixty_requests(per_second: float, until: float) -> None:
-    pacer = _paced(per_second)
-    sent = _sent(_use(pacer, 0.0, until))
-    found = sent.per_second(until - TUNING.span_requests / per_second, until)
-    assert found != sent.per_second(until - TUNING.span_seconds, until)
-    assert _course(pacer).limit_per_second == pytest.approx(found)
 
 
 def test_a_known_limit_is_measured_from_the_latest_refusal_on() -> None:
@@ -648,7 +647,7 @@ def test_a_refusal_soon_after_the_opening_lowers_a_known_limit_a_little() -> Non
     found = TUNING.least_decrease * _rate(pacer, 18.9)
     pacer.refused(18.9, sent_at=14.9, delay_seconds=1.0, jitter_seconds=0.0)
     course = _course(pacer)
-    assert course.seeks == 0
+    assert course.seeks is False
     assert course.limit_per_second == pytest.approx(found)
     course.advance(TUNING.rest_costs * 4.0)
     assert course.per_second() == pytest.approx(found)
@@ -663,7 +662,7 @@ def test_a_refusal_soon_after_the_opening_by_far_too_few_requests_starts_a_searc
     pacer.refused(13.6, sent_at=13.6, delay_seconds=1.0, jitter_seconds=0.0)
     sent = _sent(times)
     found = max(sent.per_second(10.0, 13.6), sent.least_limit(11.0, 13.6, TUNING.saved_seconds))
-    assert _course(pacer).seeks == 1
+    assert _course(pacer).seeks
     assert _course(pacer).limit_per_second == pytest.approx(found)
 
 
@@ -672,7 +671,7 @@ def test_a_refusal_of_the_first_request_after_the_opening_starts_a_search_at_sev
     _use(pacer, 0.0, 10.0, delay_seconds=1.0)
     rate = _rate(pacer, 11.0)
     _use(pacer, 11.0, 11.0, delay_seconds=1.0)
-    assert _course(pacer).seeks == 1
+    assert _course(pacer).seeks
     assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
 
 
@@ -711,7 +710,7 @@ def test_a_delay_of_more_than_two_seconds_ends_a_window_of_two_minutes_at_most(
     times = _use(pacer, 0.0, opened, cost_seconds=1.0, delay_seconds=delay_seconds)
     of_window = len(times) / (opened + 1.0 + delay_seconds)
     assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
-    assert _course(pacer).seeks == 0
+    assert _course(pacer).seeks is False
 
 
 @pytest.mark.parametrize(("requests", "seeks"), [(4, 1), (5, 0)])
@@ -729,7 +728,7 @@ def test_a_window_ends_a_search() -> None:
     pacer = _seeking(50.0)
     times = _use(pacer, 0.0, 0.05, delay_seconds=10.0)
     assert 0 < len(times) < TUNING.few_requests
-    assert _course(pacer).seeks == 0
+    assert _course(pacer).seeks is False
 
 
 def test_the_first_limit_is_what_got_through_in_the_latest_twenty_seconds() -> None:
@@ -737,10 +736,10 @@ def test_the_first_limit_is_what_got_through_in_the_latest_twenty_seconds() -> N
     times = [number / 1_000 for number in range(1_000)]  # far more, but long ago
     times += [25.0 + number / 10 for number in range(100)]
     for at in times:
-        assert pacer.take(at)
+        pacer.take_unpaced(at)
     _use(pacer, 35.0, 35.0, delay_seconds=1.0)
     found = _sent(times).least_limit(15.0, 35.0, TUNING.saved_seconds)
-    assert _course(pacer).seeks == 1
+    assert _course(pacer).seeks
     assert _course(pacer).limit_per_second == pytest.approx(found)
     assert 9.0 < found < 10.0
 
@@ -801,24 +800,6 @@ def test_with_a_habit_the_rate_falls_to_seven_tenths_at_most() -> None:
     assert _course(pacer).limit_per_second == pytest.approx(TUNING.far_off * rate)
 
 
-@pytest.mark.parametrize(
-    ("passed", "refused_at", "counts"),
-    [([191.0], 193.0, True), ([191.0], 194.0, False), ([191.0], 194.5, False), ([190.0, 194.1], 194.5, True)],
-)
-def test_what_got_through_since_the_opening_counts_if_it_is_more_than_one_or_soon(
-    passed: list[float],
-    refused_at: float,
-    counts: bool,  # noqa: FBT001 -- a parameter
-) -> None:
-    pacer = _paced(0.25)
-    _use(pacer, 0.0, 40.0, delay_seconds=150.0)
-    for at in passed:
-        assert pacer.take(at)
-    rate = _rate(pacer, refused_at)
-    _use(pacer, refused_at, refused_at, delay_seconds=1.0)
-    assert _course(pacer).limit_per_second == pytest.approx(rate if counts else TUNING.least_decrease * rate)
-
-
 def test_at_a_low_limit_the_rate_stays_below_twice_that_of_the_latest_five_requests() -> None:
     pacer, now, times = _paced(0.25), 0.0, list[float]()
     while now < 2_250.0:
@@ -834,7 +815,7 @@ def _refused_first(delay_seconds: float) -> Pacer:
     """A pacer whose search ends with a refusal that asks for this delay."""
     pacer = Pacer(0.0)
     for number in range(100):
-        pacer.take(number / 100)
+        pacer.take_unpaced(number / 100)
     pacer.refused(1.0, sent_at=1.0, delay_seconds=delay_seconds, jitter_seconds=0.0)
     return pacer
 
@@ -844,7 +825,7 @@ def test_a_search_begins_at_what_the_service_takes_in_within_a_delay_less_a_seco
     for delay_seconds, found in ((1.5, 3 / 0.5), (2.0, 4 / 1.0), (3.0, 5 / 2.0)):
         pacer.refused(1.1, sent_at=0.99, delay_seconds=delay_seconds, jitter_seconds=0.0)
         assert _course(pacer).limit_per_second == found
-        assert _course(pacer).seeks == 1
+        assert _course(pacer).seeks
         assert pacer.aim_per_second == pytest.approx(found * (1.0 - TUNING.seek_below))
     pacer.refused(1.1, sent_at=0.99, delay_seconds=2.0, jitter_seconds=0.0)
     assert _course(pacer).limit_per_second == 2.5  # it is not raised again

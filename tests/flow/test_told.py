@@ -295,7 +295,7 @@ async def test_what_twenty_completions_in_a_row_met_is_told_with_its_time() -> N
     alike = flow.alike()
     assert alike is not None
     assert alike[0].reason == "absent"
-    assert alike[1] == pytest.approx(3.0)
+    assert 3.0 <= alike[1] < 3.5
     assert flow.snapshot().slowed_by == alike[0]
 
 

@@ -15,6 +15,7 @@ from worker.queue import Coordination, Note, QueueUnavailable
 from worker.queue.notes import EVENT, FRESH_SECONDS, LIMIT, REFRESH_SECONDS, REFUSAL, WORKER, Limit, at_work, limit_in
 
 _EVERY_SECONDS = 1.0
+_BEGINNING_SECONDS = 1.0  # so long a worker looks all the time, since others may begin with it, and search with it
 _IDLE_PAUSES = 12  # an idle worker looks only each twelfth time
 _STATE_SECONDS = 2.0  # between two notes of a state that changes all the time
 _PAUSE_SECONDS = 0.1  # so that a burst of refusals becomes one note
@@ -74,6 +75,7 @@ class Sharing:
         self._share: float | None = None  # this worker's part of the limit
         self._found_at = 0.0
         self._written_at = 0.0
+        self._requests = 0  # at the latest look
         self.workers = 1
 
     def __repr__(self) -> str:
@@ -100,13 +102,15 @@ class Sharing:
             QueueUnavailable: the store does not answer.
         """
         notes = await self._read()
-        limit = limit_in(notes)
+        others, limit = len(at_work(notes)), limit_in(notes)
+        self._flow.others_at_work(others)
         if limit is not None:
-            self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1), limit.age_seconds)
+            self._flow.begin_at(limit.per_second / (others + 1), limit.age_seconds)
             self._share, self._found_at = self._flow.snapshot().rate_limit_per_second, self._clock() - limit.age_seconds
 
     async def run(self) -> None:
         """Write and read notes until cancelled; a store that is away is asked again later."""
+        began_at = self._clock()
         while True:
             self._news.clear()
             with suppress(QueueUnavailable):  # claims and records say so loudly enough
@@ -114,17 +118,18 @@ class Sharing:
                 await self._tell_state()
                 await self._listen()
             await asyncio.sleep(_PAUSE_SECONDS)
-            await self._pause()
+            if self._clock() - began_at >= _BEGINNING_SECONDS:
+                await self._pause()
 
     async def _pause(self) -> None:
         """Wait until there is news, or until it is time to read again. An idle worker reads less often."""
-        before = self._flow.snapshot().requests
         for _ in range(_IDLE_PAUSES):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY_SECONDS):
                     await self._news.wait()
                     return
             state = self._flow.snapshot()
+            before, self._requests = self._requests, state.requests
             if state.in_flight or state.requests != before or state.gate is not GateState.OPEN:
                 return
 
@@ -173,6 +178,7 @@ class Sharing:
     async def _listen(self) -> None:
         notes, own = await self._read(), (EVENT + self._owner, REFUSAL + self._owner)
         self.workers = max(1, len(at_work(notes)))
+        self._flow.others_at_work(self.workers - 1)
         for name, note in notes.items():
             if name.startswith((EVENT, REFUSAL, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:
                 await self._queue.write_note(name, None)

@@ -7,7 +7,6 @@ _BRAKE_BELOW = 0.1  # of the limit remaining
 _BRAKE_FLOOR = 0.1  # of the limit: a brake slows, it does not stop
 _PLENTY = 0.2  # of the limit remaining
 _MINUTE_TOLERANCE = 2.0
-_READING_SECONDS = 10.0  # how long a reading without a reset counts
 
 
 class Announced:
@@ -19,51 +18,38 @@ class Announced:
     sent, show nothing.
     """
 
-    __slots__ = ("_highest", "_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
+    __slots__ = ("_is_minute", "_limit", "_plenty_seen", "_remaining", "_reset_seconds", "_until")
 
     def __init__(self) -> None:
-        self._limit: float | None = None
-        self._highest = math.inf  # limit so far; infinite before the first, which is no change
+        self._limit = 0.0
         self._plenty_seen = False
-        self._is_minute: bool | None = None  # False where resets have shown another unit, and none a minute
+        self._is_minute = False
         self._remaining = self._reset_seconds = self._until = 0.0  # of the last reading, and for how long it counts
 
-    def hear(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> bool:
+    def hear(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
         """Take in one answer's headers, but for values that make no sense.
 
         Args:
             limit, remaining: requests, as the headers give them.
             reset_seconds: the header's duration in seconds.
-
-        Returns:
-            whether the limit is higher than in all answers before.
         """
         if not (math.isfinite(limit) and limit > 0.0):
-            return False
-        is_higher = limit > self._highest
-        self._highest = limit if self._limit is None else max(self._highest, limit)
+            return
         self._limit = limit
         if remaining is None or not 0.0 <= remaining <= limit:
-            return is_higher
-        reset = reset_seconds if reset_seconds is not None and 0.0 < reset_seconds < math.inf else 0.0
+            return
         self._plenty_seen |= remaining >= _PLENTY * limit
-        used = limit - remaining
-        if reset > 0.0 and used >= 1.0:
-            is_minute = used / reset <= _MINUTE_TOLERANCE * limit / 60.0
-            self._is_minute = self._is_minute or is_minute
-        self._remaining, self._reset_seconds, self._until = remaining, reset, now + (reset or _READING_SECONDS)
-        return is_higher
+        if reset_seconds is not None and 0.0 < reset_seconds < math.inf:
+            used = limit - remaining
+            self._is_minute |= 1.0 <= used <= _MINUTE_TOLERANCE * limit / 60.0 * reset_seconds
+            self._remaining, self._reset_seconds, self._until = remaining, reset_seconds, now + reset_seconds
 
     def ceiling_per_second(self, now: float) -> float:
         """The highest rate that the headers allow now; infinite when they say nothing to be believed."""
-        if self._limit is None or not self._plenty_seen or self._is_minute is False:
+        if not self._plenty_seen:
             return math.inf
         per_second = self._limit / 60.0
         cap = per_second * _CAP if self._is_minute else math.inf
         if now >= self._until or self._remaining >= _BRAKE_BELOW * self._limit:
             return cap
-        if self._reset_seconds > 0.0:
-            brake = self._remaining / self._reset_seconds
-        else:
-            brake = per_second * self._remaining / (_BRAKE_BELOW * self._limit)
-        return min(cap, max(brake, _BRAKE_FLOOR * per_second))
+        return min(cap, max(self._remaining / self._reset_seconds, _BRAKE_FLOOR * per_second))

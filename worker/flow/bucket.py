@@ -1,26 +1,24 @@
 """A token bucket with hardly any burst: what spreads requests evenly over time."""
 
-BURST_SECONDS = 0.1
-_LATENESS_SECONDS = 0.1  # a timer fires late, never early: what came in while a request waited for it is not lost
+BURST_SECONDS = 0.1  # so that what comes in while a timer is late is not lost
 _ENOUGH = 1.0 - 1e-9  # sums of tenths do not come out at exactly one
 
 
 class Bucket:
-    """Holds one token, or a tenth of a second's worth where that is more; one token is one request.
+    """Holds one token and a tenth of a second's worth; one token is one request.
 
-    It reads no clock: each call is handed the time, in seconds. An infinite number of tokens holds nothing back.
+    It reads no clock: each call is handed the time, in seconds.
     """
 
-    __slots__ = ("_awaited", "_tokens", "filled_at")
+    __slots__ = ("_tokens", "filled_at")
 
-    def __init__(self, now: float, tokens: float = 1.0) -> None:
-        self.reset(now, tokens)
+    def __init__(self, now: float) -> None:
+        self.reset(now)
 
-    def reset(self, now: float, tokens: float = 1.0) -> None:
-        """Hold exactly so many."""
-        self._tokens = tokens
+    def reset(self, now: float) -> None:
+        """Hold exactly one."""
+        self._tokens = 1.0
         self.filled_at = now
-        self._awaited = False
 
     def fill(self, now: float, per_second: float) -> float:
         """Let in the tokens that came since the last call.
@@ -32,28 +30,23 @@ class Bucket:
         if elapsed <= 0.0:
             return 0.0
         self.filled_at = now
-        burst = max(1.0, BURST_SECONDS * per_second)
-        if self._awaited:
-            burst += _LATENESS_SECONDS * per_second
-        tokens = self._tokens + elapsed * per_second
-        if tokens <= burst:
-            self._tokens = tokens
+        room = 1.0 + BURST_SECONDS * per_second - self._tokens
+        if room <= 0.0:
+            return 0.0
+        gained = elapsed * per_second
+        if gained <= room:
+            self._tokens += gained
             return elapsed
-        room = max(0.0, burst - self._tokens)
-        self._tokens = max(self._tokens, burst)
+        self._tokens += room
         return room / per_second
 
     def wait_seconds(self, per_second: float) -> float:
         """Seconds from the last fill until a request may take a token; 0 when there is one."""
-        if self._tokens >= _ENOUGH:
-            return 0.0
-        self._awaited = True
-        return (1.0 - self._tokens) / per_second
+        return 0.0 if self._tokens >= _ENOUGH else (1.0 - self._tokens) / per_second
 
     def take(self) -> None:
         """A request starts."""
         self._tokens -= 1.0
-        self._awaited = False
 
     def give_back(self) -> None:
         """It was never sent."""

@@ -1,8 +1,8 @@
 """Refusals by chance: those that a lower rate would not have spared.
 
-A limit that is met refuses the next requests too. So a refusal at a rate that is known to be allowed, or while no limit
-is known, is in doubt. The requests that were sent after it decide: where some get through, the rate stays as it was;
-where one is refused as well, the refusal was about the rate. Without a delay to keep, sending goes on meanwhile.
+A limit that is met refuses the next requests too. So a refusal at a rate that is known to be allowed is in doubt. The
+requests that were sent after it decide: where some get through, the rate stays as it was; where one is refused as
+well, the refusal was about the rate. Without a delay to keep, sending goes on meanwhile.
 """
 
 import msgspec
@@ -23,7 +23,7 @@ class Doubt(msgspec.Struct):
 
     refused_at: float
     until: float
-    course: Course | None
+    course: Course
     cycle_from: float
     passed: int = 0
 
@@ -55,7 +55,7 @@ class Chance:
             self._doubt = None
         return self._doubt is not None
 
-    def refused(self, course: Course | None, per_second: float) -> bool:
+    def refused(self, course: Course, per_second: float) -> bool:
         """Whether a refusal may be chance.
 
         Args:
@@ -63,7 +63,7 @@ class Chance:
             per_second: the rate of late; at a low rate, it takes too long until other requests decide.
         """
         self._refusals += 1.0
-        possible = course is None or (per_second >= TUNING.doubtful_per_second and (self._proven or course.is_early))
+        possible = per_second >= TUNING.doubtful_per_second and (self._proven or course.is_early)
         if possible and self._refusals <= (TUNING.most_refusals_proven if self._proven else TUNING.most_refusals):
             return True
         self.limit_met()
@@ -75,7 +75,8 @@ class Chance:
 
     def accepted(self, sent_at: float) -> Doubt | None:
         """A request got through; returns the doubt about an earlier refusal that was chance, as this one decides."""
-        self._refusals = max(0.0, self._refusals - TUNING.allowed_share)
+        if self._refusals:
+            self._refusals = max(0.0, self._refusals - TUNING.allowed_share)
         doubt = self._doubt
         if doubt is None or not doubt.refused_at < sent_at <= doubt.until:
             return None
@@ -83,5 +84,5 @@ class Chance:
         if doubt.passed < TUNING.doubts:
             return None
         self._doubt = None
-        self._proven |= doubt.course is not None and not doubt.course.seeks
+        self._proven |= not doubt.course.seeks
         return doubt

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from typing import assert_never
 
 from worker.flow.concurrency import Concurrency
-from worker.flow.course import Course
 from worker.flow.ended import End, Ended, Operation
 from worker.flow.gate import Cause, Gate, GateEvent, GateState
 from worker.flow.line import Line
@@ -22,7 +21,6 @@ _RETRIES_BACK = 0.1
 _SNOOZED_SECONDS = 3.0  # after a delay, until all changes that waited for its end are claimed again
 _JITTER_SECONDS = (0.05, 0.25)  # on top of each delay, so that replicas do not all come back at once
 _CAUTIOUS_SECONDS = 1.0  # between two requests while all completions meet the same
-_IDLE_SECONDS = 2.0  # after that, an endpoint without a known limit may no longer take what it took
 
 
 def _ignore(*_: object) -> None:
@@ -71,7 +69,7 @@ class Flow:
         self._quota = None if on_short is None or requests_per_minute is None else GrantedQuota(on_short)
         self.gate = Gate(now)
         self._retries = _RETRIES
-        self._concurrency = Concurrency(max_concurrency, now)
+        self._concurrency = Concurrency(max_concurrency)
         self._pacer = Pacer(now, requests_per_minute=requests_per_minute, quota=self._quota)
         self._line = Line(
             start=self._started_at,
@@ -85,10 +83,7 @@ class Flow:
         self._requests = 0
         self._throttled = 0
         self._throttled_until = -math.inf  # the end of the latest delay that a 429 asked for
-        self._ended_at = -math.inf
         self._cautious_until = -math.inf
-        # The completion that met the latest refusals, and what the pacer knew before the first of them.
-        self._refused: tuple[str, Course | None] = ("", None)
         self._on_end = self._ended  # bound here once, which is cheaper than for each request
 
     def __repr__(self) -> str:
@@ -104,7 +99,8 @@ class Flow:
 
     def start(self, completion_id: str, operation: Operation, *, urgent: bool = False) -> Permit | None:
         """The permit of a request that may start at once; None when it has to wait in `admit`."""
-        started_at = None if self._line else self._started_at(urgent)
+        line = self._line
+        started_at = None if line.waiting or line.urgent else self._started_at(urgent)
         if started_at is None:
             return None
         return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
@@ -168,14 +164,11 @@ class Flow:
 
     def wait_seconds(self) -> float:
         """Seconds until `start` may succeed; infinity when only the end of a request can help."""
-        if self.is_paused or not self.gate.is_open:
+        if self.in_flight >= self._concurrency.slots or self.is_paused or not self.gate.is_open:
             return math.inf
         now = self._clock()
-        slot_seconds = self._concurrency.seconds_until_growth(now, self.in_flight)
-        if math.isinf(slot_seconds):
-            return slot_seconds
         cautious_seconds = self._cautious_until - now if self.gate.is_cautious else 0.0
-        return max(slot_seconds, self._pacer.wait_seconds(now), cautious_seconds)
+        return max(self._pacer.wait_seconds(now), cautious_seconds)
 
     def starts_within(self, seconds: float) -> int | None:
         """How many requests may start within so many seconds, one at least; None while no limit is known."""
@@ -266,6 +259,10 @@ class Flow:
             self._quota.grant(self._clock() + wait_seconds, requests, interval_seconds)
             self._line.move()
 
+    def others_at_work(self, others: int) -> None:
+        """So many other workers are at work: all of them together search for the limit, and meet it."""
+        self._pacer.share(others + 1)
+
     def others_refused(self, delay_seconds: float) -> None:
         """Another worker met the limit: wait as long as it does, and aim lower."""
         self._pacer.others_refused(self._clock(), delay_seconds=delay_seconds, jitter_seconds=self._jitter_seconds())
@@ -319,15 +316,11 @@ class Flow:
 
     def _started_at(self, urgent: bool) -> float | None:  # noqa: FBT001 -- called through the line
         """Count a request that starts now, if one may."""
-        if self.is_paused or not self.gate.is_open:
+        if self.in_flight >= self._concurrency.slots or self.is_paused or not self.gate.is_open:
             return None
         now = self._clock()
-        if self.in_flight == 0 and now - self._ended_at > _IDLE_SECONDS and self._pacer.limit_per_second is None:
-            self._concurrency.slow_start(now)
         is_cautious = self.gate.is_cautious
-        if is_cautious and now < self._cautious_until:
-            return None
-        if self.in_flight >= self._concurrency.slots or not self._pacer.take(now):
+        if (is_cautious and now < self._cautious_until) or not self._pacer.take(now):
             return None
         if is_cautious:
             self._cautious_until = now + _CAUTIOUS_SECONDS
@@ -349,15 +342,15 @@ class Flow:
         is_changed = permit.is_probe
         match ended.end:
             case End.SUCCEEDED | End.ANSWERED | End.ABSENT | End.REJECTED:
-                is_changed |= self._answered(now, permit, ended)
+                self._answered(now, permit, ended)
             case End.THROTTLED:
                 self._throttled += 1
                 is_changed |= self._refuse(now, permit, ended)
             case End.FAILED:
-                self._concurrency.held(now - permit.sent_at)
+                self._concurrency.ended(now - permit.sent_at, per_second=self._pacer.per_second)
                 if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble, and not a rate limit
                     self._pacer.pause(now, delay_seconds=ended.delay_seconds, jitter_seconds=self._jitter_seconds())
-                    self._on_refused(self._pacer.asked_for_seconds(now), ended)
+                    self._on_refused(self._pacer.closed_for_seconds(now), ended)
                     is_changed = True
             case End.DROPPED:
                 pass
@@ -365,40 +358,29 @@ class Flow:
                 assert_never(ended.end)
         self.in_flight -= 1
         self._urgent_in_flight -= permit.is_urgent
-        self._ended_at = now
+        if self.in_flight == 0:
+            self._pacer.none_under_way(now)
         event = self.gate.ended(now, permit, ended)
         if event is None and not is_changed:
             self._line.move()
             return
-        if event and event.kind == "resumed":
-            self._concurrency.slow_start(now)
         self._changed(event)
 
-    def _answered(self, now: float, permit: Permit, ended: Ended) -> bool:
-        """Learn from an answer that is no refusal; returns whether that ends a delay."""
-        opens = self._pacer.accepted(now, permit.sent_at)
-        self._retries = min(_RETRIES, self._retries + _RETRIES_BACK)
+    def _answered(self, now: float, permit: Permit, ended: Ended) -> None:
+        """Learn from an answer that is no refusal."""
+        self._pacer.accepted(now, permit.sent_at)
+        if self._retries < _RETRIES:
+            self._retries += _RETRIES_BACK
         limits = ended.limits
         if limits is not None and limits.limit is not None:
             self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
-        self._concurrency.answered(
-            now, now - permit.sent_at, per_second=self._pacer.aim_per_second, in_flight=self.in_flight
-        )
-        return opens
+        self._concurrency.ended(now - permit.sent_at, per_second=self._pacer.per_second)
 
     def _refuse(self, now: float, permit: Permit, ended: Ended) -> bool:
-        """Learn from a 429; returns whether it is about the rate.
-
-        One that is about its completion alone takes back what the refusals of that completion have taught.
-        """
-        completion_id, pacer = permit.completion_id, self._pacer
+        """Learn from a 429; returns whether it is about the rate."""
+        pacer = self._pacer
         if ended.alone:
-            if self._refused[0] == completion_id:
-                pacer.resume(now, self._refused[1])
-                self._refused = ("", None)
             return False
-        if self._refused[0] != completion_id:
-            self._refused = completion_id, pacer.course
         pacer.refused(
             now,
             sent_at=permit.sent_at,
@@ -406,10 +388,10 @@ class Flow:
             jitter_seconds=self._jitter_seconds(),
             slow_down=ended.slow_down,
         )
-        asked_seconds = pacer.asked_for_seconds(now)
-        if asked_seconds:
-            self._throttled_until = now + pacer.closed_for_seconds(now)
-            self._on_refused(asked_seconds, ended)
+        closed_seconds = pacer.closed_for_seconds(now)
+        if closed_seconds:
+            self._throttled_until = now + closed_seconds
+            self._on_refused(closed_seconds, ended)
         return True
 
     def _changed(self, event: GateEvent | None = None) -> None:

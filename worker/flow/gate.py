@@ -259,8 +259,9 @@ class Gate:
         self._evidence[permit.operation].succeeded(permit.completion_id, permit.sent_at)
         if self.is_cautious:
             self._judge_alike(now, permit.operation)
-        self._suspected.clear()
-        return self._reopen(now, permit)
+        if self._suspected:
+            self._suspected.clear()
+        return self._reopen(now, permit) if self._halt else None
 
     def _answered(self, now: float, permit: Permit) -> GateEvent | None:
         """An answer about one completion alone opens a halt by few, as nothing else may be left that could show more.

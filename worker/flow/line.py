@@ -32,12 +32,13 @@ class Line:
         has_room_for_urgent: Callable[[], bool],
         give_back: Callable[[float, bool], None],
     ) -> None:
+        # Attributes and not properties: each start asks for them.
+        self.waiting: deque[asyncio.Future[float | None]] = deque()
+        self.urgent: deque[asyncio.Future[float | None]] = deque()
         self._start = start
         self._wait_seconds = wait_seconds
         self._has_room_for_urgent = has_room_for_urgent
         self._give_back = give_back
-        self._waiting: deque[asyncio.Future[float | None]] = deque()
-        self._urgent: deque[asyncio.Future[float | None]] = deque()
         self._urgent_went_last = False  # of the last start while both waited
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -46,7 +47,7 @@ class Line:
         return f"<Line [{len(self)} waiting]>"
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._urgent)
+        return len(self.waiting) + len(self.urgent)
 
     async def turn(self, *, urgent: bool = False) -> float | None:
         """Wait for the turn to start a request.
@@ -55,7 +56,7 @@ class Line:
             when the request started, with the start counted; None when it was sent back, to look again.
         """
         turn: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
-        line = self._urgent if urgent else self._waiting
+        line = self.urgent if urgent else self.waiting
         line.append(turn)
         self.move()
         try:
@@ -83,7 +84,7 @@ class Line:
 
     def send_back(self) -> None:
         """Let all look again that wait for a turn."""
-        for line in (self._urgent, self._waiting):
+        for line in (self.urgent, self.waiting):
             while line:
                 turn = line.popleft()
                 if not turn.done():
@@ -94,8 +95,8 @@ class Line:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while line := self._whose_turn() if self._urgent else self._waiting:
-            is_urgent = line is self._urgent
+        while line := self._whose_turn() if self.urgent else self.waiting:
+            is_urgent = line is self.urgent
             if line[0].done():
                 line.popleft()
             elif (started_at := self._start(is_urgent)) is not None:
@@ -110,6 +111,6 @@ class Line:
 
     def _whose_turn(self) -> deque[asyncio.Future[float | None]]:
         """The line whose first request is next; an urgent request waits."""
-        if self._waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
-            return self._waiting
-        return self._urgent
+        if self.waiting and (self._urgent_went_last or not self._has_room_for_urgent()):
+            return self.waiting
+        return self.urgent

@@ -1,7 +1,7 @@
 """When may the next request start? A token bucket whose rate finds a hidden limit and stays just below it.
 
-A refusal stops all requests for as long as the service asks, and sets the rate to a little below the limit that it
-tells. From there the rate follows a `Course`.
+Until the first refusal the rate grows, in a `Search`. A refusal stops all requests for as long as the service asks, and
+sets the rate to a little below the limit that it tells. From there the rate follows a `Course`.
 """
 
 import math
@@ -9,19 +9,17 @@ import math
 from worker.flow.announced import Announced
 from worker.flow.bucket import Bucket
 from worker.flow.chance import Chance, Doubt
-from worker.flow.course import Course
+from worker.flow.course import Course, Search
 from worker.flow.quota import GrantedQuota
 from worker.flow.sent import Sent
 from worker.flow.tuning import TUNING
 
 _LOWEST_PER_SECOND = 0.001
-_TICK_SECONDS = 0.05  # how often the rate is computed anew
-_SLOW_DOWN_SECONDS = 60.0
+_TICK_SECONDS = 0.02  # how often the rate is computed anew
+_SLOW_DOWN_SECONDS = 900.0  # for so long a rate is to be lower after a `slow_down`, by OpenAI's guide to error codes
 
-# A service may ask for a day, by mistake or because its clock is wrong. So after an hour one request asks whether the
-# delay still holds, and another one each minute until there is an answer.
+# A service may ask for a day, by mistake or because its clock is wrong.
 _LONGEST_CLOSED_SECONDS = 3600.0
-_PROBE_SECONDS = 60.0
 
 
 class Pacer:
@@ -29,8 +27,8 @@ class Pacer:
 
     It reads no clock and rolls no dice: times in seconds and jitter are handed in.
 
-    Until the first refusal it holds nothing back; the slow start of `Concurrency` searches for the limit. `begin_at`
-    spares the search where an earlier run has found a limit. `course` is what refusals have taught, None at first.
+    `begin_at` spares the search where an earlier run has found a limit. `course` is what refusals have taught, None at
+    first. `per_second` is the rate at which requests may start now.
 
     Args:
         now: the time.
@@ -41,24 +39,20 @@ class Pacer:
     def __init__(
         self, now: float, *, requests_per_minute: float | None = None, quota: GrantedQuota | None = None
     ) -> None:
-        self._bucket = Bucket(now, math.inf)
+        self._bucket = Bucket(now)
         self._cap_per_second = math.inf if requests_per_minute is None else requests_per_minute / 60.0
-        self._cap = quota or Bucket(now, math.inf if requests_per_minute is None else 1.0)
+        self._cap = None if requests_per_minute is None else quota or Bucket(now)
         self._announced = Announced()
         self._sent = Sent()
         self._chance = Chance()
+        self._search = Search()
         self.course: Course | None = None
-        self._growing = True
-        self._unheld = math.inf  # what the rate would be without headers and cap
-        self._rate = math.inf
-
         self._told_at = -math.inf  # the refusal of a request that was sent before says nothing new about the rate
-        self._cycle_from = now  # since then a limit is measured: the latest refusal, or the end of an idle spell
+        self._cycle_from = now  # since then a limit is measured
         self._opened_at = now
         self._closed_until = -math.inf
-        self._asked_until = -math.inf  # later than `_closed_until` where the service asks for more than an hour
-        self._slow_until = -math.inf  # until then the rate does not grow
         self._seconds_closed = 0.0
+        self._used_seconds = 0.0  # since the rate was last computed
         self._refused_in_a_row = 0
         self._refused_together = 0  # the latest news, and those that were sent before it was heard
         self._delay_before = 0.0
@@ -66,14 +60,12 @@ class Pacer:
 
     def begin_at(self, now: float, limit_per_second: float, *, age_seconds: float = 0.0) -> None:
         """Start from a limit that an earlier run found so long ago; an old limit is sought again."""
-        self.course = Course(limit_per_second, seeks=int(age_seconds > TUNING.old_seconds))
+        self.course = Course(limit_per_second, seeks=age_seconds > TUNING.old_seconds)
         self._update(now)
 
-    def resume(self, now: float, course: Course | None) -> None:
-        """Go on with an earlier course: the refusals since then were not about the rate."""
-        self._fill(now)
-        self.course = course
-        self._update(now)
+    def share(self, workers: int) -> None:
+        """So many workers, this one included, search together and meet one limit."""
+        self._sent.workers = workers
 
     @property
     def limit_per_second(self) -> float | None:
@@ -83,10 +75,10 @@ class Pacer:
     @property
     def aim_per_second(self) -> float:
         """The rate that is aimed at; infinite while neither a limit nor a cap is known."""
-        return min(self._rate, self._cap_per_second)
+        return self.per_second if self.course else self._held_to
 
     def rate_per_second(self, now: float) -> float:
-        """The rate that is aimed at; where nothing holds requests back, the rate of late."""
+        """The rate that is aimed at; while neither a limit nor a cap is known, the rate of late."""
         aim = self.aim_per_second
         return self._recent_per_second(now) if math.isinf(aim) else aim
 
@@ -105,31 +97,29 @@ class Pacer:
         """How much longer a ``Retry-After`` keeps all requests waiting; 0 when none does."""
         return max(0.0, self._closed_until - now)
 
-    def asked_for_seconds(self, now: float) -> float:
-        """How much longer the service asks to wait; a probe may go out before the end."""
-        return max(0.0, self._asked_until - now)
-
     def seconds_closed(self, now: float) -> float:
         """How long the service has kept all requests waiting, in sum."""
         return self._seconds_closed - self.closed_for_seconds(now)
 
     def wait_seconds(self, now: float) -> float:
-        """Seconds until `take` succeeds if nothing else happens; 0 when it would now."""
+        """Seconds until `take` may succeed if nothing else happens; 0 when it would now."""
         if now < self._closed_until:
             return self._closed_until - now
         self._fill(now)
+        wait_seconds = self._bucket.wait_seconds(self.per_second)
+        if wait_seconds:  # a search grows so fast that the rate is soon another one
+            return min(wait_seconds, _TICK_SECONDS) if self._growing and self.course is None else wait_seconds
         # The cap comes last, since to ask a shared quota takes a grant, which is lost if it is not used at once.
-        return self._bucket.wait_seconds(self._rate) or self._cap.wait_seconds(self._cap_per_second)
+        return self._cap.wait_seconds(self._cap_per_second) if self._cap else 0.0
 
     def take(self, now: float) -> bool:
         """Count a request that starts now, if one may."""
         if self.wait_seconds(now) > 0.0:
             return False
         self._bucket.take()
-        self._cap.take()
+        if self._cap:
+            self._cap.take()
         self._sent.add(now)
-        if now < self._asked_until:
-            self._stay_closed(now, min(self._asked_until, now + _PROBE_SECONDS))
         return True
 
     def take_unpaced(self, now: float) -> None:
@@ -139,40 +129,32 @@ class Pacer:
     def give_back(self, taken_at: float) -> None:
         """Undo `take`: the request was never sent."""
         self._bucket.give_back()
-        self._cap.give_back()
+        if self._cap:
+            self._cap.give_back()
         self._sent.remove(taken_at)
-        if self._is_probe(taken_at):
-            self._open(taken_at)
 
-    def accepted(self, now: float, sent_at: float) -> bool:
-        """A request got through.
-
-        It may show that an earlier refusal was one by chance. Then what was known before that stays.
-
-        Args:
-            sent_at: when it was sent.
-
-        Returns:
-            whether it was the probe of a long delay, which it ends.
-        """
+    def accepted(self, now: float, sent_at: float) -> None:
+        """A request got through. It may show that an earlier refusal was one by chance: then the rate is as before."""
         self._refused_in_a_row = 0
+        if self.course is None and self._bucket.wait_seconds(self.per_second):  # an unused rate does not grow
+            self._search.answered(now - sent_at)
         doubt = self._chance.accepted(sent_at)
         if doubt:
-            if doubt.course:
-                doubt.course.reach_limit()
-            self.resume(now, doubt.course)
+            self._fill(now)
+            self.course = doubt.course
             self._cycle_from = doubt.cycle_from if math.isinf(doubt.until) else max(now, self._closed_until)
-        opens = now < self._asked_until and self._is_probe(sent_at)
-        if opens:
-            self._asked_until = now
-            self._open(now)
-        return opens
+            self._update(now)
+
+    def none_under_way(self, now: float) -> None:
+        """All requests have ended: in a search, the next one may start at once."""
+        if self.course is None and self._growing:
+            self._fill(now)
+            if self._bucket.wait_seconds(self.per_second):
+                self._bucket.reset(now)
 
     def announce(self, now: float, limit: float, remaining: float | None, reset_seconds: float | None) -> None:
-        """Take in rate-limit headers, as requests and seconds. A higher limit than before is sought again."""
-        is_higher = self._announced.hear(now, limit, remaining, reset_seconds)
-        if is_higher and self.course and not math.isinf(self._announced.ceiling_per_second(now)):
-            self.course = Course(self.course.limit_per_second, seeks=1)
+        """Take in rate-limit headers, as requests and seconds."""
+        self._announced.hear(now, limit, remaining, reset_seconds)
         self._update(now)
 
     def refused(
@@ -190,37 +172,35 @@ class Pacer:
             sent_at: when the refused request was sent.
             delay_seconds: what the service asks for; None when it does not say.
             jitter_seconds: to wait on top.
-            slow_down: the service asks for a lasting decrease, so that the rate does not grow for a minute.
+            slow_down: the service asks for a lasting decrease, so that the way back to the limit is long.
         """
         self._fill(now)
         self._sent.remove(sent_at)
-        if self._is_probe(sent_at):  # its answer takes the place of the long delay
-            self._asked_until = -math.inf
-            self._open(now)
         course, cycle_from, in_doubt = self.course, self._cycle_from, self._chance.is_open(sent_at)
         is_news = sent_at > self._told_at
-        by_chance = (is_news or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
+        by_chance = (
+            course is not None and (is_news or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
+        )
         self._refused_in_a_row += is_news
         self._refused_together = 1 if is_news else self._refused_together + 1
         delay_seconds = _sensible(delay_seconds)
         wait_seconds = self._wait_seconds(delay_seconds)
         if is_news and not in_doubt:
             self._cut(now, sent_at, delay_seconds or 0.0)
-            if by_chance:
-                until = math.inf if delay_seconds is None else now
-                self._chance.doubt(Doubt(sent_at, until, course, cycle_from))
+            if by_chance and course:
+                self._chance.doubt(Doubt(sent_at, math.inf if delay_seconds is None else now, course, cycle_from))
         self._heed_debt(now, delay_seconds or 0.0)
         if delay_seconds is not None or not by_chance:
-            self._close(now, now + wait_seconds + jitter_seconds)
+            self._close(now, wait_seconds + jitter_seconds)
         if slow_down and self.course:
-            self.course = Course(self.course.limit_per_second)
-            self._slow_until = now + _SLOW_DOWN_SECONDS
+            cost_seconds = _SLOW_DOWN_SECONDS / TUNING.rest_costs
+            self.course = Course(self.course.limit_per_second, cost_seconds=cost_seconds)
 
     def pause(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
         """Wait as a service in trouble asks; that says nothing about the rate."""
         self._fill(now)
         if _sensible(delay_seconds) is not None:
-            self._close(now, now + delay_seconds + jitter_seconds)
+            self._close(now, delay_seconds + jitter_seconds)
             self._cycle_from = self._closed_until
 
     def others_refused(self, now: float, *, delay_seconds: float, jitter_seconds: float) -> None:
@@ -234,24 +214,22 @@ class Pacer:
             self._chance.limit_met()
             self._cut(now, now, delay_seconds)
         if delay_seconds > 0.0:
-            self._close(now, now + delay_seconds + jitter_seconds)
+            self._close(now, delay_seconds + jitter_seconds)
 
     def _wait_seconds(self, asked_seconds: float | None) -> float:
         """The delay that the service asks for; a backoff where it asks for none, or again and again for too little."""
         if asked_seconds is None:
             # A low limit gives no request in a second, and what was refused may have cost one.
             owed_seconds = TUNING.backoff_requests / self.course.limit_per_second if self.course else 0.0
-            backoff_seconds = _backoff_seconds(self._refused_in_a_row - 1)
-            return min(TUNING.longest_backoff_seconds, max(owed_seconds, backoff_seconds))
+            return max(min(TUNING.longest_backoff_seconds, owed_seconds), _backoff_seconds(self._refused_in_a_row - 1))
         if self._refused_in_a_row < TUNING.wrong_delays:
             return asked_seconds
         return max(asked_seconds, _backoff_seconds(self._refused_in_a_row - TUNING.wrong_delays))
 
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """Learn the limit from a refusal, which ends a cycle, and begin the next one."""
-        self.course = self._learn(now, sent_at, delay_seconds)
-        if self._sent.count(self._cycle_from, sent_at):
-            self._cycle_from = sent_at
+        self.course, self._used_seconds = self._learn(now, sent_at, delay_seconds), 0.0
+        self._cycle_from = sent_at
         self._delay_before = delay_seconds
         self._told_at = now
         self._update(now)
@@ -266,7 +244,7 @@ class Pacer:
         if course and course.seeks and owed_seconds > 0.0 and self._delay_before <= TUNING.long_delay_seconds:
             most = (self._refused_together + 1) / owed_seconds
             if most < course.limit_per_second:
-                self.course = Course(most, seeks=course.seeks)
+                self.course = Course(most, seeks=True)
                 self._update(now)
 
     def _learn(self, now: float, sent_at: float, delay_seconds: float) -> Course | None:
@@ -283,99 +261,90 @@ class Pacer:
         is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= TUNING.longest_window_seconds
         if is_window and passed and not is_habit:
             is_new = course is None or (not course.seeks and passed < TUNING.few_requests)
-            return self._found(passed / window_seconds, seeks=int(is_new))
+            return self._found(passed / window_seconds, seeks=is_new)
         if course is None:
-            least = sent.least_limit(sent_at - TUNING.span_seconds, sent_at, TUNING.saved_seconds)
-            return self._found(least, seeks=1) if least else None  # nothing got through, so nothing is known
+            since = sent_at - TUNING.span_seconds
+            least = sent.least_limit(since, sent_at, TUNING.saved_seconds)
+            return self._found(least, seeks=True) if least else None  # nothing got through, so nothing is known
         least = sent.per_second(self._cycle_from, sent_at)
         if not passed:  # others may use all of the limit for now: seek what is left
-            return self._found(least, seeks=1, lowest=TUNING.far_off)
+            return self._found(least, seeks=True, lowest=TUNING.far_off)
         if passed > 1 or open_seconds < TUNING.short_seconds:
             least = max(least, sent.least_limit(self._opened_at, sent_at, TUNING.saved_seconds))
         if is_habit:
             return self._found(least, cost_seconds=delay_seconds, lowest=TUNING.far_off)
         learn = self._sought if course.seeks else self._kept
-        return learn(course, least, sent_at, now - sent_at)
+        return learn(least, sent_at, now - sent_at)
 
-    def _sought(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+    def _sought(self, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal that ends a search."""
-        if sent_at - self._opened_at < TUNING.soon_seconds and course.seeks <= TUNING.seeks:
-            return self._found(least, seeks=course.seeks + 1)
-        if self._unheld * TUNING.saved_seconds < TUNING.few_requests:  # hardly any can be saved up
-            return self._found(TUNING.few_decrease * self._unheld)
-        most = max(least, self._sent.per_second(self._opened_at, sent_at))  # with what was saved up during the delay
+        if sent_at - self._opened_at < TUNING.soon_seconds:
+            return self._found(least, seeks=True)
+        # With what was saved up during the delay.
+        most = max(least, self._sent.per_second(self._opened_at, sent_at))
         return self._found((least + most) / 2.0, cost_seconds=cost_seconds)
 
-    def _kept(self, course: Course, least: float, sent_at: float, cost_seconds: float) -> Course:
+    def _kept(self, least: float, sent_at: float, cost_seconds: float) -> Course:
         """The course after a refusal at a limit that was known."""
-        is_measured = self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests
-        if is_measured and sent_at - self._opened_at >= TUNING.short_seconds:
-            span_seconds = max(TUNING.span_seconds, TUNING.span_requests / course.limit_per_second)
-            measured = self._sent.per_second(max(self._cycle_from, sent_at - span_seconds), sent_at)
+        if sent_at - self._opened_at < TUNING.short_seconds:
+            if least < TUNING.far_off * self._unheld:
+                return self._found(least, seeks=True)
+        elif self._sent.count(self._cycle_from, sent_at) >= TUNING.few_requests:
+            since = max(self._cycle_from, sent_at - TUNING.span_seconds)
+            measured = self._sent.per_second(since, sent_at)
             return self._found(measured, cost_seconds=cost_seconds)
-        if is_measured and least < TUNING.far_off * self._unheld:
-            return self._found(least, seeks=1)
         return self._found(least, lowest=TUNING.least_decrease, cost_seconds=cost_seconds)
 
-    def _found(self, measured: float, *, seeks: int = 0, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
+    def _found(self, measured: float, *, seeks: bool = False, cost_seconds: float = 0.0, lowest: float = 0.0) -> Course:
         """The course for a limit that was measured, at least such a share of the rate that was refused."""
-        limit = max(_LOWEST_PER_SECOND, min(self._unheld, max(measured, lowest * self._unheld)))
+        if self.course:
+            measured = min(self._unheld, max(measured, lowest * self._unheld))
+        limit = max(_LOWEST_PER_SECOND, measured)
         return Course(limit, seeks=seeks, cost_seconds=cost_seconds)
 
     def _recent_per_second(self, now: float, seconds: float = TUNING.recent_seconds) -> float:
         return self._sent.count(now - seconds, now) / seconds
 
-    def _is_probe(self, sent_at: float) -> bool:
-        """Whether the request was sent during a delay: only the probe of a long one is."""
-        return self._told_at < sent_at < self._asked_until
-
-    def _close(self, now: float, until: float) -> None:
+    def _close(self, now: float, seconds: float) -> None:
         self._told_at = now
-        self._asked_until = max(self._asked_until, until)
-        self._stay_closed(now, max(self._closed_until, min(until, now + _LONGEST_CLOSED_SECONDS)))
-
-    def _open(self, now: float) -> None:
-        self._stay_closed(now, min(self._closed_until, now))
-
-    def _stay_closed(self, now: float, until: float) -> None:
-        self._seconds_closed += max(now, until) - max(now, self._closed_until)
+        until = max(self._closed_until, now + min(seconds, _LONGEST_CLOSED_SECONDS))
+        self._seconds_closed += until - max(now, self._closed_until)
         self._closed_until = until
 
     def _fill(self, now: float) -> None:
         if now < self._closed_until:
             return
-        is_paced = not math.isinf(self._rate)
         if self._opened_at < self._closed_until:
             self._opened_at = self._closed_until
-            if is_paced:
-                self._bucket.reset(self._opened_at)
-        if is_paced:
-            elapsed_seconds = now - self._bucket.filled_at
-            used_seconds = self._bucket.fill(now, self._rate)
-            if elapsed_seconds - used_seconds > TUNING.recent_seconds:  # idle, so that the service has saved up
-                self._cycle_from = self._opened_at = now
-            if self._growing and self.course and now >= self._slow_until:
-                self.course.advance(used_seconds)
-        if not math.isinf(self._cap_per_second):
+            self._bucket.reset(self._opened_at)
+        elapsed_seconds = now - self._bucket.filled_at
+        used_seconds = self._bucket.fill(now, self.per_second)
+        if elapsed_seconds - used_seconds > TUNING.recent_seconds:  # idle, so that the service has saved up
+            self._cycle_from = self._opened_at = now
+            if self.course is None:
+                self._search = Search()
+                self._bucket.reset(now)
+        if self._growing:
+            self._used_seconds += used_seconds
+        if self._cap:
             self._cap.fill(now, self._cap_per_second)
         if now >= self._tick_at:
+            (self.course or self._search).advance(self._used_seconds)
+            self._used_seconds = 0.0
             self._update(now)
 
     def _update(self, now: float) -> None:
         self._tick_at = now + _TICK_SECONDS
-        ceiling, rate_before = self._announced.ceiling_per_second(now), self._rate
+        self._held_to = min(self._announced.ceiling_per_second(now), self._cap_per_second)
         if self.course is None:
-            self._rate = ceiling
+            aim, highest = self._search.per_second() / self._sent.workers, math.inf
         else:
-            held_to = min(ceiling, self._cap_per_second)
             aim, limit = self.course.per_second(), self.course.limit_per_second
             recent_per_second = self._recent_per_second(now, max(TUNING.recent_seconds, TUNING.recent_requests / limit))
             highest = max(limit, 2.0 * recent_per_second)
-            self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))
-            self._growing = aim < min(highest, held_to)
-            self._rate = min(self._unheld, held_to)
-        if math.isinf(rate_before) is not math.isinf(self._rate):
-            self._bucket.reset(now, math.inf if math.isinf(self._rate) else 1.0)
+        self._unheld = max(_LOWEST_PER_SECOND, min(aim, highest))  # what the rate would be without headers and cap
+        self._growing = aim < min(highest, self._held_to)
+        self.per_second = min(self._unheld, self._held_to)
 
 
 def _sensible(delay_seconds: float | None) -> float | None:

@@ -1,21 +1,25 @@
 """When the latest requests started that were not refused: from these times goodputs are counted."""
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 
 _KEPT = 32_768  # starts: three minutes at 10,000 a minute
 
 
 class Sent:
-    """The exact times of the latest starts, in seconds. Counts of whole seconds would hide a burst within one."""
+    """The exact times of the latest starts, in seconds. Counts of whole seconds would hide a burst within one.
 
-    __slots__ = ("_times",)
+    `workers` meet a limit together: of a request that was refused, each counts its part.
+    """
+
+    __slots__ = ("_times", "workers")
 
     def __init__(self) -> None:
         self._times: list[float] = []
+        self.workers = 1
 
     def add(self, at: float) -> None:
-        """A request starts."""
-        insort(self._times, at)
+        """A request starts, later than all before."""
+        self._times.append(at)
         if len(self._times) > _KEPT:
             del self._times[: _KEPT // 2]
 
@@ -31,7 +35,7 @@ class Sent:
 
     def per_second(self, since: float, until: float) -> float:
         """The goodput of a span that ends with a refusal: the next request would have been one too many."""
-        return (self.count(since, until) + 1) / max(until - since, 1e-3)
+        return (self.count(since, until) + 1.0 / self.workers) / max(until - since, 1e-3)
 
     def least_limit(self, since: float, until: float, saved_seconds: float) -> float:
         """The least limit of a service that saves up so much, and refused the next request at the end.
@@ -45,5 +49,5 @@ class Sent:
         found = 0.0
         for first in range(bisect_left(times, since), end):
             seconds, passed = max(until - times[first], 1e-3), end - first
-            found = max(found, min(passed / seconds, (passed + 0.5) / (seconds + saved_seconds)))
+            found = max(found, min(passed / seconds, (passed + 0.5 / self.workers) / (seconds + saved_seconds)))
         return found

@@ -6,10 +6,13 @@ import msgspec
 class Tuning(msgspec.Struct, frozen=True):
     """Constants of `Pacer`, `Course`, `Chance` and `Concurrency`; times in seconds, rates in requests a second."""
 
-    # The search before the first refusal. Its rate grows with the root of its age, times `ramp`. A slower one runs
-    # fewer requests into the end of a window ("from nothing to a window of 500 a minute"), a faster one uses a high
-    # limit sooner ("from nothing to 10000 a minute, latency of 4 s").
-    ramp: float = 65.0
+    # The search before the first refusal. Its rate, after it was used for `age`, is ``ramp * age / sqrt(age + bend)``,
+    # and `ramp_steady * age` on top. A slower one runs fewer requests into the end of a window ("from nothing to a
+    # window of 500 a minute"), a faster one uses a high limit sooner ("from nothing to 10000 a minute, latency of
+    # 4 s"). With a longer bend it begins more slowly ("from nothing to 60 a minute, exact hint").
+    ramp: float = 52.0
+    ramp_bend_seconds: float = 0.2
+    ramp_steady: float = 5.0
     # Each answer opens such a part of a slot on top ("from nothing to 3000 a minute, hint in seconds").
     ramp_per_answer: float = 0.06
     # So many times the requests that rate and latency need may run at once ("latency of 5 s").
@@ -23,31 +26,29 @@ class Tuning(msgspec.Struct, frozen=True):
     # takes longer ("1 a minute without hint").
     doubling_seconds: float = 10.0
     doubling_requests: float = 6.3
-    # A refusal so soon after an opening means that the rate is far too high: the limit is sought once more, but only so
-    # many times ("from nothing to a bucket of 500 a minute that holds a minute's worth").
+    # A refusal so soon after an opening means that the rate is far too high: the limit is sought once more ("from
+    # nothing to 60 a minute, exact hint").
     soon_seconds: float = 2.0
-    seeks: int = 2
 
     # CUBIC's K, the time until the rate is back at the limit ("bucket of 3000 a minute").
     rest_seconds: float = 20.0
-    # Below that rate K is longer, by a power of the ratio ("bucket of 60 a minute"), up to an hour ("3 a minute").
+    # Below that rate K is longer, by a power of the ratio ("bucket of 60 a minute"), up to two hours ("1 a minute
+    # without hint").
     rest_below: float = 9.0
     rest_power: float = 1.3
-    rest_longest_seconds: float = 3600.0
+    rest_longest_seconds: float = 7200.0
     # K is at least so many times the delay after a refusal ("a hint of a minute, always").
-    rest_costs: float = 8.0
+    rest_costs: float = 10.0
     # So much the rate falls at a refusal ("sliding window of 500 a minute"); less where the limit is low, but at least
     # the second figure ("bucket of 60 a minute").
     depth: float = 0.06
-    least_depth: float = 0.008
+    least_depth: float = 0.015
     # So much the rate is beyond the limit after another 20 s ("bucket, limit doubled").
     growth: float = 0.12
 
-    # The span from which a known limit is measured. A shorter one takes more of what was saved up for the limit, a
-    # longer one leaves out what the service could not save up. Or so many requests where that takes longer ("bucket of
-    # 60 a minute").
+    # The span from which a limit is measured. A shorter one takes more of what was saved up for the limit, a longer one
+    # leaves out what the service could not save up ("bucket of 3000 a minute").
     span_seconds: float = 20.0
-    span_requests: float = 60.0
     # After a shorter time, or fewer requests, little is measured, so the rate falls to that share at most ("from
     # nothing to 60 a minute, hint in seconds"). But where the goodput is below the last share of the rate, the limit
     # has changed and is sought ("bucket, limit a tenth").
@@ -55,14 +56,12 @@ class Tuning(msgspec.Struct, frozen=True):
     few_requests: int = 5
     least_decrease: float = 0.97
     far_off: float = 0.7
-    # Where fewer requests than that can be saved up, a search ends at that share of its rate ("bucket of 60 a minute").
-    few_decrease: float = 0.92
     # The rate is at most twice the rate of so long, or of so many requests ("bucket of 60 a minute").
     recent_seconds: float = 2.0
     recent_requests: float = 5.0
-    # A longer delay than the first is the rest of a window and not a rounded header ("window of 60 a minute"), unless
-    # the window would be longer than the second ("a hint of five minutes, always"). A delay longer than the third that
-    # comes twice is a habit of the service and no window ("a hint of a minute, always").
+    # A longer delay is the rest of a window and not a rounded header ("window of 60 a minute"), unless the window would
+    # be longer than the second ("a hint of five minutes, always"). A delay longer than the third that comes twice is a
+    # habit of the service and no window ("a hint of a minute, always").
     long_delay_seconds: float = 2.0
     longest_window_seconds: float = 120.0
     same_delay_seconds: float = 5.0
@@ -74,7 +73,7 @@ class Tuning(msgspec.Struct, frozen=True):
     # The share of refusals that may be chance ("three answers in a hundred by chance"; not more, by "four clients,
     # bucket of 3000 a minute, no hint, refusals cost nothing"). What is beyond it adds up to so many at most ("3000 a
     # minute halved, no hint"), or to more once one was chance ("three answers in a hundred by chance").
-    allowed_share: float = 0.07
+    allowed_share: float = 0.08
     most_refusals: float = 1.5
     most_refusals_proven: float = 2.5
 
