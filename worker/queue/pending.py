@@ -6,7 +6,7 @@ lease number: the fencing token that each later call about the claim must match.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
 import msgspec
@@ -214,7 +214,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
 
     def and_also(self, other: Self) -> Self:
         """Add further leases of the worker."""
-        return replace(
+        return msgspec.structs.replace(
             self,
             completions=self.completions + other.completions,
             changes=self.changes + other.changes,
