@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Self
 
-import msgspec
-
 from worker.cli import loop
 from worker.cli.exits import Exit
 from worker.cli.flags import Configured, Prints
@@ -46,7 +44,7 @@ class Holding:
     def of(cls, holder: LeaseHolder) -> Self:
         """Convert, with formatted times."""
         return cls(
-            **msgspec.structs.asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)}
+            **asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)}
         )
 
 

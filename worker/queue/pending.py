@@ -6,7 +6,7 @@ lease number: the fencing token that each later call about the claim must match.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
 
 import msgspec
@@ -195,7 +195,8 @@ class QueueStatus:
     approximate: bool = False
 
 
-class LeaseHolder(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
     """The leases of one worker.
 
     Args:
@@ -214,7 +215,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
 
     def and_also(self, other: Self) -> Self:
         """Add further leases of the worker."""
-        return msgspec.structs.replace(
+        return replace(
             self,
             completions=self.completions + other.completions,
             changes=self.changes + other.changes,
