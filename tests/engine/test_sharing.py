@@ -88,11 +88,39 @@ async def test_workers_that_begin_together_share_the_search_for_a_limit() -> Non
 @in_virtual_time
 async def test_a_worker_that_begins_later_knows_of_those_at_work() -> None:
     queue = MemoryQueue(clock=now)
-    async with replicas(queue, 3):
+    async with replicas(queue, 3) as others:
+        permits = [each.flow.start("c", "update") for each in others]
         await asyncio.sleep(5.0)
         late = _replica(queue, "late")
         await late.sharing.begin()
         assert await _started(late.flow, 2.0) == pytest.approx(await _started(flow(), 2.0) / 4, rel=0.2)
+        assert all(permits)
+
+
+@in_virtual_time
+async def test_workers_that_send_nothing_have_no_part_in_a_search() -> None:
+    queue = MemoryQueue(clock=now)
+    async with replicas(queue, 9) as others:
+        halt(others[0].flow)
+        gone = _replica(queue, "gone")
+        await gone.sharing.begin()
+        assert gone.flow.start("c", "update")
+        await gone.sharing._tell_state(0.0)
+        await asyncio.sleep(10.0)
+        late = _replica(queue, "late")
+        await late.sharing.begin()
+        assert await _started(late.flow, 2.0) == await _started(flow(), 2.0)
+
+
+@in_virtual_time
+async def test_a_worker_that_stops_sending_leaves_the_search_to_the_others() -> None:
+    async with replicas(MemoryQueue(clock=now), 2) as (one, other):
+        permit = other.flow.start("c", "update")
+        assert permit
+        await asyncio.sleep(3.0)
+        permit.end(SUCCEEDED)
+        await asyncio.sleep(20.0)
+        assert await _started(one.flow, 2.0) == await _started(flow(), 2.0)
 
 
 @in_virtual_time

@@ -190,8 +190,7 @@ class _Play:
         self.outcome = Outcome([0] * (seconds + 1), [0] * (seconds + 1), [0] * (seconds + 1))
         self.clients = [_Client(self) for _ in range(scenario.clients)]
         if scenario.told_after_seconds is not None:
-            for before, client in enumerate(self.clients):  # each finds the notes of those that began before
-                client.flow.others_at_work(before)
+            for client in self.clients:
                 self.at(_SEEN_SECONDS, client.flow.others_at_work, scenario.clients - 1)
 
     def at(self, when: float, do: Callable[..., None], *args: Any) -> None:

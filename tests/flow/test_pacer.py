@@ -64,6 +64,31 @@ def test_answers_to_a_few_requests_do_not_let_many_start_later() -> None:
     assert len(_takes(pacer, 100.0, 100.1)) < 40
 
 
+@pytest.mark.parametrize("gap_seconds", [0.05, 1.0])
+def test_a_search_does_not_grow_while_no_request_waits_for_it(gap_seconds: float) -> None:
+    pacer, now = Pacer(0.0), 0.0
+    while now < 36_000.0:  # a trickle for ten hours
+        if pacer.take(now):
+            pacer.accepted(now + 0.01, now)
+            pacer.none_under_way(now + 0.01)
+        now += gap_seconds
+    assert pacer.per_second < 2.0 / gap_seconds + 25.0
+    assert len(_takes(pacer, now, now + 1.0)) < 100
+
+
+def test_a_search_begins_anew_while_nothing_gets_through() -> None:
+    pacer, now, refused = Pacer(0.0), 0.0, 0
+    for _ in range(30):  # each refusal takes a second, and asks for twenty
+        starts = _takes(pacer, now, now + 1.0)
+        for at in starts:
+            pacer.refused(at + 1.0, sent_at=at, delay_seconds=20.0, jitter_seconds=0.1)
+        refused += len(starts)
+        now = starts[-1] + 1.0
+        now += pacer.closed_for_seconds(now)
+    assert 30 <= refused < 30 * 40
+    assert pacer.limit_per_second is None
+
+
 def test_after_an_idle_spell_a_limit_is_measured_from_its_end() -> None:
     pacer = _paced(50.0)
     _takes(pacer, 0.0, 10.0)
@@ -307,11 +332,21 @@ def test_a_delay_of_more_than_an_hour_is_kept_for_an_hour(paused: bool) -> None:
     else:
         pacer.refused(1.0, sent_at=0.0, delay_seconds=_DAY, jitter_seconds=0.0)
     assert pacer.closed_for_seconds(1.0) == 3600.0
+    assert pacer.asked_for_seconds(1.0) == _DAY
     assert not pacer.take(3600.9)
-    assert pacer.take(3601.1)
+    assert _takes(pacer, 3601.0, 3610.0) == [3601.0]  # one request tests
     assert pacer.seconds_closed(3602.0) == 3600.0
-    _refuse(pacer, 3602.0, sent_at=3601.1, delay_seconds=_DAY)
-    assert pacer.closed_for_seconds(3602.0) == 3600.0
+    _refuse(pacer, 3610.0, sent_at=3601.0, delay_seconds=_DAY)
+    assert pacer.closed_for_seconds(3610.0) == 3600.0
+    assert _takes(pacer, 7210.0, 7219.9) == [7210.0]
+    assert len(_takes(pacer, 7219.9, 7230.0)) > 50  # it was not refused
+
+
+def test_after_a_delay_of_less_than_an_hour_all_goes_on_at_once() -> None:
+    pacer = _paced(50.0)
+    assert pacer.take(0.0)
+    _refuse(pacer, 1.0, sent_at=0.0, delay_seconds=3_000.0)
+    assert len(_takes(pacer, 3_001.0, 3_002.0)) > 20
 
 
 def test_a_pause_lowers_nothing() -> None:
@@ -452,6 +487,22 @@ def test_after_a_slow_down_the_rate_comes_back_to_the_limit_in_a_quarter_of_an_h
     assert pacer.rate_per_second(470.0) == pytest.approx(limit * (1.0 - TUNING.depth / 8.0), rel=0.001)
     _takes(pacer, 470.0, 921.0)
     assert pacer.rate_per_second(921.0) == pytest.approx(limit, rel=0.001)
+
+
+@pytest.mark.parametrize("delay_seconds", [None, 1.0])
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_slow_down_is_not_undone_by_what_gets_through(delay_seconds: float | None, in_doubt: bool) -> None:  # noqa: FBT001 -- a parameter
+    pacer = _paced(50.0)
+    starts = _takes(pacer, 0.0, 5.0)  # below the limit that was found: a refusal may be chance
+    for at in starts[:-3]:
+        pacer.accepted(at + 0.2, at)
+    if in_doubt:
+        pacer.refused(5.0, sent_at=starts[-3], delay_seconds=None, jitter_seconds=0.1)
+    pacer.refused(5.0, sent_at=starts[-2], delay_seconds=delay_seconds, jitter_seconds=0.1, slow_down=True)
+    slow = pacer.course
+    for at in [starts[-1], *_takes(pacer, 5.0, 10.0)]:
+        pacer.accepted(at + 0.2, at)
+    assert pacer.course is slow
 
 
 def test_a_cap_is_kept_over_every_span_of_time() -> None:

@@ -1,6 +1,7 @@
 """Shares a worker's state and events with the other workers of its queue, by notes in the store."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ _EVERY_SECONDS = 1.0
 _BEGINNING_SECONDS = 1.0  # so long a worker looks all the time, since others may begin with it, and search with it
 _IDLE_PAUSES = 12  # an idle worker looks only each twelfth time
 _STATE_SECONDS = 2.0  # between two notes of a state that changes all the time
+_SENDING_SECONDS = 5.0  # a worker that has sent nothing for so long, or does not say so any more, is idle or gone
 _PAUSE_SECONDS = 0.1  # so that a burst of refusals becomes one note
 _LONGEST_DELAY_SECONDS = 86_400.0  # no worker waits for longer
 _FORGOTTEN_SECONDS = 600.0  # age at which notes are deleted: each start has a new name, and killed workers leave theirs
@@ -102,23 +104,24 @@ class Sharing:
             QueueUnavailable: the store does not answer.
         """
         notes = await self._read()
-        others, limit = len(at_work(notes)), limit_in(notes)
-        self._flow.others_at_work(others)
+        limit = limit_in(notes)
+        self._flow.others_at_work(self._others_sending(notes))
         if limit is not None:
-            self._flow.begin_at(limit.per_second / (others + 1), limit.age_seconds)
+            self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1), limit.age_seconds)
             self._share, self._found_at = self._flow.snapshot().rate_limit_per_second, self._clock() - limit.age_seconds
 
     async def run(self) -> None:
         """Write and read notes until cancelled; a store that is away is asked again later."""
-        began_at = self._clock()
+        until = self._clock() + _BEGINNING_SECONDS
         while True:
+            is_beginning = self._clock() < until
             self._news.clear()
             with suppress(QueueUnavailable):  # claims and records say so loudly enough
                 await self._tell_events()
-                await self._tell_state()
+                await self._tell_state(_PAUSE_SECONDS if is_beginning else _STATE_SECONDS)
                 await self._listen()
             await asyncio.sleep(_PAUSE_SECONDS)
-            if self._clock() - began_at >= _BEGINNING_SECONDS:
+            if not is_beginning:
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -146,11 +149,11 @@ class Sharing:
             if self._untold[name] is event:  # else there is a newer one to write
                 del self._untold[name]
 
-    async def _tell_state(self) -> None:
-        """Write this worker's state, if it has changed or the last note grows old."""
+    async def _tell_state(self, changed_seconds: float) -> None:
+        """Write this worker's state, if it has changed and the last note is so old, or if that grows too old."""
         state = self._flow.snapshot()
         age_seconds = self._clock() - self._written_at
-        due_after = _STATE_SECONDS if _lasting(state) != self._state else REFRESH_SECONDS
+        due_after = changed_seconds if _lasting(state) != self._state else REFRESH_SECONDS
         if self._state is not None and age_seconds < due_after:
             return
         await self._queue.write_note(WORKER + self._owner, msgspec.json.encode(asdict(state)).decode())
@@ -178,7 +181,7 @@ class Sharing:
     async def _listen(self) -> None:
         notes, own = await self._read(), (EVENT + self._owner, REFUSAL + self._owner)
         self.workers = max(1, len(at_work(notes)))
-        self._flow.others_at_work(self.workers - 1)
+        self._flow.others_at_work(self._others_sending(notes))
         for name, note in notes.items():
             if name.startswith((EVENT, REFUSAL, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:
                 await self._queue.write_note(name, None)
@@ -191,6 +194,10 @@ class Sharing:
                 self._hear_of_success(note)
         for name in self._heard.keys() - notes.keys():  # their workers have gone
             del self._heard[name]
+
+    def _others_sending(self, notes: Mapping[str, Note]) -> int:
+        """How many other workers send requests now, and are not idle, halted or gone: together they meet a limit."""
+        return sum(_sends(note) for owner, note in at_work(notes).items() if owner != self._owner)
 
     def _hear_of_success(self, note: Note) -> None:
         """Pass on when another worker last got through: that is evidence against failures in the error format here."""
@@ -216,6 +223,14 @@ class Sharing:
                 self._flow.others_resumed()
             case _:
                 assert_never(event.kind)
+
+
+def _sends(note: Note) -> bool:
+    state = parse_state(note.text)
+    if state is None or state.gate is not GateState.OPEN:
+        return False
+    seconds_ago = 0.0 if state.in_flight else min(state.got_through_seconds_ago.values(), default=math.inf)
+    return note.age_seconds + seconds_ago < _SENDING_SECONDS
 
 
 def _lasting(state: FlowState) -> FlowState:

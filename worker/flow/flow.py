@@ -260,7 +260,7 @@ class Flow:
             self._line.move()
 
     def others_at_work(self, others: int) -> None:
-        """So many other workers are at work: all of them together search for the limit, and meet it."""
+        """So many other workers send requests now: all of them together search for a limit, and meet it."""
         self._pacer.share(others + 1)
 
     def others_refused(self, delay_seconds: float) -> None:
@@ -350,7 +350,7 @@ class Flow:
                 self._concurrency.ended(now - permit.sent_at, per_second=self._pacer.per_second)
                 if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble, and not a rate limit
                     self._pacer.pause(now, delay_seconds=ended.delay_seconds, jitter_seconds=self._jitter_seconds())
-                    self._on_refused(self._pacer.closed_for_seconds(now), ended)
+                    self._on_refused(self._pacer.asked_for_seconds(now), ended)
                     is_changed = True
             case End.DROPPED:
                 pass
@@ -388,10 +388,10 @@ class Flow:
             jitter_seconds=self._jitter_seconds(),
             slow_down=ended.slow_down,
         )
-        closed_seconds = pacer.closed_for_seconds(now)
-        if closed_seconds:
-            self._throttled_until = now + closed_seconds
-            self._on_refused(closed_seconds, ended)
+        asked_seconds = pacer.asked_for_seconds(now)
+        if asked_seconds:
+            self._throttled_until = now + pacer.closed_for_seconds(now)
+            self._on_refused(asked_seconds, ended)
         return True
 
     def _changed(self, event: GateEvent | None = None) -> None:

@@ -18,8 +18,10 @@ _LOWEST_PER_SECOND = 0.001
 _TICK_SECONDS = 0.02  # how often the rate is computed anew
 _SLOW_DOWN_SECONDS = 900.0  # for so long a rate is to be lower after a `slow_down`, by OpenAI's guide to error codes
 
-# A service may ask for a day, by mistake or because its clock is wrong.
+# A service may ask for a day, by mistake or because its clock is wrong. After an hour one request tests whether it
+# still means it: all others wait so much longer for the answer.
 _LONGEST_CLOSED_SECONDS = 3600.0
+_TEST_SECONDS = 10.0
 
 
 class Pacer:
@@ -51,6 +53,7 @@ class Pacer:
         self._cycle_from = now  # since then a limit is measured
         self._opened_at = now
         self._closed_until = -math.inf
+        self._asked_until = -math.inf
         self._seconds_closed = 0.0
         self._used_seconds = 0.0  # since the rate was last computed
         self._refused_in_a_row = 0
@@ -96,6 +99,10 @@ class Pacer:
     def closed_for_seconds(self, now: float) -> float:
         """How much longer a ``Retry-After`` keeps all requests waiting; 0 when none does."""
         return max(0.0, self._closed_until - now)
+
+    def asked_for_seconds(self, now: float) -> float:
+        """How much longer the service asks to wait, which may be more than an hour; 0 when it does not."""
+        return max(0.0, self._asked_until - now)
 
     def seconds_closed(self, now: float) -> float:
         """How long the service has kept all requests waiting, in sum."""
@@ -176,11 +183,12 @@ class Pacer:
         """
         self._fill(now)
         self._sent.remove(sent_at)
+        if slow_down:  # it means the rate, whatever gets through
+            self._chance.limit_met()
         course, cycle_from, in_doubt = self.course, self._cycle_from, self._chance.is_open(sent_at)
-        is_news = sent_at > self._told_at
-        by_chance = (
-            course is not None and (is_news or in_doubt) and self._chance.refused(course, self._recent_per_second(now))
-        )
+        is_news, by_chance = sent_at > self._told_at, False
+        if course is not None and not slow_down and (is_news or in_doubt):
+            by_chance = self._chance.refused(course, self._recent_per_second(now))
         self._refused_in_a_row += is_news
         self._refused_together = 1 if is_news else self._refused_together + 1
         delay_seconds = _sensible(delay_seconds)
@@ -229,6 +237,8 @@ class Pacer:
     def _cut(self, now: float, sent_at: float, delay_seconds: float) -> None:
         """Learn the limit from a refusal, which ends a cycle, and begin the next one."""
         self.course, self._used_seconds = self._learn(now, sent_at, delay_seconds), 0.0
+        if self.course is None:  # nothing has got through yet: what is sent while all is refused teaches nothing
+            self._search = Search()
         self._cycle_from = sent_at
         self._delay_before = delay_seconds
         self._told_at = now
@@ -307,6 +317,7 @@ class Pacer:
 
     def _close(self, now: float, seconds: float) -> None:
         self._told_at = now
+        self._asked_until = max(self._asked_until, now + seconds)
         until = max(self._closed_until, now + min(seconds, _LONGEST_CLOSED_SECONDS))
         self._seconds_closed += until - max(now, self._closed_until)
         self._closed_until = until
@@ -316,15 +327,18 @@ class Pacer:
             return
         if self._opened_at < self._closed_until:
             self._opened_at = self._closed_until
-            self._bucket.reset(self._opened_at)
+            is_early = self._asked_until > self._opened_at
+            self._bucket.reset(self._opened_at + _TEST_SECONDS if is_early else self._opened_at)
+            self._asked_until = self._opened_at
         elapsed_seconds = now - self._bucket.filled_at
+        was_short = self._bucket.wait_seconds(self.per_second) > 0.0
         used_seconds = self._bucket.fill(now, self.per_second)
         if elapsed_seconds - used_seconds > TUNING.recent_seconds:  # idle, so that the service has saved up
             self._cycle_from = self._opened_at = now
             if self.course is None:
                 self._search = Search()
                 self._bucket.reset(now)
-        if self._growing:
+        if self._growing and (self.course or was_short):  # a search is used only where requests wait for it
             self._used_seconds += used_seconds
         if self._cap:
             self._cap.fill(now, self._cap_per_second)
