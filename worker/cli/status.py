@@ -43,9 +43,7 @@ class Holding:
     @classmethod
     def of(cls, holder: LeaseHolder) -> Self:
         """Convert, with formatted times."""
-        return cls(
-            **asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)}
-        )
+        return cls(**asdict(holder) | {"since": time_text(holder.since), "until": time_text(holder.until)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
