@@ -66,3 +66,10 @@ def test_of_one_request_just_before_half_a_request_is_known() -> None:
 
 def test_without_a_request_there_is_no_least_limit() -> None:
     assert Sent().least_limit(0.0, 10.0, saved_seconds=1.0) == 0.0
+
+
+def test_of_a_refused_request_each_of_the_workers_that_met_the_limit_counts_its_part() -> None:
+    sent = Sent()
+    _evenly(sent, 0.0, 10.0, 1.0)
+    sent.workers = 4
+    assert sent.per_second(0.0, 10.0) == pytest.approx((10 + 0.25) / 10.0)
