@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 
 class NoRoom(Exception):
@@ -26,6 +26,13 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
             where = f" in {tempfile.gettempdir()}"
         what = getattr(error, "strerror", None) or error
         raise NoRoom(f"the temporary file cannot be written{where}: {what}; TMPDIR names another place") from None
+
+
+def explained_of_sqlite() -> AbstractContextManager[None]:
+    """Do the same for a temporary file that SQLite keeps."""
+    import apsw  # noqa: PLC0415 -- slow to import, and who keeps such a file has imported it
+
+    return explained(apsw.FullError, apsw.IOError, apsw.CantOpenError)
 
 
 def temporary_folder(prefix: str) -> "tempfile.TemporaryDirectory[str]":

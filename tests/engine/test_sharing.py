@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.engine.parts import end, flow, halt, now, others_get_through
+from tests.flow.starting import started
 from tests.virtual import in_virtual_time
 from worker.engine.sharing import Sharing
 from worker.flow import SUCCEEDED, End, Ended, Flow, GateEvent, GateState
@@ -62,27 +63,13 @@ def _replica(queue: MemoryQueue, owner: str) -> Replica:
     return Replica(flow_control, sharing, halts)
 
 
-async def _started(flow_control: Flow, seconds: float) -> int:
-    """How many requests start in so long, of which one stays under way."""
-    end, started = now() + seconds, 0
-    while now() < end:
-        permit = flow_control.start("c", "update")
-        if permit is None:
-            await asyncio.sleep(flow_control.wait_seconds())
-            continue
-        started += 1
-        if started > 1:
-            permit.drop()
-    return started
-
-
 @in_virtual_time
 async def test_workers_that_begin_together_share_the_search_for_a_limit() -> None:
     async with replicas(MemoryQueue(clock=now), 4) as together:
         await asyncio.sleep(0.3)
-        started = await asyncio.gather(*(_started(each.flow, 2.0) for each in together))
-    alone = await _started(flow(), 2.0)
-    assert all(each == pytest.approx(alone / 4, rel=0.2) for each in started)
+        counts = await asyncio.gather(*(started(each.flow, 2.0) for each in together))
+    alone = await started(flow(), 2.0)
+    assert all(each == pytest.approx(alone / 4, rel=0.2) for each in counts)
 
 
 @in_virtual_time
@@ -93,7 +80,7 @@ async def test_a_worker_that_begins_later_knows_of_those_at_work() -> None:
         await asyncio.sleep(5.0)
         late = _replica(queue, "late")
         await late.sharing.begin()
-        assert await _started(late.flow, 2.0) == pytest.approx(await _started(flow(), 2.0) / 4, rel=0.2)
+        assert await started(late.flow, 2.0) == pytest.approx(await started(flow(), 2.0) / 4, rel=0.2)
         assert all(permits)
 
 
@@ -109,7 +96,7 @@ async def test_workers_that_send_nothing_have_no_part_in_a_search() -> None:
         await asyncio.sleep(10.0)
         late = _replica(queue, "late")
         await late.sharing.begin()
-        assert await _started(late.flow, 2.0) == await _started(flow(), 2.0)
+        assert await started(late.flow, 2.0) == await started(flow(), 2.0)
 
 
 @in_virtual_time
@@ -120,7 +107,7 @@ async def test_a_worker_that_stops_sending_leaves_the_search_to_the_others() -> 
         await asyncio.sleep(3.0)
         permit.end(SUCCEEDED)
         await asyncio.sleep(20.0)
-        assert await _started(one.flow, 2.0) == await _started(flow(), 2.0)
+        assert await started(one.flow, 2.0) == await started(flow(), 2.0)
 
 
 @in_virtual_time

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.flow.starting import started
 from tests.virtual import in_virtual_time
 from worker.flow import (
     DROPPED,
@@ -815,27 +816,12 @@ async def test_urgent_requests_that_wait_get_half_of_the_slots() -> None:
         task.cancel()
 
 
-async def _started(flow: Flow, seconds: float) -> int:
-    """How many requests start in so long, of which one stays under way."""
-    now = asyncio.get_running_loop().time
-    end, started = now() + seconds, 0
-    while now() < end:
-        permit = flow.start("c", "update")
-        if permit is None:
-            await asyncio.sleep(flow.wait_seconds())
-            continue
-        started += 1
-        if started > 1:
-            permit.drop()
-    return started
-
-
 @in_virtual_time
 async def test_workers_that_search_together_grow_as_much_more_slowly() -> None:
-    alone = await _started(_flow(start=None), 5.0)
+    alone = await started(_flow(start=None), 5.0)
     flow = _flow(start=None)
     flow.others_at_work(3)
-    assert await _started(flow, 5.0) == pytest.approx(alone / 4, rel=0.1)
+    assert await started(flow, 5.0) == pytest.approx(alone / 4, rel=0.1)
 
 
 @in_virtual_time
@@ -846,7 +832,7 @@ async def test_a_slow_down_makes_the_way_back_to_the_limit_long() -> None:
         await _warm(flow)
         (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=1.0, slow_down=slow_down))
         await asyncio.sleep(2.0)
-        await _started(flow, 60.0)
+        await started(flow, 60.0)
         rates.append(flow.snapshot().rate_per_second)
     usual, slow = rates
     assert slow < 0.99 * usual

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import cast
 
 import apsw
@@ -12,7 +11,7 @@ import msgspec
 from worker.changes import MetadataChange
 from worker.cli.intake import Spread
 from worker.queue import Stored
-from worker.temporary import explained, temporary_folder
+from worker.temporary import explained_of_sqlite, temporary_folder
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -37,7 +36,7 @@ class Tally:
     def __init__(self) -> None:
         self._folder = temporary_folder("metasync-check-")
         self._added = 0
-        with _explained():
+        with explained_of_sqlite():
             self._ids = apsw.Connection(f"{self._folder.name}/ids.db")
             for _ in self._ids.execute(_SETTINGS):
                 pass
@@ -50,7 +49,7 @@ class Tally:
         """
         conflicts = []
         per_completion: Counter[str] = Counter()
-        with _explained(), self._ids:
+        with explained_of_sqlite(), self._ids:
             for position, change in enumerate(changes):
                 is_new, is_same = self._known(change)
                 if is_new:
@@ -91,7 +90,3 @@ class Tally:
             "SELECT content FROM pending WHERE change_id = ?", (change.change_id,)
         ).fetchall()
         return False, before == content
-
-
-def _explained() -> AbstractContextManager[None]:
-    return explained(apsw.FullError, apsw.IOError, apsw.CantOpenError)

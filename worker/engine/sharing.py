@@ -105,7 +105,7 @@ class Sharing:
         """
         notes = await self._read()
         limit = limit_in(notes)
-        self._flow.others_at_work(self._others_sending(notes))
+        self._flow.others_at_work(sum(_sends(age, state) for age, state in self._others(notes)))
         if limit is not None:
             self._flow.begin_at(limit.per_second / (len(at_work(notes)) + 1), limit.age_seconds)
             self._share, self._found_at = self._flow.snapshot().rate_limit_per_second, self._clock() - limit.age_seconds
@@ -181,7 +181,8 @@ class Sharing:
     async def _listen(self) -> None:
         notes, own = await self._read(), (EVENT + self._owner, REFUSAL + self._owner)
         self.workers = max(1, len(at_work(notes)))
-        self._flow.others_at_work(self._others_sending(notes))
+        others = self._others(notes)
+        self._flow.others_at_work(sum(_sends(age, state) for age, state in others))
         for name, note in notes.items():
             if name.startswith((EVENT, REFUSAL, WORKER)) and note.age_seconds > _FORGOTTEN_SECONDS:
                 await self._queue.write_note(name, None)
@@ -189,22 +190,23 @@ class Sharing:
                 self._heard[name] = note.text
                 if note.age_seconds <= FRESH_SECONDS:
                     self._heed(note)
-        for owner, note in at_work(notes).items():
-            if owner != self._owner:
-                self._hear_of_success(note)
+        for age_seconds, state in others:
+            self._hear_of_success(age_seconds, state)
         for name in self._heard.keys() - notes.keys():  # their workers have gone
             del self._heard[name]
 
-    def _others_sending(self, notes: Mapping[str, Note]) -> int:
-        """How many other workers send requests now, and are not idle, halted or gone: together they meet a limit."""
-        return sum(_sends(note) for owner, note in at_work(notes).items() if owner != self._owner)
+    def _others(self, notes: Mapping[str, Note]) -> list[tuple[float, FlowState]]:
+        """The states of the other active workers, each with its note's age in seconds."""
+        return [
+            (note.age_seconds, state)
+            for owner, note in at_work(notes).items()
+            if owner != self._owner and (state := parse_state(note.text)) is not None
+        ]
 
-    def _hear_of_success(self, note: Note) -> None:
+    def _hear_of_success(self, age_seconds: float, state: FlowState) -> None:
         """Pass on when another worker last got through: that is evidence against failures in the error format here."""
-        state = parse_state(note.text)
-        if state is not None:
-            for operation, seconds_ago in state.got_through_seconds_ago.items():
-                self._flow.others_succeeded(operation, note.age_seconds + seconds_ago)
+        for operation, seconds_ago in state.got_through_seconds_ago.items():
+            self._flow.others_succeeded(operation, age_seconds + seconds_ago)
 
     def _heed(self, note: Note) -> None:
         try:
@@ -225,12 +227,10 @@ class Sharing:
                 assert_never(event.kind)
 
 
-def _sends(note: Note) -> bool:
-    state = parse_state(note.text)
-    if state is None or state.gate is not GateState.OPEN:
-        return False
+def _sends(age_seconds: float, state: FlowState) -> bool:
+    """Whether a worker sends requests now, and is not idle, halted or gone: those that do meet a limit together."""
     seconds_ago = 0.0 if state.in_flight else min(state.got_through_seconds_ago.values(), default=math.inf)
-    return note.age_seconds + seconds_ago < _SENDING_SECONDS
+    return state.gate is GateState.OPEN and age_seconds + seconds_ago < _SENDING_SECONDS
 
 
 def _lasting(state: FlowState) -> FlowState:

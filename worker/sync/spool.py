@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import apsw
 import msgspec
 
 from worker.changes import MetadataChange, Mode
-from worker.temporary import explained, temporary_folder
+from worker.temporary import explained_of_sqlite, temporary_folder
 
 _SETTINGS = """
 PRAGMA journal_mode = OFF;
@@ -60,7 +59,7 @@ class Spool:
     def __init__(self) -> None:
         self._folder = temporary_folder("metasync-sync-")
         path = os.path.join(self._folder.name, "changes.db")  # noqa: PTH118 -- SQLite takes a str
-        with _explained():
+        with explained_of_sqlite():
             self._rows = apsw.Connection(path)
             for _ in self._rows.execute(_SETTINGS):
                 pass
@@ -75,7 +74,7 @@ class Spool:
             NoRoom: there is no room.
         """
         kept, conflicts = list[MetadataChange](), list[int]()
-        with _explained():
+        with explained_of_sqlite():
             for position, change in enumerate(changes):
                 content = self._content_before(change)
                 if content is None:
@@ -89,22 +88,22 @@ class Spool:
     def add_ids(self, completion_ids: Iterable[str]) -> None:
         """Add completions without changes; raises as `add` does."""
         rows = ((each,) for each in completion_ids)
-        with _explained():
+        with explained_of_sqlite():
             self._rows.executemany("INSERT INTO change VALUES (?, 'merge', '{}', NULL)", rows)
 
     def mark_done(self, completion_id: str) -> None:
         """Skip this completion from now on; raises as `add` does."""
-        with _explained():
+        with explained_of_sqlite():
             self._rows.execute("INSERT OR IGNORE INTO done VALUES (?)", (completion_id,))
 
     def look_again(self, position: int, due_at: float) -> None:
         """Schedule this completion for `again`, from that time on; raises as `add` does."""
-        with _explained():
+        with explained_of_sqlite():
             self._rows.execute("INSERT INTO again VALUES (?, ?)", (position, due_at))
 
     def count(self) -> int:
         """Return the number of completions that are not done; raises as `add` does."""
-        with _explained():
+        with explained_of_sqlite():
             found: int = self._rows.execute(_COUNT).get
         return found
 
@@ -134,7 +133,7 @@ class Spool:
         return before
 
     def _entries(self, condition: str) -> Iterator[Entry]:
-        with _explained():
+        with explained_of_sqlite():
             rows = self._rows.execute(_EACH.format(condition=condition))
             for (position, completion_id), group in groupby(rows, key=_key):
                 changes = [
@@ -142,10 +141,6 @@ class Spool:
                     for _, _, mode, metadata, as_of in group
                 ]
                 yield Entry(position, completion_id, changes)
-
-
-def _explained() -> AbstractContextManager[None]:
-    return explained(apsw.FullError, apsw.IOError, apsw.CantOpenError)
 
 
 def _key(row: tuple[int, str, str, str, float | None]) -> tuple[int, str]:

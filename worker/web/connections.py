@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from worker.frames import forget_frames
 from worker.web.seal import seal
 from worker.web.trouble import Seldom
 
@@ -62,14 +63,14 @@ class Handler(web.RequestHandler):
             self._connections.say_malformed(self.peer, failure)
             end(self)
         if self._messages and (malformed := getattr(self._messages[-1][0], "exc", None)) is not None:
-            _forget_frames(malformed)
+            forget_frames(malformed)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer."""
         if isinstance(resp, web.HTTPException):
-            _forget_frames(resp)
+            forget_frames(resp)
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
@@ -217,15 +218,6 @@ class Connections:
         if (more := self._seldom.unsaid(type(failure).__name__)) is not None:
             method, path = (request.method, request.path) if request else (None, None)
             structlog.get_logger().error("web.failed", method=method, path=path, more=more, exc_info=failure)
-
-
-def _forget_frames(failure: BaseException) -> None:
-    """Break the cycle of an exception that the frames which it holds hold themselves, together with what was sent.
-
-    Memory in a cycle is there until the garbage collector runs, which counts objects: a flood of strangers' bodies took
-    half a gigabyte before that.
-    """
-    failure.__traceback__ = None
 
 
 def end(handler: web.RequestHandler) -> None:
