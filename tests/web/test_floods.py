@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -116,6 +117,7 @@ def test_probes_and_those_with_the_token_are_answered(surface: Surface, sent: by
     form = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
     tries = 1 if source != surface.source else _TRIES
     with _flooded(surface, sent, source) as flood:
+        time.sleep(1.0 - time.monotonic() % 1.0)  # what the test before asked for counts against this second's limit
         for _ in range(3):
             made = flood.made
             assert _answer(lambda: surface.ask("/livez"), tries)[0] == 200
