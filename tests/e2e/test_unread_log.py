@@ -102,7 +102,9 @@ def _dropped(surface: Surface) -> float:
 
 
 def _pending(surface: Surface) -> bool:
-    return 'metasync_queue_changes{state="due"} 0.0' not in surface.ask("/metrics")[1]
+    """What is in flight counts, too: a worker that is told to end gives back what it has not sent."""
+    page = surface.ask("/metrics")[1]
+    return any(f'metasync_queue_changes{{state="{state}"}} 0.0' not in page for state in ("due", "in_flight"))
 
 
 def _read_all(reading: int) -> None:
