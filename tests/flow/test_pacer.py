@@ -764,6 +764,31 @@ def test_a_delay_of_more_than_two_seconds_ends_a_window_of_two_minutes_at_most(
     assert _course(pacer).seeks is False
 
 
+@pytest.mark.parametrize(("per_second", "is_window"), [(0.19, False), (0.21, True)])
+def test_a_delay_in_which_two_requests_may_start_is_no_window(
+    per_second: float,
+    is_window: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(per_second)
+    times = _use(pacer, 0.0, 100.0, delay_seconds=10.0)
+    of_window = len(times) / 110.0
+    assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
+
+
+@pytest.mark.parametrize(("delay_seconds", "is_habit"), [(9.0, False), (15.0, True)])
+def test_the_same_delay_twice_in_which_two_requests_may_start_is_no_habit(
+    delay_seconds: float,
+    is_habit: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    pacer = _paced(0.2)
+    _use(pacer, 0.0, 60.0, delay_seconds=delay_seconds)
+    opened_at = 60.0 + delay_seconds
+    rate = _rate(pacer, opened_at)
+    _use(pacer, opened_at, opened_at + 4.5, delay_seconds=delay_seconds)
+    lowest = TUNING.far_off if is_habit else TUNING.least_decrease
+    assert _course(pacer).limit_per_second == pytest.approx(lowest * rate, rel=0.05)
+
+
 @pytest.mark.parametrize(("requests", "seeks"), [(4, 1), (5, 0)])
 def test_a_window_that_lets_few_requests_through_is_sought(requests: int, seeks: int) -> None:
     pacer = _paced(50.0)

@@ -266,10 +266,11 @@ class Pacer:
         """
         sent, course = self._sent, self.course
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
-        is_habit = delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
+        is_long = delay_seconds > max(TUNING.long_delay_seconds, TUNING.long_delay_requests / self._unheld)
+        is_habit = is_long and delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         window_seconds = now + delay_seconds - self._opened_at
-        is_window = TUNING.long_delay_seconds < delay_seconds and window_seconds <= TUNING.longest_window_seconds
-        if is_window and passed and not is_habit:
+        is_window = is_long and not is_habit and window_seconds <= TUNING.longest_window_seconds
+        if is_window and passed:
             is_new = course is None or (not course.seeks and passed < TUNING.few_requests)
             return self._found(passed / window_seconds, seeks=is_new)
         if course is None:
