@@ -111,7 +111,9 @@ def test_a_store_that_a_person_must_fix_ends_with_75_and_one_sentence(
 
 
 @pytest.mark.parametrize("setting", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
-def test_apply_stores_nothing_if_no_request_could_carry_a_setting(working: Command, tmp_path: Path, setting: str) -> None:
+def test_apply_stores_nothing_if_no_request_could_carry_a_setting(
+    working: Command, tmp_path: Path, setting: str
+) -> None:
     command = replace(working, settings={**working.settings, setting: "two words"})
     _ends_with(2, command, "apply", _changes(tmp_path, "chatcmpl-000001"))
 

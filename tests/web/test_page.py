@@ -13,6 +13,8 @@ from tests.web import scenes
 from tests.web.asking import Surface, link_to
 from tests.web.browser import PHONE, SCHEMES, a_page, looking
 from tests.web.inside import Inside, a_worker_in_a_thread
+from worker.queue import REASONS
+from worker.web import page as pages
 
 TOKEN = "a-token-of-some-length"
 LATE = {"completion_id": "chatcmpl-000007", "metadata": {f"key-{number}": "value" for number in range(16)}}
@@ -57,6 +59,12 @@ def test_it_brings_itself_up_to_date(browser: Browser, command: Command, simulat
         expect(page.locator("#latest .tag.applied")).to_have_count(5)
         expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
         expect(page.locator("#chart-done svg")).to_have_attribute("aria-label", re.compile("Changes a second"))
+
+
+def test_each_reason_is_told_in_words() -> None:
+    script = (Path(pages.__file__).parent / "page" / "page.js").read_text()
+    words = script.partition("const REASONS = {")[2].partition("};")[0]
+    assert tuple(re.findall(r"^  (\w+): \"", words, re.MULTILINE)) == REASONS
 
 
 def test_a_halt_is_told_in_words(browser: Browser, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def state_of(  # noqa: PLR0911 -- one for each state
     """
     if stopping:
         return State("stopping", "Stopping", "Nothing new is started; requests under way may finish.")
-    if standstill is not None:
+    if standstill is not None and status is not None:  # the store keeps the pause: without it, nothing is known of one
         return _paused(standstill, 0 if flow is None else flow.in_flight)
     if flow is not None and flow.cause is not None:
         return _halted(flow, flow.cause, now)
