@@ -34,8 +34,9 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 STOPSIGNAL SIGTERM
-# Without a port there is nothing to ask: a process that runs is then taken to be well.
+# Without a port there is nothing to ask: a process that runs is then taken to be well. The proxy that
+# Docker may give to every container has no part in it.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('METASYNC_HTTP_PORT'); p and u.urlopen(f'http://127.0.0.1:{p}/livez', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('METASYNC_HTTP_PORT'); p and u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{p}/livez', timeout=4)"]
 ENTRYPOINT ["metasync"]
 CMD ["run"]
