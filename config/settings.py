@@ -413,7 +413,7 @@ class _OwnLines(DotEnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         _refuse_broken_lines(Path(DOTENV_FILE))
-        _refuse_unknown_variables((name for name in self.env_vars), DOTENV_FILE)
+        _refuse_unknown_variables((name.upper() for name in self.env_vars), DOTENV_FILE)  # it lowers them
         found = super().__call__()
         return {name: value for name, value in found.items() if name in Settings.model_fields or name in FIELDS}
 

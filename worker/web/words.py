@@ -88,7 +88,11 @@ def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
     if status.pending == status.waiting:
         return State("waiting", "Waiting to try again", "What is pending has failed before, and is due later.")
     if status.pending == status.waiting + status.in_flight:
-        return State("waiting", "Waiting for others", "What is pending is in the hands of another worker.")
+        return State(
+            "waiting",
+            "Waiting for others",
+            "What is pending is held by another worker, or by one that has died: then until its lease runs out.",
+        )
     return State("busy", "Starting", _pace(flow))
 
 
