@@ -28,9 +28,9 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=build /opt/metasync /opt/metasync
 ENV PATH=/opt/metasync/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    METASYNC_QUEUE_URL=sqlite:////data/metasync.db
+    PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
+# Where the queue is unless a setting says otherwise. None is set here: it would win over a mounted secret.
 WORKDIR /data
 VOLUME /data
 STOPSIGNAL SIGTERM

@@ -12,6 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from config.settings import default_text
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,6 +29,13 @@ def test_each_stage_has_one_base_named_by_its_digest_and_a_python_that_is_promis
     base = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}", name)
     assert base
     assert f"Python :: {base[1]}" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_queue_is_in_the_volume_unless_a_setting_says_otherwise() -> None:
+    final = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (volume,) = re.findall(r"^VOLUME (\S+)$", final, re.MULTILINE)
+    assert re.findall(r"^WORKDIR (\S+)$", final, re.MULTILINE) == [volume]
+    assert default_text("queue_url") == "sqlite:///metasync.db"
 
 
 def _is_well(environment: dict[str, str]) -> bool:
