@@ -114,6 +114,17 @@ def test_a_letter_tells_its_story_and_is_replayed(browser: Browser, dead: tuple[
         expect(page.locator("#latest .tag.dead")).to_have_text("too many keys")  # it has been tried again
 
 
+def test_the_age_of_a_letter_goes_by_the_workers_clock(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command), a_page(browser) as page:
+        page.add_init_script("const now = Date.now; Date.now = () => now() - 3_600_000")
+        page.goto(link_to(command))
+        _open_rejected(page)
+        expect(page.locator(".letter .side").first).to_have_text(re.compile(r"^400 · \d+ (s|min) ago$"))
+
+
 def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(
     browser: Browser, dead: tuple[Command, RunningSimulator]
 ) -> None:

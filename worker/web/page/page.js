@@ -303,7 +303,7 @@ async function fill(reason) {
   const rows = answer.letters.map((letter) => make("button", {
     class: "letter", data: { letter: letter.number }, on: ["click", () => tell(letter)],
   }, make("span", { class: "grow mono" }, letter.completion_id),
-  make("span", { class: "side quiet" }, [letter.status, duration(Date.now() / 1000 - letter.died_at) + " ago"].filter(Boolean).join(" · "))));
+  make("span", { class: "side quiet" }, [letter.status, duration(Math.max(0, last.at - letter.died_at)) + " ago"].filter(Boolean).join(" · "))));
   const all = shownReasons[reason]?.letters ?? 0;
   if (all > LETTERS_SHOWN) rows.push(make("p", { class: "more quiet" }, `The oldest ${LETTERS_SHOWN} of ${number(all)}.`));
   place.replaceChildren(...rows);
