@@ -28,14 +28,15 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=build /opt/metasync /opt/metasync
 ENV PATH=/opt/metasync/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    METASYNC_QUEUE_URL=sqlite:////data/metasync.db
+    PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
+# Where the queue is unless a setting says otherwise. None is set here: it would win over a mounted secret.
 WORKDIR /data
 VOLUME /data
 STOPSIGNAL SIGTERM
-# Without a port there is nothing to ask: a process that runs is then taken to be well.
+# Without a port there is nothing to ask: a process that runs is then taken to be well. The proxy that
+# Docker may give to every container has no part in it.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('METASYNC_HTTP_PORT'); p and u.urlopen(f'http://127.0.0.1:{p}/livez', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('METASYNC_HTTP_PORT'); p and u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{p}/livez', timeout=4)"]
 ENTRYPOINT ["metasync"]
 CMD ["run"]

@@ -413,7 +413,7 @@ class _OwnLines(DotEnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         _refuse_broken_lines(Path(DOTENV_FILE))
-        _refuse_unknown_variables((name for name in self.env_vars), DOTENV_FILE)
+        _refuse_unknown_variables((name.upper() for name in self.env_vars), DOTENV_FILE)  # it lowers them
         found = super().__call__()
         return {name: value for name, value in found.items() if name in Settings.model_fields or name in FIELDS}
 
@@ -455,7 +455,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         field = FIELDS.get(name.upper(), name)
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _LIBRARYS_SUBJECT.sub("must", problem["msg"].removeprefix("Value error, "))
         if problem["type"] == "extra_forbidden":
             message = _no_setting(name, [*Settings.model_fields, *FIELDS])
         shown = variable(field) if field in Settings.model_fields else name
@@ -464,6 +464,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             shown, source = flag(field), ""
         sentences.append(f"{shown}{source} {message[:1].lower()}{message[1:]}" if shown else message)
     return "; ".join(sentences)
+
+
+_LIBRARYS_SUBJECT = re.compile(r"^(Input|String) should")  # the setting itself is ours
 
 
 def masked(settings: Settings, field: str) -> str:

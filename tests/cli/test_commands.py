@@ -110,6 +110,14 @@ def test_a_store_that_a_person_must_fix_ends_with_75_and_one_sentence(
     _ends_with(75, replace(command, settings={"OPENAI_API_KEY": KEY}), *verb, "--queue-url", url)
 
 
+@pytest.mark.parametrize("setting", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_apply_stores_nothing_if_no_request_could_carry_a_setting(
+    working: Command, tmp_path: Path, setting: str
+) -> None:
+    command = replace(working, settings={**working.settings, setting: "two words"})
+    _ends_with(2, command, "apply", _changes(tmp_path, "chatcmpl-000001"))
+
+
 def test_a_simulator_on_a_port_that_is_taken_says_so(command: Command, simulator: RunningSimulator) -> None:
     port = str(urlsplit(simulator.base_url).port)
     done = command.run("simulator", "--port", port)

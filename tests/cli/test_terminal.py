@@ -1,5 +1,6 @@
 """On a terminal: a progress line that fits, the whole log above it, colours only if wanted."""
 
+import json
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ import pytest
 from tqdm.utils import disp_len
 
 from tests.cli.tmux import terminal
-from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator, write_changes
+from tests.e2e.processes import KEY, Command, RunningSimulator, running_simulator, stopped, write_changes
 from tests.needs import installed
 from worker.cli.progress import how_far, progress_line
 
@@ -72,6 +73,18 @@ def test_the_limit_that_was_found_is_seen_at_80_columns(command: Command) -> Non
     bar = next(line for line in seen.splitlines() if "limit found" in line)
     assert re.match(r"[\d,]+/600 changes", bar)
     assert len(bar) < 80
+
+
+@needs_tmux
+def test_a_drain_says_that_it_waits_for_what_a_dead_worker_holds(working: Command, simulator: RunningSimulator) -> None:
+    simulator.ask("/options", {"latency": 60.0})
+    working.run("enqueue", _changes(working, 5))
+    with stopped(working.start("run", "--lease", "1h")) as dead:
+        while not json.loads(working.run("status", "--json").stdout)["in_flight"]:
+            pass
+        dead.kill()
+    with terminal(working, "run", "--drain", columns=80) as pane:
+        pane.wait_until(r"^0/5 changes, nothing is due for 5\dm")
 
 
 @needs_tmux

@@ -1,5 +1,6 @@
 """compose.yaml fits the image, the settings and the commands."""
 
+import os
 import re
 import subprocess
 import sys
@@ -85,7 +86,8 @@ def test_what_is_enqueued_is_applied_to_what_is_seeded(tmp_path: Path) -> None:
         here = simulator.base_url.removesuffix("/v1")
         for words in (probe, SERVICES["seed"]["entrypoint"]):
             script = words[-1].replace("http://127.0.0.1:8080", here).replace("/examples/", f"{ROOT}/examples/")
-            subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
+            environment = {**os.environ, "http_proxy": "http://127.0.0.1:1"}  # as Docker may give it to every container
+            subprocess.run([sys.executable, "-c", script], timeout=60, check=True, env=environment)
         command = Command(tmp_path, {"OPENAI_API_KEY": "sk-simulated", "OPENAI_BASE_URL": simulator.base_url})
         file = SERVICES["enqueue"]["command"][1].replace("/examples", str(ROOT / "examples"))
         assert command.run("enqueue", file).returncode == 0

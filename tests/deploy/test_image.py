@@ -4,11 +4,15 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
+from config.settings import default_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,15 +31,41 @@ def test_each_stage_has_one_base_named_by_its_digest_and_a_python_that_is_promis
     assert f"Python :: {base[1]}" in (ROOT / "pyproject.toml").read_text()
 
 
+def test_the_queue_is_in_the_volume_unless_a_setting_says_otherwise() -> None:
+    final = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (volume,) = re.findall(r"^VOLUME (\S+)$", final, re.MULTILINE)
+    assert re.findall(r"^WORKDIR (\S+)$", final, re.MULTILINE) == [volume]
+    assert default_text("queue_url") == "sqlite:///metasync.db"
+
+
+def _is_well(environment: dict[str, str]) -> bool:
+    """Whether the image's health check passes in this environment."""
+    found = re.search(r'CMD \["python", "-c", "(.+)"\]', (ROOT / "Dockerfile").read_text())
+    assert found
+    words = [sys.executable, "-c", found[1]]
+    return subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(("environment", "well"), [({}, True), ({"METASYNC_HTTP_PORT": "1"}, False)])
 def test_the_image_is_well_without_a_port_and_ill_when_its_port_is_silent(
     environment: dict[str, str], *, well: bool
 ) -> None:
-    found = re.search(r'CMD \["python", "-c", "(.+)"\]', (ROOT / "Dockerfile").read_text())
-    assert found
-    words = [sys.executable, "-c", found[1]]
-    done = subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False)
-    assert (done.returncode == 0) == well
+    assert _is_well(environment) == well
+
+
+def test_the_image_is_well_where_containers_have_a_proxy() -> None:
+    class Alive(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name that the library calls
+            self.send_response(200 if self.path == "/livez" else 404)
+            self.end_headers()
+
+    with ThreadPoolExecutor(1) as serving, HTTPServer(("127.0.0.1", 0), Alive) as server:
+        serving.submit(server.serve_forever)
+        try:
+            environment = {"METASYNC_HTTP_PORT": str(server.server_port), "http_proxy": "http://127.0.0.1:1"}
+            assert _is_well(environment)
+        finally:
+            server.shutdown()
 
 
 def _is_in_the_context(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """The Kubernetes manifests are valid, and agree with the code."""
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from config.durations import duration_seconds
-from config.settings import FIELDS, Settings
+from config.settings import FIELDS, Settings, default_text
 from tests.deploy.custom_kinds import CUSTOM_KINDS
 from tests.deploy.kubelet import service_links
 from tests.deploy.rendering import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, pod_of, rendered
@@ -129,6 +130,24 @@ def test_the_command_starts_with_any_service_variables_of_the_kubelet(overlay: s
             process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
         assert process.returncode == 0, log.decode()
+
+
+def _set_by_the_image() -> dict[str, str]:
+    """Our variables among those that the image sets, which a container starts with."""
+    return dict(re.findall(r"\b((?:METASYNC|OPENAI)_[A-Z_]+)=([^\s\"]+)", (ROOT / "Dockerfile").read_text()))
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "daemon-sqlite"])
+def test_the_queue_is_that_of_the_secret_and_a_pod_makes_none_of_its_own(overlay: str, tmp_path: Path) -> None:
+    objects = rendered(overlay)
+    (container,) = pod_of(objects)["containers"]
+    (tmp_path / "METASYNC_QUEUE_URL").write_text("postgresql://db.example.com/app\n")
+    settings = _set_by_the_image() | objects["ConfigMap"]["data"] | {"METASYNC_SECRETS_DIR": str(tmp_path)}
+    shown = json.loads(Command(tmp_path, settings).run("settings", "--json").stdout)
+    assert shown["METASYNC_QUEUE_URL"]["value"] == "postgresql://db.example.com/app"
+    assert default_text("queue_url") == "sqlite:///metasync.db"  # in the working directory, where none can be made
+    assert container["workingDir"] == "/"
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 def test_an_intake_has_a_secret_and_a_service_of_its_own_that_no_workers_are_behind() -> None:

@@ -12,7 +12,7 @@ from tests.engine.parts import end, flow, halt, now, others_get_through, running
 from tests.engine.wrapping import WrappedQueue
 from tests.virtual import in_virtual_time
 from worker.engine.sharing import Sharing
-from worker.flow import SUCCEEDED, Cause, End, Ended, GateEvent, GateState, Operation
+from worker.flow import SUCCEEDED, Cause, End, Ended, GateEvent, GateState, Operation, parse_state
 from worker.queue.memory import MemoryQueue
 from worker.queue.notes import EVENT, LIMIT, REFUSAL, WORKER, limit_in
 
@@ -73,6 +73,23 @@ async def test_a_changing_state_is_written_every_two_seconds() -> None:
                 assert 5 <= one.queue.written.count(f"{WORKER}one") <= 11
                 one.queue.written.clear()
     assert one.queue.written.count(f"{WORKER}one") == pytest.approx(60 / 2.2, abs=3)
+
+
+@in_virtual_time
+async def test_the_last_note_of_a_worker_that_has_done_its_work_says_so() -> None:
+    one = One()
+    with one.listening():
+        for _ in range(40):
+            (await one.flow.admit("c", "update")).end(SUCCEEDED)
+            await asyncio.sleep(0.1)
+        permit = await one.flow.admit("c", "update")
+        await asyncio.sleep(2.5)  # so that a note tells of it
+        permit.end(SUCCEEDED)
+        await asyncio.sleep(6.0)
+        note = (await one.queue.read_notes())[f"{WORKER}one"]
+        state = parse_state(note.text, note.age_seconds)
+        assert state is not None
+        assert (state.in_flight, state.rate_per_second, state.requests) == (0, 0.0, 41)
 
 
 @in_virtual_time

@@ -159,6 +159,18 @@ async def test_an_idle_daemon_polls_once_a_second_and_finds_its_own_puts_at_once
 
 
 @in_virtual_time
+async def test_a_reader_knows_when_what_a_dead_worker_holds_is_due() -> None:
+    desk = await desk_with(3)
+    await desk.queue.claim(3, lease_seconds=300.0, owner="dead", confirmed_seconds=60.0)
+    with running(desk.reader.run(drain=True)):
+        await asyncio.sleep(100.0)
+        assert desk.reader.due_in_seconds() == pytest.approx(200.0, abs=0.1)
+        await asyncio.sleep(201.0)
+        assert len(desk.works) == 3
+        assert desk.reader.due_in_seconds() is None
+
+
+@in_virtual_time
 async def test_a_halted_reader_claims_one_for_each_probe_and_resumes_with_the_first_success() -> None:
     desk = await desk_with(100)
     halt(desk.flow, "unauthorized")

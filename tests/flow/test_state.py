@@ -1,5 +1,7 @@
 """A permit's end, and the state that workers tell one another."""
 
+from dataclasses import replace
+
 import msgspec
 
 from worker.flow import End, Ended, FlowState, GateState, Permit, parse_state
@@ -32,6 +34,41 @@ def test_a_state_is_read_as_it_was_written_and_what_another_release_writes_is_no
         got_through_seconds_ago={"get": 0.5},
     )
     text = msgspec.json.encode(state).decode()
-    assert parse_state(text) == state
+    assert parse_state(text, 0.0) == state
     for other in ("{}", "no JSON", text.replace('"slots":1', '"slots":"one"'), "[" * 100_000):
-        assert parse_state(other) is None
+        assert parse_state(other, 0.0) is None
+
+
+def test_what_counts_the_time_in_a_state_has_gone_on_since_it_was_written() -> None:
+    state = FlowState(
+        rate_per_second=1.5,
+        rate_limit_per_second=None,
+        in_flight=0,
+        slots=1,
+        throttled=0,
+        requests=3,
+        seconds_closed=0.0,
+        gate=GateState.HALTED,
+        cause=None,
+        slowed_by=None,
+        halted_for_seconds=4.0,
+        next_probe_in_seconds=15.0,
+        closed_for_seconds=12.0,
+        got_through_seconds_ago={"get": 0.5},
+    )
+    text = msgspec.json.encode(state).decode()
+    later = replace(
+        state,
+        halted_for_seconds=14.0,
+        next_probe_in_seconds=5.0,
+        closed_for_seconds=2.0,
+        got_through_seconds_ago={"get": 10.5},
+    )
+    assert parse_state(text, 10.0) == later
+    assert parse_state(text, 20.0) == replace(
+        later,
+        halted_for_seconds=24.0,
+        next_probe_in_seconds=0.0,
+        closed_for_seconds=0.0,
+        got_through_seconds_ago={"get": 20.5},
+    )

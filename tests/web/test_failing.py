@@ -9,9 +9,10 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.web.inside import Inside, a_worker_inside
+from worker.queue import HistoryMinute
 from worker.web import server
 from worker.web.live import Live
-from worker.web.view import View
+from worker.web.view import Speed, View
 
 
 async def _is_well_but_for_that(inside: Inside) -> bool:
@@ -50,6 +51,16 @@ async def test_a_page_that_cannot_be_rendered_says_so_and_comes_back(
                 assert _named(logs, "web.works_again") == ["page"] * times
     [first, _] = [line for line in logs if line["event"] == "web.failing"]
     assert first["exc_info"]
+
+
+def test_the_speed_does_not_jump_when_the_history_is_known_again() -> None:
+    speed = Speed()
+    history = [HistoryMinute(60, applied=600), HistoryMinute(120, applied=40)]
+    speed.look(history, 1.0)
+    assert speed.look([history[0], HistoryMinute(120, applied=50)], 2.0) == 10.0
+    assert speed.look(None, 3.0) == 5.0
+    assert speed.look([history[0], HistoryMinute(120, applied=60)], 5.0) == 5.0
+    assert speed.look(None, 30.0) == 0.0
 
 
 async def test_samples_that_cannot_be_taken_are_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

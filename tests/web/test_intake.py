@@ -356,6 +356,19 @@ def test_without_a_token_there_is_no_door(command: Command) -> None:
         assert "METASYNC_INTAKE_TOKEN" in fourth.stderr
 
 
+def test_an_intake_that_cannot_use_its_store_says_so_before_anything_is_sent(command: Command) -> None:
+    settings = {
+        "METASYNC_HTTP_PORT": "0",
+        "METASYNC_INTAKE_TOKEN": TOKEN,
+        "METASYNC_QUEUE_URL": "sqlite:///no/where.db",
+    }
+    with stopped(Command(command.folder, settings).start("intake")) as process:
+        told = wait_for_event(process, "store.unavailable")
+        assert told["operation"] == "begin"
+        assert str(command.folder / "no" / "where.db") in told["error"]
+        wait_for_event(process, "web.started")
+
+
 def test_an_intake_takes_changes_and_applies_none_and_ends_in_order(command: Command) -> None:
     with an_intake(command) as (door, process):
         assert door.send([line(i) for i in range(10)])[0] == 200

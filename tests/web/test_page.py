@@ -13,6 +13,8 @@ from tests.web import scenes
 from tests.web.asking import Surface, link_to
 from tests.web.browser import PHONE, SCHEMES, a_page, looking
 from tests.web.inside import Inside, a_worker_in_a_thread
+from worker.queue import REASONS
+from worker.web import page as pages
 
 TOKEN = "a-token-of-some-length"
 LATE = {"completion_id": "chatcmpl-000007", "metadata": {f"key-{number}": "value" for number in range(16)}}
@@ -57,6 +59,12 @@ def test_it_brings_itself_up_to_date(browser: Browser, command: Command, simulat
         expect(page.locator("#latest .tag.applied")).to_have_count(5)
         expect(page.locator("#chart-done rect.applied")).not_to_have_count(0)
         expect(page.locator("#chart-done svg")).to_have_attribute("aria-label", re.compile("Changes a second"))
+
+
+def test_each_reason_is_told_in_words() -> None:
+    script = (Path(pages.__file__).parent / "page" / "page.js").read_text()
+    words = script.partition("const REASONS = {")[2].partition("};")[0]
+    assert tuple(re.findall(r"^  (\w+): \"", words, re.MULTILINE)) == REASONS
 
 
 def test_a_halt_is_told_in_words(browser: Browser, tmp_path: Path) -> None:
@@ -104,6 +112,17 @@ def test_a_letter_tells_its_story_and_is_replayed(browser: Browser, dead: tuple[
         sure.get_by_role("button", name="Replay").click()
         expect(page.locator("#done")).to_have_text("1 letter replayed.")
         expect(page.locator("#latest .tag.dead")).to_have_text("too many keys")  # it has been tried again
+
+
+def test_the_age_of_a_letter_goes_by_the_workers_clock(
+    browser: Browser, dead: tuple[Command, RunningSimulator]
+) -> None:
+    command, _ = dead
+    with scenes.a_daemon(command), a_page(browser) as page:
+        page.add_init_script("const now = Date.now; Date.now = () => now() - 3_600_000")
+        page.goto(link_to(command))
+        _open_rejected(page)
+        expect(page.locator(".letter .side").first).to_have_text(re.compile(r"^400 · \d+ (s|min) ago$"))
 
 
 def test_letters_of_a_reason_and_all_are_purged_once_that_is_confirmed(

@@ -9,19 +9,21 @@ from typing import Annotated, ClassVar
 
 from worker.changes.patience import Patience
 from worker.cli import signals
+from worker.cli.calling import client_of
 from worker.cli.enqueue import Files
 from worker.cli.exits import Exit
 from worker.cli.failing import failing_as_json
 from worker.cli.flags import LOGGING, MAX_DURATION, WORKING, Prints
 from worker.cli.inputs import Intake
 from worker.cli.intake import Enqueued, account, account_of_cut, take_in
-from worker.cli.job import Job, configure_logs, key_of, opened, run_async
+from worker.cli.job import Job, configure_logs, opened, run_async
 from worker.cli.output import report, report_json, table, tell
 from worker.cli.paused import Paused
 from worker.cli.pieces import Piece
 from worker.cli.progress import Terminal, show_progress
 from worker.cli.results import RESULTS, WITH_VALUES, results_to
 from worker.cli.session import exit_code, summary_fields, work
+from worker.cli.tracing import Tracing
 from worker.cli.words import ending_words
 from worker.engine import Ending, Summary
 from worker.flags import Flag
@@ -97,7 +99,7 @@ def execute(arguments: Apply) -> int:
     with failing_as_json(lambda error, code: Report(Enqueued(), code, error=error), wanted=arguments.json):
         loaded = arguments.load()
         settings = loaded.settings
-        key_of(settings)
+        client_of(settings, Tracing())  # what no request can carry is refused before anything is stored
         terminal = Terminal() if is_terminal(sys.stderr) and settings.log_format != "json" else None
         # With a progress line, a log line per outcome is noise, unless the user asked for it.
         quiet = terminal is not None and loaded.origins["log_level"] == "default"

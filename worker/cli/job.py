@@ -85,15 +85,20 @@ async def opened(job: Job) -> AsyncIterator[Store]:
         yield queue
 
 
-async def look_once(queue: Store) -> None:
-    """Check the store's name early, since a daemon otherwise waits for its store.
+async def look_once(queue: Store) -> str | None:
+    """Check the store's name early, since a daemon otherwise waits for its store; return why it has to, if it has.
 
     Raises:
         QueueMisnamed: the name can never be a store.
     """
-    with suppress(QueueUnavailable, TimeoutError):
+    try:
         async with asyncio.timeout(_FIRST_LOOK_SECONDS):
             await queue.next_due_seconds()
+    except QueueUnavailable as error:
+        return str(error)
+    except TimeoutError:
+        return f"the store has not answered within {_FIRST_LOOK_SECONDS:.0f} s"
+    return None
 
 
 def _allow_files() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.2
 _LEAST_REASON_COLUMNS = 40  # for a halt's reason, which precedes the progress
+_LATER_SECONDS = 2.0  # a shorter wait needs no explanation
 
 
 class Terminal(StringIO):
@@ -68,7 +69,9 @@ def _words(worker: "Worker", pending: int | None, seconds: float) -> list[str]:
     absent, grace_seconds = worker.absent()
     missing = [f"{absent:,} not found yet, given up in {age_text(grace_seconds)}"] if absent else []
     done = how_far(worker.totals.changes, pending, seconds, moves=not urgent)
-    return [*urgent, done, *dead, *words, *missing]
+    due = worker.due_in_seconds()  # of a retry, or when the lease of another worker runs out, which may have died
+    later = [f"nothing is due for {age_text(due)}"] if due and due >= _LATER_SECONDS and not urgent else []
+    return [*urgent, done, *later, *dead, *words, *missing]
 
 
 def _is_urgent(flow: FlowState) -> bool:

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import structlog
+
 from config.settings import ConfigurationError, Settings, tokens_of
 from worker.cli import signals
 from worker.cli.exits import Exit
@@ -61,7 +63,8 @@ async def _receive(job: Job, terms: "Terms", port: int) -> Exit:
     configure_logs(settings)
     stopped = asyncio.Event()
     async with opened(job) as queue:  # waits for the store
-        await look_once(queue)
+        if (trouble := await look_once(queue)) is not None:
+            structlog.get_logger().warning("store.unavailable", operation="begin", error=trouble)
         try:
             grace = settings.shutdown_grace
             async with receiving(queue, terms, host=settings.http_host, port=port, grace_seconds=grace):

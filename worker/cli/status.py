@@ -114,7 +114,7 @@ async def _report(queue: Store, *, leases: bool) -> Report:
 
 def _workers(notes: Mapping[str, Note]) -> dict[str, FlowState | None]:
     """Return the state of each active worker, by name; None if its release uses another format."""
-    return {name: parse_state(note.text) for name, note in at_work(notes).items()}
+    return {name: parse_state(note.text, note.age_seconds) for name, note in at_work(notes).items()}
 
 
 def _text(status: Report) -> str:

@@ -182,7 +182,7 @@ class _Waiting:
     async def _see(self) -> _Seen:
         found = await self._queue.batches(self._name)
         notes: Mapping[str, Note] = await self._queue.read_notes()
-        workers = {name: parse_state(note.text) for name, note in at_work(notes).items()}
+        workers = {name: parse_state(note.text, note.age_seconds) for name, note in at_work(notes).items()}
         seen = _Seen(found[0] if found else None, self._told_first(pause_of(notes.get(PAUSE))), workers)
         if seen.batch is not None:
             self._last = seen.batch

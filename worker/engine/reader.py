@@ -84,6 +84,11 @@ class Reader:
         self._lease_seconds = lease_seconds
         self._confirmed_seconds = confirmed_seconds
         self._places: cycle[Place] = cycle(_PLACES)
+        self._due_at: float | None = None  # by the last look
+
+    def due_in_seconds(self) -> float | None:
+        """How long until anything is due, while this worker holds nothing; None if it holds, or nothing is pending."""
+        return None if self._due_at is None or len(self._leases) else max(0.0, self._due_at - self._clock())
 
     async def run(self, *, drain: bool) -> None:
         """Claim for ever; in a drain, return once the queue is empty."""
@@ -104,6 +109,7 @@ class Reader:
                     continue
                 claimed = may_be_due and (await self._claim() if at_most is None else await self._claim_one())
                 due_seconds = None if claimed else await self._next_due_seconds()
+                self._due_at = None if due_seconds is None else self._clock() + due_seconds
             except QueueUnavailable as error:
                 self._logger.warning("store.unavailable", operation="claim", error=str(error))
                 await asyncio.sleep(next(pauses))

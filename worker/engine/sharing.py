@@ -135,6 +135,8 @@ class Sharing:
             before, self._requests = self._requests, state.requests
             if state.in_flight or state.requests != before or state.gate is not GateState.OPEN:
                 return
+            if _lasting(state) != self._state:  # the last note tells of the work, and has to tell that it is over
+                return
 
     async def close(self) -> None:
         """Delete this worker's notes, and leave the limit that it found."""
@@ -190,8 +192,8 @@ class Sharing:
                 self._heard[name] = note.text
                 if note.age_seconds <= FRESH_SECONDS:
                     self._heed(note)
-        for age_seconds, state in others:
-            self._hear_of_success(age_seconds, state)
+        for _, state in others:
+            self._hear_of_success(state)
         for name in self._heard.keys() - notes.keys():  # their workers have gone
             del self._heard[name]
 
@@ -200,13 +202,13 @@ class Sharing:
         return [
             (note.age_seconds, state)
             for owner, note in at_work(notes).items()
-            if owner != self._owner and (state := parse_state(note.text)) is not None
+            if owner != self._owner and (state := parse_state(note.text, note.age_seconds)) is not None
         ]
 
-    def _hear_of_success(self, age_seconds: float, state: FlowState) -> None:
+    def _hear_of_success(self, state: FlowState) -> None:
         """Pass on when another worker last got through: that is evidence against failures in the error format here."""
         for operation, seconds_ago in state.got_through_seconds_ago.items():
-            self._flow.others_succeeded(operation, age_seconds + seconds_ago)
+            self._flow.others_succeeded(operation, seconds_ago)
 
     def _heed(self, note: Note) -> None:
         try:
@@ -229,8 +231,8 @@ class Sharing:
 
 def _sends(age_seconds: float, state: FlowState) -> bool:
     """Whether a worker sends requests now, and is not idle, halted or gone: those that do meet a limit together."""
-    seconds_ago = 0.0 if state.in_flight else min(state.got_through_seconds_ago.values(), default=math.inf)
-    return state.gate is GateState.OPEN and age_seconds + seconds_ago < _SENDING_SECONDS
+    seconds_ago = age_seconds if state.in_flight else min(state.got_through_seconds_ago.values(), default=math.inf)
+    return state.gate is GateState.OPEN and seconds_ago < _SENDING_SECONDS
 
 
 def _lasting(state: FlowState) -> FlowState:

@@ -210,6 +210,10 @@ class Worker:
         """In a drain: how many completions were not found so far, and the seconds until the last one is given up."""
         return self._draining.absent() if self._draining else (0, 0.0)
 
+    def due_in_seconds(self) -> float | None:
+        """How long until anything is due, while this worker holds nothing; None if it holds, or nothing is pending."""
+        return self._reader.due_in_seconds()
+
     def flow_state(self) -> FlowState | None:
         """The state of flow control; None before the run."""
         return self._flow.snapshot() if self._started else None

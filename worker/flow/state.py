@@ -1,6 +1,6 @@
 """What flow control tells its callers: why nothing starts, and its state."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -73,9 +73,21 @@ class FlowState:
         return self.cause.reason if self.cause else None
 
 
-def parse_state(text: str) -> FlowState | None:
-    """Read the state that another worker wrote as JSON; None where its release writes another form."""
+def parse_state(text: str, age_seconds: float) -> FlowState | None:
+    """Read the state that another worker wrote as JSON; None where its release writes another form.
+
+    Args:
+        age_seconds: how long ago that was. What counts the time, up or down, has gone on.
+    """
     try:
-        return msgspec.json.decode(text, type=FlowState)
+        state = msgspec.json.decode(text, type=FlowState)
     except (msgspec.DecodeError, RecursionError):
         return None
+    halted, probe = state.halted_for_seconds, state.next_probe_in_seconds
+    return replace(
+        state,
+        halted_for_seconds=None if halted is None else halted + age_seconds,
+        next_probe_in_seconds=None if probe is None else max(0.0, probe - age_seconds),
+        closed_for_seconds=max(0.0, state.closed_for_seconds - age_seconds),
+        got_through_seconds_ago={kind: ago + age_seconds for kind, ago in state.got_through_seconds_ago.items()},
+    )

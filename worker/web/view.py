@@ -73,7 +73,7 @@ class View:
         batches = await self._batches.look()
         workers = _workers(await self._notes.look() or {})
         flow = self._worker.flow_state()
-        per_second = self._speed.look(history or (), self._clock())
+        per_second = self._speed.look(history, self._clock())
         now = self._unix_clock()
         state = state_of(
             flow,
@@ -141,25 +141,29 @@ class Speed:
     def __repr__(self) -> str:
         return f"<Speed [{len(self._looks)} looks]>"
 
-    def look(self, history: Sequence[HistoryMinute], now: float) -> float:
+    def look(self, history: Sequence[HistoryMinute] | None, now: float) -> float:
         """Return the speed over the last seconds; after a long gap, over the last minutes.
 
         Args:
+            history: None while the store does not answer: then nothing is known to have grown.
             now: monotonic, seconds.
         """
-        done = {
-            minute.starts_at: minute.applied + minute.unchanged + minute.superseded + minute.dead
-            for minute in history[-2:]
-        }
         while self._looks and self._looks[0][0] < now - _SPEED_SECONDS:
             self._looks.popleft()
-        if self._looks:
-            self._total += sum(count - self._before.get(minute, 0) for minute, count in done.items())
-        self._before = done
-        self._looks.append((now, self._total))
+        if history is not None:
+            done = {
+                minute.starts_at: minute.applied + minute.unchanged + minute.superseded + minute.dead
+                for minute in history[-2:]
+            }
+            if self._looks:
+                self._total += sum(count - self._before.get(minute, 0) for minute, count in done.items())
+            self._before = done
+            self._looks.append((now, self._total))
+        if not self._looks:
+            return 0.0
         then, total = self._looks[0]
         if then == now:
-            return sum(done.values()) / 90.0  # a full minute, and on average half of the current one
+            return sum(self._before.values()) / 90.0  # a full minute, and on average half of the current one
         return max(0.0, (self._total - total) / (now - then))
 
 
@@ -173,7 +177,7 @@ def json_bytes(what: object) -> bytes:
 
 def _workers(notes: dict[str, Note]) -> dict[str, FlowState]:
     """Return the active workers by name, except those of a release with another format."""
-    states = {name: parse_state(note.text) for name, note in at_work(notes).items()}
+    states = {name: parse_state(note.text, note.age_seconds) for name, note in at_work(notes).items()}
     return {name: state for name, state in states.items() if state}
 
 

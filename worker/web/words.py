@@ -61,7 +61,7 @@ def state_of(  # noqa: PLR0911 -- one for each state
     """
     if stopping:
         return State("stopping", "Stopping", "Nothing new is started; requests under way may finish.")
-    if standstill is not None:
+    if standstill is not None and status is not None:  # the store keeps the pause: without it, nothing is known of one
         return _paused(standstill, 0 if flow is None else flow.in_flight)
     if flow is not None and flow.cause is not None:
         return _halted(flow, flow.cause, now)
@@ -88,7 +88,11 @@ def _at_work(flow: FlowState, status: QueueStatus, per_second: float) -> State:
     if status.pending == status.waiting:
         return State("waiting", "Waiting to try again", "What is pending has failed before, and is due later.")
     if status.pending == status.waiting + status.in_flight:
-        return State("waiting", "Waiting for others", "What is pending is in the hands of another worker.")
+        return State(
+            "waiting",
+            "Waiting for others",
+            "What is pending is held by another worker, or by one that has died: then until its lease runs out.",
+        )
     return State("busy", "Starting", _pace(flow))
 
 

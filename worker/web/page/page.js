@@ -8,6 +8,7 @@ const REASONS = {
   not_found: "there is no such completion",
   too_many_keys: "the result would have more than 16 keys",
   not_persisted: "the service answered, but did not keep it",
+  unreadable: "the service does not show what a merge builds on",
   attempts_exhausted: "its attempts were used up",
 };
 const SILENCE_MS = 4500;
@@ -152,18 +153,19 @@ function showLatest(doc) {
     : [make("li", {}, empty("Nothing yet", "Outcomes of this worker appear here as they happen."))]));
 }
 
-function worker([name, flow]) {
+function worker([name, flow], paused) {
   const halted = flow.gate !== "open";
+  const tag = halted ? "tag dead" : paused ? "tag" : "tag applied";
   const rate = `${number(flow.rate_per_second)} requests a second`;
   return make("li", { class: "row" },
     make("span", { class: "grow mono" }, name),
-    make("span", { class: halted ? "tag dead" : "tag applied" }, halted ? `halted: ${flow.cause?.reason ?? "reason unknown"}` : "at work"),
+    make("span", { class: tag }, halted ? `halted: ${flow.cause?.reason ?? "reason unknown"}` : paused ? "paused" : "at work"),
     make("span", { class: "side" }, `${rate} · ${flow.in_flight} in flight`));
 }
 
 function showWorkers(doc) {
   const workers = Object.entries(doc.workers);
-  get("workers").replaceChildren(...(workers.length ? workers.map(worker) : [make("li", {}, empty("No worker has reported lately", "A worker reports its state every two seconds."))]));
+  get("workers").replaceChildren(...(workers.length ? workers.map((each) => worker(each, doc.state.kind === "paused")) : [make("li", {}, empty("No worker has reported lately", "A worker reports its state every two seconds, an idle one every twelve."))]));
   say("foot", `metasync ${doc.version}${doc.trouble ? ` · ${doc.trouble}` : ""}`);
 }
 
@@ -301,7 +303,7 @@ async function fill(reason) {
   const rows = answer.letters.map((letter) => make("button", {
     class: "letter", data: { letter: letter.number }, on: ["click", () => tell(letter)],
   }, make("span", { class: "grow mono" }, letter.completion_id),
-  make("span", { class: "side quiet" }, [letter.status, duration(Date.now() / 1000 - letter.died_at) + " ago"].filter(Boolean).join(" · "))));
+  make("span", { class: "side quiet" }, [letter.status, duration(Math.max(0, last.at - letter.died_at)) + " ago"].filter(Boolean).join(" · "))));
   const all = shownReasons[reason]?.letters ?? 0;
   if (all > LETTERS_SHOWN) rows.push(make("p", { class: "more quiet" }, `The oldest ${LETTERS_SHOWN} of ${number(all)}.`));
   place.replaceChildren(...rows);
