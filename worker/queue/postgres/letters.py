@@ -93,18 +93,17 @@ async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tup
     selection, limit = stretch.selection, stretch.limit(usual)
     conditions: list[object] = []
     completion_id, reason, batch = map(storable, (selection.completion_id, selection.reason, selection.batch))
-    index: str = selection.index
-    match index:
+    match selection.index:
         case "number":
             numbers = [number for number in selection.numbers or () if 0 < number <= _LARGEST]
             conditions = [numbers, completion_id, reason, batch]
         case "completion":
             conditions = [completion_id, reason, batch]
-        case _ if batch is not None:
-            index, conditions = "batch", [batch, reason]
+        case "batch":
+            conditions = [batch, reason]
         case "reason":
             conditions = [reason]
-    statement = _DEAD[f"by_{index}"]
+    statement = _DEAD[f"by_{selection.index}"]
     found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
     numbers = [row["number"] for row in found]
     last = numbers[-1] if len(numbers) == limit else None
