@@ -7,7 +7,7 @@ import asyncpg
 from worker.queue.base import PAGE, Part, Stretch
 from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.operations import append_to, check_none_settled, forget_empty
+from worker.queue.postgres.putting import append_to, check_none_settled, forget_empty
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
