@@ -184,19 +184,24 @@ def _json(event: Any) -> bytes:  # noqa: ANN401 -- fields have any type
     return printable_json(text.decode()).encode()
 
 
-_concealed: dict[str, tuple[bytes, re.Pattern[bytes]]] = {}
+# A part of each secret that all its spellings contain, and a pattern for those; None if it is spelled in one way alone.
+_concealed: dict[str, tuple[bytes, re.Pattern[bytes] | None]] = {}
 _MASK = MASK.encode()
 
 
 def conceal(secret: str) -> None:
     """Mask this text, however spelled, in every line from now on: the last defence if other code lets it through."""
-    if len(secret) >= SHORTEST and secret not in _concealed:
-        _concealed[secret] = plain_part(secret).encode(), re.compile(spellings(secret).encode(errors="surrogatepass"))
+    if len(secret) >= SHORTEST:
+        part = plain_part(secret)
+        pattern = None if part == secret else re.compile(spellings(secret).encode(errors="surrogatepass"))
+        _concealed[secret] = part.encode(), pattern
 
 
 def _blotted(line: bytes) -> bytes:
     for part, spelled in _concealed.values():
-        if part in line:  # which takes far less time than the pattern
+        if spelled is None:
+            line = line.replace(part, _MASK)
+        elif line.find(part) >= 0:  # which takes far less time than the pattern
             line = spelled.sub(_MASK, line)
     return line
 
