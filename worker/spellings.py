@@ -46,7 +46,8 @@ def _spellings(piece: re.Match[str]) -> str:
     forms = [r"\\{1,15}".join(units) for units in escapes]
     forms += [re.escape(piece[0]), _hex("U", code, 8), _hex("x", code, 2)]
     others = ["".join(map(_percent, utf8)), _html(code), *([r"\+"] if piece[0] == " " else [])]
-    return rf"(?:\\{{0,15}}(?:{'|'.join(forms)})|{'|'.join(others)})"
+    # The longest first: & and % begin their own escapes.
+    return rf"(?:{'|'.join(others)}|\\{{0,15}}(?:{'|'.join(forms)}))"
 
 
 def _utf16(code: int) -> list[int]:

@@ -14,7 +14,7 @@ from config import logs, sink
 from tests.api.properties import unhurried
 from worker.spellings import masked, plain_part
 
-SECRETS = ("sk-plain_key.1~", 'pa"ss\\wörd/12 34', "a\\\\b<&>'\"%+=\U0001f600;", "\\ends as it begins\\", '""""////')
+SECRETS = ("sk-plain_key.1~", 'pa"ss\\wörd/12 34', "a\\\\b<&>'\"%+=\U0001f600;", "\\ends as it begins\\", '""""////%&')
 
 
 def _as_dotnet(text: str) -> str:
