@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import msgspec
 import structlog
 
 from config import sink
+from worker.spellings import MASK, SHORTEST, plain_part, spellings
 from worker.terminal import has_colors, printable, printable_json, printable_lines
 
 LogFormat = Literal["auto", "json", "console"]
@@ -182,20 +184,25 @@ def _json(event: Any) -> bytes:  # noqa: ANN401 -- fields have any type
     return printable_json(text.decode()).encode()
 
 
-_concealed: list[bytes] = []
-_SHORTEST_SECRET = 8  # a shorter one is a placeholder, which may be part of common words
+# A part of each secret that all its spellings contain, and a pattern for those; None if it is spelled in one way alone.
+_concealed: dict[str, tuple[bytes, re.Pattern[bytes] | None]] = {}
+_MASK = MASK.encode()
 
 
 def conceal(secret: str) -> None:
-    """Mask this text in every line from now on: the last defence if other code lets it through."""
-    text = secret.encode(errors="backslashreplace")
-    if len(secret) >= _SHORTEST_SECRET and text not in _concealed:
-        _concealed.append(text)
+    """Mask this text, however spelled, in every line from now on: the last defence if other code lets it through."""
+    if len(secret) >= SHORTEST:
+        part = plain_part(secret)
+        pattern = None if part == secret else re.compile(spellings(secret).encode(errors="surrogatepass"))
+        _concealed[secret] = part.encode(), pattern
 
 
 def _blotted(line: bytes) -> bytes:
-    for secret in _concealed:
-        line = line.replace(secret, b"***")
+    for part, spelled in _concealed.values():
+        if spelled is None:
+            line = line.replace(part, _MASK)
+        elif line.find(part) >= 0:  # which takes far less time than the pattern
+            line = spelled.sub(_MASK, line)
     return line
 
 

@@ -25,7 +25,8 @@ from pydantic_settings import (
 
 from config.durations import duration_seconds, duration_text
 from config.kubelet import service_links
-from config.urls import MASK, shown_url, url_secrets
+from config.urls import shown_url, url_secrets
+from worker.spellings import MASK
 
 PREFIX = "METASYNC_"
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote
 
-MASK = "***"
+from worker.spellings import MASK
 
 # Strict on purpose: a password may contain unescaped delimiters, and a lenient parser would then take a part of it for
 # a harmless part of the URL. The patterns are compiled when they are first used, since most commands show no URL.

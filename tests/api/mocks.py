@@ -21,9 +21,12 @@ class MockedResponse(ClientResponse):
 
 
 @asynccontextmanager
-async def mockable_client(*, api_key: str = "sk-test") -> AsyncIterator[Client]:
+async def mockable_client(*, api_key: str = "sk-test", trust_env: bool = False) -> AsyncIterator[Client]:
     """A client of `BASE_URL` with a session, which aioresponses replaces."""
-    async with ClientSession() as session, Client(base_url=BASE_URL, api_key=api_key, session=session) as client:
+    async with (
+        ClientSession() as session,
+        Client(base_url=BASE_URL, api_key=api_key, trust_env=trust_env, session=session) as client,
+    ):
         yield client
 
 

@@ -1,6 +1,7 @@
 """The client without sockets: its requests, and how it judges answers and exceptions."""
 
 import asyncio
+import base64
 import ssl
 from typing import Any
 
@@ -52,6 +53,18 @@ async def test_an_answers_repr_shows_no_content() -> None:
 async def test_absent_metadata_differs_from_empty_metadata() -> None:
     assert (await update(body=b'{"id":"chatcmpl-1"}')).metadata is None
     assert (await update(body=b'{"id":"chatcmpl-1","metadata":{}}')).metadata == {}
+
+
+async def test_the_login_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", "http://jane:hunt%2Fer2@proxy.example:3128")
+    told = b"user jane, hunt/er2, hunt%2fer2 or Proxy-Authorization: Basic " + base64.b64encode(b"jane:hunt/er2")
+    with aioresponses() as mocked:
+        answer_with(mocked, "GET", COMPLETION, status=502, body=told)
+        async with mockable_client(trust_env=True) as client:
+            verdict = (await client.get("chatcmpl-1", timeout_seconds=5.0)).verdict
+    assert verdict.error == "HTTP 502 Bad Gateway: user ***, ***, *** or Proxy-Authorization: Basic ***"
 
 
 async def test_the_body_of_a_failure_is_not_kept() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.api.properties import unhurried
 from worker.api import verdict
-from worker.api.redact import MASK, _SmallLetters, one_line, redact
+from worker.api.redact import _SmallLetters, one_line, redact
+from worker.spellings import MASK
 
 KEY = "recognisable-key-0123456789"
 VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
@@ -31,6 +32,11 @@ VALUE = 'Jane "JJ" Doe <jane@example.org>, Zoë & 5\\6'
 )
 def test_keys_are_masked(text: str, kept: str) -> None:
     assert redact(text, secrets=[KEY]) == kept
+
+
+@pytest.mark.parametrize("spelled", ["q\\u0022/w9&", "Q%22%2fW9%26", 'q\\\\\\"\\/w9&amp;'])
+def test_a_secret_is_masked_however_it_is_spelled(spelled: str) -> None:
+    assert redact(f"bad: <{spelled}>", secrets=['q"/w9&']) == "bad: <***>"
 
 
 @pytest.mark.parametrize(

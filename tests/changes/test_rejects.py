@@ -211,6 +211,13 @@ def test_a_name_that_is_none_is_refused_in_one_sentence() -> None:
     assert str(caught.value) == "--rejects takes the name of a file, not -; for standard output say /dev/stdout"
 
 
+@pytest.mark.parametrize("name", ["rejects.jsonl.gz", "REJECTS.GZ"])
+def test_a_name_that_promises_compressed_lines_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnwritableRejects, match=rf"{name}: refused lines are not compressed, so leave \.gz out"):
+        RejectsFile(str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
 def _refuse_nothing(path: Path, *, fails: bool = False, append: bool = False) -> None:
     with RejectsFile(str(path), append=append):
         if fails:

@@ -47,7 +47,7 @@ COMMANDS = (
 def folder(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("METASYNC_STORE_TIMEOUT", "300ms")
-    monkeypatch.setattr(logs, "_concealed", [])
+    monkeypatch.setattr(logs, "_concealed", {})
     write_changes(empty_folder / "changes.jsonl", [{"completion_id": "chatcmpl-1", "metadata": {"g": "A"}}])
     return empty_folder
 

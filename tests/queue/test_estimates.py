@@ -10,7 +10,7 @@ from tests.queue.helpers import changes, claim, failed
 from tests.queue.postgres_server import administer, new_database
 from tests.queue.redis_server import running
 from worker.queue import QueueStatus, Store, open_queue
-from worker.queue.postgres import operations
+from worker.queue.postgres import status
 from worker.queue.redis import queue as redis_queue
 
 WAITING, IN_FLIGHT, DUE = 3_000, 500, 1_500
@@ -39,14 +39,14 @@ async def test_postgresql_asks_its_planner(url: str, monkeypatch: pytest.MonkeyP
         assert (exact.pending, exact.waiting, exact.in_flight, exact.approximate) == (10_000, 6_000, 1_000, False)
         if statistics == "fresh":
             await administer(url, "ANALYZE")
-        monkeypatch.setattr(operations, "_MOST_COUNTED", 1_000)
+        monkeypatch.setattr(status, "_MOST_COUNTED", 1_000)
         about = await queue.status()
         assert about.approximate
         assert about.pending == pytest.approx(exact.pending, rel=0.01 if statistics == "fresh" else 0.6)
         assert 1_000 <= about.waiting + about.in_flight <= about.pending
         assert about.oldest_pending_seconds is not None
 
-        monkeypatch.setattr(operations, "_MOST_COUNTED", 10_001)
+        monkeypatch.setattr(status, "_MOST_COUNTED", 10_001)
         assert replace(await queue.status(), oldest_pending_seconds=0) == replace(exact, oldest_pending_seconds=0)
 
 

@@ -328,6 +328,15 @@ async def test_a_refusal_says_whether_waiting_helps(answer: bytes, kind: type[Ex
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("repeated", [b'pa"ss/w0rd', b'pa\\"ss/w0rd', b"pa%22ss%2fw0rd", b"." * 190 + b'pa"ss/w0rd'])
+async def test_a_password_that_a_server_repeats_is_not_shown(repeated: bytes) -> None:
+    async with pretending(greeting(b"7.4.0") | {b"FCALL": b"-ERR no <%b> here\r\n" % repeated}) as url:
+        with pytest.raises(QueueUnavailable, match=r"<\.*\*\*\*") as refused:
+            await RedisQueue.open(url.replace("//", "//:pa%22ss%2Fw0rd@"))
+
+    assert not any(part in str(refused.value) for part in ("pa", "w0rd"))
+
+
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0", b""])
 async def test_something_that_is_no_redis_at_all_is_unavailable(answer: bytes) -> None:
     async with pretending({b"": answer}) as url:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable
 import pytest
 from redis.asyncio import Redis
 
-from tests.queue.helpers import bury, change, changes, claim, finished, letters
+from tests.queue.helpers import bury, change, changes, claim, died, finished, letters
 from tests.queue.redis_server import running
 from worker.changes import MetadataChange
 from worker.queue import DeadSelection, PendingSelection
@@ -188,8 +188,12 @@ async def test_letters_are_found_without_a_look_at_the_others(metered: tuple[Red
     for size in (10, 4 * PAGE):
         await bury(queue, *changes("c-other", range(size)), reason="invalid")
         await bury(queue, change("c-1"))
+        await queue.put(change("c-2"), batch="b")
+        await queue.settle([died(each) for each in await claim(queue)])
         costs.append(
             [
+                await meter.commands(letters(queue, DeadSelection(batch="b"))),
+                await meter.commands(queue.purge_dead(DeadSelection(batch="b"))),
                 await meter.commands(queue.purge_dead(DeadSelection(completion_id="c-9"))),
                 await meter.commands(letters(queue, DeadSelection(completion_id="c-1", reason="rejected"))),
                 await meter.commands(letters(queue, DeadSelection(reason="rejected"))),

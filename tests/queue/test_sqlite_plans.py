@@ -137,6 +137,7 @@ async def test_no_statement_looks_at_the_whole_backlog(empty: SqliteQueue, name:
         ("pending", "every", "change_target (target>?)"),
         ("claim", "oldest", "change_target (target=?)"),
         ("dead", "by_completion", "dead_letter_completion_id (completion_id=?"),
+        ("dead", "by_batch", "dead_letter_batch (batch=? AND rowid>? AND rowid<?)"),
         ("dead", "by_reason", "dead_letter_reason (reason=?"),
     ],
 )

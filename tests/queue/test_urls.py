@@ -16,6 +16,7 @@ from tests.queue.postgres_server import lent_database
 from tests.queue.stores import STORES
 from worker.queue import QueueMisnamed, QueueUnavailable, migration_sql, open_queue
 from worker.queue.postgres.address import Address
+from worker.queue.postgres.errors import explained
 from worker.queue.redis.address import read_url
 
 BASE = "postgresql://me:secret@db.example/app"
@@ -119,6 +120,16 @@ def test_a_time_to_connect_is_read_as_libpq_does(text: str, seconds: float | Non
 def test_a_time_to_connect_that_is_no_number_is_refused() -> None:
     with pytest.raises(QueueMisnamed, match="connect_timeout of the queue URL must be a number"):
         Address.parse(f"{BASE}?connect_timeout=soon")
+
+
+@pytest.mark.parametrize("repeated", ["p%40ss%2Fw0rd", "p@ss/w0rd", "p@ss\\/w0rd", "t%22opsecret", 't\\"opsecret'])
+def test_a_password_that_a_server_repeats_is_not_shown(repeated: str) -> None:
+    address = Address.parse("postgresql://me:p%40ss%2Fw0rd@db.example/app?sslpassword=t%22opsecret")
+    error = explained(OSError(f"no <{repeated}> here"), address.shown, address.secrets)
+
+    assert str(error).endswith("it cannot be reached (no <***> here)")
+    assert "w0rd" not in repr(address)
+    assert "opsecret" not in repr(address)
 
 
 async def test_a_server_that_does_not_greet_is_given_up_after_the_time_to_connect(url: str) -> None:

@@ -66,6 +66,13 @@ def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
             ResultsFile(path)
 
 
+@pytest.mark.parametrize("name", ["results.jsonl.gz", "RESULTS.GZ"])
+def test_a_name_that_promises_compressed_lines_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableResults, match=rf"{name}: .* not compressed, so leave \.gz out of the name$"):
+        ResultsFile(str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_written_to_a_deleted_file(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with ResultsFile(str(path)) as file:

@@ -15,7 +15,7 @@ from worker.api.connector import Connector
 from worker.api.endpoint import Auth, Endpoint, header_value
 from worker.api.failure import FAILURES, failure
 from worker.api.judging import judge
-from worker.api.proxy import environment_proxy
+from worker.api.proxy import environment_proxy, proxy_secrets
 from worker.api.session import SessionTransport
 from worker.api.transport import Headers, Request, Transport
 from worker.api.verdict import Kind, Verdict
@@ -78,7 +78,7 @@ class Client:
             self._fixed_headers["OpenAI-Organization"] = header_value("the organization", organization)
         if project:
             self._fixed_headers["OpenAI-Project"] = header_value("the project", project)
-        login = () if self._proxy is None else (self._proxy.user or "", self._proxy.password or "")
+        login = () if self._proxy is None else proxy_secrets(self._proxy)
         self._other_secrets = (organization or "", project or "", *self._endpoint.secrets, *login)
         self.use_key(api_key)
 

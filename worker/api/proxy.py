@@ -1,5 +1,6 @@
 """The proxy that the environment names, checked before anything is sent."""
 
+from base64 import b64encode
 from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
@@ -32,6 +33,14 @@ def environment_proxy(endpoint: Endpoint) -> URL | None:
     if ":" in login[0] or not _is_latin1("".join(login)):
         raise ValueError("no header can carry the proxy's login: a colon in its user, or characters beyond Latin-1")
     return url
+
+
+def proxy_secrets(proxy: URL) -> tuple[str, ...]:
+    """Return user and password, and both as the header has them (RFC 7617); empty if the proxy wants no login."""
+    user, password = proxy.user or "", proxy.password or ""
+    if not (user or password):
+        return ()
+    return user, password, b64encode(f"{user}:{password}".encode("latin-1")).decode()
 
 
 def _is_latin1(text: str) -> bool:

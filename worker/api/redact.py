@@ -4,10 +4,9 @@ import json
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import Final
 from urllib.parse import quote, quote_plus
 
-MASK: Final = "***"
+from worker.spellings import MASK, spellings
 
 # Services quote a key whole, or with asterisks in its middle.
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_*.-]{4,}|(?<=Bearer )[^\s\"'`]{4,}")
@@ -32,9 +31,9 @@ def one_line(text: str) -> str:
 def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()) -> str:
     """Replace secrets, values and anything that looks like a key by ``***``. The text should be `one_line` already.
 
-    A value is found plain, JSON-escaped, HTML-escaped, URL-quoted, without its HTML tags, or with its white space
-    collapsed, in small or capital letters. A part of it is found if eight characters are left, or four before an
-    ellipsis. A value of under four characters is found only in quotes.
+    A secret is found however it is spelled. A value is found plain, JSON-escaped, HTML-escaped, URL-quoted, without its
+    HTML tags, or with its white space collapsed. Both are found in small or capital letters. A part is found if eight
+    characters are left, or four before an ellipsis. What has under four characters is found only in quotes.
     """
     covered = bytearray(len(text))
     for match in _KEY_LIKE.finditer(text):
@@ -43,8 +42,13 @@ def redact(text: str, *, secrets: Iterable[str] = (), values: Iterable[str] = ()
         for match in _WORD.finditer(text):
             if _ASTERISKS in match[0]:
                 _cover(covered, match.start(), match.end())
-    forms = {_small(form) for hidden in (*secrets, *values) for form in _forms(hidden)}
     small = _small(text)
+    secrets = tuple(secrets)
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_ANYWHERE:
+            for match in re.finditer(spellings(_small(secret)), small):
+                _cover(covered, match.start(), match.end())
+    forms = {_small(form) for hidden in (*secrets, *values) for form in _forms(hidden)}
     for form in forms:
         _cover_form(covered, small, form)
     _cover_pieces(covered, small, forms)

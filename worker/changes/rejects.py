@@ -54,6 +54,8 @@ class RejectsFile:
         self._append = append
         if path == STDIN:
             raise UnwritableRejects("--rejects takes the name of a file, not -; for standard output say /dev/stdout")
+        if path.lower().endswith(".gz"):  # `enqueue` would try to unpack it
+            raise UnwritableRejects(f"{path}: refused lines are not compressed, so leave .gz out of the name")
         if any(_is_same_file(path, name) for name in inputs):
             raise UnwritableRejects(f"{path}: refused lines cannot be written over the file that they are read from")
         self._is_new = not os.path.lexists(path)

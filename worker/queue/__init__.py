@@ -1,7 +1,7 @@
 """The durable queue: one contract in five parts, and a backend per kind of store, chosen by URL in `opening.py`.
 
 Begin with `store.py` and the five protocols that it combines: `pending.py`, `batch.py`, `letters.py`,
-`coordination.py`, `history.py`. `base.py` is the backends' common part, and `memory.py` the one for tests. `patient.py`
+`coordination.py`, `history.py`. `base.py` is the backends' common part, and `memory/` the one for tests. `patient.py`
 waits for a store that is away, `blocking.py` serves code without asyncio. CONTRIBUTING.md says how to add a store.
 """
 

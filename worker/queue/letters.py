@@ -82,12 +82,14 @@ class DeadSelection:
         return min(shortest, LONGEST_AGO_SECONDS), min(longest, LONGEST_AGO_SECONDS)
 
     @property
-    def index(self) -> Literal["number", "completion", "reason", "all"]:
+    def index(self) -> Literal["number", "completion", "batch", "reason", "all"]:
         """The index to use for the selection."""
         if self.numbers is not None:
             return "number"
         if self.completion_id is not None:
             return "completion"
+        if self.batch is not None:
+            return "batch"
         return "all" if self.reason is None else "reason"
 
 

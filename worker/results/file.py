@@ -30,6 +30,8 @@ class ResultsFile:
         self.path = path
         if path == "-":
             raise UnusableResults("--results takes the name of a file, not -")
+        if path.lower().endswith(".gz"):  # which readers would try to unpack
+            raise self._unusable("its lines are not compressed, so leave .gz out of the name")
         try:
             # O_NONBLOCK: opening a pipe without a reader would wait for ever.
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)

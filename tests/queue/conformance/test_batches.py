@@ -5,7 +5,7 @@ import pytest
 from tests.queue.conformance.backends import START, Advance, Backend
 from tests.queue.helpers import EVERY_LETTER, about, change, claim, claim_one, died, finished, letters, numbers
 from worker.changes import InvalidChange
-from worker.queue import Batch, DeadSelection, Death, Settlement, Store
+from worker.queue import Batch, DeadSelection, Death, Reason, Settlement, Store
 
 DAY = 86_400.0
 
@@ -131,6 +131,18 @@ async def test_what_dies_is_found_by_its_batch_and_is_pending_again_when_it_is_s
     assert await queue.purge_dead(DeadSelection(batch="b")) == 1
     assert {letter.completion_id for letter in await letters(queue)} == {"c-3", "c-4"}
     assert _counts(await _batch(queue, "b")) == {"changes": 2, "pending": 1, "dead": 1}
+
+
+async def test_letters_of_a_batch_are_selected_by_their_reason_too(queue: Store) -> None:
+    await queue.put([change("c-1"), change("c-2")], batch="b")
+    await queue.put(change("c-3"), batch="other")
+    reasons: dict[str, Reason] = {"c-1": "rejected", "c-2": "not_found", "c-3": "rejected"}
+    await queue.settle([died(each, reasons[each.completion_id]) for each in await claim(queue)])
+    selection = DeadSelection(batch="b", reason="rejected")
+
+    assert [letter.completion_id for letter in await letters(queue, selection)] == ["c-1"]
+    assert await queue.purge_dead(selection) == 1
+    assert [letter.completion_id for letter in await letters(queue)] == ["c-2", "c-3"]
 
 
 async def test_a_large_batch_is_one_though_it_comes_in_pieces(queue: Store) -> None:

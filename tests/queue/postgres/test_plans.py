@@ -22,7 +22,17 @@ from worker.queue import (
 )
 from worker.queue.base import Part, Stretch
 from worker.queue.batch import EVERYTHING, Terms
-from worker.queue.postgres import PostgresQueue, batches, letters, notes, operations, pending, remembered
+from worker.queue.postgres import (
+    PostgresQueue,
+    batches,
+    letters,
+    notes,
+    operations,
+    pending,
+    putting,
+    remembered,
+    status,
+)
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection
 from worker.queue.postgres.floor import Floor
@@ -154,8 +164,8 @@ class Counting(Explaining):
 
 async def everything(connection: Connection) -> None:
     """Make every call of a queue except counts, on a connection that explains."""
-    await operations.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)], Terms())
-    await operations.put(connection, [change(f"new-{i}") for i in range(100)], Terms())
+    await putting.put(connection, [change(f"c-{i}", change_id=f"line-{i}") for i in range(0, 200, 7)], Terms())
+    await putting.put(connection, [change(f"new-{i}") for i in range(100)], Terms())
     claims = (await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker")).claims
     assert len(claims) == BATCH
     places: tuple[Place, ...] = ("middle", "newest")
@@ -168,13 +178,13 @@ async def everything(connection: Connection) -> None:
     settlements = [structs.replace(endings[i % 3](claimed), confirmed={}) for i, claimed in enumerate(claims)]
     await operations.settle(connection, settlements, keep_seconds=60)
     log = LogIndexWithGaps(60)
-    await operations.put(connection, [change(claims[12].completion_id)], Terms())
+    await putting.put(connection, [change(claims[12].completion_id)], Terms())
     again = await operations.claim(
         connection, 1, floor=None, lease_seconds=60, owner="worker", place="newest", log=log, confirmed_seconds=60
     )
     assert [claimed.confirmed for claimed in again.claims] == [{}]
     await operations.next_due_seconds(connection, None, None)
-    await operations.leases(connection)
+    await status.leases(connection)
     await urgent_and_remembered(connection)
     newest = (await letters.read(connection, Stretch(DeadSelection(), 0, 2**53))).newest
     for selection in (
@@ -207,13 +217,13 @@ async def everything(connection: Connection) -> None:
 async def urgent_and_remembered(connection: Connection) -> None:
     """Mark a few as urgent and remember a few, on a connection that explains."""
     dated = [MetadataChange(f"c-{27_000 + i}", {}, change_id=f"urgent-{i}", as_of=float(i)) for i in range(BATCH)]
-    await operations.put(connection, dated, Terms("b-1", urgent=True))
+    await putting.put(connection, dated, Terms("b-1", urgent=True))
     claims = (
         await operations.claim(connection, BATCH, floor=None, lease_seconds=60, owner="worker", place="urgent")
     ).claims
     assert len(claims) == BATCH
     await operations.settle(connection, [finished(claimed) for claimed in claims], remember=True)
-    await operations.put(connection, [*dated, MetadataChange(dated[0].completion_id, {}, as_of=0.0)], Terms("b-2"))
+    await putting.put(connection, [*dated, MetadataChange(dated[0].completion_id, {}, as_of=0.0)], Terms("b-2"))
     await operations.claim(connection, 1, floor=None, lease_seconds=60, owner="worker", place="newest")
     await remembered.forget(connection, 1.0, 10)
 
@@ -273,10 +283,10 @@ async def test_no_statement_reads_a_whole_table_that_the_planner_takes_for_empty
 async def thousands(connection: Connection, size: int) -> None:
     """Put, claim, settle, withdraw and retry so many, on a connection that counts."""
     changes = [change(f"t-{i}", change_id=f"t-{i}") for i in range(size)]
-    assert (await operations.put(connection, changes, Terms("t"))).added == size
-    assert (await operations.put(connection, changes, Terms("t"))).added == 0
-    assert (await operations.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
-    assert (await operations.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
+    assert (await putting.put(connection, changes, Terms("t"))).added == size
+    assert (await putting.put(connection, changes, Terms("t"))).added == 0
+    assert (await putting.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
+    assert (await putting.put(connection, [change(f"u-{i}") for i in range(size)], Terms(urgent=True))).added == size
     places: tuple[Place, ...] = ("oldest", "urgent")
     for place in places:
         claimed = await operations.claim(connection, size, floor=None, lease_seconds=60, owner="worker", place=place)

@@ -5,7 +5,7 @@ import re
 import ssl
 from dataclasses import dataclass, field, replace
 from typing import Self
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from worker.queue.certificates import load_authorities, load_certificate
 from worker.queue.errors import QueueMisnamed
@@ -14,7 +14,8 @@ _HOST = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(?::\d+)?"
 # The pattern is strict about the parts: a password with an unescaped character must not pass for a part that is shown.
 _URL = re.compile(
     r"postgres(?:ql)?://"
-    r"(?:[^\s/?#@\[\]\x7f-\U0010ffff]*@)?"  # any other character makes the driver's parser fail, and show the password
+    # Any other character makes the driver's parser fail, and show the password.
+    r"(?:(?P<login>[^\s/?#@\[\]\x7f-\U0010ffff]*)@)?"
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)?"
     r"(?:/(?P<database>[^/?#@]*))?"
     r"(?:\?(?P<query>[^?#@]*))?"
@@ -26,6 +27,7 @@ _POOLED = (
 )
 _SWITCH = {"on": True, "off": False}
 _VERIFYING = ("require", "verify-ca", "verify-full")  # the modes in which the driver looks at files of authorities
+_PASSWORDS = ("password", "sslpassword")
 _OF_CLIENT = "sslcert or sslkey"
 # Options of libpq that the driver does not know, and would pass to the server as settings. The text says what happens
 # without them. Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
@@ -66,6 +68,7 @@ class Address:
         connect_seconds: how long to try to connect to each host; None if the URL does not say.
         tls: how to check certificates, if the driver cannot take that from the URL.
         warnings: the ignored options, a sentence each.
+        secrets: what must not be shown.
     """
 
     dsn: str = field(repr=False)
@@ -74,6 +77,7 @@ class Address:
     connect_seconds: float | None = None
     tls: ssl.SSLContext | None = None
     warnings: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -93,6 +97,8 @@ class Address:
                 "each part percent-encoded where it has other characters than letters and digits"
             )
         options = dict(parse_qsl(match["query"] or "", keep_blank_values=True))
+        password = unquote((match["login"] or "").partition(":")[2])
+        secrets = (password, *(options[name] for name in _PASSWORDS if name in options))
         listens = _SWITCH.get(options.pop("listen", "on"))
         if listens is None:
             raise QueueMisnamed("the option listen of the queue URL must be on or off")
@@ -106,7 +112,7 @@ class Address:
         _check_files(options)
         dsn = f"{url.partition('?')[0]}?{urlencode(options)}"
         shown = f"postgresql://{hosts}/{match['database'] or ''}"
-        return cls(dsn, shown, listens, connect_seconds, tls, warnings)
+        return cls(dsn, shown, listens, connect_seconds, tls, warnings, secrets)
 
     def deaf(self) -> Self:
         """The same address, behind a proxy that pools transactions."""

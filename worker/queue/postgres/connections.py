@@ -134,7 +134,7 @@ class Connections:
             if is_demoted(error):  # the name may lead to the new server by now
                 self.demotions += 1
                 self._drop_idle()
-            error_explained = explained(error, self.address.shown)
+            error_explained = explained(error, self.address.shown, self.address.secrets)
             if error_explained is None:
                 raise
             raise error_explained from None

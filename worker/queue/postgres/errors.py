@@ -1,10 +1,12 @@
 """Explains failures of a PostgreSQL server in one sentence each, with what to do."""
 
 import ssl
+from collections.abc import Iterable
 
 import asyncpg
 
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
+from worker.spellings import masked
 
 # By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE = {
@@ -63,16 +65,17 @@ _SENTENCES: dict[type[QueueError], str] = {
 }
 
 
-def explained(error: Exception, shown: str) -> QueueError | None:
+def explained(error: Exception, shown: str, secrets: Iterable[str] = ()) -> QueueError | None:
     """Explain a failure of a call; None for a programming error, which propagates.
 
     Args:
         shown: the queue's URL, without a password.
+        secrets: what a server or a proxy might repeat, and must not be shown.
     """
     what, kind = _explanation(error)
     if what is None:
         return None
-    return kind(_SENTENCES[kind].format(shown=shown, what=what))
+    return kind(_SENTENCES[kind].format(shown=shown, what=masked(what, secrets)))
 
 
 def _explanation(error: Exception) -> tuple[str | None, type[QueueError]]:

@@ -7,7 +7,7 @@ import asyncpg
 from worker.queue.base import PAGE, Part, Stretch
 from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
 from worker.queue.postgres.connections import Connection
-from worker.queue.postgres.operations import append_to, check_none_settled, forget_empty
+from worker.queue.postgres.putting import append_to, check_none_settled, forget_empty
 from worker.queue.statements import read_statements
 from worker.queue.text import storable
 
@@ -93,18 +93,17 @@ async def _selected(connection: Connection, stretch: Stretch, usual: int) -> tup
     selection, limit = stretch.selection, stretch.limit(usual)
     conditions: list[object] = []
     completion_id, reason, batch = map(storable, (selection.completion_id, selection.reason, selection.batch))
-    index: str = selection.index
-    match index:
+    match selection.index:
         case "number":
             numbers = [number for number in selection.numbers or () if 0 < number <= _LARGEST]
             conditions = [numbers, completion_id, reason, batch]
         case "completion":
             conditions = [completion_id, reason, batch]
-        case _ if batch is not None:
-            index, conditions = "batch", [batch, reason]
+        case "batch":
+            conditions = [batch, reason]
         case "reason":
             conditions = [reason]
-    statement = _DEAD[f"by_{index}"]
+    statement = _DEAD[f"by_{selection.index}"]
     found = await connection.fetch(statement, stretch.after, stretch.until, limit, *conditions)
     numbers = [row["number"] for row in found]
     last = numbers[-1] if len(numbers) == limit else None

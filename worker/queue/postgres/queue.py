@@ -14,7 +14,18 @@ from worker.queue.errors import QueueError
 from worker.queue.history import HistoryMinute, Sample, checked
 from worker.queue.letters import LONGEST_AGO_SECONDS, DeadLetter, LetterCount, Revived
 from worker.queue.pending import Claim, LeaseHolder, Place, QueuedChange, QueueStatus, Settlement, Stored, check_lease
-from worker.queue.postgres import batches, confirmed, history, letters, notes, operations, pending, remembered
+from worker.queue.postgres import (
+    batches,
+    confirmed,
+    history,
+    letters,
+    notes,
+    operations,
+    pending,
+    putting,
+    remembered,
+    status,
+)
 from worker.queue.postgres.address import Address
 from worker.queue.postgres.confirmed import LogIndexWithGaps
 from worker.queue.postgres.connections import Connection, Connections
@@ -93,13 +104,13 @@ class PostgresQueue(StoreBase):
         return f"<PostgresQueue {connections.address.shown} [{'closed' if connections.closed else 'open'}]>"
 
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
-        stored = await self._transact(operations.put, changes, terms)
+        stored = await self._transact(putting.put, changes, terms)
         self._work.set()
         return stored
 
     async def conflicts(self, changes: Sequence[MetadataChange]) -> tuple[int, ...]:
         """Look for conflicts; see `Queue.conflicts`."""
-        return await self._transact(operations.conflicts, changes)
+        return await self._transact(putting.conflicts, changes)
 
     async def claim(
         self,
@@ -201,11 +212,11 @@ class PostgresQueue(StoreBase):
 
     async def status(self) -> QueueStatus:
         """Count the queue; see `Queue.status`."""
-        return await self._transact(operations.status)
+        return await self._transact(status.read)
 
     async def leases(self) -> list[LeaseHolder]:
         """Return which worker holds how many leases; see `Queue.leases`."""
-        return await self._transact(operations.leases)
+        return await self._transact(status.leases)
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
         """Count the letters; see `DeadLetters.dead_reasons`."""

@@ -43,6 +43,11 @@ class Address:
     prefix: str = "metasync"
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown."""
+        return (self.password,) if self.password else ()
+
+    @property
     def base(self) -> str:
         """The start of all key names of the queue."""
         return f"{self.prefix}:"

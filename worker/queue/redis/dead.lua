@@ -1,7 +1,11 @@
 -- Dead letters: writing, reading, retrying, purging. A letter is [number, died_at, completion_id, reason, change, fate].
 
-local function indexes_of(queue, completion_id, reason)
-    return {queue.dead, queue.dead_reason .. reason, queue.dead_completion .. completion_id}
+local function indexes_of(queue, completion_id, reason, batch)
+    local indexes = {queue.dead, queue.dead_reason .. reason, queue.dead_completion .. completion_id}
+    if batch then
+        indexes[4] = queue.dead_batch .. batch
+    end
+    return indexes
 end
 
 local function bury(queue, completion_id, change, reason, fate)
@@ -9,15 +13,15 @@ local function bury(queue, completion_id, change, reason, fate)
     local letter = {cmsgpack.pack(number), cmsgpack.pack(queue.now), cmsgpack.pack(completion_id), cmsgpack.pack(reason)}
     push(letter, change, cmsgpack.pack(fate))
     redis.call('HSET', queue.letter, number, array(letter))
-    for _, index in ipairs(indexes_of(queue, completion_id, reason)) do
+    for _, index in ipairs(indexes_of(queue, completion_id, reason, cmsgpack.unpack(change)[8])) do
         redis.call('ZADD', index, number, number)
     end
 end
 
 local function delete(queue, letter)
-    local number, _, completion_id, reason = unpack(letter)
+    local number, _, completion_id, reason, change = unpack(letter)
     redis.call('HDEL', queue.letter, number)
-    for _, index in ipairs(indexes_of(queue, completion_id, reason)) do
+    for _, index in ipairs(indexes_of(queue, completion_id, reason, change[8])) do
         redis.call('ZREM', index, number)
     end
 end
@@ -33,6 +37,8 @@ local function selected(queue, packed)
         local index = queue.dead
         if completion_id then
             index = queue.dead_completion .. completion_id
+        elseif batch then
+            index = queue.dead_batch .. batch
         elseif reason then
             index = queue.dead_reason .. reason
         end

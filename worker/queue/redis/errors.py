@@ -2,10 +2,12 @@
 
 import re
 import ssl
+from collections.abc import Iterable
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from worker.queue.errors import QueueError, QueueMisnamed, QueueUnavailable, QueueUnusable, QueueUnwritable
+from worker.spellings import masked
 
 # The first words of error replies; source: the servers' code and documentation.
 _UNAVAILABLE = {
@@ -50,13 +52,14 @@ _LONGEST_MESSAGE = 200
 DRIVER_ERRORS = (RedisError, OSError)  # raised by redis-py
 
 
-def explained(error: Exception, where: object) -> QueueError:  # noqa: PLR0911 -- one return per meaning
+def explained(error: Exception, where: object, secrets: Iterable[str] = ()) -> QueueError:  # noqa: PLR0911 -- one return per meaning
     """Convert an error of the driver to a `QueueError`.
 
     Args:
         where: the server's address, without a password.
+        secrets: what a server or a proxy might repeat, and must not be shown.
     """
-    code, message, cause = _code(error), _message(error), error.__context__
+    code, message, cause = _code(error), _message(error, secrets), error.__context__
     if isinstance(error, AuthenticationError) or code in _UNUSABLE:
         return unusable(where, _UNUSABLE.get(code, _WRONG_PASSWORD))
     if code in _MISNAMED:
@@ -117,5 +120,5 @@ def _code(error: Exception) -> str:
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
-def _message(error: Exception) -> str:
-    return str(error).removeprefix("ERR ")[:_LONGEST_MESSAGE] or type(error).__name__
+def _message(error: Exception, secrets: Iterable[str] = ()) -> str:
+    return masked(str(error), secrets).removeprefix("ERR ")[:_LONGEST_MESSAGE] or type(error).__name__

@@ -50,10 +50,12 @@ local function queue_at(base)
         minute = base .. 'minute',
         -- hash: dead letter by its number
         letter = base .. 'letter',
-        -- sorted sets: numbers of the dead letters, by themselves; of all, and of those of a reason or a completion_id
+        -- sorted sets: numbers of the dead letters, by themselves; of all, and of those of a reason, a completion_id or a
+        -- batch
         dead = base .. 'dead',
         dead_reason = base .. 'dead:reason:',
         dead_completion = base .. 'dead:completion:',
+        dead_batch = base .. 'dead:batch:',
         -- stream of one entry, written by each put; waiting workers wait for the next one
         news = base .. 'news',
         -- hash: a note's text and time of writing by its name

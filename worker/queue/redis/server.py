@@ -131,7 +131,7 @@ class Server:
                     if is_demoted(error):  # the next call resolves the name again and finds the new primary
                         with suppress(*DRIVER_ERRORS):
                             await self._client.aclose()
-                    raise explained(error, self.address) from None
+                    raise explained(error, self.address, self.address.secrets) from None
         except TimeoutError:
             what = f"it did not answer within {self._timeout_seconds:g} seconds"
             raise unavailable(self.address, what) from None

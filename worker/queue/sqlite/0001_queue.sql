@@ -109,6 +109,7 @@ CREATE TABLE dead_letter (
 
 CREATE INDEX dead_letter_completion_id ON dead_letter (completion_id);
 CREATE INDEX dead_letter_reason ON dead_letter (reason);
+CREATE INDEX dead_letter_batch ON dead_letter (batch) WHERE batch IS NOT NULL;
 
 -- The last lease number given out: kept apart from the targets, so that none ever sees a number again.
 CREATE TABLE counter (

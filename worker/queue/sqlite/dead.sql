@@ -1,4 +1,4 @@
--- Four ways to the first numbers of a stretch, each with its own index.
+-- Five ways to the first numbers of a stretch, each with its own index.
 
 -- name: by_number
 SELECT json_group_array(number)
@@ -25,6 +25,16 @@ FROM (
     LIMIT :limit
 );
 
+-- name: by_batch
+SELECT json_group_array(number)
+FROM (
+    SELECT number
+    FROM dead_letter
+    WHERE batch = :batch AND number > :after AND number <= :until
+    ORDER BY number
+    LIMIT :limit
+);
+
 -- name: by_reason
 SELECT json_group_array(number)
 FROM (
@@ -42,11 +52,11 @@ FROM (
 );
 
 -- name: matching
--- The letters among them with this age and batch.
+-- The letters among them with this age, batch and reason.
 SELECT json_group_array(number)
 FROM json_each(:numbers) AS selected
 CROSS JOIN dead_letter ON dead_letter.number = selected.value
-WHERE died_at BETWEEN :from AND :until AND (:batch IS NULL OR batch = :batch);
+WHERE died_at BETWEEN :from AND :until AND (:batch IS NULL OR batch = :batch) AND (:reason IS NULL OR reason = :reason);
 
 -- name: newest
 SELECT coalesce(max(number), 0) FROM dead_letter;

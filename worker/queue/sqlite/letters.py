@@ -88,6 +88,7 @@ def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual:
         "numbers": None if selection.numbers is None else json_text(list(selection.numbers)),
         "completion_id": storable(selection.completion_id),
         "reason": storable(selection.reason),
+        "batch": storable(selection.batch),
         "after": stretch.after,
         "until": stretch.until,
         "limit": limit,
@@ -98,5 +99,5 @@ def _selected(connection: apsw.Connection, now: Moment, stretch: Stretch, usual:
         return numbers, last
     # Examine a bounded number, so that the transaction is short even if few match.
     shortest, longest = selection.ages or (-LONGEST_AGO_SECONDS, LONGEST_AGO_SECONDS)
-    bounds = {"from": now.unix - longest, "until": now.unix - shortest, "batch": storable(selection.batch)}
-    return _numbers(connection.execute(_DEAD["matching"], {"numbers": json_text(numbers), **bounds}).get), last
+    bounds = {"numbers": json_text(numbers), "from": now.unix - longest, "until": now.unix - shortest}
+    return _numbers(connection.execute(_DEAD["matching"], conditions | bounds).get), last

@@ -1,30 +1,24 @@
-"""The queue in memory: the contract in plain Python, for tests; its content ends with the process."""
+"""The calls of the queue in memory, and what is pending in it."""
 
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Self
 
 import msgspec
 
 from worker.changes import MetadataChange
-from worker.queue import confirmed
-from worker.queue.base import Part, StoreBase, Stretch, last_number
-from worker.queue.batch import (
-    MAX_FINISHED_BATCHES,
-    MAX_REMEMBERED,
-    Batch,
-    PendingSelection,
-    Terms,
-    Withdrawn,
-    ends_by_batch,
-)
+from worker.queue.base import Part, StoreBase, Stretch
+from worker.queue.batch import Batch, PendingSelection, Terms, Withdrawn, ends_by_batch
 from worker.queue.coordination import Note
 from worker.queue.errors import QueueMisnamed
-from worker.queue.history import KEPT_MINUTES, HistoryMinute, Sample, checked, every_minute
-from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, DeadSelection, LetterCount, Revived
+from worker.queue.history import HistoryMinute, Sample
+from worker.queue.letters import MOST_NUMBERS_TOLD, DeadLetter, LetterCount, Revived
+from worker.queue.memory.batches import BatchCounts
+from worker.queue.memory.confirmed import ConfirmedMaps
+from worker.queue.memory.letters import Letters, revived
+from worker.queue.memory.minutes import Minutes
+from worker.queue.memory.remembered import Done
 from worker.queue.pending import (
     MAX_CHANGES_PER_CLAIM,
     Claim,
@@ -40,7 +34,6 @@ from worker.queue.quota import Grant, grant
 from worker.queue.rows import (
     Counts,
     Put,
-    Remembered,
     claims_of,
     conflicts_among,
     dated,
@@ -54,8 +47,6 @@ from worker.queue.rows import (
     with_newest,
 )
 from worker.queue.text import json_text, storable
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -86,15 +77,13 @@ class MemoryQueue(StoreBase):
         super().__init__()
         self._clock = clock
         self._targets: dict[str, _Target] = {}
-        self._dead: dict[int, DeadLetter] = {}
+        self._letters = Letters()
         self._change_ids: dict[str, QueuedChange] = {}  # pending changes, in order of arrival
-        self._done_by_minute: dict[int, tuple[int, ...]] = {}  # applied, unchanged, dead, superseded, withdrawn
-        self._samples: dict[int, Sample] = {}
-        self._confirmed: dict[str, tuple[float, dict[str, str]]] = {}  # time and map, by completion, oldest first
-        self._batches: dict[str, Batch] = {}  # in order of creation
-        self._settled: dict[str, float] = {}  # time by change_id, oldest first
-        self._newest: dict[str, tuple[float, float]] = {}  # time and as_of by completion, oldest first
-        self._last_change = self._last_letter = self._last_lease = 0
+        self._minutes = Minutes()
+        self._confirmed = ConfirmedMaps()
+        self._batches = BatchCounts()
+        self._done = Done()
+        self._last_change = self._last_lease = 0
         self._quota_due_at = 0.0
         self._notes: dict[str, tuple[str, float]] = {}
 
@@ -113,7 +102,7 @@ class MemoryQueue(StoreBase):
         raise QueueMisnamed("a queue in memory has no schema")
 
     def __repr__(self) -> str:
-        return f"<MemoryQueue [{len(self._targets)} completions, {len(self._dead)} dead letters]>"
+        return f"<MemoryQueue [{len(self._targets)} completions, {len(self._letters)} dead letters]>"
 
     async def _put(self, changes: Sequence[MetadataChange], terms: Terms) -> Stored:
         met = []
@@ -124,13 +113,13 @@ class MemoryQueue(StoreBase):
                 met.append((position, pending.completion_id, pending.mode, pending.metadata))
                 if pending.batch != terms.batch:
                     put.elsewhere[position] = pending.batch
-            elif change.change_id in self._settled:
+            elif self._done.is_settled(change.change_id):
                 put.settled.add(position)
             else:
                 self._append(_queued(change, terms.batch), is_urgent=terms.urgent)
                 put.added += 1
         if terms.batch is not None:
-            self._count_in_batch(terms.batch, changes=put.added)
+            self._batches.add(terms.batch, self._clock(), changes=put.added)
         self._work.set()
         put.conflicts += conflicts_among(changes, met)
         return put.of(len(changes))
@@ -175,8 +164,8 @@ class MemoryQueue(StoreBase):
         for claim in claims:
             target = self._targets[claim.completion_id]
             target.visible_at, target.lease, target.owner = now + lease_seconds, claim.lease, storable(owner)
-        known = {each: self._newest[each][1] for each in dated(claims) if each in self._newest}
-        return with_newest(self._with_confirmed(claims, since=now - confirmed_seconds), known)
+        claims = self._confirmed.attached(claims, since=now - confirmed_seconds)
+        return with_newest(claims, self._done.newest(dated(claims)))
 
     async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Claim]:
         """Extend the leases; see `Queue.extend`."""
@@ -203,18 +192,21 @@ class MemoryQueue(StoreBase):
         valid, stale = first_words(settlements, held)
         for completion_id, settlement in valid.items():
             target = self._targets[completion_id]
-            self._bury(target, settlement)
+            for death in settlement.dead:
+                self._letters.bury(target.changes[death.number], death, now=self._clock())
             self._remove(target, settlement.done())
             for number, trials in settlement.trial_rows():
                 target.changes[number] = msgspec.structs.replace(target.changes[number], trials=trials)
             self._end_lease(target, settlement)
-        self._count(*ended(valid.values()))
+        self._minutes.count(self._minute(), ended(valid.values()))
         for name, ends in ends_by_batch(valid.values()).items():
-            self._count_in_batch(name, **ends._asdict())
+            self._batches.add(name, self._clock(), **ends._asdict())
         if remember:
-            self._remember(remembered_of(valid.values()))
+            self._done.add(remembered_of(valid.values()), self._clock())
         if keep_seconds > 0:
-            self._confirm(valid.values(), since=self._clock() - keep_seconds)
+            now = self._clock()
+            if self._confirmed.add(valid.values(), now, since=now - keep_seconds):
+                self._warn_of_a_short_log()
         self._work.set()
         return stale
 
@@ -233,48 +225,28 @@ class MemoryQueue(StoreBase):
             pending=_changes_of(targets),
             in_flight=_changes_of(target for target in later if target.lease is not None),
             waiting=_changes_of(target for target in later if target.lease is None),
-            dead=len(self._dead),
+            dead=len(self._letters),
             oldest_enqueued_at=oldest,
-            recently_done=sum(
-                sum(done[:4]) for minute, done in self._done_by_minute.items() if minute >= recent_since(now)
-            ),
+            recently_done=self._minutes.done_since(recent_since(now)),
         )
         return status_of(counts, now=now)
 
     async def dead_reasons(self, until: int | None = None) -> dict[str, LetterCount]:
         """Count the letters; see `DeadLetters.dead_reasons`."""
-        letters = self._selected(Stretch(DeadSelection(), after=0, until=last_number(until)))
-        newest = {letter.reason: letter.number for letter in letters}
-        counts = Counter(letter.reason for letter in letters)
-        return {reason: LetterCount(count, newest[reason]) for reason, count in counts.items()}
+        return self._letters.reasons(until, now=self._clock())
 
     async def batches(self, name: str | None = None) -> list[Batch]:
         """Return the batches; see `Batches.batches`."""
-        return [batch for batch in reversed(self._batches.values()) if name in (None, batch.name)]
+        return self._batches.read(name)
 
     async def forget(self, older_than_seconds: float, *, most: int) -> int:
         """Delete expired data; see `Batches.forget`."""
         since = self._clock() - older_than_seconds
-        finished = [batch for batch in self._batches.values() if not batch.pending]
-        too_many = len(finished) - MAX_FINISHED_BATCHES
-        gone = [each.name for place, each in enumerate(finished) if place < too_many or each.last_heard_of_at < since]
-        for name in gone[:most]:
-            del self._batches[name]
-        forgotten = len(gone[:most])
-        times = {completion_id: settled_at for completion_id, (settled_at, _) in self._newest.items()}
-        for kept, settled_at in ((self._settled, self._settled), (self._newest, times)):
-            too_many = len(kept) - MAX_REMEMBERED
-            old = [key for place, key in enumerate(kept) if place < too_many or settled_at[key] < since]
-            for key in old[:most]:
-                del kept[key]
-            forgotten += len(old[:most])
-        return forgotten
+        return self._batches.forget(since, most) + self._done.forget(since, most)
 
     async def forget_confirmed(self, older_than_seconds: float, *, most: int) -> None:
         """Delete old maps; see `Queue.forget_confirmed`."""
-        since = self._clock() - older_than_seconds
-        for completion_id in [each for each, (written_at, _) in self._confirmed.items() if written_at <= since][:most]:
-            del self._confirmed[completion_id]
+        self._confirmed.forget(self._clock() - older_than_seconds, most)
 
     async def leases(self) -> list[LeaseHolder]:
         """Return the leases by worker; see `Queue.leases`."""
@@ -314,13 +286,11 @@ class MemoryQueue(StoreBase):
 
     async def record_sample(self, sample: Sample) -> None:
         """Store a sample; see `History.record_sample`."""
-        self._samples[self._minute()] = sample
-        _forget(self._samples, self._minute())
+        self._minutes.sample(self._minute(), sample)
 
     async def history(self, minutes: int) -> list[HistoryMinute]:
         """Return the last minutes; see `History.history`."""
-        done = [(minute, *counts) for minute, counts in self._done_by_minute.items()]
-        return every_minute(self._minute(), checked(minutes), done, self._samples.items())
+        return self._minutes.history(self._minute(), minutes)
 
     async def close(self) -> None:
         """Do nothing: no work is under way between two calls."""
@@ -344,40 +314,36 @@ class MemoryQueue(StoreBase):
             target.lease = None  # the lease ran out; its worker's late settlement must not name deleted changes
             self._remove(target, [change.number])
             if change.batch is not None:
-                self._count_in_batch(change.batch, withdrawn=1)
+                self._batches.add(change.batch, self._clock(), withdrawn=1)
             if not target.changes:
                 del self._targets[change.completion_id]
-        self._count(0, 0, 0, 0, withdrawn)
+        self._minutes.count(self._minute(), (0, 0, 0, 0), withdrawn)
         return Withdrawn(withdrawn, len(selected) - withdrawn), None
 
     async def _read_letters(self, stretch: Stretch) -> Part[list[DeadLetter]]:
-        return Part(self._selected(stretch), None, self._last_letter)
+        return Part(self._letters.selected(stretch, now=self._clock()), None, self._letters.last)
 
     async def _retry_letters(self, stretch: Stretch) -> Part[Revived]:
-        letters = self._selected(stretch)
         retried = kept = 0
         superseded = []
+        letters = self._letters.selected(stretch, now=self._clock())
+        newest = self._done.newest(letter.completion_id for letter in letters)
         for letter in letters:
-            if letter.as_of is not None and letter.as_of < self._newest.get(letter.completion_id, (0, 0))[1]:
+            if letter.as_of is not None and letter.as_of < newest.get(letter.completion_id, 0):
                 superseded.append(letter.number)
-            elif letter.change_id in self._change_ids or letter.change_id in self._settled:
+            elif letter.change_id in self._change_ids or self._done.is_settled(letter.change_id):
                 kept += 1
             else:
-                self._append(_revived(letter))
+                self._append(revived(letter))
                 if letter.batch is not None:
-                    self._take_from_dead(letter.batch)
-                del self._dead[letter.number]
+                    self._batches.take_from_dead(letter.batch, self._clock())
+                self._letters.remove(letter.number)
                 retried += 1
         named = tuple(superseded[:MOST_NUMBERS_TOLD])
-        return Part(Revived(retried, kept, len(superseded), named), None, self._last_letter)
+        return Part(Revived(retried, kept, len(superseded), named), None, self._letters.last)
 
     async def _purge_letters(self, stretch: Stretch) -> Part[int]:
-        looked_at = [number for number in self._dead if stretch.after < number <= stretch.until]
-        letters = self._selected(stretch)
-        for letter in letters:
-            del self._dead[letter.number]
-        is_part = stretch.most is not None and len(looked_at) > stretch.most
-        return Part(len(letters), looked_at[stretch.most - 1] if is_part and stretch.most else None, self._last_letter)
+        return self._letters.purge(stretch, now=self._clock())
 
     def _append(self, change: QueuedChange, *, is_urgent: bool = False) -> None:
         """Store a change under the next number."""
@@ -391,88 +357,16 @@ class MemoryQueue(StoreBase):
         if stored.change_id is not None:
             self._change_ids[stored.change_id] = stored
 
-    def _count_in_batch(self, name: str, *, changes: int = 0, **ends: int) -> None:
-        """Add to a batch's counts; create the batch if it does not exist (any more)."""
-        now = self._clock()
-        batch = self._batches.get(name) or Batch(name, now, 0)
-        counts = {end: getattr(batch, end) + count for end, count in ends.items()}
-        if any(ends.values()):
-            counts |= {"first_done_at": batch.first_done_at or now, "last_done_at": now}
-        self._batches[name] = replace(
-            batch, changes=batch.changes + changes, last_put_at=now if not ends else batch.last_put_at, **counts
-        )
-
-    def _take_from_dead(self, name: str) -> None:
-        """Count a letter of the batch as pending again; recreate the batch if it was forgotten meanwhile."""
-        if name in self._batches and self._batches[name].dead:
-            self._batches[name] = replace(self._batches[name], dead=self._batches[name].dead - 1)
-        else:
-            self._count_in_batch(name, changes=1)
-
-    def _remember(self, remembered: Remembered) -> None:
-        now = self._clock()
-        for change_id in remembered.change_ids:
-            self._settled.pop(change_id, None)
-            self._settled[change_id] = now
-        for completion_id, as_of in remembered.as_of.items():
-            _, before = self._newest.pop(completion_id, (now, as_of))
-            self._newest[completion_id] = now, max(before, as_of)
-
-    def _confirm(self, settlements: Iterable[Settlement], *, since: float) -> None:
-        for completion_id, metadata in confirmed.confirmed_by(settlements).items():
-            self._confirmed.pop(completion_id, None)
-            self._confirmed[completion_id] = self._clock(), dict(metadata)
-        while self._confirmed:
-            completion_id, (written_at, _) = next(iter(self._confirmed.items()))
-            if written_at > since and len(self._confirmed) <= confirmed.MAX_UPDATES:
-                break
-            if written_at > since:
-                self._warn_of_a_short_log()
-            del self._confirmed[completion_id]
-
-    def _with_confirmed(self, claims: Sequence[Claim], *, since: float) -> list[Claim]:
-        found = {each: self._confirmed.get(each, (since, {})) for each in confirmed.merged_first(claims)}
-        maps = {each: dict(metadata) for each, (written_at, metadata) in found.items() if written_at > since}
-        return confirmed.with_confirmed(claims, maps)
-
     def _held(self, claim: Claim) -> _Target | None:
         """The claim's target, if its lease holds."""
         target = self._targets.get(claim.completion_id)
         return target if target is not None and target.lease == claim.lease else None
-
-    def _bury(self, target: _Target, settlement: Settlement) -> None:
-        for death in settlement.dead:
-            number, reason, attempts, status, error, request_id = death.row()
-            change = target.changes[number]
-            self._last_letter += 1
-            self._dead[self._last_letter] = DeadLetter(
-                self._last_letter,
-                change.completion_id,
-                change.change_id,
-                change.mode,
-                change.metadata,
-                change.enqueued_at,
-                reason,
-                status,
-                error,
-                request_id,
-                attempts,
-                died_at=self._clock(),
-                as_of=change.as_of,
-                batch=change.batch,
-            )
 
     def _remove(self, target: _Target, numbers: Iterable[int]) -> None:
         for number in numbers:
             change = target.changes.pop(number)
             target.urgent.discard(number)
             self._change_ids.pop(change.change_id or "", None)
-
-    def _count(self, applied: int, unchanged: int, dead: int, superseded: int, withdrawn: int = 0) -> None:
-        now = applied, unchanged, dead, superseded, withdrawn
-        before = self._done_by_minute.get(self._minute(), (0, 0, 0, 0, 0))
-        self._done_by_minute[self._minute()] = tuple(map(sum, zip(before, now, strict=True)))
-        _forget(self._done_by_minute, self._minute())
 
     def _minute(self) -> int:
         return int(self._clock() // 60)
@@ -484,20 +378,6 @@ class MemoryQueue(StoreBase):
         else:
             del self._targets[settlement.claim.completion_id]
 
-    def _selected(self, stretch: Stretch) -> list[DeadLetter]:
-        selection, now = stretch.selection, self._clock()
-        shortest, longest = selection.ages or (-math.inf, math.inf)
-        letters = [
-            letter
-            for letter in self._dead.values()
-            if stretch.after < letter.number <= stretch.until
-            and (selection.numbers is None or letter.number in selection.numbers)
-            and selection.completion_id in (None, letter.completion_id)
-            and selection.reason in (None, letter.reason)
-            and selection.batch in (None, letter.batch)
-        ]
-        return [letter for letter in letters[: stretch.most] if shortest <= now - letter.died_at <= longest]
-
 
 def _queued(change: MetadataChange, batch: str | None) -> QueuedChange:
     """Return the change in its stored form, without number and time."""
@@ -505,26 +385,6 @@ def _queued(change: MetadataChange, batch: str | None) -> QueuedChange:
     return QueuedChange(
         0, change.completion_id, change.change_id, change.mode, metadata, 0.0, as_of=change.as_of, batch=batch
     )
-
-
-def _revived(letter: DeadLetter) -> QueuedChange:
-    """Return a letter's change in its stored form, without number and time."""
-    return QueuedChange(
-        0,
-        letter.completion_id,
-        letter.change_id,
-        letter.mode,
-        letter.metadata,
-        0.0,
-        as_of=letter.as_of,
-        batch=letter.batch,
-    )
-
-
-def _forget(by_minute: dict[int, T], minute: int) -> None:
-    """Delete minutes older than a day."""
-    for earlier in [each for each in by_minute if each < minute - KEPT_MINUTES]:
-        del by_minute[earlier]
 
 
 def _changes_of(targets: Iterable[_Target]) -> int:
