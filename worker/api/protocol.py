@@ -59,6 +59,8 @@ class CallProtocol(ResponseHandler):
         self._turn = turn
         self._asked: asyncio.Future[Incoming] | None = None
         self._unread: select.poll | None = None
+        # A parser that is used again takes the trailers of a chunked answer for headers of the next.
+        self._needs_parser = True
 
     def ask(self, request: bytes) -> asyncio.Future[Incoming]:
         """Send a request; what comes first is the future's result, and `read` gives what comes after it.
@@ -78,9 +80,9 @@ class CallProtocol(ResponseHandler):
         if transport is None or not self._is_usable(transport):
             asked.set_exception(ClientConnectionResetError())
             return
-        # A parser for each answer: a parser that is used again takes the trailers of a chunked answer for headers of
-        # the next.
-        self.set_response_params(read_until_eof=True)
+        if self._needs_parser:
+            self.set_response_params(read_until_eof=True)
+            self._needs_parser = False
         self._asked = asked
         transport.write(request)
 
@@ -117,6 +119,8 @@ class CallProtocol(ResponseHandler):
 
     def feed_data(self, data: Incoming, size: int = 0) -> None:
         """Hand on what was parsed."""
+        if data[0].chunked:
+            self._needs_parser = True
         if self._asked is None or self._asked.done():
             super().feed_data(data, size)
             if len(self._buffer) > _MOST_UNREAD and self.transport is not None:
