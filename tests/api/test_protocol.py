@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.servers import Connection, response, serving
 from worker.api.failure import InvalidAnswerError
-from worker.api.protocol import CallProtocol
+from worker.api.protocol import CallProtocol, Incoming, Turn
 from worker.api.room import Room, read_content
 from worker.api.transport import DROPPED
 
@@ -42,47 +42,71 @@ class _Written:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[CallProtocol]:
+async def connected(turn: Turn | None = None) -> AsyncIterator[CallProtocol]:
     loop = asyncio.get_running_loop()
+    turn = turn or Turn(loop)
     async with serving(_silent) as server:
-        transport, protocol = await loop.create_connection(lambda: CallProtocol(loop), "127.0.0.1", server.port)
+        transport, protocol = await loop.create_connection(lambda: CallProtocol(turn, loop), "127.0.0.1", server.port)
         try:
             yield protocol
         finally:
             transport.close()
 
 
+async def _asked(protocol: CallProtocol) -> asyncio.Future[Incoming]:
+    """Ask, and let the request be written."""
+    asked = protocol.ask(REQUEST)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return asked
+
+
 async def test_the_requests_of_one_turn_of_the_loop_are_written_together() -> None:
-    async with connected() as one, connected() as other:
-        written = [_Written(one), _Written(other)]
-        asked = [one.ask(REQUEST), other.ask(REQUEST)]
-        assert not any(each.requests for each in written)
-        await asyncio.sleep(0)
-        assert [each.requests for each in written] == [[REQUEST], [REQUEST]]
-        assert not any(each.done() for each in asked)
+    turn = Turn(asyncio.get_running_loop())
+    async with connected(turn) as one, connected(turn) as other:
+        for _ in range(2):
+            written = [_Written(one), _Written(other)]
+            asked = [one.ask(REQUEST)]
+            await asyncio.sleep(0)  # the loop reads what has come
+            asked.append(other.ask(REQUEST))
+            assert not any(each.requests for each in written)
+            await asyncio.sleep(0)
+            assert [each.requests for each in written] == [[REQUEST], [REQUEST]]
+            assert not any(each.done() for each in asked)
 
 
-@pytest.mark.parametrize("end", ["closed", "reset"])
+@pytest.mark.parametrize("end", ["closed", "reset", "answered"])
 async def test_a_request_is_not_written_to_a_connection_that_ends_before(end: str) -> None:
     troubles: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, trouble: troubles.append(trouble))
     async with connected() as protocol:
         assert protocol.transport is not None
         written, asked = _Written(protocol), protocol.ask(REQUEST)
-        if end == "closed":  # as a call does that is cancelled
+        await asyncio.sleep(0)  # it is written next, before the loop tells of the end
+        if end == "closed":
             protocol.transport.close()
-        else:
+        elif end == "reset":
             protocol.connection_lost(ConnectionResetError())
-        with pytest.raises(DROPPED):
-            await asked
+        else:
+            protocol.data_received(response())
+        await asyncio.sleep(0)
+        assert isinstance(asked.exception(), DROPPED)
         assert not written.requests
         assert not troubles
+
+
+async def test_a_request_whose_call_is_gone_is_not_written() -> None:
+    async with connected() as protocol:
+        written = _Written(protocol)
+        protocol.ask(REQUEST).cancel()
+        await _asked(protocol)
+        assert written.requests == [REQUEST]
 
 
 async def test_an_answer_goes_to_the_call_and_leaves_the_connection_usable() -> None:
     async with connected() as protocol:
         for number in range(3):
-            asked = protocol.ask(REQUEST)
+            asked = await _asked(protocol)
             protocol.data_received(response(b"%d" % number))
             message, stream = await asked
             assert (message.code, stream.read_nowait()) == (200, b"%d" % number)
@@ -91,14 +115,14 @@ async def test_an_answer_goes_to_the_call_and_leaves_the_connection_usable() -> 
 
 async def test_an_answer_to_a_cancelled_call_is_kept_from_the_next() -> None:
     async with connected() as protocol:
-        protocol.ask(REQUEST).cancel()
+        (await _asked(protocol)).cancel()
         protocol.data_received(response())  # in the same turn of the loop: the connection is not closed yet
         assert protocol.should_close
 
 
 async def test_an_answer_that_no_call_waits_for_makes_the_connection_useless() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(response() + response())
         await asked
         assert protocol.should_close
@@ -112,7 +136,7 @@ async def test_an_answer_before_any_call_makes_the_connection_useless() -> None:
 
 async def test_a_flood_of_answers_that_no_call_waits_for_ends_the_connection() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(response() * 1_000)
         await asked
         assert protocol.is_connected()
@@ -122,7 +146,7 @@ async def test_a_flood_of_answers_that_no_call_waits_for_ends_the_connection() -
 
 async def test_what_comes_after_an_interim_answer_is_read() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + response())
         message, _ = await asked
         assert message.code == 103
@@ -133,18 +157,18 @@ async def test_what_comes_after_an_interim_answer_is_read() -> None:
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-"])
 async def test_the_end_of_the_connection_goes_to_the_call(sent: bytes) -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(sent)
         protocol.connection_lost(None)
         with pytest.raises(aiohttp.ServerDisconnectedError):
             asked.result()
         with pytest.raises(aiohttp.ClientConnectionResetError):
-            protocol.ask(REQUEST)
+            await protocol.ask(REQUEST)
 
 
 async def test_nonsense_goes_to_the_call_with_its_cause() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(b"SSH-2.0-OpenSSH_9.2\r\n")
         with pytest.raises(aiohttp.http.HttpProcessingError) as raised:
             asked.result()
@@ -153,7 +177,7 @@ async def test_nonsense_goes_to_the_call_with_its_cause() -> None:
 
 async def test_nonsense_in_a_body_ends_it() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
         _, body = await asked
         protocol.data_received(b"zz\r\n")
@@ -164,7 +188,7 @@ async def test_nonsense_in_a_body_ends_it() -> None:
 
 async def test_nonsense_after_a_body_leaves_it_as_it_is() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(response(b"{}"))
         protocol.data_received(b"SSH-2.0-OpenSSH_9.2\r\n")
         _, body = await asked
@@ -173,7 +197,7 @@ async def test_nonsense_after_a_body_leaves_it_as_it_is() -> None:
 
 async def test_a_cut_body_is_told_as_one() -> None:
     async with connected() as protocol:
-        asked = protocol.ask(REQUEST)
+        asked = await _asked(protocol)
         protocol.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")
         _, body = await asked
         protocol.connection_lost(None)
@@ -203,7 +227,7 @@ ANSWERS = {
 
 
 async def _heard(protocol: CallProtocol, answer: bytes, size: int) -> tuple[int, Mapping[str, str], bytes]:
-    asked = protocol.ask(REQUEST)
+    asked = await _asked(protocol)
     for start in range(0, len(answer), size):
         protocol.data_received(answer[start : start + size])
     message, stream = await asked

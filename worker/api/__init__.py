@@ -11,9 +11,10 @@ from worker.api.failure import failure
 from worker.api.headers import RateLimit
 from worker.api.judging import verdict
 from worker.api.retry import RetryPolicy, backoff_seconds, retry
-from worker.api.verdict import About, Halt, Kind, Verdict
+from worker.api.verdict import OK, About, Halt, Kind, Verdict
 
 __all__ = [
+    "OK",
     "About",
     "Answer",
     "Client",

@@ -18,7 +18,7 @@ from worker.api.judging import judge
 from worker.api.proxy import environment_proxy, proxy_secrets
 from worker.api.session import SessionTransport
 from worker.api.transport import Headers, Request, Transport
-from worker.api.verdict import Kind, Verdict
+from worker.api.verdict import OK, Kind, Verdict
 from worker.frames import forget_frames
 
 _LONGEST_TIMEOUT_SECONDS = 86_400.0
@@ -219,7 +219,7 @@ class Client:
             verdict, shown = judge(
                 status, headers, content, asked=asked, secrets=secrets, sent=metadata.values(), now=time.time()
             )
-            kept = content if content and verdict.kind is Kind.OK else b""
+            kept = content if content and verdict.kind is OK else b""
             duration_ms = (time.perf_counter() - started) * 1000
             answer = Answer(verdict, shown.metadata, kept, duration_ms, shown.whole, shown.unread)
             return answer, not verdict.foreign and _has(shown.metadata, metadata)

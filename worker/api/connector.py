@@ -15,7 +15,7 @@ from aiohttp.connector import Connection
 
 from worker.api.failure import UnaskedAnswerError
 from worker.api.headers import KEEP_ALIVE, read_keep_alive_seconds
-from worker.api.protocol import CallProtocol
+from worker.api.protocol import CallProtocol, Turn
 
 # A router may forget an older idle connection, and the next request on it would take the whole time-out.
 IDLE_SECONDS: Final = 15.0
@@ -71,7 +71,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 -- passed on as they come
         super().__init__(keepalive_timeout=IDLE_SECONDS, **options)
         protocol: Callable[..., ResponseHandler] = CallProtocol
-        self._factory = partial(protocol, loop=self._loop)
+        self._factory = partial(protocol, Turn(self._loop), loop=self._loop)
         # Until when each connection may be used again, in monotonic seconds. A connection that is not in here is new.
         self._usable_until: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 

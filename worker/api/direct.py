@@ -105,9 +105,9 @@ class DirectTransport:
         free = self._free
         while free:
             connection, protocol, until = free.pop()
-            if until > self._loop.time() and protocol.is_silent():
+            if until > self._loop.time() and protocol.transport is not None:
                 return connection, protocol, True
-            connection.close()  # too old, closed by either side, or with bytes on it
+            connection.close()  # too old, or closed by either side
         return None
 
     def _leave(self, connection: Connection, protocol: CallProtocol, idle_seconds: float) -> None:

@@ -14,7 +14,7 @@ from worker.api.headers import read_delay_seconds, read_rate_limit, read_request
 from worker.api.models import ServiceError
 from worker.api.parsing import STRICT_ERRORS, fit_metadata, load_json
 from worker.api.table import ABSENT, classify, is_certain, status_of, wants_slower
-from worker.api.verdict import About, Halt, Kind, Verdict
+from worker.api.verdict import OK, About, Halt, Kind, Verdict
 
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 _LONGEST_NAME = 100
@@ -38,7 +38,7 @@ class Shown(msgspec.Struct, frozen=True):
 class _Finding(msgspec.Struct, frozen=True):
     """What status and body mean; see `Verdict`."""
 
-    kind: Kind = Kind.OK
+    kind: Kind = OK
     halt: Halt | None = None
     error: str | None = None
     foreign: bool = False
@@ -109,8 +109,8 @@ def judge(
         read_delay_seconds(headers, now),
         read_rate_limit(headers),
     )
-    if found.kind is Kind.OK:  # nothing to explain
-        return Verdict(Kind.OK, status, request_id, None, delay_seconds, rate_limit=limit), found.shown
+    if found.kind is OK:  # nothing to explain
+        return Verdict(OK, status, request_id, None, delay_seconds, rate_limit=limit), found.shown
     said = found.said or _NOTHING_SAID
     error = said.error
     code = error.code or error.type

@@ -17,6 +17,35 @@ Incoming = tuple[RawResponseMessage, StreamReader]
 _MOST_UNREAD = 1_000
 
 
+class Turn:
+    """The requests of one turn of the event loop, which are written together once it has read what has come.
+
+    A service that is woken for each request alone takes more of both sides' time (docs/performance.md). And what the
+    loop has read by then is known to be no answer: to look at each connection before would take a system call.
+    """
+
+    __slots__ = ("_loop", "_requests")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._requests: list[tuple[CallProtocol, bytes, asyncio.Future[Incoming]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Turn [{len(self._requests)} to write]>"
+
+    def add(self, protocol: "CallProtocol", request: bytes, asked: "asyncio.Future[Incoming]") -> None:
+        """Write a request soon."""
+        if not self._requests:
+            # Soon after soon: asyncio's own loop polls the sockets, and reads them after what was to be called soon.
+            self._loop.call_soon(self._loop.call_soon, self._write)
+        self._requests.append((protocol, request, asked))
+
+    def _write(self) -> None:
+        requests, self._requests = self._requests, []
+        for protocol, request, asked in requests:
+            protocol.write(request, asked)
+
+
 class CallProtocol(ResponseHandler):
     """What aiohttp makes for each connection, for calls that need no queue of answers.
 
@@ -25,28 +54,37 @@ class CallProtocol(ResponseHandler):
     aiohttp alone.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self._turn = turn
         self._asked: asyncio.Future[Incoming] | None = None
         self._unread: select.poll | None = None
+        # A parser that is used again takes the trailers of a chunked answer for headers of the next.
+        self._needs_parser = True
 
     def ask(self, request: bytes) -> asyncio.Future[Incoming]:
         """Send a request; what comes first is the future's result, and `read` gives what comes after it.
 
-        It is written once the tasks that are ready now have run, together with the requests of the others: a service
-        that is woken for each request alone takes more of both sides' time (docs/performance.md).
-
-        Raises:
-            ClientConnectionResetError: the connection has ended.
+        The future raises ClientConnectionResetError if the connection has ended before the request is written, or if
+        something has come that would be taken for the answer.
         """
-        if self.transport is None:
-            raise ClientConnectionResetError
-        # A parser for each answer: a parser that is used again takes the trailers of a chunked answer for headers of
-        # the next.
-        self.set_response_params(read_until_eof=True)
-        self._asked = self._loop.create_future()
-        self._loop.call_soon(self._write, request)
-        return self._asked
+        asked: asyncio.Future[Incoming] = self._loop.create_future()
+        self._turn.add(self, request, asked)
+        return asked
+
+    def write(self, request: bytes, asked: asyncio.Future[Incoming]) -> None:
+        """Write a request, unless its call is gone; `Turn` calls this."""
+        transport = self.transport
+        if asked.done():
+            return
+        if transport is None or not self._is_usable(transport):
+            asked.set_exception(ClientConnectionResetError())
+            return
+        if self._needs_parser:
+            self.set_response_params(read_until_eof=True)
+            self._needs_parser = False
+        self._asked = asked
+        transport.write(request)
 
     def whole(self, stream: StreamReader) -> bytes | None:
         """The body of an answer, if it has come as a whole, as most do; None if it is to be read."""
@@ -54,19 +92,18 @@ class CallProtocol(ResponseHandler):
             return None
         return b"".join(stream._buffer)  # noqa: SLF001 -- to read what is complete takes eight calls
 
-    def _write(self, request: bytes) -> None:
-        transport = self.transport
-        if transport is not None and not transport.is_closing():  # else the call was cancelled, or is told of the end
-            transport.write(request)
-
     def is_silent(self, *, is_new: bool = False) -> bool:
         """Whether it is open and holds no bytes, read or unread: they would belong to another answer."""
         transport = self.transport
-        if transport is None or transport.is_closing() or self.should_close:
+        if transport is None or not self._is_usable(transport):
             return False
         if is_new and transport.get_extra_info("sslcontext") is not None:
             return True  # the server's session tickets may still be unread
         return not self._has_unread(transport)
+
+    def _is_usable(self, transport: asyncio.Transport) -> bool:
+        """Whether it is open, and nothing was read that no call has asked for."""
+        return not (transport.is_closing() or self.should_close)
 
     def _has_unread(self, transport: asyncio.Transport) -> bool:
         """Whether something has come that the event loop has not read yet: bytes, or the connection's end."""
@@ -82,6 +119,8 @@ class CallProtocol(ResponseHandler):
 
     def feed_data(self, data: Incoming, size: int = 0) -> None:
         """Hand on what was parsed."""
+        if data[0].chunked:
+            self._needs_parser = True
         if self._asked is None or self._asked.done():
             super().feed_data(data, size)
             if len(self._buffer) > _MOST_UNREAD and self.transport is not None:

@@ -19,8 +19,9 @@ MAX_VALUE_LENGTH = 512
 MAX_CHANGE_ID_LENGTH = 256
 LATEST_AS_OF = 1e10  # Unix time, seconds: a larger number is in milliseconds, or no time
 
-# What programs write for a missing id; and the field's own name, which joined files with header rows contain.
-_NO_VALUE = re.compile(r"nan|nat|na|null|nil|none|undefined", re.IGNORECASE)
+# What programs write for a missing id; and the field's own name, which joined files with header rows contain. Each id
+# is compared with all of them: the fewer alternatives, the faster.
+_NO_VALUE = re.compile(r"n(?:a|an|at|ull|il|one)|undefined", re.IGNORECASE)
 _OWN_NAME = re.compile(r"completion[_-]*id", re.IGNORECASE)
 # Only unreserved characters (RFC 3986, 2.3), and no dot first: such an id needs no quoting in a URL and cannot change
 # the URL's path.

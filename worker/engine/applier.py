@@ -7,7 +7,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from worker.api import Answer, Kind, RetryPolicy, backoff_seconds
+from worker.api import OK, Answer, Kind, RetryPolicy, backoff_seconds
 from worker.changes import MetadataChange
 from worker.changes.fold import fold, needs_current
 from worker.engine.blame import Blame, Rules
@@ -144,7 +144,7 @@ class _Application:
         taken = {number: changes[number] for number in accepted} if refused or older else changes
         wanted = Wanted(folded.metadata, taken)
         answer = await self._send(wanted)
-        if answer.verdict.kind is Kind.REJECTED and len(changes) > 1:
+        if len(changes) > 1 and answer.verdict.kind is Kind.REJECTED:
             return await self._apply_one_by_one(changes, current)
         if refused:
             self._refuse(refused)
@@ -262,9 +262,9 @@ class _Application:
             wanted: what the update sent; None for the answer of a read.
         """
         verdict = answer.verdict
+        if verdict.kind is OK:
+            return self._judge_persistence(numbers, answer.metadata, wanted) if wanted else 0.0
         match verdict.kind:
-            case Kind.OK:
-                return self._judge_persistence(numbers, answer.metadata, wanted) if wanted else 0.0
             case Kind.REJECTED:
                 return self._judge_rejection(numbers, certain=verdict.certain)
             case Kind.NOT_FOUND:

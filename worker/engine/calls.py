@@ -8,7 +8,7 @@ from typing import assert_never
 
 import msgspec
 
-from worker.api import Answer, Halt, Kind, RetryPolicy, Verdict, retry
+from worker.api import OK, Answer, Halt, Kind, RetryPolicy, Verdict, retry
 from worker.engine.blame import Blame
 from worker.engine.keys import KeyReader
 from worker.engine.ledger import Ledger
@@ -132,7 +132,7 @@ class Calls:
             work.in_flight = True
             try:
                 answer = await send(self._request_timeout_seconds)
-                if answer.verdict.kind is not Kind.OK:
+                if answer.verdict.kind is not OK:
                     answer = in_context(self._flow, operation, answer)
                 self._tallies.request(operation, answer)
                 self._tell(permit, blame, answer, shows)
@@ -142,17 +142,17 @@ class Calls:
             finally:
                 work.in_flight = False
             kind = answer.verdict.kind
-            if kind is Kind.THROTTLED:
-                # Let other tasks line up first, or this one could hold them up for ever.
-                await asyncio.sleep(0)
-                continue
-            if again:
-                return answer
-            if kind is Kind.RETRY and not work.is_probe and not self.stopping:
-                answer = await self._retry(
-                    answer, work, lambda: self.call(work, ledger, operation, send, shows, again=True)
-                )
-            ledger.answered(answer, operation)
+            if kind is not OK:
+                if kind is Kind.THROTTLED:
+                    # Let other tasks line up first, or this one could hold them up for ever.
+                    await asyncio.sleep(0)
+                    continue
+                if kind is Kind.RETRY and not (again or work.is_probe or self.stopping):
+                    answer = await self._retry(
+                        answer, work, lambda: self.call(work, ledger, operation, send, shows, again=True)
+                    )
+            if not again:
+                ledger.answered(answer, operation)
             return answer
 
     def _tell(self, permit: Permit, blame: Blame, answer: Answer, shows: Callable[[Answer], Ended]) -> None:
@@ -162,9 +162,9 @@ class Calls:
             GiveBack: this completion is throttled while others pass.
         """
         verdict, operation = answer.verdict, permit.operation
-        if verdict.kind is Kind.OK:
+        if verdict.kind is OK:
             word = shows(answer)
-            if word.end is End.FAILED:
+            if word is not SUCCEEDED and word.end is End.FAILED:
                 word = msgspec.structs.replace(word, status=verdict.status, request_id=verdict.request_id)
             permit.end(word if verdict.rate_limit is None else with_limits(word, verdict))
             blame.passed()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from worker.api import Answer, Kind
+from worker.api import OK, Answer
 from worker.engine.clock import Clock
 from worker.engine.outcome import Outcome
 from worker.flow import Operation
@@ -139,7 +139,7 @@ class Tallies:
         """Count a request that has ended."""
         verdict = answer.verdict
         self.request_seconds[operation].observe(answer.duration_ms / 1_000)
-        if verdict.kind is Kind.OK:  # as nearly all are
+        if verdict.kind is OK:  # as nearly all are
             self.requests[_SUCCEEDED[operation]] += 1
             return
         status_class = "none" if verdict.status is None else f"{verdict.status // 100}xx"

@@ -1,7 +1,7 @@
 """How a request ended, as one value: all that flow control learns from."""
 
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,10 @@ class End(StrEnum):
     THROTTLED = "throttled"  # a 429 about the rate
     FAILED = "failed"  # no answer, or one that others may get too: an outage, a bad key, a quota, a wrong URL
     DROPPED = "dropped"  # cancelled: it says nothing about the service
+
+
+# As nearly all end. In Python 3.11, to find a member of an Enum takes as long as a call.
+SUCCESS: Final = End.SUCCEEDED
 
 
 class Limits(NamedTuple):

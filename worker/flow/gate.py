@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from worker.flow.ended import ABSENT, OPERATIONS, OUTAGE, REJECTED, End, Ended, Operation
+from worker.flow.ended import ABSENT, OPERATIONS, OUTAGE, REJECTED, SUCCESS, End, Ended, Operation
 from worker.flow.evidence import FAILURES_OF_EVERYBODY, TRAITS, Evidence
 from worker.flow.permit import Permit
 
@@ -195,9 +195,9 @@ class Gate:
 
     def ended(self, now: float, permit: Permit, ended: Ended) -> GateEvent | None:
         """Learn from the end of a request."""
+        if ended.end is SUCCESS:
+            return self._succeeded(now, permit)
         match ended.end:
-            case End.SUCCEEDED:
-                return self._succeeded(now, permit)
             case End.FAILED:
                 return self._failed(now, permit, ended)
             case End.ABSENT | End.REJECTED:

@@ -134,9 +134,10 @@ async def test_an_answer_that_comes_twice_is_never_taken_for_another_requests() 
     assert [answer.metadata for answer in answers] == [{"is": each} for each in ids]
 
 
+@pytest.mark.parametrize("comes", ["bytes", "end"])
 @pytest.mark.parametrize("is_read", [True, False])
-async def test_a_connection_with_unread_bytes_is_not_used(*, is_read: bool) -> None:
-    """Even if the event loop has not read the bytes yet."""
+async def test_a_connection_on_which_something_came_unasked_is_not_used(*, is_read: bool, comes: str) -> None:
+    """Even if the event loop has not read it yet."""
     at_hand: list[socket.socket] = []
     more = asyncio.Event()
 
@@ -150,7 +151,10 @@ async def test_a_connection_with_unread_bytes_is_not_used(*, is_read: bool) -> N
         assert (await get(client)).verdict.kind is Kind.OK
         await until_read()
         with socket.socket(fileno=socket.dup(at_hand[0].fileno())) as writing:
-            writing.send(MINE)  # at once, and not by the event loop
+            if comes == "bytes":
+                writing.send(MINE)  # at once, and not by the event loop
+            else:
+                writing.shutdown(socket.SHUT_WR)
         if is_read:
             await until_read()
         assert (await get(client)).verdict.kind is Kind.OK

@@ -76,8 +76,9 @@ def put(connection: apsw.Connection, now: Moment, changes: Sequence[MetadataChan
         settled = remembered.settled(connection, [each.change_id for each in chunk])
         put.settled |= {start + position for position in settled}
         fresh = [each for position, each in enumerate(chunk) if position not in settled] if settled else chunk
+        completion_ids = json_text([each.completion_id for each in fresh])
+        connection.execute(_PUT["open"], {"completion_ids": completion_ids, "now": now.queue})
         given = {"changes": _texts(fresh), "now": now.queue, "batch": batch, "urgent": terms.urgent}
-        connection.execute(_PUT["open"], given)
         connection.execute(_PUT["append"], given)
         appended = connection.changes()
         put.added += appended

@@ -5,19 +5,20 @@ SELECT coalesce(max(id), 0) FROM change;
 SELECT coalesce(max(number), 0) FROM target;
 
 -- name: open
--- changes: JSON array of [completion_id, change_id, mode, metadata, as_of]
+-- completion_ids: JSON array
 INSERT INTO target (completion_id, visible_at, pending)
-SELECT value ->> 0, :now, 0
-FROM json_each(:changes)
+SELECT value, :now, 0
+FROM json_each(:completion_ids)
 WHERE true -- without it, ON CONFLICT would read as a join's ON
 ON CONFLICT (completion_id) DO NOTHING;
 
 -- name: append
--- changes: as above
+-- changes: JSON array of [completion_id, change_id, mode, metadata, as_of]
+-- LIMIT -1: without it, SQLite would write a value's JSON text anew wherever it is named.
 INSERT INTO change (target, change_id, mode, metadata, enqueued_at, as_of, batch, urgent)
 SELECT
     target.number, given.value ->> 1, given.value ->> 2, given.value -> 3, :now, given.value ->> 4, :batch, :urgent
-FROM json_each(:changes) AS given
+FROM (SELECT value FROM json_each(:changes) LIMIT -1) AS given
 CROSS JOIN target ON target.completion_id = given.value ->> 0
 WHERE true -- as above
 ON CONFLICT (change_id) WHERE change_id IS NOT NULL DO NOTHING;
