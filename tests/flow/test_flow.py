@@ -440,14 +440,15 @@ async def test_a_probe_waits_for_a_retry_after() -> None:
     probe.end(SUCCEEDED)
 
 
+@pytest.mark.parametrize("end", [Ended(End.THROTTLED, alone=True), Ended(End.FAILED, "unauthorized")])
 @in_virtual_time
-async def test_the_end_of_a_throttled_probe_wakes_who_waits_for_the_next() -> None:
+async def test_the_end_of_a_probe_wakes_who_waits_for_the_next(end: Ended) -> None:
     flow = _flow()
     await _halt(flow, "unauthorized")
     probe = await _probe(flow)
     claiming = asyncio.create_task(flow.ready())
     await _settle()
-    probe.end(Ended(End.THROTTLED, alone=True))
+    probe.end(end)
     assert await claiming == 1
 
 
@@ -752,6 +753,11 @@ async def test_a_permit_says_whether_its_request_went_before_others() -> None:
         second.end(SUCCEEDED)
         assert (first.is_urgent, second.is_urgent) == (urgent, urgent)
         assert (second.completion_id, second.operation) == ("d", "get")
+        await asyncio.sleep(1.0)
+        at_once = flow.start("e", "update", urgent=urgent)
+        assert at_once is not None
+        assert at_once.is_urgent is urgent
+        at_once.end(SUCCEEDED)
 
 
 def test_what_stops_a_request_says_so() -> None:
