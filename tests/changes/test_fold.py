@@ -150,3 +150,12 @@ def test_one_that_is_left_out_itself_supersedes_nothing() -> None:
 
 def test_a_key_that_is_not_there_is_removed_without_complaint() -> None:
     assert fold({"a": "b"}, [MetadataChange(ID, {"gone": None, "c": "d"})]).metadata == {"a": "b", "c": "d"}
+
+
+def test_a_replace_alone_is_the_whole_map() -> None:
+    assert fold({"a": "b"}, [MetadataChange(ID, {"c": "d"}, "replace")]) == Folded({"c": "d"}, (), ())
+
+
+def test_a_replace_after_a_merge_leaves_nothing_of_it() -> None:
+    merge, replace = MetadataChange(ID, {"c": "d"}), MetadataChange(ID, {"e": "f"}, "replace")
+    assert fold({"a": "b"}, [merge, replace]) == Folded({"e": "f"}, (), ())

@@ -64,6 +64,15 @@ def test_without_a_reset_there_is_neither_brake_nor_cap(reset_seconds: float | N
     assert math.isinf(announced.ceiling_per_second(1.0))
 
 
+@pytest.mark.parametrize("reset_seconds", [None, 0.0, -1.0, math.nan, math.inf])
+def test_an_answer_without_a_reset_leaves_the_brake_of_an_earlier_one(reset_seconds: float | None) -> None:
+    announced = Announced()
+    announced.hear(0.0, MINUTE, 400.0, 48.0)
+    announced.hear(50.0, MINUTE, 20.0, 10.0)
+    announced.hear(51.0, MINUTE, 20.0, reset_seconds)
+    assert announced.ceiling_per_second(51.0) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("limit", [0.0, -1.0, math.nan, math.inf])
 def test_a_limit_that_makes_no_sense_is_ignored(limit: float) -> None:
     announced = Announced()

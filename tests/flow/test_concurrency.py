@@ -38,6 +38,10 @@ def test_old_latencies_are_forgotten() -> None:
     assert _after(1_000, [9.0] * 100 + [1.0] * 500, per_second=50.0) == pytest.approx(100, abs=2)
 
 
+def test_of_latencies_beyond_the_64th_each_weighs_a_64th() -> None:
+    assert _after(1_000, [0.0] * 64 + [6.4], per_second=1_000.0) == 2 * 1_000 * 0.1
+
+
 def test_less_than_one_request_at_once_is_refused() -> None:
     with pytest.raises(ValueError, match="max_concurrency must be at least 1, not 0"):
         Concurrency(0)

@@ -1,9 +1,16 @@
-"""The course between two refusals."""
+"""The search for a limit, and the course between two refusals."""
 
 import pytest
 
-from worker.flow.course import Course
+from worker.flow.course import Course, Search
 from worker.flow.tuning import TUNING
+
+
+def test_a_search_begins_with_one_a_second() -> None:
+    search = Search()
+    assert search.per_second() == 1.0
+    search.answered(0.5)
+    assert search.per_second() == pytest.approx(1.0 + TUNING.ramp_per_answer / 0.5)
 
 
 def test_a_limit_that_was_found_is_kept_on_the_documented_curve() -> None:

@@ -440,6 +440,18 @@ async def test_a_probe_waits_for_a_retry_after() -> None:
     probe.end(SUCCEEDED)
 
 
+@pytest.mark.parametrize("end", [Ended(End.THROTTLED, alone=True), Ended(End.FAILED, "unauthorized")])
+@in_virtual_time
+async def test_the_end_of_a_probe_wakes_who_waits_for_the_next(end: Ended) -> None:
+    flow = _flow()
+    await _halt(flow, "unauthorized")
+    probe = await _probe(flow)
+    claiming = asyncio.create_task(flow.ready())
+    await _settle()
+    probe.end(end)
+    assert await claiming == 1
+
+
 @in_virtual_time
 async def test_requests_that_hang_do_not_hold_up_the_probe() -> None:
     flow = _flow(max_concurrency=2)
@@ -456,6 +468,7 @@ async def test_requests_that_hang_do_not_hold_up_the_probe() -> None:
 @in_virtual_time
 async def test_the_retry_budget_is_spent_by_retries_and_refilled_by_successes() -> None:
     flow = _flow()
+    (await flow.admit("c", "update")).end(SUCCEEDED)  # a full budget gets no fuller
     assert [flow.may_retry() for _ in range(11)] == [True] * 10 + [False]
     (await flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=0.0))
     assert not flow.may_retry()
@@ -740,6 +753,11 @@ async def test_a_permit_says_whether_its_request_went_before_others() -> None:
         second.end(SUCCEEDED)
         assert (first.is_urgent, second.is_urgent) == (urgent, urgent)
         assert (second.completion_id, second.operation) == ("d", "get")
+        await asyncio.sleep(1.0)
+        at_once = flow.start("e", "update", urgent=urgent)
+        assert at_once is not None
+        assert at_once.is_urgent is urgent
+        at_once.end(SUCCEEDED)
 
 
 def test_what_stops_a_request_says_so() -> None:
@@ -763,7 +781,7 @@ async def test_while_all_completions_meet_the_same_one_claim_and_one_request_a_s
         if number < 3:
             permit.end(Ended(End.ABSENT))
     between = [later - sooner for sooner, later in itertools.pairwise(times)]
-    assert between == pytest.approx([1.0] * 3, abs=0.01)
+    assert between == pytest.approx([1.0] * 3, abs=1e-6)
     assert flow.wait_seconds() == pytest.approx(1.0)
     permit.end(SUCCEEDED)
     assert await flow.ready() is None

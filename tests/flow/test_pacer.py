@@ -922,3 +922,48 @@ def test_each_batch_of_requests_refused_together_is_counted_from_one() -> None:
     assert _course(pacer).limit_per_second > 20.0
     pacer.refused(3.0, sent_at=2.9, delay_seconds=1.25, jitter_seconds=0.0)
     assert _course(pacer).limit_per_second == 3 / 0.25
+
+
+def test_waiting_for_a_low_rate_is_no_idle_spell() -> None:
+    pacer = _paced(0.5)
+    _use(pacer, 0.0, 30.0)
+    assert _course(pacer).seeks is False
+    assert _course(pacer).limit_per_second == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(("requests", "is_measured"), [(4, False), (5, True)])
+def test_a_known_limit_is_measured_anew_from_five_requests(requests: int, is_measured: bool) -> None:  # noqa: FBT001 -- a parameter
+    pacer = _paced(1.0)
+    for number in range(requests):
+        assert pacer.take(2.0 * number)
+    refused_at = 2.0 * requests
+    rate = _rate(pacer, refused_at)
+    _use(pacer, refused_at, refused_at)
+    found = (requests + 1) / refused_at if is_measured else TUNING.least_decrease * rate
+    assert _course(pacer).limit_per_second == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("passed", "refused_after_seconds", "share"),
+    [(1, 3.9, 1.0), (1, 4.0, TUNING.least_decrease), (1, 5.0, TUNING.least_decrease), (2, 10.1, 1.0)],
+)
+def test_one_request_since_a_delay_proves_a_rate_only_if_it_was_just_before(
+    passed: int, refused_after_seconds: float, share: float
+) -> None:
+    pacer = _paced(0.2)
+    assert pacer.take(0.0)
+    pacer.others_refused(3.0, delay_seconds=60.0, jitter_seconds=0.0)
+    for number in range(passed):
+        assert pacer.take(63.0 + 5.1 * number)
+    rate = _rate(pacer, 63.0 + refused_after_seconds)
+    pacer.take_unpaced(63.0 + refused_after_seconds)
+    _refuse(pacer, 63.0 + refused_after_seconds, delay_seconds=None)
+    assert _course(pacer).limit_per_second == pytest.approx(share * rate)
+    assert _course(pacer).seeks is False
+
+
+def test_a_delay_makes_no_room_in_a_cap() -> None:
+    pacer = Pacer(0.0, requests_per_minute=60.0)
+    assert pacer.take(0.0)
+    pacer.pause(0.0, delay_seconds=0.1, jitter_seconds=0.0)
+    assert pacer.wait_seconds(0.1) == pytest.approx(0.9)

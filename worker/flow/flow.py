@@ -121,8 +121,7 @@ class Flow:
             Halted: the gate is halted, or halts while it waits.
             Closed: the service asks for a longer delay than there is patience for.
         """
-        permit = self.start(completion_id, operation, urgent=urgent)
-        while permit is None:
+        while True:
             now = self._clock()
             if self.is_paused:
                 raise Paused
@@ -138,10 +137,9 @@ class Flow:
             if started_at is None:
                 continue
             if self._is_passable(self._clock()):
-                permit = Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
-            else:  # its turn came, but then all was stopped before this task went on
-                self._give_back(started_at, urgent)
-        return permit
+                return Permit(completion_id, operation, started_at, self._on_end, is_urgent=urgent)
+            # Its turn came, but then all was stopped before this task went on.
+            self._give_back(started_at, urgent)
 
     async def ready(self) -> int | None:
         """Wait until claiming makes sense.
@@ -345,7 +343,9 @@ class Flow:
                 self._answered(now, permit, ended)
             case End.THROTTLED:
                 self._throttled += 1
-                is_changed |= self._refuse(now, permit, ended)
+                is_changed = True
+                if not ended.alone:
+                    self._refuse(now, permit, ended)
             case End.FAILED:
                 self._concurrency.ended(now - permit.sent_at, per_second=self._pacer.per_second)
                 if ended.delay_seconds is not None and not ended.guilty:  # a service in trouble, and not a rate limit
@@ -376,11 +376,9 @@ class Flow:
             self._pacer.announce(now, limits.limit, limits.remaining, limits.reset_seconds)
         self._concurrency.ended(now - permit.sent_at, per_second=self._pacer.per_second)
 
-    def _refuse(self, now: float, permit: Permit, ended: Ended) -> bool:
-        """Learn from a 429; returns whether it is about the rate."""
+    def _refuse(self, now: float, permit: Permit, ended: Ended) -> None:
+        """Learn from a 429 that is about the rate."""
         pacer = self._pacer
-        if ended.alone:
-            return False
         pacer.refused(
             now,
             sent_at=permit.sent_at,
@@ -392,7 +390,6 @@ class Flow:
         if asked_seconds:
             self._throttled_until = now + pacer.closed_for_seconds(now)
             self._on_refused(asked_seconds, ended)
-        return True
 
     def _changed(self, event: GateEvent | None = None) -> None:
         """Let all that wait look again, and tell of a transition."""
