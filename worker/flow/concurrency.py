@@ -31,5 +31,7 @@ class Concurrency:
         if self._measured < _SAMPLE_SIZE:
             self._measured += 1
         self._latency_seconds += (latency_seconds - self._latency_seconds) / self._measured
-        needed = min(self._configured, TUNING.headroom * per_second * self._latency_seconds)
-        self.slots = min(self._configured, max(_MIN_SLOTS, math.ceil(needed)))
+        needed = TUNING.headroom * per_second * self._latency_seconds
+        self.slots = self._configured
+        if needed < self._configured:  # else, as at most rates, there is nothing to round
+            self.slots = min(self._configured, max(_MIN_SLOTS, math.ceil(needed)))
