@@ -15,6 +15,7 @@ Incoming = tuple[RawResponseMessage, StreamReader]
 # The answers that are kept until they are read: interim ones, before the answer. aiohttp would keep any number, also on
 # a connection that is idle.
 _MOST_UNREAD = 1_000
+_HEADS_END = b"\r\n\r\n"
 
 
 class Turn:
@@ -59,8 +60,10 @@ class CallProtocol(ResponseHandler):
         self._turn = turn
         self._asked: asyncio.Future[Incoming] | None = None
         self._unread: select.poll | None = None
-        # A parser that is used again takes the trailers of a chunked answer for headers of the next.
+        # A parser that is used again takes what it has begun for the next answer's: the trailers of a chunked one, or
+        # the first half of one that nobody asked for.
         self._needs_parser = True
+        self._latest = b""
 
     def ask(self, request: bytes) -> asyncio.Future[Incoming]:
         """Send a request; what comes first is the future's result, and `read` gives what comes after it.
@@ -82,7 +85,6 @@ class CallProtocol(ResponseHandler):
             return
         if self._needs_parser:
             self.set_response_params(read_until_eof=True)
-            self._needs_parser = False
         self._asked = asked
         transport.write(request)
 
@@ -90,7 +92,11 @@ class CallProtocol(ResponseHandler):
         """The body of an answer, if it has come as a whole, as most do; None if it is to be read."""
         if self._reading_paused or stream is EMPTY_PAYLOAD or not stream.is_eof():
             return None
-        return b"".join(stream._buffer)  # noqa: SLF001 -- to read what is complete takes eight calls
+        content = b"".join(stream._buffer)  # noqa: SLF001 -- to read what is complete takes eight calls
+        latest, self._latest = self._latest, b""
+        if content and latest.endswith(_HEADS_END + content):
+            self._needs_parser = False  # until more comes
+        return content
 
     def is_silent(self, *, is_new: bool = False) -> bool:
         """Whether it is open and holds no bytes, read or unread: they would belong to another answer."""
@@ -115,12 +121,16 @@ class CallProtocol(ResponseHandler):
             self._unread.register(sock.fileno(), select.POLLIN)
         return bool(self._unread.poll(0))
 
-    # What aiohttp calls.
+    # What aiohttp and the event loop call.
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        self._needs_parser = True
+        self._latest = data
+        super().data_received(data)
 
     def feed_data(self, data: Incoming, size: int = 0) -> None:
         """Hand on what was parsed."""
-        if data[0].chunked:
-            self._needs_parser = True
         if self._asked is None or self._asked.done():
             super().feed_data(data, size)
             if len(self._buffer) > _MOST_UNREAD and self.transport is not None:

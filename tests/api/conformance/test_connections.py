@@ -15,6 +15,7 @@ from worker.api import Answer, Client, Kind
 from worker.api import connector as connector_module
 
 MINE = response(b'{"id":"chatcmpl-1","metadata":{"k":"v"}}')
+ABSENT = response(b'{"error":{"message":"Completion chatcmpl-1 not found"}}', status="404 Not Found")
 OTHER = response(b'{"id":"chatcmpl-2","metadata":{"k":"SECRET"}}')
 
 
@@ -161,6 +162,26 @@ async def test_a_connection_on_which_something_came_unasked_is_not_used(*, is_re
         more.set()
     assert server.connections == 2
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("comes", ["with the answer", "later"])
+async def test_an_unasked_answer_that_has_only_begun_is_not_taken_for_the_next_requests(comes: str) -> None:
+    more = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(MINE + ABSENT[:12] if comes == "with the answer" else MINE)
+        if comes == "later":
+            await more.wait()
+            await connection.send(ABSENT[:12])
+        await connection.receive()
+        await connection.send(ABSENT[12:])
+
+    async with serving(handler) as server, client_of(server.url) as client:
+        assert (await get(client)).verdict.kind is Kind.OK
+        more.set()
+        await until_read()
+        assert (await get(client)).verdict.kind is not Kind.NOT_FOUND
 
 
 async def test_a_new_connection_that_answers_before_it_was_asked_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
