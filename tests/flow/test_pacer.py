@@ -775,6 +775,14 @@ def test_a_delay_in_which_two_requests_may_start_is_no_window(
     assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
 
 
+@pytest.mark.parametrize(("seconds", "is_window"), [(56.5, False), (57.5, True), (62.5, True), (63.5, False)])
+def test_a_short_delay_that_ends_a_minute_is_the_rest_of_a_window(seconds: float, is_window: bool) -> None:  # noqa: FBT001 -- a parameter
+    pacer = _paced(0.1)
+    times = _use(pacer, 0.0, seconds - 10.0, delay_seconds=10.0)
+    of_window = len(times) / seconds
+    assert (_course(pacer).limit_per_second == pytest.approx(of_window)) is is_window
+
+
 @pytest.mark.parametrize(("delay_seconds", "is_habit"), [(9.0, False), (15.0, True)])
 def test_the_same_delay_twice_in_which_two_requests_may_start_is_no_habit(
     delay_seconds: float,

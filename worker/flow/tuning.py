@@ -60,10 +60,12 @@ class Tuning(msgspec.Struct, frozen=True):
     recent_seconds: float = 2.0
     recent_requests: float = 5.0
     # A longer delay is the rest of a window and neither a rounded header ("window of 60 a minute") nor the time of so
-    # many requests ("20 a minute"), unless the window would be longer than the third ("a hint of five minutes,
-    # always"). A delay longer than the last that comes twice is a habit of the service ("a hint of a minute, always").
+    # many requests ("20 a minute"), unless it ends a minute, give or take the third ("window of 5 a minute"), or the
+    # window would be longer than the fourth ("a hint of five minutes, always"). A delay longer than the last that comes
+    # twice is a habit of the service ("a hint of a minute, always").
     long_delay_seconds: float = 2.0
     long_delay_requests: float = 2.0
+    minute_margin_seconds: float = 3.0
     longest_window_seconds: float = 120.0
     same_delay_seconds: float = 5.0
 
