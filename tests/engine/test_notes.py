@@ -93,6 +93,17 @@ async def test_the_last_note_of_a_worker_that_has_done_its_work_says_so() -> Non
 
 
 @in_virtual_time
+async def test_a_worker_that_the_service_makes_wait_writes_no_more_than_an_idle_one() -> None:
+    one = One()
+    with one.listening():
+        (await one.flow.admit("c", "update")).end(Ended(End.THROTTLED, delay_seconds=3_600.0))
+        await asyncio.sleep(60.0)
+        one.queue.written.clear()
+        await asyncio.sleep(1_200.0)
+    assert one.queue.written.count(f"{WORKER}one") == pytest.approx(1_200 / 12, rel=0.15)
+
+
+@in_virtual_time
 async def test_a_halted_worker_does_not_write_a_note_because_time_passes() -> None:
     one = One()
     halt(one.flow, "quota")

@@ -239,6 +239,7 @@ def _lasting(state: FlowState) -> FlowState:
     """The state without the fields that change as time passes."""
     return replace(
         state,
+        seconds_closed=0.0,
         halted_for_seconds=None,
         next_probe_in_seconds=None,
         closed_for_seconds=0.0,
