@@ -101,6 +101,10 @@ def test_short_values_are_masked_whole_and_the_shortest_in_quotes(text: str, kep
     assert redact(text, values=["gold", "platinum", "a", ""]) == kept
 
 
+def test_a_secret_of_four_characters_is_masked_however_it_is_spelled() -> None:
+    assert redact(r"the login a\u0022b1 is wrong", secrets=['a"b1']) == "the login *** is wrong"
+
+
 def test_a_short_secret_that_stands_twice_is_masked_twice() -> None:
     assert redact("bad 'ab', then 'ab'; gold, then gold", secrets=["ab", "gold"]) == (
         "bad '***', then '***'; ***, then ***"

@@ -16,6 +16,7 @@ Incoming = tuple[RawResponseMessage, StreamReader]
 # a connection that is idle.
 _MOST_UNREAD = 1_000
 _HEADS_END = b"\r\n\r\n"
+_MOST_COMPARED = 16_384  # bytes: an idle connection may hold so many of its last answer
 
 
 class Turn:
@@ -126,7 +127,7 @@ class CallProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
         self._needs_parser = True
-        self._latest = data
+        self._latest = data if len(data) <= _MOST_COMPARED else b""
         super().data_received(data)
 
     def feed_data(self, data: Incoming, size: int = 0) -> None:
