@@ -62,8 +62,8 @@ async def test_a_pause_holds_within_two_seconds_and_all_is_done_after_a_resume()
 async def test_an_idle_worker_looks_before_it_claims() -> None:
     stage = Stage()
     async with running(stage.worker(drain=False)):
-        for _ in range(30):
-            await asyncio.sleep(60.7)  # what it saw last is old
+        for tenths in range(0, 120, 4):  # it looks each twelve seconds, counted from its work
+            await asyncio.sleep(60.0 + tenths / 10.0)
             await pause(stage.queue, "ana@host", None)
             await asyncio.sleep(HEARD_SECONDS)
             requests = stage.service.count()
