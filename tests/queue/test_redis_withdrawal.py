@@ -262,7 +262,7 @@ async def test_a_replica_that_takes_over_in_the_midst_knows_whole_pieces(tmp_pat
         (tmp_path / name).mkdir()
     options = {"repl-diskless-sync-delay": "0"}
     with running(tmp_path / "old", options) as old, running(tmp_path / "new", options) as new:
-        async with Proxy(old.port) as address, new.client() as replica:
+        async with Proxy(old.port) as address, old.client() as primary, new.client() as replica:
             await replica.replicaof("127.0.0.1", str(old.port))
 
             async def is_in_touch() -> bool:
@@ -272,6 +272,12 @@ async def test_a_replica_that_takes_over_in_the_midst_knows_whole_pieces(tmp_pat
             async with await RedisQueue.open(address.url()) as queue:
                 for name in ("wrong", "right"):
                     await queue.put([change(f"c-{i}", name) for i in range(size)], batch=name)
+                written = (await primary.info("replication"))["master_repl_offset"]
+
+                async def has_what_was_put() -> bool:
+                    return bool((await replica.info("replication"))["slave_repl_offset"] >= written)
+
+                await until(has_what_was_put)
                 walk = None
                 for _ in range(7):
                     _, walk = await withdraw_a_piece(queue, WRONG, walk)
