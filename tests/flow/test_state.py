@@ -6,6 +6,23 @@ import msgspec
 
 from worker.flow import End, Ended, FlowState, GateState, Permit, parse_state
 
+STATE = FlowState(
+    rate_per_second=1.5,
+    rate_limit_per_second=None,
+    in_flight=2,
+    slots=1,
+    throttled=0,
+    requests=3,
+    seconds_closed=0.0,
+    gate=GateState.OPEN,
+    cause=None,
+    slowed_by=None,
+    halted_for_seconds=None,
+    next_probe_in_seconds=None,
+    closed_for_seconds=0.0,
+    got_through_seconds_ago={"get": 0.5},
+)
+
 
 def test_a_dropped_permit_ends_once_and_frees_its_slot() -> None:
     ends: list[Ended] = []
@@ -17,44 +34,20 @@ def test_a_dropped_permit_ends_once_and_frees_its_slot() -> None:
 
 
 def test_a_state_is_read_as_it_was_written_and_what_another_release_writes_is_none() -> None:
-    state = FlowState(
-        rate_per_second=1.5,
-        rate_limit_per_second=None,
-        in_flight=2,
-        slots=1,
-        throttled=0,
-        requests=3,
-        seconds_closed=0.0,
-        gate=GateState.OPEN,
-        cause=None,
-        slowed_by=None,
-        halted_for_seconds=None,
-        next_probe_in_seconds=None,
-        closed_for_seconds=0.0,
-        got_through_seconds_ago={"get": 0.5},
-    )
-    text = msgspec.json.encode(state).decode()
-    assert parse_state(text, 0.0) == state
+    text = msgspec.json.encode(STATE).decode()
+    assert parse_state(text, 0.0) == STATE
     for other in ("{}", "no JSON", text.replace('"slots":1', '"slots":"one"'), "[" * 100_000):
         assert parse_state(other, 0.0) is None
 
 
 def test_what_counts_the_time_in_a_state_has_gone_on_since_it_was_written() -> None:
-    state = FlowState(
-        rate_per_second=1.5,
-        rate_limit_per_second=None,
+    state = replace(
+        STATE,
         in_flight=0,
-        slots=1,
-        throttled=0,
-        requests=3,
-        seconds_closed=0.0,
         gate=GateState.HALTED,
-        cause=None,
-        slowed_by=None,
         halted_for_seconds=4.0,
         next_probe_in_seconds=15.0,
         closed_for_seconds=12.0,
-        got_through_seconds_ago={"get": 0.5},
     )
     text = msgspec.json.encode(state).decode()
     later = replace(
