@@ -268,8 +268,8 @@ class Pacer:
         passed, open_seconds = sent.count(self._opened_at, sent_at), sent_at - self._opened_at
         window_seconds = now + delay_seconds - self._opened_at
         is_minute = abs(window_seconds - 60.0) <= TUNING.minute_margin_seconds
-        short_seconds = 0.0 if is_minute else TUNING.long_delay_requests / self._unheld
-        is_long = delay_seconds > max(TUNING.long_delay_seconds, short_seconds)
+        owed_seconds = 0.0 if is_minute else TUNING.long_delay_requests / self._unheld
+        is_long = delay_seconds > max(TUNING.long_delay_seconds, owed_seconds)
         is_habit = is_long and delay_seconds == self._delay_before and delay_seconds > TUNING.same_delay_seconds
         is_window = is_long and not is_habit and window_seconds <= TUNING.longest_window_seconds
         if is_window and passed:
